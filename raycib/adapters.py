@@ -1,0 +1,322 @@
+"""LoRA with lanes: several adapters trained side by side on one frozen base model.
+
+Every target linear adds, to the rows of lane g, `scale_g * B_g (A_g x)`. Lanes keep their own
+parameters, so each has its own optimiser, clip and schedule from torch as they are; only the
+forward pass stacks them. A pack of one lane is plain LoRA (Hu et al. 2021, arXiv:2106.09685).
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+# Fields of `adapter_config.json` that do not change what a trained adapter computes, or that
+# `load` checks by itself. Any other field must hold PEFT's default.
+_HARMLESS_FIELDS = {
+    *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
+    *("auto_mapping", "peft_version", "runtime_config", "ephemeral_gpu_offload"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights"),
+    *("megatron_core", "qalora_group_size"),
+}
+# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ, ...) also change the base model's weights.
+_HARMLESS_INITS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+@dataclass(frozen=True)
+class LoRAShape:
+    """What one lane's adapter looks like."""
+
+    rank: int
+    alpha: float
+    """Numerator of the scale; PEFT's `lora_alpha`."""
+    targets: tuple[str, ...]
+    """Suffixes of module names, such as `("q_proj", "v_proj")`, matched at a dot as PEFT does."""
+
+    @property
+    def scale(self) -> float:
+        """The factor before `B A`."""
+        return self.alpha / self.rank
+
+    def targets_module(self, name: str) -> bool:
+        return any(name == target or name.endswith(f".{target}") for target in self.targets)
+
+
+def update_norm_sq(
+    lora_a: Float[Tensor, "rank in_dim"], lora_b: Float[Tensor, "out_dim rank"], scale: float
+) -> Float[Tensor, ""]:
+    """Squared Frobenius norm of `scale * B A`, in fp32, without forming `B A`.
+
+    ||B A||² = tr(Aᵀ Bᵀ B A) = sum(BᵀB * AAᵀ), two rank x rank matrices. Its gradient at B = 0
+    is 0 (that of the norm itself would be NaN).
+    """
+    with torch.autocast(lora_a.device.type, enabled=False):
+        a, b = lora_a.float(), lora_b.float()
+        return scale**2 * ((b.mT @ b) * (a @ a.mT)).sum()
+
+
+class Routing:
+    """Which lanes own the rows of the batch now in the model; shared by all its LaneLinears."""
+
+    def __init__(self, num_lanes: int):
+        self.num_lanes = num_lanes
+        self.groups: tuple[tuple[int, int], ...] | None = None
+        self.disabled = False
+
+    def groups_of(self, rows: int) -> tuple[tuple[int, int], ...]:
+        """(lane, row count) of each contiguous group of a batch of `rows`; none when disabled."""
+        if self.disabled:
+            return ()
+        if self.groups is None:
+            if self.num_lanes > 1:
+                raise RuntimeError(
+                    f"{self.num_lanes} lanes share this model: say whose rows these are with "
+                    "`with adapters.route([(lane, rows), ...]):`, or use `adapters.disabled()`"
+                )
+            return ((0, rows),)
+        if (routed := sum(count for _, count in self.groups)) != rows:
+            raise ValueError(f"a batch of {rows} rows, but route() was given {routed}")
+        return self.groups
+
+
+class LaneLinear(nn.Module):
+    """A frozen linear layer plus one low-rank update per lane that targets it."""
+
+    def __init__(self, base: nn.Linear, shapes: Mapping[int, LoRAShape], routing: Routing):
+        super().__init__()
+        self.base = base
+        self.routing = routing
+        self.shapes = dict(shapes)
+        self.lora_A = nn.ParameterDict()
+        self.lora_B = nn.ParameterDict()
+        place = {"dtype": torch.float32, "device": base.weight.device}
+        for lane, shape in shapes.items():
+            self.lora_A[str(lane)] = torch.zeros(shape.rank, base.in_features, **place)
+            self.lora_B[str(lane)] = torch.zeros(base.out_features, shape.rank, **place)
+
+    def factors(self, lane: int) -> tuple[Tensor, Tensor, float]:
+        """What the lane's rows go through: A (rank, in_dim), B (out_dim, rank) and their scale."""
+        key = str(lane)
+        return self.lora_A[key], self.lora_B[key], self.shapes[lane].scale
+
+    def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
+        y = self.base(x)
+        groups = self.routing.groups_of(x.shape[0])
+        if not any(lane in self.shapes for lane, _ in groups):
+            return y
+        counts = [count for _, count in groups]
+        if len(groups) > 1 and len(set(counts)) == 1:
+            return y + self._stacked_update(x, [lane for lane, _ in groups]).to(y.dtype)
+        parts = [
+            y_lane + self._update(x_lane, lane).to(y.dtype) if lane in self.shapes else y_lane
+            for (lane, _), x_lane, y_lane in zip(
+                groups, x.split(counts), y.split(counts), strict=True
+            )
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _update(self, x: Tensor, lane: int) -> Tensor:
+        a, b, scale = self.factors(lane)
+        return scale * F.linear(F.linear(x.to(a.dtype), a), b)
+
+    def _stacked_update(self, x: Tensor, lanes: Sequence[int]) -> Tensor:
+        """All lanes at once; smaller ranks (0: not a target) are padded with zeros."""
+        present = {lane: self.factors(lane) for lane in lanes if lane in self.shapes}
+        rank = max(a.shape[0] for a, _, _ in present.values())
+        nothing = (
+            x.new_zeros(0, self.base.in_features, dtype=torch.float32),
+            x.new_zeros(self.base.out_features, 0, dtype=torch.float32),
+            1.0,
+        )
+        all_a, all_b, scales = zip(*(present.get(lane, nothing) for lane in lanes), strict=True)
+        a = torch.stack([F.pad(a, (0, 0, 0, rank - a.shape[0])) for a in all_a])
+        b = torch.stack([F.pad(b, (0, rank - b.shape[1])) for b in all_b])
+        b = b * b.new_tensor(scales)[:, None, None]
+        grouped = x.reshape(len(lanes), -1, x.shape[-1]).to(a.dtype)  # lanes tokens in_dim
+        return (grouped @ a.mT @ b.mT).view(*x.shape[:-1], -1)
+
+
+class LaneAdapters:
+    """LoRA adapters ("lanes") on one frozen model, whose target linears become `LaneLinear`.
+
+    New lanes hold zeros: call `initialise` or `load` for each. Backward passes of a model with
+    gradient checkpointing must also happen within `route`, as they run the forward pass again.
+
+    Raises ValueError if a target of a lane matches no `nn.Linear` of the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
+        self.model = model
+        self.shapes = tuple(shapes)
+        self._routing = Routing(len(self.shapes))
+        linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        for lane, shape in enumerate(self.shapes):
+            for target in shape.targets:
+                if not any(n == target or n.endswith(f".{target}") for n in linears):
+                    kinds = sorted({n.rpartition(".")[2] for n in linears})
+                    raise ValueError(
+                        f"lane {lane}: no linear layer is named {target!r}; this model's linear "
+                        f"layers are named {kinds}"
+                    )
+        model.requires_grad_(False)
+        self.modules: dict[str, LaneLinear] = {}
+        for name, linear in linears.items():
+            here = {g: shape for g, shape in enumerate(self.shapes) if shape.targets_module(name)}
+            if here:
+                self.modules[name] = LaneLinear(linear, here, self._routing)
+                model.set_submodule(name, self.modules[name])
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self.shapes)
+
+    def initialise(self, lane: int, generator: torch.Generator) -> None:
+        """Draw A as PEFT does, kaiming_uniform(a=√5) = U(±1/√in_dim), and set B to zero.
+
+        The draws come from the CPU `generator` in module order, so a lane's start depends on
+        its own generator and shape only.
+        """
+        for name, parameter in self.parameters_of(lane).items():
+            with torch.no_grad():
+                if name.endswith(".lora_A"):
+                    draw = torch.empty(parameter.shape)
+                    parameter.copy_(
+                        nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator)
+                    )
+                else:
+                    parameter.zero_()
+
+    def parameters_of(self, lane: int) -> dict[str, nn.Parameter]:
+        """The lane's fp32 parameters by name, `<module>.lora_A` (rank, in_dim) and `.lora_B`
+        (out_dim, rank), in module order."""
+        self._check_lane(lane)
+        return {
+            f"{name}.{factor}": getattr(module, factor)[str(lane)]
+            for name, module in self.modules.items()
+            if lane in module.shapes
+            for factor in ("lora_A", "lora_B")
+        }
+
+    @contextmanager
+    def route(self, rows: Mapping[int, int] | Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Within it, a batch's rows belong to lanes in contiguous groups: `[(0, 4), (2, 4)]` says
+        that the first four rows are lane 0's and the next four lane 2's.
+
+        Groups of equal size are fastest. A lane may be absent, and may own several groups.
+        """
+        groups = tuple(rows.items() if isinstance(rows, Mapping) else rows)
+        for lane, count in groups:
+            self._check_lane(lane)
+            if count < 1:
+                raise ValueError(f"lane {lane} was given {count} rows; leave it out instead")
+        before, self._routing.groups = self._routing.groups, groups
+        try:
+            yield
+        finally:
+            self._routing.groups = before
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within it, the model is the frozen base alone, whatever `route` says."""
+        before, self._routing.disabled = self._routing.disabled, True
+        try:
+            yield
+        finally:
+            self._routing.disabled = before
+
+    def update_norm_sq(self, lane: int) -> Float[Tensor, ""]:
+        """Squared Frobenius norm of the lane's update `scale * B A`, summed over modules, fp32."""
+        self._check_lane(lane)
+        here = (module for module in self.modules.values() if lane in module.shapes)
+        return torch.stack([update_norm_sq(*module.factors(lane)) for module in here]).sum()
+
+    def export(self, lane: int, folder: Path, base_model_name: str) -> None:
+        """Write the lane as an ordinary PEFT adapter folder, which PEFT and vLLM load."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            _peft_key(name): parameter.detach().cpu().contiguous()
+            for name, parameter in self.parameters_of(lane).items()
+        }
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        shape = self.shapes[lane]
+        alpha = int(shape.alpha) if float(shape.alpha).is_integer() else shape.alpha
+        config = LoraConfig(
+            r=shape.rank,
+            lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=base_model_name,
+            inference_mode=True,
+        ).to_dict()
+        config["target_modules"] = list(shape.targets)
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+
+    def load(self, lane: int, folder: Path) -> None:
+        """Copy a PEFT LoRA adapter into the lane.
+
+        Raises FileNotFoundError if `folder` holds no safetensors adapter, and ValueError if the
+        adapter has another rank, scale or set of modules than the lane, or uses a feature of
+        PEFT that would make it compute something else here.
+        """
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / file).is_file():
+                raise FileNotFoundError(f"{folder} is not a PEFT adapter folder: it has no {file}")
+        config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+        _refuse_unsupported(config, folder)
+        shape, rank, alpha = self.shapes[lane], config["r"], config["lora_alpha"]
+        scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+        if rank != shape.rank or not math.isclose(scale, shape.scale):
+            raise ValueError(
+                f"{folder} has rank {rank} and scale {scale:g} (lora_alpha {alpha}), but lane "
+                f"{lane} has rank {shape.rank} and scale {shape.scale:g}"
+            )
+        parameters = {_peft_key(n): p for n, p in self.parameters_of(lane).items()}
+        expected = {key: tuple(parameter.shape) for key, parameter in parameters.items()}
+        tensors = load_file(folder / WEIGHTS_FILE)
+        found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+        if found != expected:
+            extra = sorted(found.items() - expected.items())[:3]
+            missing = sorted(expected.items() - found.items())[:3]
+            raise ValueError(
+                f"{folder} does not fit lane {lane} with targets {shape.targets}: among others, "
+                f"found {extra} and expected {missing}"
+            )
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(tensors[key])
+
+    def _check_lane(self, lane: int) -> None:
+        if not 0 <= lane < self.num_lanes:
+            raise IndexError(f"lane {lane} of a pack with lanes 0 to {self.num_lanes - 1}")
+
+
+def _peft_key(name: str) -> str:
+    return f"base_model.model.{name}.weight"
+
+
+def _refuse_unsupported(config: Mapping[str, Any], folder: Path) -> None:
+    if (kind := config.get("peft_type")) != "LORA":
+        raise ValueError(f"{folder} holds a {kind} adapter; only LORA can be loaded")
+    defaults = LoraConfig().to_dict()
+    unsupported = {
+        field: value
+        for field, value in config.items()
+        if field not in _HARMLESS_FIELDS and value and value != defaults.get(field)
+    }
+    if (init := config.get("init_lora_weights", True)) not in _HARMLESS_INITS:
+        unsupported["init_lora_weights"] = init
+    if unsupported:
+        raise ValueError(f"{folder} uses features of PEFT that lanes do not have: {unsupported}")
