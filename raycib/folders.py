@@ -1,0 +1,191 @@
+"""Results as folders on a disk, local or shared: ``<root>/<kind>/<key>/``.
+
+A result appears by one rename of a finished folder. Renaming a folder onto one that holds
+anything fails on every POSIX file system and on NFS, so the first writer wins without a lock. A
+killed one leaves nothing but a folder in ``<root>/.writing``, swept once it is surely dead.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from raycib.sealed import Damage, StoreError, read_record, sync_folder, telling
+
+WRITING = ".writing"
+DAMAGED = ".damaged"
+
+
+class Folders:
+    """Where a ``Store`` keeps sealed folders: a disk. The same five verbs as ``Buckets``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._durable_kinds: set[str] = set()
+        with telling("cannot make a store", root):
+            _make_folder(root)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder on this disk for one writer, named after it; gone afterwards."""
+        folder = self.root / WRITING / new_writer()
+        with telling("cannot begin to write", self.root):
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, folder: Path, kind: str, key: str) -> bool:
+        """Show a sealed folder as ``kind/key``, all of it at once; False if another was first.
+
+        If the rename cannot be made durable it is taken back, so that an error means "not there".
+        """
+        home = self.root / kind
+        if kind not in self._durable_kinds:
+            home.mkdir(exist_ok=True)
+            sync_folder(self.root)
+            self._durable_kinds.add(kind)
+        try:
+            os.rename(folder, home / key)
+        except OSError as cause:
+            # A shared disk may repeat a rename whose answer was lost: the folder is then gone
+            # from here and the caller finds its own record in place.
+            if cause.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
+                raise
+            if cause.errno == errno.ENOENT and not (home / key).exists():
+                raise
+            sync_folder(home)
+            return False
+        try:
+            sync_folder(home)
+        except OSError:
+            os.rename(home / key, folder)
+            raise
+        return True
+
+    def fetch(self, kind: str, key: str) -> Path | None:
+        """The folder of ``kind/key``, not yet verified; None if there is none."""
+        folder = self.root / kind / key
+        try:
+            os.lstat(folder)
+        except FileNotFoundError:
+            return None
+        return folder
+
+    def set_aside(self, kind: str, key: str) -> Path | None:
+        """Move a damaged result out of the way; None if it was replaced or removed meanwhile."""
+        aside = self.root / DAMAGED / f"{kind}.{key}.{secrets.token_hex(4)}"
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(self.root / kind / key, aside)
+        except FileNotFoundError:
+            return None
+        try:
+            read_record(aside, kind, key)
+        except Damage:
+            return aside
+        except StoreError:
+            pass
+        # Someone replaced it between our look and our move: give it back.
+        self.commit(aside, kind, key)
+        shutil.rmtree(aside, ignore_errors=True)
+        return None
+
+    def keys(self, kind: str) -> list[str]:
+        """The names under ``kind``, sorted; not verified."""
+        try:
+            return sorted(name for name in os.listdir(self.root / kind) if name[0] != ".")
+        except FileNotFoundError:
+            return []
+
+    def remove(self, kind: str, key: str) -> None:
+        """Remove ``kind/key`` if it is there; it disappears by one rename."""
+        with self.scratch() as folder:
+            try:
+                os.rename(self.root / kind / key, folder / key)
+            except FileNotFoundError:
+                return
+            sync_folder(self.root / kind)
+
+    def sweep(self, everyone: bool = False) -> list[str]:
+        """Remove what killed writers left; returns their names. See ``is_dead``."""
+        try:
+            names = os.listdir(self.root / WRITING)
+        except FileNotFoundError:
+            return []
+        swept: list[str] = []
+        for name in names:
+            if not (everyone or is_dead(name)):
+                continue
+            with self.scratch() as folder:
+                try:
+                    # Taken by a rename first: a writer wrongly thought dead then fails cleanly.
+                    os.rename(self.root / WRITING / name, folder / name)
+                except FileNotFoundError:
+                    continue
+                swept.append(name)
+        return swept
+
+
+def new_writer() -> str:
+    """A name no other writer has: host, boot, process namespace, process, its start, a number."""
+    return f"{_this_process(os.getpid())}_{secrets.token_hex(8)}"
+
+
+def is_dead(writer: str) -> bool:
+    """Whether the process behind a writer's name is surely gone; no clock is asked.
+
+    Only a process of this host can be judged: one of an earlier boot is dead; one of this boot
+    and of this process namespace is dead if its pid is free or was given to another process.
+    """
+    match writer.split("_"), _this_process(os.getpid()).split("_"):
+        case [host, boot, space, pid, start, _], [my_host, my_boot, my_space, _, _]:
+            if host != my_host:
+                return False
+            if boot != my_boot:
+                return True
+            return space == my_space and start != _start(int(pid))
+    return False
+
+
+@lru_cache(maxsize=1)
+def _this_process(pid: int) -> str:
+    host = os.uname().nodename.replace("_", "-")
+    machine = _text("/etc/machine-id")[:8]
+    boot = _text("/proc/sys/kernel/random/boot_id")[:13]
+    space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    return f"{host}.{machine}_{boot}_{space}_{pid}_{_start(pid)}"
+
+
+def _start(pid: int) -> str:
+    """When ``pid`` began, in kernel ticks since boot; "free" if there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "free"
+    except PermissionError:
+        pass
+    # The process's own name may hold spaces and brackets: count fields after the last bracket.
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if not folder.parent.is_dir():
+        _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)

@@ -1,0 +1,160 @@
+"""What has been done, by key: a stage is trained once, ever.
+
+A result is whole or absent. ``put`` writes files to a temporary folder, makes them durable, seals
+them with a record of their hashes, and shows the folder by one rename (on a bucket: by creating
+``record.json`` if there is none). The first writer of a key wins. ``get`` checks every hash each
+time: a damaged result counts as absent, is moved aside, and is named in ``Store.damaged``.
+
+A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.json``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raycib.folders import Folders
+from raycib.sealed import DISK_REFUSES, Damage, StoreError, check_name, read_record, seal, telling
+
+__all__ = ["Record", "Store", "StoreError"]
+
+ATTEMPTS = 5
+"""How often a result that others replace or remove meanwhile is looked at again."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored result; its files lie in ``folder`` and were verified when it was read."""
+
+    kind: str
+    """What it is: "stages", "generations", "verdicts" ..."""
+    key: str
+    """The full hash of what determines it."""
+    about: dict[str, Any]
+    """JSON for a person: spec, counts, versions."""
+    files: dict[str, str]
+    """File name to sha256."""
+    folder: Path
+    """Where the files lie on this machine."""
+
+    def path(self, name: str) -> Path:
+        """Where one file lies on this machine; KeyError if the result has no such file."""
+        if name not in self.files:
+            raise KeyError(
+                f"{self.kind}/{self.key} has no file {name!r}; it has {sorted(self.files)}"
+            )
+        return self.folder / name
+
+
+class Store:
+    """Results by kind and key, in a folder (local or shared disk) or in a bucket."""
+
+    def __init__(self, root: str | Path) -> None:
+        """Open or begin a store; StoreError if ``root`` can be neither."""
+        self.root = str(root)
+        self.damaged: list[str] = []
+        """One line for each damaged result found, for the run's report."""
+        self._place = Folders(Path(root))
+        self._swept = False
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        """A store crosses processes as its root."""
+        return Store, (self.root,)
+
+    def put(
+        self, kind: str, key: str, write: Callable[[Path], None], about: Mapping[str, Any]
+    ) -> Record:
+        """The result of ``kind/key``: what ``write(folder)`` leaves in an empty folder.
+
+        If another writer was first, its result is returned and ours vanishes (``write`` is not
+        called if the result is already there). ``about`` is read after ``write``. Whatever
+        ``write`` raises is raised; nothing of it is kept. StoreError if the disk refuses.
+        """
+        if found := self.get(kind, key):
+            return found
+        doing = f"cannot write {kind}/{key} (nothing half-written was kept)"
+        with telling(doing, self.root):
+            self._sweep_once()
+        with self._place.scratch() as folder:
+            with telling(doing, self.root, only=DISK_REFUSES):
+                write(folder)
+            with telling(doing, self.root):
+                seal(folder, kind, key, about, writer=folder.name)
+                for _ in range(ATTEMPTS):
+                    if self._place.commit(folder, kind, key):
+                        break
+                    if winner := self.get(kind, key):
+                        return winner
+        if written := self.get(kind, key):
+            return written
+        raise StoreError(
+            f"{kind}/{key} at {self.root} cannot be read back as it was written; "
+            f"check the disk, then run again ({'; '.join(self.damaged[-1:]) or 'it is gone'})"
+        )
+
+    def get(self, kind: str, key: str) -> Record | None:
+        """The verified result of ``kind/key``, or None if there is none or it was damaged.
+
+        StoreError if it cannot be read, or was written in a newer format.
+        """
+        check_name("kind", kind)
+        check_name("key", key)
+        with telling(f"cannot read {kind}/{key}", self.root):
+            for _ in range(ATTEMPTS):
+                folder = self._place.fetch(kind, key)
+                if folder is None:
+                    return None
+                try:
+                    body = read_record(folder, kind, key)
+                except Damage as damage:
+                    if self._set_aside(kind, key, damage):
+                        return None
+                    continue
+                files = {name: entry["sha256"] for name, entry in body["files"].items()}
+                return Record(kind, key, body["about"], files, folder)
+        raise StoreError(f"{kind}/{key} at {self.root} changes as it is read; run again")
+
+    def records(self, kind: str) -> Iterator[Record]:
+        """Every verified result of a kind, in the order of keys."""
+        for key in self.keys(kind):
+            if record := self.get(kind, key):
+                yield record
+
+    def keys(self, kind: str) -> list[str]:
+        """The keys of a kind, sorted; cheap, so not verified."""
+        check_name("kind", kind)
+        with telling(f"cannot list {kind}", self.root):
+            return self._place.keys(kind)
+
+    def discard(self, kind: str, key: str) -> None:
+        """Forget ``kind/key``; nothing happens if there is none."""
+        check_name("kind", kind)
+        check_name("key", key)
+        with telling(f"cannot discard {kind}/{key}", self.root):
+            self._place.remove(kind, key)
+
+    def sweep(self, everyone: bool = False) -> list[str]:
+        """Remove what killed writers left behind; returns their names.
+
+        Done by the first ``put`` of a process for writers of this host. ``everyone=True`` removes
+        the left-overs of all hosts: only for a store that nobody is writing to.
+        """
+        with telling("cannot sweep", self.root):
+            return self._place.sweep(everyone)
+
+    def _sweep_once(self) -> None:
+        if not self._swept:
+            self._swept = True
+            self._place.sweep()
+
+    def _set_aside(self, kind: str, key: str, damage: Damage) -> bool:
+        """Whether ``kind/key`` is now absent; False asks to look again."""
+        try:
+            aside = self._place.set_aside(kind, key)
+        except OSError as cause:
+            self.damaged.append(f"{kind}/{key}: {damage}; cannot be moved aside: {cause.strerror}")
+            return True
+        if aside is None:
+            return False
+        self.damaged.append(f"{kind}/{key}: {damage}; moved to {aside}")
+        return True
