@@ -1,0 +1,80 @@
+"""What a reader must know before believing a sweep, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.frame import aligned_scores
+from raycib.analysis.text import one_line
+
+
+def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
+    """Warnings that the numbers of a sweep call for; empty where there is nothing to say."""
+    done = frame[frame["failed"].isna()]
+    failed = frame[frame["failed"].notna()]
+    found = []
+    for _, cell in failed.iterrows():
+        found.append(f"{_name(cell)} failed and is in no mean: {cell['failed']}")
+    for benchmark, (lost, cells) in _lost_rows(summary, done).items():
+        found.append(
+            f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
+            "answers than the others and are not comparable with them."
+        )
+    unread = done[done["hrr_unread"].fillna(0) > 0]
+    if len(unread):
+        most = unread.loc[unread["hrr_unread"].idxmax()]
+        asked = most["hrr_n"] + most["hrr_unread"]
+        found.append(
+            f"{int(unread['hrr_unread'].sum())} verdicts of the judge could not be read, in "
+            f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
+            f"{_name(most)}). They count neither as safe nor as harmful."
+        )
+    if (summary.get("judge") or {}).get("protected") is not True:
+        found.append(
+            "The judge is not protected against the answers it judges: text in an answer can act "
+            "as an instruction to it, so harmful response rates may be too low."
+        )
+    garbage = done[done["incoherent_rate"] > 0.1]
+    if len(garbage):
+        worst = garbage.loc[garbage["incoherent_rate"].idxmax()]
+        found.append(
+            f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
+            f"harmful nor refusals (most: {worst['incoherent_rate']:.0%}, in {_name(worst)}). A "
+            "low harmful response rate there is not preserved safety."
+        )
+    constant = done[done["negative_cosine"] > 0.9]
+    if len(constant):
+        found.append(
+            f"In {len(constant)} cells the mean cosine of anchors with negatives is above 0.9 "
+            f"(up to {constant['negative_cosine'].max():.2f}): the representations are nearly one "
+            "vector, and I(Z;C) measures that more than the fine-tuning."
+        )
+    above = done[done["mutual_information"] > done["mutual_information_before"]]
+    away = above[above["cosine"] < 0.9]
+    if len(away):
+        found.append(
+            f"In {len(away)} cells I(Z;C) is above its value before fine-tuning although the "
+            f"cosine to the reference fell (to {away['cosine'].min():.2f}): there a higher I(Z;C) "
+            "does not mean closer to the aligned model."
+        )
+    return [one_line(text, 600) for text in found]
+
+
+def _name(cell: pd.Series) -> str:
+    return f"{cell['series']}, λ = {cell['lam']:g}, seed {cell['seed']}"
+
+
+def _lost_rows(summary: Mapping[str, Any], done: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """For each rate, the most rows that a cell lacks against the fullest one, and how many do."""
+    aligned = aligned_scores(summary)
+    lost = {}
+    for rate in ("hrr", "refusal_rate", "over_refusal", "accuracy"):
+        asked = (done[f"{rate}_n"] + done[f"{rate}_unread"].fillna(0)).dropna()
+        if not len(asked):
+            continue
+        before = (aligned.get(f"{rate}_n") or 0) + (aligned.get(f"{rate}_unread") or 0)
+        missing = max(float(asked.max()), float(before)) - asked
+        if missing.max() > 0:
+            lost[rate] = (int(missing.max()), int((missing > 0).sum()))
+    return lost

@@ -1,0 +1,154 @@
+"""Finished sweeps as data frames: one row for each cell, one flat column for each number."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.text import one_line
+
+FORMAT = 1
+"""The format of ``summary.json`` that this module reads."""
+
+RATES = ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy")
+NUMBERS = (
+    "eval_loss",
+    "utility",
+    "mutual_information",
+    "mutual_information_before",
+    "mutual_information_ceiling",
+    "mutual_information_last_prompt",
+    "mutual_information_last_prompt_before",
+    "cosine",
+    "negative_cosine",
+    "distance",
+)
+RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": "_unread"}
+SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
+IDENTITY = (
+    "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
+)  # fmt: skip
+PLAIN = "lora"
+"""The method of cells at strength 0: the common first point of every dose response."""
+
+
+def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | None]:
+    """Scores as flat columns: ``hrr``, ``hrr_low``, ``hrr_n``, ``utility_facts`` and so on."""
+    flat: dict[str, float | int | None] = {}
+    for name, value in (scores or {}).items():
+        if name == "utility_by_probe":
+            for probe, rate in (value or {}).items():
+                flat |= _flat_score(f"utility_{probe}", rate)
+        else:
+            flat |= _flat_score(name, value)
+    return flat
+
+
+def swept(summary: Mapping[str, Any]) -> list[str]:
+    """Parameters, besides strength and seed, that differ between cells of one method."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for cell in summary["cells"]:
+        for name, value in (cell.get("parameters") or {}).items():
+            seen.setdefault((cell["method"], name), set()).add(json.dumps(value, default=str))
+    names = {name for (_, name), values in seen.items() if len(values) > 1}
+    constant = {"lam", "strength", "seed", "task", "model", "method"}
+    # A parameter that takes as many values as the strength does is the strength by another name.
+    doses = {
+        name
+        for name in names
+        if all(
+            (cell.get("parameters") or {}).get(name) in (None, cell["strength"])
+            for cell in summary["cells"]
+        )
+    }
+    return sorted(names - constant - doses)
+
+
+def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each cell of a sweep, failed cells included.
+
+    ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
+    seed alone: the method, and what else the sweep varies. ``lam`` is the strength of the
+    method, 0 for plain LoRA. Rates are in [0, 1], losses and information in nats.
+
+    Raises:
+        ValueError: the summary has a format that this version does not know.
+    """
+    if summary.get("format") != FORMAT:
+        raise ValueError(
+            f"summary of sweep {summary.get('sweep')!r} has format {summary.get('format')!r}, "
+            f"this version reads {FORMAT}; use the raycib that wrote it, or a newer one"
+        )
+    cells = summary["cells"]
+    axes = swept(summary)
+    models = {cell["model"] for cell in cells}
+    tasks = {cell["task"] for cell in cells}
+    rows = []
+    for cell in cells:
+        parameters = cell.get("parameters") or {}
+        label = [str(cell["method"])]
+        label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
+        label += [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
+        row = {name: cell.get(name) for name in IDENTITY if name in cell}
+        row["sweep"] = summary["sweep"]
+        row["series"] = one_line(", ".join(label))
+        row["lam"] = float(parameters.get("lam", cell["strength"]))
+        row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
+        scores = flat_scores(cell.get("scores"))
+        taken = {*IDENTITY, *scores}
+        for name, value in parameters.items():
+            if name not in IDENTITY:
+                row[f"parameter_{name}" if name in taken else name] = value
+        rows.append(row | scores)
+    frame = pd.DataFrame(rows)
+    for name in (*IDENTITY, *SCORE_COLUMNS):
+        if name not in frame:
+            frame[name] = None
+    for name in SCORE_COLUMNS:
+        frame[name] = pd.to_numeric(frame[name])
+    frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
+    others = [name for name in frame.columns if name not in IDENTITY]
+    return frame[[*IDENTITY, *others]]
+
+
+def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Flat scores of the model before fine-tuning; empty where it was not measured."""
+    return flat_scores((summary.get("aligned") or {}).get("scores"))
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A sweep's ``summary.json``; ``path`` is the file or the folder that holds it."""
+    file = path / "summary.json" if path.is_dir() else path
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def load(folder: str | Path) -> pd.DataFrame:
+    """The cells of every sweep under ``folder``, which may also be one sweep's folder.
+
+    Raises:
+        FileNotFoundError: no sweep has finished there.
+    """
+    root = Path(folder)
+    files = sorted({*root.glob("summary.json"), *root.glob("*/summary.json")})
+    if not files:
+        raise FileNotFoundError(f"no summary.json in {root} or one level below it")
+    return pd.concat([to_frame(read_summary(file)) for file in files], ignore_index=True)
+
+
+def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each series of finished cells with plain LoRA of its model and task as strength 0."""
+    done = frame[frame["failed"].isna()]
+    plain = done[done["method"] == PLAIN]
+    for name, cells in done[done["method"] != PLAIN].groupby("series", sort=False):
+        first = cells.iloc[0]
+        zero = plain[(plain["model"] == first["model"]) & (plain["task"] == first["task"])]
+        if cells["strength"].nunique() + bool(len(zero)) > 1:
+            yield str(name), pd.concat([zero, cells]).sort_values(["lam", "seed"])
+
+
+def _flat_score(name: str, value: Any) -> dict[str, float | int | None]:
+    if isinstance(value, Mapping):
+        return {name + RATE_PARTS.get(part, f"_{part}"): v for part, v in value.items()}
+    return {name: value}

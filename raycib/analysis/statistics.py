@@ -1,0 +1,192 @@
+"""Rates, means, correlations and comparisons, each with the count it rests on.
+
+scipy does the arithmetic. Rates are in [0, 1]; intervals are 95 % unless said otherwise.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+MAX_EXACT = 8
+"""Largest n whose n! orders are all tried (8! = 40,320)."""
+
+Kind = Literal["pearson", "spearman"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its interval and the count behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds with its standard deviation; ``std`` is nan where ``n`` <= ``ddof``."""
+
+    mean: float
+    std: float
+    n: int
+    ddof: int
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How far two columns move together, with everything needed to doubt it.
+
+    ``p_exact`` is two-sided: the share of all n! pairings whose \\|r\\| is at least the observed
+    one, which at n = 4 cannot be less than 1/24 = .0417 (2/24 where the mirrored order ties, as
+    ranks do). ``p_t`` is the usual two-sided value that assumes normal data. ``low`` and ``high``
+    are Fisher's 95 % interval. What cannot be computed is None, and ``note`` says why.
+    """
+
+    kind: Kind
+    r: float | None
+    n: int
+    p_exact: float | None = None
+    p_t: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+def wilson(k: int, n: int) -> Interval:
+    """The share ``k / n`` with Wilson's 95 % interval.
+
+    Raises:
+        ValueError: without trials there is no rate.
+    """
+    if n <= 0 or not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is not a share; a rate needs 0 <= k <= n and n >= 1")
+    ends = stats.binomtest(k, n).proportion_ci(method="wilson")
+    return Interval(k / n, float(ends.low), float(ends.high), n)
+
+
+def mean_std(values: Iterable[float], ddof: int = 1) -> Spread:
+    """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's."""
+    kept = np.asarray([v for v in values if v is not None and math.isfinite(v)], dtype=float)
+    if not len(kept):
+        return Spread(math.nan, math.nan, 0, ddof)
+    std = float(kept.std(ddof=ddof)) if len(kept) > ddof else math.nan
+    mean = float(kept.mean())
+    # Equal numbers differ from their own mean by a rounding error, which is not a spread.
+    return Spread(mean, 0.0 if std < 1e-12 * abs(mean) else std, len(kept), ddof)
+
+
+def bootstrap(
+    values: Sequence[float],
+    statistic: Callable[..., float] = np.mean,
+    resamples: int = 9_999,
+    seed: int = 0,
+) -> Interval:
+    """``statistic`` of ``values`` with a BCa bootstrap interval; the same bytes for one seed.
+
+    Raises:
+        ValueError: fewer than 20 values, where resampling only repeats the few there are.
+    """
+    data = np.asarray(values, dtype=float)
+    if len(data) < 20:
+        raise ValueError(f"{len(data)} values are too few to resample; show them all instead")
+    value = float(statistic(data))
+    if np.ptp(data) == 0:
+        return Interval(value, value, value, len(data))
+    ends = stats.bootstrap(
+        (data,), statistic, n_resamples=resamples, rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return Interval(value, float(ends.low), float(ends.high), len(data))
+
+
+def pearson(x: Iterable[float], y: Iterable[float]) -> Correlation:
+    """Pearson's r of the pairs in which both numbers are finite."""
+    return _correlation(x, y, "pearson")
+
+
+def spearman(x: Iterable[float], y: Iterable[float]) -> Correlation:
+    """Spearman's rho (Pearson's r of mean ranks) of the pairs in which both are finite."""
+    return _correlation(x, y, "spearman")
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided p that ``b`` and ``c``, the two kinds of flips, are equally likely.
+
+    Pairs that agree say nothing about a difference and are not needed; without flips p = 1.
+    """
+    return float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def smallest_difference(
+    n: int, rate: float = 0.5, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Smallest difference from ``rate`` that two groups of ``n`` unpaired answers would reveal.
+
+    Cohen's arcsine effect size h = (z_(1-alpha/2) + z_power) * sqrt(2 / n); the direction with the
+    larger room is taken. Paired answers reveal smaller differences.
+    """
+    h = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * math.sqrt(2 / n)
+    angle = math.asin(math.sqrt(rate))
+    away = -h / 2 if rate > 0.5 else h / 2
+    other = math.sin(min(max(angle + away, 0.0), math.pi / 2)) ** 2
+    return abs(other - rate)
+
+
+def correlations(frame: pd.DataFrame, x: str, y: str, group: str | Sequence[str]) -> pd.DataFrame:
+    """Pearson and Spearman of ``x`` with ``y``: a row for each group, then the pooled rows.
+
+    Pooled values stand beside the ones within groups because the sign may flip between groups.
+    """
+    rows = []
+    names = [group] if isinstance(group, str) else list(group)
+    parts = [
+        (" ".join(str(value) for value in values), part)
+        for values, part in frame.groupby(names, sort=True)
+    ]
+    if len(parts) != 1:
+        parts.append(("pooled", frame))
+    for label, part in parts:
+        for measure in (pearson, spearman):
+            found = measure(part[x], part[y])
+            rows.append({"group": label, "x": x, "y": y, **asdict(found)})
+    return pd.DataFrame(rows)
+
+
+def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlation:
+    pairs = np.asarray(list(zip(x, y, strict=True)), dtype=float).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    n = len(pairs)
+    if n < 3:
+        return Correlation(kind, None, n, note=f"{n} points are too few")
+    a, b = pairs.T if kind == "pearson" else np.apply_along_axis(stats.rankdata, 0, pairs).T
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Correlation(kind, None, n, note="one of the two does not vary")
+    found = stats.pearsonr(a, b)
+    r = float(np.clip(found.statistic, -1, 1))
+    exact = _exact_p(a, b, r) if n <= MAX_EXACT else None
+    notes = [] if exact is not None else [f"n > {MAX_EXACT}: no exact p"]
+    low = high = None
+    if n == 3:
+        notes.append("n = 3: no interval")
+    elif abs(r) > 1 - 1e-12:
+        notes.append("perfect order: no interval")
+    else:
+        # Bonett and Wright (2000): ranks vary more than Fisher's 1 / (n - 3) says.
+        widening = 1 + r * r / 2 if kind == "spearman" else 1.0
+        half = float(stats.norm.ppf(0.975)) * math.sqrt(widening / (n - 3))
+        low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+    return Correlation(kind, r, n, exact, float(found.pvalue), low, high, "; ".join(notes))
+
+
+def _exact_p(a: np.ndarray, b: np.ndarray, r: float) -> float:
+    """Share of all orders of ``b`` whose correlation with ``a`` is at least as far from zero."""
+    a, b = a - a.mean(), b - b.mean()
+    orders = np.asarray(list(permutations(range(len(b)))))
+    each = b[orders] @ a / (np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.mean(np.abs(each) >= abs(r) - 1e-9))

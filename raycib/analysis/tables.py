@@ -1,0 +1,217 @@
+"""Tables: the paper's Table 3 for any sweep, and writers that no cell's text can break."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.frame import PLAIN
+from raycib.analysis.statistics import mean_std
+from raycib.analysis.text import latex, markdown_cell, one_line, plain, spreadsheet_cell
+from raycib.analysis.writing import write_text
+
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "mutual_information": ("I(Z;C), nats", 1, 3),
+    "mutual_information_last_prompt": ("I(Z;C) at last prompt token, nats", 1, 3),
+    "hrr": ("HRR, %", 100, 1),
+    "refusal_rate": ("Refusals, %", 100, 1),
+    "incoherent_rate": ("Incoherent, %", 100, 1),
+    "over_refusal": ("Over-refusal, %", 100, 1),
+    "eval_loss": ("Task loss, nats", 1, 3),
+    "utility": ("Utility, %", 100, 1),
+    "accuracy": ("Task accuracy, %", 100, 1),
+}
+"""Each measured column of Table 3: its heading, the factor of its unit, and its decimals."""
+
+BEFORE = "before fine-tuning"
+
+
+def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Mean and sample standard deviation (ddof = 1) over seeds at each strength.
+
+    The first row is the model before fine-tuning (``aligned``: flat scores). ``<column>_mean`` is
+    in the unit of ``frame``; ``<column>_std`` is nan for a single seed; ``seeds`` counts the cells
+    behind a row. A cell that failed has a row of its own whose ``status`` says why.
+    """
+    rows: list[dict[str, Any]] = []
+    names = sorted(set(frame["model"].dropna().astype(str)))
+    if aligned:
+        rows.append(
+            {"model": " ".join(names), "method": BEFORE, "lam": math.nan, "seeds": 1, "status": ""}
+            | _spreads(pd.DataFrame([aligned]))
+        )
+    series = frame.assign(_plain=frame["method"] != PLAIN)
+    keys = ["model", "_plain", "series", "lam"]
+    for (model, _, label, lam), cells in series.groupby(keys, sort=True):
+        done, failed = cells[cells["failed"].isna()], cells[cells["failed"].notna()]
+        place = {"model": model, "method": label, "lam": lam}
+        if len(done):
+            rows.append({**place, "seeds": len(done), "status": ""} | _spreads(done))
+        for _, cell in failed.sort_values("seed").iterrows():
+            reason = f"failed (seed {cell['seed']}): {cell['failed']}"
+            rows.append({**place, "seeds": 0, "status": reason})
+    columns = ["model", "method", "lam", "seeds"]
+    columns += [name + end for name in COLUMNS for end in ("_mean", "_std")]
+    return pd.DataFrame(rows, columns=[*columns, "status"])
+
+
+def cells_table(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """One row of text for each cell: rates with Wilson's 95 % interval, n and unread verdicts."""
+    rows = []
+    if aligned:
+        rows.append({"Cell": "aligned", "Method": BEFORE, "λ": "", "Seed": ""} | _rates(aligned))
+    for _, cell in frame.iterrows():
+        place = {"Cell": str(cell["key"])[:12], "Method": cell["series"]}
+        place |= {"λ": f"{cell['lam']:g}", "Seed": str(cell["seed"])}
+        rows.append(place | _rates(cell) | {"Status": f"failed: {cell['failed']}"}
+                    if cell["failed"] else place | _rates(cell))  # fmt: skip
+    return pd.DataFrame(rows).fillna("")
+
+
+def presentable(table: pd.DataFrame) -> pd.DataFrame:
+    """``table3`` as text for people: "20.6 ± 2.5" in the column's unit, "" where not measured."""
+    several = table["model"].nunique() > 1
+    rows = []
+    for _, row in table.iterrows():
+        text = {"Model": str(row["model"])} if several else {}
+        text |= {"Method": str(row["method"])}
+        text |= {"λ": "" if math.isnan(row["lam"]) else f"{row['lam']:g}"}
+        text |= {"Seeds": str(row["seeds"])}
+        for name, (heading, factor, decimals) in COLUMNS.items():
+            if table[f"{name}_mean"].notna().any():
+                text[heading] = spread(row[f"{name}_mean"], row[f"{name}_std"], factor, decimals)
+        if table["status"].ne("").any():
+            text["Status"] = str(row["status"])
+        rows.append(text)
+    return pd.DataFrame(rows)
+
+
+def spread(mean: float, std: float, factor: float = 1, decimals: int = 2) -> str:
+    """ "mean ± std", the mean alone where there is no std, "" where there is no mean."""
+    if not math.isfinite(mean):
+        return ""
+    tail = f" ± {std * factor:.{decimals}f}" if math.isfinite(std) else ""
+    return f"{mean * factor:.{decimals}f}{tail}"
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """CSV with numbers as numbers and text that no spreadsheet takes for a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([spreadsheet_cell(name) for name in table.columns])
+    for row in table.itertuples(index=False):
+        writer.writerow([_csv_cell(value) for value in row])
+    return out.getvalue()
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table; columns whose cells are numbers stand to the right."""
+    heads = [markdown_cell(name) for name in table.columns]
+    lines = ["| " + " | ".join(heads) + " |"]
+    lines.append(
+        "|" + "|".join("--:" if right else "---" for right in numeric_columns(table)) + "|"
+    )
+    for row in table.itertuples(index=False):
+        lines.append("| " + " | ".join(markdown_cell(value) for value in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str = "") -> str:
+    """A booktabs table (``\\usepackage{booktabs}``) with everything special escaped."""
+    lines = [r"\begin{table}", r"\centering", r"\small"]
+    lines.append(
+        r"\begin{tabular}{" + "".join("r" if r else "l" for r in numeric_columns(table)) + "}"
+    )
+    lines += [r"\toprule", " & ".join(latex(name) for name in table.columns) + r" \\", r"\midrule"]
+    lines += [
+        " & ".join(latex(value) for value in row) + r" \\" for row in table.itertuples(index=False)
+    ]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\caption{{{latex_caption(caption)}}}"] * bool(caption)
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def latex_caption(caption: str) -> str:
+    """A caption of any length, escaped."""
+    return " ".join(latex(word) for word in plain(caption).split())
+
+
+def to_terminal(table: pd.DataFrame) -> str:
+    """Aligned columns of plain text, without any control character."""
+    right = numeric_columns(table)
+    grid = [[one_line(name) for name in table.columns]]
+    grid += [[one_line(value) for value in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in grid) for i in range(len(right))]
+    grid.insert(1, ["─" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if r else cell.ljust(width)
+            for cell, width, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in grid
+    )
+
+
+def write_table(
+    table: pd.DataFrame, folder: Path, stem: str, shown: pd.DataFrame | None = None,
+    caption: str = "",
+) -> list[Path]:  # fmt: skip
+    """Writes ``stem``.csv from ``table``, and .md and .tex from ``shown`` (default: ``table``)."""
+    people = table if shown is None else shown
+    return [
+        write_text(folder / f"{stem}.csv", to_csv(table)),
+        write_text(folder / f"{stem}.md", to_markdown(people)),
+        write_text(folder / f"{stem}.tex", to_latex(people, caption)),
+    ]
+
+
+def percent(scores: Mapping[str, Any], name: str) -> str:
+    """ "20.6 [15.9, 26.0] of 260": a rate in per cent with its interval and count."""
+    value = scores.get(name)
+    if value is None or math.isnan(value):
+        return ""
+    ends = [scores.get(name + end) for end in ("_low", "_high")]
+    text = f"{100 * value:.1f}"
+    if all(end is not None and math.isfinite(end) for end in ends):
+        text += " [" + ", ".join(f"{100 * float(end or 0):.1f}" for end in ends) + "]"
+    count = scores.get(f"{name}_n")
+    return f"{text} of {int(count)}" if count is not None and math.isfinite(count) else text
+
+
+def _rates(scores: Mapping[str, Any]) -> dict[str, str]:
+    shown = {}
+    for name, (heading, _, _) in COLUMNS.items():
+        if name in ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy"):
+            shown[heading] = percent(scores, name)
+    unread = scores.get("hrr_unread")
+    counted = unread is not None and math.isfinite(unread)
+    shown["Unread"] = str(int(unread or 0)) if counted else ""
+    for name in ("cosine", "negative_cosine"):
+        value = scores.get(name)
+        text = "" if value is None or math.isnan(value) else f"{value:.2f}"
+        shown["cos(z, z ref)" if name == "cosine" else "Mean negative cos"] = text
+    return shown
+
+
+def _spreads(cells: pd.DataFrame) -> dict[str, float]:
+    found = {}
+    for name in COLUMNS:
+        over_seeds = mean_std(cells[name]) if name in cells else mean_std([])
+        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
+    return found
+
+
+def _csv_cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else spreadsheet_cell(value)
+    return "" if isinstance(value, float) and math.isnan(value) else repr(value)
+
+
+def numeric_columns(table: pd.DataFrame) -> list[bool]:
+    """Whether each column's cells look like numbers, so that they stand to the right."""
+    numeric = "0123456789.,-+±[]% of"
+    return [all(set(str(value)) <= set(numeric) for value in table[name]) for name in table.columns]
