@@ -1,0 +1,175 @@
+"""Where rows come from: the embedded world, a file of one's own, or a data set of the hub."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raycib.errors import UserError
+from raycib.spec import RowsSpec, TaskSpec, digest
+
+PROMPT_COLUMNS = ("prompt", "instruction", "question", "goal", "behavior", "Behavior", "instructions")
+CONTEXT_COLUMNS = ("input", "context")
+RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
+HELD_OUT_EVERY = 10
+"""Of a file of one's own, every tenth row is held out of training."""
+HELD_OUT_AT_MOST = 500
+
+
+class Row(NamedTuple):
+    """One prompt and its response ("" where none is known)."""
+
+    prompt: str
+    response: str
+
+
+def load_rows(source: str) -> list[Row]:
+    """The rows at `source`, in a fixed order.
+
+    `world:NAME` (a set of the embedded world), `FILE` (JSON, JSONL or CSV with named columns),
+    `hub:DATASET:SPLIT`; `#train` and `#held-out` after either of the last two cut it in two.
+    Raises `UserError` for anything that cannot be read as rows.
+    """
+    if source.startswith("world:"):
+        from raycib import world
+
+        return [Row(r["prompt"], r["response"]) for r in world.rows(source.removeprefix("world:"))]
+    name, _, part = source.partition("#")
+    if name.startswith("hub:"):
+        table = _hub_table(name.removeprefix("hub:"))
+    else:
+        table = _file_table(Path(name).expanduser())
+    rows = _to_rows(table, name)
+    match part:
+        case "":
+            return rows
+        case "train":
+            held_out = _held_out(len(rows))
+            return [row for number, row in enumerate(rows) if number not in held_out]
+        case "held-out":
+            return [rows[number] for number in sorted(_held_out(len(rows)))]
+        case _:
+            raise UserError(f"unknown part {part!r} of {name!r}; write #train or #held-out")
+
+
+def _held_out(count: int) -> set[int]:
+    return set(range(HELD_OUT_EVERY - 1, count, HELD_OUT_EVERY)[:HELD_OUT_AT_MOST])
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """sha256 over prompts and responses, in order."""
+    return digest([list(row) for row in rows])
+
+
+def describe_task(name: str, source: str, max_length: int) -> TaskSpec:
+    """The spec of the training rows at `source`; every row must have a response."""
+    rows = load_rows(source)
+    if missing := [number for number, row in enumerate(rows, 1) if not row.response.strip()]:
+        raise UserError(
+            f"{source!r} has {len(missing)} rows without a response (the first is row "
+            f"{missing[0]}); a task needs one in every row, under one of {RESPONSE_COLUMNS}"
+        )
+    return TaskSpec(
+        name=name, source=source, rows=fingerprint(rows), num_rows=len(rows), max_length=max_length
+    )
+
+
+def describe_rows(name: str, source: str, max_length: int, max_tokens: int) -> RowsSpec:
+    """The spec of the rows at `source`, to ask or to measure on."""
+    rows = load_rows(source)
+    return RowsSpec(
+        name=name,
+        source=source,
+        rows=fingerprint(rows),
+        num_rows=len(rows),
+        max_length=max_length,
+        max_tokens=max_tokens,
+    )
+
+
+def rows_of(spec: TaskSpec | RowsSpec) -> list[Row]:
+    """The rows of a spec, checked against its fingerprint."""
+    rows = load_rows(spec.source)
+    if (found := fingerprint(rows)) != spec.rows:
+        raise UserError(
+            f"{spec.source!r} changed since the plan was made ({found[:12]} instead of "
+            f"{spec.rows[:12]}); start the sweep again"
+        )
+    return rows
+
+
+def _file_table(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise UserError(f"no data file at {str(path)!r}; give a .json, .jsonl or .csv file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
+    match path.suffix.lower():
+        case ".csv":
+            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        case ".jsonl":
+            return [
+                _json(line, f"{path}, line {number}")
+                for number, line in enumerate(text.splitlines(), 1)
+                if line.strip()
+            ]
+        case ".json":
+            table = _json(text, str(path))
+            if isinstance(table, dict) and len(table) == 1:  # {"instructions": [...]}
+                (name, values), = table.items()
+                return [{name: v} if isinstance(v, str) else v for v in values]
+            if not isinstance(table, list):
+                raise UserError(f"{path} holds {type(table).__name__}, not a list of rows")
+            return table
+        case suffix:
+            raise UserError(f"{path} ends in {suffix!r}; give a .json, .jsonl or .csv file")
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}; mend or convert it") from error
+
+
+def _hub_table(name: str) -> list[Any]:
+    import datasets
+
+    path, _, split = name.partition(":")
+    config: tuple[str, ...] = ()
+    if "@" in path:  # DATASET@CONFIG, such as openai/gsm8k@main
+        path, _, chosen = path.partition("@")
+        config = (chosen,)
+    try:
+        return list(datasets.load_dataset(path, *config, split=split or "train"))
+    except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
+        reason = str(error).splitlines()[0]
+        raise UserError(f"data set {name!r} could not be loaded: {reason}") from error
+
+
+def _to_rows(table: list[Any], where: str) -> list[Row]:
+    if not table:
+        raise UserError(f"{where!r} has no rows")
+    rows: list[Row] = []
+    for number, entry in enumerate(table, 1):
+        if not isinstance(entry, dict):
+            raise UserError(f"{where!r}, row {number}: found {str(entry)[:40]!r}, not named columns")
+        prompt = _pick(entry, PROMPT_COLUMNS)
+        if not prompt:
+            columns = sorted(str(column) for column in entry)
+            raise UserError(
+                f"{where!r}, row {number}: no prompt in columns {columns}; "
+                f"name one of them {PROMPT_COLUMNS}"
+            )
+        context = _pick(entry, CONTEXT_COLUMNS)
+        rows.append(Row("\n\n".join(filter(None, [prompt, context])), _pick(entry, RESPONSE_COLUMNS)))
+    return rows
+
+
+def _pick(entry: dict[str, Any], names: Sequence[str]) -> str:
+    for name in names:
+        if isinstance(value := entry.get(name), str) and value.strip():
+            return value.strip()
+    return ""

@@ -1,0 +1,5 @@
+"""The one error that is the user's to mend: shown as one line, exit code 2."""
+
+
+class UserError(ValueError):
+    """Bad input. The message says what was found, where, and what to do, in one line."""

@@ -1,0 +1,136 @@
+"""What fine-tuning did to the representations: I(Z;C), cosines, held-out loss, distance.
+
+Measured on held-out rows with the model still in memory, for all lanes of a pack at once, and in
+the same way for the aligned model itself, whose values are the "before" of every cell.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from raycib.adapters import LaneAdapters
+from raycib.objectives.cib import info_nce
+from raycib.reference import ReferenceBank
+from raycib.spec import EvalSpec, Layer, Pooling, digest
+from raycib.step import PackStep
+from raycib.tensors import Encoded, Totals, collate, to_device
+
+KIND = "measures"
+TEMPERATURE = 0.2
+"""Of the estimate; the CIB paper's tau, whatever the training used."""
+MOST_NEGATIVES = 512
+"""K of the estimate, as in the CIB paper (5.3), or all other held-out rows if they are fewer."""
+TOKENS_AT_ONCE = 16384
+DECISION: Pooling = "last_prompt_token"
+
+
+class Measures(BaseModel):
+    """One model on the held-out rows of a task. Information and losses in nats."""
+
+    eval_loss: float
+    """Mean over response tokens."""
+    mutual_information: float
+    """InfoNCE estimate of I(Z;C), a lower bound, in the evaluation's pooling."""
+    mutual_information_last_prompt: float
+    """The same at the last prompt token."""
+    mutual_information_ceiling: float
+    """ln(K + 1), which no estimate can exceed."""
+    num_negatives: int
+    cosine: float
+    """Mean cos(z, zref)."""
+    negative_cosine: float
+    """Mean cosine of z to the reference of another row; near 1, InfoNCE means little."""
+    distance: float
+    """Frobenius norm of the effective update over all adapted layers."""
+    row_losses: list[float]
+    row_cosines: list[float]
+
+
+def measures_key(subject: str, evals: EvalSpec) -> str:
+    """Of the measures of a model (a stage's key, or the aligned model's) on held-out rows."""
+    held_out = evals.held_out.identity() | {"max_tokens": None}  # an answer's length plays no part
+    reading = [evals.pooling, evals.layer]
+    return digest({"measures": 1, "subject": subject, "rows": held_out, "reading": reading})
+
+
+def readings(evals: EvalSpec) -> list[tuple[Pooling, Layer]]:
+    """The representations that `measure` compares with the reference."""
+    return list(dict.fromkeys([(evals.pooling, evals.layer), (DECISION, evals.layer)]))
+
+
+def mutual_information(
+    z: Float[Tensor, "rows dim"], reference: Float[Tensor, "rows dim"]
+) -> tuple[float, float, int]:
+    """(I, mean negative cosine, K): log(K + 1) - InfoNCE (Eq. 17), in nats.
+
+    Negatives are the references of other held-out rows, so they are draws of C and the bound
+    holds; hard negatives would void it. With more than K other rows, K are drawn for each row
+    from a fixed seed.
+    """
+    rows = len(z)
+    if rows < 2:
+        raise ValueError(f"I(Z;C) needs at least 2 held-out rows, found {rows}")
+    count = min(MOST_NEGATIVES, rows - 1)
+    weights = 1 - torch.eye(rows)
+    drawn = torch.multinomial(weights, count, generator=torch.Generator().manual_seed(0))
+    allowed = torch.zeros(rows, rows, dtype=torch.bool).scatter(1, drawn, True).to(z.device)
+    loss = info_nce(z, reference, reference, TEMPERATURE, allowed).mean()
+    cosines = F.normalize(z.float(), dim=-1) @ F.normalize(reference.float(), dim=-1).T
+    return math.log(count + 1) - float(loss), float(cosines[allowed].mean()), count
+
+
+@torch.no_grad()
+def measure(
+    adapters: LaneAdapters,
+    lanes: Sequence[int],
+    data: Sequence[Encoded],
+    bank: ReferenceBank,
+    evals: EvalSpec,
+) -> dict[int, Measures]:
+    """Measures of each lane on the held-out rows `data`, whose references are in `bank`."""
+    device = next(adapters.model.parameters()).device
+    order = sorted(range(len(data)), key=lambda i: -len(data[i]))
+    pooled: dict[tuple[int, Pooling], list[Tensor]] = {}
+    losses: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
+    tokens = sum(len(one.response) for one in data)
+    rows_at_once = max(1, TOKENS_AT_ONCE // max(len(one) for one in data) // max(1, len(lanes)))
+    for start in range(0, len(order), rows_at_once):
+        chosen = order[start : start + rows_at_once]
+        batch = to_device(collate(data, chosen), device)
+        whole: Mapping[int, Totals] = {lane: Totals(len(data), tokens) for lane in lanes}
+        mixed = adapters.model.dtype == torch.bfloat16
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            steps = PackStep(adapters, dict.fromkeys(lanes, batch), whole, {}).steps()
+            for lane, step in steps.items():
+                losses[lane].append(step.nll.sum(dim=1).float())
+                for pooling, layer in readings(evals):
+                    pooled.setdefault((lane, pooling), []).append(step.pooled(pooling, layer))
+    back = torch.tensor(order).argsort().to(device)
+    lengths = torch.tensor([len(one.response) for one in data], device=device)
+    found = {}
+    for lane in lanes:
+        z = torch.cat(pooled[lane, evals.pooling])[back]
+        reference = bank.rows(evals.pooling, evals.layer)
+        information, negative, count = mutual_information(z, reference)
+        z_decision = torch.cat(pooled[lane, DECISION])[back]
+        decision, _, _ = mutual_information(z_decision, bank.rows(DECISION, evals.layer))
+        cosines = F.cosine_similarity(z, reference, dim=-1)
+        loss = torch.cat(losses[lane])[back]
+        found[lane] = Measures(
+            eval_loss=float(loss.sum()) / tokens,
+            mutual_information=information,
+            mutual_information_last_prompt=decision,
+            mutual_information_ceiling=math.log(count + 1),
+            num_negatives=count,
+            cosine=float(cosines.mean()),
+            negative_cosine=negative,
+            distance=float(adapters.update_norm_sq(lane).sqrt()),
+            row_losses=(loss / lengths).tolist(),
+            row_cosines=cosines.tolist(),
+        )
+    return found

@@ -1,0 +1,145 @@
+"""The contrastive loss of the Conditional Information Bottleneck (CIB paper, section 4)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from raycib import spec
+from raycib.objectives import LossTerm, LossTerms, Objective, Observations
+from raycib.objectives.queue import NegativeQueue
+from raycib.step import Step
+
+
+def info_nce(
+    z: Float[Tensor, "rows dim"],
+    positive: Float[Tensor, "rows dim"],
+    negatives: Float[Tensor, "negatives dim"],
+    temperature: float,
+    allowed: Bool[Tensor, "rows negatives"] | None = None,
+) -> Float[Tensor, " rows"]:
+    """InfoNCE with cosine similarity, one value a row, in nats (Eq. 15):
+    -log(e^{cos(z, z+)/tau} / (e^{cos(z, z+)/tau} + sum_j e^{cos(z, n_j)/tau})).
+
+    In float32 whatever comes in: in bfloat16 1 - cos of two different vectors can be zero. A row
+    with no allowed negative costs nothing.
+    """
+    z, positive, negatives = (F.normalize(v.float(), dim=-1) for v in (z, positive, negatives))
+    own = (z * positive).sum(dim=-1, keepdim=True) / temperature
+    others = z @ negatives.T / temperature
+    if allowed is not None:
+        others = others.masked_fill(~allowed, -torch.inf)
+    return torch.cat([own, others], dim=-1).logsumexp(dim=-1) - own.squeeze(-1)
+
+
+def hardness(
+    z: Float[Tensor, "rows dim"],
+    reference: Float[Tensor, "rows dim"],
+    loss: Float[Tensor, " rows"],
+) -> Float[Tensor, " rows"]:
+    """h_i = (1 - cos(z_i, zref_i)) * loss_i (Eq. 16), with 1 - cos clamped at 0: equal vectors
+    differ by rounding. `loss` is per token, else h would rank rows by length."""
+    drift = 1 - F.cosine_similarity(z.float(), reference.float(), dim=-1)
+    return drift.clamp(min=0) * loss.float()
+
+
+class ContrastiveBottleneck(Objective):
+    """Mean InfoNCE of a batch's rows against negatives from the queue; weight lambda.
+
+    Gradient flows into z alone. The term is absent until the queue holds K rows.
+
+    Deviations from the paper: it states four different selection rules and three numbers of
+    negatives; each is an option of `spec.CIB`, and the defaults are Eq. 16 for the queue and a
+    uniform draw from it, negatives as the aligned model sees them.
+    """
+
+    def __init__(self, options: spec.CIB, dim: int) -> None:
+        super().__init__()
+        self.options = options
+        self.queue = NegativeQueue(options.queue_size, dim, options.queue)
+        self._candidates = torch.zeros(0, dtype=torch.long)
+        self._seen: list[Observations] = []
+
+    def begin_step(self, step: int, generator: torch.Generator) -> None:
+        self._seen = []
+        if self.options.max_age is not None:
+            self.queue.expire(step - self.options.max_age)
+        held, wanted = len(self.queue), self.options.num_negatives
+        match self.options.draw:
+            case _ if held < wanted:
+                chosen = torch.zeros(0, dtype=torch.long)
+            case "uniform":
+                chosen = torch.randperm(held, generator=generator)[:wanted]
+            case "hardest":
+                chosen = self.queue.hardness[:held].argsort(descending=True, stable=True)[:wanted]
+            case "most_similar" | "semihard":  # chosen per row, in `_allowed`
+                chosen = torch.arange(held)
+        self._candidates = chosen.to(self.queue.example.device)
+
+    def forward(self, step: Step) -> LossTerms:
+        options = self.options
+        z = step.pooled(options.pooling, options.layer)
+        reference = step.reference(options.pooling, options.layer)
+        self._observe(step, z.detach(), reference)
+        if not len(self._candidates):
+            return {}
+        bank = self.queue.reference if options.negatives == "reference" else self.queue.current
+        negatives = bank[self._candidates]
+        if options.center:
+            mean = step.reference_mean(options.pooling, options.layer)
+            z, reference, negatives = z - mean, reference - mean, negatives - mean
+        allowed = self._allowed(step, z.detach(), reference, negatives)
+        loss = info_nce(z, reference, negatives, options.temperature, allowed)
+        return {"contrast": LossTerm(loss.sum() / step.totals.rows, options.lam)}
+
+    def _allowed(
+        self,
+        step: Step,
+        z: Float[Tensor, "rows dim"],
+        reference: Float[Tensor, "rows dim"],
+        negatives: Float[Tensor, "negatives dim"],
+    ) -> Bool[Tensor, "rows negatives"]:
+        """Which candidate is a negative of which row."""
+        shape = (len(z), len(negatives))
+        allowed = torch.ones(shape, dtype=torch.bool, device=z.device)
+        if self.options.exclude_self:
+            examples = self.queue.example[self._candidates]
+            allowed = step.batch.examples[:, None] != examples[None]
+        if self.options.draw in ("uniform", "hardest"):
+            return allowed
+        directions = F.normalize(negatives, dim=-1)
+        if self.options.draw == "semihard":
+            allowed = allowed & (
+                F.normalize(z, dim=-1) @ directions.T
+                < F.cosine_similarity(z, reference, dim=-1)[:, None]
+            )
+        similarity = (F.normalize(reference, dim=-1) @ directions.T).masked_fill(
+            ~allowed, -torch.inf
+        )
+        nearest = similarity.topk(min(self.options.num_negatives, shape[1]), dim=-1).indices
+        return allowed & torch.zeros_like(allowed).scatter(1, nearest, True)
+
+    def _observe(
+        self, step: Step, z: Float[Tensor, "rows dim"], reference: Float[Tensor, "rows dim"]
+    ) -> None:
+        loss = step.row_loss.detach()
+        self._seen.append(
+            {
+                "positions": step.batch.positions,
+                "example": step.batch.examples,
+                "current": z,
+                "reference": reference,
+                "hardness": hardness(z, reference, loss),
+            }
+        )
+
+    def observations(self) -> Observations:
+        if not self._seen:
+            return {}
+        return {name: torch.cat([one[name] for one in self._seen]) for name in self._seen[0]}
+
+    def end_step(self, step: int, seen: Observations) -> None:
+        if seen:
+            self.queue.push(
+                step, seen["example"], seen["current"], seen["reference"], seen["hardness"]
+            )

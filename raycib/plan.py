@@ -1,0 +1,124 @@
+"""Runs to work: the unique stages of a grid, in waves, grouped into packs.
+
+Packs are drawn from the whole grid, finished stages included, and only then thinned: a grid that
+was interrupted is packed as it was before.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from raycib.spec import EvalSpec, RunSpec, StageSpec, digest
+
+MOST_LANES = 16
+"""Of an automatic pack: beyond it, memory grows and step time no longer falls."""
+
+
+class Job(BaseModel):
+    """One stage and what is measured on its adapter."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: StageSpec
+    evals: tuple[EvalSpec, ...]
+
+
+class Pack(BaseModel):
+    """Stages trained together on one copy of the frozen base; one Ray Tune trial."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    """Deterministic: a hash of the keys of all its stages, finished ones included, so that an
+    interrupted pack finds its own checkpoint."""
+    jobs: tuple[Job, ...]
+    """The unfinished ones."""
+
+
+class Plan(BaseModel):
+    """The work a grid still needs, wave after wave."""
+
+    model_config = ConfigDict(frozen=True)
+    waves: tuple[tuple[Pack, ...], ...]
+    """A stage's parent is in an earlier wave. Packs hold unfinished stages only."""
+    stages: int
+    """Unique stages of the grid."""
+    asked: int
+    """Stages the runs ask for, equal ones counted each time."""
+    reused: int
+    """Unique stages already in the store."""
+
+    @property
+    def to_train(self) -> int:
+        """Unique stages without an adapter yet."""
+        return self.stages - self.reused
+
+    @property
+    def shared(self) -> int:
+        """Trainings saved because equal stages are trained once."""
+        return self.asked - self.stages
+
+
+def make_plan(
+    runs: Sequence[RunSpec],
+    trained: Callable[[StageSpec], bool],
+    measured: Callable[[StageSpec, EvalSpec], bool],
+    packs_at_once: int,
+    pack_size: int | None = None,
+) -> Plan:
+    """What `runs` still need.
+
+    A stage is work if it is not `trained`, or not `measured` on every evaluation asked of it.
+    `pack_size` lanes a pack; None spreads a wave evenly over the `packs_at_once` packs that can
+    run side by side, with at most `MOST_LANES` each.
+    """
+    stages: dict[str, StageSpec] = {}
+    evals: dict[str, dict[str, EvalSpec]] = defaultdict(dict)
+    asked = 0
+    for run in runs:
+        for stage in run.stages:
+            asked += 1
+            stages.setdefault(stage.key, stage)
+            evals[stage.key][run.evals.key] = run.evals
+    waves: dict[int, list[StageSpec]] = defaultdict(list)
+    for stage in stages.values():
+        waves[_depth(stage)].append(stage)
+    planned = []
+    for depth in sorted(waves):
+        packs = []
+        for group in _groups(waves[depth], packs_at_once, pack_size):
+            jobs = [Job(stage=s, evals=tuple(evals[s.key].values())) for s in group]
+            todo = [
+                job
+                for job in jobs
+                if not trained(job.stage) or not all(measured(job.stage, e) for e in job.evals)
+            ]
+            if todo:
+                name = "pack-" + digest([stage.key for stage in group])[:12]
+                packs.append(Pack(name=name, jobs=tuple(todo)))
+        if packs:
+            planned.append(tuple(packs))
+    return Plan(
+        waves=tuple(planned),
+        stages=len(stages),
+        asked=asked,
+        reused=sum(trained(stage) for stage in stages.values()),
+    )
+
+
+def _depth(stage: StageSpec) -> int:
+    return 0 if stage.parent is None else 1 + _depth(stage.parent)
+
+
+def _groups(
+    stages: Sequence[StageSpec], packs_at_once: int, pack_size: int | None
+) -> list[list[StageSpec]]:
+    """Stages that can share a base, dealt into packs of nearly equal size."""
+    by_base: dict[str, list[StageSpec]] = defaultdict(list)
+    for stage in stages:
+        by_base[stage.model.key].append(stage)
+    groups = []
+    for same in by_base.values():
+        size = pack_size or min(MOST_LANES, -(-len(same) // max(1, packs_at_once)))
+        count = -(-len(same) // size)
+        groups += [same[start::count] for start in range(count)]
+    return groups

@@ -1,0 +1,1 @@
+"""How adapters are trained: `loop` is the only training loop there is."""

@@ -1,0 +1,127 @@
+"""A lane: one stage inside a pack, with its own weights, optimiser, data order and memory."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raycib.objectives import Objective
+from raycib.reference import ReferenceBank
+from raycib.spec import StageSpec, TrainerSpec, digest
+from raycib.tensors import Encoded, Totals
+
+
+def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
+    """Randomness as a pure function of (seed, purpose, number): a resumed run needs no RNG state,
+    and no lane's draws depend on another's."""
+    value = int(digest([seed, purpose, number])[:15], 16)
+    return torch.Generator().manual_seed(value)
+
+
+def learning_rate(trainer: TrainerSpec, step: int, steps: int) -> float:
+    """Of optimiser step `step` (from 0): linear warm-up, then the schedule."""
+    if step < trainer.warmup_steps:
+        return trainer.learning_rate * (step + 1) / trainer.warmup_steps
+    done = (step - trainer.warmup_steps) / max(1, steps - trainer.warmup_steps)
+    match trainer.schedule:
+        case "constant":
+            factor = 1.0
+        case "linear":
+            factor = 1 - done
+        case "cosine":
+            factor = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * done))))
+    return trainer.learning_rate * factor
+
+
+@dataclass
+class Lane:
+    """Mutable state of one stage's training; everything a checkpoint must hold is here."""
+
+    index: int
+    """Its place in the adapters."""
+    stage: StageSpec
+    data: list[Encoded]
+    bank: ReferenceBank | None
+    objective: Objective
+    parameters: dict[str, nn.Parameter]
+    step: int = 0
+    """Optimiser steps taken."""
+    gradient_seen: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Per step: every term unweighted, in nats, and the gradient norm before clipping."""
+    failed: str | None = None
+
+    def __post_init__(self) -> None:
+        trainer = self.stage.trainer
+        # One fused kernel a step: lanes are many and their tensors small.
+        self.optimiser = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=trainer.learning_rate,
+            betas=trainer.betas,
+            weight_decay=trainer.weight_decay,
+            fused=True,
+        )
+        self._epoch, self._order = -1, torch.zeros(0, dtype=torch.long)
+
+    @property
+    def active(self) -> bool:
+        """Whether steps remain."""
+        return self.failed is None and self.step < self.stage.steps
+
+    def rows(self) -> list[int]:
+        """Examples of the next effective batch: each epoch a permutation drawn from the seed."""
+        size = self.stage.trainer.batch_size
+        epoch, place = divmod(self.step, -(-len(self.data) // size))
+        if epoch != self._epoch:
+            drawn = generator(self.stage.seed, "order", epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=drawn)
+        return self._order[place * size : (place + 1) * size].tolist()
+
+    def totals(self, rows: list[int]) -> Totals:
+        """Size of an effective batch."""
+        return Totals(len(rows), sum(len(self.data[i].response) for i in rows))
+
+    def update(self) -> float:
+        """Clip this lane's own gradients and take one optimiser step; the norm before clipping."""
+        norm = float(
+            nn.utils.clip_grad_norm_(
+                self.parameters.values(), self.stage.trainer.max_grad_norm, foreach=True
+            )
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
+        self.optimiser.step()
+        self.gradient_seen = self.gradient_seen or norm > 0
+        return norm
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that resume this lane exactly."""
+        tensors = {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            tensors[f"adapter.{name}"] = parameter.detach()
+            for field_name, value in self.optimiser.state[parameter].items():
+                tensors[f"adamw.{name}.{field_name}"] = value
+        plain = {"step": self.step, "gradient_seen": self.gradient_seen, "history": self.history}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}, plain
+
+    def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+        """Undo everything since `state` was taken."""
+        self.step, self.gradient_seen = plain["step"], plain["gradient_seen"]
+        self.history = list(plain["history"])
+        memory = {
+            k.removeprefix("objective."): v
+            for k, v in tensors.items()
+            if k.startswith("objective.")
+        }
+        self.objective.load_state_dict(memory)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tensors[f"adapter.{name}"])
+                self.optimiser.state[parameter] = {
+                    field_name: tensors[f"adamw.{name}.{field_name}"].to(
+                        "cpu" if field_name == "step" and not parameter.is_cuda
+                        else parameter.device
+                    )
+                    for field_name in ("step", "exp_avg", "exp_avg_sq")
+                }  # fmt: skip

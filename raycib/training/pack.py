@@ -1,0 +1,190 @@
+"""A pack from its stages to their adapters: load, resume, train, check, commit."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat import encode_all
+from raycib.data.rows import rows_of
+from raycib.methods import build_method
+from raycib.models import load_model, load_tokenizer
+from raycib.plan import Pack
+from raycib.provenance import versions
+from raycib.reference import compute_bank, load_bank
+from raycib.spec import RowsSpec, StageSpec, TaskSpec
+from raycib.store import Record, Store
+from raycib.tensors import Encoded
+from raycib.training.lane import Lane, generator
+from raycib.training.loop import train
+from raycib.training.workers import Workers
+
+STAGES, CHECKPOINTS = "stages", "checkpoints"
+HISTORY_FILE = "history.json"
+
+Progress = Callable[[Sequence[Lane]], None]
+
+
+@dataclass
+class Loaded:
+    """A base model in memory with a lane for every stage of a pack."""
+
+    adapters: LaneAdapters
+    tokenizer: Any
+    device: torch.device
+
+    def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
+        """The rows of a task or benchmark as tokens."""
+        return encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+
+
+def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
+    """The base that `stages` share, with one lane each, in their order."""
+    spec = stages[0].model
+    model = load_model(spec, device)
+    shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages]
+    return Loaded(LaneAdapters(model, shapes), load_tokenizer(spec.source), device)
+
+
+def train_pack(
+    pack: Pack,
+    loaded: Loaded,
+    store: Store,
+    workers: Workers,
+    micro_batch_size: int,
+    checkpoint_every: int,
+    progress: Progress = lambda lanes: None,
+) -> dict[str, str]:
+    """Train the stages of `pack` that the store lacks and commit their adapters; lanes whose
+    stage is done get the stored adapter. Returns why each failed stage failed, by key.
+
+    Every `checkpoint_every` optimiser steps, and at the last one, the whole pack is saved in one
+    record, so a killed pack resumes with all its lanes at the same step, as it was.
+    """
+    todo: list[Lane] = []
+    for index, job in enumerate(pack.jobs):
+        done = store.get(STAGES, job.stage.key)
+        if done is not None:
+            loaded.adapters.load(index, done.folder)
+        else:
+            todo.append(_open_lane(index, job.stage, loaded, store, workers))
+    _resume(pack, todo, store)
+    saved = max((lane.step for lane in todo), default=0)
+
+    def after_step(moved: Sequence[Lane]) -> None:
+        nonlocal saved
+        progress(todo)
+        step = max(lane.step for lane in moved)
+        finished = not any(lane.active for lane in todo)
+        if workers.rank == 0 and step > saved and (finished or step % checkpoint_every == 0):
+            _save(pack, todo, store, step)
+            saved = step
+
+    train(loaded.adapters, todo, workers, micro_batch_size, after_step)
+    if workers.rank == 0:
+        for lane in todo:
+            lane.failed = lane.failed or nonsense(lane)
+            if lane.failed is None:
+                commit(lane, loaded.adapters, store, workers)
+        for key in _checkpoints(pack, store).values():
+            store.discard(CHECKPOINTS, key)
+    return {lane.stage.key: lane.failed for lane in todo if lane.failed is not None}
+
+
+def _open_lane(
+    index: int, stage: StageSpec, loaded: Loaded, store: Store, workers: Workers
+) -> Lane:
+    adapters = loaded.adapters
+    if stage.parent is None:
+        adapters.initialise(index, generator(stage.seed, "init"))
+    else:
+        parent = store.get(STAGES, stage.parent.key)
+        if parent is None:
+            raise RuntimeError(f"stage {stage.short}: its parent {stage.parent.short} is missing")
+        adapters.load(index, parent.folder)
+    data = loaded.encode(stage.task)
+    method = build_method(stage.method, adapters.model.config.hidden_size)
+    bank = None
+    if method.references:
+        task = stage.task
+        where = (stage.model, task.rows, task.max_length, method.references, loaded.device)
+        bank = load_bank(store, *where)
+        if bank is None:
+            compute_bank(store, adapters, stage.model, data, *where[1:4])
+            bank = load_bank(store, *where)
+    objective = method.objective.to(loaded.device)
+    return Lane(index, stage, data, bank, objective, adapters.parameters_of(index))
+
+
+def _checkpoints(pack: Pack, store: Store) -> dict[int, str]:
+    """Keys of the pack's checkpoints, by step."""
+    prefix = f"{pack.name}-"
+    mine = (key for key in store.keys(CHECKPOINTS) if key.startswith(prefix))
+    return {int(key.removeprefix(prefix)): key for key in mine}
+
+
+def _save(pack: Pack, lanes: Sequence[Lane], store: Store, step: int) -> None:
+    def write(folder: Path) -> None:
+        plain = {}
+        for lane in lanes:
+            tensors, plain[lane.stage.key] = lane.state()
+            save_file(tensors, folder / f"{lane.stage.key}.safetensors")
+        (folder / "lanes.json").write_text(json.dumps(plain))
+
+    before = _checkpoints(pack, store).values()
+    store.put(CHECKPOINTS, f"{pack.name}-{step:08d}", write, {"step": step})
+    for key in before:
+        store.discard(CHECKPOINTS, key)
+
+
+def _resume(pack: Pack, lanes: Sequence[Lane], store: Store) -> None:
+    """Bring all `lanes` to the newest whole checkpoint that holds them all, if there is one."""
+    for _, key in sorted(_checkpoints(pack, store).items(), reverse=True):
+        record = store.get(CHECKPOINTS, key)
+        if record is None:
+            continue
+        plain = json.loads(record.path("lanes.json").read_text())
+        if all(lane.stage.key in plain for lane in lanes):
+            for lane in lanes:
+                tensors = load_file(record.path(f"{lane.stage.key}.safetensors"))
+                lane.restore(tensors, plain[lane.stage.key])
+            return
+
+
+def nonsense(lane: Lane) -> str | None:
+    """Why a trained lane must not be stored, or None: a store never learns what is not so."""
+    if lane.step != lane.stage.steps:
+        return f"took {lane.step} of {lane.stage.steps} optimiser steps"
+    if not lane.gradient_seen:
+        return "no gradient ever reached the adapter"
+    for name, parameter in lane.parameters.items():
+        if not torch.isfinite(parameter).all():
+            return f"{name} is not finite"
+    if not all(math.isfinite(v) for entry in lane.history for v in entry.values()):
+        return "a loss in the history is not finite"
+    return None
+
+
+def commit(lane: Lane, adapters: LaneAdapters, store: Store, workers: Workers) -> Record:
+    """The lane's adapter and history, for good."""
+
+    def write(folder: Path) -> None:
+        adapters.export(lane.index, folder, lane.stage.model.source)
+        (folder / HISTORY_FILE).write_text(json.dumps(lane.history))
+
+    last = lane.history[-1]
+    about = {
+        "spec": lane.stage.model_dump(mode="json"),
+        "steps": lane.step,
+        "rows": len(lane.data),
+        "last": last,
+        "workers": workers.size,
+        "versions": versions(),
+    }
+    return store.put(STAGES, lane.stage.key, write, about)
