@@ -1,0 +1,1 @@
+"""Generate answers, have them judged, and score them. Nothing here knows Ray."""

@@ -1,0 +1,285 @@
+"""What a judge reads, as token ids that the judged answer cannot forge.
+
+A chat template joins strings, so an answer that contains "<|eot_id|>" ends its own turn. Here the
+template is rendered around two markers and cut at them; its pieces are encoded with control tokens
+recognised, prompt and answer by a second tokenizer that knows none, and lists of ids are joined.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARKERS = ("raycibprompt7d2f91c4", "raycibanswer7d2f91c4")
+"""Stand for prompt and answer while the template is rendered; plain letters survive any filter."""
+
+
+@dataclass(frozen=True)
+class JudgeInput:
+    """One conversation as the judge reads it."""
+
+    ids: tuple[int, ...]
+    prompt_span: tuple[int, int]
+    """Half-open range of `ids` that belongs to the prompt."""
+    answer_span: tuple[int, int]
+    """Half-open range of `ids` that belongs to the answer."""
+    cut: int = 0
+    """Ids left out of the middle of answer or prompt because they did not fit."""
+
+
+class JudgePrompt:
+    """The judge's chat template around a prompt and an answer.
+
+    For ordinary text the ids are those of `apply_chat_template`: white space of the template beside
+    a slot is encoded together with the slot's text where byte-level tokenizers would join the two,
+    and text is stripped where the template strips it.
+    """
+
+    def __init__(
+        self,
+        tokenizer_folder: str | Path,
+        *,
+        max_length: int | None = None,
+        assistant_prefix: str = "",
+    ) -> None:
+        """Read the tokenizer in `tokenizer_folder` (local files only).
+
+        `max_length`: ids the judge may be given, its own output not included; None: no limit.
+        `assistant_prefix`: text put after the template, for judges that always begin alike
+        (Llama-Guard-3 says two newlines first). Raises ValueError for a template that does not show
+        prompt and answer exactly once each.
+        """
+        from tokenizers import Tokenizer
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder), local_files_only=True)
+        if tokenizer.chat_template is None:
+            raise ValueError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
+        spec = json.loads(backend.to_str())
+        self.max_length = max_length
+        self.control = _control_ids(tokenizer, spec)
+        self._plain = Tokenizer.from_str(json.dumps(_without_added_tokens(spec)))
+        inner = Tokenizer.from_str(json.dumps(_without_side_effects(spec)))
+        first = Tokenizer.from_str(json.dumps(spec))
+
+        pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder)
+        pieces[-1] += assistant_prefix
+        bare, self._glue = _give_white_space(pieces)
+        self._pieces = [
+            (inner if i else first).encode(piece, add_special_tokens=False).ids if piece else []
+            for i, piece in enumerate(bare)
+        ]
+        self.template_length = sum(map(len, self._pieces))
+        self.key = hashlib.sha256(
+            json.dumps([spec, pieces, max_length], sort_keys=True).encode()
+        ).hexdigest()
+        """Changes with the tokenizer, the template, the prefix and the length limit."""
+
+    def render(self, prompt: str, answer: str) -> JudgeInput:
+        """The conversation's ids. Raises ValueError should a control token get into a text.
+
+        Where it is longer than `max_length`, the answer loses the middle of its ids; the prompt
+        loses its own middle only beyond half of the room there is.
+        """
+        (before_p, after_p), (before_a, after_a) = self._glue
+        spans = [
+            self._encode(before_p, prompt, after_p),
+            self._encode(before_a, answer, after_a),
+        ]
+        cut = 0
+        if self.max_length is not None:
+            room = self.max_length - self.template_length
+            if room < 2:
+                raise ValueError(
+                    f"the judge's template alone takes {self.template_length} of {self.max_length}"
+                    " tokens; raise the judge's max_model_len"
+                )
+            whole = len(spans[0]) + len(spans[1])
+            spans[0] = _without_middle(spans[0], max(room // 2, room - len(spans[1])))
+            spans[1] = _without_middle(spans[1], room - len(spans[0]))
+            cut = whole - len(spans[0]) - len(spans[1])
+        head, middle, tail = self._pieces
+        a = len(head)
+        b = a + len(spans[0])
+        c = b + len(middle)
+        d = c + len(spans[1])
+        ids = (*head, *spans[0], *middle, *spans[1], *tail)
+        return JudgeInput(ids, (a, b), (c, d), cut)
+
+    def _encode(self, before: str, text: str, after: str) -> list[int]:
+        """Ids of a text, among them no control token."""
+        if self._strips:
+            text = text.strip()
+        joined = (before + text + after).encode("utf-8", errors="replace").decode()
+        ids = self._plain.encode(joined, add_special_tokens=False).ids
+        if forged := self.control.intersection(ids):
+            raise ValueError(
+                f"the ids {sorted(forged)} of a judged text are control tokens of the judge; its"
+                " tokenizer makes them from plain text and cannot be used safely"
+            )
+        return ids
+
+
+@cache
+def _cached_prompt(tokenizer_folder: str) -> JudgePrompt:
+    return JudgePrompt(tokenizer_folder)
+
+
+def judge_prompt_ids(tokenizer_folder: str | Path, prompt: str, answer: str) -> list[int]:
+    """The ids a judge reads, without a length limit; see `JudgePrompt`."""
+    return list(_cached_prompt(str(tokenizer_folder)).render(prompt, answer).ids)
+
+
+def count_control_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How often the text spells out an added token of `tokenizer`; the longest match counts.
+
+    For foreign endpoints, which take text: such an answer may end its own turn there.
+    """
+    names = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
+    return len(re.findall(pattern, text)) if pattern else 0
+
+
+def _control_ids(tokenizer: Any, spec: dict[str, Any]) -> frozenset[int]:
+    """Every added token's id, special or not, but the unknown word's, which any text may hold."""
+    ids = set(tokenizer.added_tokens_decoder) | {token["id"] for token in spec["added_tokens"]}
+    return frozenset(ids - {_unknown_id(spec)})
+
+
+def _unknown_id(spec: dict[str, Any]) -> int | None:
+    model = spec["model"]
+    if model["type"] == "Unigram":
+        return model.get("unk_id")
+    return model["vocab"].get(model.get("unk_token"))
+
+
+def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], bool]:
+    """The template's text before, between and after the slots; whether it strips what fills them.
+
+    Some templates take a message as a string, others as a list of parts: the form that shows both
+    markers is used.
+    """
+    why = []
+    for parts in (False, True):
+        try:
+            rendered = _render(tokenizer, *_MARKERS, parts=parts)
+            padded = _render(tokenizer, *(f" {m} " for m in _MARKERS), parts=parts)
+        except Exception as problem:  # noqa: BLE001 - a template may raise anything: it is a program
+            why.append(f"{type(problem).__name__}: {problem}")
+            continue
+        seen = [rendered.count(marker) for marker in _MARKERS]
+        first, second = (rendered.find(marker) for marker in _MARKERS)
+        if seen == [1, 1] and first < second:
+            head, rest = rendered.split(_MARKERS[0])
+            middle, tail = rest.split(_MARKERS[1])
+            return [head, middle, tail], padded == rendered
+        why.append(f"the prompt appears {seen[0]} times and the answer {seen[1]} times")
+    raise ValueError(
+        f"the chat template in {folder} cannot be used to judge: prompt and answer must each appear"
+        f" once, in this order (text content: {why[0]}; content as parts: {why[1]})"
+    )
+
+
+def _render(tokenizer: Any, prompt: str, answer: str, *, parts: bool) -> str:
+    def content(text: str) -> Any:
+        return [{"type": "text", "text": text}] if parts else text
+
+    conversation = [
+        {"role": "user", "content": content(prompt)},
+        {"role": "assistant", "content": content(answer)},
+    ]
+    return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+
+
+def _give_white_space(pieces: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The pieces without the white space that tokenizers join to a slot's text, and that space.
+
+    Byte-level tokenizers join spaces to the word after them and newlines to the text before them.
+    """
+    head, middle, tail = pieces
+    if not middle.strip():
+        raise ValueError("the chat template has nothing but white space between prompt and answer")
+    head, before_prompt = _cut_at(head, len(head.rstrip(" ")))
+    after_prompt, middle = _cut_at(middle, _newlines(middle))
+    middle, before_answer = _cut_at(middle, len(middle.rstrip(" ")))
+    after_answer, tail = _cut_at(tail, _newlines(tail))
+    return [head, middle, tail], [(before_prompt, after_prompt), (before_answer, after_answer)]
+
+
+def _cut_at(text: str, place: int) -> tuple[str, str]:
+    return text[:place], text[place:]
+
+
+def _newlines(text: str) -> int:
+    """How many characters of white space lead up to the last of the leading newlines."""
+    found = re.match(r"\s*\n", text)
+    return found.end() if found else 0
+
+
+def _without_side_effects(spec: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer for text from the middle of a string: nothing is put in front of it."""
+    spec = json.loads(json.dumps(spec))
+    spec |= {"post_processor": None, "truncation": None, "padding": None}
+    for part in ("normalizer", "pre_tokenizer"):
+        spec[part] = _drop_prefixes(spec.get(part))
+    return spec
+
+
+def _drop_prefixes(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "Sequence":
+        name = "normalizers" if "normalizers" in part else "pretokenizers"
+        kept = [p for p in map(_drop_prefixes, part[name]) if p is not None]
+        return part | {name: kept} if kept else None
+    if part.get("type") == "Prepend":
+        return None
+    if part.get("type") == "Metaspace":
+        return part | {"prepend_scheme": "never"}
+    return part | {"add_prefix_space": False} if "add_prefix_space" in part else part
+
+
+def _without_added_tokens(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer with no added token, and none of them left in its own vocabulary."""
+    spec = _without_side_effects(spec)
+    unknown = _unknown_id(spec)
+    names = {token["content"] for token in spec["added_tokens"] if token["id"] != unknown}
+    spec["added_tokens"] = []
+    model = spec["model"]
+    if model["type"] == "Unigram":  # ids are positions: the entry stays and can match no text
+        model["vocab"] = [
+            [f"\x00{i}\x00removed", -1e9] if piece in names else [piece, score]
+            for i, (piece, score) in enumerate(model["vocab"])
+        ]
+        return spec
+    model["vocab"] = {word: i for word, i in model["vocab"].items() if word not in names}
+    if "merges" in model:
+        vocabulary = model["vocab"]
+        model["merges"] = [
+            pair
+            for pair in model["merges"]
+            if all(part in vocabulary for part in (*_halves(pair), "".join(_halves(pair))))
+        ]
+    return spec
+
+
+def _halves(merge: str | list[str]) -> list[str]:
+    """A merge's two parts; older files write them as one string with a space."""
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _without_middle(ids: list[int], length: int) -> list[int]:
+    """At most `length` ids: the beginning and the end."""
+    if len(ids) <= length:
+        return ids
+    end = length // 2
+    return ids[: length - end] + ids[len(ids) - end :]
