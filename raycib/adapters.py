@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -69,38 +69,68 @@ def update_norm_sq(
         return scale**2 * ((b.mT @ b) * (a @ a.mT)).sum()
 
 
-class Routing:
-    """Which lanes own the rows of the batch now in the model; shared by all its LaneLinears."""
+@dataclass(frozen=True)
+class Routes:
+    """Which lanes own the rows of a batch: equal groups of rows, in order."""
+
+    rows: int
+    lanes: tuple[int, ...]
+    """The distinct lanes, in order of appearance."""
+    num_groups: int
+    owners: Tensor | None
+    """Position in `lanes` of each group's lane; None if group i is simply `lanes[i]`'s."""
+
+    @classmethod
+    def of(cls, groups: Sequence[tuple[int, int]], device: torch.device) -> Self:
+        """Unequal (lane, row count) groups are cut to the greatest common divisor of their counts,
+        so that one batched product serves them all."""
+        unit = math.gcd(*(count for _, count in groups))
+        owners = [lane for lane, count in groups for _ in range(count // unit)]
+        lanes = tuple(dict.fromkeys(owners))
+        rows = unit * len(owners)
+        if lanes == tuple(owners):
+            return cls(rows, lanes, len(lanes), None)
+        position = {lane: i for i, lane in enumerate(lanes)}
+        index = torch.tensor([position[lane] for lane in owners], device=device)
+        return cls(rows, lanes, len(owners), index)
+
+
+class Router:
+    """The routes of the batch now in the model; shared by all its LaneLinears."""
 
     def __init__(self, num_lanes: int):
         self.num_lanes = num_lanes
-        self.groups: tuple[tuple[int, int], ...] | None = None
+        self.routes: Routes | None = None
         self.disabled = False
 
-    def groups_of(self, rows: int) -> tuple[tuple[int, int], ...]:
-        """(lane, row count) of each contiguous group of a batch of `rows`; none when disabled."""
+    def routes_of(self, rows: int) -> Routes | None:
+        """The routes of a batch of `rows`; None if the base works alone."""
         if self.disabled:
-            return ()
-        if self.groups is None:
-            if self.num_lanes > 1:
-                raise RuntimeError(
-                    f"{self.num_lanes} lanes share this model: say whose rows these are with "
-                    "`with adapters.route([(lane, rows), ...]):`, or use `adapters.disabled()`"
-                )
-            return ((0, rows),)
-        if (routed := sum(count for _, count in self.groups)) != rows:
-            raise ValueError(f"a batch of {rows} rows, but route() was given {routed}")
-        return self.groups
+            return None
+        if self.routes is None:
+            if self.num_lanes == 1:
+                return Routes(rows, (0,), 1, None)
+            raise RuntimeError(
+                f"{self.num_lanes} lanes share this model: say whose rows these are with "
+                "`with adapters.route([(lane, rows), ...]):`, or use `adapters.disabled()`"
+            )
+        if self.routes.rows != rows:
+            raise ValueError(f"a batch of {rows} rows, but route() was given {self.routes.rows}")
+        return self.routes
 
 
 class LaneLinear(nn.Module):
-    """A frozen linear layer plus one low-rank update per lane that targets it."""
+    """A frozen linear layer plus one low-rank update per lane that targets it.
 
-    def __init__(self, base: nn.Linear, shapes: Mapping[int, LoRAShape], routing: Routing):
+    The update is computed in the dtype of the base layer's output, so bf16 under bf16 autocast;
+    its weights and their gradients are fp32.
+    """
+
+    def __init__(self, base: nn.Linear, shapes: Mapping[int, LoRAShape], router: Router):
         super().__init__()
         self.base = base
-        self.routing = routing
         self.shapes = dict(shapes)
+        self.router = router
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
         place = {"dtype": torch.float32, "device": base.weight.device}
@@ -109,45 +139,47 @@ class LaneLinear(nn.Module):
             self.lora_B[str(lane)] = torch.zeros(base.out_features, shape.rank, **place)
 
     def factors(self, lane: int) -> tuple[Tensor, Tensor, float]:
-        """What the lane's rows go through: A (rank, in_dim), B (out_dim, rank) and their scale."""
-        key = str(lane)
-        return self.lora_A[key], self.lora_B[key], self.shapes[lane].scale
+        """What the lane's rows go through: A (rank, in_dim), B (out_dim, rank) and their scale.
+
+        A lane that does not target this layer has rank 0.
+        """
+        if lane not in self.shapes:
+            weight = self.base.weight
+            nothing = weight.new_zeros(0, dtype=torch.float32)
+            return nothing.view(0, weight.shape[1]), nothing.view(weight.shape[0], 0), 0.0
+        return self.lora_A[str(lane)], self.lora_B[str(lane)], self.shapes[lane].scale
 
     def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
-        y = self.base(x)
-        groups = self.routing.groups_of(x.shape[0])
-        if not any(lane in self.shapes for lane, _ in groups):
-            return y
-        counts = [count for _, count in groups]
-        if len(groups) > 1 and len(set(counts)) == 1:
-            return y + self._stacked_update(x, [lane for lane, _ in groups]).to(y.dtype)
-        parts = [
-            y_lane + self._update(x_lane, lane).to(y.dtype) if lane in self.shapes else y_lane
-            for (lane, _), x_lane, y_lane in zip(
-                groups, x.split(counts), y.split(counts), strict=True
-            )
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        routes = self.router.routes_of(x.shape[0])
+        if routes is None or self.shapes.keys().isdisjoint(routes.lanes):
+            return self.base(x)
+        a, b, scale = _stack([self.factors(lane) for lane in routes.lanes])
+        if routes.owners is not None:
+            a, b = a[routes.owners], b[routes.owners]
+        grouped = x.reshape(routes.num_groups, -1, x.shape[-1])  # groups tokens in_dim
+        y = self.base(grouped)
+        h = torch.bmm(grouped.to(y.dtype), a.to(y.dtype).mT)  # groups tokens rank
+        # In place: nothing needs the base's output alone, and a copy of it is what costs here.
+        y.baddbmm_(h, b.to(y.dtype).mT, alpha=scale)
+        return y.view(*x.shape[:-1], -1)
 
-    def _update(self, x: Tensor, lane: int) -> Tensor:
-        a, b, scale = self.factors(lane)
-        return scale * F.linear(F.linear(x.to(a.dtype), a), b)
 
-    def _stacked_update(self, x: Tensor, lanes: Sequence[int]) -> Tensor:
-        """All lanes at once; smaller ranks (0: not a target) are padded with zeros."""
-        present = {lane: self.factors(lane) for lane in lanes if lane in self.shapes}
-        rank = max(a.shape[0] for a, _, _ in present.values())
-        nothing = (
-            x.new_zeros(0, self.base.in_features, dtype=torch.float32),
-            x.new_zeros(self.base.out_features, 0, dtype=torch.float32),
-            1.0,
-        )
-        all_a, all_b, scales = zip(*(present.get(lane, nothing) for lane in lanes), strict=True)
-        a = torch.stack([F.pad(a, (0, 0, 0, rank - a.shape[0])) for a in all_a])
-        b = torch.stack([F.pad(b, (0, rank - b.shape[1])) for b in all_b])
-        b = b * b.new_tensor(scales)[:, None, None]
-        grouped = x.reshape(len(lanes), -1, x.shape[-1]).to(a.dtype)  # lanes tokens in_dim
-        return (grouped @ a.mT @ b.mT).view(*x.shape[:-1], -1)
+def _stack(factors: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor, float]:
+    """A (lanes, rank, in_dim), B (lanes, out_dim, rank) and one scale for all of them.
+
+    Smaller ranks are padded with zeros; differing scales move into B.
+    """
+    rank = max(a.shape[0] for a, _, _ in factors)
+    scale = factors[0][2] if len({scale for _, _, scale in factors}) == 1 else None
+    all_a, all_b = [], []
+    for a, b, own_scale in factors:
+        missing = rank - a.shape[0]
+        all_a.append(F.pad(a, (0, 0, 0, missing)) if missing else a)
+        b = F.pad(b, (0, missing)) if missing else b
+        all_b.append(b if scale is not None else own_scale * b)
+    if len(factors) == 1:
+        return all_a[0][None], all_b[0][None], factors[0][2]
+    return torch.stack(all_a), torch.stack(all_b), 1.0 if scale is None else scale
 
 
 class LaneAdapters:
@@ -162,7 +194,7 @@ class LaneAdapters:
     def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
         self.model = model
         self.shapes = tuple(shapes)
-        self._routing = Routing(len(self.shapes))
+        self._router = Router(len(self.shapes))
         linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         for lane, shape in enumerate(self.shapes):
             for target in shape.targets:
@@ -177,7 +209,7 @@ class LaneAdapters:
         for name, linear in linears.items():
             here = {g: shape for g, shape in enumerate(self.shapes) if shape.targets_module(name)}
             if here:
-                self.modules[name] = LaneLinear(linear, here, self._routing)
+                self.modules[name] = LaneLinear(linear, here, self._router)
                 model.set_submodule(name, self.modules[name])
 
     @property
@@ -216,27 +248,30 @@ class LaneAdapters:
         """Within it, a batch's rows belong to lanes in contiguous groups: `[(0, 4), (2, 4)]` says
         that the first four rows are lane 0's and the next four lane 2's.
 
-        Groups of equal size are fastest. A lane may be absent, and may own several groups.
+        Groups of equal size are fastest; a lane may be absent, and may own several groups.
         """
         groups = tuple(rows.items() if isinstance(rows, Mapping) else rows)
+        if not groups:
+            raise ValueError("route() was given no rows; use disabled() for the base alone")
         for lane, count in groups:
             self._check_lane(lane)
             if count < 1:
                 raise ValueError(f"lane {lane} was given {count} rows; leave it out instead")
-        before, self._routing.groups = self._routing.groups, groups
+        routes = Routes.of(groups, self.model.device)
+        before, self._router.routes = self._router.routes, routes
         try:
             yield
         finally:
-            self._routing.groups = before
+            self._router.routes = before
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Within it, the model is the frozen base alone, whatever `route` says."""
-        before, self._routing.disabled = self._routing.disabled, True
+        before, self._router.disabled = self._router.disabled, True
         try:
             yield
         finally:
-            self._routing.disabled = before
+            self._router.disabled = before
 
     def update_norm_sq(self, lane: int) -> Float[Tensor, ""]:
         """Squared Frobenius norm of the lane's update `scale * B A`, summed over modules, fp32."""
