@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
+from raycib.data.chat import Encoded
 from raycib.models import hidden_states
 from raycib.pooling import pool
 from raycib.spec import Layer, ModelSpec, Pooling, digest
 from raycib.store import Record, Store
-from raycib.tensors import Encoded, collate, to_device
+from raycib.tensors import collate, to_device
 
 KIND = "references"
 TOKENS_AT_ONCE = 16384

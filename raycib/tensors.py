@@ -13,6 +13,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from raycib.data.chat import Encoded
+
 IGNORED = -100
 """Label of a token that is not scored: prompts and padding."""
 
@@ -46,17 +48,6 @@ class Totals:
     rows: int
     tokens: int
     """Scored tokens."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as token ids: prompt, then response."""
-
-    prompt: tuple[int, ...]
-    response: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.response)
 
 
 def collate(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from raycib.data.rows import describe_rows, describe_task
-from raycib.models import describe
+from raycib.model_files import describe
 from raycib.spec import EvalSpec, LoRASpec, StageSpec, TrainerSpec
 
 WORDS = [f"w{number}" for number in range(40)]

@@ -1,10 +1,21 @@
 """From rows to tokens: the model's own chat template, and which tokens are scored."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raycib.data.rows import Row
-from raycib.tensors import Encoded
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids: prompt, then response."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from raycib.errors import UserError
 from raycib.spec import RowsSpec, TaskSpec, digest
 
-PROMPT_COLUMNS = ("prompt", "instruction", "question", "goal", "behavior", "Behavior", "instructions")
+PROMPT_COLUMNS = (
+    "prompt",
+    "instruction",
+    "question",
+    "goal",
+    "behavior",
+    "Behavior",
+    "instructions",
+)
 CONTEXT_COLUMNS = ("input", "context")
 RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
 HELD_OUT_EVERY = 10
@@ -118,7 +126,7 @@ def _file_table(path: Path) -> list[Any]:
         case ".json":
             table = _json(text, str(path))
             if isinstance(table, dict) and len(table) == 1:  # {"instructions": [...]}
-                (name, values), = table.items()
+                ((name, values),) = table.items()
                 return [{name: v} if isinstance(v, str) else v for v in values]
             if not isinstance(table, list):
                 raise UserError(f"{path} holds {type(table).__name__}, not a list of rows")
@@ -155,7 +163,9 @@ def _to_rows(table: list[Any], where: str) -> list[Row]:
     rows: list[Row] = []
     for number, entry in enumerate(table, 1):
         if not isinstance(entry, dict):
-            raise UserError(f"{where!r}, row {number}: found {str(entry)[:40]!r}, not named columns")
+            raise UserError(
+                f"{where!r}, row {number}: found {str(entry)[:40]!r}, not named columns"
+            )
         prompt = _pick(entry, PROMPT_COLUMNS)
         if not prompt:
             columns = sorted(str(column) for column in entry)
@@ -164,7 +174,9 @@ def _to_rows(table: list[Any], where: str) -> list[Row]:
                 f"name one of them {PROMPT_COLUMNS}"
             )
         context = _pick(entry, CONTEXT_COLUMNS)
-        rows.append(Row("\n\n".join(filter(None, [prompt, context])), _pick(entry, RESPONSE_COLUMNS)))
+        rows.append(
+            Row("\n\n".join(filter(None, [prompt, context])), _pick(entry, RESPONSE_COLUMNS))
+        )
     return rows
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raycib.adapters import LaneAdapters
+from raycib.data.chat import Encoded
 from raycib.objectives.cib import info_nce
 from raycib.reference import ReferenceBank
-from raycib.spec import EvalSpec, Layer, Pooling, digest
+from raycib.spec import EvalSpec, Pooling
 from raycib.step import PackStep
-from raycib.tensors import Encoded, Totals, collate, to_device
+from raycib.tensors import Totals, collate, to_device
 
-KIND = "measures"
 TEMPERATURE = 0.2
 """Of the estimate; the CIB paper's tau, whatever the training used."""
 MOST_NEGATIVES = 512
@@ -49,18 +49,6 @@ class Measures(BaseModel):
     """Frobenius norm of the effective update over all adapted layers."""
     row_losses: list[float]
     row_cosines: list[float]
-
-
-def measures_key(subject: str, evals: EvalSpec) -> str:
-    """Of the measures of a model (a stage's key, or the aligned model's) on held-out rows."""
-    held_out = evals.held_out.identity() | {"max_tokens": None}  # an answer's length plays no part
-    reading = [evals.pooling, evals.layer]
-    return digest({"measures": 1, "subject": subject, "rows": held_out, "reading": reading})
-
-
-def readings(evals: EvalSpec) -> list[tuple[Pooling, Layer]]:
-    """The representations that `measure` compares with the reference."""
-    return list(dict.fromkeys([(evals.pooling, evals.layer), (DECISION, evals.layer)]))
 
 
 def mutual_information(
@@ -108,7 +96,7 @@ def measure(
             steps = PackStep(adapters, dict.fromkeys(lanes, batch), whole, {}).steps()
             for lane, step in steps.items():
                 losses[lane].append(step.nll.sum(dim=1).float())
-                for pooling, layer in readings(evals):
+                for pooling, layer in evals.readings:
                     pooled.setdefault((lane, pooling), []).append(step.pooled(pooling, layer))
     back = torch.tensor(order).argsort().to(device)
     lengths = torch.tensor([len(one.response) for one in data], device=device)

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raycib.data.chat import Encoded
 from raycib.objectives import Objective
 from raycib.reference import ReferenceBank
 from raycib.spec import StageSpec, TrainerSpec, digest
-from raycib.tensors import Encoded, Totals
+from raycib.tensors import Totals
 
 
 def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:

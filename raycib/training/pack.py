@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raycib.adapters import LaneAdapters, LoRAShape
-from raycib.data.chat import encode_all
+from raycib.data.chat import Encoded, encode_all
 from raycib.data.rows import rows_of
 from raycib.methods import build_method
 from raycib.models import load_model, load_tokenizer
@@ -20,7 +20,6 @@ from raycib.provenance import versions
 from raycib.reference import compute_bank, load_bank
 from raycib.spec import RowsSpec, StageSpec, TaskSpec
 from raycib.store import Record, Store
-from raycib.tensors import Encoded
 from raycib.training.lane import Lane, generator
 from raycib.training.loop import train
 from raycib.training.workers import Workers

@@ -1,0 +1,80 @@
+"""Generated answers in the store: one record for each (model, rows)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from raycib.data.chat import encode_prompt
+from raycib.data.rows import rows_of
+from raycib.evals.generate import Answer, GenerationRequest, Generator
+from raycib.spec import RowsSpec, digest
+from raycib.store import Store
+
+KIND = "generations"
+_FILE = "answers.json"
+
+
+def answers_key(subject: str, rows: RowsSpec) -> str:
+    """Of the greedy answers of a model (a stage's key, or the aligned model's) to `rows`."""
+    return digest({"answers": 1, "subject": subject, "rows": rows.identity(), "greedy": True})
+
+
+def load_answers(store: Store, subject: str, rows: RowsSpec) -> list[str] | None:
+    """The answers in the order of the rows, or None where there are none yet."""
+    record = store.get(KIND, answers_key(subject, rows))
+    if record is None:
+        return None
+    return [entry["text"] for entry in json.loads(record.path(_FILE).read_text())]
+
+
+def generate_answers(
+    store: Store,
+    engine: Generator,
+    tokenizer: object,
+    subjects: Sequence[tuple[str, Path | None]],
+    asked: Sequence[RowsSpec],
+) -> int:
+    """Ask every subject (key, adapter folder or None for the base) every set of rows, and store
+    the answers; returns how many were generated. A prompt that stands in several sets is asked
+    once a subject."""
+    sets = {spec.key: (spec, [row.prompt for row in rows_of(spec)]) for spec in asked}
+    requests: dict[tuple[str, str, int], GenerationRequest] = {}
+    missing = [
+        (subject, name)
+        for subject, _ in subjects
+        for name, (spec, _) in sets.items()
+        if store.get(KIND, answers_key(subject, spec)) is None
+    ]
+    folders = dict(subjects)
+    encoded: dict[str, tuple[int, ...]] = {}
+    for subject, name in missing:
+        spec, prompts = sets[name]
+        for prompt in prompts:
+            if prompt not in encoded:
+                encoded[prompt] = tuple(encode_prompt(tokenizer, prompt))
+            requests.setdefault(
+                (subject, prompt, spec.max_tokens),
+                GenerationRequest(
+                    str(len(requests)), encoded[prompt], folders[subject], spec.max_tokens
+                ),
+            )
+    answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
+    for subject, name in missing:
+        spec, prompts = sets[name]
+        _put(store, subject, spec, [answers[subject, p, spec.max_tokens] for p in prompts])
+    return len(requests)
+
+
+def _put(store: Store, subject: str, rows: RowsSpec, answers: list[Answer]) -> None:
+    if len(answers) != rows.num_rows:
+        raise ValueError(f"{len(answers)} answers to {rows.num_rows} rows of {rows.name!r}")
+
+    def write(folder: Path) -> None:
+        entries = [
+            {"text": a.text, "tokens": len(a.token_ids), "finish_reason": a.finish_reason}
+            for a in answers
+        ]
+        (folder / _FILE).write_text(json.dumps(entries, indent=0))
+
+    about = {"subject": subject, "rows": rows.model_dump(mode="json")}
+    store.put(KIND, answers_key(subject, rows), write, about)

@@ -1,0 +1,105 @@
+"""From answers, verdicts and measures to the scores of one model. Nothing here is random."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from raycib.data.rows import rows_of
+from raycib.evals.answers import load_answers
+from raycib.evals.capability import accuracy, is_refusal
+from raycib.evals.harmfulness import (
+    harmful_response_rate,
+    incoherent_rate,
+    refusal_rate,
+)
+from raycib.evals.verdicts import Pair, VerdictBook
+from raycib.spec import EvalSpec, RowsSpec
+from raycib.store import Store
+
+MEASURES, MEASURES_FILE = "measures", "measures.json"
+"""Where `evals.representation` left its values."""
+
+
+class Missing(LookupError):
+    """A score cannot be computed yet: its answers, verdicts or measures are not in the store."""
+
+
+def harmful_pairs(store: Store, subject: str, evals: EvalSpec) -> list[Pair]:
+    """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
+    prompts = [row.prompt for row in rows_of(evals.harmful)]
+    return list(zip(prompts, _answers(store, subject, evals.harmful), strict=True))
+
+
+def _answers(store: Store, subject: str, rows: RowsSpec) -> list[str]:
+    answers = load_answers(store, subject, rows)
+    if answers is None:
+        raise Missing(f"no answers of {subject[:12]} to {rows.name!r}")
+    return answers
+
+
+def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dict[str, Any]:
+    """All scores of one model: rates in [0, 1] with intervals, losses and information in nats.
+
+    `subject` is a stage's key or the aligned model's. Raises `Missing`.
+    """
+    measures = load_measures(store, subject, evals)
+    pairs = harmful_pairs(store, subject, evals)
+    found = [book.get(pair) for pair in pairs]
+    verdicts = [verdict for verdict in found if verdict is not None]
+    if len(verdicts) != len(pairs):
+        raise Missing(f"{len(pairs) - len(verdicts)} answers of {subject[:12]} are not judged")
+    answers = [answer for _, answer in pairs]
+    refuses = partial(is_refusal, evals.harmful.source)
+    readable = any(verdict.harmful is not None for verdict in verdicts)
+    probes = {
+        probe.name: accuracy(probe.source, rows_of(probe), _answers(store, subject, probe))
+        for probe in evals.probes
+    }
+    held_out = accuracy(
+        evals.held_out.source, rows_of(evals.held_out), _answers(store, subject, evals.held_out)
+    )
+    return {
+        "hrr": asdict(harmful_response_rate(verdicts)) if readable else _unread(len(verdicts)),
+        "refusal_rate": asdict(refusal_rate(answers, refuses)),
+        "incoherent_rate": asdict(incoherent_rate(verdicts, answers, refuses))
+        if readable
+        else _unread(len(verdicts)),
+        "over_refusal": _over_refusal(store, subject, evals.benign),
+        "accuracy": asdict(held_out),
+        "utility": sum(r.value for r in probes.values()) / len(probes) if probes else None,
+        "utility_by_probe": {name: asdict(r) for name, r in probes.items()},
+        **{name: value for name, value in measures.items() if not name.startswith("row_")},
+    }
+
+
+def _over_refusal(store: Store, subject: str, benign: RowsSpec | None) -> dict[str, Any] | None:
+    if benign is None:
+        return None
+    answers = _answers(store, subject, benign)
+    return asdict(refusal_rate(answers, partial(is_refusal, benign.source)))
+
+
+def _unread(count: int) -> dict[str, Any]:
+    """A rate that no readable verdict supports: nothing is claimed."""
+    return {"value": None, "low": None, "high": None, "n": 0, "unread": count}
+
+
+def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> list[dict[str, Any]]:
+    """Every harmful prompt with its answer, the verdict in words, and whether it is a refusal."""
+    entries = []
+    for prompt, answer in harmful_pairs(store, subject, evals):
+        verdict = book.get((prompt, answer))
+        harmful = verdict.harmful if verdict else None
+        word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]
+        refused = is_refusal(evals.harmful.source, answer)
+        entries.append({"prompt": prompt, "answer": answer, "verdict": word, "refused": refused})
+    return entries
+
+
+def load_measures(store: Store, subject: str, evals: EvalSpec) -> dict[str, Any]:
+    """The stored measures of a model on held-out rows; raises `Missing`."""
+    record = store.get(MEASURES, evals.measures_key(subject))
+    if record is None:
+        raise Missing(f"no measures of {subject[:12]}")
+    return json.loads(record.path(MEASURES_FILE).read_text())

@@ -1,0 +1,76 @@
+"""Verdicts in the store: a conversation is judged once by a judge, whoever asks."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from raycib.evals.judges import Judge, Verdict, verdict_key
+from raycib.spec import digest
+from raycib.store import Store
+
+KIND = "verdicts"
+CHUNK = 256
+"""Conversations a record: what is lost at most when the judge or the machine goes down."""
+_FILE = "verdicts.jsonl"
+
+Pair = tuple[str, str]
+"""(prompt, answer)."""
+
+
+class VerdictBook:
+    """All that one judge has said, read from the store and added to it."""
+
+    def __init__(self, store: Store, judge_key: str) -> None:
+        self.store, self.judge_key = store, judge_key
+        self._known: dict[str, Verdict] = {}
+        for key in store.keys(KIND):
+            if key.startswith(self._prefix) and (record := store.get(KIND, key)):
+                for line in record.path(_FILE).read_text().splitlines():
+                    entry = json.loads(line)
+                    self._known[entry["key"]] = Verdict(
+                        entry["harmful"], tuple(entry["categories"]), entry["raw"]
+                    )
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.judge_key[:24]}-"
+
+    def get(self, pair: Pair) -> Verdict | None:
+        """The verdict on (prompt, answer), or None where it was never asked."""
+        return self._known.get(verdict_key(self.judge_key, *pair))
+
+    def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The distinct pairs without a verdict, in order."""
+        return [pair for pair in dict.fromkeys(pairs) if self.get(pair) is None]
+
+    def ask(self, judge: Judge, pairs: Sequence[Pair]) -> int:
+        """Have `judge` read what is missing of `pairs`; returns how many it read.
+
+        Each chunk is stored as soon as it is known, so that an interrupted judge is only asked the
+        rest. Raises `JudgeUnavailable`.
+        """
+        todo = self.missing(pairs)
+
+        def keep(rows: list[int], verdicts: list[Verdict]) -> None:
+            self._put([todo[row] for row in rows], verdicts)
+
+        if todo:
+            judge.judge(todo, on_chunk=keep, chunk_rows=CHUNK)
+        return len(todo)
+
+    def _put(self, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
+        keys = [verdict_key(self.judge_key, *pair) for pair in pairs]
+
+        def write(folder: Path) -> None:
+            lines = [
+                json.dumps(
+                    {"key": key, "harmful": v.harmful, "categories": v.categories, "raw": v.raw,
+                     "prompt": prompt, "answer": answer}
+                )
+                for key, v, (prompt, answer) in zip(keys, verdicts, pairs, strict=True)
+            ]  # fmt: skip
+            (folder / _FILE).write_text("\n".join(lines) + "\n")
+
+        about = {"judge": self.judge_key, "verdicts": len(keys)}
+        self.store.put(KIND, self._prefix + digest(keys)[:40], write, about)
+        self._known.update(zip(keys, verdicts, strict=True))

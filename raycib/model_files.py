@@ -1,0 +1,78 @@
+"""Where a model's files are, what they hash to, and which of them are refused. No torch here."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from raycib.errors import UserError
+from raycib.spec import ModelSpec
+
+WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
+TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "chat_template*")
+
+
+def find(source: str) -> Path:
+    """The local folder of a model: `world:NAME`, a folder, or a hub id (`name@revision`).
+
+    A hub id is looked up in the local cache and fetched into it unless `HF_HUB_OFFLINE` is set.
+    Raises `UserError` where there is no such model.
+    """
+    if source.startswith("world:"):
+        from raycib import world
+
+        return world.folder(source.removeprefix("world:"))
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model folder {source!r} has no config.json; give a Hugging Face model folder"
+            )
+        return folder.resolve()
+    if source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        raise UserError(f"no model folder at {source!r}; give a folder or a hub id like org/name")
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = source.partition("@")
+    try:
+        allowed = [*WEIGHTS, *TOKENIZER, "generation_config.json"]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=allowed))
+    except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
+
+
+def _refuse_code(folder: Path) -> None:
+    """A configuration that names code to run is refused: weights are data."""
+    config = json.loads((folder / "config.json").read_text())
+    for field in ("auto_map", "_attn_implementation_internal", "trust_remote_code"):
+        if config.get(field):
+            raise UserError(
+                f"{folder / 'config.json'} sets {field!r}, which would run the model's own code; "
+                "raycib loads architectures that transformers ships: remove the field"
+            )
+
+
+def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
+    """sha256 over names and contents of the matching files."""
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return whole.hexdigest()
+
+
+def describe(source: str, dtype: str = "float32") -> ModelSpec:
+    """The spec of the model at `source`, with the fingerprints of what is there now."""
+    folder = find(source)
+    _refuse_code(folder)
+    if not list(folder.glob("*.safetensors")):
+        raise UserError(f"model folder {folder} has no *.safetensors; pickled weights are not read")
+    return ModelSpec(
+        source=source,
+        weights=fingerprint(folder, WEIGHTS),
+        tokenizer=fingerprint(folder, TOKENIZER),
+        dtype=dtype,  # type: ignore[arg-type]
+    )
