@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.frame import aligned_scores
+from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
 
@@ -40,7 +41,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
         worst = garbage.loc[garbage["incoherent_rate"].idxmax()]
         found.append(
             f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
-            f"harmful nor refusals (most: {worst['incoherent_rate']:.0%}, in {_name(worst)}). A "
+            f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in {_name(worst)}). A "
             "low harmful response rate there is not preserved safety."
         )
     constant = done[done["negative_cosine"] > 0.9]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from raycib.analysis.frame import PLAIN, dose_responses
 from raycib.analysis.statistics import Correlation, mean_std, pearson
-from raycib.analysis.tables import spread
+from raycib.analysis.tables import share, spread
 
 LAST_PROMPT = "mutual_information_last_prompt"
 
@@ -64,7 +64,7 @@ def _erosion(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
     above = int((plain["hrr_low"] > high).sum())
     after = mean_std(plain["hrr"])
     evidence = (
-        f"{before:.1%} before, {spread(after.mean, after.std, 100, 1)} % after; "
+        f"{share(before)} before, {spread(after.mean, after.std, 100, 1)} % after; "
         f"above in {above} of {len(plain)} cells"
     )
     return [Claim(text, above == len(plain), evidence)]
@@ -167,8 +167,8 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
     shares = means[means.index > 0] / means[0]
     worst = shares.idxmin()
     evidence = (
-        f"lowest {shares.min():.1%} of LoRA's, at λ = {worst:g}: "
-        f"{means[worst]:.1%} against {means[0]:.1%}"
+        f"lowest {share(shares.min())} of LoRA's, at λ = {worst:g}: "
+        f"{share(means[worst])} against {share(means[0])}"
     )
     text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
     return Claim(text, bool(shares.min() > 0.95), evidence)
@@ -226,7 +226,7 @@ def _coherent(frame: pd.DataFrame) -> Claim:
         "Low harmful response rates are refusals, not garbage: in every cell at most 10 % of the "
         "answers to harmful prompts are neither harmful nor a refusal"
     )
-    evidence = f"{len(done) - len(bad)} of {len(done)} cells; highest {worst:.1%}"
+    evidence = f"{len(done) - len(bad)} of {len(done)} cells; highest {share(worst)}"
     return Claim(text, not len(bad), evidence)
 
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from raycib.analysis.frame import dose_responses
 from raycib.analysis.statistics import pearson
+from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -78,7 +79,7 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
         _dose(panels[1], responses, "hrr", "Harmful response rate")
         _hrr_axis(panels[1], frame)
         if aligned.get("hrr") is not None:
-            note = f"before fine-tuning {aligned['hrr']:.1%}"
+            note = f"before fine-tuning {share(aligned['hrr'])}"
             _level(panels[1], aligned["hrr"], note, responses, "hrr")
         panels[1].set_title("(b)  Harmful answers against strength")
         _scatter(panels[2], responses, "mutual_information", INFORMATION)

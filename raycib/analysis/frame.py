@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line
+
+__all__ = ["aligned_scores", "dose_responses", "load", "read_summary", "swept", "to_frame"]
 
 FORMAT = 1
 """The format of ``summary.json`` that this module reads."""
@@ -25,45 +28,17 @@ NUMBERS = (
     "negative_cosine",
     "distance",
 )
-RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": "_unread"}
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
 IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
 )  # fmt: skip
+NAMES = {
+    "lora": "LoRA", "cib": "CIB", "kl": "KL", "vaccine": "Vaccine", "safe_lora": "Safe LoRA",
+    "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA",
+}  # fmt: skip
+"""How people write the methods; others are shown as they are, with spaces for underscores."""
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
-
-
-def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | None]:
-    """Scores as flat columns: ``hrr``, ``hrr_low``, ``hrr_n``, ``utility_facts`` and so on."""
-    flat: dict[str, float | int | None] = {}
-    for name, value in (scores or {}).items():
-        if name == "utility_by_probe":
-            for probe, rate in (value or {}).items():
-                flat |= _flat_score(f"utility_{probe}", rate)
-        else:
-            flat |= _flat_score(name, value)
-    return flat
-
-
-def swept(summary: Mapping[str, Any]) -> list[str]:
-    """Parameters, besides strength and seed, that differ between cells of one method."""
-    seen: dict[tuple[str, str], set[str]] = {}
-    for cell in summary["cells"]:
-        for name, value in (cell.get("parameters") or {}).items():
-            seen.setdefault((cell["method"], name), set()).add(json.dumps(value, default=str))
-    names = {name for (_, name), values in seen.items() if len(values) > 1}
-    constant = {"lam", "strength", "seed", "task", "model", "method"}
-    # A parameter that takes as many values as the strength does is the strength by another name.
-    doses = {
-        name
-        for name in names
-        if all(
-            (cell.get("parameters") or {}).get(name) in (None, cell["strength"])
-            for cell in summary["cells"]
-        )
-    }
-    return sorted(names - constant - doses)
 
 
 def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
@@ -88,7 +63,8 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         parameters = cell.get("parameters") or {}
-        label = [str(cell["method"])]
+        method = str(cell["method"])
+        label = [NAMES.get(method, method.replace("_", " "))]
         label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
         label += [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
         row = {name: cell.get(name) for name in IDENTITY if name in cell}
@@ -111,11 +87,6 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
     others = [name for name in frame.columns if name not in IDENTITY]
     return frame[[*IDENTITY, *others]]
-
-
-def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
-    """Flat scores of the model before fine-tuning; empty where it was not measured."""
-    return flat_scores((summary.get("aligned") or {}).get("scores"))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -146,9 +117,3 @@ def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         zero = plain[(plain["model"] == first["model"]) & (plain["task"] == first["task"])]
         if cells["strength"].nunique() + bool(len(zero)) > 1:
             yield str(name), pd.concat([zero, cells]).sort_values(["lam", "seed"])
-
-
-def _flat_score(name: str, value: Any) -> dict[str, float | int | None]:
-    if isinstance(value, Mapping):
-        return {name + RATE_PARTS.get(part, f"_{part}"): v for part, v in value.items()}
-    return {name: value}

@@ -95,7 +95,9 @@ def answer(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> str
     before = (aligned or {}).get("hrr")
     lora = done[done["method"] == PLAIN]
     if len(lora):
-        start = f"from {before:.1%} before fine-tuning to " if before is not None else "to "
+        start = (
+            f"from {tables.share(before)} before fine-tuning to " if before is not None else "to "
+        )
         parts.append(f"Plain LoRA brings harmful responses {start}{_mean(lora, 'hrr')}.")
     for name, cells in dose_responses(frame):
         dosed = cells[cells["lam"] > 0]
@@ -121,8 +123,11 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     for column, label in measures.items():
         pooled = [cells[cells["lam"] > 0].assign(_series=name) for name, cells in responses]
         for name, cells in responses:
-            for span, part in (("λ > 0", cells[cells["lam"] > 0]), ("λ ≥ 0", cells)):
-                if span == "λ ≥ 0" and not (cells["lam"] == 0).any():
+            for span, part in (
+                ("λ\u00a0>\u00a00", cells[cells["lam"] > 0]),
+                ("λ\u00a0≥\u00a00", cells),
+            ):
+                if "≥" in span and not (cells["lam"] == 0).any():
                     continue
                 found = correlations(part, column, "hrr", "seed")
                 found["group"] = ["pooled over seeds" if g == "pooled" else f"seed {g}"
@@ -132,23 +137,38 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
                 rows.append(both.assign(measure=label, series=name, span=span))
         if len(responses) > 1:
             both = correlations(pd.concat(pooled).assign(all="all series"), column, "hrr", "all")
-            rows.append(both.assign(measure=label, series="pooled", span="λ > 0"))
+            rows.append(both.assign(measure=label, series="pooled", span="λ\u00a0>\u00a00"))
     if not rows:
         return pd.DataFrame({"Correlation": ["no strengths to compare"]})
     table = pd.concat(rows)
     table = table[table["n"] > 0]
-    ends = table[["low", "high"]].apply(
-        lambda end: "" if end.isna().any() else f"[{end['low']:+.2f}, {end['high']:+.2f}]", axis=1
-    )
-    return pd.DataFrame(
+    places = ["measure", "series", "span", "group"]
+    p, rho = (table[table["kind"] == kind].set_index(places) for kind in ("pearson", "spearman"))
+    shown = pd.DataFrame(
         {
-            "Measure": table["measure"], "Series": table["series"], "Over": table["span"],
-            "Group": table["group"], "Kind": table["kind"].str.title(),
-            "n": table["n"].astype(str), "r": [_number(r, "+.3f") for r in table["r"]],
-            "95 % interval": ends, "Exact p": [_number(p, ".4f") for p in table["p_exact"]],
-            "p (t)": [_number(p, ".4f") for p in table["p_t"]], "Note": table["note"],
-        }
-    )  # fmt: skip
+            "n": p["n"].astype(str),
+            "r": [_number(r, "+.3f") for r in p["r"]],
+            "95 % of r": [_ends(*ends) for ends in zip(p["low"], p["high"], strict=True)],
+            "exact p": [_p(value) for value in p["p_exact"]],
+            "t p": [_p(value) for value in p["p_t"]],
+            "ρ": [_number(r, "+.3f") for r in rho["r"]],
+            "95 % of ρ": [_ends(*ends) for ends in zip(rho["low"], rho["high"], strict=True)],
+            "exact p of ρ": [_p(value) for value in rho["p_exact"]],
+        },
+        index=p.index,
+    ).reset_index()
+    names = {"measure": "Measure", "series": "Series", "span": "Over", "group": "Group"}
+    return shown.rename(columns=names)
+
+
+def _ends(low: float, high: float) -> str:
+    return "" if pd.isna(low) or pd.isna(high) else f"[{low:+.2f}, {high:+.2f}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    return "<\u00a00.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _labels(frame: pd.DataFrame) -> dict[str, str]:
@@ -189,8 +209,17 @@ def _inline(figure: Figure, label: str) -> Markup:
 
 
 def _grid(table: pd.DataFrame) -> dict[str, Any]:
+    """Heads, rows and sides for the template; what a failed cell lacks is one cell saying why."""
+    statuses = table["Status"] if "Status" in table else pd.Series("", index=table.index)
+    table = table.drop(columns="Status", errors="ignore")
+    rows = []
+    for row, status in zip(table.itertuples(index=False), statuses, strict=True):
+        cells = [plain(cell) for cell in row]
+        while status and cells and not cells[-1]:
+            cells.pop()
+        span = len(table.columns) - len(cells)
+        rows.append({"cells": cells, "span": span, "status": plain(status)})
     right = tables.numeric_columns(table)
-    rows = [[plain(cell) for cell in row] for row in table.itertuples(index=False)]
     return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
 
 

@@ -172,16 +172,18 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     exact = _exact_p(a, b, r) if n <= MAX_EXACT else None
     notes = [] if exact is not None else [f"n > {MAX_EXACT}: no exact p"]
     low = high = None
-    if n == 3:
+    p_t: float | None = float(found.pvalue)
+    if abs(r) > 1 - 1e-12:
+        notes.append("perfect order: no interval, no t")
+        p_t = None  # the t statistic is infinite, and its p of 0 is no evidence
+    elif n == 3:
         notes.append("n = 3: no interval")
-    elif abs(r) > 1 - 1e-12:
-        notes.append("perfect order: no interval")
     else:
         # Bonett and Wright (2000): ranks vary more than Fisher's 1 / (n - 3) says.
         widening = 1 + r * r / 2 if kind == "spearman" else 1.0
         half = float(stats.norm.ppf(0.975)) * math.sqrt(widening / (n - 3))
         low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
-    return Correlation(kind, r, n, exact, float(found.pvalue), low, high, "; ".join(notes))
+    return Correlation(kind, r, n, exact, p_t, low, high, "; ".join(notes))
 
 
 def _exact_p(a: np.ndarray, b: np.ndarray, r: float) -> float:

@@ -169,6 +169,11 @@ def write_table(
     ]
 
 
+def share(value: float) -> str:
+    """A rate in [0, 1] as "20.6 %"."""
+    return f"{100 * value:.1f} %"
+
+
 def percent(scores: Mapping[str, Any], name: str) -> str:
     """ "20.6 [15.9, 26.0] of 260": a rate in per cent with its interval and count."""
     value = scores.get(name)
@@ -213,5 +218,5 @@ def _csv_cell(value: Any) -> str:
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Whether each column's cells look like numbers, so that they stand to the right."""
-    numeric = "0123456789.,-+±[]% of"
+    numeric = "0123456789.,-+±<[]% of\u00a0"
     return [all(set(str(value)) <= set(numeric) for value in table[name]) for name in table.columns]

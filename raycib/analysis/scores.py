@@ -1,0 +1,50 @@
+"""Scores of a summary as flat names and numbers; standard library alone, so quick to import."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": "_unread"}
+
+
+def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | None]:
+    """Scores as flat columns: ``hrr``, ``hrr_low``, ``hrr_n``, ``utility_facts`` and so on."""
+    flat: dict[str, float | int | None] = {}
+    for name, value in (scores or {}).items():
+        if name == "utility_by_probe":
+            for probe, rate in (value or {}).items():
+                flat |= _flat_score(f"utility_{probe}", rate)
+        else:
+            flat |= _flat_score(name, value)
+    return flat
+
+
+def swept(summary: Mapping[str, Any]) -> list[str]:
+    """Parameters, besides strength and seed, that differ between cells of one method."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for cell in summary["cells"]:
+        for name, value in (cell.get("parameters") or {}).items():
+            seen.setdefault((cell["method"], name), set()).add(json.dumps(value, default=str))
+    names = {name for (_, name), values in seen.items() if len(values) > 1}
+    constant = {"lam", "strength", "seed", "task", "model", "method"}
+    # A parameter that takes as many values as the strength does is the strength by another name.
+    doses = {
+        name
+        for name in names
+        if all(
+            (cell.get("parameters") or {}).get(name) in (None, cell["strength"])
+            for cell in summary["cells"]
+        )
+    }
+    return sorted(names - constant - doses)
+
+
+def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Flat scores of the model before fine-tuning; empty where it was not measured."""
+    return flat_scores((summary.get("aligned") or {}).get("scores"))
+
+
+def _flat_score(name: str, value: Any) -> dict[str, float | int | None]:
+    if isinstance(value, Mapping):
+        return {name + RATE_PARTS.get(part, f"_{part}"): v for part, v in value.items()}
+    return {name: value}

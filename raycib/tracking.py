@@ -1,0 +1,362 @@
+"""A sweep as MLflow shows it: one run for the sweep and, inside it, one for each cell.
+
+The only room that knows MLflow, and only while ``track`` runs. The stored summary is the truth and
+this a view of it: it can be made again at any time, and a server that is down costs nothing but the
+view. Runs are found again by their tags, so that a second call updates what the first one made.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raycib.analysis.scores import aligned_scores, flat_scores, swept
+from raycib.analysis.text import one_line, plain
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run, RunTag
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+
+EXPERIMENT = "raycib"
+SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
+METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
+"""MLflow takes at most 1,000 metrics, 100 params and 100 tags in a request."""
+PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
+IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Defaults while ``track`` runs: with MLflow's own, a server that is down costs minutes."""
+
+log = logging.getLogger(__name__)
+
+
+def default_uri(folder: Path) -> str:
+    """The tracking store for results in ``folder``: MLFLOW_TRACKING_URI, or a file in it."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
+
+
+def track(
+    summary: Mapping[str, Any],
+    histories: Histories,
+    exhibits_folder: Path,
+    uri: str | None = None,
+) -> str | None:
+    """Shows a sweep in MLflow and returns the address of its run; None where that failed.
+
+    ``exhibits_folder`` is the sweep's folder, ``DIR/<sweep>``; its tables, figures and report
+    become artifacts of the sweep's run. Without ``uri`` the store is MLFLOW_TRACKING_URI or
+    ``DIR/mlflow.db``, with artifacts in ``DIR/mlartifacts``. The experiment is
+    MLFLOW_EXPERIMENT_NAME or "raycib".
+
+    Never raises: what goes wrong is one warning in the log, and the results stay in the store.
+    """
+    place = uri or default_uri(exhibits_folder.parent)
+    try:
+        with _settings(IMPATIENCE), _quiet(), _alone(place):
+            return _track(summary, histories, exhibits_folder, place)
+    except Exception as error:  # a view must never cost a result, whatever MLflow throws
+        log.warning(
+            "sweep %s is not in MLflow at %s; results are stored, track it later (%s: %s)",
+            one_line(summary.get("sweep")),
+            _without_password(place),
+            type(error).__name__,
+            _without_password(one_line(error, 160)),
+        )
+        return None
+
+
+def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: str) -> str:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunTag
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = _experiment(client, uri)
+    known = _runs(client, experiment, str(summary["sweep"]))
+    created = _milliseconds(summary.get("created"))
+    versions = _version_tags(summary)
+
+    parent = known.get("") or client.create_run(
+        experiment,
+        start_time=created,
+        run_name=str(summary["sweep"]),
+        tags={SWEEP: str(summary["sweep"]), KEY: ""},
+    )
+    parent_id = parent.info.run_id
+    failures = [cell for cell in summary["cells"] if cell.get("failed")]
+    tags = versions | {
+        "mlflow.note.content": plain(summary.get("question") or ""),
+        "raycib.preset": str(summary.get("preset", "")),
+        "raycib.cells": str(len(summary["cells"])),
+        "raycib.failed_cells": str(len(failures)),
+    }
+    scores = {f"aligned/{k}": v for k, v in aligned_scores(summary).items()}
+    scores |= {f"count/{k}": v for k, v in (summary.get("counts") or {}).items()}
+    scores |= {f"seconds/{k}": v for k, v in (summary.get("timings_s") or {}).items()}
+    _log(client, parent, {}, _numbers(scores), [], tags, created)
+
+    axes = swept(summary)
+    for cell in summary["cells"]:
+        history = histories.get(cell["key"], ())
+        content = _digest([cell, history, axes, versions, summary.get("judge")])
+        run = known.get(cell["key"])
+        if run is not None and run.data.tags.get(CONTENT) == content:
+            continue
+        run = run or client.create_run(
+            experiment,
+            start_time=created,
+            run_name=_name(cell),
+            tags={
+                SWEEP: str(summary["sweep"]), KEY: cell["key"], "mlflow.parentRunId": parent_id
+            },
+        )  # fmt: skip
+        _log_cell(client, run, cell, history, axes, versions, created)
+        # Written last: a cell that was cut short has no such tag and is written again.
+        client.log_batch(run.info.run_id, tags=[RunTag(CONTENT, content)])
+        ended = run.info.start_time + int(1000 * float(cell.get("seconds") or 0))
+        client.set_terminated(
+            run.info.run_id, "FAILED" if cell.get("failed") else "FINISHED", ended
+        )
+
+    _artifacts(client, parent, folder)
+    client.set_terminated(parent_id, "FINISHED", created)
+    base = _without_password(uri).rstrip("/")
+    return f"{base}/#/experiments/{experiment}/runs/{parent_id}"
+
+
+def _log_cell(
+    client: "MlflowClient",
+    run: "Run",
+    cell: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    axes: Sequence[str],
+    versions: Mapping[str, str],
+    created: int,
+) -> None:
+    """Swept axes as params, final scores and curves as metrics, the data as a dataset."""
+    parameters = cell.get("parameters") or {}
+    params = {name: cell.get(name) for name in ("method", "strength", "seed", "task", "model")}
+    params["lam"] = float(parameters.get("lam", cell["strength"]))
+    params |= {name: parameters[name] for name in axes if name in parameters}
+    tags = dict(versions)
+    tags["raycib.parameters"] = json.dumps(parameters, sort_keys=True, default=str)
+    # An empty tag, where there is none: a cell that failed once and was mended says so.
+    tags["raycib.failed"] = one_line(cell.get("failed") or "", 1_000)
+    data = cell.get("task_data") or {}
+    if data.get("digest"):
+        tags["raycib.data_digest"] = str(data["digest"])
+    curves = [
+        (f"train/{name}", float(value), int(entry["step"]))
+        for entry in history
+        for name, value in entry.items()
+        if name != "step" and isinstance(value, int | float)
+    ]
+    _log(client, run, params, _numbers(flat_scores(cell.get("scores"))), curves, tags, created)
+    if data and not run.inputs.dataset_inputs:
+        _log_dataset(client, run.info.run_id, data)
+
+
+def _log(
+    client: "MlflowClient",
+    run: "Run",
+    params: Mapping[str, Any],
+    scores: Mapping[str, float],
+    curves: Sequence[tuple[str, float, int]],
+    tags: Mapping[str, str],
+    created: int,
+) -> None:
+    """Sends what the run does not hold yet, in as few requests as MLflow allows.
+
+    Params cannot change in MLflow and are skipped where present. Points of curves carry the run's
+    own start as time, so that the same point sent twice is one point; a final score that changed
+    gets a later time than any before it, since MLflow shows the latest.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    start = run.info.start_time
+    changed = {name: v for name, v in scores.items() if run.data.metrics.get(name) != v}
+    later = max(created, int(datetime.now().timestamp() * 1000)) if run.data.metrics else start
+    metrics = [Metric(_metric_name(name), value, later, 0) for name, value in changed.items()]
+    metrics += [Metric(_metric_name(name), value, start, step) for name, value, step in curves]
+    new_params = [
+        Param(_metric_name(name), one_line(value, PARAM_LIMIT))
+        for name, value in params.items()
+        if name not in run.data.params and value is not None
+    ]
+    new_tags = [
+        RunTag(name, value[:TAG_LIMIT])
+        for name, value in tags.items()
+        if run.data.tags.get(name) != value[:TAG_LIMIT]
+    ]
+    for some_metrics, some_params, some_tags in _batches(metrics, new_params, new_tags):
+        client.log_batch(run.info.run_id, some_metrics, some_params, some_tags)
+
+
+def _batches(
+    metrics: "Sequence[Metric]", params: "Sequence[Param]", tags: "Sequence[RunTag]"
+) -> "Iterator[tuple[list[Metric], list[Param], list[RunTag]]]":
+    """Requests of at most 900 metrics; params and tags, 50 of each, go with the first ones."""
+    half = OTHERS_A_BATCH // 2
+    place = 0
+    while place * METRICS_A_BATCH < len(metrics) or place * half < max(len(params), len(tags)):
+        yield (
+            list(metrics[place * METRICS_A_BATCH : (place + 1) * METRICS_A_BATCH]),
+            list(params[place * half : (place + 1) * half]),
+            list(tags[place * half : (place + 1) * half]),
+        )
+        place += 1
+
+
+def _log_dataset(client: "MlflowClient", run_id: str, data: Mapping[str, Any]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = str(data.get("digest", ""))
+    dataset = Dataset(
+        name=str(data.get("name", "task")),
+        digest=digest[:DIGEST_LIMIT],
+        source_type="raycib",
+        source=json.dumps({"sha256": digest}),
+        profile=json.dumps({"num_rows": data.get("rows")}),
+    )
+    tags = [InputTag("mlflow.data.context", "training")]
+    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+
+
+def _experiment(client: "MlflowClient", uri: str) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    file = _sqlite_file(uri)
+    artifacts = None
+    if file is not None:
+        # Otherwise MLflow would put artifacts below whatever the working directory is.
+        artifacts = (file.parent / "mlartifacts" / _metric_name(name)).as_uri()
+    return client.create_experiment(name, artifact_location=artifacts)
+
+
+def _runs(client: "MlflowClient", experiment: str, sweep: str) -> "dict[str, Run]":
+    """The sweep's runs by stage key; the run of the sweep itself under ""."""
+    found: dict[str, Run] = {}
+    quoted = sweep.replace("'", "\\'")
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], f"tags.`{SWEEP}` = '{quoted}'", max_results=1_000, page_token=token
+        )
+        for run in page:
+            found.setdefault(run.data.tags.get(KEY, ""), run)
+        token = page.token
+        if not token:
+            return found
+
+
+def _artifacts(client: "MlflowClient", parent: "Run", folder: Path) -> None:
+    """Uploads the exhibits that differ from what the run holds, by their digests in a tag."""
+    wanted = ("summary.json", "report.html", "figure2.png", "figure2.svg",
+              "table3.csv", "table3.md", "table3.tex")  # fmt: skip
+    files = [folder / name for name in wanted if (folder / name).is_file()]
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
+    held = json.loads(parent.data.tags.get("raycib.exhibits") or "{}")
+    for file in files:
+        if held.get(file.name) != digests[file.name]:
+            client.log_artifact(parent.info.run_id, str(file))
+    if held != digests:
+        client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))
+
+
+def _version_tags(summary: Mapping[str, Any]) -> dict[str, str]:
+    tags = {f"raycib.version.{k}": str(v) for k, v in (summary.get("versions") or {}).items()}
+    for group in ("model", "judge"):
+        tags |= {f"raycib.{group}.{k}": str(v) for k, v in (summary.get(group) or {}).items()}
+    return {_metric_name(name): one_line(value, TAG_LIMIT) for name, value in tags.items()}
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return one_line(f"{cell['method']} {cell['strength']:g} {cell['task']} seed {cell['seed']}")
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        _metric_name(name): float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def _metric_name(name: str) -> str:
+    """``name`` in the characters that MLflow allows for metrics, params and tags."""
+    return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:250]
+
+
+def _milliseconds(created: str | None) -> int:
+    moment = datetime.fromisoformat(created) if created else datetime.now()
+    return int(moment.timestamp() * 1000)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"(\w+://[^/:@\s]*):[^@/\s]*@", r"\1:***@", uri)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextmanager
+def _settings(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that the user has not set, for a while."""
+    new = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MLflow's chatter on creating tables and urllib3's on each retry."""
+    levels = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time on a SQLite file: two that create its tables at once both fail.
+
+    The lock is the system's and ends with its process, however that ends.
+    """
+    file = _sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file.parent / f".{file.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
