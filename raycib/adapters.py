@@ -42,7 +42,7 @@ class LoRAShape:
     """What one lane's adapter looks like."""
 
     rank: int
-    alpha: float
+    alpha: float | int
     """Numerator of the scale; PEFT's `lora_alpha`."""
     targets: tuple[str, ...]
     """Suffixes of module names, such as `("q_proj", "v_proj")`, matched at a dot as PEFT does."""
@@ -57,7 +57,7 @@ class LoRAShape:
 
 
 def update_norm_sq(
-    lora_a: Float[Tensor, "rank in_dim"], lora_b: Float[Tensor, "out_dim rank"], scale: float
+    lora_a: Float[Tensor, "rank in_dim"], lora_b: Float[Tensor, "out_dim rank"], scale: float | int
 ) -> Float[Tensor, ""]:
     """Squared Frobenius norm of `scale * B A`, in fp32, without forming `B A`.
 

@@ -1,0 +1,441 @@
+"""Lanes compute what PEFT computes, alone or packed, and a lane is an ordinary PEFT adapter."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from raycib.adapters import LaneAdapters, LoRAShape, update_norm_sq
+
+VOCAB = 61
+ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+EVERYTHING = LoRAShape(4, 8.0, ALL_LINEARS)
+SMALL = LoRAShape(2, 6.0, ("q_proj", "v_proj"))
+WIDE = LoRAShape(5, 5.0, ("down_proj", "q_proj"))
+
+# fp32 rounding (6e-8) of logits of size about 1 through two layers of sums over at most 48 terms;
+# a lane's own effect on the logits is larger by a factor of at least 1000 (asserted below).
+CLOSE = {"rtol": 0.0, "atol": 5e-6}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def untouched() -> PreTrainedModel:
+    """A random Llama with grouped-query attention and biases, whose logits are of size 1."""
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attention_bias=True,
+        initializer_range=0.2,
+        use_cache=False,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                torch.nn.init.normal_(parameter)
+    return model
+
+
+@pytest.fixture
+def base(untouched: PreTrainedModel) -> PreTrainedModel:
+    return copy.deepcopy(untouched)
+
+
+def tokens(rows: int, seed: int = 0) -> Tensor:
+    return torch.randint(VOCAB, (rows, 7), generator=torch.Generator().manual_seed(seed))
+
+
+def randomise(adapters: LaneAdapters, lane: int, seed: int | None = None) -> None:
+    """Non-zero A and B, drawn per lane."""
+    generator = torch.Generator().manual_seed(100 + lane if seed is None else seed)
+    for parameter in adapters.parameters_of(lane).values():
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+
+
+def lanes_on(model: PreTrainedModel, *shapes: LoRAShape) -> LaneAdapters:
+    adapters = LaneAdapters(model, shapes)
+    for lane in range(len(shapes)):
+        randomise(adapters, lane)
+    return adapters
+
+
+def row_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """Mean next-token loss of each row, in nats."""
+    return F.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none").mean(1)
+
+
+# What a lane computes
+
+
+def test_a_lane_equals_peft_with_the_same_weights(base, untouched):
+    peft = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(ALL_LINEARS)))
+    adapters = lanes_on(copy.deepcopy(untouched), EVERYTHING)
+    theirs = dict(peft.named_parameters())
+    for name, parameter in adapters.parameters_of(0).items():
+        theirs[f"base_model.model.{name}.default.weight"].data.copy_(parameter)
+    ids = tokens(4)
+    ours = adapters.model(ids).logits
+    assert (ours - untouched(ids).logits).abs().max() > 1000 * CLOSE["atol"]
+    torch.testing.assert_close(ours, peft(ids).logits, **CLOSE)
+
+
+def test_gradients_equal_those_of_peft(base, untouched):
+    peft = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(ALL_LINEARS)))
+    adapters = lanes_on(copy.deepcopy(untouched), EVERYTHING)
+    theirs = dict(peft.named_parameters())
+    mine = adapters.parameters_of(0)
+    for name, parameter in mine.items():
+        theirs[f"base_model.model.{name}.default.weight"].data.copy_(parameter)
+    ids = tokens(4)
+    for model in (peft, adapters.model):
+        row_losses(model(ids).logits, ids).mean().backward()
+    for name, parameter in mine.items():
+        expected = theirs[f"base_model.model.{name}.default.weight"].grad
+        assert parameter.grad is not None and expected is not None
+        assert_gradients_close(parameter.grad, expected)
+
+
+def assert_gradients_close(found: Tensor, expected: Tensor) -> None:
+    """Equal up to the rounding of fp32 sums over rows and positions, relative to the whole."""
+    assert expected.norm() > 0
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("rows", [[(0, 4)], [(0, 2), (1, 2)], [(1, 1), (0, 3)]])
+def test_a_new_lane_leaves_the_logits_exactly_as_they_were(base, untouched, rows):
+    adapters = LaneAdapters(base, [EVERYTHING, SMALL])
+    for lane in (0, 1):
+        adapters.initialise(lane, torch.Generator().manual_seed(lane))
+    ids = tokens(4)
+    with adapters.route(rows):
+        assert torch.equal(adapters.model(ids).logits, untouched(ids).logits)
+
+
+def test_disabled_lanes_leave_the_model_exactly_as_it_was(base, untouched):
+    adapters = lanes_on(base, EVERYTHING, SMALL)
+    ids = tokens(4)
+    with adapters.route([(0, 2), (1, 2)]):
+        with adapters.disabled():
+            assert torch.equal(adapters.model(ids).logits, untouched(ids).logits)
+            with adapters.route([(0, 4)]):
+                assert torch.equal(adapters.model(ids).logits, untouched(ids).logits)
+        assert not torch.equal(adapters.model(ids).logits, untouched(ids).logits)
+
+
+def test_half_precision_bases_keep_fp32_lanes(base):
+    adapters = lanes_on(base.to(torch.bfloat16), EVERYTHING, SMALL)
+    with adapters.route([(0, 1), (1, 2)]):
+        logits = adapters.model(tokens(3)).logits
+    logits.float().square().mean().backward()
+    assert logits.dtype == torch.bfloat16
+    for parameter in adapters.parameters_of(0).values():
+        assert parameter.dtype == torch.float32 and parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+
+
+def test_under_autocast_lanes_compute_in_the_base_layers_dtype(base):
+    """bf16 keeps 8 bits: logits of size 1 stay within 1/16 of the fp32 ones."""
+    adapters = lanes_on(base, SMALL)
+    ids = tokens(4)
+    exact = adapters.model(ids).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = adapters.model(ids).logits
+    assert rounded.dtype == torch.bfloat16
+    assert 0 < (rounded.float() - exact).norm() < exact.norm() / 16
+
+
+# Packs
+
+
+PACKS = {
+    "equal lanes, equal rows": ((EVERYTHING, EVERYTHING, EVERYTHING), [(0, 2), (1, 2), (2, 2)]),
+    "other shapes, equal rows": ((EVERYTHING, SMALL, WIDE), [(0, 2), (1, 2), (2, 2)]),
+    "equal lanes, unequal rows": ((EVERYTHING, EVERYTHING, EVERYTHING), [(0, 2), (1, 4), (2, 6)]),
+    "other shapes, coprime rows": ((EVERYTHING, SMALL, WIDE), [(2, 3), (0, 1), (1, 2)]),
+    "a finished lane": ((EVERYTHING, SMALL, WIDE), [(2, 2), (0, 2)]),
+    "no lane that targets k_proj": ((EVERYTHING, SMALL, WIDE), [(1, 2), (2, 1)]),
+}
+
+
+@pytest.mark.parametrize(("shapes", "rows"), PACKS.values(), ids=PACKS)
+def test_packed_lanes_equal_the_same_lanes_alone(untouched, shapes, rows):
+    pack = lanes_on(copy.deepcopy(untouched), *shapes)
+    ids = {lane: tokens(count, seed=lane) for lane, count in rows}
+    with pack.route(rows):
+        logits = pack.model(torch.cat(list(ids.values()))).logits
+    packed = dict(zip(ids, logits.split([count for _, count in rows]), strict=True))
+    sum(row_losses(packed[lane], ids[lane]).mean() for lane in ids).backward()
+    for lane, shape in enumerate(shapes):
+        in_pack = pack.parameters_of(lane)
+        if lane not in ids:
+            assert all(parameter.grad is None for parameter in in_pack.values())
+            continue
+        alone = LaneAdapters(copy.deepcopy(untouched), [shape])
+        randomise(alone, 0, seed=100 + lane)
+        own_logits = alone.model(ids[lane]).logits
+        torch.testing.assert_close(packed[lane], own_logits, **CLOSE)
+        row_losses(own_logits, ids[lane]).mean().backward()
+        for name, parameter in alone.parameters_of(0).items():
+            found = in_pack[name].grad
+            assert found is not None and parameter.grad is not None
+            assert_gradients_close(found, parameter.grad)
+
+
+def test_a_lane_may_own_several_groups(base):
+    adapters = lanes_on(base, EVERYTHING, SMALL)
+    ids = tokens(6)
+    with adapters.route([(0, 1), (1, 3), (0, 2)]):
+        mixed = adapters.model(ids).logits
+    with adapters.route({0: 6}):
+        first = adapters.model(ids).logits
+    torch.testing.assert_close(mixed[[0, 4, 5]], first[[0, 4, 5]], **CLOSE)
+    assert (mixed - first)[1:4].abs().amax((1, 2)).min() > 1000 * CLOSE["atol"]
+
+
+def test_gradients_reach_only_the_lanes(base):
+    adapters = lanes_on(base, SMALL, WIDE)
+    ids = tokens(4)
+    with adapters.route([(0, 2), (1, 2)]):
+        row_losses(adapters.model(ids).logits, ids).sum().backward()
+    lanes = {id(p) for lane in (0, 1) for p in adapters.parameters_of(lane).values()}
+    for parameter in base.parameters():
+        assert (parameter.grad is not None) == (id(parameter) in lanes) == parameter.requires_grad
+
+
+def test_a_step_spends_no_flops_on_gradients_of_base_weights(base):
+    """Forward, input gradients and lanes: about 2.1 forwards; base weight gradients make it 3."""
+    adapters = lanes_on(base, EVERYTHING, EVERYTHING)
+    ids = tokens(8)
+
+    def flops(train: bool) -> int:
+        with FlopCounterMode(display=False) as counter, adapters.route([(0, 4), (1, 4)]):
+            with torch.set_grad_enabled(train):
+                loss = row_losses(adapters.model(ids).logits, ids).sum()
+            if train:
+                loss.backward()
+        return counter.get_total_flops()
+
+    assert 1.8 < flops(train=True) / flops(train=False) < 2.3
+    base.requires_grad_(True)
+    assert flops(train=True) / flops(train=False) > 2.6  # so the gate can fail
+
+
+# Initialisation
+
+
+def test_initialisation_depends_on_the_lanes_own_generator_only(untouched):
+    pack = LaneAdapters(copy.deepcopy(untouched), [EVERYTHING, SMALL])
+    alone = LaneAdapters(copy.deepcopy(untouched), [SMALL])
+    state = torch.get_rng_state()
+    pack.initialise(0, torch.Generator().manual_seed(3))
+    pack.initialise(1, torch.Generator().manual_seed(7))
+    torch.manual_seed(12345)
+    alone.initialise(0, torch.Generator().manual_seed(7))
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(12345).get_state())
+    torch.set_rng_state(state)
+    for name, parameter in alone.parameters_of(0).items():
+        assert torch.equal(parameter, pack.parameters_of(1)[name])
+    assert not torch.equal(
+        pack.parameters_of(0)["model.layers.0.self_attn.q_proj.lora_A"][:2],
+        pack.parameters_of(1)["model.layers.0.self_attn.q_proj.lora_A"],
+    )
+
+
+def test_a_starts_uniform_within_one_over_root_in_dim_and_b_at_zero(base):
+    adapters = LaneAdapters(base, [EVERYTHING])
+    randomise(adapters, 0)
+    adapters.initialise(0, torch.Generator().manual_seed(0))
+    for name, parameter in adapters.parameters_of(0).items():
+        if name.endswith("lora_B"):
+            assert not parameter.any()
+        else:
+            bound = parameter.shape[1] ** -0.5
+            assert 0.9 * bound < parameter.abs().max() <= bound
+
+
+# The norm of the update
+
+
+A_ORACLE = torch.tensor([[1.0, 0, 2, 1], [0, 1, 1, -1]])
+B_ORACLE = torch.tensor([[1.0, 2], [0, 1], [3, 0]])
+
+
+def test_update_norm_of_a_hand_computed_product():
+    """BA = [[1,2,4,-1],[0,1,1,-1],[3,0,6,3]]: 22 + 3 + 54 = 79, and 4 * 79 = 316 with scale 2."""
+    assert update_norm_sq(A_ORACLE, B_ORACLE, 1.0) == 79
+    assert update_norm_sq(A_ORACLE, B_ORACLE, 2.0) == 316
+
+
+def test_update_norm_gradients():
+    """2s²B(AAᵀ) for B and 2s²(BᵀB)A for A; zero, not NaN, at B = 0."""
+    a, b = A_ORACLE.clone().requires_grad_(), B_ORACLE.clone().requires_grad_()
+    grad_a, grad_b = torch.autograd.grad(update_norm_sq(a, b, 2.0), (a, b))
+    torch.testing.assert_close(grad_a, 8 * B_ORACLE.T @ B_ORACLE @ A_ORACLE)
+    torch.testing.assert_close(grad_b, 8 * B_ORACLE @ A_ORACLE @ A_ORACLE.T)
+    zero = torch.zeros_like(B_ORACLE).requires_grad_()
+    assert torch.autograd.grad(update_norm_sq(a, zero, 2.0), zero)[0].abs().max() == 0
+
+
+def test_a_lanes_update_norm_sums_the_explicit_matrices_of_its_modules(base):
+    adapters = lanes_on(base, EVERYTHING, WIDE)
+    for lane, shape in enumerate((EVERYTHING, WIDE)):
+        p = adapters.parameters_of(lane)
+        names = {name.rpartition(".")[0] for name in p}
+        assert len(names) == 2 * len(shape.targets)
+        explicit = sum(
+            (shape.scale * p[f"{n}.lora_B"] @ p[f"{n}.lora_A"]).square().sum() for n in names
+        )
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = adapters.update_norm_sq(lane)
+        torch.testing.assert_close(found, explicit, rtol=1e-5, atol=0)
+
+
+# PEFT folders
+
+
+def peft_adapter(model: PreTrainedModel, folder: Path, **settings: Any) -> Path:
+    """A folder as PEFT writes it, with random A and B."""
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": list(ALL_LINEARS)} | settings
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        peft = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", **settings))
+        for name, parameter in peft.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    peft.save_pretrained(folder)
+    return folder
+
+
+def test_a_peft_adapter_round_trips_byte_for_byte(base, tmp_path):
+    theirs = peft_adapter(base, tmp_path / "theirs")
+    adapters = LaneAdapters(base, [SMALL, EVERYTHING])
+    adapters.load(1, theirs)
+    adapters.export(1, tmp_path / "ours", base_model_name="")
+    weights = "adapter_model.safetensors"
+    assert (theirs / weights).read_bytes() == (tmp_path / "ours" / weights).read_bytes()
+
+
+def test_an_export_writes_the_config_that_peft_writes(base, tmp_path):
+    theirs = peft_adapter(base, tmp_path / "theirs")
+    LaneAdapters(base, [EVERYTHING]).export(0, tmp_path / "ours", base_model_name="tiny/llama")
+    configs = [
+        json.loads((f / "adapter_config.json").read_text()) for f in (theirs, tmp_path / "ours")
+    ]
+    for config in configs:
+        config["target_modules"] = set(config["target_modules"])  # PEFT writes a set, in any order
+    assert configs[1] == configs[0] | {"base_model_name_or_path": "tiny/llama"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True, "lora_alpha": 4}])
+def test_a_loaded_peft_adapter_gives_its_logits(base, untouched, tmp_path, settings):
+    """rsLoRA scales by alpha / √rank: 4 / √4 is the 8 / 4 of the lane."""
+    folder = peft_adapter(base, tmp_path, **settings)
+    adapters = LaneAdapters(base, [EVERYTHING])
+    adapters.load(0, folder)
+    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), folder)
+    torch.testing.assert_close(adapters.model(tokens(4)).logits, theirs(tokens(4)).logits, **CLOSE)
+
+
+@pytest.mark.parametrize("lane", [0, 1, 2])
+def test_an_exported_lane_gives_its_logits_in_peft(base, untouched, tmp_path, lane):
+    adapters = lanes_on(base, EVERYTHING, SMALL, LoRAShape(3, 4.5, ("up_proj",)))
+    adapters.export(lane, tmp_path / "new" / "folder", base_model_name="tiny/llama")
+    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path / "new" / "folder")
+    assert theirs.peft_config["default"].base_model_name_or_path == "tiny/llama"
+    with adapters.route([(lane, 4)]):
+        ours = adapters.model(tokens(4)).logits
+    torch.testing.assert_close(ours, theirs(tokens(4)).logits, **CLOSE)
+
+
+def test_exports_are_equal_bytes_for_equal_lanes(untouched, tmp_path):
+    for folder in ("one", "two"):
+        adapters = lanes_on(copy.deepcopy(untouched), EVERYTHING)
+        adapters.export(0, tmp_path / folder, base_model_name="tiny/llama")
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "another rank": ({"r": 8}, "rank 8 .* lane 0 has rank 4"),
+    "another scale": ({"lora_alpha": 16}, "scale 4 .* scale 2"),
+    "fewer modules": ({"target_modules": ["q_proj"]}, "k_proj"),
+    "fewer layers": ({"layers_to_transform": [0]}, r"layers\.1"),
+    "DoRA": ({"use_dora": True}, "use_dora"),
+    "biases": ({"bias": "lora_only"}, "bias"),
+    "LoRA biases": ({"lora_bias": True}, "lora_bias"),
+    "whole modules": ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    "a rank pattern": ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+    "an alpha pattern": ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+    "another base": ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_adapters_that_would_compute_something_else_are_refused(base, tmp_path, settings, message):
+    folder = peft_adapter(base, tmp_path, **settings)
+    adapters = LaneAdapters(base, [EVERYTHING])
+    before = {n: p.detach().clone() for n, p in adapters.parameters_of(0).items()}
+    with pytest.raises(ValueError, match=message):
+        adapters.load(0, folder)
+    assert all(torch.equal(p, before[n]) for n, p in adapters.parameters_of(0).items())
+
+
+def test_a_folder_without_an_adapter_is_refused(base, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no adapter_config\.json"):
+        LaneAdapters(base, [SMALL]).load(0, tmp_path)
+
+
+# Mistakes
+
+
+def test_a_target_that_matches_nothing_names_the_linear_layers_there_are(base):
+    with pytest.raises(ValueError, match=r"lane 1.*'query'.*'down_proj'.*'v_proj'"):
+        LaneAdapters(base, [SMALL, LoRAShape(2, 2.0, ("q_proj", "query"))])
+
+
+@pytest.mark.parametrize("target", ["norm", "proj", "q_proj.bias", "embed_tokens"])
+def test_only_whole_names_of_linear_layers_are_targets(base, target):
+    with pytest.raises(ValueError, match="no linear layer is named"):
+        LaneAdapters(base, [LoRAShape(2, 2.0, (target,))])
+
+
+def test_several_lanes_need_a_route(base):
+    adapters = lanes_on(base, SMALL, SMALL)
+    with pytest.raises(RuntimeError, match=r"adapters\.route"):
+        adapters.model(tokens(2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([(0, 2), (1, 1)], ValueError, "batch of 4 rows, but .* 3"),
+        ([(0, 2), (2, 2)], IndexError, "lane 2"),
+        ([(0, 4), (1, 0)], ValueError, "lane 1 was given 0 rows"),
+        ([], ValueError, "disabled"),
+    ],
+)
+def test_routes_that_do_not_fit_are_refused(
+    base, rows: Sequence[tuple[int, int]], error: type[Exception], message: str
+):
+    adapters = lanes_on(base, SMALL, SMALL)
+    with pytest.raises(error, match=message), adapters.route(rows):
+        adapters.model(tokens(4))
