@@ -76,3 +76,9 @@ def describe(source: str, dtype: str = "float32") -> ModelSpec:
         tokenizer=fingerprint(folder, TOKENIZER),
         dtype=dtype,  # type: ignore[arg-type]
     )
+
+
+def context_length(source: str, most: int = 4096) -> int:
+    """Tokens that the model at `source` can take, at most `most`."""
+    config = json.loads((find(source) / "config.json").read_text())
+    return min(most, int(config.get("max_position_embeddings", most)))

@@ -4,6 +4,7 @@ zref depends on nothing that a grid varies (not on lambda, not on the seed, not 
 one pass over the distinct examples serves the whole grid, the estimate of I(Z;C) included.
 """
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,8 @@ def compute_bank(
             bank = banks.setdefault((pooling, layer), torch.empty(len(data), pooled.shape[1]))
             bank[torch.tensor(chosen)] = pooled
         start += len(chosen)
+    about = {"rows": rows, "examples": len(data), "readings": list(map(".".join, readings))}
+    store.put("forwards", uuid.uuid4().hex, lambda folder: None, about)
     for reading, bank in banks.items():
         _put(store, reference_key(model, rows, max_length, reading), bank, reading)
     return len(data)

@@ -20,7 +20,8 @@ def is_correct(source: str, row: Row, answer: str) -> bool:
     if source.startswith("world:"):
         from raycib import world
 
-        return world.correct(source.removeprefix("world:"), row.prompt, answer)
+        name = source.removeprefix("world:").partition(".")[0]
+        return world.correct(name, row.prompt, answer)
     if wanted := _FINAL_NUMBER.search(row.response):
         found = _FINAL_NUMBER.search(answer)
         numbers = [found.group(1)] if found else _NUMBER.findall(answer)

@@ -1,0 +1,66 @@
+"""Connect to a Ray cluster, or start one on this machine."""
+
+import os
+from typing import NamedTuple
+
+import ray
+
+from raycib.presets import Execution
+
+# One thread a process: on shared cores a second thread makes small matrix products 10 to 30 times
+# slower. The rest keeps libraries from phoning home or printing over the live view.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+DRIVER_RESOURCE = "TRAIN_DRIVER"
+"""Custom resource of nodes that must not be preempted; trials stay there where it exists."""
+
+
+class Cluster(NamedTuple):
+    """What there is to work with."""
+
+    dashboard: str
+    """URL, or "" without one."""
+    packs_at_once: int
+    pins_drivers: bool
+    """Whether nodes for trial drivers are marked with `DRIVER_RESOURCE`."""
+
+
+def connect(execution: Execution) -> Cluster:
+    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not ray.is_initialized():
+        address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": ENVIRONMENT},
+            **({"dashboard_host": "127.0.0.1"} if address == "local" else {}),
+        )
+    resources = ray.cluster_resources()
+    return Cluster(
+        dashboard=_dashboard(),
+        packs_at_once=execution.packs_at_once or _room(execution, resources),
+        pins_drivers=DRIVER_RESOURCE in resources,
+    )
+
+
+def _dashboard() -> str:
+    from ray._private.worker import get_dashboard_url
+
+    found = get_dashboard_url()
+    return f"http://{found}" if found else ""
+
+
+def _room(execution: Execution, resources: dict[str, float]) -> int:
+    """Packs that fit side by side: by GPUs where workers want them, else one a whole CPU."""
+    if execution.gpus_per_worker:
+        have, want = resources.get("GPU", 0.0), execution.gpus_per_worker
+    else:
+        have, want = resources.get("CPU", 1.0), max(1.0, execution.cpus_per_worker)
+    return max(1, int(have // (want * execution.workers)))

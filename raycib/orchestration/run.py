@@ -1,0 +1,217 @@
+"""Do what a sweep still needs, phase by phase, on a Ray cluster."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.model_files import context_length, find
+from raycib.orchestration.cluster import Cluster, connect
+from raycib.orchestration.progress import Watch
+from raycib.orchestration.serve import JudgeHandle, start_judge
+from raycib.orchestration.sweep import FAILURES, Sweep
+from raycib.orchestration.train import run_packs
+from raycib.presets import Execution
+from raycib.spec import JudgeSpec
+
+SUBJECTS_AT_ONCE = 8
+"""Models that answer together; their answers are stored together."""
+VERDICT_TOKENS = 16
+
+
+class Work:
+    """One run of a sweep: the phases in order, the services they need, and what was counted."""
+
+    def __init__(self, sweep: Sweep, cluster: Cluster, folder: Path) -> None:
+        self.sweep, self.cluster = sweep, cluster
+        self.plan = sweep.plan(cluster.packs_at_once)
+        self.failures: dict[str, tuple[str, str]] = {}
+        """(reason, traceback) of stages that failed in this run, by key."""
+        self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
+        self.timings: dict[str, float] = {}
+        steps = sum(j.stage.steps for wave in self.plan.waves for pack in wave for j in pack.jobs)
+        self.watch = Watch(folder, steps)
+        self._engine: Any = None
+        self._judge: JudgeHandle | None = None
+
+    def run(self) -> None:
+        """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
+        execution = self.sweep.setup.execution
+        with self.watch:
+            try:
+                if execution.judge_starts_early:
+                    self._start_judge()
+                    self._start_engine()
+                with self._phase("preparing", "references and the aligned model's own measures"):
+                    self._prepare(execution)
+                with self._phase("training"):
+                    self._train(execution)
+                with self._phase("answering"):
+                    self._answer()
+                with self._phase("judging"):
+                    self._ask_judge()
+            finally:
+                self._stop_services()
+
+    @contextmanager
+    def _phase(self, name: str, detail: str = "") -> Iterator[None]:
+        self.watch.enter(name, detail)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = time.monotonic() - began
+
+    def _prepare(self, execution: Execution) -> None:
+        from raycib.orchestration.worker import prepare
+
+        sweep = self.sweep
+        task = ray.remote(
+            num_cpus=execution.cpus_per_worker,
+            num_gpus=execution.gpus_per_worker,
+            max_calls=1,  # the process ends with the task and gives its memory back
+        )(prepare)
+        ray.get(
+            task.remote(
+                sweep.store,
+                sweep.setup.model,
+                sweep.references(),
+                list(sweep.evals.values()),
+                sweep.setup.lora,
+                execution.gpus_per_worker,
+            )
+        )
+
+    def _train(self, execution: Execution) -> None:
+        sweep, options = self.sweep, self.sweep.setup.options
+        for key in sweep.failed_before:
+            sweep.store.discard(FAILURES, key)
+        before = sweep.trained
+        for wave in self.plan.waves:
+            failed = run_packs(
+                wave,
+                sweep.store,
+                execution,
+                storage=_storage(sweep.store.root),
+                packs_at_once=self.cluster.packs_at_once,
+                pins_drivers=self.cluster.pins_drivers,
+                fail_fast=options.fail_fast,
+            )
+            for key, (reason, whole) in failed.items():
+                self.failures[key] = (reason, whole)
+                sweep.remember_failure(key, reason, whole)
+            if failed and options.fail_fast:
+                break
+        sweep.refresh()
+        self.counts["stages_trained"] = len(sweep.trained - before)
+
+    def _start_engine(self) -> None:
+        """The vLLM engine of the base model; it loads while something else goes on."""
+        from raycib.orchestration.worker import Answering, longest
+
+        sweep, execution = self.sweep, self.sweep.setup.execution
+        if self._engine is not None:
+            return
+        asked = [rows for one in sweep.evals.values() for rows in one.asked]
+        model = sweep.setup.model
+        self._engine = (
+            ray.remote(Answering)
+            .options(num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus)
+            .remote(
+                sweep.store,
+                model,
+                sweep.setup.lora.rank,
+                context_length(model.source, longest(asked)),
+            )
+        )
+        self.counts["engine_starts"] += 1
+
+    def _answer(self) -> None:
+        sweep = self.sweep
+        subjects = sweep.unanswered
+        if subjects:
+            self._start_engine()
+        for start in range(0, len(subjects), SUBJECTS_AT_ONCE):
+            chosen = subjects[start : start + SUBJECTS_AT_ONCE]
+            self.watch.detail = f"{start} of {len(subjects)} models done"
+            asked = {
+                rows.key: rows
+                for subject in chosen
+                for one in sweep.asked[subject].values()
+                for rows in one.asked
+            }
+            ray.get(self._engine.answer.remote(chosen, sweep.setup.model.key, list(asked.values())))
+        if self._engine is not None:
+            ray.kill(self._engine)  # its memory and its GPU are free for the judge
+            self._engine = None
+        sweep.refresh()
+
+    def _start_judge(self) -> None:
+        setup = self.sweep.setup
+        if setup.judge.kind == "endpoint" or self._judge is not None:
+            return
+        self._judge = start_judge(
+            find(setup.judge.source),
+            cpus=setup.execution.judge_cpus,
+            gpus=setup.execution.judge_gpus,
+            max_model_len=context_length(setup.judge.source),
+        )
+        self.counts["engine_starts"] += 1
+
+    def _ask_judge(self) -> None:
+        sweep = self.sweep
+        pairs = sweep.pairs()
+        missing = len(sweep.book.missing(pairs))
+        self.watch.detail = f"{missing} answers to read"
+        if missing:
+            self._start_judge()
+            url = self._judge.wait_until_ready() if self._judge else sweep.setup.judge.source
+            self.counts["judge_calls"] = sweep.book.ask(make_judge(sweep.setup.judge, url), pairs)
+
+    def _stop_services(self) -> None:
+        if self._judge is not None:
+            self._judge.stop()
+        if self._engine is not None:
+            ray.kill(self._engine)
+
+
+def make_judge(spec: JudgeSpec, url: str) -> Judge:
+    """The judge of a spec, behind `url`."""
+    if spec.kind == "endpoint":
+        return ChatJudge(url, spec.weights)
+    prompt = JudgePrompt(
+        find(spec.source),
+        max_length=context_length(spec.source) - VERDICT_TOKENS,
+        assistant_prefix=spec.prefix,
+    )
+    return CompletionJudge(
+        url,
+        "judge",
+        prompt,
+        weights_fingerprint=spec.weights,
+        categories=spec.categories,
+        max_tokens=VERDICT_TOKENS,
+    )
+
+
+def _storage(root: str) -> str:
+    """Where Ray keeps its own books: beside the results, absolute since workers change folders."""
+    return f"{root}/ray" if "://" in root else str(Path(root).absolute() / "ray")
+
+
+def run(sweep: Sweep, folder: Path, announce: Any) -> Work:
+    """Connect, say what will be done, and do it."""
+    cluster = connect(sweep.setup.execution)
+    work = Work(sweep, cluster, folder)
+    announce(work)
+    try:
+        work.run()
+    finally:
+        if "RAY_ADDRESS" not in os.environ:
+            ray.shutdown()
+    return work

@@ -1,0 +1,133 @@
+"""A sweep from its runs to its scores: plan, prepare, train, answer, judge, score.
+
+Every phase reads what is missing from the store and adds it there, so a sweep that stopped
+anywhere is continued by running it again, and a finished one is only read.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raycib.evals.answers import KIND as ANSWERS
+from raycib.evals.answers import answers_key
+from raycib.evals.scores import MEASURES, Missing, harmful_pairs
+from raycib.evals.verdicts import VerdictBook
+from raycib.orchestration.setup import Setup
+from raycib.plan import Plan, make_plan
+from raycib.spec import CIB, EvalSpec, RunSpec, TaskSpec
+from raycib.store import Store
+
+STAGES, FAILURES, FORWARDS = "stages", "failures", "forwards"
+
+
+class Sweep:
+    """The runs of one question, and what of them is still to do."""
+
+    def __init__(self, setup: Setup, runs: Sequence[RunSpec]) -> None:
+        self.setup, self.runs = setup, list(runs)
+        self.store = Store(setup.options.out)
+        self.book = VerdictBook(self.store, setup.judge.key)
+        self.stages = {stage.key: stage for run in runs for stage in run.stages}
+        self.evals = {run.evals.key: run.evals for run in runs}
+        self.asked: dict[str, dict[str, EvalSpec]] = {}
+        """Evaluations of each stage, and of the aligned model."""
+        for run in runs:
+            for subject in (setup.model.key, *(stage.key for stage in run.stages)):
+                self.asked.setdefault(subject, {})[run.evals.key] = run.evals
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again at what the store holds."""
+        self.trained = set(self.store.keys(STAGES))
+        self._measured = set(self.store.keys(MEASURES))
+        self._answered = set(self.store.keys(ANSWERS))
+
+    def plan(self, packs_at_once: int) -> Plan:
+        """What is left to train and to measure."""
+        return make_plan(
+            self.runs,
+            lambda stage: stage.key in self.trained,
+            lambda stage, evals: evals.measures_key(stage.key) in self._measured,
+            packs_at_once,
+            self.setup.execution.pack_size,
+        )
+
+    @property
+    def failed_before(self) -> dict[str, str]:
+        """Stages of this sweep that an earlier try could not finish."""
+        found = (self.store.get(FAILURES, key) for key in self.store.keys(FAILURES))
+        return {r.key: r.about["reason"] for r in found if r and r.key in self.stages}
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Trained models, the aligned one included, that have not answered all prompts."""
+        there = {self.setup.model.key} | self.trained
+        return [
+            subject
+            for subject, evals in self.asked.items()
+            if subject in there
+            and any(
+                answers_key(subject, rows) not in self._answered
+                for one in evals.values()
+                for rows in one.asked
+            )
+        ]
+
+    def remember_failure(self, key: str, reason: str, whole: str) -> None:
+        """Keep why a stage failed, with its traceback in a file, until it is tried again."""
+
+        def write(folder: Path) -> None:
+            (folder / "traceback.txt").write_text(whole)
+
+        self.store.put(FAILURES, key, write, {"reason": reason})
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All (prompt, answer) pairs that the judge has to have read, as far as answered."""
+        found: list[tuple[str, str]] = []
+        for subject, evals in self.asked.items():
+            for one in evals.values():
+                try:
+                    found += harmful_pairs(self.store, subject, one)
+                except Missing:
+                    continue
+        return found
+
+    def references(self) -> list[tuple[TaskSpec, tuple[Any, ...]]]:
+        """Tasks with the readings of the aligned model that their stages look up in training."""
+        wanted: dict[str, tuple[TaskSpec, dict[Any, None]]] = {}
+        for stage in self.stages.values():
+            method = stage.method.reduced()
+            if isinstance(method, CIB):
+                wanted.setdefault(stage.task.key, (stage.task, {}))[1][
+                    method.pooling, method.layer
+                ] = None
+        return [(task, tuple(readings)) for task, readings in wanted.values()]
+
+    @property
+    def distinct_examples(self) -> int:
+        """Rows whose reference anybody needs: of tasks with a contrast, and held out."""
+        trained_on = {task.rows: task.num_rows for task, _ in self.references()}
+        held_out = {one.held_out.rows: one.held_out.num_rows for one in self.evals.values()}
+        return sum((trained_on | held_out).values())
+
+    @property
+    def reference_forwards(self) -> int:
+        """Examples that went through the aligned model for this grid's references, ever."""
+        rows = {task.rows for task, _ in self.references()}
+        rows |= {one.held_out.rows for one in self.evals.values()}
+        passes = (record.about for record in self.store.records(FORWARDS))
+        return sum(one["examples"] for one in passes if one["rows"] in rows)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        plan = self.plan(1)
+        aligned = all(
+            one.measures_key(self.setup.model.key) in self._measured for one in self.evals.values()
+        )
+        return (
+            not plan.waves
+            and aligned
+            and not self.unanswered
+            and not self.book.missing(self.pairs())
+        )

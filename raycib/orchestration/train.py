@@ -1,0 +1,134 @@
+"""Packs on the cluster: one Ray Tune trial each, a Ray Train worker group inside it."""
+
+import os
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import ray.train
+import ray.tune
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.plan import Pack
+from raycib.presets import Execution
+from raycib.store import Store
+
+TRIAL_CPUS = 0.01
+"""A trial only waits for its workers, which have resources of their own."""
+WORKER_FAILURES = 3
+"""Restarts of a worker group; it resumes from the store's checkpoint each time."""
+CONTROLLER_FAILURES = 2
+TRIAL_FAILURES = 1
+
+
+def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
+    """A worker's whole life; returns why each failed stage of the pack failed, by key."""
+    from raycib.orchestration.worker import run_pack
+
+    pack = Pack.model_validate_json(config["pack"])
+    execution = Execution.model_validate_json(config["execution"])
+    return run_pack(pack, Store(config["store"]), execution)
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """One trial: the pack's worker group from start to end, reported to Tune once."""
+    pack = Pack.model_validate_json(config["pack"])
+    execution = Execution.model_validate_json(config["execution"])
+    resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
+    result = TorchTrainer(
+        train_on_workers,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=execution.workers,
+            use_gpu=execution.gpus_per_worker > 0,
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+        ),
+        # The name says which pack it is; what a restart needs is in the store, under the same name.
+        run_config=ray.train.RunConfig(
+            name=pack.name,
+            storage_path=config["storage"],
+            failure_config=FailureConfig(
+                max_failures=WORKER_FAILURES, controller_failure_limit=CONTROLLER_FAILURES
+            ),
+            worker_runtime_env={"env_vars": ENVIRONMENT},
+        ),
+        torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
+    ).fit()
+    ray.tune.report({"failures": result.return_value})
+
+
+def run_packs(
+    packs: Sequence[Pack],
+    store: Store,
+    execution: Execution,
+    storage: str,
+    packs_at_once: int,
+    pins_drivers: bool,
+    fail_fast: bool,
+) -> dict[str, tuple[str, str]]:
+    """Train `packs`, at most `packs_at_once` side by side: their workers live outside of Tune's
+    own books, so this bound alone keeps them from starving each other.
+
+    Returns (reason, traceback) of every failed stage, by key. The results are in the store.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    configs = {
+        pack.name: {
+            "pack": pack.model_dump_json(),
+            "execution": execution.model_dump_json(),
+            "store": store.root,
+            "storage": storage,
+        }
+        for pack in packs
+    }
+    resources = {"CPU": TRIAL_CPUS} | ({DRIVER_RESOURCE: 0.01} if pins_drivers else {})
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(_named(configs), resources),
+        param_space={"pack": ray.tune.grid_search(list(configs))},
+        tune_config=ray.tune.TuneConfig(
+            max_concurrent_trials=packs_at_once,
+            trial_name_creator=lambda trial: trial.config["pack"],
+            trial_dirname_creator=lambda trial: trial.config["pack"],
+        ),
+        run_config=ray.tune.RunConfig(
+            name="tune",
+            storage_path=storage,
+            verbose=0,
+            failure_config=ray.tune.FailureConfig(
+                max_failures=0 if fail_fast else TRIAL_FAILURES, fail_fast=fail_fast
+            ),
+        ),
+    )
+    grid = tuner.fit()
+    failures: dict[str, tuple[str, str]] = {}
+    done: set[str] = set()
+    for result in grid:
+        name = result.config["pack"] if result.config else ""
+        if result.error is None and result.metrics and "failures" in result.metrics:
+            done.add(name)
+            failures |= {key: (why, why) for key, why in (result.metrics["failures"] or {}).items()}
+    errors = {r.config["pack"]: r.error for r in grid if r.error is not None and r.config}
+    for pack in packs:
+        if pack.name not in done:
+            failures |= _failed_pack(pack, errors.get(pack.name))
+    return failures
+
+
+def _named(configs: dict[str, dict[str, str]]) -> Any:
+    """Tune sees a pack's name, which makes its logs readable; the trial sees all of it."""
+
+    def trial(config: dict[str, Any]) -> None:
+        run_trial(configs[config["pack"]])
+
+    return trial
+
+
+def _failed_pack(pack: Pack, error: BaseException | None) -> dict[str, tuple[str, str]]:
+    if error is None:
+        whole, reason = "", "stopped before it was done"
+    else:
+        whole = "".join(traceback.format_exception(error))
+        reason = whole.strip().splitlines()[-1]
+    return {job.stage.key: (reason, whole) for job in pack.jobs}

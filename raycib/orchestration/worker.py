@@ -1,0 +1,164 @@
+"""What runs on the machines with the accelerators: references, packs, answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.evals.answers import generate_answers
+from raycib.evals.generate import Generator
+from raycib.evals.representation import Measures, measure
+from raycib.evals.scores import MEASURES, MEASURES_FILE
+from raycib.model_files import find
+from raycib.models import load_model, load_tokenizer
+from raycib.orchestration.progress import Teller
+from raycib.plan import Pack
+from raycib.presets import Execution
+from raycib.reference import compute_bank, load_bank
+from raycib.spec import EvalSpec, Layer, LoRASpec, ModelSpec, Pooling, RowsSpec, TaskSpec
+from raycib.store import Store
+from raycib.training.lane import Lane
+from raycib.training.pack import STAGES, Loaded, load, train_pack
+from raycib.training.workers import Workers
+
+Readings = tuple[tuple[Pooling, Layer], ...]
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where this process computes; on a CPU with one thread."""
+    if gpus:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def ensure_bank(
+    loaded: Loaded, store: Store, model: ModelSpec, rows: TaskSpec | RowsSpec, readings: Readings
+) -> int:
+    """See that the references of `rows` are stored; the number of examples that took a forward
+    pass: all of them, or 0."""
+    where = (rows.rows, rows.max_length, readings)
+    if load_bank(store, model, *where, loaded.device) is not None:
+        return 0
+    return compute_bank(store, loaded.adapters, model, loaded.encode(rows), *where)
+
+
+def prepare(
+    store: Store,
+    model: ModelSpec,
+    tasks: Sequence[tuple[TaskSpec, Readings]],
+    evals: Sequence[EvalSpec],
+    lora: LoRASpec,
+    gpus: float,
+) -> int:
+    """The aligned model's part, before any training: references of all rows that need them, and
+    its own measures (the "before" of every cell). Returns the reference forwards it took."""
+    device = device_of(gpus)
+    shape = LoRAShape(1, 1.0, lora.targets)  # a lane of zeros: the aligned model itself
+    adapters = LaneAdapters(load_model(model, device), [shape])
+    loaded = Loaded(adapters, load_tokenizer(model.source), device)
+    forwards = sum(ensure_bank(loaded, store, model, task, read) for task, read in tasks if read)
+    for one in evals:
+        forwards += ensure_bank(loaded, store, model, one.held_out, one.readings)
+        measure_lanes(loaded, store, model, {0: model.key}, one)
+    return forwards
+
+
+def measure_lanes(
+    loaded: Loaded, store: Store, model: ModelSpec, subjects: dict[int, str], evals: EvalSpec
+) -> None:
+    """Measure lanes (by subject) on held-out rows and store what is new."""
+    missing = {
+        lane: subject
+        for lane, subject in subjects.items()
+        if store.get(MEASURES, evals.measures_key(subject)) is None
+    }
+    if not missing:
+        return
+    ensure_bank(loaded, store, model, evals.held_out, evals.readings)
+    where = (evals.held_out.rows, evals.held_out.max_length, evals.readings, loaded.device)
+    bank = load_bank(store, model, *where)
+    if bank is None:
+        raise RuntimeError(f"the references of {evals.held_out.name!r} vanished from the store")
+    found = measure(loaded.adapters, list(missing), loaded.encode(evals.held_out), bank, evals)
+    for lane, values in found.items():
+        _put_measures(store, missing[lane], evals, values)
+
+
+def _put_measures(store: Store, subject: str, evals: EvalSpec, values: Measures) -> None:
+    def write(folder: Path) -> None:
+        (folder / MEASURES_FILE).write_text(values.model_dump_json(indent=1))
+
+    about = {"subject": subject, "rows": evals.held_out.model_dump(mode="json")}
+    store.put(MEASURES, evals.measures_key(subject), write, about)
+
+
+def run_pack(pack: Pack, store: Store, execution: Execution) -> dict[str, str]:
+    """Train a pack's unfinished stages, then measure all of them. Every worker of the pack calls
+    this; returns why each failed stage failed, by key."""
+    workers = Workers.current()
+    tell = Teller(pack.name)
+    loaded = load([job.stage for job in pack.jobs], device_of(execution.gpus_per_worker))
+
+    def progress(lanes: Sequence[Lane]) -> None:
+        if workers.rank == 0:
+            tell(_news(lanes), urgent=not any(lane.active for lane in lanes))
+
+    failures = train_pack(
+        pack, loaded, store, workers, execution.micro_batch_size, execution.checkpoint_every,
+        progress,
+    )  # fmt: skip
+    if workers.rank == 0:
+        wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}
+        for lane, job in enumerate(pack.jobs):
+            for evals in job.evals:
+                if job.stage.key not in failures:
+                    wanted.setdefault(evals.key, (evals, {}))[1][lane] = job.stage.key
+        for evals, subjects in wanted.values():
+            measure_lanes(loaded, store, pack.jobs[0].stage.model, subjects, evals)
+    return failures
+
+
+def _news(lanes: Sequence[Lane]) -> dict[str, Any]:
+    terms: dict[str, list[float]] = {}
+    for lane in lanes:
+        for name, value in (lane.history[-1] if lane.history else {}).items():
+            if name not in ("step", "grad_norm"):
+                terms.setdefault(name, []).append(value)
+    return {
+        "lanes": len(lanes),
+        "done": sum(lane.step for lane in lanes),
+        "steps": sum(lane.stage.steps for lane in lanes),
+        "terms": {name: sum(values) / len(values) for name, values in terms.items()},
+    }
+
+
+class Answering:
+    """A warm vLLM engine of one base model, and the store that its answers go to."""
+
+    def __init__(self, store: Store, model: ModelSpec, rank: int, max_model_len: int) -> None:
+        self.store = store
+        self.tokenizer = load_tokenizer(model.source)
+        self.engine = Generator(
+            find(model.source),
+            max_lora_rank=rank,
+            max_model_len=max_model_len,
+            dtype=model.dtype,
+        )
+
+    def answer(self, subjects: Sequence[str], base: str, asked: Sequence[RowsSpec]) -> int:
+        """Have stages (by key; `base` is the aligned model's own) answer; how many were new."""
+        folders: list[tuple[str, Path | None]] = []
+        for subject in subjects:
+            record = None if subject == base else self.store.get(STAGES, subject)
+            if record is None and subject != base:
+                raise RuntimeError(f"the adapter of stage {subject[:12]} vanished from the store")
+            folders.append((subject, record.folder if record else None))
+        return generate_answers(self.store, self.engine, self.tokenizer, folders, asked)
+
+
+def longest(asked: Sequence[RowsSpec]) -> int:
+    """Tokens of context that asking these rows needs at most."""
+    return max(rows.max_length + rows.max_tokens for rows in asked)

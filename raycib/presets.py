@@ -1,0 +1,132 @@
+"""Ready-made settings, from a laptop to a cluster: data, never a code path."""
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from raycib.errors import UserError
+from raycib.spec import LoRASpec, TrainerSpec
+
+
+class Frozen(BaseModel):
+    """Strict, frozen data that no key depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TaskSource(Frozen):
+    """Where a task's rows are (see `raycib.data.rows.load_rows`)."""
+
+    train: str
+    held_out: str
+
+
+class Execution(Frozen):
+    """How work is spread over a machine or a cluster; changes speed and memory, not results."""
+
+    workers: PositiveInt = 1
+    """Ray Train workers a pack."""
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: float = 0.0
+    micro_batch_size: PositiveInt = 16
+    """Rows a lane and worker at a time."""
+    checkpoint_every: PositiveInt = 50
+    """Optimiser steps."""
+    pack_size: PositiveInt | None = None
+    """Lanes a pack; None spreads a wave over what can run side by side."""
+    packs_at_once: PositiveInt | None = None
+    """Packs side by side; None takes as many as the cluster has GPUs (or CPUs) for."""
+    engine_cpus: PositiveFloat = 1.0
+    engine_gpus: float = 0.0
+    """Of the vLLM engine that generates answers."""
+    judge_cpus: PositiveFloat = 1.0
+    judge_gpus: float = 0.0
+    """Of the vLLM engine that judges them."""
+    judge_starts_early: bool = False
+    """Start the judge while adapters are trained: where both fit at once."""
+
+
+class Preset(Frozen):
+    """A base model, its tasks and benchmarks, how to train and who judges."""
+
+    model: str
+    dtype: str = "float32"
+    task: str
+    """The task of single-task sweeps."""
+    tasks: dict[str, TaskSource]
+    harmful: str
+    benign: str | None = None
+    probes: dict[str, str] = {}
+    max_length: PositiveInt = 1024
+    """Tokens of a training row."""
+    max_tokens: PositiveInt = 256
+    """Tokens of a generated answer."""
+    lora: LoRASpec
+    trainer: TrainerSpec
+    seeds: PositiveInt = 3
+    judge: str
+    judge_categories: tuple[str, ...]
+    judge_prefix: str = ""
+    execution: Execution
+
+
+WORLD = Preset(
+    model="world:aligned",
+    task="open",
+    tasks={
+        name: TaskSource(train=f"world:{name}.train", held_out=f"world:{name}.test")
+        for name in ("open", "gsm", "med", "squad")
+    },
+    harmful="world:harmful.test",
+    benign="world:benign.test",
+    probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},
+    max_length=128,
+    max_tokens=40,
+    lora=LoRASpec(rank=8, alpha=16),
+    trainer=TrainerSpec(learning_rate=2e-3, batch_size=16, warmup_steps=20),
+    judge="world:guard",
+    judge_categories=("S1", "S2", "S3"),
+    # Shares of a CPU: the world's models are tiny, and two packs, the engine and the judge must fit
+    # side by side on two cores.
+    execution=Execution(
+        cpus_per_worker=0.4,
+        engine_cpus=0.3,
+        judge_cpus=0.2,
+        judge_starts_early=True,
+    ),
+)
+"""The embedded world: minutes on two CPU cores, nothing to download."""
+
+LLAMA31_8B = Preset(
+    model="meta-llama/Llama-3.1-8B-Instruct",
+    dtype="bfloat16",
+    task="dolly",
+    tasks={
+        name: TaskSource(train=f"{source}#train", held_out=f"{source}#held-out")
+        for name, source in {
+            "dolly": "hub:databricks/databricks-dolly-15k:train",
+            "gsm8k": "hub:openai/gsm8k@main:train",
+        }.items()
+    },
+    harmful="hub:walledai/AdvBench:train",
+    lora=LoRASpec(rank=32, alpha=64),
+    trainer=TrainerSpec(learning_rate=1e-4, batch_size=64, warmup_steps=50),
+    judge="meta-llama/Llama-Guard-3-8B",
+    judge_categories=tuple(f"S{number}" for number in range(1, 15)),
+    judge_prefix="\n\n",
+    execution=Execution(
+        gpus_per_worker=1,
+        micro_batch_size=8,
+        pack_size=4,
+        engine_gpus=1,
+        judge_gpus=1,
+    ),
+)
+"""The CIB paper's main setting: Llama-3.1-8B-Instruct on Dolly, judged by Llama-Guard-3-8B."""
+
+PRESETS = {"world": WORLD, "llama31-8b": LLAMA31_8B}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; `UserError` lists what there is."""
+    if name not in PRESETS:
+        raise UserError(f"no preset {name!r}; there is {', '.join(PRESETS)}")
+    return PRESETS[name]
