@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ class Routes:
     """Position in `lanes` of each group's lane; None if group i is simply `lanes[i]`'s."""
 
     @classmethod
-    def of(cls, groups: Sequence[tuple[int, int]], device: torch.device) -> Self:
+    def of(cls, groups: Sequence[tuple[int, int]], device: torch.device) -> "Routes":
         """Unequal (lane, row count) groups are cut to the greatest common divisor of their counts,
         so that one batched product serves them all."""
         unit = math.gcd(*(count for _, count in groups))

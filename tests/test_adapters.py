@@ -24,7 +24,7 @@ WIDE = LoRAShape(5, 5.0, ("down_proj", "q_proj"))
 
 # fp32 rounding (6e-8) of logits of size about 1 through two layers of sums over at most 48 terms;
 # a lane's own effect on the logits is larger by a factor of at least 1000 (asserted below).
-CLOSE = {"rtol": 0.0, "atol": 5e-6}
+TOLERANCE = 5e-6
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +83,18 @@ def row_losses(logits: Tensor, ids: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none").mean(1)
 
 
+def assert_logits_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def assert_gradients_close(found: Tensor | None, expected: Tensor | None) -> None:
+    """Equal up to the rounding of fp32 sums over rows and positions, relative to the whole."""
+    assert found is not None
+    assert expected is not None
+    assert expected.norm() > 0
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
 # What a lane computes
 
 
@@ -94,8 +106,8 @@ def test_a_lane_equals_peft_with_the_same_weights(base, untouched):
         theirs[f"base_model.model.{name}.default.weight"].data.copy_(parameter)
     ids = tokens(4)
     ours = adapters.model(ids).logits
-    assert (ours - untouched(ids).logits).abs().max() > 1000 * CLOSE["atol"]
-    torch.testing.assert_close(ours, peft(ids).logits, **CLOSE)
+    assert (ours - untouched(ids).logits).abs().max() > 1000 * TOLERANCE
+    assert_logits_close(ours, peft(ids).logits)
 
 
 def test_gradients_equal_those_of_peft(base, untouched):
@@ -109,15 +121,8 @@ def test_gradients_equal_those_of_peft(base, untouched):
     for model in (peft, adapters.model):
         row_losses(model(ids).logits, ids).mean().backward()
     for name, parameter in mine.items():
-        expected = theirs[f"base_model.model.{name}.default.weight"].grad
-        assert parameter.grad is not None and expected is not None
-        assert_gradients_close(parameter.grad, expected)
-
-
-def assert_gradients_close(found: Tensor, expected: Tensor) -> None:
-    """Equal up to the rounding of fp32 sums over rows and positions, relative to the whole."""
-    assert expected.norm() > 0
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
+        expected = theirs[f"base_model.model.{name}.default.weight"]
+        assert_gradients_close(parameter.grad, expected.grad)
 
 
 @pytest.mark.parametrize("rows", [[(0, 4)], [(0, 2), (1, 2)], [(1, 1), (0, 3)]])
@@ -148,7 +153,8 @@ def test_half_precision_bases_keep_fp32_lanes(base):
     logits.float().square().mean().backward()
     assert logits.dtype == torch.bfloat16
     for parameter in adapters.parameters_of(0).values():
-        assert parameter.dtype == torch.float32 and parameter.grad is not None
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
 
 
@@ -183,7 +189,7 @@ def test_packed_lanes_equal_the_same_lanes_alone(untouched, shapes, rows):
     with pack.route(rows):
         logits = pack.model(torch.cat(list(ids.values()))).logits
     packed = dict(zip(ids, logits.split([count for _, count in rows]), strict=True))
-    sum(row_losses(packed[lane], ids[lane]).mean() for lane in ids).backward()
+    torch.stack([row_losses(packed[lane], ids[lane]).mean() for lane in ids]).sum().backward()
     for lane, shape in enumerate(shapes):
         in_pack = pack.parameters_of(lane)
         if lane not in ids:
@@ -192,12 +198,10 @@ def test_packed_lanes_equal_the_same_lanes_alone(untouched, shapes, rows):
         alone = LaneAdapters(copy.deepcopy(untouched), [shape])
         randomise(alone, 0, seed=100 + lane)
         own_logits = alone.model(ids[lane]).logits
-        torch.testing.assert_close(packed[lane], own_logits, **CLOSE)
+        assert_logits_close(packed[lane], own_logits)
         row_losses(own_logits, ids[lane]).mean().backward()
         for name, parameter in alone.parameters_of(0).items():
-            found = in_pack[name].grad
-            assert found is not None and parameter.grad is not None
-            assert_gradients_close(found, parameter.grad)
+            assert_gradients_close(in_pack[name].grad, parameter.grad)
 
 
 def test_a_lane_may_own_several_groups(base):
@@ -207,8 +211,8 @@ def test_a_lane_may_own_several_groups(base):
         mixed = adapters.model(ids).logits
     with adapters.route({0: 6}):
         first = adapters.model(ids).logits
-    torch.testing.assert_close(mixed[[0, 4, 5]], first[[0, 4, 5]], **CLOSE)
-    assert (mixed - first)[1:4].abs().amax((1, 2)).min() > 1000 * CLOSE["atol"]
+    assert_logits_close(mixed[[0, 4, 5]], first[[0, 4, 5]])
+    assert (mixed - first)[1:4].abs().amax((1, 2)).min() > 1000 * TOLERANCE
 
 
 def test_gradients_reach_only_the_lanes(base):
@@ -321,7 +325,7 @@ def peft_adapter(model: PreTrainedModel, folder: Path, **settings: Any) -> Path:
         for name, parameter in peft.named_parameters():
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
-    peft.save_pretrained(folder)
+    peft.save_pretrained(str(folder))
     return folder
 
 
@@ -352,7 +356,7 @@ def test_a_loaded_peft_adapter_gives_its_logits(base, untouched, tmp_path, setti
     adapters = LaneAdapters(base, [EVERYTHING])
     adapters.load(0, folder)
     theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), folder)
-    torch.testing.assert_close(adapters.model(tokens(4)).logits, theirs(tokens(4)).logits, **CLOSE)
+    assert_logits_close(adapters.model(tokens(4)).logits, theirs(tokens(4)).logits)
 
 
 @pytest.mark.parametrize("lane", [0, 1, 2])
@@ -363,7 +367,7 @@ def test_an_exported_lane_gives_its_logits_in_peft(base, untouched, tmp_path, la
     assert theirs.peft_config["default"].base_model_name_or_path == "tiny/llama"
     with adapters.route([(lane, 4)]):
         ours = adapters.model(tokens(4)).logits
-    torch.testing.assert_close(ours, theirs(tokens(4)).logits, **CLOSE)
+    assert_logits_close(ours, theirs(tokens(4)).logits)
 
 
 def test_exports_are_equal_bytes_for_equal_lanes(untouched, tmp_path):
