@@ -49,6 +49,8 @@ class Spec(BaseModel):
 def _plain(value: Any) -> Any:
     if isinstance(value, Spec):
         return value.identity()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1, 1.0 and -0.0, 0 are equal, and so are specs that hold them
     return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 

@@ -1,0 +1,68 @@
+"""What every test runs under: one thread a process, no network, no progress bars, fixed seeds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before torch and tqdm are imported. Two threads on two busy cores are many times slower.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+import hypothesis
+import pytest
+
+NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
+hypothesis.settings.register_profile(
+    "raycib",
+    deadline=None,  # the machine is shared: a slow moment is not a failure
+    derandomize=NIGHTLY == 1,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("raycib")
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Tests that draw from torch's global generator draw the same every time."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model, shared by all tests; `tiny.make_stage` adds its data."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.make_model(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ask_trainer() -> Iterator[Ask]:
+    """Ask a process that has imported everything to fork children that train; see
+    `train_child.py`."""
+    program = Path(__file__).with_name("train_child.py")
+    with subprocess.Popen(
+        [sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        to_child, from_child = child.stdin, child.stdout
+
+        def ask(**request: Any) -> dict[str, Any]:
+            to_child.write(json.dumps(request) + "\n")
+            to_child.flush()
+            answer = from_child.readline()
+            assert answer, f"the trainer died of {request}; its traceback is above"
+            return json.loads(answer)
+
+        yield ask
+        to_child.close()

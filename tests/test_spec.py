@@ -1,0 +1,343 @@
+"""A key names a result: what changes the result changes it, and nothing else does.
+
+Fields are found by introspection: a new one fails here until someone decides what it is.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from menu import METHODS, at_zero
+from pydantic import TypeAdapter, ValidationError
+
+from raycib.spec import (
+    CIB,
+    EvalSpec,
+    JudgeSpec,
+    LoRASpec,
+    MethodSpec,
+    ModelSpec,
+    PlainLoRA,
+    RowsSpec,
+    RunSpec,
+    Spec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+    digest,
+)
+
+MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
+TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
+ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=10)
+STAGE = StageSpec(model=MODEL, task=TASK, method=CIB())
+EVALS = EvalSpec(harmful=ROWS, held_out=ROWS)
+JUDGE = JudgeSpec(kind="guard", source="guard", weights="g" * 64)
+EXAMPLES: dict[type[Spec], Any] = {
+    type(one): one
+    for one in (MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, PlainLoRA(), CIB(), LoRASpec())
+} | {TrainerSpec: TrainerSpec(), RunSpec: RunSpec(stages=(STAGE,), evals=EVALS)}
+
+OTHER_ROWS = ROWS.model_copy(update={"rows": "b" * 64})
+ANOTHER: dict[type[Spec], dict[str, Any]] = {
+    ModelSpec: {
+        "source": "elsewhere",
+        "weights": "x" * 64,
+        "tokenizer": "y" * 64,
+        "dtype": "bfloat16",
+    },
+    TaskSpec: {
+        "name": "additions",
+        "source": "copy.jsonl",
+        "rows": "s" * 64,
+        "num_rows": 101,
+        "max_length": 512,
+    },
+    LoRASpec: {"rank": 16, "alpha": 32.0, "targets": ("q_proj", "v_proj")},
+    TrainerSpec: {
+        "learning_rate": 2e-4,
+        "batch_size": 32,
+        "epochs": 2,
+        "warmup_steps": 0,
+        "schedule": "cosine",
+        "max_grad_norm": 0.5,
+        "weight_decay": 0.1,
+        "betas": (0.9, 0.95),
+    },
+    PlainLoRA: {},
+    CIB: {
+        "lam": 2.0,
+        "temperature": 0.5,
+        "queue_size": 256,
+        "num_negatives": 32,
+        "pooling": "last_token",
+        "layer": "before_norm",
+        "queue": "recent",
+        "draw": "hardest",
+        "negatives": "current",
+        "exclude_self": False,
+        "center": True,
+        "max_age": 10,
+    },
+    StageSpec: {
+        "model": MODEL.model_copy(update={"weights": "x" * 64}),
+        "task": TASK.model_copy(update={"rows": "s" * 64}),
+        "method": PlainLoRA(),
+        "lora": LoRASpec(rank=8),
+        "trainer": TrainerSpec(epochs=3),
+        "seed": 1,
+        "parent": STAGE,
+    },
+    RowsSpec: {
+        "name": "prompts",
+        "source": "copy.jsonl",
+        "rows": "b" * 64,
+        "num_rows": 11,
+        "max_length": 512,
+        "max_tokens": 128,
+    },
+    EvalSpec: {
+        "harmful": OTHER_ROWS,
+        "benign": OTHER_ROWS,
+        "held_out": OTHER_ROWS,
+        "probes": (ROWS,),
+        "pooling": "last_token",
+        "layer": "before_norm",
+    },
+    JudgeSpec: {
+        "kind": "endpoint",
+        "source": "https://judge.example",
+        "weights": "h" * 64,
+        "tokenizer": "k" * 64,
+        "categories": ("S1",),
+        "prefix": "\n\n",
+    },
+    RunSpec: {"stages": (STAGE, STAGE), "evals": EvalSpec(harmful=ROWS, held_out=OTHER_ROWS)},
+}
+"""Another valid value of every field."""
+
+LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source"}} | {
+    RowsSpec: {"name", "source"},
+    JudgeSpec: {"source"},
+}
+"""The fields that say where or how it is called, and never enter a key."""
+
+
+def every_spec() -> list[type[Spec]]:
+    """Every spec that raycib.spec defines."""
+    found, todo = [], list(Spec.__subclasses__())
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if kind.__module__ == "raycib.spec":
+            found.append(kind)
+    return sorted(found, key=lambda kind: kind.__name__)
+
+
+def has_one_value(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+def fields() -> list[Any]:
+    return [
+        pytest.param(kind, name, id=f"{kind.__name__}.{name}")
+        for kind in every_spec()
+        for name, field in kind.model_fields.items()
+        if not has_one_value(field.annotation)
+    ]
+
+
+def changed(spec: Any, name: str) -> Any:
+    """The same spec with another value of one field; it must be declared in ANOTHER."""
+    kind = type(spec)
+    if name not in ANOTHER.get(kind, {}):
+        pytest.fail(f"{kind.__name__}.{name} is new: say in tests/test_spec.py what it changes")
+    other = kind.model_validate({**dict(spec), name: ANOTHER[kind][name]})
+    assert other != spec
+    return other
+
+
+@pytest.mark.parametrize(("kind", "name"), fields())
+def test_a_result_field_changes_the_key_and_a_location_does_not(kind: type[Spec], name: str):
+    spec = EXAMPLES[kind]
+    stays = changed(spec, name).key == spec.key
+    assert stays == (name in LOCATIONS.get(kind, set()))
+
+
+@pytest.mark.parametrize(
+    ("outer", "name", "inner"),
+    [
+        pytest.param(outer, name, inner, id=f"{type(outer).__name__}.{name}.{inner}")
+        for outer in (STAGE, EVALS, EXAMPLES[RunSpec])
+        for name, value in outer
+        if isinstance(value, Spec)
+        for inner, field in type(value).model_fields.items()
+        if not has_one_value(field.annotation)
+    ],
+)
+def test_the_same_holds_for_a_spec_inside_another(outer: Any, name: str, inner: str):
+    part = getattr(outer, name)
+    whole = outer.model_copy(update={name: changed(part, inner)})
+    assert (whole.key == outer.key) == (inner in LOCATIONS.get(type(part), set()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_at_strength_zero_has_the_key_of_plain_lora(name: str):
+    method, plain = METHODS[name], STAGE.model_copy(update={"method": PlainLoRA()})
+    zero = STAGE.model_copy(update={"method": at_zero(method)})
+    own = STAGE.model_copy(update={"method": method})
+    assert at_zero(method).strength == 0
+    assert zero.key == plain.key
+    assert (own.key == plain.key) == (method.strength == 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TrainerSpec(weight_decay=0.0), TrainerSpec(weight_decay=-0.0)),
+        (CIB(lam=5.0), CIB.model_validate({"lam": 5})),
+        (CIB(lam=5.0), CIB().model_copy(update={"lam": 5})),  # copies are not validated
+        (LoRASpec(alpha=64.0), LoRASpec.model_validate_json('{"alpha": 64}')),
+    ],
+)
+def test_equal_numbers_give_equal_keys_however_they_are_written(one: Spec, other: Spec):
+    """JSON writes 5, 5.0 and -0.0 apart."""
+    assert one == other
+    assert one.key == other.key
+
+
+def test_parents_enter_by_key():
+    """So a parent's name and place do not matter, its content does, and identities stay short."""
+    child = STAGE.model_copy(update={"parent": STAGE})
+    assert child.identity()["parent"] == STAGE.key
+    moved = STAGE.model_copy(update={"model": MODEL.model_copy(update={"source": "else"})})
+    assert STAGE.model_copy(update={"parent": moved}).key == child.key
+    other = STAGE.model_copy(update={"seed": 9})
+    assert STAGE.model_copy(update={"parent": other}).key != child.key
+    grandchild = STAGE.model_copy(update={"parent": child})
+    assert len({STAGE.key, child.key, grandchild.key}) == 3
+
+
+@pytest.mark.parametrize("kind", every_spec())
+def test_equal_specs_share_a_key_after_a_round_trip_through_json(kind: type[Spec]):
+    spec = EXAMPLES[kind]
+    for one in (spec, *(changed(spec, name) for name in ANOTHER[kind])):
+        again = kind.model_validate_json(one.model_dump_json())
+        assert again == one
+        assert again.key == one.key
+        assert len(one.key) == 64
+        assert one.short == one.key[:12]
+
+
+def test_a_key_does_not_depend_on_the_order_of_fields():
+    assert digest({"a": 1, "b": [2.5, None]}) == digest({"b": [2.5, None], "a": 1})
+    fields = json.loads(STAGE.model_dump_json())
+    assert StageSpec.model_validate(dict(reversed(fields.items()))).key == STAGE.key
+
+
+GOLDEN = {
+    "CIB": "d9e596237158d20e5f6c6d3a9f6462ac1522df99645b58c8331cb51e45743066",
+    "EvalSpec": "74150564710900f86bde1042c03bd0bfab1dd14d19b542ef0979117493f09dbb",
+    "JudgeSpec": "6f3bcdc2fdf8488a4d7f9b28c0775152caa56c3f96be501ee6c39babaffb3b76",
+    "LoRASpec": "8668f087db9da4ae63b0de60020d01bc1f73cd8b81dd7abbbfd7515a494a5eb3",
+    "ModelSpec": "2eb78add972f50fb0053ebc63747ed50c683ba6651d6a9a7abf5a21e2868159d",
+    "PlainLoRA": "a65b4908e8c4b0dec6bc68557c2c23439a6b7eb3e8be58ab0c2ddd7f7261fa76",
+    "RowsSpec": "750f8e586c1371ae87112196ee055f0294221f53e62376b5f96aed5049fefddf",
+    "RunSpec": "ce7b344919e294f267adb699df16b320c343547d27529d64b97b38e033949298",
+    "StageSpec": "3cc5c5e8c3b6dfdffca26b808fca99aba9405afd9e8b7256b8d5f860a998586b",
+    "TaskSpec": "f460d4c0a3c82cf59df565d35d4918fded9c0391a6c71b2f2b4a0cd609b6b64b",
+    "TrainerSpec": "e57be47e6c830c259fa9ae328f519a47600334072da66e457233e4b0212603ba",
+    "child at zero": "c54da23b8b9f9ea63a6672409d1f3527f2f7028245c9eb60c2a271a1cbb1702b",
+}
+"""Keys of EXAMPLES as first released. A store outlives its raycib: if one of these moves, every
+result of every user is lost to them. Raise RESULTS_VERSION only when results really change."""
+
+
+def test_keys_never_move():
+    keys = {kind.__name__: EXAMPLES[kind].key for kind in every_spec()}
+    child = STAGE.model_copy(update={"parent": STAGE, "method": CIB(lam=0)})
+    assert {**keys, "child at zero": child.key} == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"kind": "cib", "lamda": 1.0}, "cib.lamda"),
+        ({"kind": "cib", "lam": -1.0}, "cib.lam"),
+        ({"kind": "cib", "lam": math.nan}, "cib.lam"),
+        ({"kind": "cib", "temperature": 0.0}, "cib.temperature"),
+        ({"kind": "cib", "num_negatives": 0}, "cib.num_negatives"),
+        ({"kind": "cib", "pooling": "mean"}, "cib.pooling"),
+        ({"kind": "lora", "lam": 1.0}, "lora.lam"),
+        ({"kind": "ibc"}, "kind"),
+    ],
+)
+def test_a_wrong_field_of_a_method_is_refused_by_name(given: dict[str, Any], named: str):
+    with pytest.raises(ValidationError) as refusal:
+        TypeAdapter(MethodSpec).validate_python(given)
+    (error,) = refusal.value.errors()
+    where = ".".join(map(str, error["loc"]))
+    assert named in (where or error["msg"] + str(error["ctx"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (TrainerSpec, {"learning_rate": 0}),
+        (TrainerSpec, {"warmup_steps": -1}),
+        (TrainerSpec, {"batch_size": 1.5}),
+        (LoRASpec, {"rank": 0}),
+        (TaskSpec, {"num_rows": 0}),
+        (StageSpec, {"seed": -1}),
+        (RowsSpec, {"max_tokens": 0}),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(kind: type[Spec], wrong: dict[str, Any]):
+    with pytest.raises(ValidationError) as refusal:
+        kind.model_validate({**dict(EXAMPLES[kind]), **wrong})
+    assert [error["loc"] for error in refusal.value.errors()] == [tuple(wrong)]
+
+
+def test_specs_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        STAGE.seed = 3
+
+
+def test_steps_count_the_short_last_batch_of_every_epoch():
+    """100 rows in batches of 64 are 2 steps an epoch, 6 in 3 epochs."""
+    assert STAGE.steps == 2
+    assert changed(STAGE, "trainer").steps == 6
+
+
+def test_measures_ignore_how_long_an_answer_may_be():
+    """They are taken on given responses, so max_tokens plays no part; everything else does."""
+    own = EVALS.measures_key("subject")
+    for name in ("max_tokens", "name", "source"):
+        same = EVALS.model_copy(update={"held_out": changed(ROWS, name)})
+        assert same.measures_key("subject") == own
+    for name in ("rows", "num_rows", "max_length"):
+        other = EVALS.model_copy(update={"held_out": changed(ROWS, name)})
+        assert other.measures_key("subject") != own
+    assert EVALS.measures_key("another") != own
+    assert changed(EVALS, "pooling").measures_key("subject") != own
+    assert changed(EVALS, "harmful").measures_key("subject") == own
+
+
+def test_an_evaluation_reads_its_own_pooling_and_the_deciding_position_once_each():
+    assert EVALS.readings == (("mean_response", "final_norm"), ("last_prompt_token", "final_norm"))
+    decision = EVALS.model_copy(update={"pooling": "last_prompt_token"})
+    assert decision.readings == (("last_prompt_token", "final_norm"),)
+
+
+def test_specs_plans_grids_and_rows_need_no_torch_and_no_ray():
+    """The command line and the analysis read them: they start in a moment."""
+    program = (
+        "import sys, raycib.spec, raycib.plan, raycib.grid, raycib.data.rows, raycib.model_files\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'datasets', 'pandas', 'numpy'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (run.stdout.strip(), run.stderr) == ("[]", "")
