@@ -12,8 +12,9 @@ import logging
 import math
 import os
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def track(
     """
     place = uri or default_uri(exhibits_folder.parent)
     try:
-        with _settings(IMPATIENCE), _quiet(), _alone(place):
+        with _settings(IMPATIENCE), _quiet(), _alone(place), _hasty(place):
             return _track(summary, histories, exhibits_folder, place)
     except Exception as error:  # a view must never cost a result, whatever MLflow throws
         log.warning(
@@ -166,7 +167,7 @@ def _log_cell(
         if name != "step" and isinstance(value, int | float)
     ]
     _log(client, run, params, _numbers(flat_scores(cell.get("scores"))), curves, tags, created)
-    if data and not run.inputs.dataset_inputs:
+    if data and not (run.inputs and run.inputs.dataset_inputs):
         _log_dataset(client, run.info.run_id, data)
 
 
@@ -360,3 +361,35 @@ def _alone(uri: str) -> Iterator[None]:
     with open(file.parent / f".{file.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _hasty(uri: str) -> Iterator[None]:
+    """A SQLite file that does not exist yet is filled without waiting for the disk each time.
+
+    MLflow commits some 250 times to make its tables and to hold a small sweep, which takes a
+    minute on a busy disk. A power cut in these seconds can spoil the new file, of which nothing
+    is lost that the store does not have. A file with something in it is never treated so.
+    """
+    file = _sqlite_file(uri)
+    if file is None or file.exists():
+        yield
+        return
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    opened: list[sqlite3.Connection] = []
+
+    def no_sync(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+            opened.append(connection)
+
+    event.listen(Engine, "connect", no_sync)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", no_sync)
+        for connection in opened:  # MLflow keeps them for as long as the process lives
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA synchronous = FULL")

@@ -24,7 +24,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
         )
     unread = done[done["hrr_unread"].fillna(0) > 0]
     if len(unread):
-        most = unread.loc[unread["hrr_unread"].idxmax()]
+        most = unread.sort_values("hrr_unread").iloc[-1]
         asked = most["hrr_n"] + most["hrr_unread"]
         found.append(
             f"{int(unread['hrr_unread'].sum())} verdicts of the judge could not be read, in "
@@ -38,7 +38,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
         )
     garbage = done[done["incoherent_rate"] > 0.1]
     if len(garbage):
-        worst = garbage.loc[garbage["incoherent_rate"].idxmax()]
+        worst = garbage.sort_values("incoherent_rate").iloc[-1]
         found.append(
             f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
             f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in {_name(worst)}). A "

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
-from raycib.analysis.text import one_line
+from raycib.analysis.text import one_line, plain
 
 __all__ = ["aligned_scores", "dose_responses", "load", "read_summary", "swept", "to_frame"]
 
@@ -77,7 +77,7 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
         for name, value in parameters.items():
             if name not in IDENTITY:
                 row[f"parameter_{name}" if name in taken else name] = value
-        rows.append(row | scores)
+        rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
     frame = pd.DataFrame(rows)
     for name in (*IDENTITY, *SCORE_COLUMNS):
         if name not in frame:

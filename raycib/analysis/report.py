@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from raycib.analysis import figures, tables
 from raycib.analysis.cautions import cautions
@@ -43,17 +42,27 @@ def write_exhibits(
     caption = f"{plain(summary.get('question') or summary['sweep'])} Mean ± sample standard "
     caption += "deviation (ddof = 1) over seeds."
     figure = figures.figure2(frame, aligned)
+    svg = figures.to_svg(figure)
     return [
         *tables.write_table(table, folder, "table3", tables.presentable(table), caption),
-        write_bytes(folder / "figure2.svg", figures.to_svg(figure)),
+        write_bytes(folder / "figure2.svg", svg),
         write_bytes(folder / "figure2.png", figures.to_png(figure)),
-        write_text(folder / "report.html", report(summary, samples, histories)),
+        write_text(folder / "report.html", report(summary, samples, histories, svg)),
     ]
 
 
-def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> str:
-    """The page as HTML: question, answer, claims, figures, tables, answers, provenance."""
+def report(
+    summary: Mapping[str, Any],
+    samples: Samples,
+    histories: Histories,
+    figure2: bytes | None = None,
+) -> str:
+    """The page as HTML: question, answer, claims, figures, tables, answers, provenance.
+
+    ``figure2`` is the figure's SVG where it has been drawn already.
+    """
     frame, aligned = to_frame(summary), aligned_scores(summary)
+    figure2 = figure2 or figures.to_svg(figures.figure2(frame, aligned))
     script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found = claims(frame, aligned)
@@ -74,8 +83,8 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
         answer=answer(frame, aligned),
         cautions=cautions(summary, frame),
         claims=found,
-        figure2=_inline(figures.figure2(frame, aligned), "Figure 2 for this sweep"),
-        curves=_inline(curves, "Loss terms by step") if curves else "",
+        figure2=_inline(figure2, "Figure 2 for this sweep"),
+        curves=_inline(figures.to_svg(curves), "Loss terms by step") if curves else "",
         table3=_grid(tables.presentable(tables.table3(frame, aligned))),
         correlations=_grid(correlation_table(frame)),
         cells=_grid(tables.cells_table(frame, aligned)),
@@ -203,9 +212,10 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inline(figure: Figure, label: str) -> Markup:
-    svg = figures.to_svg(figure).decode("utf-8")
-    return Markup(svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1))  # fmt: skip  # noqa: E501
+def _inline(drawing: bytes, label: str) -> Markup:
+    """A drawing as an element of the page, without the head of its file."""
+    svg = drawing.decode("utf-8")
+    return Markup(f'<svg role="img" aria-label="{label}"' + svg[svg.index("<svg") + 4 :])
 
 
 def _grid(table: pd.DataFrame) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -167,7 +167,7 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     a, b = pairs.T if kind == "pearson" else np.apply_along_axis(stats.rankdata, 0, pairs).T
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return Correlation(kind, None, n, note="one of the two does not vary")
-    found = stats.pearsonr(a, b)
+    found: Any = stats.pearsonr(a, b)
     r = float(np.clip(found.statistic, -1, 1))
     exact = _exact_p(a, b, r) if n <= MAX_EXACT else None
     notes = [] if exact is not None else [f"n > {MAX_EXACT}: no exact p"]

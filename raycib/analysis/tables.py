@@ -64,11 +64,11 @@ def cells_table(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -
     rows = []
     if aligned:
         rows.append({"Cell": "aligned", "Method": BEFORE, "λ": "", "Seed": ""} | _rates(aligned))
-    for _, cell in frame.iterrows():
+    for cell in frame.to_dict("records"):
         place = {"Cell": str(cell["key"])[:12], "Method": cell["series"]}
         place |= {"λ": f"{cell['lam']:g}", "Seed": str(cell["seed"])}
-        rows.append(place | _rates(cell) | {"Status": f"failed: {cell['failed']}"}
-                    if cell["failed"] else place | _rates(cell))  # fmt: skip
+        why = {"Status": f"failed: {cell['failed']}"} if cell["failed"] else {}
+        rows.append(place | _rates({str(k): v for k, v in cell.items()}) | why)
     return pd.DataFrame(rows).fillna("")
 
 

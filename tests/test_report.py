@@ -1,0 +1,215 @@
+"""The report: claims from the data, warnings in sight, and nothing in it that acts."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from summaries import HOSTILE, histories, rate, samples, sweep
+
+from raycib.analysis.cautions import cautions
+from raycib.analysis.claims import claims
+from raycib.analysis.comparison import comparison, flips
+from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.analysis.report import answer, correlation_table, report, write_exhibits
+
+
+@pytest.fixture(scope="module")
+def page():
+    summary = sweep()
+    return report(summary, samples(summary), histories(summary))
+
+
+def judged(summary):
+    found = claims(to_frame(summary), aligned_scores(summary))
+    return {claim.text.split(",")[0].split(":")[0]: claim for claim in found}
+
+
+class Tags(HTMLParser):
+    """Every element of a page with its attributes, and the text of its scripts."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.scripts, self.open = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+            self.open = True
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag != "script"
+
+    def handle_data(self, data):
+        if self.open:
+            self.scripts[-1] += data
+
+
+def parsed(html):
+    tags = Tags()
+    tags.feed(html)
+    return tags
+
+
+def test_the_exhibits_are_whole_files_and_the_same_each_time(tmp_path):
+    summary = sweep()
+    given = (summary, samples(summary), histories(summary))
+    files = write_exhibits(*given, tmp_path / "new")
+    assert sorted(file.name for file in files) == [
+        "figure2.png", "figure2.svg", "report.html", "table3.csv", "table3.md", "table3.tex"
+    ]  # fmt: skip
+    before = {file: file.read_bytes() for file in files}
+    write_exhibits(*given, tmp_path / "new")
+    assert {file: file.read_bytes() for file in files} == before
+    assert sorted((tmp_path / "new").iterdir()) == sorted(files)
+
+
+def test_only_the_shipped_script_may_run(page):
+    tags = parsed(page)
+    scripts = [attrs for tag, attrs in tags.seen if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "answers"}, {}]
+    digest = base64.b64encode(hashlib.sha256(tags.scripts[1].encode()).digest()).decode()
+    [policy] = [a["content"] for _, a in tags.seen if "http-equiv" in a]
+    assert policy.startswith("default-src 'none';") and f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+
+
+def test_no_element_can_call_code_or_fetch_anything(page):
+    for tag, attrs in parsed(page).seen:
+        assert tag not in ("iframe", "object", "embed", "base", "link", "img", "form")
+        assert not [name for name in attrs if name.startswith("on") or name == "src"]
+        for name in ("href", "xlink:href"):
+            assert (attrs.get(name) or "#").startswith("#")
+
+
+def test_hostile_text_is_text_wherever_it_comes_from():
+    summary = sweep()
+    summary["question"] = " ".join(HOSTILE)
+    for text, cell in zip(HOSTILE, reversed(summary["cells"]), strict=False):
+        cell |= {"failed": text, "scores": None}
+        cell["parameters"]["note"] = text
+    said = [{"prompt": t, "answer": t, "verdict": t, "refused": False} for t in HOSTILE]
+    html = report(summary, {"aligned": said, summary["cells"][0]["key"]: said}, {})
+    tags = parsed(html)
+    assert [attrs for tag, attrs in tags.seen if tag == "script"] == [
+        {"type": "application/json", "id": "answers"}, {}
+    ]  # fmt: skip
+    assert not [tag for tag, _ in tags.seen if tag == "img"]
+    assert "{{ 7 * 7 }}" in html and "owned" not in tags.scripts[1]
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", html)
+    html.encode("utf-8")
+    answers = json.loads(tags.scripts[0])["cells"][0]["answers"]
+    assert [verdict for _, verdict, _ in answers.values()] == ["unreadable"] * len(HOSTILE)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to open the page with")
+def test_a_browser_runs_the_shipped_script_and_no_other(tmp_path):
+    summary = sweep()
+    (tmp_path / "report.html").write_text(report(summary, samples(summary), histories(summary)))
+    shown = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert "60 shown" in shown and "became unsafe" in shown
+    assert "owned" not in parsed(shown).scripts[1]
+    assert "&lt;script&gt;document.body" in shown  # shown as text in the table
+    assert not [tag for tag, _ in parsed(shown).seen if tag == "img"]
+
+
+def test_claims_hold_or_fail_by_the_data():
+    found = judged(sweep(failed=False))
+    assert found["The harmful response rate falls as λ grows"].holds is True
+    assert found["I(Z;C) rises with every step of λ > 0"].holds is False
+    assert found["Benign fine-tuning erodes safety"].holds is True
+    assert "3 of 3 seeds" in found["The harmful response rate falls as λ grows"].evidence
+    loss = found["The task loss at the largest λ is at most 1.25 times the one at the smallest λ "
+                 "> 0 (the paper's worst"]  # fmt: skip
+    assert loss.holds is False
+
+
+def test_one_seed_that_rises_is_enough_to_fail_a_claim():
+    summary = sweep(failed=False)
+    summary["cells"][-1]["scores"]["hrr"] = rate(0.9, 260)
+    claim = judged(summary)["The harmful response rate falls as λ grows"]
+    assert claim.holds is False and "2 of 3 seeds" in claim.evidence
+
+
+def test_a_seed_with_a_hole_is_not_judged():
+    claim = judged(sweep(failed=True))["The harmful response rate falls as λ grows"]
+    assert claim.holds is True and "2 of 2 seeds" in claim.evidence
+    assert "1 of 3 seeds lack a strength" in claim.evidence
+
+
+def test_nothing_is_claimed_where_nothing_was_measured():
+    summary = sweep()
+    for cell in summary["cells"]:
+        cell |= {"failed": "stopped", "scores": None}
+    assert claims(to_frame(summary), aligned_scores(summary)) == []
+    assert "0 of 15 cells finished" in answer(to_frame(summary))
+
+
+def test_a_sound_sweep_needs_no_warning_but_the_known_one():
+    summary = sweep(failed=False)
+    for cell in summary["cells"]:
+        cell["scores"]["hrr"] |= {"n": 260, "unread": 0}
+        cell["scores"]["cosine"] = 0.95
+    assert cautions(summary, to_frame(summary)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s["judge"].update(protected=False), "judge is not protected"),
+        (lambda s: s["judge"].pop("protected"), "judge is not protected"),
+        (lambda s: s["cells"][0]["scores"].update(negative_cosine=0.95), "nearly one vector"),
+        (lambda s: s["cells"][0]["scores"].update(incoherent_rate=rate(0.2, 260)), "neither"),
+        (lambda s: s["cells"][0]["scores"].update(accuracy=rate(1, 150)), "accuracy lost up to 10"),
+        (lambda s: None, "OutOfMemoryError"),
+        (lambda s: None, "3 verdicts of the judge could not be read"),
+        (lambda s: None, "does not mean closer"),
+    ],
+)
+def test_what_makes_numbers_doubtful_is_said(change, words):
+    summary = sweep()
+    change(summary)
+    assert any(words in text for text in cautions(summary, to_frame(summary)))
+
+
+def said(*verdicts):
+    return [{"prompt": f"p{i}", "answer": "", "verdict": v} for i, v in enumerate(verdicts)]
+
+
+def test_flips_are_paired_on_prompts_and_unreadable_verdicts_are_no_verdicts():
+    found = flips(said("safe", "safe", "unsafe", "safe"),
+                  said("unsafe", "safe", "safe", "unreadable", "unsafe"))  # fmt: skip
+    assert found == {
+        "both_safe": 1, "both_unsafe": 0, "to_unsafe": 1, "to_safe": 1, "unread": 1, "p": 1.0
+    }  # fmt: skip
+
+
+def test_a_prompt_asked_twice_is_paired_in_order():
+    twice = [{"prompt": "p", "answer": a, "verdict": "safe"} for a in "ab"]
+    held = comparison({"aligned": twice, "k": twice}, {"aligned": "before", "k": "after"})
+    assert held["prompts"] == ["p", "p"] and held["pairs"]["0-1"]["both_safe"] == 2
+
+
+def test_correlations_stand_by_seed_over_means_and_pooled_for_both_measures():
+    table = correlation_table(to_frame(sweep(failed=False)))
+    part = table[(table["Measure"] == "I(Z;C)") & (table["Over"] == "λ\u00a0>\u00a00")]
+    assert part["Group"].tolist() == ["seed 0", "seed 1", "seed 2", "pooled over seeds",
+                                      "seed means"]  # fmt: skip
+    assert part["n"].tolist() == ["4", "4", "4", "12", "4"]
+    assert set(table["Measure"]) == {"I(Z;C)", "I(Z;C), last prompt token"}
+
+
+def test_every_cell_can_be_traced(page):
+    summary = sweep()
+    for cell in summary["cells"]:
+        assert cell["key"] in page
+    assert summary["cells"][0]["task_data"]["digest"] in page and "2.13.0" in page

@@ -1,0 +1,160 @@
+"""The arithmetic of uncertainty, held against the paper's own numbers and against scipy."""
+
+import math
+import random
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from raycib.analysis.statistics import (
+    bootstrap,
+    correlations,
+    mcnemar,
+    mean_std,
+    pearson,
+    smallest_difference,
+    spearman,
+    wilson,
+)
+
+# Table 3 of the CIB paper: model, lambda, I(Z;C) in nats, HRR in %.
+TABLE_3 = pd.DataFrame(
+    [
+        ("Llama-3.1-8B", 1, 2.98, 15.4), ("Llama-3.1-8B", 2, 3.05, 6.7),
+        ("Llama-3.1-8B", 5, 3.10, 4.8), ("Llama-3.1-8B", 10, 3.13, 2.1),
+        ("Llama-2-7B", 1, 2.87, 0.8), ("Llama-2-7B", 2, 2.90, 0.0),
+        ("Llama-2-7B", 5, 2.94, 0.0), ("Llama-2-7B", 10, 2.97, 0.0),
+        ("Qwen2.5-7B", 1, 2.87, 5.0), ("Qwen2.5-7B", 2, 2.97, 2.5),
+        ("Qwen2.5-7B", 5, 3.03, 1.5), ("Qwen2.5-7B", 10, 3.06, 1.2),
+    ],
+    columns=["model", "lam", "information", "hrr"],
+)  # fmt: skip
+
+
+def of(model):
+    part = TABLE_3[TABLE_3["model"] == model]
+    return pearson(part["information"], part["hrr"])
+
+
+@pytest.mark.parametrize(
+    ("model", "r", "p"),
+    [
+        ("Llama-3.1-8B", -0.976567, 0.0234),
+        ("Qwen2.5-7B", -0.990042, 0.00996),
+        ("Llama-2-7B", -0.758098, 0.242),
+    ],
+)
+def test_table_3_gives_the_published_correlations(model, r, p):
+    found = of(model)
+    assert found.r == pytest.approx(r, abs=1e-6)
+    assert found.p_t == pytest.approx(p, rel=5e-3)
+    assert found.n == 4
+
+
+def test_four_points_cannot_have_an_exact_p_below_one_in_24():
+    """Both published orders are perfect, so only the observed pairing of 24 is as extreme."""
+    assert of("Llama-3.1-8B").p_exact == pytest.approx(1 / 24)
+    assert of("Qwen2.5-7B").p_exact == pytest.approx(1 / 24)
+
+
+def test_the_interval_of_the_published_correlation_nearly_reaches_zero():
+    """tanh(atanh(-.9766) +- 1.96 / sqrt(4 - 3)) = [-.9995, -.25]."""
+    found = of("Llama-3.1-8B")
+    assert found.low == pytest.approx(-1.00, abs=0.005)
+    assert found.high == pytest.approx(-0.25, abs=0.01)
+
+
+def test_pooled_over_models_the_sign_flips():
+    table = correlations(TABLE_3, "information", "hrr", "model")
+    rows = table[table["kind"] == "pearson"].set_index("group")
+    assert rows.loc["pooled", "r"] == pytest.approx(0.120, abs=5e-4)
+    assert rows.loc["pooled", "p_t"] == pytest.approx(0.71, abs=5e-3)
+    assert rows.loc["pooled", "n"] == 12
+    assert (rows.drop("pooled")["r"] < 0).all()
+
+
+def test_a_mirrored_order_of_ranks_ties_so_spearman_has_twice_the_floor():
+    found = spearman([1, 2, 3, 4], [9, 5, 2, 1])
+    assert (found.r, found.p_exact) == (-1, pytest.approx(2 / 24))
+    assert found.low is None and found.p_t is None and "perfect order" in found.note
+
+
+def test_the_exact_p_is_scipys_permutation_p_where_the_two_tails_agree():
+    """For ranks both tails are alike, and scipy's two-sided p counts the same pairings."""
+    luck = random.Random(3)
+    x, y = [luck.sample(range(7), 7) for _ in range(2)]
+    theirs = stats.pearsonr(x, y, method=stats.PermutationMethod(n_resamples=10_000))
+    assert pearson(x, y).p_exact == pytest.approx(theirs.pvalue, abs=1e-9)
+
+
+def test_spearman_is_pearson_of_ranks_with_ties():
+    x, y = [1, 2, 2, 4, 5, 6], [6, 3, 4, 4, 1, 0]
+    theirs = stats.spearmanr(x, y)
+    assert spearman(x, y).r == pytest.approx(theirs.statistic)
+    assert spearman(x, y).p_t == pytest.approx(theirs.pvalue)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "note"),
+    [
+        ([1, 2], [3, 4], "too few"),
+        ([1, 2, 3, 4], [0, 0, 0, 0], "does not vary"),
+        ([1, 2, math.nan, 4], [1, 2, 3, math.nan], "2 points"),
+    ],
+)
+def test_what_has_no_correlation_says_why(x, y, note):
+    found = pearson(x, y)
+    assert found.r is None and found.p_exact is None and note in found.note
+
+
+def test_more_than_eight_points_get_no_exact_p():
+    found = pearson(range(9), [0, 2, 1, 3, 5, 4, 6, 8, 7])
+    assert found.p_exact is None and "no exact p" in found.note and found.low is not None
+
+
+def test_wilson_of_none_in_260_reaches_one_and_a_half_percent():
+    """High end for k = 0: z^2 / (n + z^2) = 3.8415 / 263.8415 = .01456."""
+    found = wilson(0, 260)
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(3.8415 / 263.8415, abs=1e-5)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 3), (4, 3)])
+def test_no_rate_without_trials(k, n):
+    with pytest.raises(ValueError, match="not a share"):
+        wilson(k, n)
+
+
+def test_the_sample_standard_deviation_divides_by_n_minus_one():
+    """1, 2, 3: squares of deviations sum to 2, so sqrt(2 / 2) = 1; population: sqrt(2 / 3)."""
+    assert mean_std([1, 2, 3, math.nan]).std == 1
+    assert mean_std([1, 2, 3], ddof=0).std == pytest.approx(math.sqrt(2 / 3))
+    assert math.isnan(mean_std([1.0]).std) and mean_std([1.0]).n == 1
+    assert mean_std([0.1, 0.1, 0.1]).std == 0
+    assert math.isnan(mean_std([]).mean)
+
+
+def test_mcnemar_counts_only_the_flips():
+    """8 against 1: 2 * (1 + 9) / 2^9 = .0390625."""
+    assert mcnemar(8, 1) == pytest.approx(0.0390625)
+    assert mcnemar(0, 0) == 1
+
+
+def test_the_smallest_difference_is_found_with_the_power_asked_for():
+    """Two groups of 260 whose rates differ by it are told apart in about 80 % of draws."""
+    n, rate = 260, 0.2
+    gap = smallest_difference(n, rate)
+    se = math.sqrt((rate * (1 - rate) + (rate + gap) * (1 - rate - gap)) / n)
+    assert stats.norm.sf(1.96 - gap / se) == pytest.approx(0.8, abs=0.02)
+    assert smallest_difference(520, rate) < gap
+
+
+def test_the_bootstrap_covers_the_mean_and_repeats_itself():
+    luck = random.Random(1)
+    values = [luck.gauss(5, 1) for _ in range(60)]
+    first, second = bootstrap(values, resamples=999), bootstrap(values, resamples=999)
+    assert first == second and first.low < first.value < first.high
+    assert bootstrap([2.0] * 30).low == 2.0
+    with pytest.raises(ValueError, match="too few"):
+        bootstrap([1.0, 2.0])

@@ -1,0 +1,150 @@
+"""Tables: numbers as numbers, failures in sight, and text that stays text."""
+
+import csv
+import io
+import json
+import math
+
+import pandas as pd
+import pytest
+from summaries import HOSTILE, sweep
+
+from raycib.analysis import tables
+from raycib.analysis.frame import (
+    aligned_scores,
+    dose_responses,
+    load,
+    swept,
+    to_frame,
+)
+from raycib.analysis.text import latex, plain, spreadsheet_cell
+
+
+@pytest.fixture
+def summary():
+    return sweep()
+
+
+def test_a_frame_has_a_row_for_each_cell_and_a_column_for_each_number(summary):
+    frame = to_frame(summary)
+    assert len(frame) == 15 and frame["key"].is_unique
+    cell = summary["cells"][4]
+    row = frame[frame["key"] == cell["key"]].iloc[0]
+    assert row["hrr"] == cell["scores"]["hrr"]["value"]
+    assert row["hrr_low"] == cell["scores"]["hrr"]["low"]
+    assert row["utility_facts"] == cell["scores"]["utility_by_probe"]["facts"]["value"]
+    assert (row["lam"], row["rank"], row["temperature"]) == (1.0, 8, 0.2)
+
+
+def test_plain_lora_is_strength_zero_of_every_series(summary):
+    [(name, cells)] = dose_responses(to_frame(summary))
+    assert name == "CIB" and sorted(cells["lam"].unique()) == [0, 1, 2, 5, 10]
+
+
+def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
+    for cell in summary["cells"]:
+        if cell["method"] == "cib":
+            cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
+    assert swept(summary) == ["draw"]
+    assert {name for name, _ in dose_responses(to_frame(summary))} == {
+        "CIB, draw uniform",
+        "CIB, draw most_similar",
+    }
+
+
+def test_an_unknown_format_is_refused(summary):
+    with pytest.raises(ValueError, match="format 2, this version reads 1"):
+        to_frame(summary | {"format": 2})
+
+
+def test_load_reads_every_sweep_of_a_folder(summary, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        text = json.dumps(summary | {"sweep": name})
+        (tmp_path / name / "summary.json").write_text(text)
+    assert len(load(tmp_path)) == 30 and set(load(tmp_path)["sweep"]) == {"first", "second"}
+    assert len(load(tmp_path / "first")) == 15
+    with pytest.raises(FileNotFoundError, match=r"no summary\.json"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_empty_score_is_missing_and_not_zero(summary):
+    summary["cells"][0]["scores"]["mutual_information"] = None
+    summary["cells"][1]["scores"].pop("cosine")
+    frame = to_frame(summary)
+    assert math.isnan(frame["mutual_information"][0]) and math.isnan(frame["cosine"][1])
+
+
+def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary):
+    frame = to_frame(summary)
+    table = tables.table3(frame, aligned_scores(summary))
+    assert list(table["method"]) == ["before fine-tuning", "LoRA", *["CIB"] * 5]
+    one = table[(table["lam"] == 1)].iloc[0]
+    cells = frame[frame["lam"] == 1]["hrr"]
+    assert one["hrr_mean"] == pytest.approx(cells.mean())
+    assert one["hrr_std"] == pytest.approx(cells.std(ddof=1))
+    assert one["seeds"] == 3
+    assert table[(table["lam"] == 10)]["seeds"].tolist() == [2, 0]
+
+
+def test_a_failed_cell_has_a_row_that_says_why(summary):
+    table = tables.table3(to_frame(summary), aligned_scores(summary))
+    failed = table[table["status"] != ""]
+    assert failed["status"].tolist() == [
+        "failed (seed 2): OutOfMemoryError: killed at step 120 <b>&"
+    ]
+    assert "failed (seed 2)" in tables.to_terminal(tables.presentable(table))
+
+
+def test_a_sweep_that_failed_altogether_still_has_a_table(summary):
+    for cell in summary["cells"]:
+        cell |= {"failed": "no disk", "scores": None}
+    table = tables.presentable(tables.table3(to_frame(summary)))
+    assert len(table) == 15 and table["Status"].str.contains("no disk").all()
+
+
+def test_csv_holds_numbers_that_read_back_the_same(summary):
+    table = tables.table3(to_frame(summary), aligned_scores(summary))
+    read = pd.read_csv(io.StringIO(tables.to_csv(table)))
+    assert read["hrr_mean"].tolist()[1:6] == table["hrr_mean"].tolist()[1:6]
+    assert read["lam"].tolist()[1:] == table["lam"].tolist()[1:]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " @", "\r+"])
+def test_no_cell_of_a_csv_starts_a_formula(start):
+    table = pd.DataFrame({"text": [f"{start}cmd|'/c calc'!A0"], "number": [-1.5]})
+    [_, [text, number]] = csv.reader(io.StringIO(tables.to_csv(table)))
+    assert text.startswith("'") and number == "-1.5"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_one_cell_everywhere(text, tmp_path):
+    table = pd.DataFrame({"a": [text], "b": ["end"]}, dtype=object)
+    files = tables.write_table(table, tmp_path, "t", caption=text)
+    assert [file.name for file in files] == ["t.csv", "t.md", "t.tex"]
+    assert len(list(csv.reader(io.StringIO(files[0].read_text())))[1]) == 2
+    row = files[1].read_text().splitlines()[2]
+    assert row.replace(r"\|", "").count("|") == 3 and "<script" not in row.replace(r"\<", "")
+    body = files[2].read_text().splitlines()[7]
+    assert body.replace(r"\&", "").count("&") == 1 and "\\input" not in body
+    shown = tables.to_terminal(table)
+    assert "\x1b" not in shown and "\x9b" not in shown and "\u202e" not in shown
+
+
+def test_plain_text_keeps_what_a_sequence_tried_to_hide():
+    assert plain("\x1b[31mred\x1b[0m") == "red"
+    assert plain("\x1b]0;title\x07after") == "0;titleafter"
+    assert plain("a\r\nb\tc\x00\u202ed\ud800") == "a\nb\tcd\ufffd"
+
+
+def test_escaping_is_what_latex_and_spreadsheets_ask_for():
+    assert latex("50 % of $x_1$ & λ") == r"50 \% of \$x\_1\$ \& $\lambda$"
+    assert spreadsheet_cell("plain") == "plain" and spreadsheet_cell("-1") == "'-1"
+
+
+def test_presentable_numbers_have_their_unit_and_their_spread():
+    assert tables.spread(0.2064, 0.0251, 100, 1) == "20.6 ± 2.5"
+    assert tables.spread(0.5, math.nan, 1, 3) == "0.500"
+    assert tables.spread(math.nan, 0.1) == ""
+    scores = {"hrr": 0.2, "hrr_low": 0.159, "hrr_high": 0.253, "hrr_n": 260}
+    assert tables.percent(scores, "hrr") == "20.0 [15.9, 25.3] of 260"

@@ -1,0 +1,176 @@
+"""MLflow as a view: complete, found again, made anew alike, and never in the way."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from summaries import histories, sweep
+
+from raycib.tracking import track
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """One sweep in a fresh store: the store's folder, and what was shown."""
+    folder = tmp_path_factory.mktemp("runs")
+    summary = sweep()
+    assert track(summary, histories(summary), exhibits(folder, summary))
+    return folder, summary
+
+
+def exhibits(folder, summary):
+    place = folder / summary["sweep"]
+    place.mkdir(exist_ok=True)
+    (place / "summary.json").write_text(json.dumps(summary))
+    (place / "report.html").write_text("<p>report</p>")
+    return place
+
+
+def client(folder):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+
+
+def view(folder, experiment="raycib"):
+    """All that MLflow holds of a sweep, without what differs by chance: ids, users, times."""
+    mlflow = client(folder)
+    runs = mlflow.search_runs([mlflow.get_experiment_by_name(experiment).experiment_id])
+    shown = {}
+    for run in runs:
+        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        curves = {
+            name: sorted(
+                (p.step, p.value) for p in mlflow.get_metric_history(run.info.run_id, name)
+            )
+            for name in run.data.metrics
+            if name.startswith("train/")
+        }
+        data = [
+            (d.dataset.name, d.dataset.digest, d.dataset.source) for d in run.inputs.dataset_inputs
+        ]
+        shown[run.data.tags["raycib.key"]] = {
+            "params": run.data.params, "metrics": run.data.metrics, "tags": tags,
+            "curves": curves, "data": data, "status": run.info.status,
+            "start": run.info.start_time,
+            "files": [file.path for file in mlflow.list_artifacts(run.info.run_id)],
+        }  # fmt: skip
+    return shown
+
+
+def test_importing_is_cheap():
+    code = "import raycib.tracking, sys; print({'mlflow', 'pandas', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_sweep_is_one_run_with_one_inside_it_for_each_cell(tracked):
+    folder, summary = tracked
+    mlflow = client(folder)
+    runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
+    [top] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == 16 and parents == {None, top.info.run_id}
+    assert top.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
+    assert view(folder)[""]["files"] == ["report.html", "summary.json"]
+    assert "raycib.version.torch" in top.data.tags
+
+
+def test_cells_can_be_compared_by_lambda_and_hrr(tracked):
+    folder, summary = tracked
+    shown = view(folder)
+    for cell in summary["cells"]:
+        run = shown[cell["key"]]
+        assert float(run["params"]["lam"]) == cell["strength"]
+        assert run["params"]["seed"] == str(cell["seed"])
+        assert run["data"] == [("open", "ab" * 18, json.dumps({"sha256": "ab" * 32}))]
+        if cell["failed"]:
+            assert run["status"] == "FAILED" and "hrr" not in run["metrics"]
+            assert "OutOfMemory" in run["tags"]["raycib.failed"]
+        else:
+            assert run["metrics"]["hrr"] == cell["scores"]["hrr"]["value"]
+            assert run["metrics"]["hrr_low"] == cell["scores"]["hrr"]["low"]
+            steps = [e["step"] for e in histories(summary)[cell["key"]]]
+            assert [step for step, _ in run["curves"]["train/task"]] == steps
+
+
+def test_a_second_call_changes_nothing(tracked):
+    folder, summary = tracked
+    before = view(folder)
+    assert track(summary, histories(summary), exhibits(folder, summary))
+    assert view(folder) == before
+
+
+def test_a_view_made_anew_is_equal_field_by_field(tracked, tmp_path):
+    folder, summary = tracked
+    stored = json.loads((folder / "lambda_grid" / "summary.json").read_text())
+    assert track(stored, histories(stored), exhibits(tmp_path, stored))
+    assert view(tmp_path) == view(folder)
+
+
+def test_a_cell_mended_later_updates_its_run(tmp_path):
+    broken, mended = sweep(failed=True), sweep(failed=False)
+    assert track(broken, histories(broken), exhibits(tmp_path, broken))
+    mended["cells"][0]["scores"]["hrr"]["value"] = 0.5
+    assert track(mended, histories(mended), exhibits(tmp_path, mended))
+    shown = view(tmp_path)
+    assert len(shown) == 16
+    first, last = shown[mended["cells"][0]["key"]], shown[mended["cells"][-1]["key"]]
+    assert first["metrics"]["hrr"] == 0.5
+    assert last["status"] == "FINISHED" and last["tags"]["raycib.failed"] == ""
+    assert last["metrics"]["hrr"] == mended["cells"][-1]["scores"]["hrr"]["value"]
+    assert len(last["curves"]["train/cib"]) == 20
+    assert shown[""]["metrics"]["aligned/hrr"] == 0
+
+
+def test_a_server_that_is_down_costs_a_warning_and_no_more(tmp_path, caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    summary, before = sweep(), dict(os.environ)
+    started = time.monotonic()
+    uri = f"http://user:secret@127.0.0.1:{port}"
+    with caplog.at_level(logging.WARNING):
+        assert track(summary, {}, exhibits(tmp_path, summary), uri) is None
+    assert time.monotonic() - started < 20
+    assert dict(os.environ) == before
+    [record] = caplog.records
+    said = record.getMessage()
+    assert "not in MLflow" in said and "\n" not in said and "secret" not in said
+
+
+def test_a_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    summary = sweep()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        assert track(summary, {}, exhibits(tmp_path, summary), uri) is None
+    assert time.monotonic() - started < 20
+
+
+def test_a_damaged_store_costs_a_warning_and_no_more(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1_000)
+    summary = sweep()
+    assert track(summary, {}, exhibits(tmp_path, summary)) is None
+
+
+def test_the_users_own_settings_are_honoured(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    summary = sweep(seeds=1)
+    assert track(summary, {}, exhibits(tmp_path, summary))
+    assert len(view(elsewhere, "mine")) == 6 and not (tmp_path / "mlflow.db").exists()
