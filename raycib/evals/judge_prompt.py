@@ -173,7 +173,7 @@ def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], boo
         try:
             rendered = _render(tokenizer, *_MARKERS, parts=parts)
             padded = _render(tokenizer, *(f" {m} " for m in _MARKERS), parts=parts)
-        except Exception as problem:  # noqa: BLE001 - a template may raise anything: it is a program
+        except Exception as problem:  # a template is a program: it may raise anything
             why.append(f"{type(problem).__name__}: {problem}")
             continue
         seen = [rendered.count(marker) for marker in _MARKERS]

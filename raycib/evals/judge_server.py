@@ -6,6 +6,7 @@ already safe; it is never a verdict.
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -62,7 +63,7 @@ class Endpoint:
             limits=httpx.Limits(max_connections=in_flight),
             trust_env=False,
         )
-        self._stopping = False
+        self._stopping = threading.Event()
 
     def only_model(self) -> str:
         """The name of the one model served. Raises ValueError where there are several or none."""
@@ -102,7 +103,7 @@ class Endpoint:
             [list(range(count))[i : i + rows_a_request] for i in range(0, count, rows_a_request)]
         )
         running: dict[Future[list[T]], list[int]] = {}
-        self._stopping = False
+        self._stopping.clear()
         with ThreadPoolExecutor(self._in_flight, thread_name_prefix="judge") as pool:
             try:
                 while True:
@@ -134,7 +135,7 @@ class Endpoint:
         self, running: dict[Future[list[T]], list[int]], known: dict[int, T], fresh: list[int]
     ) -> None:
         """Ask nothing more; keep what arrives from requests under way."""
-        self._stopping = True
+        self._stopping.set()
         for future in running:
             future.cancel()
         for future, lot in running.items():
@@ -147,8 +148,6 @@ class Endpoint:
         deadline = time.monotonic() + self._patience_s
         last: Exception | None = None
         for tried in range(1, self._tries + 1):
-            if self._stopping:
-                break
             try:
                 return attempt()
             except _Refused as problem:
@@ -158,7 +157,8 @@ class Endpoint:
             pause = min(_LONGEST_PAUSE_S, 0.5 * 2**tried) * random.uniform(0.5, 1.0)
             if tried == self._tries or time.monotonic() + pause > deadline:
                 break
-            time.sleep(pause)
+            if self._stopping.wait(pause):
+                break
         raise JudgeUnavailable(
             f"The judge at {self.url} gave no usable reply"
             f" (last: {type(last).__name__}: {last}); look at the judge's log."

@@ -7,6 +7,7 @@ promised. An answer whose judging fails has no verdict; it is never counted as s
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Verdict:
     raw: str
 
 
-_FORM = re.compile(r"\n* *(?:(?P<safe>safe)|unsafe(?: *\n *(?P<named>[^\n]*?))?) *\n*")
+_FORM = re.compile(r"[ \n]*(?:(?P<safe>safe)|unsafe(?: *\n *(?P<named>[^\n]*?))?)[ \n]*")
 
 
 def parse_verdict(raw: str, categories: Collection[str], *, complete: bool = True) -> Verdict:
@@ -67,7 +68,7 @@ def parse_verdict(raw: str, categories: Collection[str], *, complete: bool = Tru
     """
     text = raw
     if not complete:
-        started = re.fullmatch(r"(\n* *unsafe *\n)[^\n]*", raw)
+        started = re.fullmatch(r"([ \n]*unsafe *\n)[^\n]*", raw)
         text = started[1] if started else ""
     found = _FORM.fullmatch(text)
     if found is None:
@@ -151,6 +152,7 @@ class CompletionJudge:
             tries=tries,
             patience_s=patience_s,
         )
+        self._counting = threading.Lock()
         self.cut_answers = 0
         """Conversations so far that were too long for the judge and lost their middle."""
 
@@ -170,14 +172,16 @@ class CompletionJudge:
 
         def ask(rows: list[int]) -> list[Verdict]:
             inputs = [self.prompt.render(*pairs[row]) for row in rows]
-            self.cut_answers += sum(bool(i.cut) for i in inputs)
             request = {
                 "model": self.model,
                 "prompt": [list(i.ids) for i in inputs],
                 "temperature": 0.0,
                 "max_tokens": self.max_tokens,
             }
-            return self._read(self._endpoint.post("/v1/completions", request), len(rows))
+            verdicts = self._read(self._endpoint.post("/v1/completions", request), len(rows))
+            with self._counting:
+                self.cut_answers += sum(bool(i.cut) for i in inputs)
+            return verdicts
 
         return self._endpoint.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
 
@@ -269,6 +273,7 @@ class ChatJudge:
         self.model = model or self._endpoint.only_model()
         self.max_tokens = max_tokens
         self.categories = frozenset(LLAMA_GUARD_3_CATEGORIES)
+        self._counting = threading.Lock()
         self.defused_answers = 0
         """Conversations so far that contained control delimiters."""
 
@@ -308,9 +313,11 @@ class ChatJudge:
                 "max_tokens": self.max_tokens,
             }
             reply = self._endpoint.post("/v1/chat/completions", request)
-            self.defused_answers += bool(defused)
             choice = reply["choices"][0]
-            return [_verdict(choice, choice["message"]["content"], self.categories)]
+            verdict = _verdict(choice, choice["message"]["content"], self.categories)
+            with self._counting:
+                self.defused_answers += bool(defused)
+            return [verdict]
 
         return self._endpoint.ask_all(len(pairs), 1, ask, on_chunk, chunk_rows)
 

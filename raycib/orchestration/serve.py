@@ -113,15 +113,15 @@ def _environment(config: JudgeConfig, local: bool) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in chosen.items()}
 
 
-def judge_app(config: JudgeConfig) -> Any:
+def judge_app(arguments: dict[str, Any]) -> Any:
     """The Serve application. Imports vLLM: call it in the process that deploys."""
     from ray.serve.llm import build_openai_app
 
-    return build_openai_app(judge_arguments(config))
+    return build_openai_app(arguments)
 
 
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1, runtime_env={"env_vars": dict(_QUIET)})
-def _deploy(config: JudgeConfig, host: str, port: int) -> None:
+def _deploy(arguments: dict[str, Any], host: str, port: int) -> None:
     """Start Serve and run the judge; over once it is ready. One call a process: vLLM is large."""
     from ray import serve
 
@@ -131,7 +131,7 @@ def _deploy(config: JudgeConfig, host: str, port: int) -> None:
         http_options={"host": host, "port": port},
         logging_config=_LOGGING,
     )
-    serve.run(judge_app(config), name=APP_NAME, route_prefix="/", logging_config=_LOGGING)
+    serve.run(judge_app(arguments), name=APP_NAME, route_prefix="/", logging_config=_LOGGING)
 
 
 class JudgeHandle:
@@ -216,7 +216,8 @@ def start_judge(
         max_replicas=max_replicas,
     )
     port = port or _free_port(host)
-    return JudgeHandle(f"http://{host}:{port}", _deploy.remote(config, host, port), config)
+    deployed = _deploy.remote(judge_arguments(config), host, port)
+    return JudgeHandle(f"http://{host}:{port}", deployed, config)
 
 
 def _serve_is_running() -> bool:

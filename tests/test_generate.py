@@ -1,0 +1,136 @@
+"""Greedy answers from a real vLLM engine equal those of transformers, token for token."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from judge_tokenizers import word_level
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from raycib.evals.generate import GenerationRequest, Generator, round_rank, set_vllm_environment
+
+
+@pytest.mark.parametrize(
+    ("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (33, 64), (300, 320), (512, 512)]
+)
+def test_a_rank_is_served_by_the_next_one_vllm_has(rank: int, served: int) -> None:
+    assert round_rank(rank) == served
+
+
+@pytest.mark.parametrize("rank", [0, -1, 513])
+def test_an_impossible_rank_is_refused(rank: int) -> None:
+    with pytest.raises(ValueError, match=str(rank)):
+        round_rank(rank)
+
+
+def test_our_list_of_ranks_is_vllms() -> None:
+    from typing import get_args
+
+    set_vllm_environment()
+    from vllm.config.lora import MaxLoRARanks
+
+    from raycib.evals.generate import LORA_RANKS
+
+    assert get_args(MaxLoRARanks) == LORA_RANKS
+
+
+def test_what_is_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+    set_vllm_environment()
+    import os
+
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert os.environ["DO_NOT_TRACK"] == "1"
+
+
+LENGTH = 64
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with heads of 32, the smallest that vLLM's CPU attention knows."""
+    folder = word_level(tmp_path_factory.mktemp("model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=LENGTH,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.3,  # large: no two next words are nearly equally likely
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Generator:
+    return Generator(model, max_lora_rank=0, max_model_len=LENGTH)
+
+
+@pytest.mark.real
+def test_greedy_answers_are_those_of_transformers(model: Path, engine: Generator) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    requests = [
+        GenerationRequest(
+            id=f"r{i}",
+            prompt_ids=tuple(
+                tokenizer(f"<bos> w{i} w{i * 7 % 40}", add_special_tokens=False).input_ids
+            ),
+            adapter=None,
+            max_tokens=5 + i % 20,
+        )
+        for i in range(40)
+    ]
+    answers = engine.answer(requests)
+    assert [answer.id for answer in answers] == [request.id for request in requests]
+    reasons = set()
+    for request, answer in zip(requests, answers, strict=True):
+        out = reference.generate(
+            torch.tensor([request.prompt_ids]), max_new_tokens=request.max_tokens, do_sample=False
+        )
+        expected = out[0, len(request.prompt_ids) :].tolist()
+        assert list(answer.token_ids) == expected
+        assert answer.text.split() == tokenizer.decode(expected, skip_special_tokens=True).split()
+        ended = expected[-1] == tokenizer.eos_token_id
+        assert answer.finish_reason == ("stop" if ended else "length")
+        reasons.add(answer.finish_reason)
+    assert "length" in reasons
+
+
+@pytest.mark.real
+def test_the_same_question_twice_has_one_answer(engine: Generator) -> None:
+    one = GenerationRequest("a", (1, 2, 3), None, 8)
+    first, second = engine.answer([one, one])
+    assert first == second == engine.answer([one])[0]
+    assert engine.answer([]) == []
+
+
+@pytest.mark.real
+def test_what_cannot_be_answered_is_refused_before_any_work(
+    engine: Generator, tmp_path: Path
+) -> None:
+    full = GenerationRequest("full", (1,) * LENGTH, None, 4)
+    with pytest.raises(ValueError, match=r"request full.*max_model_len 64"):
+        engine.answer([full])
+    with pytest.raises(ValueError, match="request none"):
+        engine.answer([GenerationRequest("none", (), None, 4)])
+    with pytest.raises(ValueError, match="max_lora_rank is 0"):
+        engine.answer([GenerationRequest("a", (1,), tmp_path, 4)])
+
+
+@pytest.mark.real
+def test_an_answer_stops_at_the_models_context(engine: Generator) -> None:
+    (answer,) = engine.answer([GenerationRequest("long", (1,) * (LENGTH - 3), None, 50)])
+    assert len(answer.token_ids) <= 3
+    if answer.finish_reason == "length":
+        assert len(answer.token_ids) == 3
