@@ -20,7 +20,10 @@ def find(source: str) -> Path:
     if source.startswith("world:"):
         from raycib import world
 
-        return world.folder(source.removeprefix("world:"))
+        try:
+            return world.folder(source.removeprefix("world:"))
+        except KeyError as error:
+            raise UserError(str(error.args[0])) from error
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import ray
 
+from raycib.orchestration.room import packs_that_fit
 from raycib.presets import Execution
 
 # One thread a process: on shared cores a second thread makes small matrix products 10 to 30 times
@@ -45,7 +46,9 @@ def connect(execution: Execution) -> Cluster:
     resources = ray.cluster_resources()
     return Cluster(
         dashboard=_dashboard(),
-        packs_at_once=execution.packs_at_once or _room(execution, resources),
+        packs_at_once=packs_that_fit(
+            execution, resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        ),
         pins_drivers=DRIVER_RESOURCE in resources,
     )
 
@@ -55,12 +58,3 @@ def _dashboard() -> str:
 
     found = get_dashboard_url()
     return f"http://{found}" if found else ""
-
-
-def _room(execution: Execution, resources: dict[str, float]) -> int:
-    """Packs that fit side by side: by GPUs where workers want them, else one a whole CPU."""
-    if execution.gpus_per_worker:
-        have, want = resources.get("GPU", 0.0), execution.gpus_per_worker
-    else:
-        have, want = resources.get("CPU", 1.0), max(1.0, execution.cpus_per_worker)
-    return max(1, int(have // (want * execution.workers)))

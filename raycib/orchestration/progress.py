@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live view in a terminal, now and then a line in a log."""
+"""What a person sees while a sweep runs: a live view in a terminal, a line at times in a log."""
 
 import json
 import os

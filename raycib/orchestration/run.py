@@ -9,7 +9,13 @@ from typing import Any
 
 import ray
 
-from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.evals.judges import (
+    ChatJudge,
+    CompletionJudge,
+    Judge,
+    JudgePrompt,
+    JudgeUnavailable,
+)
 from raycib.model_files import context_length, find
 from raycib.orchestration.cluster import Cluster, connect
 from raycib.orchestration.progress import Watch
@@ -18,6 +24,8 @@ from raycib.orchestration.sweep import FAILURES, Sweep
 from raycib.orchestration.train import run_packs
 from raycib.presets import Execution
 from raycib.spec import JudgeSpec
+
+__all__ = ["JudgeUnavailable", "Work", "do", "make_judge"]
 
 SUBJECTS_AT_ONCE = 8
 """Models that answer together; their answers are stored together."""
@@ -174,8 +182,8 @@ class Work:
             self.counts["judge_calls"] = sweep.book.ask(make_judge(sweep.setup.judge, url), pairs)
 
     def _stop_services(self) -> None:
-        if self._judge is not None:
-            self._judge.stop()
+        if self._judge is not None and "RAY_ADDRESS" in os.environ:
+            self._judge.stop()  # a cluster of one's own goes down as a whole
         if self._engine is not None:
             ray.kill(self._engine)
 
@@ -204,11 +212,16 @@ def _storage(root: str) -> str:
     return f"{root}/ray" if "://" in root else str(Path(root).absolute() / "ray")
 
 
-def run(sweep: Sweep, folder: Path, announce: Any) -> Work:
-    """Connect, say what will be done, and do it."""
+def do(sweep: Sweep, folder: Path) -> Work:
+    """Connect to a cluster, say where to look, and do what the sweep needs."""
     cluster = connect(sweep.setup.execution)
     work = Work(sweep, cluster, folder)
-    announce(work)
+    lanes = [len(pack.jobs) for wave in work.plan.waves for pack in wave]
+    print(
+        f"packs of {lanes} lanes, {cluster.packs_at_once} at once; "
+        f"Ray dashboard {cluster.dashboard or 'off'}",
+        flush=True,
+    )
     try:
         work.run()
     finally:

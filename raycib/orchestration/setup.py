@@ -1,14 +1,24 @@
 """From a preset and a person's own files to the specs of a sweep, fingerprints included."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.evals.judges import ChatJudge
 from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
+from raycib.orchestration.changes import Part, changed, read_changes
 from raycib.presets import Execution, Preset, TaskSource, preset
-from raycib.spec import EvalSpec, JudgeSpec, LoRASpec, ModelSpec, TaskSpec, TrainerSpec
+from raycib.spec import (
+    EvalSpec,
+    JudgeSpec,
+    LoRASpec,
+    ModelSpec,
+    TaskSpec,
+    TrainerSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,9 @@ class Options:
     harmful: str | None = None
     judge: str | None = None
     judge_url: str | None = None
+    strengths: str | None = None
+    changes: tuple[str, ...] = ()
+    """Settings as `part.name=value`; a part is `trainer`, `lora` or a method's kind."""
     max_length: int | None = None
     max_tokens: int | None = None
     dry_run: bool = False
@@ -44,11 +57,29 @@ class Setup:
     judge: JudgeSpec
     execution: Execution
     options: Options
+    changes: dict[str, dict[str, Any]]
+
+    def method(self, chosen: Part) -> Part:
+        """A sweep's method with what the person changed of its kind."""
+        return changed(chosen, self.changes.get(getattr(chosen, "kind", ""), {}))
+
+    def strengths(self, default: Sequence[float]) -> tuple[float, ...]:
+        """A sweep's strengths, or the ones asked for instead."""
+        if self.options.strengths is None:
+            return tuple(default)
+        try:
+            return tuple(float(part) for part in self.options.strengths.split(","))
+        except ValueError as error:
+            raise UserError(
+                f"--strengths {self.options.strengths!r}: {error}; give numbers like 0,1,5"
+            ) from error
 
 
 def resolve(options: Options) -> Setup:
     """The setup that `options` name. Reads every file once; raises `UserError` for bad input."""
     chosen = preset(options.preset)
+    changes = read_changes(options.changes)
+    model = describe(options.model or chosen.model, chosen.dtype)
     tasks, harmful = {chosen.task: chosen.tasks[chosen.task]}, chosen.harmful
     benign, probes = chosen.benign, chosen.probes
     if options.model or options.task or options.harmful:
@@ -76,14 +107,15 @@ def resolve(options: Options) -> Setup:
     sizes = (options.max_length or chosen.max_length, options.max_tokens or chosen.max_tokens)
     return Setup(
         preset=options.preset,
-        model=describe(options.model or chosen.model, chosen.dtype),
+        model=model,
         tasks={n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()},
-        lora=chosen.lora,
-        trainer=chosen.trainer,
+        lora=changed(chosen.lora, changes.get("lora", {})),
+        trainer=changed(chosen.trainer, changes.get("trainer", {})),
         seeds=tuple(range(options.seeds or chosen.seeds)),
         judge=_judge(options, chosen),
         execution=execution,
         options=options,
+        changes=changes,
     )
 
 

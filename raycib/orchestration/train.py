@@ -1,8 +1,10 @@
 """Packs on the cluster: one Ray Tune trial each, a Ray Train worker group inside it."""
 
+import io
 import os
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import ray.train
@@ -101,7 +103,8 @@ def run_packs(
             ),
         ),
     )
-    grid = tuner.fit()
+    with redirect_stdout(io.StringIO()):  # Tune prints where its own files are, even if silent
+        grid = tuner.fit()
     failures: dict[str, tuple[str, str]] = {}
     done: set[str] = set()
     for result in grid:

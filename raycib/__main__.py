@@ -1,0 +1,5 @@
+"""`python -m raycib`."""
+
+from raycib.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""`raycib`: the embedded world, results that exist, and what there is to choose from."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raycib.console import make_app, run
+from raycib.errors import UserError
+
+app = make_app("Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py.")
+world_app = make_app("The embedded world: a small language and the tiny models that speak it.")
+app.add_typer(world_app, name="world")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"raycib {version('raycib')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py."""
+
+
+@world_app.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder for the three models.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the pretraining.")] = 0,
+) -> None:
+    """Train the world's models from nothing (some ten minutes on one core)."""
+    from raycib.world import recipe
+
+    recipe.build(out, seed)
+
+
+@world_app.command()
+def check(
+    weights: Annotated[
+        Path | None, typer.Argument(help="Folder of `world build`; default: what is shipped.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the properties that make the world honest."""
+    from raycib.world.check import check as measure
+
+    found = measure(weights)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        width = max(map(len, found))
+        for name, value in found.items():
+            print(f"{name:{width}}  {value:g}")
+
+
+@app.command()
+def track(
+    out: Annotated[Path, typer.Argument(help="Results folder of your sweeps.")] = Path("runs"),
+    uri: Annotated[
+        str | None, typer.Option(help="MLflow; default: MLFLOW_TRACKING_URI, else OUT/mlflow.db.")
+    ] = None,
+) -> int:
+    """Show every finished sweep in MLflow, anew from the store."""
+    from raycib.analysis.frame import read_summary
+    from raycib.orchestration.summary import stored_histories
+    from raycib.store import Store
+    from raycib.tracking import track as show
+
+    files = sorted(out.glob("*/summary.json"))
+    if not files:
+        raise UserError(f"no finished sweep in {out}: run one of sweeps/*.py with --out {out}")
+    missed = 0
+    for file in files:
+        summary = read_summary(file)
+        keys = [cell["key"] for cell in summary["cells"]]
+        link = show(summary, stored_histories(Store(out), keys), file.parent, uri)
+        print(f"{summary['sweep']}: {link or 'MLflow was not reached'}")
+        missed += link is None
+    return 1 if missed else 0
+
+
+@app.command()
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the fine-tuning methods and their settings."""
+    from raycib.spec import CIB, PlainLoRA
+
+    menu = {
+        kind.model_fields["kind"].default: {
+            "about": " ".join((kind.__doc__ or "").split()),
+            "settings": {
+                name: {"default": field.default, "about": field.description}
+                for name, field in kind.model_fields.items()
+                if name != "kind"
+            },
+        }
+        for kind in (PlainLoRA, CIB)
+    }
+    if as_json:
+        print(json.dumps(menu, indent=1))
+        return
+    for kind, entry in menu.items():
+        print(f"{kind}: {entry['about']}")
+        for name, setting in entry["settings"].items():
+            about = " ".join((setting["about"] or "").split())
+            print(f"  {name} = {setting['default']}  {about}".rstrip())
+
+
+def main() -> None:
+    """Entry point of the `raycib` program."""
+    run(app)

@@ -1,0 +1,56 @@
+"""How every command of raycib ends: bad input is one line on stderr and exit code 2."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from typer.exceptions import TyperException
+
+from raycib.errors import UserError
+from raycib.store import StoreError
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """An empty command line with plain, greppable help."""
+    return typer.Typer(
+        help=help_text,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def run(app: Callable[..., Any]) -> NoReturn:
+    """Run a command line to its exit code: 0 done, 1 some cells failed, 2 bad input, 130 stopped.
+
+    Errors that a person can mend become one line; anything else keeps its traceback.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except (UserError, StoreError) as error:
+        _refuse(str(error))
+    except ValidationError as error:
+        _refuse(describe(error))
+    except TyperException as error:
+        _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see --help")
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def describe(error: ValidationError) -> str:
+    """What pydantic found, where, and what is allowed, in one line."""
+    parts = []
+    for one in error.errors():
+        where = ".".join(str(part) for part in one["loc"])
+        parts.append(f"{error.title}.{where}: {one['msg']} (found {one['input']!r})")
+    return "; ".join(parts)
+
+
+def _refuse(message: str) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(2)

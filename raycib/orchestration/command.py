@@ -1,0 +1,198 @@
+"""The one contract of every sweep script: its options, what it prints, how it exits.
+
+Exit codes: 0 all cells have scores, 1 some failed, 2 the input was wrong, 130 interrupted.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raycib.console import make_app, run
+from raycib.errors import UserError
+from raycib.orchestration.setup import Options, Setup, resolve
+from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
+from raycib.orchestration.sweep import Sweep
+from raycib.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sweep script: what it asks, and the grid that answers it."""
+
+    name: str
+    question: str
+    runs: Callable[[Setup], Sequence[RunSpec]]
+
+
+def sweep_command(question: Question) -> None:
+    """Run a sweep script as a program."""
+
+    def main(
+        out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs",
+        seeds: Annotated[
+            int | None, typer.Option(min=1, help="Seeds a cell; default: the preset's.")
+        ] = None,
+        preset: Annotated[str, typer.Option(help="world or llama31-8b.")] = "world",
+        workers: Annotated[
+            int | None, typer.Option(min=1, help="Ray Train workers a pack.")
+        ] = None,
+        pack: Annotated[
+            int | None, typer.Option(min=1, help="Adapters trained together; default: automatic.")
+        ] = None,
+        model: Annotated[
+            str | None, typer.Option(help="Your own aligned model: a folder or a hub id.")
+        ] = None,
+        task: Annotated[
+            str | None, typer.Option(help="Your own task: JSON, JSONL or CSV, a tenth held out.")
+        ] = None,
+        harmful: Annotated[
+            str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+        ] = None,
+        judge: Annotated[
+            str | None,
+            typer.Option(help="Guard model to serve; with --judge-url the model's name there."),
+        ] = None,
+        judge_url: Annotated[
+            str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")
+        ] = None,
+        strengths: Annotated[
+            str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
+        ] = None,
+        change: Annotated[
+            list[str] | None,
+            typer.Option("--set", help="A setting, such as trainer.learning_rate=1e-4."),
+        ] = None,
+        max_length: Annotated[
+            int | None, typer.Option(min=2, help="Tokens of a training row.")
+        ] = None,
+        max_tokens: Annotated[
+            int | None, typer.Option(min=1, help="Tokens of a generated answer.")
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print the plan; train nothing.")
+        ] = False,
+        fail_fast: Annotated[
+            bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
+        ] = False,
+    ) -> int:
+        options = Options(
+            out=out if "://" in out else str(Path(out).absolute()),
+            seeds=seeds,
+            preset=preset,
+            workers=workers,
+            pack=pack,
+            model=model,
+            task=task,
+            harmful=harmful,
+            judge=judge,
+            judge_url=judge_url,
+            strengths=strengths,
+            changes=tuple(change or ()),
+            max_length=max_length,
+            max_tokens=max_tokens,
+            dry_run=dry_run,
+            fail_fast=fail_fast,
+        )
+        return run_question(question, options)
+
+    app = make_app(question.question)
+    app.command(help=question.question)(main)
+    run(app)
+
+
+def run_question(question: Question, options: Options) -> int:
+    """Plan, do, score and show a sweep; the exit code."""
+    began = time.monotonic()
+    setup = resolve(options)
+    sweep = Sweep(setup, question.runs(setup))
+    folder = _results_folder(options.out, question.name)
+    plan = sweep.plan(setup.execution.packs_at_once or 1)
+    failed_before = len(sweep.failed_before)
+    print(
+        f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
+        f"{failed_before} failed before; results in {folder}",
+        flush=True,
+    )
+    if options.dry_run:
+        _print_plan(sweep)
+        return 0
+    failures: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    timings: dict[str, float] = {}
+    if not sweep.finished:
+        from raycib.orchestration.run import JudgeUnavailable, do
+
+        try:
+            work = do(sweep, folder)
+        except JudgeUnavailable as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print("all answers are kept: run the same command again", file=sys.stderr)
+            return 1
+        failures = {key: reason for key, (reason, _) in work.failures.items()}
+        counts, timings = work.counts, work.timings
+    timings["total"] = time.monotonic() - began
+    summary = summarise(sweep, question.name, question.question, plan, failures, counts, timings)
+    show(sweep, summary, folder)
+    if failures:
+        print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
+    return 1 if any(cell["failed"] for cell in summary["cells"]) else 0
+
+
+def _results_folder(out: str, name: str) -> Path:
+    """Where tables and figures go: beside the store, or here where the store is a bucket."""
+    folder = (Path("runs") if "://" in out else Path(out)) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {folder}: {error.strerror}; choose --out"
+        ) from error
+    return folder
+
+
+def _print_plan(sweep: Sweep) -> None:
+    """What a run would do: packs by wave, and what they hold."""
+    from raycib.orchestration.room import packs_here
+
+    plan = sweep.plan(packs_here(sweep.setup.execution))
+    for number, wave in enumerate(plan.waves, 1):
+        for pack in wave:
+            steps = max(job.stage.steps for job in pack.jobs)
+            cells = ", ".join(
+                f"{j.stage.method.reduced().kind} {j.stage.method.strength:g} seed {j.stage.seed}"
+                for j in pack.jobs
+            )
+            print(f"wave {number}  {pack.name}  {len(pack.jobs)} lanes x {steps} steps: {cells}")
+    print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
+
+
+def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> None:
+    """Write the exhibits, tell MLflow, print the table and where everything is."""
+    from raycib.analysis.frame import aligned_scores, to_frame
+    from raycib.analysis.report import write_exhibits
+    from raycib.analysis.tables import presentable, table3, to_terminal
+    from raycib.analysis.writing import write_text
+    from raycib.tracking import default_uri, track
+
+    curves = stored_histories(sweep.store, sweep.stages)
+    write_text(folder / "summary.json", json.dumps(summary, indent=1))
+    write_exhibits(summary, all_samples(sweep), curves, folder)
+    link = track(summary, curves, folder)
+    print("\n" + to_terminal(presentable(table3(to_frame(summary), aligned_scores(summary)))))
+    for note in sweep.store.damaged:
+        print(f"damaged and set aside: {note}")
+    counts = summary["counts"]
+    print(
+        f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
+        f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
+        f"distinct examples; {counts['engine_starts']} engine starts; "
+        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s"
+    )
+    print(f"report  {folder / 'report.html'}")
+    print(f"mlflow  {default_uri(folder.parent)}" + (f"  {link}" if link else "  (not reached)"))

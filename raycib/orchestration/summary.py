@@ -1,0 +1,146 @@
+"""What a sweep found, as one JSON object: every cell with its scores, and where they come from."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from raycib.evals.scores import Missing, samples, score
+from raycib.orchestration.sweep import STAGES, Sweep
+from raycib.plan import Plan
+from raycib.provenance import versions
+from raycib.spec import RunSpec
+from raycib.store import Store
+
+FORMAT = 1
+HISTORY_FILE = "history.json"
+
+
+def summarise(
+    sweep: Sweep,
+    name: str,
+    question: str,
+    plan: Plan,
+    failures: dict[str, str],
+    counts: dict[str, int],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
+    run that wrote the summary, except for `reference_forwards` and `distinct_examples`, which are
+    of the grid however many runs it took.
+    """
+    setup = sweep.setup
+    cells = [_cell(sweep, run, failures) for run in sweep.runs]
+    return {
+        "format": FORMAT,
+        "sweep": name,
+        "question": question,
+        "preset": setup.preset,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "model": {"name": setup.model.source, "weights": setup.model.weights},
+        "judge": {
+            "name": f"{setup.judge.source} {setup.judge.weights[:12]}",
+            "key": setup.judge.key,
+            "protected": setup.judge.kind == "guard",
+        },
+        "aligned": {"scores": _aligned(sweep)},
+        "cells": cells,
+        "counts": {
+            "stages": plan.stages,
+            "stages_trained": 0,
+            "stages_reused": plan.reused,
+            "stages_shared": plan.shared,
+            "stages_failed": sum(cell["failed"] is not None for cell in cells),
+            "reference_forwards": sweep.reference_forwards,
+            "distinct_examples": sweep.distinct_examples,
+            "engine_starts": 0,
+            "judge_calls": 0,
+            **counts,
+        },
+        "timings_s": {phase: round(seconds, 2) for phase, seconds in timings.items()},
+        "damaged": list(sweep.store.damaged),
+    }
+
+
+def _aligned(sweep: Sweep) -> dict[str, Any] | None:
+    """Scores before fine-tuning, on the first run's benchmarks; None where not finished."""
+    try:
+        return score(sweep.store, sweep.setup.model.key, sweep.runs[0].evals, sweep.book)
+    except Missing:
+        return None
+
+
+def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any]:
+    stage = run.final
+    method = stage.method.reduced()
+    failed, scores = failures.get(stage.key), None
+    if failed is None:
+        try:
+            scores = score(sweep.store, stage.key, run.evals, sweep.book)
+        except Missing as gap:
+            failed = f"not finished: {gap}"
+        else:
+            scores |= _before(sweep, run)
+    parameters = method.model_dump(mode="json", exclude={"kind"})
+    parameters |= {f"lora_{name}": value for name, value in stage.lora.model_dump().items()}
+    parameters |= stage.trainer.model_dump(mode="json")
+    return {
+        "key": stage.key,
+        "method": method.kind,
+        "strength": method.strength,
+        "seed": stage.seed,
+        "task": stage.task.name,
+        "model": stage.model.source,
+        "failed": failed,
+        "parameters": {name: _flat(value) for name, value in parameters.items()},
+        "scores": scores,
+        "task_data": {
+            "name": stage.task.name,
+            "source": stage.task.source,
+            "rows": stage.task.num_rows,
+            "digest": stage.task.rows,
+        },
+        "spec": stage.model_dump(mode="json"),
+    }
+
+
+def _before(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
+    """The aligned model's own values, beside each of the cell's."""
+    aligned = score(sweep.store, run.final.model.key, run.evals, sweep.book)
+    names = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
+    return {f"{name}_before": aligned[name] for name in names}
+
+
+def _flat(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[str, float]]]:
+    """Loss terms by step (unweighted, in nats) of those of the stages that are trained."""
+    found = {}
+    for key in keys:
+        if record := store.get(STAGES, key):
+            found[key] = json.loads(record.path(HISTORY_FILE).read_text())
+    return found
+
+
+def all_samples(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
+    """Harmful prompts with answers and verdicts, by stage key and "aligned"."""
+    subjects = {"aligned": (sweep.setup.model.key, sweep.runs[0].evals)}
+    subjects |= {run.final.key: (run.final.key, run.evals) for run in sweep.runs}
+    found = {}
+    for name, (subject, evals) in subjects.items():
+        try:
+            found[name] = samples(sweep.store, subject, evals, sweep.book)
+        except Missing:
+            continue
+    return found
+
+
+def reasons(failures: dict[str, str]) -> list[str]:
+    """Why stages failed, the most frequent reason first."""
+    return [f"{count} x {why}" for why, count in Counter(failures.values()).most_common()]
