@@ -80,14 +80,14 @@ class ContrastiveBottleneck(Objective):
         options = self.options
         z = step.pooled(options.pooling, options.layer)
         reference = step.reference(options.pooling, options.layer)
+        if options.center:  # before every cosine, those of hardness included
+            mean = step.reference_mean(options.pooling, options.layer)
+            z, reference = z - mean, reference - mean
         self._observe(step, z.detach(), reference)
         if not len(self._candidates):
             return {}
         bank = self.queue.reference if options.negatives == "reference" else self.queue.current
         negatives = bank[self._candidates]
-        if options.center:
-            mean = step.reference_mean(options.pooling, options.layer)
-            z, reference, negatives = z - mean, reference - mean, negatives - mean
         allowed = self._allowed(step, z.detach(), reference, negatives)
         loss = info_nce(z, reference, negatives, options.temperature, allowed)
         return {"contrast": LossTerm(loss.sum() / step.totals.rows, options.lam)}

@@ -55,7 +55,7 @@ class NegativeQueue(nn.Module):
         if self.keep == "hardest":
             order = torch.sort(merged["hardness"], descending=True, stable=True).indices
         else:
-            order = torch.arange(total - 1, -1, -1, device=hardness.device)
+            order = torch.cat([torch.arange(held, total).flip(0), torch.arange(held)])
         self._fill({name: value[order] for name, value in merged.items()})
 
     def expire(self, before: int) -> None:

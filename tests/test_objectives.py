@@ -1,0 +1,498 @@
+"""The losses against numbers derived by hand, identities, and an independent NumPy version."""
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+import raycib.step
+from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat import Encoded
+from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
+from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
+from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.spec import CIB
+from raycib.step import PackStep, Step, token_loss
+from raycib.tensors import Totals, collate
+
+
+def rows(*values: list[float]) -> Tensor:
+    return torch.tensor(values)
+
+
+def random_rows(count: int, dim: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+# InfoNCE and hardness
+
+
+def test_info_nce_by_hand():
+    """z = (1, 0), zref = (.6, .8), negatives (0, 1) and (-1, 0), tau = 0.2: cosines .6, 0, -1.
+    L = ln(e^3 + e^0 + e^-5) - 3 = ln(1 + e^-3 + e^-8) = 0.04890685 nats; I = ln 3 - L."""
+    loss = info_nce(rows([1, 0]), rows([0.6, 0.8]), rows([0, 1], [-1, 0]), temperature=0.2)
+    by_hand = math.log(1 + math.exp(-3) + math.exp(-8))
+    assert by_hand == pytest.approx(0.04890685, abs=1e-8)
+    assert float(loss) == pytest.approx(by_hand, rel=1e-5)
+    assert math.log(3) - float(loss) == pytest.approx(1.04970544, abs=1e-6)
+
+
+def test_hardness_by_hand():
+    """The same rows with a loss of 2 nats a token: h = (1 - 0.6) * 2 = 0.8."""
+    found = hardness(rows([1, 0]), rows([0.6, 0.8]), torch.tensor([2.0]))
+    assert float(found) == pytest.approx(0.8)
+
+
+def test_hardness_is_never_negative():
+    """cos(v, v) may round to more than 1, as it does for some of these."""
+    same = random_rows(1000)
+    found = hardness(same, same, torch.full((1000,), 3.0))
+    assert (found >= 0).all()
+    assert found.max() < 1e-5
+
+
+@pytest.mark.parametrize("negatives", [1, 2, 63])
+def test_equal_cosines_cost_log_k_plus_1(negatives: int):
+    """Every similarity is the same: the positive is one of K + 1 equals."""
+    z, other = random_rows(1), random_rows(1, seed=1)
+    loss = info_nce(z, other, other.expand(negatives, -1), temperature=0.2)
+    assert float(loss) == pytest.approx(math.log(negatives + 1), rel=1e-6)
+
+
+def test_no_negatives_cost_nothing():
+    z, nothing = random_rows(3), torch.empty(0, 6)
+    assert info_nce(z, random_rows(3, seed=1), nothing, 0.2).tolist() == [0, 0, 0]
+    none = torch.zeros(3, 4, dtype=torch.bool)
+    loss = info_nce(z, random_rows(3, seed=1), random_rows(4, seed=2), 0.2, none)
+    assert loss.tolist() == [0, 0, 0]
+
+
+def test_a_row_without_negatives_has_a_gradient_of_zero_not_nan():
+    z = random_rows(2).requires_grad_()
+    allowed = torch.tensor([[True, True], [False, False]])
+    info_nce(z, random_rows(2, seed=1), random_rows(2, seed=2), 0.2, allowed).sum().backward()
+    assert z.grad is not None
+    assert z.grad[1].tolist() == [0.0] * 6
+    assert z.grad[0].abs().max() > 0
+
+
+def test_only_allowed_negatives_count():
+    z, positive, negatives = random_rows(2), random_rows(2, seed=1), random_rows(5, seed=2)
+    allowed = torch.tensor([[True, False, True, False, False], [False, True, False, True, True]])
+    loss = info_nce(z, positive, negatives, 0.2, allowed)
+    for row in range(2):
+        own = slice(row, row + 1)
+        alone = info_nce(z[own], positive[own], negatives[allowed[row]], 0.2)
+        torch.testing.assert_close(loss[own], alone)
+
+
+@given(st.permutations(range(7)))
+def test_the_order_of_negatives_does_not_matter(order: list[int]):
+    z, positive, negatives = random_rows(3), random_rows(3, seed=1), random_rows(7, seed=2)
+    permuted = info_nce(z, positive, negatives[order], 0.2)
+    torch.testing.assert_close(permuted, info_nce(z, positive, negatives, 0.2))
+
+
+@given(*[st.floats(1e-3, 1e3)] * 3)
+def test_lengths_of_vectors_do_not_matter(a: float, b: float, c: float):
+    """A cosine knows directions only."""
+    z, positive, negatives = random_rows(3), random_rows(3, seed=1), random_rows(7, seed=2)
+    scaled = info_nce(a * z, b * positive, c * negatives, 0.2)
+    torch.testing.assert_close(scaled, info_nce(z, positive, negatives, 0.2), rtol=1e-4, atol=1e-5)
+
+
+def test_cosines_are_float32_even_of_bfloat16_vectors():
+    """bfloat16 has 8 bits: beside 1 it knows 0.996 and nothing nearer. cos((1, 0), (1, 1/16)) =
+    0.99805, so a bfloat16 cosine would be 1 and the drift 0; in float32 it is 1 - (1 + 2^-8)^-.5
+    = 0.00194742."""
+    z, reference = (v.bfloat16() for v in (rows([1, 0]), rows([1, 0.0625])))
+    drift = hardness(z, reference, torch.ones(1).bfloat16())
+    assert drift.dtype == torch.float32
+    assert float(drift) == pytest.approx(1 - (1 + 2**-8) ** -0.5, rel=1e-3)
+    loss = info_nce(z, reference, z, 0.01)
+    assert loss.dtype == torch.float32
+    # ln(1 + e^{(1 - cos) / tau}) with tau = 0.01
+    assert float(loss) == pytest.approx(math.log1p(math.exp(0.194742)), rel=1e-4)
+
+
+def test_at_the_reference_only_the_negatives_push():
+    """d cos(z, zref) / dz = (zref^ - cos * z^) / |z| is 0 where z = zref. The loss there still has
+    a gradient, all of it from the negatives: sum_j p_j d cos(z, n_j)/dz / tau."""
+    z, negatives = random_rows(1).requires_grad_(), random_rows(3, seed=2)
+    (pull,) = torch.autograd.grad(F.cosine_similarity(z, z.detach(), dim=-1).sum(), z)
+    assert pull.abs().max() < 1e-6
+    (push,) = torch.autograd.grad(info_nce(z, z.detach(), negatives, 0.2).sum(), z)
+    unit, others = F.normalize(z.detach(), dim=-1), F.normalize(negatives, dim=-1)
+    cosines = unit @ others.T
+    shares = torch.cat([torch.ones(1, 1), cosines], dim=1).div(0.2).softmax(dim=1)[:, 1:]
+    by_hand = (shares[..., None] * (others - cosines.T * unit)).sum(1) / 0.2 / z.detach().norm()
+    torch.testing.assert_close(push, by_hand, rtol=1e-4, atol=1e-6)
+    assert push.norm() > 0.01
+
+
+# The whole contrastive objective against an independent version
+
+
+@dataclass
+class FakeStep:
+    """What an objective reads of a step, made of plain tensors."""
+
+    z: Tensor
+    zref: Tensor
+    row_loss: Tensor
+    batch: Any
+    totals: Totals
+    mean: Tensor
+
+    def pooled(self, pooling: str, layer: str) -> Tensor:
+        return self.z
+
+    def reference(self, pooling: str, layer: str) -> Tensor:
+        return self.zref
+
+    def reference_mean(self, pooling: str, layer: str) -> Tensor:
+        return self.mean
+
+
+def fake(
+    z: Tensor, zref: Tensor, row_loss: Tensor, examples: list[int], mean: Tensor, whole: int
+) -> Step:
+    batch = SimpleNamespace(examples=torch.tensor(examples), positions=torch.arange(len(examples)))
+    return cast(Step, FakeStep(z, zref, row_loss, batch, Totals(whole, 1), mean))
+
+
+def unit(v: np.ndarray) -> np.ndarray:
+    return v / np.linalg.norm(v, axis=-1, keepdims=True)
+
+
+@dataclass
+class Queued:
+    """One row of the independent queue."""
+
+    step: int
+    number: int
+    example: int
+    current: np.ndarray
+    reference: np.ndarray
+    hardness: float
+
+
+class Independent:
+    """CIB's objective in float64 and plain lists, written from the paper and not from the code."""
+
+    def __init__(self, options: CIB) -> None:
+        self.options = options
+        self.queue: list[Queued] = []
+        self.count = 0
+
+    def negatives(self, step: int, drawn: list[int]) -> list[Queued] | None:
+        """Candidates of this step; `drawn` is the order in which a uniform draw takes slots."""
+        options = self.options
+        if options.max_age is not None:
+            self.queue = [row for row in self.queue if row.step >= step - options.max_age]
+        if len(self.queue) < options.num_negatives:
+            return None
+        if options.draw == "uniform":
+            return [self.queue[slot] for slot in drawn[: options.num_negatives]]
+        if options.draw == "hardest":
+            ranked = sorted(self.queue, key=lambda row: (-row.hardness, self.queue.index(row)))
+            return ranked[: options.num_negatives]
+        return list(self.queue)
+
+    def loss(
+        self,
+        z: np.ndarray,
+        zref: np.ndarray,
+        own: int,
+        candidates: list[Queued],
+        mean: np.ndarray,
+    ) -> float:
+        """-ln of the positive's share among itself and the row's negatives."""
+        options = self.options
+        shift = mean if options.center else np.zeros_like(mean)
+        z, zref = unit(z - shift), unit(zref - shift)
+        vectors = []
+        for row in candidates:
+            if options.exclude_self and row.example == own:
+                continue
+            vector = row.reference if options.negatives == "reference" else row.current
+            vectors.append(unit(vector - shift))
+        if options.draw == "semihard":
+            vectors = [v for v in vectors if z @ v < z @ zref]
+        if options.draw in ("most_similar", "semihard"):
+            vectors = sorted(vectors, key=lambda v: -(zref @ v))[: options.num_negatives]
+        shares = [math.exp(z @ v / options.temperature) for v in [zref, *vectors]]
+        return -math.log(shares[0] / sum(shares))
+
+    def push(self, step: int, rows: list[tuple[int, np.ndarray, np.ndarray, float]], mean) -> None:
+        shift = mean if self.options.center else np.zeros_like(mean)
+        for own, z, zref, loss in rows:
+            drift = max(0.0, 1 - unit(z - shift) @ unit(zref - shift))
+            self.queue.append(Queued(step, self.count, own, z, zref, drift * loss))
+            self.count += 1
+        if self.options.queue == "hardest":
+            self.queue.sort(key=lambda row: (-row.hardness, row.number))
+        else:
+            self.queue.sort(key=lambda row: -row.number)
+        del self.queue[self.options.queue_size :]
+
+
+OPTIONS = st.builds(
+    CIB,
+    lam=st.sampled_from([0.5, 5.0]),
+    temperature=st.sampled_from([0.1, 0.2, 1.0]),
+    queue_size=st.integers(3, 12),
+    num_negatives=st.integers(1, 6),
+    queue=st.sampled_from(["hardest", "recent"]),
+    draw=st.sampled_from(["uniform", "hardest", "most_similar", "semihard"]),
+    negatives=st.sampled_from(["reference", "current"]),
+    exclude_self=st.booleans(),
+    center=st.booleans(),
+    max_age=st.sampled_from([None, 1, 2]),
+).filter(
+    # There a row's own reference may be a candidate, exactly as similar as the positive, and
+    # rounding decides whether it is "less similar".
+    lambda one: one.exclude_self or one.draw != "semihard" or one.negatives == "current"
+)
+DIM, TASK_ROWS, BATCH, STEPS = 5, 7, 4, 6
+
+
+@settings(max_examples=150)
+@given(OPTIONS, st.integers(0, 2**16))
+@example(CIB(queue_size=6, num_negatives=2, queue="recent", draw="hardest"), 0)
+@example(CIB(queue_size=6, num_negatives=2, center=True), 0)
+def test_the_objective_agrees_with_an_independent_version(options: CIB, seed: int):
+    """Six steps of four rows, each cut in two micro-batches: the same loss at every step and the
+    same queue, slot by slot, after it."""
+    draw = np.random.default_rng(seed)
+    objective, independent = ContrastiveBottleneck(options, DIM), Independent(options)
+    references = draw.normal(size=(TASK_ROWS, DIM)) + 1.0  # off centre, so that centring matters
+    mean = references.mean(axis=0)
+
+    def tensor(v: np.ndarray) -> Tensor:
+        return torch.tensor(v, dtype=torch.float32)
+
+    for step in range(STEPS):
+        examples = draw.integers(0, TASK_ROWS, BATCH).tolist()
+        zref = references[examples]
+        z = zref + draw.normal(size=zref.shape)
+        losses = draw.uniform(0.1, 3.0, BATCH)
+        objective.begin_step(step, torch.Generator().manual_seed(step))
+        held = len(objective.queue)
+        drawn = torch.randperm(held, generator=torch.Generator().manual_seed(step)).tolist()
+        found = 0.0
+        for half in (slice(0, 2), slice(2, 4)):
+            moving = tensor(z[half]).requires_grad_()
+            parts = (moving, tensor(zref[half]), tensor(losses[half]), examples[half])
+            terms = objective(fake(*parts, tensor(mean), BATCH))
+            if terms:
+                found += float(terms["contrast"].value.detach())
+                assert terms["contrast"].weight == options.lam
+        candidates = independent.negatives(step, drawn)
+        assert (candidates is None) == (not terms)
+        if candidates is not None:
+            expected = [
+                independent.loss(z[row], zref[row], examples[row], candidates, mean)
+                for row in range(BATCH)
+            ]
+            assert found == pytest.approx(np.mean(expected), rel=1e-4, abs=1e-5)
+        objective.end_step(step, objective.observations())
+        rows = list(zip(examples, z, zref, losses, strict=True))
+        independent.push(step, rows, mean)
+        held = len(objective.queue)
+        assert objective.queue.example[:held].tolist() == [r.example for r in independent.queue]
+        assert objective.queue.pushed[:held].tolist() == [r.step for r in independent.queue]
+        np.testing.assert_allclose(
+            objective.queue.hardness[:held], [r.hardness for r in independent.queue], atol=1e-5
+        )
+
+
+def one_step(options: CIB, examples: list[int], seed: int = 0) -> tuple[LossTerms, Tensor]:
+    """The second step of an objective whose queue holds six rows, and its z."""
+    objective, mean = ContrastiveBottleneck(options, 6), torch.zeros(6)
+    objective.begin_step(0, torch.Generator())
+    parts = (random_rows(6, seed=1), random_rows(6, seed=2), torch.ones(6))
+    objective(fake(*parts, list(range(6)), mean, 6))
+    objective.end_step(0, objective.observations())
+    objective.begin_step(1, torch.Generator().manual_seed(seed))
+    z = random_rows(len(examples), seed=3).requires_grad_()
+    zref = random_rows(len(examples), seed=4).requires_grad_()
+    objective.queue.reference.requires_grad_()
+    losses = torch.ones(len(examples), requires_grad=True)
+    step = fake(z, zref.detach(), losses, examples, mean, len(examples))
+    terms = objective(step)
+    if terms:
+        terms["contrast"].value.backward()
+        assert losses.grad is None
+    return terms, z
+
+
+@pytest.mark.parametrize("draw", ["uniform", "hardest", "most_similar", "semihard"])
+@pytest.mark.parametrize("negatives", ["reference", "current"])
+def test_gradient_flows_into_z_alone(draw: str, negatives: str):
+    options = CIB.model_validate(
+        {"queue_size": 6, "num_negatives": 3, "draw": draw, "negatives": negatives}
+    )
+    terms, z = one_step(options, [10, 11])
+    assert terms
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
+
+
+def test_a_cold_queue_costs_nothing():
+    """Six rows are queued: K = 6 is a start, K = 7 is not."""
+    assert one_step(CIB(queue_size=8, num_negatives=6), [10])[0]
+    assert not one_step(CIB(queue_size=8, num_negatives=7), [10])[0]
+
+
+def test_a_row_is_not_its_own_negative():
+    """With all six queued rows as candidates, row 2 has five negatives, a stranger six."""
+    options = CIB(queue_size=6, num_negatives=6, temperature=1e4)  # so hot that L = ln(K + 1)
+    own, stranger = (one_step(options, [n])[0]["contrast"].value for n in (2, 99))
+    assert float(own.detach()) == pytest.approx(math.log(6), rel=1e-3)
+    assert float(stranger.detach()) == pytest.approx(math.log(7), rel=1e-3)
+    same = one_step(options.model_copy(update={"exclude_self": False}), [2])[0]
+    assert float(same["contrast"].value.detach()) == pytest.approx(math.log(7), rel=1e-3)
+
+
+def test_negatives_are_drawn_once_a_step_from_its_generator_alone():
+    options = CIB(queue_size=6, num_negatives=2)
+    terms = [one_step(options, [10], seed)[0] for seed in (1, 1, 2, 3)]
+    values = [float(each["contrast"].value.detach()) for each in terms]
+    assert values[0] == values[1]
+    assert len(set(values)) > 1
+
+
+# Sums of objectives
+
+
+class Named(Objective):
+    """A term of a given name, and a memory of what it was shown."""
+
+    def __init__(self, name: str, value: float) -> None:
+        super().__init__()
+        self.name, self.value = name, value
+        self.shown: list[Observations] = []
+
+    def forward(self, step: Step) -> LossTerms:
+        return {self.name: LossTerm(torch.tensor(self.value), weight=2.0)}
+
+    def observations(self) -> Observations:
+        return {"positions": torch.arange(2), self.name: torch.full((2,), self.value)}
+
+    def end_step(self, step: int, seen: Observations) -> None:
+        self.shown.append(seen)
+
+
+def test_a_sum_keeps_terms_apart_and_gives_each_part_its_own_observations():
+    """Twelve parts, so that the prefixes "1/" and "11/" both occur."""
+    parts = [Named(f"term {n}", float(n)) for n in range(12)]
+    whole = Sum(parts)
+    terms = whole(cast(Step, None))
+    assert {name: float(term.value) for name, term in terms.items()} == {
+        f"term {n}": n for n in range(12)
+    }
+    whole.end_step(0, whole.observations())
+    for number, part in enumerate(parts):
+        (seen,) = part.shown
+        assert sorted(seen) == ["positions", f"term {number}"]
+        assert seen[f"term {number}"].tolist() == [number, number]
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"both name a term .*'task'"):
+        Sum([Named("task", 1.0), Named("task", 2.0)])(cast(Step, None))
+
+
+# Cross-entropy
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_folder) -> LaneAdapters:
+    """One lane of a LoRA that does something, on the tiny model."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+    made = LaneAdapters(model.eval(), [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters_of(0).values():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+DATA = [
+    Encoded((2, 3, 4), (5, 6)),
+    Encoded((9,), (8, 7, 6, 5, 4)),
+    Encoded((1, 2, 3, 4, 5, 6), (7,)),
+    Encoded((11, 12), (13, 14, 15)),
+]
+TOTALS = Totals(rows=4, tokens=11)
+
+
+def task_loss(adapters: LaneAdapters, chosen: list[int]) -> Tensor:
+    step = PackStep(adapters, {0: collate(DATA, chosen)}, {0: TOTALS}, {}).steps()[0]
+    return CrossEntropy()(step)["task"].value
+
+
+def test_cross_entropy_is_the_mean_over_the_response_tokens_of_the_whole_batch(adapters):
+    """torch's own, over all 2 + 5 + 1 + 3 = 11 response tokens of the four rows."""
+    batch = collate(DATA, range(4))
+    logits = adapters.model(batch.ids).logits
+    labels = batch.labels[:, 1:].reshape(-1)
+    whole = F.cross_entropy(logits[:, :-1].reshape(len(labels), -1), labels, ignore_index=-100)
+    assert int((labels >= 0).sum()) == 11
+    torch.testing.assert_close(task_loss(adapters, [0, 1, 2, 3]), whole)
+
+
+@pytest.mark.parametrize("micro", [[[0], [1], [2], [3]], [[3, 1], [0, 2]], [[1], [0, 2, 3]]])
+def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
+    """Though their rows have 1 to 5 tokens: no mean of means."""
+    parts = sum(task_loss(adapters, chosen) for chosen in micro)
+    torch.testing.assert_close(parts, task_loss(adapters, [0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 10, 11, 100])
+def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int):
+    head = torch.nn.Linear(6, 40, bias=False).requires_grad_(False)
+    states, labels = random_rows(11), torch.randint(0, 40, (11,))
+    results = []
+    for tokens in (at_once, 11):
+        given = states.clone().requires_grad_()
+        loss = token_loss(head, given, labels, tokens)
+        weights = torch.arange(11.0)  # a gradient that differs from token to token
+        loss.backward(weights)
+        results.append((loss.detach(), given.grad))
+    for chunked, whole in zip(*results, strict=True):
+        torch.testing.assert_close(chunked, whole)
+
+
+def test_a_step_in_chunks_gives_the_adapter_the_same_gradient(adapters, monkeypatch):
+    """LOGITS_AT_ONCE of two tokens instead of millions."""
+    gradients = []
+    for entries in (raycib.step.LOGITS_AT_ONCE, 2 * adapters.model.config.vocab_size):
+        monkeypatch.setattr(raycib.step, "LOGITS_AT_ONCE", entries)
+        adapters.model.zero_grad()
+        task_loss(adapters, [0, 1, 2, 3]).backward()
+        gradients.append([p.grad.clone() for p in adapters.parameters_of(0).values()])
+    for whole, chunked in zip(*gradients, strict=True):
+        torch.testing.assert_close(chunked, whole)
+
+
+def test_prompts_are_not_scored(adapters):
+    """Another prompt token changes what the response is conditioned on and no label."""
+    batch = collate(DATA, [0])
+    step = PackStep(adapters, {0: batch}, {0: TOTALS}, {}).steps()[0]
+    assert (step.nll[0, :3] == 0).all()
+    assert (step.nll[0, 3:] > 0).all()
+    assert tiny.WORDS  # the tiny vocabulary covers the ids used here
+    torch.testing.assert_close(step.row_loss, step.nll.sum(dim=1) / 2)
