@@ -32,8 +32,8 @@ class Folders:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder on this disk for one writer, named after it; gone afterwards."""
-        folder = self.root / WRITING / new_writer()
         with telling("cannot begin to write", self.root):
+            folder = self.root / WRITING / new_writer()
             folder.parent.mkdir(exist_ok=True)
             folder.mkdir()
         try:
@@ -106,31 +106,32 @@ class Folders:
 
     def remove(self, kind: str, key: str) -> None:
         """Remove ``kind/key`` if it is there; it disappears by one rename."""
-        with self.scratch() as folder:
-            try:
-                os.rename(self.root / kind / key, folder / key)
-            except FileNotFoundError:
-                return
-            sync_folder(self.root / kind)
+        self._drop(self.root / kind / key)
 
     def sweep(self, everyone: bool = False) -> list[str]:
         """Remove what killed writers left; returns their names. See ``is_dead``."""
+        writing = self.root / WRITING
+        names = os.listdir(writing) if writing.exists() else []
+        return [n for n in names if (everyone or is_dead(n)) and self._drop(writing / n)]
+
+    def _drop(self, path: Path) -> bool:
+        """Take ``path`` out of sight by a rename, then remove it; False if it was not there.
+
+        A writer wrongly thought dead then fails cleanly. Needs no free space, so that a full
+        disk can be emptied.
+        """
+        out_of_sight = self.root / WRITING / new_writer()
+        out_of_sight.parent.mkdir(exist_ok=True)
         try:
-            names = os.listdir(self.root / WRITING)
+            os.rename(path, out_of_sight)
         except FileNotFoundError:
-            return []
-        swept: list[str] = []
-        for name in names:
-            if not (everyone or is_dead(name)):
-                continue
-            with self.scratch() as folder:
-                try:
-                    # Taken by a rename first: a writer wrongly thought dead then fails cleanly.
-                    os.rename(self.root / WRITING / name, folder / name)
-                except FileNotFoundError:
-                    continue
-                swept.append(name)
-        return swept
+            return False
+        sync_folder(path.parent)
+        if out_of_sight.is_dir():
+            shutil.rmtree(out_of_sight, ignore_errors=True)
+        else:
+            out_of_sight.unlink()
+        return True
 
 
 def new_writer() -> str:
@@ -143,14 +144,15 @@ def is_dead(writer: str) -> bool:
 
     Only a process of this host can be judged: one of an earlier boot is dead; one of this boot
     and of this process namespace is dead if its pid is free or was given to another process.
+    What cannot be read is no ground for a judgement.
     """
     match writer.split("_"), _this_process(os.getpid()).split("_"):
         case [host, boot, space, pid, start, _], [my_host, my_boot, my_space, _, _]:
-            if host != my_host:
+            if host != my_host or not (boot and my_boot and start):
                 return False
             if boot != my_boot:
                 return True
-            return space == my_space and start != _start(int(pid))
+            return space == my_space and _start(int(pid)) not in (start, "")
     return False
 
 
@@ -164,7 +166,7 @@ def _this_process(pid: int) -> str:
 
 
 def _start(pid: int) -> str:
-    """When ``pid`` began, in kernel ticks since boot; "free" if there is no such process."""
+    """When ``pid`` began, in kernel ticks since boot; "free" if no such process, "" if hidden."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -172,7 +174,8 @@ def _start(pid: int) -> str:
     except PermissionError:
         pass
     # The process's own name may hold spaces and brackets: count fields after the last bracket.
-    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
 
 
 def _text(path: str) -> str:
