@@ -28,12 +28,12 @@ CONFIG_FILE = "adapter_config.json"
 # `load` checks by itself. Any other field must hold PEFT's default.
 _HARMLESS_FIELDS = {
     *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
-    *("auto_mapping", "peft_version", "runtime_config", "ephemeral_gpu_offload"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights"),
-    *("megatron_core", "qalora_group_size"),
+    *("r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "eva_config"),
+    *("auto_mapping", "peft_version"),
 }
-# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ, ...) also change the base model's weights.
+# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ, ...) also change the base model's weights, so
+# such an adapter belongs to another base than the one it names.
 _HARMLESS_INITS = (True, False, "gaussian", "orthogonal", "eva")
 
 
@@ -52,8 +52,13 @@ class LoRAShape:
         """The factor before `B A`."""
         return self.alpha / self.rank
 
-    def targets_module(self, name: str) -> bool:
-        return any(name == target or name.endswith(f".{target}") for target in self.targets)
+    def includes(self, module: str) -> bool:
+        """Whether the lane adapts the linear layer of this full name."""
+        return any(_matches(module, target) for target in self.targets)
+
+
+def _matches(module: str, target: str) -> bool:
+    return module == target or module.endswith(f".{target}")
 
 
 def update_norm_sq(
@@ -90,9 +95,8 @@ class Routes:
         rows = unit * len(owners)
         if lanes == tuple(owners):
             return cls(rows, lanes, len(lanes), None)
-        position = {lane: i for i, lane in enumerate(lanes)}
-        index = torch.tensor([position[lane] for lane in owners], device=device)
-        return cls(rows, lanes, len(owners), index)
+        positions = torch.tensor([lanes.index(lane) for lane in owners], device=device)
+        return cls(rows, lanes, len(owners), positions)
 
 
 class Router:
@@ -144,9 +148,12 @@ class LaneLinear(nn.Module):
         A lane that does not target this layer has rank 0.
         """
         if lane not in self.shapes:
-            weight = self.base.weight
-            nothing = weight.new_zeros(0, dtype=torch.float32)
-            return nothing.view(0, weight.shape[1]), nothing.view(weight.shape[0], 0), 0.0
+            nothing = torch.zeros(0, device=self.base.weight.device)
+            return (
+                nothing.view(0, self.base.in_features),
+                nothing.view(self.base.out_features, 0),
+                0.0,
+            )
         return self.lora_A[str(lane)], self.lora_B[str(lane)], self.shapes[lane].scale
 
     def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
@@ -167,19 +174,18 @@ class LaneLinear(nn.Module):
 def _stack(factors: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor, float]:
     """A (lanes, rank, in_dim), B (lanes, out_dim, rank) and one scale for all of them.
 
-    Smaller ranks are padded with zeros; differing scales move into B.
+    Smaller ranks are padded with zeros; scales that differ move into B.
     """
-    rank = max(a.shape[0] for a, _, _ in factors)
-    scale = factors[0][2] if len({scale for _, _, scale in factors}) == 1 else None
-    all_a, all_b = [], []
-    for a, b, own_scale in factors:
-        missing = rank - a.shape[0]
-        all_a.append(F.pad(a, (0, 0, 0, missing)) if missing else a)
-        b = F.pad(b, (0, missing)) if missing else b
-        all_b.append(b if scale is not None else own_scale * b)
-    if len(factors) == 1:
-        return all_a[0][None], all_b[0][None], factors[0][2]
-    return torch.stack(all_a), torch.stack(all_b), 1.0 if scale is None else scale
+    all_a, all_b, scales = zip(*factors, strict=True)
+    ranks = [a.shape[0] for a in all_a]
+    if len(set(ranks)) > 1:
+        gaps = [max(ranks) - rank for rank in ranks]
+        all_a = [F.pad(a, (0, 0, 0, gap)) for a, gap in zip(all_a, gaps, strict=True)]
+        all_b = [F.pad(b, (0, gap)) for b, gap in zip(all_b, gaps, strict=True)]
+    if len(set(scales)) > 1:
+        all_b = [scale * b for b, scale in zip(all_b, scales, strict=True)]
+        scales = [1.0]
+    return torch.stack(all_a), torch.stack(all_b), scales[0]
 
 
 class LaneAdapters:
@@ -195,11 +201,12 @@ class LaneAdapters:
         self.model = model
         self.shapes = tuple(shapes)
         self._router = Router(len(self.shapes))
-        linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        everything = model.named_modules()
+        linears = {name: module for name, module in everything if isinstance(module, nn.Linear)}
         for lane, shape in enumerate(self.shapes):
             for target in shape.targets:
-                if not any(n == target or n.endswith(f".{target}") for n in linears):
-                    kinds = sorted({n.rpartition(".")[2] for n in linears})
+                if not any(_matches(name, target) for name in linears):
+                    kinds = sorted({name.rpartition(".")[2] for name in linears})
                     raise ValueError(
                         f"lane {lane}: no linear layer is named {target!r}; this model's linear "
                         f"layers are named {kinds}"
@@ -207,7 +214,7 @@ class LaneAdapters:
         model.requires_grad_(False)
         self.modules: dict[str, LaneLinear] = {}
         for name, linear in linears.items():
-            here = {g: shape for g, shape in enumerate(self.shapes) if shape.targets_module(name)}
+            here = {g: shape for g, shape in enumerate(self.shapes) if shape.includes(name)}
             if here:
                 self.modules[name] = LaneLinear(linear, here, self._router)
                 model.set_submodule(name, self.modules[name])
@@ -222,15 +229,12 @@ class LaneAdapters:
         The draws come from the CPU `generator` in module order, so a lane's start depends on
         its own generator and shape only.
         """
-        for name, parameter in self.parameters_of(lane).items():
-            with torch.no_grad():
+        with torch.no_grad():
+            for name, parameter in self.parameters_of(lane).items():
+                start = torch.zeros(parameter.shape)
                 if name.endswith(".lora_A"):
-                    draw = torch.empty(parameter.shape)
-                    parameter.copy_(
-                        nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator)
-                    )
-                else:
-                    parameter.zero_()
+                    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+                parameter.copy_(start)
 
     def parameters_of(self, lane: int) -> dict[str, nn.Parameter]:
         """The lane's fp32 parameters by name, `<module>.lora_A` (rank, in_dim) and `.lora_B`
@@ -288,15 +292,12 @@ class LaneAdapters:
         }
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         shape = self.shapes[lane]
-        alpha = int(shape.alpha) if float(shape.alpha).is_integer() else shape.alpha
-        config = LoraConfig(
-            r=shape.rank,
-            lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
-            task_type="CAUSAL_LM",
-            base_model_name_or_path=base_model_name,
-            inference_mode=True,
-        ).to_dict()
-        config["target_modules"] = list(shape.targets)
+        config = LoraConfig(task_type="CAUSAL_LM", inference_mode=True).to_dict() | {
+            "base_model_name_or_path": base_model_name,
+            "r": shape.rank,
+            "lora_alpha": int(shape.alpha) if shape.alpha == int(shape.alpha) else shape.alpha,
+            "target_modules": list(shape.targets),
+        }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
 
     def load(self, lane: int, folder: Path) -> None:
