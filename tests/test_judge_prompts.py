@@ -22,7 +22,8 @@ ADDED = [
 ]  # fmt: skip
 JOINING = [
     "<|eot", "_id|>", "<|", "|>", "<", ">", "<END CONVERSATION>", "\n\nAgent: ", "User:", "\n",
-    "\n\n", " ", "  ", "\t", "\r\n", "raycibprompt7d2f91c4", "raycibanswer7d2f91c4", "safe", "unsafe\nS1",
+    "\n\n", " ", "  ", "\t", "\r\n", "raycibprompt7d2f91c4", "raycibanswer7d2f91c4", "safe",
+    "unsafe\nS1",
 ]  # fmt: skip
 ODD = ["\x00", "\x00123\x00", "\u200b", "\u200d", "\ufeff", "\u202e", "\ud800", "\U0010ffff",
        "\u2581", "\u0120", "\u010a", "\u00ad", "e\u0301", "\u1100\u1161", "w1", "w2"]  # fmt: skip

@@ -97,7 +97,7 @@ class Generator:
         import torch
         from vllm import LLM
 
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"dtype": dtype}
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = gpu_memory_utilization
         else:
@@ -110,7 +110,6 @@ class Generator:
             options["max_cpu_loras"] = max(_CPU_ADAPTERS, adapters_at_once)
         self._llm: Any = LLM(
             str(model),
-            dtype=dtype,
             max_model_len=max_model_len,
             enable_prefix_caching=True,
             seed=0,

@@ -34,6 +34,8 @@ class JudgeReplica(LLMServer):
     """A server that reports nothing to anyone (the stock one starts an actor for usage reports)."""
 
     async def _start_engine(self) -> None:
+        if self.engine is None:
+            raise RuntimeError("ray.serve.llm made no engine to start")
         await self.engine.start()
 
 

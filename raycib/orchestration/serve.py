@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 APP_NAME = "raycib-judge"
 MODEL_ID = "judge"
@@ -154,13 +155,13 @@ class JudgeHandle:
         deadline = time.monotonic() + timeout_s
         try:
             ray.get(self._deployed, timeout=timeout_s)
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             raise TimeoutError(
                 f"the judge {self.config.model} was not ready after {timeout_s:.0f} s"
                 f" ({_status()}); give it more time, or free what it waits for:"
                 f" {self.config.cpus:g} CPUs and {self.config.gpus:g} GPUs"
             ) from None
-        except ray.exceptions.RayTaskError as problem:
+        except RayTaskError as problem:
             raise RuntimeError(
                 f"the judge {self.config.model} did not start: {problem.cause} ({_status()})"
             ) from problem
@@ -242,7 +243,7 @@ def _status() -> str:
 
     try:
         app = serve.status().applications.get(APP_NAME)
-    except ray.exceptions.RayError as problem:
+    except RayError as problem:
         return f"Serve's status is unknown: {problem}"
     if app is None:
         return "Serve has not been asked to run it yet"
