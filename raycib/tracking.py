@@ -5,22 +5,20 @@ this a view of it: it can be made again at any time, and a server that is down c
 view. Runs are found again by their tags, so that a second call updates what the first one made.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
 import os
 import re
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycib.analysis.scores import aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
+from raycib.tracking_room import sqlite_file, tracking_room, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,15 +31,6 @@ SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
 METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
 """MLflow takes at most 1,000 metrics, 100 params and 100 tags in a request."""
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
-IMPATIENCE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-"""Defaults while ``track`` runs: with MLflow's own, a server that is down costs minutes."""
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +57,15 @@ def track(
     """
     place = uri or default_uri(exhibits_folder.parent)
     try:
-        with _settings(IMPATIENCE), _quiet(), _alone(place), _hasty(place):
+        with tracking_room(place):
             return _track(summary, histories, exhibits_folder, place)
     except Exception as error:  # a view must never cost a result, whatever MLflow throws
         log.warning(
             "sweep %s is not in MLflow at %s; results are stored, track it later (%s: %s)",
             one_line(summary.get("sweep")),
-            _without_password(place),
+            without_password(place),
             type(error).__name__,
-            _without_password(one_line(error, 160)),
+            without_password(one_line(error, 160)),
         )
         return None
 
@@ -135,7 +124,7 @@ def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: 
 
     _artifacts(client, parent, folder)
     client.set_terminated(parent_id, "FINISHED", created)
-    base = _without_password(uri).rstrip("/")
+    base = without_password(uri).rstrip("/")
     return f"{base}/#/experiments/{experiment}/runs/{parent_id}"
 
 
@@ -242,7 +231,7 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     artifacts = None
     if file is not None:
         # Otherwise MLflow would put artifacts below whatever the working directory is.
@@ -311,85 +300,3 @@ def _milliseconds(created: str | None) -> int:
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"(\w+://[^/:@\s]*):[^@/\s]*@", r"\1:***@", uri)
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-@contextmanager
-def _settings(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that the user has not set, for a while."""
-    new = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without MLflow's chatter on creating tables and urllib3's on each retry."""
-    levels = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
-    before = {name: logging.getLogger(name).level for name in levels}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """One process at a time on a SQLite file: two that create its tables at once both fail.
-
-    The lock is the system's and ends with its process, however that ends.
-    """
-    file = _sqlite_file(uri)
-    if file is None:
-        yield
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.parent / f".{file.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _hasty(uri: str) -> Iterator[None]:
-    """A SQLite file that does not exist yet is filled without waiting for the disk each time.
-
-    MLflow commits some 250 times to make its tables and to hold a small sweep, which takes a
-    minute on a busy disk. A power cut in these seconds can spoil the new file, of which nothing
-    is lost that the store does not have. A file with something in it is never treated so.
-    """
-    file = _sqlite_file(uri)
-    if file is None or file.exists():
-        yield
-        return
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    opened: list[sqlite3.Connection] = []
-
-    def no_sync(connection: Any, _: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous = OFF")
-            opened.append(connection)
-
-    event.listen(Engine, "connect", no_sync)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", no_sync)
-        for connection in opened:  # MLflow keeps them for as long as the process lives
-            with suppress(sqlite3.Error):
-                connection.execute("PRAGMA synchronous = FULL")

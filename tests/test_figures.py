@@ -43,6 +43,11 @@ def test_panel_c_shows_the_correlation_of_each_seed():
     assert len(re.findall(r"[+−]\d\.\d\d", note)) == 3 and "(n = 4)" in note
 
 
+def test_a_seed_with_fewer_strengths_is_counted_as_such():
+    texts = [text.get_text() for text in drawn(sweep(failed=True)).axes[2].texts]
+    assert any("(n = 3 to 4)" in text for text in texts)
+
+
 def test_without_the_last_prompt_token_there_are_three_panels():
     summary = sweep()
     for cell in summary["cells"]:

@@ -170,6 +170,7 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
         (lambda s: s["cells"][0]["scores"].update(negative_cosine=0.95), "nearly one vector"),
         (lambda s: s["cells"][0]["scores"].update(incoherent_rate=rate(0.2, 260)), "neither"),
         (lambda s: s["cells"][0]["scores"].update(accuracy=rate(1, 150)), "accuracy lost up to 10"),
+        (lambda s: s.update(damaged=["stages/ab: sha256 differs"]), "1 stored results were found"),
         (lambda s: None, "OutOfMemoryError"),
         (lambda s: None, "3 verdicts of the judge could not be read"),
         (lambda s: None, "does not mean closer"),
@@ -179,6 +180,23 @@ def test_what_makes_numbers_doubtful_is_said(change, words):
     summary = sweep()
     change(summary)
     assert any(words in text for text in cautions(summary, to_frame(summary)))
+
+
+def test_a_sweep_without_an_aligned_model_samples_or_strengths_has_a_report():
+    summary = sweep() | {"aligned": {"scores": None}, "counts": {}, "timings_s": {}}
+    summary["cells"] = [c for c in summary["cells"] if c["method"] == "lora"]
+    html = report(summary, {}, {})
+    assert 'id="claims"' in html and 'id="side-by-side"' not in html and "<script" not in html
+
+
+def test_nothing_readable_is_no_rate():
+    summary = sweep()
+    for cell in summary["cells"][:3]:
+        cell["scores"]["hrr"] = {"value": None, "low": None, "high": None, "n": 0, "unread": 260}
+    frame = to_frame(summary)
+    assert frame["hrr"].isna().sum() == 4
+    assert any("could not be read" in text for text in cautions(summary, frame))
+    report(summary, {}, {})
 
 
 def said(*verdicts):

@@ -36,6 +36,11 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             "The judge is not protected against the answers it judges: text in an answer can act "
             "as an instruction to it, so harmful response rates may be too low."
         )
+    if damaged := summary.get("damaged"):
+        found.append(
+            f"{len(damaged)} stored results were found damaged, set aside and not used (first: "
+            f"{one_line(damaged[0])})."
+        )
     garbage = done[done["incoherent_rate"] > 0.1]
     if len(garbage):
         worst = garbage.sort_values("incoherent_rate").iloc[-1]

@@ -88,7 +88,7 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
             _scatter(panels[3], responses, last, "I(Z;C) at the last prompt token, nats")
             panels[3].set_title("(d)  The same, at the last prompt token")
         for panel in panels[2:]:
-            _hrr_axis(panel, frame)
+            _hrr_axis(panel, frame, lines=len(responses))
         return figure
 
 
@@ -148,6 +148,7 @@ def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -
     positive = [lam for lam in doses if lam > 0]
     logarithmic = positive and positive[-1] / positive[0] > 30
     step = (doses[-1] - doses[0]) / 90
+    ends: list[tuple[float, float, str, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
         seeds = sorted(cells["seed"].unique())
@@ -164,15 +165,25 @@ def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -
         means = cells.groupby("lam")[column].mean().dropna()
         panel.plot(means.index, means, color=color, lw=1.8)
         if len(responses) > 1 and len(means):
-            panel.annotate(
-                one_line(name, 24), (means.index[-1], means.iloc[-1]), xytext=(5, 3),
-                textcoords="offset points", color=color, fontsize=8.5, annotation_clip=False,
-            )  # fmt: skip
+            ends.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
+    _names(panel, ends)
     if logarithmic:
         panel.set_xscale("symlog", linthresh=positive[0])
     panel.set_xticks(doses, [f"{lam:g}" for lam in doses])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set(xlabel="λ   (0 = plain LoRA)" if doses[0] == 0 else "λ", ylabel=label)
+
+
+def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Names lines at their ends (height, strength, name, colour), apart where the ends are not."""
+    low, high = panel.get_ylim()
+    height = -np.inf
+    for end, lam, name, color in sorted(ends):
+        height = max(end, height + 0.06 * (high - low))
+        panel.annotate(
+            one_line(name, 24), (lam, height), xytext=(7, -3), textcoords="offset points",
+            color=color, fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
@@ -185,7 +196,10 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
         means = cells.groupby("lam")[[column, "hrr"]].mean().dropna()
         panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
         panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
-        for lam, place in means.iterrows():
+        # Among several series, the ends of the doses say which way each one runs.
+        dosed_means = means[means.index > 0]
+        named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
+        for lam, place in named.iterrows():
             panel.annotate(
                 f"λ {lam:g}", (place[column], place["hrr"]), xytext=(7, 5),
                 textcoords="offset points", fontsize=8.5, color="#333333", annotation_clip=False,
@@ -196,7 +210,9 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
         if found:
             values = ", ".join(f"{c.r:+.2f}".replace("-", "−") for c in found)
             head = f"{one_line(name, 24)}: " if len(responses) > 1 else ""
-            notes.append((f"{head}r by seed, λ > 0: {values}  (n = {found[0].n})", color))
+            sizes = sorted({c.n for c in found})
+            size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+            notes.append((f"{head}r by seed, λ > 0: {values}  (n = {size})", color))
     for line, (note, color) in enumerate(notes):
         panel.annotate(
             note, (0, 1), xycoords="axes fraction", xytext=(7, -2 - 12 * line),
@@ -207,9 +223,10 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
     panel.xaxis.set_major_locator(MaxNLocator(6))
 
 
-def _hrr_axis(panel: Axes, frame: pd.DataFrame) -> None:
+def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
+    """Shares from 0, with room above the data for ``lines`` of notes."""
     top = np.nanmax([*frame["hrr_high"].dropna(), *frame["hrr"].dropna(), 0.05])
-    panel.set_ylim(-0.02 * top, min(1.18 * top, 1.12))
+    panel.set_ylim(-0.02 * top, (1.11 + 0.07 * lines) * top)
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 

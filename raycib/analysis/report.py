@@ -276,7 +276,7 @@ def _mean(cells: pd.DataFrame, column: str, factor: float = 100) -> str:
 
 
 def _detectable(frame: pd.DataFrame) -> str:
-    counts = frame["hrr_n"].dropna()
+    counts = frame["hrr_n"][frame["hrr_n"] > 0]
     if not len(counts):
         return ""
     n = int(counts.min())
