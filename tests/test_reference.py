@@ -1,0 +1,123 @@
+"""Cached references: named by all they depend on, equal to live ones, in the task's own order."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import raycib.reference
+from raycib.reference import ReferenceBank, compute_bank, load_bank, reference_key
+from raycib.spec import ModelSpec
+from raycib.step import PackStep
+from raycib.store import Store
+from raycib.tensors import Totals, collate
+from raycib.training.pack import Loaded, load
+
+MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
+READINGS = [
+    ("mean_response", "final_norm"),
+    ("last_prompt_token", "before_norm"),
+    ("last_token", "final_norm"),
+    ("mean_all", "before_norm"),
+]
+CPU = torch.device("cpu")
+
+
+def key(model: ModelSpec = MODEL, rows="r", max_length=64, reading=("mean_all", "final_norm")):
+    return reference_key(model, rows, max_length, reading)
+
+
+def test_a_reference_is_named_by_everything_it_depends_on():
+    others = [
+        key(MODEL.model_copy(update={"weights": "x" * 64})),
+        key(MODEL.model_copy(update={"tokenizer": "x" * 64})),
+        key(MODEL.model_copy(update={"dtype": "bfloat16"})),
+        key(rows="other"),
+        key(max_length=32),
+        key(reading=("last_token", "final_norm")),
+        key(reading=("mean_all", "before_norm")),
+    ]
+    assert len({key(), *others}) == 8
+
+
+def test_and_not_by_where_the_model_lies():
+    assert key(MODEL.model_copy(update={"source": "elsewhere"})) == key()
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_folder: Path) -> Loaded:
+    """The tiny model with one lane that does something, which a reference must not show."""
+    made = load([tiny.make_stage(tiny_folder)], CPU)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.adapters.parameters_of(0).values():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def computed(loaded: Loaded, tiny_folder: Path, store: Store) -> tuple[ReferenceBank, int, list]:
+    stage = tiny.make_stage(tiny_folder)
+    data = loaded.encode(stage.task)
+    where = (stage.model, stage.task.rows, 64, READINGS)
+    count = compute_bank(store, loaded.adapters, stage.model, data, *where[1:])
+    bank = load_bank(store, *where, CPU)
+    assert bank is not None
+    return bank, count, data
+
+
+def test_every_example_goes_through_the_model_once(loaded, tiny_folder, tmp_path):
+    """Four readings of 48 examples are 48 forward passes, not 192."""
+    rows: list[int] = []
+    decoder = loaded.adapters.model.get_decoder()
+    hook = decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    bank, count, _ = computed(loaded, tiny_folder, Store(tmp_path))
+    hook.remove()
+    assert count == sum(rows) == 48
+    assert len(bank.tensors) == 4
+    assert all(tuple(bank.rows(*reading).shape) == (48, 32) for reading in READINGS)
+
+
+def test_cached_equals_live(loaded, tiny_folder, tmp_path):
+    """Other neighbours and other padding: float32 rounding only, see test_step."""
+    bank, _, data = computed(loaded, tiny_folder, Store(tmp_path))
+    chosen = [40, 3, 17, 5]
+    batches = {0: collate(data, chosen)}
+    live = PackStep(loaded.adapters, batches, {0: Totals(4, 1)}, {}).steps()[0]
+    for reading in READINGS:
+        torch.testing.assert_close(
+            bank.rows(*reading)[chosen], live.reference(*reading), rtol=1e-5, atol=1e-6
+        )
+        moved = live.pooled(*reading) - live.reference(*reading)
+        assert moved.abs().max() > 0.01, "the adapter did nothing, so this test shows nothing"
+
+
+def test_row_i_is_example_i_however_they_were_batched(loaded, tiny_folder, tmp_path, monkeypatch):
+    whole, _, data = computed(loaded, tiny_folder, Store(tmp_path / "one batch"))
+    assert len({len(one) for one in data}) > 3, "rows of one length would not be reordered"
+    for tokens in (1, 50):
+        monkeypatch.setattr(raycib.reference, "TOKENS_AT_ONCE", tokens)
+        parts, _, _ = computed(loaded, tiny_folder, Store(tmp_path / f"by {tokens}"))
+        for name, bank in whole.tensors.items():
+            torch.testing.assert_close(parts.tensors[name], bank, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bank_with_a_missing_reading_is_no_bank(loaded, tiny_folder, tmp_path):
+    store = Store(tmp_path)
+    computed(loaded, tiny_folder, store)
+    stage = tiny.make_stage(tiny_folder)
+    more = [*READINGS, ("last_token", "before_norm")]
+    assert load_bank(store, stage.model, stage.task.rows, 64, more, CPU) is None
+
+
+def test_a_model_that_gives_nonsense_is_not_cached(tiny_folder, tmp_path):
+    stage = tiny.make_stage(tiny_folder)
+    broken = load([stage], CPU)
+    with torch.no_grad():
+        broken.adapters.model.get_decoder().norm.weight[0] = torch.nan
+    data, store = broken.encode(stage.task), Store(tmp_path)
+    with pytest.raises(ValueError, match="non-finite"):
+        compute_bank(store, broken.adapters, stage.model, data, stage.task.rows, 64, READINGS[:1])
+    assert store.keys("references") == []

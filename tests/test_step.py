@@ -1,0 +1,315 @@
+"""From text to masks to representations; and no forward pass that nobody reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from menu import METHODS
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat import Encoded, encode, encode_prompt
+from raycib.data.rows import Row
+from raycib.methods import build_method
+from raycib.models import load_tokenizer
+from raycib.objectives import Objective
+from raycib.pooling import pool
+from raycib.reference import ReferenceBank
+from raycib.spec import CIB, Pooling
+from raycib.step import PackStep
+from raycib.tensors import IGNORED, Batch, Totals, collate, widen
+
+# Masks, on two rows small enough to read: the first has 3 prompt and 2 response tokens, the
+# second 1 and 3.
+DATA = [Encoded((5, 6, 7), (8, 9)), Encoded((1,), (2, 3, 4))]
+
+
+def test_only_the_response_is_scored():
+    batch = collate(DATA, [0, 1])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]]
+    no = IGNORED
+    assert batch.labels.tolist() == [[no, no, no, 8, 9], [no, 2, 3, 4, no]]
+    assert (batch.prompt_lengths.tolist(), batch.lengths.tolist()) == ([3, 1], [5, 4])
+
+
+def test_the_last_prompt_token_predicts_the_first_response_token():
+    """Position 2 (id 7) predicts 8, position 3 (id 8) predicts 9; nothing predicts beyond."""
+    assert collate(DATA, [0, 1]).predicting.int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
+
+
+def test_rows_know_which_example_they_are_and_where_they_stand():
+    batch = collate(DATA, [1, 0], positions=[6, 2])
+    assert batch.ids[0, :4].tolist() == [1, 2, 3, 4]
+    assert (batch.examples.tolist(), batch.positions.tolist()) == ([1, 0], [6, 2])
+    assert collate(DATA, [1, 0]).positions.tolist() == [0, 1]
+
+
+def test_padding_is_neither_scored_nor_pooled():
+    batch = widen(collate(DATA, [0, 1]), 9)
+    assert batch.ids.shape == batch.labels.shape == (2, 9)
+    assert (batch.labels[:, 5:] == IGNORED).all()
+    assert not batch.predicting[:, 4:].any()
+    hidden = torch.randn(2, 9, 3)
+    garbage = hidden.clone()
+    garbage[0, 5:], garbage[1, 4:] = 1e6, -1e6
+    for how in ("mean_response", "last_prompt_token", "last_token", "mean_all"):
+        assert torch.equal(pool(hidden, batch, how), pool(garbage, batch, how))
+
+
+@pytest.mark.parametrize(
+    ("how", "by_hand"),
+    [
+        ("mean_response", [(2 + 3) / 2, 10 + (0 + 1 + 2) / 3]),
+        ("last_prompt_token", [2, 10 + 0]),
+        ("last_token", [4, 10 + 3]),
+        ("mean_all", [(0 + 1 + 2 + 3 + 4) / 5, 10 + (0 + 1 + 2 + 3) / 4]),
+    ],
+)
+def test_each_pooling_by_hand(how: Pooling, by_hand: list[float]):
+    """Hidden states that are 10 * row + position, so a mean says where it was taken."""
+    hidden = (10.0 * torch.arange(2)[:, None] + torch.arange(5))[..., None].expand(-1, -1, 4)
+    found = pool(hidden.bfloat16(), collate(DATA, [0, 1]), how)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4))
+
+
+# Text to tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_folder):
+    return load_tokenizer(str(tiny_folder / "model"))
+
+
+def ids(tokenizer, *words: str) -> tuple[int, ...]:
+    return tuple(tokenizer.convert_tokens_to_ids(list(words)))
+
+
+def test_a_row_becomes_the_template_s_prompt_and_a_response_that_ends_its_turn(tokenizer):
+    encoded = encode(tokenizer, Row("w1 w2", "w2 w1"), max_length=64)
+    assert encoded.prompt == ids(tokenizer, "<user>", "w1", "w2", "<assistant>")
+    assert encoded.response == ids(tokenizer, "w2", "w1", "<eos>")
+    assert len(encoded) == 7
+    assert None not in encoded.prompt + encoded.response
+    assert tokenizer.unk_token_id not in encoded.prompt + encoded.response
+
+
+def test_training_and_generation_see_the_same_prompt(tokenizer):
+    row = Row("w7 w8 w9", "w1")
+    assert list(encode(tokenizer, row, 64).prompt) == encode_prompt(tokenizer, row.prompt)
+
+
+def test_a_long_row_loses_the_end_of_its_response_and_never_its_prompt(tokenizer):
+    """4 prompt tokens: of 3 response tokens 2 fit in 6, 1 in 5, and 4 leave no room."""
+    row = Row("w1 w2", "w2 w1")
+    whole = encode(tokenizer, row, 7)
+    assert len(whole.response) == 3
+    for length, kept in [(6, 2), (5, 1)]:
+        cut = encode(tokenizer, row, length)
+        assert (cut.prompt, cut.response) == (whole.prompt, whole.response[:kept])
+    with pytest.raises(ValueError, match="4 tokens leaves no room in max_length=4: 'w1 w2'"):
+        encode(tokenizer, row, 4)
+
+
+def test_where_a_template_opens_what_it_does_not_close_the_response_ends_with_eos(tokenizer):
+    """A thinking block that the opening has and a finished turn has not (Qwen3, for one)."""
+
+    class Thinking:
+        eos_token = tokenizer.eos_token
+
+        def apply_chat_template(self, turns, **options):
+            text = tokenizer.apply_chat_template(turns, **options)
+            return text + " w39 " if options.get("add_generation_prompt") else text
+
+        def __call__(self, *args, **options):
+            return tokenizer(*args, **options)
+
+    encoded = encode(Thinking(), Row("w1", "w2 "), 64)
+    assert encoded.prompt == ids(tokenizer, "<user>", "w1", "<assistant>", "w39")
+    assert encoded.response == ids(tokenizer, "w2", "<eos>")
+
+
+# Forward passes
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_folder) -> LaneAdapters:
+    """Two lanes, both doing something."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+    shapes = [LoRAShape(4, 8.0, ("q_proj", "down_proj")), LoRAShape(2, 8.0, ("v_proj",))]
+    made = LaneAdapters(model.eval(), shapes)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for lane in range(2):
+            for parameter in made.parameters_of(lane).values():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def long_rows(count: int) -> list[Encoded]:
+    draw = torch.Generator().manual_seed(0)
+    made = torch.randint(1, 40, (count, 12), generator=draw).tolist()
+    return [Encoded(tuple(row[:5]), tuple(row[5:])) for row in made]
+
+
+def pack_step(adapters: LaneAdapters, batches: dict[int, Batch], banks=None) -> PackStep:
+    totals = {lane: Totals(len(batch.ids), 7 * len(batch.ids)) for lane, batch in batches.items()}
+    return PackStep(adapters, batches, totals, banks or {})
+
+
+@contextmanager
+def counted(adapters: LaneAdapters) -> Iterator[SimpleNamespace]:
+    """How often the decoder and the output head ran."""
+    calls = SimpleNamespace(decoder=0, head=0)
+
+    def count(name: str):
+        return lambda *_: setattr(calls, name, getattr(calls, name) + 1)
+
+    model = adapters.model
+    hooks = [
+        model.get_decoder().register_forward_hook(count("decoder")),
+        model.get_output_embeddings().register_forward_hook(count("head")),
+    ]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+def warm(objective: Objective, dim: int) -> Objective:
+    """With a full queue, where there is one, and at the beginning of a step."""
+    for part in objective.modules():
+        if hasattr(part, "push"):
+            vectors = torch.randn(32, dim)
+            part.push(0, torch.arange(100, 132), vectors, vectors.flip(0), torch.rand(32))
+    objective.begin_step(1, torch.Generator().manual_seed(0))
+    return objective
+
+
+def backward(objective: Objective, step) -> None:
+    sum(term.weight * term.value for term in objective(step).values()).backward()
+
+
+def bank_of(adapters: LaneAdapters, data: list[Encoded]) -> ReferenceBank:
+    """References of every reading, computed as the step itself would."""
+    step = pack_step(adapters, {0: collate(data, range(len(data)))}).steps()[0]
+    return ReferenceBank(
+        {
+            f"{how}.{layer}": step.reference(how, layer)
+            for how in ("mean_response", "last_prompt_token", "last_token", "mean_all")
+            for layer in ("final_norm", "before_norm")
+        }
+    )
+
+
+def test_nothing_runs_until_it_is_read(adapters):
+    with counted(adapters) as calls:
+        step = pack_step(adapters, {0: collate(DATA, [0, 1])}).steps()[0]
+        assert (calls.decoder, calls.head) == (0, 0)
+        step.pooled("last_token", "final_norm")
+        assert (calls.decoder, calls.head) == (1, 0)
+        step.pooled("mean_all", "before_norm")
+        _ = step.nll, step.row_loss, step.nll
+        assert (calls.decoder, calls.head) == (1, 1)
+        step.reference("last_token", "final_norm")
+        step.reference("mean_all", "before_norm")
+        assert (calls.decoder, calls.head) == (2, 1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_s_step_is_one_forward_pass_given_cached_references(adapters, name: str):
+    """Plain LoRA reads no reference at all; the others find theirs in the cache."""
+    data, dim = long_rows(8), adapters.model.config.hidden_size
+    objective = warm(build_method(METHODS[name], dim).objective, dim)
+    bank = bank_of(adapters, data)
+    with counted(adapters) as calls:
+        step = pack_step(adapters, {0: collate(data, range(8))}, {0: bank}).steps()[0]
+        backward(objective, step)
+    assert (calls.decoder, calls.head) == (1, 1)
+
+
+def test_lanes_share_their_forward_passes(adapters):
+    data, dim = long_rows(8), adapters.model.config.hidden_size
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    with counted(adapters) as calls:
+        loss = torch.zeros(())
+        for step in pack_step(adapters, batches).steps().values():
+            objective = warm(build_method(CIB(num_negatives=8), dim).objective, dim)
+            loss = loss + sum(term.value for term in objective(step).values())
+        loss.backward()
+    assert (calls.decoder, calls.head) == (2, 1)
+
+
+def flops(work) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_cache(adapters):
+    """Counted operations, so no clock is asked. Beside the model, CIB adds one product of z with
+    the negatives (16 rows x 8 negatives x 32 numbers, forwards and backwards)."""
+    data, dim = long_rows(16), adapters.model.config.hidden_size
+    batch, bank = collate(data, range(16)), bank_of(adapters, data)
+
+    def one_step(method, bank) -> int:
+        objective = warm(build_method(method, dim).objective, dim)
+        return flops(
+            lambda: backward(objective, pack_step(adapters, {0: batch}, {0: bank}).steps()[0])
+        )
+
+    plain = one_step(METHODS["lora"], None)
+    cached = one_step(METHODS["cib"], bank)
+    live = one_step(METHODS["cib"], None)
+    with adapters.disabled(), torch.no_grad():
+        forward = flops(lambda: adapters.model.get_decoder()(batch.ids, use_cache=False))
+    assert 1 < cached / plain <= 1.005
+    assert (live - cached) / forward == pytest.approx(1, abs=0.005)
+
+
+def test_a_pack_s_rows_go_through_their_own_adapter(adapters):
+    """Each lane's losses, and the aligned model's for none, as when the lane is alone."""
+    data = long_rows(5)
+    batches = {1: collate(data, [0, 1, 2]), 0: collate(data, [3, 4])}
+    together = pack_step(adapters, batches).steps()
+    alone = {lane: pack_step(adapters, {lane: b}).steps()[lane] for lane, b in batches.items()}
+    for lane in batches:
+        torch.testing.assert_close(together[lane].nll, alone[lane].nll)
+    same = {lane: collate(data, [0, 1]) for lane in (0, 1)}
+    first, second = pack_step(adapters, same).steps().values()
+    assert (first.row_loss - second.row_loss).abs().min() > 1e-4
+    how = ("mean_all", "final_norm")
+    torch.testing.assert_close(first.reference(*how), second.reference(*how))
+
+
+def test_padding_on_the_right_does_not_change_a_row(adapters):
+    """Attention is causal, so no row sees it. Only the shapes of the products differ: two sums of
+    32 float32 terms in another order differ by about sqrt(32) * 6e-8 = 3e-7 of their size, and
+    two layers later by less than 1e-5."""
+
+    def losses(batch: Batch) -> Tensor:
+        return pack_step(adapters, {0: batch}).steps()[0].row_loss
+
+    own = losses(collate(DATA, [0, 1]))
+    for width in (6, 17, 64):
+        torch.testing.assert_close(
+            losses(widen(collate(DATA, [0, 1]), width)), own, rtol=1e-5, atol=0
+        )
+    alone = torch.cat([losses(collate(DATA, [row])) for row in (0, 1)])
+    torch.testing.assert_close(alone, own, rtol=1e-5, atol=0)
+
+
+def test_the_mean_reference_of_a_task_needs_the_cache(adapters):
+    data = long_rows(4)
+    bank = bank_of(adapters, data)
+    how = ("mean_all", "final_norm")
+    step = pack_step(adapters, {0: collate(data, [1, 2])}, {0: bank}).steps()[0]
+    torch.testing.assert_close(step.reference_mean(*how), bank.rows(*how).mean(dim=0))
+    torch.testing.assert_close(step.reference(*how), bank.rows(*how)[[1, 2]])
+    live = pack_step(adapters, {0: collate(data, [1, 2])}).steps()[0]
+    with pytest.raises(ValueError, match="only known from cached references"):
+        live.reference_mean(*how)

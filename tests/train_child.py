@@ -1,0 +1,141 @@
+"""A process that has imported everything, and forks children that train and are killed.
+
+``python train_child.py`` reads one JSON request a line and answers with one line. A child costs
+the milliseconds of loading the tiny model, not the seconds of importing torch. This process never
+runs a backward pass, so its children may: autograd's threads do not survive a fork.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from raycib.plan import Pack
+from raycib.store import Store
+from raycib.training.lane import Lane
+from raycib.training.pack import load, train_pack
+from raycib.training.workers import Workers
+
+CPU = torch.device("cpu")
+
+
+def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noqa: B008
+    """Train ``request["pack"]`` into ``request["store"]``; every step is a line of the log."""
+    pack = Pack.model_validate(request["pack"])
+    loaded = load([job.stage for job in pack.jobs], CPU)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def progress(lanes: list[Lane]) -> None:
+        os.write(log, f"{os.getpid()} {max(lane.step for lane in lanes)}\n".encode())
+
+    failed = train_pack(
+        pack,
+        loaded,
+        Store(request["store"]),
+        workers,
+        request.get("micro", 16),
+        request["every"],
+        progress,  # type: ignore[arg-type]
+    )
+    assert not failed, failed
+    if workers.size > 1:
+        for index in range(len(pack.jobs)):
+            adapter = {k: v.detach() for k, v in loaded.adapters.parameters_of(index).items()}
+            save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{index}")
+
+
+def once(request: dict[str, Any]) -> dict[str, Any]:
+    """Train undisturbed; how long it took."""
+    start = time.monotonic()
+    status = os.waitpid(forked(partial(train, request)), 0)[1]
+    return {"status": status, "seconds": time.monotonic() - start}
+
+
+def killed_after(request: dict[str, Any]) -> dict[str, Any]:
+    """Train and SIGKILL it after ``request["seconds"]``, if it still runs."""
+    child = forked(partial(train, request))
+    time.sleep(request["seconds"])
+    os.kill(child, signal.SIGKILL)
+    return {"status": os.waitpid(child, 0)[1]}
+
+
+def killed_at(request: dict[str, Any]) -> dict[str, Any]:
+    """Train and SIGKILL it just before its n-th fsync or rename, ``n = request["call"]``.
+
+    Answers how many there were, which is at most n.
+    """
+    reader, writer = os.pipe()
+
+    def counted() -> None:
+        seen = 0
+
+        def before(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            nonlocal seen
+            if seen == request["call"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen += 1
+            os.write(writer, b".")
+            return function(*args, **options)
+
+        os.fsync, os.rename = partial(before, os.fsync), partial(before, os.rename)
+        train(request)
+
+    child = forked(counted)
+    os.close(writer)
+    status = os.waitpid(child, 0)[1]
+    return {"status": status, "calls": len(os.read(reader, 100_000)), "done": os.close(reader)}
+
+
+def together(request: dict[str, Any]) -> dict[str, Any]:
+    """Train with two workers, joined by gloo."""
+
+    def worker(rank: int) -> None:
+        meeting = f"file://{request['store']}/meeting"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+        train(request, Workers.current())
+        dist.barrier()
+        dist.destroy_process_group()
+
+    Store(request["store"])
+    children = [forked(partial(worker, rank)) for rank in range(2)]
+    return {"statuses": [os.waitpid(child, 0)[1] for child in children]}
+
+
+def forked(work: Callable[[], object]) -> int:
+    """The pid of a new process that does ``work`` and ends: 0, or 1 after a traceback."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    torch.set_num_threads(1)
+    services = {f.__name__: f for f in (once, killed_after, killed_at, together)}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["how"] != "together":  # late imports happen here, once, and not in each child
+            load([job.stage for job in Pack.model_validate(request["pack"]).jobs[:1]], CPU)
+        print(json.dumps(services[request["how"]](request)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
