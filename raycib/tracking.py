@@ -30,6 +30,8 @@ EXPERIMENT = "raycib"
 SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
 METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
 """MLflow takes at most 1,000 metrics, 100 params and 100 tags in a request."""
+MAX_POINTS = 250
+"""Points of a curve that MLflow gets, evenly spaced; the store has every step."""
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
 
 log = logging.getLogger(__name__)
@@ -149,9 +151,11 @@ def _log_cell(
     data = cell.get("task_data") or {}
     if data.get("digest"):
         tags["raycib.data_digest"] = str(data["digest"])
+    every = -(-len(history) // MAX_POINTS) or 1
     curves = [
         (f"train/{name}", float(value), int(entry["step"]))
-        for entry in history
+        for place, entry in enumerate(history, 1)
+        if place % every == 0 or place == len(history)
         for name, value in entry.items()
         if name != "step" and isinstance(value, int | float)
     ]

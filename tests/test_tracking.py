@@ -134,6 +134,13 @@ def test_a_cell_mended_later_updates_its_run(tmp_path):
     assert shown[""]["metrics"]["aligned/hrr"] == 0
 
 
+def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path):
+    summary = sweep(seeds=1)
+    assert track(summary, histories(summary, logged=1_001), exhibits(tmp_path, summary))
+    steps = [step for step, _ in view(tmp_path)[summary["cells"][1]["key"]]["curves"]["train/cib"]]
+    assert len(steps) == 201 and steps[0] == 50 and steps[-1] == 10_010
+
+
 def test_a_server_that_is_down_costs_a_warning_and_no_more(tmp_path, caplog):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -199,10 +199,18 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
         # Among several series, the ends of the doses say which way each one runs.
         dosed_means = means[means.index > 0]
         named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
-        for lam, place in named.iterrows():
+        wide, tall = (float(np.ptp(cells[c].dropna())) or 1.0 for c in (column, "hrr"))
+        right: list[tuple[float, float]] = []
+        for lam, place in named.dropna().iterrows():
+            x, y = float(place[column]), float(place["hrr"])
+            # A label that would hide one on the right goes to the left of its mark.
+            crowded = any(abs(x - u) < 0.15 * wide and abs(y - v) < 0.1 * tall for u, v in right)
+            if not crowded:
+                right.append((x, y))
             panel.annotate(
-                f"λ {lam:g}", (place[column], place["hrr"]), xytext=(7, 5),
-                textcoords="offset points", fontsize=8.5, color="#333333", annotation_clip=False,
+                f"λ {lam:g}", (x, y), xytext=(-7 if crowded else 7, -9 if crowded else 5),
+                textcoords="offset points", ha="right" if crowded else "left", fontsize=8.5,
+                color="#333333", annotation_clip=False,
             )  # fmt: skip
         dosed = cells[cells["lam"] > 0]
         each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
