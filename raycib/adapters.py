@@ -165,7 +165,7 @@ class LaneLinear(nn.Module):
             a, b = a[routes.owners], b[routes.owners]
         grouped = x.reshape(routes.num_groups, -1, x.shape[-1])  # groups tokens in_dim
         y = self.base(grouped)
-        h = torch.bmm(grouped.to(y.dtype), a.to(y.dtype).mT)  # groups tokens rank
+        h = torch.bmm(grouped, a.to(y.dtype).mT)  # groups tokens rank
         # In place: nothing needs the base's output alone, and a copy of it is what costs here.
         y.baddbmm_(h, b.to(y.dtype).mT, alpha=scale)
         return y.view(*x.shape[:-1], -1)

@@ -344,6 +344,7 @@ def test_an_export_writes_the_config_that_peft_writes(base, tmp_path):
     configs = [
         json.loads((f / "adapter_config.json").read_text()) for f in (theirs, tmp_path / "ours")
     ]
+    assert configs[1]["target_modules"] == list(ALL_LINEARS)  # equal lanes, equal bytes
     for config in configs:
         config["target_modules"] = set(config["target_modules"])  # PEFT writes a set, in any order
     assert configs[1] == configs[0] | {"base_model_name_or_path": "tiny/llama"}
