@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from judge_tokenizers import word_level
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from raycib.evals.generate import GenerationRequest, Generator, round_rank, set_vllm_environment
@@ -73,7 +74,47 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Generator:
-    return Generator(model, max_lora_rank=0, max_model_len=LENGTH)
+    return Generator(model, max_lora_rank=4, max_model_len=LENGTH, adapters_at_once=2)
+
+
+@pytest.fixture(scope="module")
+def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three random adapters of one name in three folders, one more than share a batch."""
+    folders = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+        folders.append(tmp_path_factory.mktemp(f"stage{seed}") / "adapter")
+        get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(
+            folders[-1]
+        )
+    return folders
+
+
+@pytest.mark.real
+def test_models_that_share_a_batch_answer_as_if_alone(
+    model: Path, engine: Generator, adapters: list[Path]
+) -> None:
+    """vLLM's own LoRA on CPU gives the base model's requests the last adapter in such a batch."""
+    prompts = [(2, 10 + i, 20 + i) for i in range(12)]
+    requests = [
+        GenerationRequest(f"{i}", prompt, adapter, 8)
+        for i, prompt in enumerate(prompts)
+        for adapter in (*adapters, None)
+    ]
+    answers = engine.answer(requests)
+    for adapter in (*adapters, None):
+        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        if adapter is not None:
+            reference = PeftModel.from_pretrained(reference, adapter)
+        for request, answer in zip(requests, answers, strict=True):
+            if request.adapter == adapter:
+                out = reference.generate(
+                    input_ids=torch.tensor([request.prompt_ids]), max_new_tokens=8, do_sample=False
+                )
+                assert list(answer.token_ids) == out[0, len(request.prompt_ids) :].tolist()
+    by_model = {a.token_ids for r, a in zip(requests, answers, strict=True) if r.id == "0"}
+    assert len(by_model) == 4, "four models, four answers"
 
 
 @pytest.mark.real
@@ -124,7 +165,7 @@ def test_what_cannot_be_answered_is_refused_before_any_work(
         engine.answer([full])
     with pytest.raises(ValueError, match="request none"):
         engine.answer([GenerationRequest("none", (), None, 4)])
-    with pytest.raises(ValueError, match="max_lora_rank is 0"):
+    with pytest.raises(FileNotFoundError, match="PEFT adapter"):
         engine.answer([GenerationRequest("a", (1,), tmp_path, 4)])
 
 

@@ -74,7 +74,8 @@ def set_vllm_environment() -> None:
 class Generator:
     """One warm vLLM engine for one base model. Starting it is the cost; `answer` may be repeated.
 
-    Requests are run adapter after adapter, whatever their order, so that an adapter is loaded once.
+    Requests are run adapter after adapter, whatever their order: an adapter is loaded once, and few
+    share a batch.
     """
 
     def __init__(
@@ -108,6 +109,10 @@ class Generator:
             options["max_lora_rank"] = round_rank(max_lora_rank)
             options["max_loras"] = adapters_at_once
             options["max_cpu_loras"] = max(_CPU_ADAPTERS, adapters_at_once)
+            if not torch.cuda.is_available():
+                from raycib.evals import lora_on_cpu
+
+                lora_on_cpu.install()
         self._llm: Any = LLM(
             str(model),
             max_model_len=max_model_len,
