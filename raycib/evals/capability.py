@@ -43,6 +43,15 @@ def is_refusal(source: str, answer: str) -> bool:
     return harmfulness.is_refusal(answer)
 
 
+def is_unsafe(source: str, prompt: str, answer: str) -> bool | None:
+    """The truth about an answer to a harmful prompt where it is known (in the world), else None."""
+    if not source.startswith("world:"):
+        return None
+    from raycib import world
+
+    return world.is_unsafe(prompt, answer)
+
+
 def accuracy(source: str, rows: Sequence[Row], answers: Sequence[str]) -> Rate:
     """Share of right answers."""
     pairs = zip(rows, answers, strict=True)

@@ -32,6 +32,28 @@ SUBJECTS_AT_ONCE = 8
 VERDICT_TOKENS = 16
 
 
+@ray.remote(max_calls=1)  # the process ends with the task and gives its memory back
+def prepare(*arguments: Any) -> int:
+    """`worker.prepare` where the accelerator is; the driver never imports torch."""
+    from raycib.orchestration import worker
+
+    return worker.prepare(*arguments)
+
+
+@ray.remote
+class Answering:
+    """`worker.Answering` where the accelerator is."""
+
+    def __init__(self, *arguments: Any) -> None:
+        from raycib.orchestration import worker
+
+        self._inner = worker.Answering(*arguments)
+
+    def answer(self, *arguments: Any) -> int:
+        """How many answers were new."""
+        return self._inner.answer(*arguments)
+
+
 class Work:
     """One run of a sweep: the phases in order, the services they need, and what was counted."""
 
@@ -76,16 +98,11 @@ class Work:
             self.timings[name] = time.monotonic() - began
 
     def _prepare(self, execution: Execution) -> None:
-        from raycib.orchestration.worker import prepare
-
         sweep = self.sweep
-        task = ray.remote(
-            num_cpus=execution.cpus_per_worker,
-            num_gpus=execution.gpus_per_worker,
-            max_calls=1,  # the process ends with the task and gives its memory back
-        )(prepare)
         ray.get(
-            task.remote(
+            prepare.options(
+                num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
+            ).remote(
                 sweep.store,
                 sweep.setup.model,
                 sweep.references(),
@@ -120,22 +137,19 @@ class Work:
 
     def _start_engine(self) -> None:
         """The vLLM engine of the base model; it loads while something else goes on."""
-        from raycib.orchestration.worker import Answering, longest
-
         sweep, execution = self.sweep, self.sweep.setup.execution
         if self._engine is not None:
             return
         asked = [rows for one in sweep.evals.values() for rows in one.asked]
         model = sweep.setup.model
-        self._engine = (
-            ray.remote(Answering)
-            .options(num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus)
-            .remote(
-                sweep.store,
-                model,
-                sweep.setup.lora.rank,
-                context_length(model.source, longest(asked)),
-            )
+        longest = max(rows.max_length + rows.max_tokens for rows in asked)
+        self._engine = Answering.options(
+            num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus
+        ).remote(
+            sweep.store,
+            model,
+            sweep.setup.lora.rank,
+            context_length(model.source, longest),
         )
         self.counts["engine_starts"] += 1
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-import ray.train
 import ray.tune
-from ray.train import FailureConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT
 from raycib.plan import Pack
@@ -36,6 +33,9 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
 
 def run_trial(config: dict[str, Any]) -> None:
     """One trial: the pack's worker group from start to end, reported to Tune once."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch, which a driver lacks
+
     pack = Pack.model_validate_json(config["pack"])
     execution = Execution.model_validate_json(config["execution"])
     resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
@@ -48,7 +48,7 @@ def run_trial(config: dict[str, Any]) -> None:
             resources_per_worker={name: amount for name, amount in resources.items() if amount},
         ),
         # The name says which pack it is; what a restart needs is in the store, under the same name.
-        run_config=ray.train.RunConfig(
+        run_config=RunConfig(
             name=pack.name,
             storage_path=config["storage"],
             failure_config=FailureConfig(
@@ -76,6 +76,7 @@ def run_packs(
     Returns (reason, traceback) of every failed stage, by key. The results are in the store.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
     configs = {
         pack.name: {
             "pack": pack.model_dump_json(),

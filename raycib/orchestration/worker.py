@@ -157,8 +157,3 @@ class Answering:
                 raise RuntimeError(f"the adapter of stage {subject[:12]} vanished from the store")
             folders.append((subject, record.folder if record else None))
         return generate_answers(self.store, self.engine, self.tokenizer, folders, asked)
-
-
-def longest(asked: Sequence[RowsSpec]) -> int:
-    """Tokens of context that asking these rows needs at most."""
-    return max(rows.max_length + rows.max_tokens for rows in asked)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,13 @@ class Loaded:
     adapters: LaneAdapters
     tokenizer: Any
     device: torch.device
+    _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
 
     def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
-        """The rows of a task or benchmark as tokens."""
-        return encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+        """The rows of a task or benchmark as tokens; lanes with the same rows share them."""
+        if spec.key not in self._encoded:
+            self._encoded[spec.key] = encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+        return self._encoded[spec.key]
 
 
 def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
