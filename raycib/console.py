@@ -11,6 +11,8 @@ from typer.exceptions import TyperException
 from raycib.errors import UserError
 from raycib.store import StoreError
 
+INTERRUPTED = 130
+
 
 def make_app(help_text: str) -> typer.Typer:
     """An empty command line with plain, greppable help."""
@@ -31,14 +33,15 @@ def run(app: Callable[..., Any]) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except (UserError, StoreError) as error:
-        _refuse(str(error))
+        _refuse(str(getattr(error, "cause", error)))  # Ray wraps what its processes raise
     except ValidationError as error:
         _refuse(describe(error))
     except TyperException as error:
         _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see --help")
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer turns an interruption into this code by itself
         print("stopped; run the same command again to go on", file=sys.stderr)
-        raise SystemExit(130) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

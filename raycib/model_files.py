@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from raycib.errors import UserError
 from raycib.spec import ModelSpec
@@ -46,13 +47,23 @@ def find(source: str) -> Path:
 
 def _refuse_code(folder: Path) -> None:
     """A configuration that names code to run is refused: weights are data."""
-    config = json.loads((folder / "config.json").read_text())
+    config = _config(folder)
     for field in ("auto_map", "_attn_implementation_internal", "trust_remote_code"):
         if config.get(field):
             raise UserError(
                 f"{folder / 'config.json'} sets {field!r}, which would run the model's own code; "
                 "raycib loads architectures that transformers ships: remove the field"
             )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{folder / 'config.json'} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / 'config.json'} holds no object; is it a Hugging Face model?")
+    return config
 
 
 def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
@@ -83,5 +94,5 @@ def describe(source: str, dtype: str = "float32") -> ModelSpec:
 
 def context_length(source: str, most: int = 4096) -> int:
     """Tokens that the model at `source` can take, at most `most`."""
-    config = json.loads((find(source) / "config.json").read_text())
+    config = _config(find(source))
     return min(most, int(config.get("max_position_embeddings", most)))

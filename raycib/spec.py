@@ -24,7 +24,9 @@ Layer = Literal["final_norm", "before_norm"]
 class Spec(BaseModel):
     """Frozen, strict data: a misspelt field is an error, and equal data have equal keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that can change a result, as plain JSON values."""

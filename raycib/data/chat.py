@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycib.data.rows import Row
+from raycib.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
 
     Both are tokenised apart, so that training sees the same prompt ids as generation. A row of
     more than `max_length` tokens loses the end of its response, never the prompt; a prompt that
-    leaves no room for a response raises ValueError.
+    leaves no room for a response raises UserError.
     """
     user = {"role": "user", "content": row.prompt}
     turns = [user, {"role": "assistant", "content": row.response}]
@@ -44,9 +45,9 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
     prompt = tokenizer(opening, add_special_tokens=False)["input_ids"]
     response = tokenizer(answer, add_special_tokens=False)["input_ids"]
     if len(prompt) >= max_length:
-        raise ValueError(
+        raise UserError(
             f"a prompt of {len(prompt)} tokens leaves no room in max_length={max_length}: "
-            f"{row.prompt[:60]!r}"
+            f"{row.prompt[:60]!r}; raise --max-length"
         )
     return Encoded(tuple(prompt), tuple(response[: max_length - len(prompt)]))
 

@@ -56,6 +56,11 @@ def load_rows(source: str) -> list[Row]:
             held_out = _held_out(len(rows))
             return [row for number, row in enumerate(rows) if number not in held_out]
         case "held-out":
+            if len(rows) < HELD_OUT_EVERY:
+                raise UserError(
+                    f"{name!r} has {len(rows)} rows, of which none is held out; a task needs at "
+                    f"least {HELD_OUT_EVERY}"
+                )
             return [rows[number] for number in sorted(_held_out(len(rows)))]
         case _:
             raise UserError(f"unknown part {part!r} of {name!r}; write #train or #held-out")
@@ -116,7 +121,10 @@ def _file_table(path: Path) -> list[Any]:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
     match path.suffix.lower():
         case ".csv":
-            return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+            try:
+                return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+            except csv.Error as error:
+                raise UserError(f"{path} is not CSV: {error}; mend or convert it") from error
         case ".jsonl":
             return [
                 _json(line, f"{path}, line {number}")
@@ -127,6 +135,8 @@ def _file_table(path: Path) -> list[Any]:
             table = _json(text, str(path))
             if isinstance(table, dict) and len(table) == 1:  # {"instructions": [...]}
                 ((name, values),) = table.items()
+                if not isinstance(values, list):
+                    raise UserError(f"{path} holds one {type(values).__name__}, not a list of rows")
                 return [{name: v} if isinstance(v, str) else v for v in values]
             if not isinstance(table, list):
                 raise UserError(f"{path} holds {type(table).__name__}, not a list of rows")

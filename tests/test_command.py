@@ -1,0 +1,287 @@
+"""The command line without a cluster: bad input is one line and exit code 2, a plan costs nothing.
+
+Programs run inside this process, as `python sweeps/lambda_grid.py` would run them; those that must
+be interrupted run for real.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from raycib import world
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "sweeps" / "lambda_grid.py"
+RAYCIB = ROOT / "raycib" / "__main__.py"
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Program = Callable[..., Ended]
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
+    """Run a script of this repository with arguments."""
+
+    def run(script: Path, *arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(program: Program, tmp_path: Path) -> Callable[..., str]:
+    """Run the sweep and have it refuse its input; the line it says."""
+
+    def run(*arguments: object) -> str:
+        out = tmp_path / "out"
+        ended = program(SWEEP, "--out", out, *arguments)
+        assert ended.code == 2, ended
+        assert ended.out == ""
+        assert ended.err.startswith("error: ")
+        assert ended.err.count("\n") == 1, f"one line, not\n{ended.err}"
+        assert not out.exists(), "a refused command writes nothing"
+        return ended.err
+
+    return run
+
+
+def save(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lambda", "5"], "No such option"),
+        (["surplus"], "surplus"),
+        (["--seeds", "many"], "Input should be a valid integer"),
+        (["--seeds", "0"], "'--seeds': Input should be greater than or equal to 1"),
+        (["--workers", "0"], "'--workers': Input should be greater than or equal to 1"),
+        (["--pack", "-1"], "'--pack': Input should be greater than"),
+        (["--max-length", "1"], "'--max-length': Input should be greater than"),
+        (["--max-tokens", "0"], "'--max-tokens': Input should be greater than or equal to 1"),
+        (["--preset", "moon"], "no preset 'moon'; there is world, llama31-8b"),
+        (["--strengths=-1"], "CIB.lam: Input should be greater than or equal to 0"),
+        (["--strengths", "0,much"], "give numbers like 0,1,5"),
+        (["--strengths", "nan"], "CIB.lam"),
+        (["--strengths", "inf"], "CIB.lam"),
+        (["--strengths", ""], "give numbers like 0,1,5"),
+        (["--set", "cib.lamda=1"], "cib has no 'lamda'; it has kind, lam, temperature"),
+        (["--set", "cib.temperature=-0.2"], "CIB.temperature: Input should be greater than 0"),
+        (["--set", "trainer.batch_size=0"], "TrainerSpec.batch_size"),
+        (["--set", "trainer.batch_size=half"], "TrainerSpec.batch_size"),
+        (["--set", "trainer.learning_rate=NaN"], "TrainerSpec.learning_rate"),
+        (["--set", "lora.rank=1.5"], "LoRASpec.rank"),
+        (["--set", "cib.kind=lora"], "CIB.kind"),
+        (["--set", "optimizer.lr=1"], "a part of trainer, lora, cib"),
+        (["--set", "cib"], "write PART.NAME=VALUE"),
+        (["--model", "world:aligned"], "--model, --task and --harmful go together"),
+        (["--task", "rows.jsonl"], "--model, --task and --harmful go together"),
+        (["--judge", "world:nobody"], "nobody"),
+        (["--judge", "/nowhere/guard"], "no model folder at '/nowhere/guard'"),
+    ],
+)
+def test_a_wrong_option_is_refused(
+    refused: Callable[..., str], arguments: list[str], says: str
+) -> None:
+    assert says in refused(*arguments)
+
+
+ROW = {"question": "how many ?", "answer": "two"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("gone.jsonl", None, "no data file at"),
+        ("empty.jsonl", "", "has no rows"),
+        ("empty.csv", "prompt,response\n", "has no rows"),
+        ("empty.json", "[]", "has no rows"),
+        ("rows.txt", "how many ? two", "give a .json, .jsonl or .csv file"),
+        ("cut.jsonl", json.dumps(ROW) + '\n{"question": "how', "line 2 is not JSON"),
+        ("cut.json", '[{"question": "how', "is not JSON"),
+        ("deep.json", "[" * 100_000, "is not JSON"),
+        ("number.json", "5", "not a list of rows"),
+        ("object.json", '{"rows": 5}', "not a list of rows"),
+        ("words.json", '["how", "many"]', "not named columns"),
+        ("quote.csv", 'prompt,response\n"how many ?,two\n', "quote.csv"),
+        ("columns.jsonl", '{"text": "how many ?"}', "no prompt in columns ['text']"),
+        ("mute.jsonl", '{"prompt": "how many ?"}', "without a response"),
+        ("latin.csv", b"prompt,response\nna\xefve,yes\n", "is not UTF-8 text"),
+        ("few.jsonl", (json.dumps(ROW) + "\n") * 9, "a task needs at least 10"),
+    ],
+)
+def test_a_data_file_that_holds_no_rows_is_refused(
+    refused: Callable[..., str], tmp_path: Path, name: str, content: str | bytes | None, says: str
+) -> None:
+    task = tmp_path / name
+    if content is not None:
+        save(task, content)
+    harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
+    said = refused("--task", task, "--harmful", harmful, "--judge", "world:guard")
+    assert says in said
+    assert name in said, "it says which file"
+
+
+def test_harmful_prompts_of_ones_own_need_a_judge_that_can_read_them(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
+    assert "give --judge" in refused("--task", task, "--harmful", harmful)
+
+
+def copied_model(folder: Path) -> Path:
+    return Path(shutil.copytree(world.folder("aligned"), folder))
+
+
+def config_with(**fields: object) -> Callable[[Path], None]:
+    def spoil(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | fields))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (shutil.rmtree, "no model folder at"),
+        (lambda model: (model / "config.json").unlink(), "has no config.json"),
+        (lambda model: save(model / "config.json", "{"), "config.json"),
+        (lambda model: save(model / "config.json", "[]"), "config.json"),
+        (lambda model: (model / "model.safetensors").unlink(), "has no *.safetensors"),
+        (config_with(auto_map={"AutoModel": "evil.Model"}), "sets 'auto_map'"),
+        (config_with(_attn_implementation_internal="x/y"), "sets '_attn_implementation_internal'"),
+        (config_with(trust_remote_code=True), "sets 'trust_remote_code'"),
+    ],
+    ids=["gone", "no config", "cut config", "odd config", "no weights", "code", "kernel", "trust"],
+)
+def test_a_model_that_cannot_or_must_not_be_loaded_is_refused(
+    refused: Callable[..., str], tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    model = copied_model(tmp_path / "model")
+    spoil(model)
+    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
+    options = ["--task", task, "--harmful", harmful, "--judge", "world:guard"]
+    assert says in refused("--model", model, *options)
+
+
+@pytest.mark.parametrize("out", ["/proc/raycib", "a-file", "a-file/below", "ftp://host/x"])
+def test_results_that_cannot_be_written_are_refused(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a-file", "mine")
+    ended = program(SWEEP, "--out", out)
+    assert ended.code == 2, ended
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+    assert (tmp_path / "a-file").read_text() == "mine"
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path: Path) -> None:
+    ended = program(SWEEP, "--out", tmp_path / "out", "--dry-run", "--strengths", "0,5", "--pack=2")
+    assert ended.code == 0
+    assert ended.err == ""
+    first, *packs, last = ended.out.splitlines()
+    assert first.startswith("lambda_grid: 6 stages, 0 reused, 6 to train, 0 failed before")
+    assert len(packs) == 3
+    assert all("2 lanes x 200 steps" in pack for pack in packs)
+    assert ended.out.count("cib 5 seed") == ended.out.count("lora 0 seed") == 3
+    assert last == "models to question: 7"
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_equal_strengths_are_planned_once(program: Program, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = program(SWEEP, "--out", out, "--dry-run", "--seeds", "1", "--strengths", "5,5.0,0,-0")
+    assert ended.out.startswith("lambda_grid: 2 stages, 0 reused, 2 to train")
+
+
+@pytest.mark.parametrize("script", [SWEEP, RAYCIB])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_is_plain_text(program: Program, script: Path, option: str) -> None:
+    ended = program(script, option)
+    assert ended.code == 0
+    assert ended.err == ""
+    assert "Usage:" in ended.out
+    assert ended.out.isascii()
+
+
+def test_track_without_results_says_what_to_run(program: Program, tmp_path: Path) -> None:
+    ended = program(RAYCIB, "track", tmp_path)
+    assert ended.code == 2
+    assert ended.err.startswith("error: no finished sweep in")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_and_refusals_are_quick_and_import_neither_torch_nor_ray(tmp_path: Path) -> None:
+    """A person who mistypes an option waits for neither."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['sweep', '--preset', 'moon', '--out', sys.argv[1]]\n"
+        f"try: runpy.run_path({str(SWEEP)!r}, run_name='__main__')\n"
+        "except SystemExit as ended: assert ended.code == 2\n"
+        "print(sorted({'torch', 'ray', 'vllm', 'mlflow', 'transformers'} & set(sys.modules)))\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "[]"
+
+
+def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
+    """Interrupted while it reads a model of 100 GB (of holes, which take no disk)."""
+    model = copied_model(tmp_path / "model")
+    os.truncate(model / "model.safetensors", 100 * 2**30)
+    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    command = [sys.executable, SWEEP, "--out", tmp_path / "out", "--model", model]
+    command += ["--task", task, "--harmful", task, "--judge", "world:guard"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as sweep:
+        wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
+        sweep.send_signal(signal.SIGINT)
+        _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130, err
+    assert err == "stopped; run the same command again to go on\n"
+    assert not (tmp_path / "out").exists()
+
+
+def opened(pid: int, file: Path) -> bool:
+    """Whether a process has a file open."""
+    handles = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.readlink(handle) == str(file) for handle in handles)
+
+
+def wait_for(there: Callable[[], bool], sweep: subprocess.Popen[str]) -> None:
+    while not there():
+        assert sweep.poll() is None, sweep.communicate()
+        time.sleep(0.05)
