@@ -52,12 +52,14 @@ def test_hardness_by_hand():
     assert float(found) == pytest.approx(0.8)
 
 
-def test_hardness_is_never_negative():
-    """cos(v, v) may round to more than 1, as it does for some of these."""
-    same = random_rows(1000)
-    found = hardness(same, same, torch.full((1000,), 3.0))
-    assert (found >= 0).all()
-    assert found.max() < 1e-5
+@pytest.mark.parametrize("dim", [6, 300, 4096])
+def test_rows_that_have_not_moved_are_equally_hard(dim: int):
+    """cos(v, v) rounds to more or less than 1, the more so when v was computed in another batch.
+    Ranked by that noise, the queue would depend on the size of micro-batches."""
+    v = random_rows(500, dim)
+    again = v * (1 + 1e-7 * random_rows(500, dim, seed=1))
+    assert 0 < (1 - F.cosine_similarity(v, again)).abs().max() < 1e-6
+    assert (hardness(v, again, torch.full((500,), 3.0)) == 0).all()
 
 
 @pytest.mark.parametrize("negatives", [1, 2, 63])
@@ -195,14 +197,16 @@ class Independent:
         self.count = 0
 
     def negatives(self, step: int, drawn: list[int]) -> list[Queued] | None:
-        """Candidates of this step; `drawn` is the order in which a uniform draw takes slots."""
+        """Candidates of this step; `drawn` is the order in which a uniform draw takes rows, which
+        are numbered by age and, of one step, by example."""
         options = self.options
         if options.max_age is not None:
             self.queue = [row for row in self.queue if row.step >= step - options.max_age]
         if len(self.queue) < options.num_negatives:
             return None
         if options.draw == "uniform":
-            return [self.queue[slot] for slot in drawn[: options.num_negatives]]
+            aged = sorted(self.queue, key=lambda row: (row.step, row.example))
+            return [aged[place] for place in drawn[: options.num_negatives]]
         if options.draw == "hardest":
             ranked = sorted(self.queue, key=lambda row: (-row.hardness, self.queue.index(row)))
             return ranked[: options.num_negatives]
@@ -282,7 +286,7 @@ def test_the_objective_agrees_with_an_independent_version(options: CIB, seed: in
         return torch.tensor(v, dtype=torch.float32)
 
     for step in range(STEPS):
-        examples = draw.integers(0, TASK_ROWS, BATCH).tolist()
+        examples = draw.permutation(TASK_ROWS)[:BATCH].tolist()
         zref = references[examples]
         z = zref + draw.normal(size=zref.shape)
         losses = draw.uniform(0.1, 3.0, BATCH)

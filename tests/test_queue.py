@@ -74,6 +74,14 @@ def test_expired_rows_leave_and_the_others_keep_their_order(
     assert held(queue) == young
 
 
+@given(sizes, pushes, st.sampled_from(["hardest", "recent"]))
+def test_by_age_the_held_rows_come_in_the_order_they_were_pushed(
+    size: int, pushes: list[Push], keep: str
+):
+    queue = fill(size, keep, pushes)
+    assert queue.example[queue.by_age()].tolist() == sorted(held(queue))
+
+
 @pytest.mark.parametrize("keep", ["hardest", "recent"])
 def test_a_state_dict_holds_all_of_a_queue(keep: str):
     queue = fill(5, keep, [[1, 2, 3], [3, 2, 1]])

@@ -10,6 +10,9 @@ from raycib.objectives import LossTerm, LossTerms, Objective, Observations
 from raycib.objectives.queue import NegativeQueue
 from raycib.step import Step
 
+ROUNDING = 1e-6
+"""Of a float32 cosine of two vectors that are equal but for rounding: at most this far from 1."""
+
 
 def info_nce(
     z: Float[Tensor, "rows dim"],
@@ -37,10 +40,11 @@ def hardness(
     reference: Float[Tensor, "rows dim"],
     loss: Float[Tensor, " rows"],
 ) -> Float[Tensor, " rows"]:
-    """h_i = (1 - cos(z_i, zref_i)) * loss_i (Eq. 16), with 1 - cos clamped at 0: equal vectors
-    differ by rounding. `loss` is per token, else h would rank rows by length."""
+    """h_i = (1 - cos(z_i, zref_i)) * loss_i (Eq. 16). 1 - cos within `ROUNDING` of 0 counts as 0:
+    rows that have not moved are equally hard, and noise must not rank them. `loss` is per token,
+    else h would rank rows by length."""
     drift = 1 - F.cosine_similarity(z.float(), reference.float(), dim=-1)
-    return drift.clamp(min=0) * loss.float()
+    return drift.where(drift > ROUNDING, 0) * loss.float()
 
 
 class ContrastiveBottleneck(Objective):
@@ -69,7 +73,7 @@ class ContrastiveBottleneck(Objective):
             case _ if held < wanted:
                 chosen = torch.zeros(0, dtype=torch.long)
             case "uniform":
-                chosen = torch.randperm(held, generator=generator)[:wanted]
+                chosen = self.queue.by_age()[torch.randperm(held, generator=generator)[:wanted]]
             case "hardest":
                 chosen = self.queue.hardness[:held].argsort(descending=True, stable=True)[:wanted]
             case "most_similar" | "semihard":  # chosen per row, in `_allowed`

@@ -34,6 +34,13 @@ class NegativeQueue(nn.Module):
     def __len__(self) -> int:
         return int((self.example != FREE).sum())
 
+    def by_age(self) -> Int[Tensor, " held"]:
+        """Used slots, oldest row first; two rows of nearly equal hardness may swap slots by
+        rounding, but never places here."""
+        held = len(self)
+        examples = self.example[:held].argsort(stable=True)
+        return examples[self.pushed[:held][examples].argsort(stable=True)]
+
     def push(
         self,
         step: int,
