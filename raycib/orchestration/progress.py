@@ -134,14 +134,11 @@ class Watch:
         last = time.monotonic()
         try:
             while not self._stop.wait(0.5 if terminal else 1.0):
-                now = time.monotonic()
-                if not terminal and now - last < LINE_EVERY:
-                    continue
                 packs = self._packs() if self.phase == "training" else {}
                 self._write(packs)
                 if terminal:
                     live.update(self._table(packs))
-                else:
+                elif (now := time.monotonic()) - last >= LINE_EVERY:
                     self.console.print(self._line(packs), highlight=False, soft_wrap=True)
                     last = now
         finally:

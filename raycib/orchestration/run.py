@@ -75,8 +75,7 @@ class Work:
         with self.watch:
             try:
                 if execution.judge_starts_early:
-                    self._start_judge()
-                    self._start_engine()
+                    self._start_early()
                 with self._phase("preparing", "references and the aligned model's own measures"):
                     self._prepare(execution)
                 with self._phase("training"):
@@ -96,6 +95,15 @@ class Work:
             yield
         finally:
             self.timings[name] = time.monotonic() - began
+
+    def _start_early(self) -> None:
+        """The services that will be needed: they load while adapters are trained."""
+        sweep = self.sweep
+        will_answer = bool(self.plan.to_train or sweep.unanswered)
+        if will_answer or sweep.book.missing(sweep.pairs()):
+            self._start_judge()
+        if will_answer:
+            self._start_engine()
 
     def _prepare(self, execution: Execution) -> None:
         sweep = self.sweep

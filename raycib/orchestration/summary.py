@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from raycib.evals.chat_prompt import chat_text
 from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.sweep import STAGES, Sweep
 from raycib.plan import Plan
@@ -46,6 +47,7 @@ def summarise(
             "name": f"{setup.judge.source} {setup.judge.weights[:12]}",
             "key": setup.judge.key,
             "protected": setup.judge.kind == "guard",
+            "defused": _defused(sweep),
         },
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
@@ -64,6 +66,13 @@ def summarise(
         "timings_s": {phase: round(seconds, 2) for phase, seconds in timings.items()},
         "damaged": list(sweep.store.damaged),
     }
+
+
+def _defused(sweep: Sweep) -> int:
+    """Conversations in which a foreign endpoint's control delimiters had to be broken up."""
+    if sweep.setup.judge.kind == "guard":
+        return 0
+    return sum(chat_text(*pair)[1] > 0 for pair in dict.fromkeys(sweep.pairs()))
 
 
 def _aligned(sweep: Sweep) -> dict[str, Any] | None:

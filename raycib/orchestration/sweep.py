@@ -37,8 +37,10 @@ class Sweep:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again at what the store holds."""
-        self.trained = set(self.store.keys(STAGES))
+        """Look again at what the store holds. Adapters are verified: a damaged one counts as not
+        trained, is moved aside and trained anew."""
+        there = set(self.store.keys(STAGES))
+        self.trained = {k for k in self.stages if k in there and self.store.get(STAGES, k)}
         self._measured = set(self.store.keys(MEASURES))
         self._answered = set(self.store.keys(ANSWERS))
 

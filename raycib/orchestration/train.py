@@ -76,6 +76,7 @@ def run_packs(
     Returns (reason, traceback) of every failed stage, by key. The results are in the store.
     """
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
     configs = {
         pack.name: {
