@@ -21,7 +21,7 @@ DAMAGED = ".damaged"
 
 
 class Folders:
-    """Where a ``Store`` keeps sealed folders: a disk. The same five verbs as ``Buckets``."""
+    """Where a ``Store`` keeps sealed folders: a disk. A ``Place`` like ``Buckets``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -146,6 +146,12 @@ def decode(raw: bytes, kind: str, key: str) -> dict[str, Any]:
     return body
 
 
+def file_names(folder: Path) -> list[str]:
+    """The names of all files in a sealed folder but the record's, sorted."""
+    names = (path.relative_to(folder).as_posix() for path in _walk(folder) if path.is_file())
+    return [name for name in names if name != RECORD]
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a new file and fsync it; the folder that names it is the caller's to sync."""
     with path.open("xb", buffering=0) as file:

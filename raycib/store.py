@@ -9,9 +9,10 @@ A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from raycib.folders import Folders
 from raycib.sealed import DISK_REFUSES, Damage, StoreError, check_name, read_record, seal, telling
@@ -46,6 +47,18 @@ class Record:
         return self.folder / name
 
 
+class Place(Protocol):
+    """Where sealed folders are kept; the seam between a ``Store`` and a disk or a bucket."""
+
+    def scratch(self) -> AbstractContextManager[Path]: ...
+    def commit(self, folder: Path, kind: str, key: str) -> bool: ...
+    def fetch(self, kind: str, key: str) -> Path | None: ...
+    def set_aside(self, kind: str, key: str) -> Path | str | None: ...
+    def keys(self, kind: str) -> list[str]: ...
+    def remove(self, kind: str, key: str) -> None: ...
+    def sweep(self, everyone: bool) -> list[str]: ...
+
+
 class Store:
     """Results by kind and key, in a folder (local or shared disk) or in a bucket."""
 
@@ -54,7 +67,7 @@ class Store:
         self.root = str(root)
         self.damaged: list[str] = []
         """One line for each damaged result found, for the run's report."""
-        self._place = Folders(Path(root))
+        self._place = _place(self.root)
         self._swept = False
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
@@ -145,7 +158,7 @@ class Store:
     def _sweep_once(self) -> None:
         if not self._swept:
             self._swept = True
-            self._place.sweep()
+            self._place.sweep(everyone=False)
 
     def _set_aside(self, kind: str, key: str, damage: Damage) -> bool:
         """Whether ``kind/key`` is now absent; False asks to look again."""
@@ -158,3 +171,14 @@ class Store:
             return False
         self.damaged.append(f"{kind}/{key}: {damage}; moved to {aside}")
         return True
+
+
+def _place(root: str) -> Place:
+    scheme, separator, _ = root.partition("://")
+    if not separator:
+        return Folders(Path(root))
+    if scheme != "s3":
+        raise StoreError(f"a store lives in a folder or in s3://bucket/prefix, not in {root}")
+    from raycib.buckets import Buckets
+
+    return Buckets(root)

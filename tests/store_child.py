@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -167,6 +168,24 @@ def _seen(record: Record) -> str:
 
 def _is_traced(pid: int) -> bool:
     return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+
+
+@contextmanager
+def asking() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Start this program; ``ask(how=..., ...)`` sends it a request and returns the answer."""
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        to_child, from_child = child.stdin, child.stdout
+
+        def ask(**request: Any) -> dict[str, Any]:
+            print(json.dumps(request), file=to_child, flush=True)
+            return json.loads(from_child.readline())
+
+        yield ask
+        to_child.close()
 
 
 def main() -> None:
