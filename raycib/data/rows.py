@@ -1,7 +1,10 @@
 """Where rows come from: the embedded world, a file of one's own, or a data set of the hub."""
 
 import csv
+import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +50,7 @@ def load_rows(source: str) -> list[Row]:
     if name.startswith("hub:"):
         table = _hub_table(name.removeprefix("hub:"))
     else:
-        table = _file_table(Path(name).expanduser())
+        table = _file_table(Path(os.path.expanduser(name)))
     rows = _to_rows(table, name)
     match part:
         case "":
@@ -113,43 +116,67 @@ def rows_of(spec: TaskSpec | RowsSpec) -> list[Row]:
 
 
 def _file_table(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise UserError(f"no data file at {str(path)!r}; give a .json, .jsonl or .csv file")
+    where = repr(str(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if not path.is_file():
+            raise UserError(f"no data file at {where}; give a .json, .jsonl or .csv file")
+        text = path.read_bytes().decode("utf-8-sig")  # read_text would rewrite line ends
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
+        raise UserError(f"{where} is not UTF-8 text (byte {error.start}); convert it") from error
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}; check the path") from error
     match path.suffix.lower():
         case ".csv":
-            try:
-                return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
-            except csv.Error as error:
-                raise UserError(f"{path} is not CSV: {error}; mend or convert it") from error
+            return _csv(text, where)
         case ".jsonl":
             return [
-                _json(line, f"{path}, line {number}")
-                for number, line in enumerate(text.splitlines(), 1)
+                _json(line, f"{where}, line {number}")
+                for number, line in enumerate(text.split("\n"), 1)
                 if line.strip()
             ]
         case ".json":
-            table = _json(text, str(path))
-            if isinstance(table, dict) and len(table) == 1:  # {"instructions": [...]}
-                ((name, values),) = table.items()
-                if not isinstance(values, list):
-                    raise UserError(f"{path} holds one {type(values).__name__}, not a list of rows")
-                return [{name: v} if isinstance(v, str) else v for v in values]
-            if not isinstance(table, list):
-                raise UserError(f"{path} holds {type(table).__name__}, not a list of rows")
-            return table
+            return _listed(_json(text, where), where)
         case suffix:
-            raise UserError(f"{path} ends in {suffix!r}; give a .json, .jsonl or .csv file")
+            raise UserError(f"{where} ends in {suffix!r}; give a .json, .jsonl or .csv file")
+
+
+def _csv(text: str, where: str) -> list[Any]:
+    csv.field_size_limit(sys.maxsize)  # a response may be longer than the default 128 kB
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise UserError(
+            f"{where}, line {reader.reader.line_num} is not CSV: {error}; mend or convert it"
+        ) from error
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise UserError(f"{where} is not JSON: {error}; mend or convert it") from error
+
+
+def _listed(table: Any, where: str) -> list[Any]:
+    """Rows of a JSON file: a list of them, alone or under one name, or columns by name."""
+    if isinstance(table, list):
+        return table
+    columns = {}
+    if isinstance(table, dict):  # {"instructions": [...], "inputs": []}
+        columns = {name: v for name, v in table.items() if isinstance(v, list) and v}
+    match list(columns.values()):
+        case []:
+            raise UserError(
+                f"{where} holds a {type(table).__name__} without rows; give a list of rows"
+            )
+        case [rows] if isinstance(rows[0], dict):
+            return rows
+        case lists if len({len(values) for values in lists}) > 1:
+            lengths = {name: len(values) for name, values in columns.items()}
+            raise UserError(f"{where} has columns of unequal length, {lengths}; mend it")
+        case lists:
+            return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def _hub_table(name: str) -> list[Any]:
@@ -184,9 +211,15 @@ def _to_rows(table: list[Any], where: str) -> list[Row]:
                 f"name one of them {PROMPT_COLUMNS}"
             )
         context = _pick(entry, CONTEXT_COLUMNS)
-        rows.append(
-            Row("\n\n".join(filter(None, [prompt, context])), _pick(entry, RESPONSE_COLUMNS))
-        )
+        row = Row("\n\n".join(filter(None, [prompt, context])), _pick(entry, RESPONSE_COLUMNS))
+        try:
+            "".join(row).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where!r}, row {number}: half of a character that JSON writes as two "
+                f"({error.object[error.start]!r}), which no tokenizer reads; remove it"
+            ) from error
+        rows.append(row)
     return rows
 
 

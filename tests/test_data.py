@@ -1,0 +1,328 @@
+"""Rows from files: what is read, and that whatever cannot be read is said in one line."""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import NIGHTLY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raycib.data.rows import Row, describe_rows, describe_task, fingerprint, load_rows, rows_of
+from raycib.errors import UserError
+
+ROWS = [Row("What is 2+2?", "4"), Row('Say "hi",\nplease', "hi — ä 漢\u2028字"), Row("Go", "x" * 9)]
+Save = Callable[[str, str | bytes], str]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Write a file and return its path as a source."""
+
+    def write(name: str, content: str | bytes) -> str:
+        raw = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(raw)
+        return str(tmp_path / name)
+
+    return write
+
+
+def as_csv(rows: list[Row], header=("prompt", "response")) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerows([header, *rows])
+    return text.getvalue()
+
+
+def as_jsonl(rows: list[Row], **options: bool) -> str:
+    return "".join(json.dumps(row._asdict(), **options) + "\n" for row in rows)
+
+
+def as_json(rows: list[Row]) -> str:
+    return json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
+
+
+WRITERS = {"csv": as_csv, "jsonl": as_jsonl, "json": as_json}
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
+    lambda text: text.strip()
+)
+tables = st.lists(st.builds(Row, texts, texts), min_size=1, max_size=5)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_file_gives_the_rows_that_were_written(kind: str, save: Save):
+    assert load_rows(save(f"rows.{kind}", WRITERS[kind](ROWS))) == ROWS
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_any_text_survives_the_round_trip(kind: str, tmp_path: Path):
+    """Line separators of every kind, quotes, control characters, NUL; only outer blanks go."""
+    path = tmp_path / f"rows.{kind}"
+
+    @given(tables)
+    def round_trip(rows: list[Row]) -> None:
+        path.write_bytes(WRITERS[kind](rows).encode())
+        assert load_rows(str(path)) == [Row(p.strip(), r.strip()) for p, r in rows]
+
+    round_trip()
+
+
+def test_a_separator_inside_a_json_string_does_not_end_the_line(save: Save):
+    """U+2028 and U+0085 end a line for Python's splitlines, not for JSON Lines."""
+    rows = [Row("a\u2028b", "c\x85d")]
+    assert load_rows(save("rows.jsonl", as_jsonl(rows, ensure_ascii=False))) == rows
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_byte_order_mark_is_no_part_of_the_first_column(kind: str, save: Save):
+    content = b"\xef\xbb\xbf" + WRITERS[kind](ROWS).encode()
+    assert load_rows(save(f"rows.{kind}", content)) == ROWS
+
+
+@pytest.mark.parametrize("prompt", ["prompt", "instruction", "question", "goal", "Behavior"])
+@pytest.mark.parametrize("response", ["response", "output", "answer", "completion"])
+def test_columns_have_the_names_that_data_sets_use(prompt: str, response: str, save: Save):
+    source = save("rows.csv", as_csv(ROWS, (prompt, response)))
+    assert load_rows(source) == ROWS
+
+
+@pytest.mark.parametrize("name", ["input", "context"])
+def test_context_follows_the_prompt(name: str, save: Save):
+    rows = [{"instruction": "Sum up", name: "A text", "output": "Short"}]
+    rows += [{"instruction": "Sing", name: "", "output": "La"}]
+    source = save("rows.json", json.dumps(rows))
+    assert load_rows(source) == [Row("Sum up\n\nA text", "Short"), Row("Sing", "La")]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"instructions": ["One", "Two"]},
+        {"instructions": ["One", "Two"], "inputs": []},
+        {"instructions": ["One", "Two"], "tags": ["a", "b"], "inputs": []},
+        {"data": [{"prompt": "One"}, {"prompt": "Two"}]},
+        [{"prompt": "One"}, {"prompt": "Two", "answer": None}],
+    ],
+)
+def test_json_may_hold_rows_columns_or_rows_under_a_name(table: object, save: Save):
+    assert load_rows(save("rows.json", json.dumps(table))) == [Row("One", ""), Row("Two", "")]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_very_long_response_is_read(kind: str, save: Save):
+    """Python's csv refuses fields of more than 131,072 characters unless told otherwise."""
+    rows = [Row("Tell me all", "word " * 60_000 + "end")]
+    assert load_rows(save(f"rows.{kind}", WRITERS[kind](rows))) == rows
+
+
+def refused(source: str, part: str = "") -> str:
+    """The one line that says what is wrong, where, and what to do."""
+    with pytest.raises(UserError) as refusal:
+        load_rows(source + part)
+    line = str(refusal.value)
+    assert "\n" not in line
+    assert len(line) < 600
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("r.csv", "", "'{}' has no rows"),
+        ("r.jsonl", "", "'{}' has no rows"),
+        ("r.jsonl", "\n \n", "'{}' has no rows"),
+        ("r.json", "", "'{}' is not JSON: Expecting value"),
+        ("r.json", "[]", "'{}' has no rows"),
+        ("r.json", "{}", "'{}' holds a dict without rows; give a list of rows"),
+        ("r.json", "5", "'{}' holds a int without rows"),
+        ("r.json", '{"a": "xyz", "b": 5}', "'{}' holds a dict without rows"),
+        ("r.json", '{"prompt": ["a", "b"], "answer": ["c"]}', "columns of unequal length"),
+        ("r.json", '{"prompt": [5, [1]]}', "row 1: no prompt in columns ['prompt']"),
+        ("r.json", "[" * 100_000, "'{}' is not JSON"),
+        ("r.json", '[{"prompt": ' + "1" * 5000 + "}]", "'{}' is not JSON: Exceeds the limit"),
+        ("r.json", '[{"prompt": "\\ud800"}]', "row 1: half of a character"),
+        ("r.jsonl", '{"prompt": "a"}\n{"prompt": ', "'{}', line 2 is not JSON"),
+        ("r.jsonl", '{"prompt": "a"}\n\n["b"]', "row 2: found \"['b']\", not named columns"),
+        ("r.jsonl", '{"prompt": " "}', "row 1: no prompt in columns ['prompt']; name one of them"),
+        ("r.csv", "text,label\nx,y\n", "row 1: no prompt in columns ['label', 'text']"),
+        ("r.csv", 'prompt\na\n"b" c\n', "'{}', line 3 is not CSV: ',' expected"),
+        ("r.csv", 'prompt\n"never closed\n', "is not CSV: unexpected end of data"),
+        ("r.csv", b"prompt\n\xff\xfe\n", "is not UTF-8 text (byte 7); convert it"),
+        ("r.txt", "prompt", "'{}' ends in '.txt'; give a .json, .jsonl or .csv file"),
+        ("rows", "prompt", "'{}' ends in ''; give a .json, .jsonl or .csv file"),
+    ],
+)
+def test_what_cannot_be_read_is_said(name: str, content: str | bytes, said: str, save: Save):
+    source = save(name, content)
+    assert said.replace("{}", source) in refused(source)
+
+
+def test_what_is_no_file_is_said(tmp_path: Path):
+    (tmp_path / "folder.json").mkdir()
+    for source in (
+        str(tmp_path / "missing.json"),
+        str(tmp_path / "folder.json"),
+        str(tmp_path / "nul\0.json"),
+        "~no-such-user-here/rows.json",
+        "",
+    ):
+        assert "no data file at" in refused(source)
+    assert "cannot be read: File name too long" in refused(f"{tmp_path}/{'x' * 300}.json")
+
+
+def test_a_task_needs_a_response_in_every_row(save: Save):
+    source = save("rows.jsonl", as_jsonl([*ROWS, Row("No answer", ""), Row("None", " ")]))
+    with pytest.raises(UserError, match=r"has 2 rows without a response .the first is row 4."):
+        describe_task("task", source, 64)
+    assert describe_rows("asked", source, 64, 8).num_rows == 5
+
+
+# Cutting a file in two
+
+
+@pytest.mark.parametrize(
+    ("count", "held_out"), [(10, 1), (19, 1), (20, 2), (4999, 499), (6000, 500)]
+)
+def test_the_two_parts_are_disjoint_and_complete(count: int, held_out: int, save: Save):
+    """Every tenth row is held out, at most 500."""
+    rows = [Row(f"prompt {n}", f"response {n}") for n in range(count)]
+    source = save("rows.jsonl", as_jsonl(rows))
+    train, held = load_rows(source + "#train"), load_rows(source + "#held-out")
+    assert (len(train), len(held)) == (count - held_out, held_out)
+    assert not set(train) & set(held)
+    assert set(train) | set(held) == set(rows)
+    assert held == rows[9:5000:10]
+    assert train == [row for number, row in enumerate(rows) if number % 10 != 9 or number >= 5000]
+
+
+def test_a_part_that_would_be_empty_or_unknown_is_refused(save: Save):
+    source = save("rows.jsonl", as_jsonl(ROWS))
+    assert load_rows(source + "#train") == ROWS
+    assert "has 3 rows, of which none is held out; a task needs at least 10" in refused(
+        source, "#held-out"
+    )
+    assert "unknown part 'test'" in refused(source, "#test")
+
+
+# Identity
+
+
+def test_a_fingerprint_sees_every_character_and_the_order_of_rows():
+    others = [
+        ROWS[::-1],
+        ROWS[:2],
+        [*ROWS[:2], Row("Go", "x" * 8)],
+        [*ROWS[:2], Row("Gox", "x" * 8)],  # the same characters, cut elsewhere
+    ]
+    assert len({fingerprint(rows) for rows in (ROWS, *others)}) == 5
+    assert fingerprint([Row(*row) for row in ROWS]) == fingerprint(ROWS)
+
+
+def test_rows_that_changed_since_the_plan_are_refused(save: Save):
+    source = save("rows.jsonl", as_jsonl(ROWS))
+    spec = describe_task("task", source, 64)
+    assert rows_of(spec) == ROWS
+    save("rows.jsonl", as_jsonl(ROWS[::-1]))
+    with pytest.raises(
+        UserError, match=r"changed since the plan was made .* start the sweep again"
+    ):
+        rows_of(spec)
+
+
+def test_the_format_of_a_file_is_no_part_of_its_identity(save: Save):
+    specs = [
+        describe_task("task", save(f"rows.{kind}", write(ROWS)), 64)
+        for kind, write in WRITERS.items()
+    ]
+    assert len({spec.key for spec in specs}) == 1
+
+
+# Whatever the bytes: rows, or one line
+
+
+def only_rows_or_one_line(path: Path, raw: bytes) -> None:
+    path.write_bytes(raw)
+    try:
+        rows = load_rows(str(path))
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    assert rows
+    assert all(row.prompt.strip() for row in rows)
+    fingerprint(rows)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["prompt", "response", "input", "data", ""]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_random_bytes_are_rows_or_one_line(kind: str, tmp_path: Path):
+    path = tmp_path / f"rows.{kind}"
+    fuzz = given(st.binary(max_size=60))(lambda raw: only_rows_or_one_line(path, raw))
+    settings(max_examples=50 * NIGHTLY)(fuzz)()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_any_json_is_rows_or_one_line(kind: str, tmp_path: Path):
+    path = tmp_path / f"rows.{kind}"
+    fuzz = given(json_values)(lambda v: only_rows_or_one_line(path, json.dumps(v).encode()))
+    settings(max_examples=50 * NIGHTLY)(fuzz)()
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_damaged_files_are_rows_or_one_line(kind: str, tmp_path: Path):
+    """A good file with bytes changed, removed, doubled or cut off."""
+    good = WRITERS[kind](ROWS * 2).encode()
+    pieces = [b"\0", b'"', b"\n", b"\r", b",", b"\xff", b"{", b"]", b"\\ud800", b"\xe2\x80\xa8"]
+    draw = random.Random(f"damage {kind}")
+    for _ in range(60 * NIGHTLY):
+        raw = bytearray(good)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(len(raw))
+            match draw.randrange(4):
+                case 0:
+                    raw[place : place + 1] = draw.choice(pieces)
+                case 1:
+                    del raw[place : place + draw.randint(1, 9)]
+                case 2:
+                    raw[place:place] = raw[place : place + draw.randint(1, 40)]
+                case 3:
+                    del raw[max(1, place) :]
+        only_rows_or_one_line(tmp_path / f"rows.{kind}", bytes(raw))
+
+
+# Data sets that people have
+
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data sets in ../shared/data")
+@pytest.mark.parametrize(
+    ("file", "count", "answered"),
+    [
+        ("gsm8k/train.jsonl", 7473, 7473),
+        ("gsm8k/test.jsonl", 1319, 1319),
+        ("advbench/harmful_behaviors.csv", 520, 0),  # its targets are no answers to learn
+        ("dolly/dolly_387.jsonl", 387, 387),
+        ("alpaca/alpaca_en_demo.json", 999, 999),
+        ("safety/I-CoNa.json", 178, 0),
+        ("safety/I-MaliciousInstructions.json", 100, 0),
+        ("safety/Q-Harm.json", 100, 0),
+        ("safety/safety_only_data_Instructions.json", 2483, 2483),
+    ],
+)
+def test_real_data_sets_load_whole(file: str, count: int, answered: int):
+    rows = load_rows(str(DATA / file))
+    assert (len(rows), sum(bool(row.response) for row in rows)) == (count, answered)
