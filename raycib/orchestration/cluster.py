@@ -1,7 +1,7 @@
 """Connect to a Ray cluster, or start one on this machine."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 
@@ -25,6 +25,9 @@ ENVIRONMENT = {
 DRIVER_RESOURCE = "TRAIN_DRIVER"
 """Custom resource of nodes that must not be preempted; trials stay there where it exists."""
 
+STARTS = 4
+"""Tries to start Ray on this machine."""
+
 
 class Cluster(NamedTuple):
     """What there is to work with."""
@@ -40,14 +43,10 @@ def connect(execution: Execution) -> Cluster:
     """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not ray.is_initialized():
-        address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": ENVIRONMENT},
-            **({"dashboard_host": "127.0.0.1"} if address == "local" else {}),
-        )
+        if os.environ.get("RAY_ADDRESS"):
+            _init(address="auto")
+        else:
+            _start_here()
     resources = ray.cluster_resources()
     return Cluster(
         dashboard=_dashboard(),
@@ -56,6 +55,27 @@ def connect(execution: Execution) -> Cluster:
         ),
         pins_drivers=DRIVER_RESOURCE in resources,
     )
+
+
+def _init(**where: Any) -> None:
+    ray.init(
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": ENVIRONMENT},
+        **where,
+    )
+
+
+def _start_here() -> None:
+    """A Ray of one's own. On a busy machine its start can outlast the half minute that Ray allows
+    it, so it is tried again."""
+    for tries_left in reversed(range(STARTS)):
+        try:
+            return _init(address="local", dashboard_host="127.0.0.1")
+        except Exception as error:  # Ray raises the bare class
+            if "timed out during startup" not in str(error) or not tries_left:
+                raise
+            ray.shutdown()
 
 
 def _dashboard() -> str:
