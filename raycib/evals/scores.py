@@ -12,8 +12,10 @@ from raycib.evals.capability import accuracy, is_refusal, is_unsafe
 from raycib.evals.harmfulness import (
     harmful_response_rate,
     incoherent_rate,
+    rate,
     refusal_rate,
 )
+from raycib.evals.judges import Verdict
 from raycib.evals.verdicts import Pair, VerdictBook
 from raycib.spec import EvalSpec, RowsSpec
 from raycib.store import Store
