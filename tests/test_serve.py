@@ -50,9 +50,9 @@ def test_the_number_of_replicas_follows_the_load() -> None:
 
 
 def test_what_the_user_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     env = only_llm(JudgeConfig("m"))["runtime_env"]["env_vars"]
-    assert env["VLLM_CPU_KVCACHE_SPACE"] == "7"
+    assert env["VLLM_LOGGING_LEVEL"] == "DEBUG"
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _CPU_ADAPTERS = 64
 """Adapters kept in memory between calls; each is read from disk once while it stays here."""
 
+CPU_CACHE_BYTES = 2**28
+"""Of keys and values, where there is no GPU: thousands of tokens of a small model."""
+
 _MAX_SEQS = 256
 """Sequences in one CPU batch. Here 64, 256 and 512 differed by less than the machine's noise."""
 
@@ -63,10 +66,6 @@ def set_vllm_environment() -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
-    import torch
-
-    if not torch.cuda.is_available():
-        chosen["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
 
@@ -104,6 +103,8 @@ class Generator:
         else:
             options["enforce_eager"] = True
             options["max_num_seqs"] = _MAX_SEQS
+            # Prefix caching fills whatever it is given; VLLM_CPU_KVCACHE_SPACE (GiB) overrides.
+            options["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
         if max_lora_rank:
             options["enable_lora"] = True
             options["max_lora_rank"] = round_rank(max_lora_rank)

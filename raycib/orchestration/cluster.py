@@ -12,14 +12,17 @@ from raycib.presets import Execution
 # slower. The rest keeps libraries from phoning home or printing over the live view.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # A pack's tensors are large enough for malloc to map and unmap them at every step, and the
-    # page faults cost a quarter of its time; these keep the memory.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**26),
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+}
+
+# A pack's tensors are large enough for malloc to map and unmap them at every step, and the page
+# faults cost a quarter of its time; these keep the memory.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**26),
 }
 
 DRIVER_RESOURCE = "TRAIN_DRIVER"

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from raycib.errors import UserError
 from raycib.evals.judges import (
     ChatJudge,
     CompletionJudge,
@@ -68,6 +69,7 @@ class Work:
         self.watch = Watch(folder, steps)
         self._engine: Any = None
         self._judge: JudgeHandle | None = None
+        self._reader: Judge | None = None
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
@@ -76,10 +78,8 @@ class Work:
             try:
                 if execution.judge_starts_early:
                     self._start_early()
-                with self._phase("preparing", "references and the aligned model's own measures"):
-                    self._prepare(execution)
                 with self._phase("training"):
-                    self._train(execution)
+                    self._train(execution, self._prepare(execution))
                 with self._phase("answering"):
                     self._answer()
                 with self._phase("judging"):
@@ -105,22 +105,25 @@ class Work:
         if will_answer:
             self._start_engine()
 
-    def _prepare(self, execution: Execution) -> None:
+    def _prepare(self, execution: Execution) -> Any:
+        """Begin with references and the aligned model's own measures; packs wait for the end of it
+        while their processes start."""
         sweep = self.sweep
-        ray.get(
-            prepare.options(
-                num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
-            ).remote(
-                sweep.store,
-                sweep.setup.model,
-                sweep.references(),
-                list(sweep.evals.values()),
-                sweep.setup.lora,
-                execution.gpus_per_worker,
-            )
+        prepared = prepare.options(
+            num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
+        ).remote(
+            sweep.store,
+            sweep.setup.model,
+            sweep.references(),
+            list(sweep.evals.values()),
+            sweep.setup.lora,
+            execution.gpus_per_worker,
         )
+        if execution.gpus_per_worker:
+            _result(prepared)  # it holds the GPU that a pack would wait for
+        return prepared
 
-    def _train(self, execution: Execution) -> None:
+    def _train(self, execution: Execution, prepared: Any) -> None:
         sweep, options = self.sweep, self.sweep.setup.options
         for key in sweep.failed_before:
             sweep.store.discard(FAILURES, key)
@@ -130,6 +133,7 @@ class Work:
                 wave,
                 sweep.store,
                 execution,
+                prepared,
                 storage=_storage(sweep.store.root),
                 packs_at_once=self.cluster.packs_at_once,
                 pins_drivers=self.cluster.pins_drivers,
@@ -140,6 +144,7 @@ class Work:
                 sweep.remember_failure(key, reason, whole)
             if failed and options.fail_fast:
                 break
+        _result(prepared)
         sweep.refresh()
         self.counts["stages_trained"] = len(sweep.trained - before)
 
@@ -162,24 +167,35 @@ class Work:
         self.counts["engine_starts"] += 1
 
     def _answer(self) -> None:
+        """Answers, a few models at a time; a judge that is up reads some while others are given."""
         sweep = self.sweep
         subjects = sweep.unanswered
         if subjects:
             self._start_engine()
-        for start in range(0, len(subjects), SUBJECTS_AT_ONCE):
-            chosen = subjects[start : start + SUBJECTS_AT_ONCE]
-            self.watch.detail = f"{start} of {len(subjects)} models done"
-            asked = {
-                rows.key: rows
-                for subject in chosen
-                for one in sweep.asked[subject].values()
-                for rows in one.asked
-            }
-            ray.get(self._engine.answer.remote(chosen, sweep.setup.model.key, list(asked.values())))
+        groups = [
+            subjects[i : i + SUBJECTS_AT_ONCE] for i in range(0, len(subjects), SUBJECTS_AT_ONCE)
+        ]
+        coming = [self._ask(group) for group in groups]
+        for number, answers in enumerate(coming):
+            self.watch.detail = f"{number * SUBJECTS_AT_ONCE} of {len(subjects)} models done"
+            _result(answers)
+            if self._judge is not None:
+                self._ask_judge()
         if self._engine is not None:
             ray.kill(self._engine)  # its memory and its GPU are free for the judge
             self._engine = None
         sweep.refresh()
+
+    def _ask(self, subjects: list[str]) -> Any:
+        """Queue all prompts of some models at the engine."""
+        sweep = self.sweep
+        asked = {
+            rows.key: rows
+            for subject in subjects
+            for one in sweep.asked[subject].values()
+            for rows in one.asked
+        }
+        return self._engine.answer.remote(subjects, sweep.setup.model.key, list(asked.values()))
 
     def _start_judge(self) -> None:
         setup = self.sweep.setup
@@ -198,16 +214,29 @@ class Work:
         pairs = sweep.pairs()
         missing = len(sweep.book.missing(pairs))
         self.watch.detail = f"{missing} answers to read"
-        if missing:
-            self._start_judge()
+        if not missing:
+            return
+        self._start_judge()
+        if self._reader is None:
             url = self._judge.wait_until_ready() if self._judge else sweep.setup.judge.source
-            self.counts["judge_calls"] = sweep.book.ask(make_judge(sweep.setup.judge, url), pairs)
+            self._reader = make_judge(sweep.setup.judge, url)
+        self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
 
     def _stop_services(self) -> None:
         if self._judge is not None and "RAY_ADDRESS" in os.environ:
             self._judge.stop()  # a cluster of one's own goes down as a whole
         if self._engine is not None:
             ray.kill(self._engine)
+
+
+def _result(reference: Any) -> Any:
+    """The result of remote work; a person's error crosses back as itself."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
 
 
 def make_judge(spec: JudgeSpec, url: str) -> Judge:

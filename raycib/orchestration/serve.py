@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from raycib.evals.generate import CPU_CACHE_BYTES
+
 APP_NAME = "raycib-judge"
 MODEL_ID = "judge"
 """The name to ask for in `/v1/completions`."""
@@ -22,7 +24,6 @@ MODEL_ID = "judge"
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 _BATCH_ON_CPU = 128
-_KV_CACHE_ON_CPU = "1"  # GiB
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ def judge_arguments(config: JudgeConfig) -> dict[str, Any]:
         engine["tensor_parallel_size"] = whole_gpus
         bundle = {"CPU": max(config.cpus / whole_gpus, 0.001), "GPU": share}
     else:
-        engine |= {"dtype": "float32", "enforce_eager": True, "max_num_seqs": _BATCH_ON_CPU}
+        engine |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "max_num_seqs": _BATCH_ON_CPU,
+            "kv_cache_memory_bytes": CPU_CACHE_BYTES,
+        }
         bundle = {"CPU": max(config.cpus, 0.001)}  # a bundle of nothing is refused
     replica = "JudgeReplica" if on_gpu else "CpuJudgeReplica"
     llm: dict[str, Any] = {
@@ -107,7 +113,6 @@ def _environment(config: JudgeConfig, local: bool) -> dict[str, str]:
         chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if config.gpus <= 0:
         chosen |= {
-            "VLLM_CPU_KVCACHE_SPACE": _KV_CACHE_ON_CPU,
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else vLLM insists on a worker process
             "OMP_NUM_THREADS": str(max(1, int(config.cpus))),
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray.tune
 
-from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
 from raycib.plan import Pack
 from raycib.presets import Execution
 from raycib.store import Store
@@ -26,6 +26,7 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
     """A worker's whole life; returns why each failed stage of the pack failed, by key."""
     from raycib.orchestration.worker import run_pack
 
+    ray.get(config["prepared"])  # references and the aligned model's measures are in the store
     pack = Pack.model_validate_json(config["pack"])
     execution = Execution.model_validate_json(config["execution"])
     return run_pack(pack, Store(config["store"]), execution)
@@ -54,7 +55,7 @@ def run_trial(config: dict[str, Any]) -> None:
             failure_config=FailureConfig(
                 max_failures=WORKER_FAILURES, controller_failure_limit=CONTROLLER_FAILURES
             ),
-            worker_runtime_env={"env_vars": ENVIRONMENT},
+            worker_runtime_env={"env_vars": ENVIRONMENT | KEEP_MEMORY},
         ),
         torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
     ).fit()
@@ -65,13 +66,15 @@ def run_packs(
     packs: Sequence[Pack],
     store: Store,
     execution: Execution,
+    prepared: Any,
     storage: str,
     packs_at_once: int,
     pins_drivers: bool,
     fail_fast: bool,
 ) -> dict[str, tuple[str, str]]:
-    """Train `packs`, at most `packs_at_once` side by side: their workers live outside of Tune's
-    own books, so this bound alone keeps them from starving each other.
+    """Train `packs` once `prepared` (an object reference) is there, at most `packs_at_once` side
+    by side: their workers live outside of Tune's own books, so this bound alone keeps them from
+    starving each other.
 
     Returns (reason, traceback) of every failed stage, by key. The results are in the store.
     """
@@ -84,6 +87,7 @@ def run_packs(
             "execution": execution.model_dump_json(),
             "store": store.root,
             "storage": storage,
+            "prepared": prepared,
         }
         for pack in packs
     }
@@ -121,7 +125,7 @@ def run_packs(
     return failures
 
 
-def _named(configs: dict[str, dict[str, str]]) -> Any:
+def _named(configs: dict[str, dict[str, Any]]) -> Any:
     """Tune sees a pack's name, which makes its logs readable; the trial sees all of it."""
 
     def trial(config: dict[str, Any]) -> None:
