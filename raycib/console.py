@@ -33,7 +33,7 @@ def run(app: Callable[..., Any]) -> NoReturn:
     try:
         code = app(standalone_mode=False)
     except (UserError, StoreError) as error:
-        _refuse(str(getattr(error, "cause", error)))  # Ray wraps what its processes raise
+        _refuse(str(error))
     except ValidationError as error:
         _refuse(describe(error))
     except TyperException as error:

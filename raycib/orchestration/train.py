@@ -5,6 +5,7 @@ import os
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from typing import Any
 
 import ray.tune
@@ -26,8 +27,11 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
     """A worker's whole life; returns why each failed stage of the pack failed, by key."""
     from raycib.orchestration.worker import run_pack
 
-    ray.get(config["prepared"])  # references and the aligned model's measures are in the store
     pack = Pack.model_validate_json(config["pack"])
+    try:  # afterwards references and the aligned model's measures are in the store
+        ray.get(config["prepared"])
+    except ray.exceptions.RayTaskError as error:  # would fail again: no reason to start anew
+        return {job.stage.key: f"not prepared: {error.cause}" for job in pack.jobs}
     execution = Execution.model_validate_json(config["execution"])
     return run_pack(pack, Store(config["store"]), execution)
 
@@ -35,12 +39,11 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
 def run_trial(config: dict[str, Any]) -> None:
     """One trial: the pack's worker group from start to end, reported to Tune once."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch, which a driver lacks
 
     pack = Pack.model_validate_json(config["pack"])
     execution = Execution.model_validate_json(config["execution"])
     resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-    result = TorchTrainer(
+    result = _trainer(execution)(
         train_on_workers,
         train_loop_config=config,
         scaling_config=ScalingConfig(
@@ -57,9 +60,21 @@ def run_trial(config: dict[str, Any]) -> None:
             ),
             worker_runtime_env={"env_vars": ENVIRONMENT | KEEP_MEMORY},
         ),
-        torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
     ).fit()
     ray.tune.report({"failures": result.return_value})
+
+
+def _trainer(execution: Execution) -> Any:
+    """Ray Train's trainer for a worker group. A worker on its own needs no process group, whose
+    store would listen on every address of the machine."""
+    if execution.workers == 1:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        return DataParallelTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch, which a driver lacks
+
+    backend = "nccl" if execution.gpus_per_worker else "gloo"
+    return partial(TorchTrainer, torch_config=TorchConfig(backend=backend))
 
 
 def run_packs(
