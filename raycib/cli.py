@@ -115,6 +115,24 @@ def methods(
             print(f"  {name} = {setting['default']}  {about}".rstrip())
 
 
+@app.command()
+def doctor(
+    out: Annotated[str, typer.Option(help="Where results will go: a folder, or s3://...")] = "runs",
+    quick: Annotated[bool, typer.Option("--quick", help="Do not try to import vLLM.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Say what will work on this machine; exit code 1, and what to do, where something will not."""
+    from raycib.doctor import examine
+
+    findings = examine(out, quick)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        for name, level, found, todo in findings:
+            print(f"{level:8} {name:12} {found}" + (f"\n{'':22}-> {todo}" if todo else ""))
+    return 1 if any(finding.level == "problem" for finding in findings) else 0
+
+
 def main() -> None:
     """Entry point of the `raycib` program."""
     run(app)

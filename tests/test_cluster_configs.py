@@ -1,0 +1,220 @@
+"""The files in cluster/: what Ray, Kubernetes and a shell would refuse, found without a cloud."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from raycib.presets import LLAMA31_8B
+
+CLUSTER = Path(__file__).parents[1] / "cluster"
+LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")
+EXECUTION = LLAMA31_8B.execution
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CLUSTER / name).read_text())
+
+
+def driver_resource() -> str:
+    from raycib.orchestration.cluster import DRIVER_RESOURCE
+
+    return DRIVER_RESOURCE
+
+
+def validate(config: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_ray_accepts_the_launcher_file(name: str) -> None:
+    validate(load(name))
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_ray_would_refuse_a_misspelt_key(name: str) -> None:
+    """The test above can fail: Ray's schema knows every key outside of `node_config`."""
+    config = load(name)
+    config["available_node_types"]["gpu"]["min_worker"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="min_worker"):
+        validate(config)
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_launcher_nodes_fit_the_preset(name: str) -> None:
+    types = load(name)["available_node_types"]
+    head, gpu = types["head"]["resources"], types["gpu"]["resources"]
+    assert driver_resource() in head
+    assert "GPU" not in head
+    assert driver_resource() not in gpu
+    for gpus, cpus in needs():
+        assert gpus <= gpu["GPU"]
+        assert cpus <= gpu["CPU"]
+
+
+def needs() -> list[tuple[float, float]]:
+    """(GPUs, CPUs) of each thing that the preset starts on a node of its own choice."""
+    return [
+        (EXECUTION.gpus_per_worker, EXECUTION.cpus_per_worker),
+        (EXECUTION.engine_gpus, EXECUTION.engine_cpus),
+        (EXECUTION.judge_gpus, EXECUTION.judge_cpus),
+    ]
+
+
+def test_gpu_nodes_are_spot_and_heads_are_not() -> None:
+    aws, gcp = (load(name)["available_node_types"] for name in LAUNCHER_FILES)
+    assert aws["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert "InstanceMarketOptions" not in aws["head"]["node_config"]
+    assert gcp["gpu"]["node_config"]["scheduling"]["provisioningModel"] == "SPOT"
+    assert "scheduling" not in gcp["head"]["node_config"]
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_nobody_comes_in_without_a_token(name: str) -> None:
+    config = load(name)
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    [start] = [line for line in config["head_start_ray_commands"] if "--head" in line]
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+@pytest.mark.parametrize("name", LAUNCHER_FILES)
+def test_models_and_results_are_seen_by_every_node(name: str) -> None:
+    config = load(name)
+    assert "--env HF_HOME=/shared/huggingface" in config["docker"]["run_options"]
+    assert "--volume /shared:/shared" in config["docker"]["run_options"]
+    assert any("mount -t nfs" in line for line in config["initialization_commands"])
+
+
+@pytest.mark.parametrize("name", [*LAUNCHER_FILES, "kuberay.yaml", "Dockerfile"])
+def test_every_file_names_the_installed_ray_and_python(name: str) -> None:
+    """A job's driver, its workers and its head have to run the same Ray."""
+    import ray
+
+    text = (CLUSTER / name).read_text()
+    found = set(re.findall(r"rayproject/ray:([\d.]+)-py311", text))
+    found |= set(re.findall(r"rayVersion: ([\d.]+)", text))
+    assert found == {ray.__version__}
+
+
+def closed(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    """The schema of an object with these properties and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+TEXT, COUNT, LIST = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "array"}
+AMOUNTS = {"type": "object", "additionalProperties": TEXT}
+CONTAINER = closed(
+    ("name", "image", "resources"),
+    name=TEXT,
+    image=TEXT,
+    env=LIST,
+    resources=closed(("requests", "limits"), requests=AMOUNTS, limits=AMOUNTS),
+    volumeMounts=LIST,
+)
+POD = closed(
+    ("spec",),
+    spec=closed(
+        ("containers", "volumes"),
+        containers={"type": "array", "items": CONTAINER, "minItems": 1, "maxItems": 1},
+        volumes=LIST,
+        nodeSelector={"type": "object"},
+        tolerations=LIST,
+        securityContext=closed((), fsGroup=COUNT),
+        terminationGracePeriodSeconds=COUNT,
+    ),
+)
+RAY_CLUSTER = closed(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayCluster"},
+    metadata=closed(("name",), name=TEXT),
+    spec=closed(
+        ("headGroupSpec", "workerGroupSpecs", "authOptions", "rayVersion"),
+        rayVersion=TEXT,
+        authOptions=closed(("mode",), mode={"enum": ["token"]}),
+        enableInTreeAutoscaling={"type": "boolean"},
+        autoscalerOptions=closed((), version={"enum": ["v1", "v2"]}, idleTimeoutSeconds=COUNT),
+        gcsFaultToleranceOptions=closed((), redisAddress=TEXT),
+        headGroupSpec=closed(
+            ("rayStartParams", "template"),
+            serviceType={"const": "ClusterIP"},
+            rayStartParams=AMOUNTS,
+            template=POD,
+        ),
+        workerGroupSpecs={
+            "type": "array",
+            "items": closed(
+                ("groupName", "rayStartParams", "template", "minReplicas", "maxReplicas"),
+                groupName=TEXT,
+                replicas=COUNT,
+                minReplicas=COUNT,
+                maxReplicas=COUNT,
+                rayStartParams=AMOUNTS,
+                template=POD,
+            ),
+        },
+    ),
+)
+"""The part of KubeRay's definition (ray.io/v1) that kuberay.yaml uses, written by hand and closed:
+a misspelt or misplaced field fails. The whole definition is 1 MB and is not shipped with Ray."""
+
+
+def test_kuberay_file_has_the_fields_that_kuberay_reads() -> None:
+    jsonschema.validate(load("kuberay.yaml"), RAY_CLUSTER)
+
+
+def test_the_kuberay_schema_notices_a_misspelt_field() -> None:
+    config = load("kuberay.yaml")
+    config["spec"]["workerGroupSpecs"][0]["minReplica"] = 0
+    with pytest.raises(jsonschema.ValidationError, match="minReplica"):
+        jsonschema.validate(config, RAY_CLUSTER)
+
+
+def test_kuberay_groups_fit_the_preset() -> None:
+    spec = load("kuberay.yaml")["spec"]
+    head, [gpu] = spec["headGroupSpec"], spec["workerGroupSpecs"]
+    # KubeRay pastes the value into a shell command; inside the quotes it is JSON.
+    given = yaml.safe_load(yaml.safe_load(head["rayStartParams"]["resources"]))
+    assert list(given) == [driver_resource()]
+    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
+    [worker] = gpu["template"]["spec"]["containers"]
+    limits = worker["resources"]["limits"]
+    assert limits == worker["resources"]["requests"]
+    assert gpu["rayStartParams"] == {}
+    for gpus, cpus in needs():
+        assert gpus <= int(limits["nvidia.com/gpu"])
+        assert cpus <= int(limits["cpu"])
+
+
+@pytest.mark.parametrize("script", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_parse_and_are_programs(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    assert script.stat().st_mode & 0o111
+    assert driver_resource() in script.read_text()
+
+
+@pytest.mark.parametrize("text", [CLUSTER / "README.md", CLUSTER.parent / "SECURITY.md"])
+def test_links_lead_somewhere(text: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", text.read_text())
+    assert links
+    missing = [link for link in links if not (text.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_readme_names_every_file_and_the_resource() -> None:
+    text = (CLUSTER / "README.md").read_text()
+    unnamed = {f.name for f in CLUSTER.iterdir() if f"({f.name})" not in text}
+    assert unnamed == {"README.md", "Dockerfile.dockerignore"}
+    assert driver_resource() in text
