@@ -3,8 +3,16 @@
 from collections.abc import Iterable
 from itertools import product
 
-from raycib.spec import EvalSpec, LoRASpec, MethodSpec, ModelSpec, RunSpec, StageSpec, TaskSpec
-from raycib.spec import TrainerSpec
+from raycib.spec import (
+    EvalSpec,
+    LoRASpec,
+    MethodSpec,
+    ModelSpec,
+    RunSpec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+)
 
 
 def single_task(

@@ -233,7 +233,8 @@ class EvalSpec(Spec):
     def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
         """The representations compared with the aligned model's: the evaluation's own, and the
         position that decides the first answer token."""
-        own, decision = (self.pooling, self.layer), ("last_prompt_token", self.layer)
+        own: tuple[Pooling, Layer] = (self.pooling, self.layer)
+        decision: tuple[Pooling, Layer] = ("last_prompt_token", self.layer)
         return (own,) if own == decision else (own, decision)
 
     def measures_key(self, subject: str) -> str:
