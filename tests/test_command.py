@@ -260,16 +260,19 @@ def test_help_and_refusals_are_quick_and_import_neither_torch_nor_ray(tmp_path: 
 
 
 def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
-    """Interrupted while it reads a model of 100 GB (of holes, which take no disk)."""
+    """Interrupted while it reads a model of 20 GB (of holes, which take no disk)."""
     model = copied_model(tmp_path / "model")
-    os.truncate(model / "model.safetensors", 100 * 2**30)
+    os.truncate(model / "model.safetensors", 20 * 2**30)
     task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
     command = [sys.executable, SWEEP, "--out", tmp_path / "out", "--model", model]
     command += ["--task", task, "--harmful", task, "--judge", "world:guard"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as sweep:
-        wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
-        sweep.send_signal(signal.SIGINT)
-        _, err = sweep.communicate(timeout=60)
+        try:
+            wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
+            sweep.send_signal(signal.SIGINT)
+            _, err = sweep.communicate(timeout=60)
+        finally:
+            sweep.kill()
     assert sweep.returncode == 130, err
     assert err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
