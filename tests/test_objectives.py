@@ -2,8 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,13 +18,13 @@ from raycib.data.chat import Encoded
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
 from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
 from raycib.objectives.cross_entropy import CrossEntropy
-from raycib.spec import CIB
+from raycib.spec import CIB, Layer, Pooling
 from raycib.step import PackStep, Step, token_loss
-from raycib.tensors import Totals, collate
+from raycib.tensors import Batch, Totals, collate
 
 
 def rows(*values: list[float]) -> Tensor:
-    return torch.tensor(values)
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def random_rows(count: int, dim: int = 6, seed: int = 0) -> Tensor:
@@ -144,32 +142,43 @@ def test_at_the_reference_only_the_negatives_push():
 # The whole contrastive objective against an independent version
 
 
-@dataclass
-class FakeStep:
+class FakeStep(Step):
     """What an objective reads of a step, made of plain tensors."""
 
-    z: Tensor
-    zref: Tensor
-    row_loss: Tensor
-    batch: Any
-    totals: Totals
-    mean: Tensor
+    def __init__(
+        self,
+        z: Tensor,
+        zref: Tensor,
+        row_loss: Tensor,
+        examples: list[int],
+        mean: Tensor,
+        whole: int,
+    ) -> None:
+        self.z, self.zref, self.losses, self.mean = z, zref, row_loss, mean
+        ids, numbers = torch.zeros(len(z), 1, dtype=torch.long), torch.arange(len(z))
+        self.rows = Batch(ids, ids, numbers, numbers, torch.tensor(examples), numbers)
+        self.whole = Totals(whole, 1)
 
-    def pooled(self, pooling: str, layer: str) -> Tensor:
+    @property
+    def batch(self) -> Batch:
+        return self.rows
+
+    @property
+    def totals(self) -> Totals:
+        return self.whole
+
+    @property
+    def row_loss(self) -> Tensor:
+        return self.losses
+
+    def pooled(self, pooling: Pooling, layer: Layer) -> Tensor:
         return self.z
 
-    def reference(self, pooling: str, layer: str) -> Tensor:
+    def reference(self, pooling: Pooling, layer: Layer) -> Tensor:
         return self.zref
 
-    def reference_mean(self, pooling: str, layer: str) -> Tensor:
+    def reference_mean(self, pooling: Pooling, layer: Layer) -> Tensor:
         return self.mean
-
-
-def fake(
-    z: Tensor, zref: Tensor, row_loss: Tensor, examples: list[int], mean: Tensor, whole: int
-) -> Step:
-    batch = SimpleNamespace(examples=torch.tensor(examples), positions=torch.arange(len(examples)))
-    return cast(Step, FakeStep(z, zref, row_loss, batch, Totals(whole, 1), mean))
 
 
 def unit(v: np.ndarray) -> np.ndarray:
@@ -297,7 +306,7 @@ def test_the_objective_agrees_with_an_independent_version(options: CIB, seed: in
         for half in (slice(0, 2), slice(2, 4)):
             moving = tensor(z[half]).requires_grad_()
             parts = (moving, tensor(zref[half]), tensor(losses[half]), examples[half])
-            terms = objective(fake(*parts, tensor(mean), BATCH))
+            terms = objective(FakeStep(*parts, tensor(mean), BATCH))
             if terms:
                 found += float(terms["contrast"].value.detach())
                 assert terms["contrast"].weight == options.lam
@@ -325,14 +334,14 @@ def one_step(options: CIB, examples: list[int], seed: int = 0) -> tuple[LossTerm
     objective, mean = ContrastiveBottleneck(options, 6), torch.zeros(6)
     objective.begin_step(0, torch.Generator())
     parts = (random_rows(6, seed=1), random_rows(6, seed=2), torch.ones(6))
-    objective(fake(*parts, list(range(6)), mean, 6))
+    objective(FakeStep(*parts, list(range(6)), mean, 6))
     objective.end_step(0, objective.observations())
     objective.begin_step(1, torch.Generator().manual_seed(seed))
     z = random_rows(len(examples), seed=3).requires_grad_()
     zref = random_rows(len(examples), seed=4).requires_grad_()
     objective.queue.reference.requires_grad_()
     losses = torch.ones(len(examples), requires_grad=True)
-    step = fake(z, zref.detach(), losses, examples, mean, len(examples))
+    step = FakeStep(z, zref.detach(), losses, examples, mean, len(examples))
     terms = objective(step)
     if terms:
         terms["contrast"].value.backward()
@@ -379,6 +388,9 @@ def test_negatives_are_drawn_once_a_step_from_its_generator_alone():
 # Sums of objectives
 
 
+NO_STEP = FakeStep(*[torch.ones(1, 1)] * 2, torch.ones(1), [0], torch.ones(1), 1)
+
+
 class Named(Objective):
     """A term of a given name, and a memory of what it was shown."""
 
@@ -401,7 +413,7 @@ def test_a_sum_keeps_terms_apart_and_gives_each_part_its_own_observations():
     """Twelve parts, so that the prefixes "1/" and "11/" both occur."""
     parts = [Named(f"term {n}", float(n)) for n in range(12)]
     whole = Sum(parts)
-    terms = whole(cast(Step, None))
+    terms = whole(NO_STEP)
     assert {name: float(term.value) for name, term in terms.items()} == {
         f"term {n}": n for n in range(12)
     }
@@ -414,7 +426,7 @@ def test_a_sum_keeps_terms_apart_and_gives_each_part_its_own_observations():
 
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ValueError, match=r"both name a term .*'task'"):
-        Sum([Named("task", 1.0), Named("task", 2.0)])(cast(Step, None))
+        Sum([Named("task", 1.0), Named("task", 2.0)])(NO_STEP)
 
 
 # Cross-entropy

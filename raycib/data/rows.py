@@ -167,9 +167,7 @@ def _listed(table: Any, where: str) -> list[Any]:
         columns = {name: v for name, v in table.items() if isinstance(v, list) and v}
     match list(columns.values()):
         case []:
-            raise UserError(
-                f"{where} holds a {type(table).__name__} without rows; give a list of rows"
-            )
+            raise UserError(f"{where} holds {type(table).__name__}, not a list of rows; give one")
         case [rows] if isinstance(rows[0], dict):
             return rows
         case lists if len({len(values) for values in lists}) > 1:
