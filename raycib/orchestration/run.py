@@ -218,9 +218,16 @@ class Work:
             return
         self._start_judge()
         if self._reader is None:
-            url = self._judge.wait_until_ready() if self._judge else sweep.setup.judge.source
-            self._reader = make_judge(sweep.setup.judge, url)
+            self._reader = make_judge(sweep.setup.judge, self._judge_url())
         self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
+
+    def _judge_url(self) -> str:
+        if self._judge is None:
+            return self.sweep.setup.judge.source
+        try:
+            return self._judge.wait_until_ready()
+        except (RuntimeError, TimeoutError) as error:
+            raise JudgeUnavailable(str(error)) from error
 
     def _stop_services(self) -> None:
         if self._judge is not None and "RAY_ADDRESS" in os.environ:

@@ -23,6 +23,11 @@ MODEL_ID = "judge"
 
 _LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+# Serve gives its proxy 5 s to start and then kills it; on a busy machine it needs more.
+_PATIENT = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
 _BATCH_ON_CPU = 128
 
 
@@ -126,7 +131,7 @@ def judge_app(arguments: dict[str, Any]) -> Any:
     return build_openai_app(arguments)
 
 
-@ray.remote(num_cpus=0, max_retries=0, max_calls=1, runtime_env={"env_vars": dict(_QUIET)})
+@ray.remote(num_cpus=0, max_retries=0, max_calls=1, runtime_env={"env_vars": _QUIET | _PATIENT})
 def _deploy(arguments: dict[str, Any], host: str, port: int) -> None:
     """Start Serve and run the judge; over once it is ready. One call a process: vLLM is large."""
     from ray import serve
