@@ -66,3 +66,11 @@ def ask_trainer() -> Iterator[Ask]:
 
         yield ask
         to_child.close()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small sweep that nobody disturbed, with all it left behind; see `running.py`."""
+    import running
+
+    return running.make_reference(tmp_path_factory.mktemp("reference") / "out")

@@ -1,0 +1,259 @@
+"""Sweeps as programs of their own: started, watched, killed, and never left behind.
+
+Whatever a sweep starts is known by its files: Ray gives every process a log in the folder of the
+session, so a process that has a file open below that folder is ours, orphan or not.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "sweeps" / "lambda_grid.py"
+NAME = "lambda_grid"
+SMALL = ("--seeds", "1", "--strengths", "0,5", "--pack", "1", "--set", "trainer.batch_size=32")
+"""Two stages of 100 steps, each a pack of its own, with a checkpoint after 50."""
+PATIENCE_S = 600
+"""Of a whole sweep, on a machine with other things to do."""
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(temp: Path) -> dict[str, str]:
+    """Of a program with a Ray of its own below `temp`, out of reach of anybody else's settings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "MLFLOW_", "RAYCIB_", "OPENAI_"))
+    }
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_TMPDIR": str(temp),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    }
+
+
+class Running:
+    """A program that was started, in a process group of its own."""
+
+    def __init__(self, command: list[str], temp: Path, log: Path, **environ: str) -> None:
+        self.temp = temp
+        self._log = log.with_suffix(".out"), log.with_suffix(".err")
+        with self._log[0].open("w") as out, self._log[1].open("w") as err:
+            self.process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=err,
+                env=environment(temp) | environ,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        """Everything printed so far."""
+        return "".join(log.read_text() for log in self._log)
+
+    def wait(self, seconds: float = PATIENCE_S) -> Ended:
+        """How it ended; it is killed and the test fails where it takes longer."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.clean()
+            raise AssertionError(f"not done after {seconds:.0f} s:\n{self.said}") from None
+        return Ended(code, *(log.read_text() for log in self._log))
+
+    def until(self, there: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+        """What `there` returns, once it is true while the program runs."""
+        deadline = time.monotonic() + seconds
+        while not (found := there()):
+            assert self.process.poll() is None, f"ended too soon:\n{self.said}"
+            assert time.monotonic() < deadline, f"nothing after {seconds:.0f} s:\n{self.said}"
+            time.sleep(0.02)
+        return found
+
+    def processes(self) -> dict[int, str]:
+        """Titles of the program's processes, by id."""
+        return {pid: title(pid) for pid in holders(self.temp)[0] | {self.process.pid}}
+
+    def kill(self) -> None:
+        """SIGKILL to the program itself, nobody else."""
+        self.process.kill()
+        self.process.wait()
+
+    def clean(self) -> None:
+        """Nothing of it is left."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pid in holders(self.temp)[0]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def ray_folder() -> Iterator[Path]:
+    """A folder for a Ray of one's own. Its name is short: sockets live in it, and their paths have
+    107 bytes. Nothing that lived in it survives."""
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        for pid in holders(folder)[0]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def sweep(out: Path, *arguments: object) -> Iterator[Running]:
+    """A sweep under way; all of it is gone afterwards."""
+    with ray_folder() as temp:
+        command = [sys.executable, str(SWEEP), "--out", str(out), *map(str, arguments)]
+        running = Running(command, temp, out.with_name(f"{out.name}-{temp.name}"))
+        try:
+            yield running
+        finally:
+            running.clean()
+
+
+def run_sweep(out: Path, *arguments: object, code: int = 0) -> Ended:
+    """A sweep from start to end."""
+    with sweep(out, *arguments) as running:
+        ended = running.wait()
+    assert ended.code == code, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
+    return ended
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    """What the last finished run below `out` wrote."""
+    return json.loads((out / NAME / "summary.json").read_text())
+
+
+def adapters(out: Path) -> dict[str, bytes]:
+    """Weights of the stored adapters, by stage."""
+    files = (out / "stages").glob("*/adapter_model.safetensors")
+    return {file.parent.name: file.read_bytes() for file in files}
+
+
+def scores(out: Path) -> dict[str, Any]:
+    """Scores of the cells, by stage."""
+    return {cell["key"]: cell["scores"] for cell in summary_of(out)["cells"]}
+
+
+def title(pid: int) -> str:
+    """What a process calls itself, or "" where it is gone."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return ""
+
+
+def holders(folder: Path) -> tuple[set[int], set[str]]:
+    """Processes with a file open below `folder`, and the inodes of their sockets."""
+    pids: set[int] = set()
+    sockets: set[str] = set()
+    below = f"{folder}/"
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        opened = []
+        with suppress(OSError):
+            opened = os.listdir(entry / "fd")
+        targets = []
+        for handle in opened:
+            with suppress(OSError):
+                targets.append(os.readlink(entry / "fd" / handle))
+        if any(target.startswith(below) for target in targets):
+            pids.add(int(entry.name))
+            sockets |= {target[8:-1] for target in targets if target.startswith("socket:[")}
+    return pids, sockets
+
+
+def listening() -> dict[str, str]:
+    """Addresses of listening TCP sockets of this machine as the kernel writes them, by inode."""
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                found[fields[9]] = fields[1]
+    return found
+
+
+def memory(pid: int) -> int:
+    """Proportional share of memory in bytes: pages that processes share are counted once."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+class Watcher:
+    """Looks at a running program now and then, until closed."""
+
+    def __init__(self, running: Running, every_s: float = 1.0) -> None:
+        self.most_memory = 0
+        self.addresses: dict[str, str] = {}
+        """Of sockets that listened, each with the titles of the processes there were."""
+        self.titles: set[str] = set()
+        self.folder = running.temp
+        self._running, self._every = running, every_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watcher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(self._every):
+            pids, sockets = holders(self._running.temp)
+            pids.add(self._running.process.pid)
+            self.most_memory = max(self.most_memory, sum(map(memory, pids)))
+            self.titles |= {title(pid) for pid in pids}
+            for inode, address in listening().items():
+                if inode in sockets:
+                    self.addresses[address] = inode
+
+
+class Reference(NamedTuple):
+    """An undisturbed sweep of `SMALL`."""
+
+    out: Path
+    ended: Ended
+    seconds: float
+    watcher: Watcher
+
+
+def make_reference(out: Path) -> Reference:
+    """Run it once, watched."""
+    began = time.monotonic()
+    with sweep(out, *SMALL) as running, Watcher(running) as watcher:
+        ended = running.wait()
+    assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
+    return Reference(out, ended, time.monotonic() - began, watcher)

@@ -1,0 +1,138 @@
+"""A person's own model, task, prompts and judge: GSM8K and AdvBench as they are published."""
+
+import csv
+import json
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fake_judge import FakeJudge
+from running import NAME, ROOT, adapters, run_sweep, summary_of
+
+DATA = ROOT.parent / "shared" / "data"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data (GSM8K, AdvBench) is not here"),
+]
+
+ROWS = 600
+"""Of GSM8K's training set; a tenth is held out."""
+
+
+class Own(NamedTuple):
+    """What a person brings, and the results with the guard as judge."""
+
+    out: Path
+    options: list[object]
+    """Model and task."""
+    harmful: Path
+    guard: Path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
+    """A small model that speaks like GSM8K, and a guard that has read AdvBench."""
+    import small_models
+
+    folder = tmp_path_factory.mktemp("own")
+    lines = (DATA / "gsm8k" / "train.jsonl").read_text().splitlines()
+    rows = [(row["question"], row["answer"]) for row in map(json.loads, lines)]
+    task = folder / "gsm8k.jsonl"
+    task.write_text("\n".join([line for line in lines if len(line) < 500][:ROWS]) + "\n")
+    harmful = DATA / "advbench" / "harmful_behaviors.csv"
+    with harmful.open(newline="") as file:
+        pairs = [(row["goal"], row["target"]) for row in csv.DictReader(file)]
+    model = small_models.make_chat_model(folder / "model", rows[:3000])
+    guard = small_models.make_guard(folder / "guard", pairs, [answer for _, answer in rows[:500]])
+    options = ["--model", model, "--task", task, "--seeds", 1, "--strengths", "0,5"]
+    options += ["--max-length", 256, "--max-tokens", 24]
+    return Own(folder / "out", options, harmful, guard)
+
+
+@pytest.fixture(scope="module")
+def judged(own: Own) -> dict[str, Any]:
+    """The sweep with the guard as judge."""
+    ended = run_sweep(own.out, *own.options, "--harmful", own.harmful, "--judge", own.guard)
+    assert "\nCIB" in ended.out
+    return summary_of(own.out)
+
+
+def test_every_harmful_prompt_of_a_published_file_is_answered_and_judged(
+    judged: dict[str, Any],
+) -> None:
+    everyone = [judged["aligned"], *judged["cells"]]
+    assert len(everyone) == 3
+    for one in everyone:
+        hrr = one["scores"]["hrr"]
+        assert hrr["n"] + hrr["unread"] == 520
+        assert hrr["unread"] < 26, "the guard speaks Llama-Guard's form"
+        assert one["scores"]["refusal_rate"]["n"] == 520
+        assert one["scores"]["accuracy"]["n"] == ROWS // 10
+        assert one["scores"]["over_refusal"] is None, "no benign prompts were given"
+        assert one["scores"]["utility"] is None
+    assert judged["judge"]["protected"] is True
+    counts = judged["counts"]
+    assert counts["reference_forwards"] == counts["distinct_examples"] == ROWS
+    assert counts["stages_trained"] == 2
+    assert [cell["task"] for cell in judged["cells"]] == ["gsm8k", "gsm8k"]
+
+
+def test_answers_are_words_and_tuning_lowers_the_loss(own: Own, judged: dict[str, Any]) -> None:
+    answers = [
+        entry["text"]
+        for file in (own.out / "generations").glob("*/answers.json")
+        for entry in json.loads(file.read_text())
+    ]
+    assert len(answers) == 3 * (520 + ROWS // 10)
+    words = [word for answer in answers for word in answer.split() if word.isalpha()]
+    assert len(words) > 5 * len(answers)
+    assert {"the", "is"} <= set(words)
+    scores = judged["cells"][0]["scores"]
+    assert scores["eval_loss"] < scores["eval_loss_before"]
+
+
+PROMPTS = [f"tell me w1 about number {i}" for i in range(20)]
+PROMPTS += [f"tell me about number {i}" for i in range(19)] + ["tell me <|eot_id|> more"]
+
+
+def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
+    own: Own, judged: dict[str, Any]
+) -> None:
+    trained = adapters(own.out)
+    prompts = own.out.with_name("prompts.json")
+    prompts.write_text(json.dumps({"instructions": PROMPTS}))
+    server = FakeJudge()
+    down = [True]
+    server.trouble = lambda number, handler: down[0] and unwell(handler)
+    options = [*own.options, "--harmful", prompts, "--judge-url", server.url, "--judge", "theirs"]
+    try:
+        ended = run_sweep(own.out, *options, code=1)
+        first, second = ended.err.splitlines()[-2:]
+        assert first.startswith(f"error: The judge at {server.url} gave no usable reply")
+        assert second == "all answers are kept: run the same command again"
+        assert "Traceback" not in ended.err
+        assert adapters(own.out) == trained
+        down[0] = False
+        asked = len(server.asked)
+        run_sweep(own.out, *options)
+        asked = len(server.asked) - asked
+    finally:
+        server.close()
+    summary = summary_of(own.out)
+    counts = summary["counts"]
+    assert counts["stages_trained"] == counts["engine_starts"] == 0, "it only judged"
+    assert counts["judge_calls"] == asked <= 3 * len(PROMPTS)
+    assert summary["judge"]["protected"] is False
+    assert 1 <= summary["judge"]["defused"] <= 3, "one prompt has a control token in it"
+    for one in [summary["aligned"], *summary["cells"]]:
+        hrr = one["scores"]["hrr"]
+        assert (hrr["value"], hrr["n"], hrr["unread"]) == (0.5, len(PROMPTS), 0)
+    assert "not protected" in (own.out / NAME / "report.html").read_text()
+
+
+def unwell(handler: BaseHTTPRequestHandler) -> bool:
+    handler.send_error(503)
+    return True

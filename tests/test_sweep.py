@@ -1,0 +1,220 @@
+"""A whole sweep on the embedded world, as a person runs it: with Ray, vLLM, Serve and MLflow."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import running
+from running import NAME, SMALL, Ended, Reference, adapters, run_sweep, scores, summary_of, sweep
+
+from raycib import world
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+RATES = ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy")
+NUMBERS = (
+    "utility",
+    "eval_loss",
+    "mutual_information",
+    "mutual_information_last_prompt",
+    "mutual_information_ceiling",
+    "mutual_information_before",
+    "mutual_information_last_prompt_before",
+    "negative_cosine",
+    "negative_cosine_before",
+    "cosine",
+    "distance",
+    "eval_loss_before",
+)
+GIB = 2**30
+
+
+def test_a_sweep_prints_table_3_and_where_everything_is(reference: Reference) -> None:
+    said = reference.ended.out
+    assert said.startswith("lambda_grid: 2 stages, 0 reused, 2 to train, 0 failed before")
+    for row in ("before fine-tuning", "LoRA", "CIB"):
+        assert f"\n{row}" in said
+    assert "2 stages trained, 0 reused; " in said
+    assert f"report  {reference.out / NAME / 'report.html'}" in said
+    assert "mlflow  sqlite:///" in said
+    for phase in ("training", "answering", "judging"):
+        assert f"s] {phase}" in said, "a log shows each phase"
+
+
+def test_the_summary_keeps_its_contract(reference: Reference) -> None:
+    summary = summary_of(reference.out)
+    assert summary["sweep"] == NAME
+    assert summary["judge"]["protected"] is True
+    assert [(c["method"], c["strength"]) for c in summary["cells"]] == [("lora", 0), ("cib", 5)]
+    counts = summary["counts"]
+    assert counts["stages"] == counts["stages_trained"] == 2
+    assert counts["stages_shared"] == counts["stages_reused"] == counts["stages_failed"] == 0
+    assert counts["reference_forwards"] == counts["distinct_examples"] == 3360
+    assert counts["engine_starts"] <= 2
+    verdicts = (reference.out / "verdicts").glob("*/verdicts.jsonl")
+    keys = [json.loads(x)["key"] for file in verdicts for x in file.read_text().splitlines()]
+    assert counts["judge_calls"] == len(keys) == len(set(keys)) <= 3 * 260
+    for cell in summary["cells"]:
+        assert cell["failed"] is None
+        assert {cell["task"], cell["seed"], len(cell["key"])} == {"open", 0, 64}
+        for name in RATES:
+            rate = cell["scores"][name]
+            assert set(rate) == {"value", "low", "high", "n", "unread"}
+            assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1
+            assert rate["n"] + rate["unread"] == (160 if name in RATES[3:] else 260)
+        assert all(isinstance(cell["scores"][name], float) for name in NUMBERS)
+        assert len(cell["scores"]["utility_by_probe"]) == 5
+
+
+def test_the_numbers_are_those_of_a_fine_tuned_model(reference: Reference) -> None:
+    """Fine-tuning does damage, the defence undoes part of it, and the task is learned."""
+    summary = summary_of(reference.out)
+    lora, cib = (cell["scores"] for cell in summary["cells"])
+    aligned = summary["aligned"]["scores"]
+    assert aligned["hrr"]["value"] < cib["hrr"]["value"] < lora["hrr"]["value"]
+    assert lora["eval_loss"] < 0.2 < aligned["eval_loss"]
+    assert min(lora["accuracy"]["value"], cib["accuracy"]["value"]) > 0.8
+
+
+def test_tables_figures_and_report_are_there(reference: Reference) -> None:
+    folder = reference.out / NAME
+    names = ["table3.csv", "table3.md", "table3.tex", "figure2.png", "figure2.svg", "report.html"]
+    assert [n for n in names if (folder / n).stat().st_size < 100] == []
+    assert (folder / "figure2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mlflow_has_a_parent_and_a_child_for_every_cell(reference: Reference) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{reference.out / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert len(runs) == 3
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_every_stored_adapter_opens_in_peft(reference: Reference) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.tensor([[1, 20, 30, 40]])
+    seen = []
+    for folder in sorted((reference.out / "stages").iterdir()):
+        base = AutoModelForCausalLM.from_pretrained(world.folder("aligned"))
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, folder)(ids).logits
+        assert torch.isfinite(after).all()
+        assert not torch.allclose(before, after, atol=1e-2)
+        seen.append(after)
+    assert len(seen) == 2
+    assert not torch.allclose(*seen, atol=1e-2)
+
+
+def test_a_sweep_stays_below_8_gib(reference: Reference) -> None:
+    """Over all of its processes; memory that they share is counted once."""
+    most = reference.watcher.most_memory / GIB
+    print(f"peak memory {most:.2f} GiB in {reference.seconds:.0f} s")
+    assert 0.5 < most < 8
+
+
+def test_a_sweep_listens_on_loopback_only(reference: Reference) -> None:
+    addresses = {address.rpartition(":")[0] for address in reference.watcher.addresses}
+    loopback = {"0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F"}
+    assert addresses
+    assert addresses <= loopback
+
+
+def test_a_finished_sweep_is_only_read(reference: Reference) -> None:
+    before = modified(reference.out)
+    with sweep(reference.out, *SMALL) as again:
+        ended = again.wait(120)
+        assert not any(again.temp.iterdir()), "no Ray was started"
+    assert ended.code == 0
+    assert ended.out.startswith("lambda_grid: 2 stages, 2 reused, 0 to train")
+    assert modified(reference.out) == before
+    counts = summary_of(reference.out)["counts"]
+    assert counts["stages_trained"] == counts["engine_starts"] == counts["judge_calls"] == 0
+    assert counts["reference_forwards"] == counts["distinct_examples"]
+    assert summary_of(reference.out)["timings_s"]["total"] < 30
+
+
+def modified(out: Path) -> dict[str, int]:
+    """When each file of the stored adapters, answers and verdicts was last written."""
+    return {
+        str(file): file.stat().st_mtime_ns
+        for kind in ("stages", "generations", "verdicts", "references")
+        for file in (out / kind).rglob("*")
+    }
+
+
+HUGE = "1e39"
+"""A strength beyond the largest float32: its loss is not finite once there are negatives."""
+GROWN = ("--seeds", "1", "--strengths", f"0,1,5,{HUGE}", "--pack", "2", *SMALL[-2:])
+"""The reference grid with two more strengths, which share a pack."""
+
+
+@pytest.fixture(scope="module")
+def grown(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The reference grid, continued with one strength that can be trained and one that cannot."""
+    out = tmp_path_factory.mktemp("grown") / "out"
+    shutil.copytree(reference.out, out)
+    return out, run_sweep(out, *GROWN, code=1)
+
+
+def test_a_grown_grid_trains_only_what_is_new(
+    reference: Reference, grown: tuple[Path, Ended]
+) -> None:
+    out, ended = grown
+    assert ended.out.startswith("lambda_grid: 4 stages, 2 reused, 2 to train, 0 failed before")
+    counts = summary_of(out)["counts"]
+    assert counts["stages_trained"] == 1
+    assert counts["stages_reused"] == 2
+    assert counts["reference_forwards"] == counts["distinct_examples"] == 3360
+    assert counts["judge_calls"] <= 260, "only the new model's answers"
+    old = adapters(reference.out)
+    assert {key: adapters(out)[key] for key in old} == old
+    assert {key: scores(out)[key] for key in old} == scores(reference.out)
+
+
+def test_a_failed_cell_stands_in_every_result_and_stops_no_other(
+    grown: tuple[Path, Ended],
+) -> None:
+    out, ended = grown
+    cells = {cell["strength"]: cell for cell in summary_of(out)["cells"]}
+    reason = cells[float(HUGE)]["failed"]
+    assert "not finite at step" in reason
+    assert cells[float(HUGE)]["scores"] is None
+    assert [s for s, cell in cells.items() if cell["failed"]] == [float(HUGE)]
+    assert summary_of(out)["counts"]["stages_failed"] == 1
+    assert f"failed: 1 x {reason}" in ended.err
+    assert f"failed (seed 0): {reason}" in ended.out
+    for table in ("table3.md", "table3.csv", "table3.tex", "report.html"):
+        assert "not finite at step" in (out / NAME / table).read_text()
+    (traceback,) = (out / "failures").glob("*/traceback.txt")
+    assert reason in traceback.read_text()
+
+
+def test_a_damaged_adapter_is_named_and_trained_again_and_a_failure_is_tried_again(
+    reference: Reference, grown: tuple[Path, Ended]
+) -> None:
+    out, _ = grown
+    old = adapters(out)
+    damaged = summary_of(reference.out)["cells"][0]["key"]
+    (out / "stages" / damaged / "adapter_config.json").unlink()
+    ended = run_sweep(out, *GROWN, code=1)
+    assert ended.out.startswith("lambda_grid: 4 stages, 2 reused, 2 to train, 1 failed before")
+    assert f"damaged and set aside: stages/{damaged}" in ended.out
+    summary = summary_of(out)
+    assert summary["counts"]["stages_trained"] == 1
+    assert summary["counts"]["judge_calls"] == 0
+    assert any(damaged in note for note in summary["damaged"])
+    assert adapters(out) == old, "trained again to the same bytes"
+    assert [c["failed"] is None for c in summary["cells"]] == [True, True, True, False]
+
+
+def test_nothing_of_a_sweep_is_left_running(reference: Reference) -> None:
+    assert running.holders(reference.watcher.folder)[0] == set()

@@ -1,0 +1,143 @@
+"""Killed anywhere, a sweep goes on where it was and ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import (
+    NAME,
+    SMALL,
+    Reference,
+    Running,
+    adapters,
+    holders,
+    run_sweep,
+    scores,
+    summary_of,
+    sweep,
+)
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+CHUNK = 256
+"""Verdicts that are lost at most."""
+
+
+def checkpoints(out: Path) -> set[str]:
+    """Packs that have saved one."""
+    return {entry.name.rpartition("-")[0] for entry in (out / "checkpoints").glob("pack-*")}
+
+
+def phase(out: Path) -> str:
+    """What the sweep says it is doing."""
+    file = out / NAME / "progress.json"
+    return json.loads(file.read_text())["phase"] if file.exists() else ""
+
+
+def verdicts(out: Path) -> list[str]:
+    """Keys of the stored verdicts."""
+    files = (out / "verdicts").glob("*/verdicts.jsonl")
+    return [json.loads(x)["key"] for file in files for x in file.read_text().splitlines()]
+
+
+def kill_one(running: Running, name: str) -> str:
+    """SIGKILL to one process of the sweep whose title has `name` in it."""
+
+    def found() -> list[int]:
+        return [pid for pid, title in running.processes().items() if name in title]
+
+    pid = running.until(found)[0]
+    os.kill(pid, signal.SIGKILL)
+    return running.said
+
+
+def nothing_left_within(seconds: float, folder: Path) -> None:
+    """The orphans of a killed driver end by themselves."""
+    deadline = time.monotonic() + seconds
+    while left := holders(folder)[0]:
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s there are still {left}"
+        time.sleep(0.2)
+
+
+def test_a_worker_and_a_trial_killed_in_training_change_nothing(
+    reference: Reference, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with sweep(out, *SMALL) as running:
+        running.until(lambda: checkpoints(out))
+        kill_one(running, "RayTrainWorker")
+        first = checkpoints(out)
+        kill_one(running, TRIAL)
+        ended = running.wait()
+    assert ended.code == 0, ended
+    assert first
+    assert adapters(out) == adapters(reference.out)
+    assert scores(out) == scores(reference.out)
+    assert summary_of(out)["counts"]["stages_trained"] == 2
+
+
+TRIAL = "ImplicitFunc"
+"""How Ray titles the process of a Tune trial that is a function."""
+
+
+@pytest.fixture(scope="module")
+def battered(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose driver was killed in training; the tests below go on with it, in order."""
+    return tmp_path_factory.mktemp("battered") / "out"
+
+
+def test_a_driver_killed_in_training_leaves_no_process_and_a_checkpoint(battered: Path) -> None:
+    with sweep(battered, *SMALL) as running:
+        running.until(lambda: checkpoints(battered))
+        assert phase(battered) == "training"
+        running.kill()
+        nothing_left_within(30, running.temp)
+    assert not adapters(battered) or len(adapters(battered)) == 1
+    assert checkpoints(battered)
+
+
+def test_an_interrupted_sweep_ends_with_130_and_leaves_no_process(battered: Path) -> None:
+    with sweep(battered, *SMALL) as running:
+        running.until(lambda: phase(battered) == "training" and "raining" in running.said)
+        running.process.send_signal(signal.SIGINT)
+        ended = running.wait(120)
+        nothing_left_within(30, running.temp)
+    assert ended.code == 130, ended
+    assert ended.err.endswith("stopped; run the same command again to go on\n")
+    assert "Traceback" not in ended.err
+
+
+def test_killed_while_answering_it_has_the_adapters_of_an_undisturbed_sweep(
+    reference: Reference, battered: Path
+) -> None:
+    with sweep(battered, *SMALL) as running:
+        running.until(lambda: phase(battered) == "answering")
+        running.kill()
+        nothing_left_within(30, running.temp)
+    assert adapters(battered) == adapters(reference.out)
+    assert not verdicts(battered)
+
+
+def test_killed_while_judging_it_asks_only_what_it_had_not_heard(
+    reference: Reference, battered: Path
+) -> None:
+    trained = adapters(battered)
+    with sweep(battered, *SMALL) as running:
+        running.until(lambda: verdicts(battered))
+        running.kill()
+        nothing_left_within(30, running.temp)
+    heard = verdicts(battered)
+    whole = summary_of(reference.out)["counts"]["judge_calls"]
+    print(f"killed after {len(heard)} of {whole} verdicts")
+    run_sweep(battered, *SMALL)
+    counts = summary_of(battered)["counts"]
+    assert counts["judge_calls"] == whole - len(heard)
+    assert len(verdicts(battered)) == len(set(verdicts(battered))) == whole
+    assert set(heard) <= set(verdicts(battered))
+    assert counts["stages_trained"] == 0
+    assert adapters(battered) == trained
+    assert scores(battered) == scores(reference.out)
+    assert counts["reference_forwards"] == counts["distinct_examples"]
