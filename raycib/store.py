@@ -8,6 +8,7 @@ time: a damaged result counts as absent, is moved aside, and is named in ``Store
 A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.json``.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         """Open or begin a store; StoreError if ``root`` can be neither."""
-        self.root = str(root)
+        self.root = _absolute(str(root))
+        """The same store from any process: an absolute folder, or a bucket's address."""
         self.damaged: list[str] = []
         """One line for each damaged result found, for the run's report."""
         self._place = _place(self.root)
@@ -171,6 +173,12 @@ class Store:
             return False
         self.damaged.append(f"{kind}/{key}: {damage}; moved to {aside}")
         return True
+
+
+def _absolute(root: str) -> str:
+    if root.startswith("s3:/"):  # a Path has one slash too few
+        return "s3://" + root.removeprefix("s3:").lstrip("/")
+    return root if "://" in root else os.path.abspath(root)
 
 
 def _place(root: str) -> Place:

@@ -19,6 +19,7 @@ from raycib.sealed import RECORD
 from raycib.store import Record, Store, StoreError
 
 NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
+pytestmark = pytest.mark.timeout(300 * NIGHTLY)
 SIZE = 60
 
 
@@ -160,6 +161,27 @@ def test_a_root_that_cannot_be_one_is_refused(tmp_path: Path):
         Store("/proc/raycib")
 
 
+def test_a_store_of_the_first_format_stays_readable(store: Store):
+    """These bytes were written by record format 1; every later raycib reads them."""
+    home = Path(store.root, "stages/k")
+    home.mkdir(parents=True)
+    (home / "a.txt").write_bytes(b"kept")
+    (home / RECORD).write_bytes(FORMAT_1)
+    record = store.get("stages", "k")
+    assert record, store.damaged
+    assert record.about == {"lam": 0.1}
+
+
+def test_a_relative_root_means_the_same_folder_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    record = put(Store("runs"), "k", SIZE)
+    monkeypatch.chdir("/")
+    assert record.path("config.json").exists()
+    assert record.folder == tmp_path / "runs/stages/k"
+
+
 def test_a_store_and_its_errors_cross_processes(store: Store):
     assert pickle.loads(pickle.dumps(store)).root == store.root
     error = pickle.loads(pickle.dumps(StoreError("one line")))
@@ -201,6 +223,25 @@ def test_reading_a_store_needs_nothing_heavy():
     assert said.stdout == "[]\n"
 
 
+FORMAT_1 = b"""\
+{
+ "format": 1,
+ "kind": "stages",
+ "key": "k",
+ "created": "2026-11-22T04:26:39+00:00",
+ "writer": "host.1_boot_1_2_3_4",
+ "files": {
+  "a.txt": {
+   "sha256": "79f076abdd19a752db7267bfff2f9022161d120dea919fdaca2ffdfc24ca8c96",
+   "size": 4
+  }
+ },
+ "about": {
+  "lam": 0.1
+ },
+ "sha256": "d85f0db99ccae9fb5d6bf96997f822e9ebda49de39809e98321e0b055b46dc10"
+}
+"""
 KEYS = st.sampled_from(["a", "b", "c"])
 SALTS = st.sampled_from(["x", "y", "z"])
 

@@ -125,6 +125,7 @@ def test_what_one_machine_puts_another_gets(
     assert is_tidy(bucket)
     monkeypatch.setenv("RAYCIB_CACHE", str(tmp_path / "another machine"))
     there = pickle.loads(pickle.dumps(here))
+    assert Store(Path(bucket)).root == there.root == bucket
     assert is_whole(there.get("stages", "k"))
     assert there.keys("stages") == ["k"]
     assert [record.about for record in there.records("stages")] == [
