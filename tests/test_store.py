@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from store_child import asking, content, put
 
-from raycib.folders import is_dead, new_writer
-from raycib.sealed import RECORD
 from raycib.store import Record, Store, StoreError
+from raycib.store.folders import is_dead, new_writer
+from raycib.store.sealed import RECORD
 
 NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
 pytestmark = pytest.mark.timeout(300 * NIGHTLY)
@@ -142,7 +142,7 @@ def test_whatever_else_lies_in_the_place_of_a_result_is_moved_aside(store: Store
 
 def test_a_newer_format_is_an_error_and_not_damage(store: Store, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        patch.setattr("raycib.sealed.FORMAT", 2)
+        patch.setattr("raycib.store.sealed.FORMAT", 2)
         put(store, "k", SIZE)
     with pytest.raises(
         StoreError, match=r"record format 2, this raycib reads 1; .*update this one"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from raycib.sealed import Damage, StoreError, read_record, sync_folder, telling
+from raycib.store.sealed import Damage, StoreError, read_record, sync_folder, telling
 
 WRITING = ".writing"
 DAMAGED = ".damaged"

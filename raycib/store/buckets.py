@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from raycib.folders import DAMAGED, WRITING, Folders, is_dead
-from raycib.sealed import RECORD, Damage, StoreError, decode, file_names, read_record
+from raycib.store.folders import DAMAGED, WRITING, Folders, is_dead
+from raycib.store.sealed import RECORD, Damage, StoreError, decode, file_names, read_record
 
 
 class Buckets:

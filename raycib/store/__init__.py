@@ -15,8 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from raycib.folders import Folders
-from raycib.sealed import DISK_REFUSES, Damage, StoreError, check_name, read_record, seal, telling
+from raycib.store.folders import Folders
+from raycib.store.sealed import (
+    DISK_REFUSES,
+    Damage,
+    StoreError,
+    check_name,
+    read_record,
+    seal,
+    telling,
+)
 
 __all__ = ["Record", "Store", "StoreError"]
 
@@ -187,6 +195,6 @@ def _place(root: str) -> Place:
         return Folders(Path(root))
     if scheme != "s3":
         raise StoreError(f"a store lives in a folder or in s3://bucket/prefix, not in {root}")
-    from raycib.buckets import Buckets
+    from raycib.store.buckets import Buckets
 
     return Buckets(root)
