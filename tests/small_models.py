@@ -106,7 +106,7 @@ def rendered(tokenizer: Any, user: str, assistant: str | None = None) -> str:
     )
 
 
-def make_chat_model(folder: Path, rows: Sequence[tuple[str, str]], steps: int = 300) -> Path:
+def make_chat_model(folder: Path, rows: Sequence[tuple[str, str]], steps: int = 150) -> Path:
     """A model that answers in the words of `rows` (prompt, response)."""
     tokenizer = make_tokenizer(folder, (text for row in rows for text in row), CHAT)
     examples = []
