@@ -1,0 +1,35 @@
+"""The embedded world: a small honest language and tiny Llamas that speak it.
+
+The whole product runs on it in minutes on two CPU cores. Importing this module is cheap: neither
+torch nor transformers is loaded before a model is built.
+"""
+
+from pathlib import Path
+
+from raycib.world.language import harm_category, is_refusal, is_unsafe
+from raycib.world.tasks import SETS, correct
+from raycib.world.tasks import rows as _rows
+
+__all__ = ["NAMES", "correct", "folder", "harm_category", "is_refusal", "is_unsafe", "rows"]
+
+NAMES = tuple(SETS)
+"""Names of all sets of rows."""
+
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """The rows of one named set as `prompt` and `response`, words separated by single spaces.
+
+    Deterministic: the same bytes on every machine. A response is "" where none is known.
+    """
+    return [{"prompt": prompt, "response": response} for prompt, response in _rows(name)]
+
+
+def folder(name: str) -> Path:
+    """The Hugging Face folder of a shipped model: `base`, `aligned` or `guard`."""
+    path = _WEIGHTS / name
+    if not (path / "model.safetensors").is_file():
+        known = sorted(p.parent.name for p in _WEIGHTS.glob("*/model.safetensors"))
+        raise KeyError(f"the world ships no weights named {name!r}; it ships {', '.join(known)}")
+    return path
