@@ -5,7 +5,7 @@ by the totals of the batch it belongs to. Adding the shares of all micro-batches
 the batch mean, so gradient accumulation and data parallelism need no further thought.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ class Sum(Objective):
 
     def __init__(self, parts: Sequence[Objective]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
+        self.parts: Iterable[Objective] = nn.ModuleList(parts)  # type: ignore[assignment]
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         for part in self.parts:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from raycib.store.folders import Folders
 from raycib.store.sealed import (
@@ -56,6 +56,7 @@ class Record:
         return self.folder / name
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where sealed folders are kept; the seam between a ``Store`` and a disk or a bucket."""
 

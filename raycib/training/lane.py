@@ -103,13 +103,18 @@ class Lane:
             tensors[f"adapter.{name}"] = parameter.detach()
             for field_name, value in self.optimiser.state[parameter].items():
                 tensors[f"adamw.{name}.{field_name}"] = value
-        plain = {"step": self.step, "gradient_seen": self.gradient_seen, "history": self.history}
+        plain = {
+            "step": self.step,
+            "gradient_seen": self.gradient_seen,
+            "history": self.history,
+            "failed": self.failed,
+        }
         return {name: tensor.contiguous() for name, tensor in tensors.items()}, plain
 
     def restore(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
         """Undo everything since `state` was taken."""
         self.step, self.gradient_seen = plain["step"], plain["gradient_seen"]
-        self.history = list(plain["history"])
+        self.history, self.failed = list(plain["history"]), plain["failed"]
         memory = {
             k.removeprefix("objective."): v
             for k, v in tensors.items()
