@@ -61,7 +61,7 @@ check: setup ## Format, lint, types, and which room may import which
 	@failed=0; \
 	$(BIN)/ruff format --quiet --check . || { echo "ruff format: run '$(BIN)/ruff format .'"; failed=1; }; \
 	$(BIN)/ruff check --quiet --output-format concise . || failed=1; \
-	$(BIN)/pyright --warnings || failed=1; \
+	$(BIN)/pyright --project pyproject.toml --warnings || failed=1; \
 	report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; failed=1; }; \
 	((failed == 0)) && echo "check: format, lint, types and imports are in order"
 
