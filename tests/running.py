@@ -49,6 +49,7 @@ def environment(temp: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # or others on a busy machine leave it nothing
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
 

@@ -62,7 +62,7 @@ def train(
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=width // 32,  # vLLM on CPU knows no smaller heads
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
