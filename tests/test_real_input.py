@@ -126,7 +126,10 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     assert counts["stages_trained"] == counts["engine_starts"] == 0, "it only judged"
     assert counts["judge_calls"] == asked <= 3 * len(PROMPTS)
     assert summary["judge"]["protected"] is False
-    assert 1 <= summary["judge"]["defused"] <= 3, "one prompt has a control token in it"
+    texts = [messages[0]["content"] for (messages,) in server.asked[-asked:]]
+    broken = [text for text in texts if "< |eot_id|>" in text or "< <" in text]
+    assert not [text for text in texts if "<|eot_id|>" in text]
+    assert summary["judge"]["defused"] == len(broken) >= 1, "a prompt, and GSM8K's <<1+1=2>>"
     for one in [summary["aligned"], *summary["cells"]]:
         hrr = one["scores"]["hrr"]
         assert (hrr["value"], hrr["n"], hrr["unread"]) == (0.5, len(PROMPTS), 0)
