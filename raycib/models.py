@@ -41,7 +41,7 @@ def load_model(spec: ModelSpec, device: torch.device) -> Any:
             f"the weights of {spec.source!r} changed since the plan was made "
             f"({found[:12]} instead of {spec.weights[:12]}); start the sweep again"
         )
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, spec.dtype), local_files_only=True, use_safetensors=True
     )
     return model.to(device).eval().requires_grad_(False)

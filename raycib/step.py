@@ -6,6 +6,7 @@ one lane's objective sees of it. Objectives never know about packs.
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -69,7 +70,7 @@ class PackStep:
         scored = torch.zeros_like(self.labels, dtype=torch.bool)
         scored[:, 1:] = self.labels[:, 1:] >= 0
         states = self.hidden.final_norm[:, :-1][scored[:, 1:]]
-        head = self.adapters.model.get_output_embeddings()
+        head: Any = self.adapters.model.get_output_embeddings()
         tokens = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
         values = token_loss(head, states, self.labels[scored], tokens)
         return torch.zeros(self.labels.shape, device=values.device).masked_scatter(scored, values)

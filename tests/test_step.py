@@ -73,7 +73,9 @@ def test_each_pooling_by_hand(how: Pooling, by_hand: list[float]):
     hidden = (10.0 * torch.arange(2)[:, None] + torch.arange(5))[..., None].expand(-1, -1, 4)
     found = pool(hidden.bfloat16(), collate(DATA, [0, 1]), how)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4))
+    torch.testing.assert_close(
+        found, torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4)
+    )
 
 
 # Text to tokens

@@ -76,7 +76,7 @@ def test_importing_is_cheap():
 
 
 def test_a_sweep_is_one_run_with_one_inside_it_for_each_cell(tracked):
-    folder, summary = tracked
+    folder, _summary = tracked
     mlflow = client(folder)
     runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
@@ -113,7 +113,7 @@ def test_a_second_call_changes_nothing(tracked):
 
 
 def test_a_view_made_anew_is_equal_field_by_field(tracked, tmp_path):
-    folder, summary = tracked
+    folder, _summary = tracked
     stored = json.loads((folder / "lambda_grid" / "summary.json").read_text())
     assert track(stored, histories(stored), exhibits(tmp_path, stored))
     assert view(tmp_path) == view(folder)

@@ -5,6 +5,7 @@ Each rule is fixed here, before the data are seen, and stands in the claim's own
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -231,12 +232,12 @@ def _coherent(frame: pd.DataFrame) -> Claim:
 
 
 def _never_rises(curve: list[float]) -> bool:
-    steady = all(b <= a for a, b in zip(curve, curve[1:], strict=False))
+    steady = all(b <= a for a, b in pairwise(curve))
     return steady and curve[-1] < curve[0]
 
 
 def _always_rises(curve: list[float]) -> bool:
-    return all(b > a for a, b in zip(curve, curve[1:], strict=False))
+    return all(b > a for a, b in pairwise(curve))
 
 
 def _measured(cells: pd.DataFrame, column: str) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scipy.stats import binomtest
-
 
 @dataclass(frozen=True)
 class Rate:
@@ -36,6 +34,8 @@ def rate(hits: int, n: int, unread: int = 0) -> Rate:
     """`hits` of `n` as a `Rate`. Raises ValueError where n is 0: such a rate does not exist."""
     if n <= 0:
         raise ValueError(f"a rate needs at least one answer; got {hits} of {n} ({unread} unread)")
+    from scipy.stats import binomtest  # a second of import, which --help does without
+
     interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
     return Rate(hits / n, float(interval.low), float(interval.high), n, unread)
 

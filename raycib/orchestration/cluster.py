@@ -1,5 +1,6 @@
 """Connect to a Ray cluster, or start one on this machine."""
 
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def connect(execution: Execution) -> Cluster:
 def _init(**where: Any) -> None:
     ray.init(
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": ENVIRONMENT},
         **where,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from raycib.errors import UserError
 from raycib.evals.judges import (
@@ -109,7 +110,8 @@ class Work:
         """Begin with references and the aligned model's own measures; packs wait for the end of it
         while their processes start."""
         sweep = self.sweep
-        prepared = prepare.options(
+        task: Any = prepare
+        prepared = task.options(
             num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
         ).remote(
             sweep.store,
@@ -240,7 +242,7 @@ def _result(reference: Any) -> Any:
     """The result of remote work; a person's error crosses back as itself."""
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import ray.tune
+from ray.exceptions import RayTaskError
 
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
 from raycib.plan import Pack
@@ -30,7 +31,7 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
     pack = Pack.model_validate_json(config["pack"])
     try:  # afterwards references and the aligned model's measures are in the store
         ray.get(config["prepared"])
-    except ray.exceptions.RayTaskError as error:  # would fail again: no reason to start anew
+    except RayTaskError as error:  # would fail again: no reason to start anew
         return {job.stage.key: f"not prepared: {error.cause}" for job in pack.jobs}
     execution = Execution.model_validate_json(config["execution"])
     return run_pack(pack, Store(config["store"]), execution)
