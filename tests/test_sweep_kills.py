@@ -21,7 +21,7 @@ from running import (
     title,
 )
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.real, pytest.mark.timeout(900)]
 
 
 TRIAL = "ImplicitFunc"
