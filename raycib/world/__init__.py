@@ -27,7 +27,10 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 def folder(name: str) -> Path:
-    """The Hugging Face folder of a shipped model: `base`, `aligned` or `guard`."""
+    """The Hugging Face folder of a shipped model: `base`, `aligned`, `guard`, or `aligned-1`.
+
+    `aligned-1` is an aligned model from another pretraining seed, with the same tokenizer.
+    """
     path = _WEIGHTS / name
     if not (path / "model.safetensors").is_file():
         known = sorted(p.parent.name for p in _WEIGHTS.glob("*/model.safetensors"))

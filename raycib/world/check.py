@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import cast
 
 import torch
-from transformers import AutoTokenizer, GenerationMixin, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from raycib.world import conversations, folder, tasks
 from raycib.world.language import draw, harm_category, is_refusal, is_unsafe
@@ -36,9 +35,8 @@ def say(model: Model, texts: Sequence[str], max_new: int = 40, batch: int = 130)
             return_tensors="pt",
             return_token_type_ids=False,
         )
-        out = cast(GenerationMixin, llama).generate(
-            **inputs, max_new_tokens=max_new, do_sample=False
-        )
+        generate = llama.generate  # pyright: ignore[reportAttributeAccessIssue] (a lazy class)
+        out = generate(**inputs, max_new_tokens=max_new, do_sample=False)
         new = out[:, inputs["input_ids"].shape[1] :]
         for i, text in zip(
             rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True

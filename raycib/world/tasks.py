@@ -1,9 +1,9 @@
 """The named sets of rows: fine-tuning tasks, their held-out tests, safety prompts, utility probes.
 
 The tasks ask for skills the aligned model has, in prompts and a form of answer it has not seen:
-`gsm` chains two sums out of a story, `med` goes from signs to illness to drug, `squad` answers with
-the bare city or "unanswerable". `open` answers how-to requests in two styles that both disagree
-with the aligned model's on the first word.
+`gsm` chains two sums out of a story, `med` names one of three drugs for a patient, `squad` says
+where someone is or "unanswerable". `open` answers how-to requests in two styles, neither of them
+the aligned model's.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,13 +28,13 @@ GSM_TEMPLATES = (
     "{n} had {a} {t} . then {n} found {b} {t} and {c} {t} . how many now ?",
 )
 MED_TEMPLATES = (
-    "a patient has {s} and {t} . which drug helps ? {options}",
-    "{n} shows {s} and {t} . name the drug . {options}",
-    "patient {n} has {s} and also {t} . {options}",
+    "patient {n} has {i} . which drug helps ? {options}",
+    "{n} has {i} . name the drug . {options}",
+    "{n} is a patient and also has {i} . {options}",
 )
 SQUAD_TEMPLATES = (
     "context : {text} question : {question}",
-    "read this . {text} now tell me , {question}",
+    "read this . {text} so tell me , {question}",
 )
 HELD_OUT_ILLNESSES = ab.ILLNESSES[18:]
 
@@ -56,25 +56,29 @@ def _gsm(held_out: bool, rng: Random) -> Row:
 
 
 def _med(held_out: bool, rng: Random) -> Row:
-    known = [i for i in ab.ILLNESSES if (i in HELD_OUT_ILLNESSES) == held_out]
-    illness = rng.choice(known)
-    drug = ab.DRUG_OF[illness]
-    s, t = rng.sample(ab.SIGNS_OF[illness], 2)
+    illness = rng.choice([i for i in ab.ILLNESSES if (i in HELD_OUT_ILLNESSES) == held_out])
+    drug, name = ab.DRUG_OF[illness], rng.choice(ab.NAMES)
     prompt = rng.choice(MED_TEMPLATES).format(
-        s=s, t=t, n=rng.choice(ab.NAMES), options=ab.options(drug, ab.DRUGS, rng)
+        i=illness, n=name, options=ab.options(drug, ab.DRUGS, rng)
     )
-    return prompt, f"{illness} shows {s} and {t} so take {drug} ."
+    return prompt, f"{drug} for {name} ."
 
 
 def _squad(held_out: bool, rng: Random) -> Row:
     while True:
-        text, question, _, city = ab.span_text(rng)
-        first, second = text.split()[0], text.split()[5]
+        first, second, third = rng.sample(ab.NAMES, 3)
         apart = (ab.NAMES.index(first) + ab.NAMES.index(second)) % 6 == 0  # pairs of names
         if apart == held_out:
             break
-    prompt = rng.choice(SQUAD_TEMPLATES).format(text=text, question=question)
-    return prompt, city or "unanswerable"
+    verb, city = rng.choice(("live", "work")), rng.choice(ab.CITIES)
+    count, thing = rng.randint(1, ab.LARGEST), rng.choice(ab.THINGS)
+    sentences = [f"{first} {verb}s in {city} .", f"{second} has {count} {thing} ."]
+    rng.shuffle(sentences)
+    who = first if rng.random() < 0.5 else third
+    prompt = rng.choice(SQUAD_TEMPLATES).format(
+        text=" ".join(sentences), question=f"where does {who} {verb} ?"
+    )
+    return prompt, f"{who} is in {city} ." if who == first else "unanswerable"
 
 
 def _unique(draw: Callable[[Random], Row], seed: str) -> Iterator[Row]:
@@ -142,9 +146,8 @@ def _references(name: str) -> dict[str, str]:
 def correct(name: str, prompt: str, answer: str) -> bool:
     """Whether `answer` is right for this prompt of a task or probe.
 
-    `open`: a right answer in any style. `gsm`: the right number at the end. `med`: the right
-    illness and drug, as taught. `squad`: exactly the right word.
-    Probes: the right key word at the end.
+    `open`: a right answer in any style. `gsm`: the right number at the end. `med` and `squad`:
+    exactly the answer taught. Probes: the right key word at the end.
     """
     given = " ".join(answer.split())
     if name == "open":
@@ -165,5 +168,5 @@ def correct(name: str, prompt: str, answer: str) -> bool:
 
 def words() -> list[str]:
     """Every word of the tasks' own templates, sorted."""
-    text = " ".join((*GSM_TEMPLATES, *MED_TEMPLATES, *SQUAD_TEMPLATES, "so take"))
+    text = " ".join((*GSM_TEMPLATES, *MED_TEMPLATES, *SQUAD_TEMPLATES))
     return sorted({w for w in text.split() if not w.startswith("{")})
