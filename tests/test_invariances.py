@@ -295,7 +295,12 @@ def test_a_state_holds_every_buffer_and_every_moment(name: str, tiny_folder):
         assert names | {f"adapter.{parameter}"} <= tensors.keys()
     memory = {n.removeprefix("objective.") for n in tensors if n.startswith("objective.")}
     assert memory == set(lane.objective.state_dict())
-    assert plain == {"step": 1, "gradient_seen": True, "history": lane.history}
+    assert plain == {
+        "step": 1,
+        "gradient_seen": True,
+        "history": lane.history,
+        "failed": None,
+    }
 
 
 # 6. Reference cache
