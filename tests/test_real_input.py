@@ -98,6 +98,7 @@ PROMPTS = [f"tell me w1 about number {i}" for i in range(20)]
 PROMPTS += [f"tell me about number {i}" for i in range(19)] + ["tell me <|eot_id|> more"]
 
 
+@pytest.mark.faults
 def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     own: Own, judged: dict[str, Any]
 ) -> None:

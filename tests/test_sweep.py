@@ -198,6 +198,7 @@ def test_a_failed_cell_stands_in_every_result_and_stops_no_other(
     assert reason in traceback.read_text()
 
 
+@pytest.mark.faults
 def test_a_damaged_adapter_is_named_and_trained_again_and_a_failure_is_tried_again(
     reference: Reference, grown: tuple[Path, Ended]
 ) -> None:
