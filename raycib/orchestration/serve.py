@@ -137,11 +137,11 @@ def _deploy(arguments: dict[str, Any], host: str, port: int) -> None:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": host, "port": port},
-        logging_config=_LOGGING,
-    )
+    where = {"host": host, "port": port}
+    try:
+        serve.start(proxy_location="HeadOnly", http_options=where, logging_config=_LOGGING)
+    except (TimeoutError, RayError):  # its proxy takes longer than Serve waits, and comes later
+        serve.start(proxy_location="HeadOnly", http_options=where, logging_config=_LOGGING)
     serve.run(judge_app(arguments), name=APP_NAME, route_prefix="/", logging_config=_LOGGING)
 
 
