@@ -169,10 +169,10 @@ def title(pid: int) -> str:
     return ""
 
 
-def holders(folder: Path) -> tuple[set[int], set[str]]:
-    """Processes with a file open below `folder`, and the inodes of their sockets."""
+def holders(folder: Path) -> tuple[set[int], dict[str, int]]:
+    """Processes with a file open below `folder`, and those with a socket, by its inode."""
     pids: set[int] = set()
-    sockets: set[str] = set()
+    sockets: dict[str, int] = {}
     below = f"{folder}/"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -186,7 +186,8 @@ def holders(folder: Path) -> tuple[set[int], set[str]]:
                 targets.append(os.readlink(entry / "fd" / handle))
         if any(target.startswith(below) for target in targets):
             pids.add(int(entry.name))
-            sockets |= {target[8:-1] for target in targets if target.startswith("socket:[")}
+            found = (target[8:-1] for target in targets if target.startswith("socket:["))
+            sockets |= dict.fromkeys(found, int(entry.name))
     return pids, sockets
 
 
@@ -216,8 +217,7 @@ class Watcher:
     def __init__(self, running: Running, every_s: float = 1.0) -> None:
         self.most_memory = 0
         self.addresses: dict[str, str] = {}
-        """Of sockets that listened, each with the titles of the processes there were."""
-        self.titles: set[str] = set()
+        """Of sockets that listened, each with the title of its process."""
         self.folder = running.temp
         self._running, self._every = running, every_s
         self._over = threading.Event()
@@ -236,10 +236,9 @@ class Watcher:
             pids, sockets = holders(self._running.temp)
             pids.add(self._running.process.pid)
             self.most_memory = max(self.most_memory, sum(map(memory, pids)))
-            self.titles |= {title(pid) for pid in pids}
             for inode, address in listening().items():
                 if inode in sockets:
-                    self.addresses[address] = inode
+                    self.addresses[address] = title(sockets[inode])
 
 
 class Reference(NamedTuple):
