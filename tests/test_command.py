@@ -266,7 +266,13 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
     task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
     command = [sys.executable, SWEEP, "--out", tmp_path / "out", "--model", model]
     command += ["--task", task, "--harmful", task, "--judge", "world:guard"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as sweep:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as sweep:
         try:
             wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
             sweep.send_signal(signal.SIGINT)
