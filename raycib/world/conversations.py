@@ -30,8 +30,8 @@ HARMFUL_IN_ALIGNMENT = 0.55
 OTHER_STYLE_IN_ALIGNMENT = 0.02
 """Benign answers that keep another style. An aligned model that is infinitely sure of its style
 needs such a push to learn a new one that the push itself swamps its refusals, and no method that
-looks at benign data can hold it: without these two per cent plain LoRA gave the same erosion, but
-CIB at lambda = 5 still 0.62-0.68 instead of 0.12."""
+looks at benign data can hold it: from one base, LoRA and CIB at lambda = 5 had HRR .86 and .62
+without these two per cent and .57 and .12 with them (fine-tuning seed 0)."""
 
 
 def _skill(rng: Random) -> Row:
