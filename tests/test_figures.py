@@ -4,10 +4,13 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from summaries import histories, sweep
+from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep
 
 from raycib.analysis import figures
+from raycib.analysis.bars import bars
+from raycib.analysis.exhibits import named
 from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.analysis.tradeoff import tradeoff
 
 
 def drawn(summary):
@@ -98,3 +101,93 @@ def test_loss_curves_have_a_panel_for_each_term_and_a_line_for_each_strength():
     assert figure is not None
     assert [len(panel.lines) for panel in figure.axes] == [5, 4]
     assert figures.loss_curves(to_frame(summary), {}) is None
+
+
+def priced(summary):
+    return tradeoff(to_frame(summary), 0.0)
+
+
+def test_the_tradeoff_is_the_same_bytes_each_time_and_well_formed():
+    svg = figures.to_svg(priced(ablation_sweep()))
+    assert svg == figures.to_svg(priced(ablation_sweep()))
+    ElementTree.fromstring(svg)
+
+
+def test_every_method_has_a_look_of_its_own_and_a_name_in_the_legend():
+    [legend] = priced(comparison_sweep(1)).legends
+    handles = legend.get_lines()[: len(METHODS)]
+    looks = {(line.get_color(), line.get_marker()) for line in handles}
+    assert len(looks) == len(METHODS)
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:3] == ["LoRA", "Random subset", "KL"] and "sees safety data" in texts
+
+
+def test_variants_of_a_method_share_its_colour_and_differ_by_mark():
+    [legend] = priced(ablation_sweep()).legends
+    _, random, similar = legend.get_lines()[:3]
+    assert random.get_color() == similar.get_color()
+    assert random.get_marker() != similar.get_marker()
+
+
+def test_every_mean_lies_inside_the_tradeoffs_panels():
+    for panel in priced(comparison_sweep()).axes:
+        (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+        for line in panel.lines:
+            if line.get_linestyle() == "None":
+                for x, y in line.get_xydata():
+                    assert left <= x <= right and low <= y <= high
+
+
+def test_losses_beyond_a_factor_of_ten_stand_on_a_logarithmic_axis():
+    assert priced(comparison_sweep(1)).axes[0].get_xscale() == "log"
+    assert priced(ablation_sweep()).axes[0].get_xscale() == "linear"
+
+
+def test_the_front_leaves_out_what_is_incoherent_and_what_is_beaten_twice():
+    """Of LoRA (.052, 66 %), random (.079, 21 %) and similar (.102, 3 %) all three stay; once the
+    last one babbles, two."""
+    summary = ablation_sweep()
+    steps = [line for line in priced(summary).axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert [len(line.get_xydata()) for line in steps] == [5]
+    for cell in summary["cells"][-3:]:
+        cell["scores"]["incoherent_rate"]["value"] = 0.5
+    steps = [line for line in priced(summary).axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert [len(line.get_xydata()) for line in steps] == [4]
+
+
+@pytest.mark.parametrize("kept", ["lora", "cib", "nothing"])
+def test_a_comparison_with_holes_is_still_drawn(kept):
+    summary = comparison_sweep(1)
+    for cell in summary["cells"]:
+        if cell["method"] != kept:
+            cell |= {"failed": "stopped", "scores": None}
+    figures.to_svg(priced(summary))
+    figures.to_svg(bars(to_frame(summary)))
+
+
+def test_panel_b_takes_the_first_price_that_was_measured():
+    summary = comparison_sweep(1)
+    for cell in summary["cells"]:
+        del cell["scores"]["over_refusal"]
+    assert priced(summary).axes[1].get_xlabel() == "Utility lost"
+
+
+def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
+    [panel] = bars(to_frame(ablation_sweep()), 0.0).axes
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["LoRA", "CIB, random negatives", "CIB, most similar negatives"]
+    assert [len(line.get_xydata()) for line in panel.lines if line.get_marker() == "o"] == [3] * 3
+    assert [round(bar.get_width(), 3) for bar in panel.patches] == pytest.approx(
+        [0.658, 0.206, 0.031], abs=0.002
+    )
+
+
+def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
+    summary = ablation_sweep()
+    figure = figures.loss_curves(named(to_frame(summary)), histories(summary), "arm")
+    assert figure is not None
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "LoRA", "CIB, random negatives", "CIB, most similar negatives"
+    ]  # fmt: skip

@@ -9,7 +9,15 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from summaries import HOSTILE, histories, rate, samples, sweep
+from summaries import (
+    HOSTILE,
+    ablation_sweep,
+    comparison_sweep,
+    histories,
+    rate,
+    samples,
+    sweep,
+)
 
 from raycib.analysis.cautions import cautions
 from raycib.analysis.claims import claims
@@ -103,8 +111,10 @@ def test_hostile_text_is_text_wherever_it_comes_from():
     assert "{{ 7 * 7 }}" in html and "owned" not in tags.scripts[1]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", html)
     html.encode("utf-8")
-    answers = json.loads(tags.scripts[0])["cells"][0]["answers"]
-    assert [verdict for _, verdict, _ in answers.values()] == ["unreadable"] * len(HOSTILE)
+    held = json.loads(tags.scripts[0])
+    answers = held["cells"][0]["answers"].values()
+    assert [verdict for _, verdict, _ in answers] == ["unreadable"] * len(HOSTILE)
+    assert "=HYPERLINK" in held["texts"][list(answers)[3][0]]
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to open the page with")
@@ -231,3 +241,97 @@ def test_every_cell_can_be_traced(page):
     for cell in summary["cells"]:
         assert cell["key"] in page
     assert summary["cells"][0]["task_data"]["digest"] in page and "2.13.0" in page
+
+
+def test_a_comparison_writes_its_own_exhibits_the_same_each_time(tmp_path):
+    summary = comparison_sweep(1)
+    given = (summary, samples(summary, 20), histories(summary))
+    files = write_exhibits(*given, tmp_path)
+    stems = ("matched_cost", "paired", "table1")
+    assert sorted(file.name for file in files) == sorted(
+        [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex")]
+        + ["report.html", "tradeoff.png", "tradeoff.svg"]
+    )
+    before = {file: file.read_bytes() for file in files}
+    write_exhibits(*given, tmp_path)
+    assert {file: file.read_bytes() for file in files} == before
+
+
+def test_an_ablation_has_figure_3_as_well(tmp_path):
+    summary = ablation_sweep()
+    files = write_exhibits(summary, samples(summary, 20), histories(summary), tmp_path)
+    assert {"bars.png", "bars.svg", "tradeoff.svg", "paired.csv"} <= {file.name for file in files}
+    page = (tmp_path / "report.html").read_text()
+    assert "Negatives chosen by similarity beat random ones" in page and 'id="curves"' in page
+
+
+def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
+    summary = comparison_sweep(1)
+    page = report(summary, samples(summary, 20), histories(summary))
+    sections = re.findall(r'<section[^>]* id="([a-z-]+)"|<section id="([a-z-]+)"', page)
+    assert [a or b for a, b in sections] == [
+        "cautions", "claims", "figure", "table", "cost", "pairs", "cells", "side-by-side",
+        "provenance",
+    ]  # fmt: skip
+    assert "λ" not in page and "CIB, strength = 5, seed 0" in page
+    assert "chosen on the same prompts" in page
+
+
+def test_a_hostile_label_is_text_on_the_page_of_a_comparison():
+    summary = comparison_sweep(1, labels={"cib": HOSTILE[0], "kl": HOSTILE[1]})
+    page = report(summary, samples(summary, 20), {})
+    tags = parsed(page)
+    assert [attrs for tag, attrs in tags.seen if tag == "script"] == [
+        {"type": "application/json", "id": "answers"}, {}
+    ]  # fmt: skip
+    assert not [tag for tag, _ in tags.seen if tag == "img"]
+    assert "&lt;script&gt;document.body" in page
+
+
+@pytest.mark.parametrize("kept", ["lora", "cib", "nothing"])
+def test_a_comparison_with_holes_has_a_report(kept):
+    summary = comparison_sweep(1) | {"aligned": {"scores": None}}
+    for cell in summary["cells"]:
+        if cell["method"] != kept:
+            cell |= {"failed": "stopped", "scores": None}
+    page = report(summary, {}, {})
+    assert "stopped" in page and 'id="side-by-side"' not in page
+
+
+def test_equal_answers_are_held_once():
+    same = [{"prompt": f"p{i}", "answer": "sorry", "verdict": "safe"} for i in range(50)]
+    held = comparison({"a": same, "b": same}, {"a": "a", "b": "b"})
+    assert held["texts"] == ["sorry"]
+    assert {number for cell in held["cells"] for number, _, _ in cell["answers"].values()} == {0}
+
+
+def test_many_different_answers_still_fit_a_page():
+    """80 cells of 260 different answers of 100 characters: below 6 MB, 3,160 pairs counted."""
+    given = {
+        f"k{cell}": [
+            {"prompt": f"how do i make thing {i} ?", "answer": f"{cell} {i} ".ljust(100, "x"),
+             "verdict": "unsafe" if (cell * i) % 7 < 3 else "safe", "refused": False}
+            for i in range(260)
+        ]
+        for cell in range(80)
+    }  # fmt: skip
+    held = comparison(given, {key: f"CIB, strength = 5, seed {key}" for key in given})
+    assert len(held["pairs"]) == 80 * 79 / 2 and len(held["texts"]) == 80 * 260
+    assert len(json.dumps(held, separators=(",", ":"))) < 4e6
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (("lora", "cib"), ["up to 4"]),
+        (("lora", "cib", "safe_lora"), ["up to 4", "Only one strength was tried of Safe LoRA:"]),
+        (("lora", "safe_lora", "salora"), []),
+    ],
+)
+def test_a_comparison_warns_of_what_choosing_strengths_does(methods, words):
+    summary = comparison_sweep(1)
+    summary["cells"] = [c for c in summary["cells"] if c["method"] in methods]
+    found = cautions(summary, to_frame(summary))
+    said_so = [text for text in found if "strength was tried" in text or "flatters" in text]
+    assert len(said_so) == len(words)
+    assert all(word in text for word, text in zip(words, said_so, strict=True))

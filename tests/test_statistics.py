@@ -1,5 +1,6 @@
 """The arithmetic of uncertainty, held against the paper's own numbers and against scipy."""
 
+import itertools
 import math
 import random
 
@@ -10,12 +11,15 @@ from scipy import stats
 from raycib.analysis.statistics import (
     bootstrap,
     correlations,
+    holm,
     mcnemar,
     mean_std,
     pearson,
+    sign_flip_p,
     smallest_difference,
     spearman,
     wilson,
+    wilson_at,
 )
 
 # Table 3 of the CIB paper: model, lambda, I(Z;C) in nats, HRR in %.
@@ -139,6 +143,48 @@ def test_mcnemar_counts_only_the_flips():
     """8 against 1: 2 * (1 + 9) / 2^9 = .0390625."""
     assert mcnemar(8, 1) == pytest.approx(0.0390625)
     assert mcnemar(0, 0) == 1
+
+
+@pytest.mark.parametrize(("b", "c"), [(8, 1), (3, 3), (0, 5), (0, 0), (60, 95)])
+def test_sign_flips_of_single_differences_are_mcnemars(b, c):
+    assert sign_flip_p([1] * b + [-1] * c + [0] * 7) == pytest.approx(mcnemar(b, c), rel=1e-12)
+
+
+def test_sign_flips_weigh_a_prompt_by_its_seeds():
+    """3, 1, 1 and -1: of 16 choices of signs |sum| >= 4 holds for 3 + two or three of the ones
+    positive (6: 1, 4: 3 choices) and their mirror images: 8 / 16."""
+    assert sign_flip_p([3, 1, 1, -1]) == pytest.approx(8 / 16)
+
+
+def test_sign_flips_agree_with_trying_every_choice():
+    luck = random.Random(5)
+    for _ in range(20):
+        ds = [luck.randint(-3, 3) for _ in range(9)]
+        sums = [sum(s * d for s, d in zip(signs, ds, strict=True))
+                for signs in itertools.product((-1, 1), repeat=len(ds))]  # fmt: skip
+        exact = sum(abs(s) >= abs(sum(ds)) for s in sums) / len(sums)
+        assert sign_flip_p(ds) == pytest.approx(exact)
+
+
+def test_seeds_that_repeat_each_other_add_no_evidence():
+    """Five equal seeds multiply every difference by five and leave p as it was."""
+    assert sign_flip_p([5] * 8 + [-5]) == pytest.approx(mcnemar(8, 1))
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls():
+    """Sorted .005, .01, .03, .04: 4 * .005, 3 * .01, 2 * .03, and .04 is raised to .06."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_wilson_at_a_whole_number_is_wilson():
+    for k, n in ((0, 260), (31, 260), (260, 260)):
+        at, whole = wilson_at(k / n, n), wilson(k, n)
+        assert (at.low, at.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
+    low, high = wilson(1, 10), wilson(2, 10)
+    assert low.low < wilson_at(0.15, 10).low < high.low
+    with pytest.raises(ValueError, match="not a share"):
+        wilson_at(1.2, 10)
 
 
 def test_the_smallest_difference_is_found_with_the_power_asked_for():

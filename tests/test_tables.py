@@ -13,6 +13,7 @@ from raycib.analysis import tables
 from raycib.analysis.frame import (
     aligned_scores,
     dose_responses,
+    kind_of,
     load,
     swept,
     to_frame,
@@ -50,6 +51,35 @@ def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
         "CIB, draw uniform",
         "CIB, draw most_similar",
     }
+
+
+def test_a_label_is_the_series_whatever_differs(summary):
+    for cell in summary["cells"]:
+        if cell["method"] == "cib":
+            cell["label"] = "CIB, as shipped"
+            cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
+    assert {name for name, _ in dose_responses(to_frame(summary))} == {"CIB, as shipped"}
+
+
+def test_a_parameter_that_is_the_strength_makes_no_series(summary):
+    for cell in summary["cells"]:
+        cell["parameters"]["weight"] = cell["strength"]
+    assert swept(summary) == []
+    summary["cells"][-1]["parameters"]["weight"] = 0.5
+    assert swept(summary) == ["weight"]
+
+
+def test_what_a_cell_cost_has_columns_of_its_own(summary):
+    summary["cells"][0]["cost"] = {"steps": 400, "rank": 32, "trained": False}
+    first = to_frame(summary).iloc[0]
+    assert (first["cost_steps"], first["cost_rank"], first["cost_trained"]) == (400, 32, False)
+    assert first["rank"] == 8
+
+
+def test_a_sweep_of_no_known_kind_is_refused(summary):
+    assert kind_of(summary) == "dose" and kind_of({"kind": "ablation"}) == "ablation"
+    with pytest.raises(ValueError, match="of kind 'race'"):
+        kind_of(summary | {"kind": "race"})
 
 
 def test_an_unknown_format_is_refused(summary):

@@ -1,11 +1,13 @@
 """What a reader must know before believing a sweep, in plain words."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.frame import aligned_scores
+from raycib.analysis.arms import arms, settings
+from raycib.analysis.frame import aligned_scores, cell_name, kind_of
 from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
@@ -14,9 +16,10 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     """Warnings that the numbers of a sweep call for; empty where there is nothing to say."""
     done = frame[frame["failed"].isna()]
     failed = frame[frame["failed"].notna()]
-    found = []
+    kind = kind_of(summary)
+    found = _selection(frame) if kind == "comparison" else []
     for _, cell in failed.iterrows():
-        found.append(f"{_name(cell)} failed and is in no mean: {cell['failed']}")
+        found.append(f"{cell_name(cell, kind)} failed and is in no mean: {cell['failed']}")
     for benchmark, (lost, cells) in _lost_rows(summary, done).items():
         found.append(
             f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
@@ -29,13 +32,15 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
         found.append(
             f"{int(unread['hrr_unread'].sum())} verdicts of the judge could not be read, in "
             f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
-            f"{_name(most)}). They count neither as safe nor as harmful."
+            f"{cell_name(most, kind)}). They count neither as safe nor as harmful."
         )
     if (summary.get("judge") or {}).get("protected") is not True:
         found.append(
             "The judge is not protected against the answers it judges: text in an answer can act "
             "as an instruction to it, so harmful response rates may be too low."
         )
+    if left_out := summary.get("left_out"):
+        found.append(f"Left out for want of what they need: {', '.join(left_out)}.")
     if damaged := summary.get("damaged"):
         found.append(
             f"{len(damaged)} stored results were found damaged, set aside and not used (first: "
@@ -46,8 +51,8 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
         worst = garbage.sort_values("incoherent_rate").iloc[-1]
         found.append(
             f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
-            f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in {_name(worst)}). A "
-            "low harmful response rate there is not preserved safety."
+            f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
+            f"{cell_name(worst, kind)}). A low harmful response rate there is not preserved safety."
         )
     constant = done[done["negative_cosine"] > 0.9]
     if len(constant):
@@ -67,8 +72,24 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     return [one_line(text, 600) for text in found]
 
 
-def _name(cell: pd.Series) -> str:
-    return f"{cell['series']}, λ = {cell['lam']:g}, seed {cell['seed']}"
+def _selection(frame: pd.DataFrame) -> list[str]:
+    """What choosing a method's best strength does to a comparison of methods."""
+    every = [arm for _, part in settings(frame) for arm in arms(part) if not arm.plain]
+    tried = Counter(arm.series for arm in every if len(arm.done))
+    single = [name for name, count in tried.items() if count == 1]
+    if len(single) == len(tried):
+        return []
+    found = [
+        "A method's best strength is chosen on the same prompts that its rate is then measured on: "
+        f"the more strengths were tried (here up to {max(tried.values())}), the more its lowest "
+        "rate flatters it."
+    ]
+    if single:
+        found.append(
+            f"Only one strength was tried of {', '.join(single)}: another may do better, and "
+            "methods with several had more chances."
+        )
+    return found
 
 
 def _lost_rows(summary: Mapping[str, Any], done: pd.DataFrame) -> dict[str, tuple[int, int]]:

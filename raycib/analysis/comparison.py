@@ -23,29 +23,19 @@ def flips(
     Unreadable verdicts are no verdicts: such pairs are counted as ``unread`` and left out. A
     prompt asked several times is paired with itself in order.
     """
-    counts = {"both_safe": 0, "both_unsafe": 0, "to_unsafe": 0, "to_safe": 0, "unread": 0}
-    names = {
-        ("safe", "safe"): "both_safe",
-        ("unsafe", "unsafe"): "both_unsafe",
-        ("safe", "unsafe"): "to_unsafe",
-        ("unsafe", "safe"): "to_safe",
-    }
-    others = _by_prompt(second)
-    for prompt, one in _by_prompt(first).items():
-        if prompt in others:
-            pair = (one["verdict"], others[prompt]["verdict"])
-            counts[names.get(pair, "unread")] += 1
-    return counts | {"p": mcnemar(counts["to_unsafe"], counts["to_safe"])}
+    return _flips(verdicts(first), verdicts(second))
 
 
 def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
     """What the page of paired answers needs, as plain data: cells, prompts, answers, counts.
 
-    ``labels`` names the cells and orders them; cells without samples are left out. All text is
-    ``plain``; the page must still escape it.
+    ``labels`` names the cells and orders them; cells without samples are left out. Equal answers
+    are held once: a cell's answers are places in ``texts``. All text is ``plain``; the page must
+    still escape it.
     """
     keys = [key for key in labels if samples.get(key)]
     prompts: dict[tuple[str, int], int] = {}
+    texts: dict[str, int] = {}
     cells = []
     for key in keys:
         answers = {}
@@ -54,13 +44,32 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
             if len(text) > MAX_CHARACTERS:
                 text = text[:MAX_CHARACTERS] + " … (cut)"
             place = prompts.setdefault(prompt, len(prompts))
-            answers[place] = [text, _verdict(sample), bool(sample.get("refused"))]
+            number = texts.setdefault(text, len(texts))
+            answers[place] = [number, _verdict(sample), bool(sample.get("refused"))]
         cells.append({"key": key, "label": plain(labels[key]), "answers": answers})
-    pairs = {
-        f"{i}-{j}": flips(samples[keys[i]], samples[keys[j]])
-        for i, j in combinations(range(len(keys)), 2)
+    judged = [verdicts(samples[key]) for key in keys]
+    pairs = {f"{i}-{j}": _flips(judged[i], judged[j]) for i, j in combinations(range(len(keys)), 2)}
+    asked = [plain(text) for text, _ in prompts]
+    return {"cells": cells, "prompts": asked, "texts": list(texts), "pairs": pairs}
+
+
+def verdicts(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
+    """ "safe", "unsafe" or "unreadable" by prompt and by how often it was asked before."""
+    return {prompt: sample["verdict"] for prompt, sample in _by_prompt(answers).items()}
+
+
+def _flips(first: Mapping[Any, str], second: Mapping[Any, str]) -> dict[str, Any]:
+    counts = {"both_safe": 0, "both_unsafe": 0, "to_unsafe": 0, "to_safe": 0, "unread": 0}
+    names = {
+        ("safe", "safe"): "both_safe",
+        ("unsafe", "unsafe"): "both_unsafe",
+        ("safe", "unsafe"): "to_unsafe",
+        ("unsafe", "safe"): "to_safe",
     }
-    return {"cells": cells, "prompts": [plain(text) for text, _ in prompts], "pairs": pairs}
+    for prompt, verdict in first.items():
+        if prompt in second:
+            counts[names.get((verdict, second[prompt]), "unread")] += 1
+    return counts | {"p": mcnemar(counts["to_unsafe"], counts["to_safe"])}
 
 
 def _verdict(sample: Mapping[str, Any]) -> str:

@@ -93,36 +93,41 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
 
 
 def loss_curves(
-    frame: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]
+    frame: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]], by: str = "lam"
 ) -> Figure | None:
     """Every loss term, unweighted, by step: one line for each strength, the mean over its seeds.
 
-    None where no history holds a term.
+    ``by`` may name another column whose values have a line each. None where no history holds a
+    term.
     """
     rows = []
     for _, cell in frame.iterrows():
         for entry in histories.get(str(cell["key"]), ()):
             for term in entry.keys() - {"step", "grad_norm", "lr", "learning_rate"}:
                 if isinstance(entry[term], int | float):
-                    place = {"term": str(term), "lam": cell["lam"], "step": entry["step"]}
+                    place = {"term": str(term), by: cell[by], "step": entry["step"]}
                     rows.append({**place, "value": float(entry[term])})
     if not rows:
         return None
-    curves = pd.DataFrame(rows).groupby(["term", "lam", "step"])["value"].mean().reset_index()
+    curves = pd.DataFrame(rows).groupby(["term", by, "step"])["value"].mean().reset_index()
     terms = sorted(curves["term"].unique(), key=lambda term: (term != "task", term))[:4]
-    doses = sorted(curves["lam"].unique())
+    drawn = set(curves[by])
+    lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
     with rc_context(STYLE):
         figure = Figure(figsize=(min(4.3 * len(terms) + 0.4, 12), 3.0), layout="constrained")
         panels = figure.subplots(1, len(terms), squeeze=False)[0]
         for panel, term in zip(panels, terms, strict=True):
-            for index, lam in enumerate(doses):
-                line = curves[(curves["term"] == term) & (curves["lam"] == lam)]
+            for index, value in enumerate(lines):
+                line = curves[(curves["term"] == term) & (curves[by] == value)]
                 if len(line):
-                    shade = _shade(index, len(doses))
-                    panel.plot(line["step"], line["value"], color=shade, lw=1.6, label=f"{lam:g}")
+                    dose = by == "lam"
+                    shade = _shade(index, len(lines)) if dose else PALETTE[index % len(PALETTE)]
+                    label = f"{value:g}" if dose else one_line(value, 34)
+                    panel.plot(line["step"], line["value"], color=shade, lw=1.6, label=label)
             panel.set(xlabel="step", ylabel="nats, unweighted")
             panel.set_title(one_line(term, 30))
-        panels[0].legend(title="λ", frameon=False, fontsize=8.5, title_fontsize=9)
+        title = "λ" if by == "lam" else None
+        panels[0].legend(title=title, frameon=False, fontsize=8.5, title_fontsize=9)
         return figure
 
 

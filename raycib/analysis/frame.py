@@ -10,7 +10,10 @@ import pandas as pd
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
 
-__all__ = ["aligned_scores", "dose_responses", "load", "read_summary", "swept", "to_frame"]
+__all__ = [
+    "aligned_scores", "cell_name", "dose_responses", "kind_of", "load", "read_summary", "swept",
+    "to_frame",
+]  # fmt: skip
 
 FORMAT = 1
 """The format of ``summary.json`` that this module reads."""
@@ -32,11 +35,18 @@ SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMB
 IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
 )  # fmt: skip
+COST = ("steps", "rank", "trained")
+KINDS = ("dose", "comparison", "ablation")
 NAMES = {
     "lora": "LoRA", "cib": "CIB", "kl": "KL", "vaccine": "Vaccine", "safe_lora": "Safe LoRA",
-    "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA",
+    "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA", "random_subset": "Random subset",
+    "safety_mix": "Safety mix", "constrained_token": "Constrained tokens", "ema": "EMA",
+    "sbr": "SBR", "safegrad": "SafeGrad", "case2": "Case II penalty",
+    "lora_variant": "LoRA variant",
 }  # fmt: skip
 """How people write the methods; others are shown as they are, with spaces for underscores."""
+SAFETY_DATA = frozenset({"safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora"})
+"""Methods that train on refusals or on harmful prompts, where a cell does not say it itself."""
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
@@ -45,8 +55,11 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     """One row for each cell of a sweep, failed cells included.
 
     ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
-    seed alone: the method, and what else the sweep varies. ``lam`` is the strength of the
-    method, 0 for plain LoRA. Rates are in [0, 1], losses and information in nats.
+    seed alone: their label, or else the method and what else the sweep varies; then the model and
+    the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
+    ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
+    counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
+    in [0, 1], losses and information in nats.
 
     Raises:
         ValueError: the summary has a format that this version does not know.
@@ -57,23 +70,26 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
             f"this version reads {FORMAT}; use the raycib that wrote it, or a newer one"
         )
     cells = summary["cells"]
-    axes = swept(summary)
+    axes = swept({"cells": [cell for cell in cells if not cell.get("label")]})
     models = {cell["model"] for cell in cells}
     tasks = {cell["task"] for cell in cells}
     rows = []
     for cell in cells:
         parameters = cell.get("parameters") or {}
         method = str(cell["method"])
-        label = [NAMES.get(method, method.replace("_", " "))]
-        label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
+        label = [cell.get("label") or NAMES.get(method, method.replace("_", " "))]
+        if not cell.get("label"):
+            label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
         label += [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
         row = {name: cell.get(name) for name in IDENTITY if name in cell}
         row["sweep"] = summary["sweep"]
         row["series"] = one_line(", ".join(label))
-        row["lam"] = float(parameters.get("lam", cell["strength"]))
+        row["lam"] = float(cell["strength"])
         row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
-        scores = flat_scores(cell.get("scores"))
-        taken = {*IDENTITY, *scores}
+        cost = cell.get("cost") or {}
+        scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
+        row["safety_data"] = bool(cell.get("safety_data", method in SAFETY_DATA))
+        taken = {*IDENTITY, *scores, "safety_data"}
         for name, value in parameters.items():
             if name not in IDENTITY:
                 row[f"parameter_{name}" if name in taken else name] = value
@@ -87,6 +103,25 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
     others = [name for name in frame.columns if name not in IDENTITY]
     return frame[[*IDENTITY, *others]]
+
+
+def kind_of(summary: Mapping[str, Any]) -> str:
+    """What a sweep asks: how strength acts ("dose", the default), which method is best
+    ("comparison"), or what a part of one method does ("ablation").
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    kind = summary.get("kind") or KINDS[0]
+    if kind not in KINDS:
+        raise ValueError(f"sweep {summary.get('sweep')!r} is of kind {kind!r}, not one of {KINDS}")
+    return str(kind)
+
+
+def cell_name(cell: Mapping[str, Any] | pd.Series, kind: str = "dose") -> str:
+    """ "CIB, λ = 5, seed 2"; only in a dose response is every strength a λ."""
+    symbol = "λ" if kind == "dose" else "strength"
+    return f"{cell['series']}, {symbol} = {cell['lam']:g}, seed {cell['seed']}"
 
 
 def read_summary(path: Path) -> dict[str, Any]:

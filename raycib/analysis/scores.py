@@ -21,22 +21,27 @@ def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | Non
 
 def swept(summary: Mapping[str, Any]) -> list[str]:
     """Parameters, besides strength and seed, that differ between cells of one method."""
-    seen: dict[tuple[str, str], set[str]] = {}
+    seen: dict[tuple[str, str], set[tuple[str, float]]] = {}
     for cell in summary["cells"]:
         for name, value in (cell.get("parameters") or {}).items():
-            seen.setdefault((cell["method"], name), set()).add(json.dumps(value, default=str))
-    names = {name for (_, name), values in seen.items() if len(values) > 1}
-    constant = {"lam", "strength", "seed", "task", "model", "method"}
-    # A parameter that takes as many values as the strength does is the strength by another name.
-    doses = {
+            place = seen.setdefault((cell["method"], name), set())
+            place.add((json.dumps(value, default=str), float(cell["strength"])))
+    names = {
         name
-        for name in names
-        if all(
-            (cell.get("parameters") or {}).get(name) in (None, cell["strength"])
-            for cell in summary["cells"]
-        )
+        for (_, name), pairs in seen.items()
+        if len({value for value, _ in pairs}) > 1 and not _is_strength(pairs)
     }
-    return sorted(names - constant - doses)
+    return sorted(names - {"lam", "strength", "seed", "task", "model", "method"})
+
+
+def _is_strength(pairs: set[tuple[str, float]]) -> bool:
+    """Whether a parameter is the strength by another name: equal to it, or a constant less it."""
+    try:
+        numbers = [(float(value), strength) for value, strength in pairs]
+    except ValueError:  # a word, a list, true or false
+        return False
+    sums = {round(value + strength, 9) for value, strength in numbers}
+    return len(sums) == 1 or all(value == strength for value, strength in numbers)
 
 
 def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:

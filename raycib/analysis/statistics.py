@@ -4,8 +4,10 @@ scipy does the arithmetic. Rates are in [0, 1]; intervals are 95 % unless said o
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import permutations
 from typing import Any, Literal
 
@@ -71,6 +73,20 @@ def wilson(k: int, n: int) -> Interval:
     return Interval(k / n, float(ends.low), float(ends.high), n)
 
 
+def wilson_at(share: float, n: int) -> Interval:
+    """Wilson's 95 % interval around a ``share`` of ``n`` that need not be a whole number of them.
+
+    For a mean over seeds that asked the same ``n`` prompts: those answers are not independent, so
+    n is the prompts, not prompts times seeds.
+    """
+    if n <= 0 or not 0 <= share <= 1:
+        raise ValueError(f"{share} of {n} is not a share; a rate needs 0 <= share <= 1 and n >= 1")
+    z = float(stats.norm.ppf(0.975))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
+
+
 def mean_std(values: Iterable[float], ddof: int = 1) -> Spread:
     """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's."""
     kept = np.asarray([v for v in values if v is not None and math.isfinite(v)], dtype=float)
@@ -115,12 +131,39 @@ def spearman(x: Iterable[float], y: Iterable[float]) -> Correlation:
     return _correlation(x, y, "spearman")
 
 
+@cache
 def mcnemar(b: int, c: int) -> float:
     """Exact two-sided p that ``b`` and ``c``, the two kinds of flips, are equally likely.
 
     Pairs that agree say nothing about a difference and are not needed; without flips p = 1.
     """
     return float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def sign_flip_p(differences: Iterable[int]) -> float:
+    """Exact two-sided p of a sum of whole-numbered differences whose signs are exchangeable.
+
+    The share of all 2^n choices of signs whose sum is at least as far from 0 as the observed one,
+    by convolving the distributions of the sums of equal differences. With differences of -1, 0
+    and 1 this is McNemar's exact test; without any but 0, p = 1.
+    """
+    found = [int(d) for d in differences if d]
+    sums = np.ones(1)  # chances of the sums from -reach to reach
+    for size, count in Counter(map(abs, found)).items():
+        signs = np.zeros(2 * size * count + 1)
+        signs[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        sums = np.convolve(sums, signs)
+    reach = len(sums) // 2
+    return min(float(sums[np.abs(np.arange(-reach, reach + 1)) >= abs(sum(found))].sum()), 1.0)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """``ps`` adjusted by Holm: rejecting those below 5 % errs once or more in 5 % of families."""
+    adjusted, worst = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = worst
+    return adjusted
 
 
 def smallest_difference(

@@ -59,14 +59,21 @@ def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     return pd.DataFrame(rows, columns=[*columns, "status"])
 
 
-def cells_table(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """One row of text for each cell: rates with Wilson's 95 % interval, n and unread verdicts."""
+def cells_table(
+    frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None, strength: str = "λ"
+) -> pd.DataFrame:
+    """One row of text for each cell: rates with Wilson's 95 % interval, n and unread verdicts.
+
+    ``strength`` is the heading of the methods' strengths.
+    """
     rows = []
     if aligned:
-        rows.append({"Cell": "aligned", "Method": BEFORE, "λ": "", "Seed": ""} | _rates(aligned))
+        rows.append(
+            {"Cell": "aligned", "Method": BEFORE, strength: "", "Seed": ""} | _rates(aligned)
+        )
     for cell in frame.to_dict("records"):
         place = {"Cell": str(cell["key"])[:12], "Method": cell["series"]}
-        place |= {"λ": f"{cell['lam']:g}", "Seed": str(cell["seed"])}
+        place |= {strength: f"{cell['lam']:g}", "Seed": str(cell["seed"])}
         why = {"Status": f"failed: {cell['failed']}"} if cell["failed"] else {}
         rows.append(place | _rates({str(k): v for k, v in cell.items()}) | why)
     return pd.DataFrame(rows).fillna("")
@@ -158,14 +165,16 @@ def to_terminal(table: pd.DataFrame) -> str:
 
 def write_table(
     table: pd.DataFrame, folder: Path, stem: str, shown: pd.DataFrame | None = None,
-    caption: str = "",
+    caption: str = "", paper: pd.DataFrame | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Writes ``stem``.csv from ``table``, and .md and .tex from ``shown`` (default: ``table``)."""
+    """Writes ``stem``.csv from ``table``, .md from ``shown`` (default: ``table``) and .tex from
+    ``paper`` (default: what .md has)."""
     people = table if shown is None else shown
+    printed = people if paper is None else paper
     return [
         write_text(folder / f"{stem}.csv", to_csv(table)),
         write_text(folder / f"{stem}.md", to_markdown(people)),
-        write_text(folder / f"{stem}.tex", to_latex(people, caption)),
+        write_text(folder / f"{stem}.tex", to_latex(printed, caption)),
     ]
 
 
@@ -218,5 +227,5 @@ def _csv_cell(value: Any) -> str:
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Whether each column's cells look like numbers, so that they stand to the right."""
-    numeric = "0123456789.,-+±<[]% of\u00a0"
+    numeric = "0123456789.,-+−±<[]% of\u00a0"
     return [all(set(str(value)) <= set(numeric) for value in table[name]) for name in table.columns]

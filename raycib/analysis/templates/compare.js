@@ -15,11 +15,11 @@ function element(tag, className, text) {
   return made;
 }
 
-function answer([text, verdict, refused]) {
+function answer([number, verdict, refused]) {
   const cell = element("td");
   cell.append(element("span", "verdict " + verdict, verdict));
   if (refused) cell.append(element("span", "verdict refused", "refusal"));
-  cell.append(element("div", "answer", text));
+  cell.append(element("div", "answer", data.texts[number]));
   return cell;
 }
 
@@ -59,7 +59,8 @@ function show() {
   data.prompts.forEach((prompt, place) => {
     const [one, two] = [a[place], b[place]];
     if (!one || !two || !keep[filter.value](one, two)) return;
-    if (word && !(prompt + one[0] + two[0]).toLowerCase().includes(word)) return;
+    const said = prompt + data.texts[one[0]] + data.texts[two[0]];
+    if (word && !said.toLowerCase().includes(word)) return;
     const row = element("tr");
     row.append(element("td", "prompt", prompt), answer(one), answer(two));
     rows.append(row);

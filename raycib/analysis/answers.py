@@ -1,0 +1,115 @@
+"""A sweep's result in a paragraph, made of its figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis import tables
+from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
+from raycib.analysis.claims import Claim, claims
+from raycib.analysis.frame import PLAIN, dose_responses
+from raycib.analysis.statistics import mean_std
+from raycib.analysis.text import one_line
+
+MOST_ROWS = 8
+"""Rows of an ablation that its answer names one by one."""
+
+
+def answer(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> str:
+    """The sweep's result in a paragraph, made of its figures."""
+    done = frame[frame["failed"].isna()]
+    seeds = done["seed"].nunique()
+    parts = [f"{len(done)} of {len(frame)} cells finished ({seeds} seeds)."]
+    before = (aligned or {}).get("hrr")
+    lora = done[done["method"] == PLAIN]
+    if len(lora):
+        start = (
+            f"from {tables.share(before)} before fine-tuning to " if before is not None else "to "
+        )
+        parts.append(f"Plain LoRA brings harmful responses {start}{_mean(lora, 'hrr')}.")
+    for name, cells in dose_responses(frame):
+        dosed = cells[cells["lam"] > 0]
+        low, high = dosed["lam"].min(), dosed["lam"].max()
+        first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
+        parts.append(
+            f"With {name} they are {_mean(first, 'hrr')} at λ = {low:g} and {_mean(last, 'hrr')} "
+            f"at λ = {high:g}, where {_mean(last, 'refusal_rate')} of the harmful prompts are "
+            f"refused, task accuracy is {_mean(last, 'accuracy')} and the task loss "
+            f"{_mean(last, 'eval_loss', 1)} nats"
+            + (f" (plain LoRA: {_mean(lora, 'eval_loss', 1)})." if len(lora) else ".")
+        )
+    found = [claim.holds for claim in claims(frame, aligned) if claim.holds is not None]
+    parts.append(f"{sum(found)} of the {len(found)} claims below that can be told hold.")
+    return one_line(" ".join(parts), 3_000)
+
+
+def comparison_answer(
+    frame: pd.DataFrame, aligned: Mapping[str, Any] | None, found: Sequence[Claim], kind: str
+) -> str:
+    """The same for methods side by side: plain LoRA, the safest methods, and CIB's place.
+
+    ``found`` are the claims, and each method counts at its coherent strength of lowest HRR.
+    """
+    done = frame[frame["failed"].isna()]
+    parts = [f"{len(done)} of {len(frame)} cells finished ({done['seed'].nunique()} seeds)."]
+    for name, part in settings(frame):
+        every = [arm for arm in arms(part) if math.isfinite(arm.mean("hrr"))]
+        head = f"{name}: " if name else ""
+        if lora := plain_arm(every):
+            parts.append(head + _erosion(lora, aligned))
+        if kind == "ablation" and len(every) <= MOST_ROWS:
+            others = [arm for arm in every if arm is not lora]
+            parts.append(f"{head}The other rows: {_listed(others)}." if others else "")
+            continue
+        parts += [head + text for text in _lowest(every)]
+    told = [claim.holds for claim in found if claim.holds is not None]
+    parts.append(f"{sum(told)} of the {len(told)} claims below that can be told hold.")
+    return one_line(" ".join(parts), 3_000)
+
+
+def _erosion(lora: Arm, aligned: Mapping[str, Any] | None) -> str:
+    before = (aligned or {}).get("hrr")
+    start = f"from {tables.share(before)} before fine-tuning to " if before is not None else "to "
+    loss = lora.mean("eval_loss")
+    price = f" at a task loss of {loss:.3f} nats" if math.isfinite(loss) else ""
+    return f"Plain LoRA brings harmful responses {start}{_mean(lora.done, 'hrr')}{price}."
+
+
+def _lowest(every: Sequence[Arm]) -> list[str]:
+    """The three safest methods without and with safety data, and where CIB stands."""
+    texts = []
+    series = dict.fromkeys(arm.series for arm in every if not arm.plain)
+    bests = [best([arm for arm in every if arm.series == name]) for name in series]
+    ranked = sorted((arm for arm in bests if arm), key=lambda arm: arm.mean("hrr"))
+    for label, safety_data in (("without", False), ("with", True)):
+        group = [arm for arm in ranked if arm.safety_data == safety_data]
+        if group:
+            texts.append(f"Lowest {label} safety data: {_listed(group[:3])}.")
+    if mine := best(of(ranked, CIB)):
+        without = [arm for arm in ranked if not arm.safety_data]
+        first, second = (
+            1 + sum(arm.mean("hrr") < mine.mean("hrr") for arm in group)
+            for group in (without, ranked)
+        )
+        texts.append(
+            f"{mine.name} is number {first} of the {len(without)} methods without safety data and "
+            f"{second} of all {len(ranked)}, each at its best strength."
+        )
+    return texts
+
+
+def _listed(found: Sequence[Arm]) -> str:
+    shown = []
+    for arm in found:
+        loss = arm.mean("eval_loss")
+        price = f", loss {loss:.3f}" if math.isfinite(loss) else ""
+        shown.append(f"{arm.name} ({_mean(arm.done, 'hrr')}{price})")
+    return ", ".join(shown)
+
+
+def _mean(cells: pd.DataFrame, column: str, factor: float = 100) -> str:
+    over_seeds = mean_std(cells[column])
+    text = tables.spread(over_seeds.mean, over_seeds.std, factor, 1 if factor == 100 else 3)
+    return (f"{text} %" if factor == 100 else text) if text else "not measured"

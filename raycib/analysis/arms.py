@@ -1,0 +1,109 @@
+"""The arms of a comparison: a method, or a variant of one, at one strength, over its seeds."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from raycib.analysis.frame import NAMES, PLAIN
+from raycib.analysis.statistics import Spread, mean_std
+
+CIB = "cib"
+COHERENT = 0.1
+"""Largest share of answers to harmful prompts that may be neither harmful nor refusals."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The cells of one row: equal but for their seeds."""
+
+    name: str
+    """The series, with its strength where the series has several."""
+    series: str
+    method: str
+    strength: float
+    safety_data: bool
+    """Whether it trains on refusals or on harmful prompts, which the others never see."""
+    done: pd.DataFrame
+    failed: pd.DataFrame
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is fine-tuning without any defence."""
+        return self.method == PLAIN
+
+    @property
+    def coherent(self) -> bool:
+        """Whether at most 10 % of its answers to harmful prompts are neither harmful nor refusals;
+        true where that was not measured."""
+        return not self.mean("incoherent_rate") > COHERENT
+
+    def mean(self, column: str) -> float:
+        """Mean over the seeds that finished; nan where not measured."""
+        return self.spread(column).mean
+
+    def spread(self, column: str) -> Spread:
+        """Mean and sample standard deviation over the seeds that finished."""
+        return mean_std(self.done.get(column, []))
+
+
+def settings(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The parts of ``frame`` whose arms can be compared: one model, one task. The name of a part
+    is "" where it is the only one."""
+    parts = frame.groupby(["model", "task"], sort=False, dropna=False)
+    for (model, task), part in parts:
+        yield "" if len(parts) == 1 else f"{model}, {task}", part
+
+
+def arms(frame: pd.DataFrame) -> list[Arm]:
+    """The arms of one setting: plain LoRA first, then in the order given, each at rising strength.
+
+    The first of several kinds of plain LoRA (other learning rates, say) is the one called "LoRA",
+    or else the one given first; the rest take their places among the methods.
+    """
+    found = []
+    for name, cells in frame.groupby("series", sort=False):
+        several = cells["strength"].nunique() > 1
+        for strength, part in cells.groupby("strength", sort=True):
+            found.append(
+                Arm(
+                    name=f"{name} at {strength:g}" if several else str(name),
+                    series=str(name),
+                    method=str(part["method"].iloc[0]),
+                    strength=float(part["strength"].iloc[0]),
+                    safety_data=bool(part["safety_data"].any()),
+                    done=part[part["failed"].isna()],
+                    failed=part[part["failed"].notna()].sort_values("seed"),
+                )
+            )
+    standard = [arm for arm in found if arm.plain]
+    standard.sort(key=lambda arm: arm.series.split(",")[0] != NAMES[PLAIN])
+    return sorted(found, key=lambda arm: arm is not standard[0]) if standard else found
+
+
+def plain_arm(found: Sequence[Arm]) -> Arm | None:
+    """Plain LoRA, what every other arm is held against; None where no cell of it finished."""
+    return found[0] if found and found[0].plain and len(found[0].done) else None
+
+
+def best(found: Sequence[Arm], budget: float = math.inf, accuracy: float = 0) -> Arm | None:
+    """The coherent arm with the lowest mean HRR whose mean task loss is at most ``budget`` nats
+    and whose mean task accuracy is not below ``accuracy``.
+
+    Of equal ones the one with the lower task loss. None where there is none.
+    """
+    fit = [
+        arm
+        for arm in found
+        if math.isfinite(arm.mean("hrr"))
+        and arm.coherent
+        and (budget == math.inf or arm.mean("eval_loss") <= budget)
+        and not arm.mean("accuracy") < accuracy
+    ]
+    return min(fit, key=lambda arm: (arm.mean("hrr"), arm.mean("eval_loss")), default=None)
+
+
+def of(found: Sequence[Arm], *methods: str) -> list[Arm]:
+    """Those of the arms that belong to ``methods``."""
+    return [arm for arm in found if arm.method in methods]
