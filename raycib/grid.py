@@ -1,13 +1,15 @@
 """Axes to runs: a grid is a product, written out."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import product
 
 from raycib.spec import (
+    AnyMethod,
     EvalSpec,
     LoRASpec,
-    MethodSpec,
     ModelSpec,
+    PlainLoRA,
     RunSpec,
     StageSpec,
     TaskSpec,
@@ -15,25 +17,67 @@ from raycib.spec import (
 )
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One row of a comparison: a method, how it is called, and what comes before the task."""
+
+    method: AnyMethod
+    """What the row stands for."""
+    label: str = ""
+    """What tables call it; "" leaves that to the method."""
+    safety: TaskSpec | None = None
+    """Safety data on which a first stage is trained, for methods that need one."""
+    first: AnyMethod | None = None
+    """How that first stage is trained; None: plain LoRA."""
+    then: AnyMethod | None = None
+    """How the task is trained after it; None: by the method itself."""
+    trainer: TrainerSpec | None = None
+    """Where it differs from the grid's."""
+    first_trainer: TrainerSpec | None = None
+    """Of the first stage, where it differs."""
+
+    def chain(self, stage: StageSpec) -> tuple[StageSpec, ...]:
+        """The stages of this row, of which `stage` says the model, task, seed and settings."""
+        task = stage.model_copy(update={"trainer": self.trainer or stage.trainer})
+        if self.method.derived:
+            source = task.model_copy(update={"method": PlainLoRA()})
+            if self.method.is_plain:
+                return (source,)
+            return (source, task.model_copy(update={"method": self.method, "parent": source}))
+        if self.safety is None:
+            return (task.model_copy(update={"method": self.then or self.method}),)
+        first = task.model_copy(
+            update={
+                "task": self.safety,
+                "method": self.first or PlainLoRA(),
+                "trainer": self.first_trainer or task.trainer,
+            }
+        )
+        after = {"method": self.then or self.method, "parent": first, "fresh": True}
+        return (first, task.model_copy(update=after))
+
+
 def single_task(
     models: Iterable[ModelSpec],
     tasks: Iterable[tuple[TaskSpec, EvalSpec]],
-    methods: Iterable[MethodSpec],
+    methods: Iterable[AnyMethod | Arm],
     seeds: Iterable[int],
     lora: LoRASpec,
     trainer: TrainerSpec,
 ) -> list[RunSpec]:
-    """One run for every combination, each a single stage; seeds vary fastest."""
-    return [
-        RunSpec(
-            stages=(
-                StageSpec(
-                    model=model, task=task, method=method, lora=lora, trainer=trainer, seed=seed
-                ),
-            ),
-            evals=evals,
-        )
-        for model, (task, evals), method, seed in product(
-            list(models), list(tasks), list(methods), list(seeds)
-        )
-    ]
+    """One run for every combination; seeds vary fastest. A method is a single stage, unless it is
+    derived from plain LoRA's or its arm has a first stage."""
+    arms = [one if isinstance(one, Arm) else Arm(one) for one in methods]
+    runs = []
+    for model, (task, evals), arm, seed in product(list(models), list(tasks), arms, list(seeds)):
+        stage = StageSpec(model=model, task=task, lora=lora, trainer=trainer, seed=seed)
+        stages = arm.chain(stage)
+        # A chain says by itself what it stands for only if its last stage is by that method.
+        last = stages[-1].method_in_effect
+        own = last == arm.method or arm.method.is_plain
+        label = arm.label
+        if not label and arm.safety and own and last.is_plain:
+            label = f"LoRA after {arm.safety.name}"
+        compared = None if own else arm.method
+        runs.append(RunSpec(stages=stages, evals=evals, compared=compared, label=label))
+    return runs

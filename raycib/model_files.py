@@ -78,6 +78,17 @@ def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
     return whole.hexdigest()
 
 
+def verified(spec: ModelSpec) -> Path:
+    """The folder of a spec, whose weights are still the ones that it names."""
+    folder = find(spec.source)
+    if (found := fingerprint(folder, WEIGHTS)) != spec.weights:
+        raise UserError(
+            f"the weights of {spec.source!r} changed since the plan was made "
+            f"({found[:12]} instead of {spec.weights[:12]}); start the sweep again"
+        )
+    return folder
+
+
 def describe(source: str, dtype: str = "float32") -> ModelSpec:
     """The spec of the model at `source`, with the fingerprints of what is there now."""
     folder = find(source)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from raycib.spec import EvalSpec, RunSpec, StageSpec, digest
 
-MOST_LANES = 16
-"""Of an automatic pack: beyond it, memory grows and step time no longer falls."""
+MOST_LANES = 32
+"""Of an automatic pack. Step time stops falling long before it; what more lanes still save is the
+start of another process."""
 
 
 class Job(BaseModel):
@@ -105,6 +106,24 @@ def make_plan(
     )
 
 
+def waits(wave: Sequence[Pack]) -> list[str]:
+    """Why stages of a wave cannot share packs with the ones before it; every other two stages of
+    one base model can."""
+    reasons = {}
+    for job in (job for pack in wave for job in pack.jobs):
+        stage, kind = job.stage, job.stage.method_in_effect.kind
+        if stage.parent is None:
+            continue
+        if stage.method_in_effect.derived:
+            why = f"{kind} is derived from its parent's adapter, without training"
+        elif stage.fresh:
+            why = f"{kind} is trained on top of its parent's frozen adapter"
+        else:
+            why = f"{kind} goes on from its parent's adapter"
+        reasons[why] = None
+    return list(reasons)
+
+
 def _depth(stage: StageSpec) -> int:
     return 0 if stage.parent is None else 1 + _depth(stage.parent)
 
@@ -118,7 +137,11 @@ def _groups(
         by_base[stage.model.key].append(stage)
     groups = []
     for same in by_base.values():
-        size = pack_size or min(MOST_LANES, -(-len(same) // max(1, packs_at_once)))
-        count = -(-len(same) // size)
+        if pack_size:
+            count = -(-len(same) // pack_size)
+        else:  # as many packs in every round as run side by side, so that none runs alone
+            at_once = max(1, packs_at_once)
+            rounds = -(-len(same) // (MOST_LANES * at_once))
+            count = min(len(same), rounds * at_once)
         groups += [same[start::count] for start in range(count)]
     return groups

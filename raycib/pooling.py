@@ -1,4 +1,4 @@
-"""From a row's hidden states to its representation z: one vector a row.
+"""From a row's hidden states to its representation z: one vector a row, or one a token.
 
 The paper says "last hidden layer" and leaves the position open. The choice decides what the
 contrast protects, so every reading has a name.
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raycib.spec import Pooling
+from raycib.spec import Pooling, Tokens
 from raycib.tensors import Batch
 
 
@@ -33,3 +33,11 @@ def pool(
             chosen = torch.arange(hidden.shape[1], device=hidden.device) < batch.lengths[:, None]
     weights = chosen.float() / chosen.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.einsum("rsd,rs->rd", hidden.float(), weights)
+
+
+def token_states(
+    hidden: Float[Tensor, "rows seq dim"], batch: Batch, which: Tokens
+) -> Float[Tensor, "tokens dim"]:
+    """Hidden states at the positions that predict the response's tokens, or (`all_states`) any
+    token, row after row."""
+    return hidden[batch.reading if which == "all_states" else batch.predicting]

@@ -54,6 +54,10 @@ class Preset(Frozen):
     tasks: dict[str, TaskSource]
     harmful: str
     benign: str | None = None
+    safety: str | None = None
+    """Harmful prompts with refusals, for methods that train on some; none in a benchmark."""
+    base: str | None = None
+    """The model that the aligned one was made from, for methods that compare the two."""
     probes: dict[str, str] = {}
     max_length: PositiveInt = 1024
     """Tokens of a training row."""
@@ -77,6 +81,8 @@ WORLD = Preset(
     },
     harmful="world:harmful.test",
     benign="world:benign.test",
+    safety="world:harmful.proxy",
+    base="world:base",
     probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},
     max_length=128,
     max_tokens=40,
@@ -107,6 +113,7 @@ LLAMA31_8B = Preset(
         }.items()
     },
     harmful="hub:walledai/AdvBench:train",
+    base="meta-llama/Llama-3.1-8B",
     lora=LoRASpec(rank=32, alpha=64),
     trainer=TrainerSpec(learning_rate=1e-4, batch_size=64, warmup_steps=50),
     judge="meta-llama/Llama-Guard-3-8B",

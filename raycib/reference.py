@@ -1,13 +1,15 @@
-"""Reference representations: what the aligned model makes of every example, computed once.
+"""What the aligned model makes of every example, computed once.
 
 zref depends on nothing that a grid varies (not on lambda, not on the seed, not on the epoch), so
-one pass over the distinct examples serves the whole grid, the estimate of I(Z;C) included.
+one pass over the distinct examples serves the whole grid, the estimate of I(Z;C) included. The
+same holds for what methods read of each token.
 """
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -16,11 +18,11 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.models import hidden_states
-from raycib.pooling import pool
-from raycib.spec import Layer, ModelSpec, Pooling, digest
+from raycib.models import hidden_states, token_loss
+from raycib.pooling import pool, token_states
+from raycib.spec import Layer, ModelSpec, Pooling, Reading, Tokens, digest
 from raycib.store import Record, Store
-from raycib.tensors import collate, to_device
+from raycib.tensors import Batch, collate, to_device
 
 KIND = "references"
 TOKENS_AT_ONCE = 16384
@@ -28,23 +30,38 @@ TOKENS_AT_ONCE = 16384
 
 @dataclass(frozen=True)
 class ReferenceBank:
-    """zref of every example of one set of rows, by pooling and layer; float32."""
+    """Readings of every example of one set of rows; float32.
 
-    tensors: dict[str, Float[Tensor, "examples dim"]]
+    A reading of rows is (examples, dim). One of tokens is all examples' tokens one after the other,
+    (tokens, dim) or (tokens,), on the CPU wherever the model is: it may be large.
+    """
+
+    tensors: dict[Reading, Tensor]
+    starts: dict[Reading, Tensor] = field(default_factory=dict)
+    """Of readings of tokens: where each example begins, and where the last one ends."""
 
     def rows(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "examples dim"]:
         """Row i is example i."""
-        return self.tensors[f"{pooling}.{layer}"]
+        return self.tensors[pooling, layer]
+
+    def tokens(self, reading: Reading, examples: Tensor) -> Float[Tensor, "tokens *dim"]:
+        """All tokens of these examples, example after example."""
+        starts, values = self.starts[reading], self.tensors[reading]
+        parts = [values[starts[one] : starts[one + 1]] for one in examples.tolist()]
+        return torch.cat(parts).to(examples.device)
 
 
-def reference_key(
-    model: ModelSpec, rows: str, max_length: int, reading: tuple[Pooling, Layer]
-) -> str:
-    """What zref depends on, hashed; `rows` is the fingerprint of the rows."""
-    pooling, layer = reading
+def is_of_tokens(reading: Reading) -> bool:
+    """Whether there is a value for each token, not for each row."""
+    return reading[0] in get_args(Tokens)
+
+
+def reference_key(model: ModelSpec, rows: str, max_length: int, reading: Reading) -> str:
+    """What a reading depends on, hashed; `rows` is the fingerprint of the rows."""
+    what, layer = reading
     return digest(
         {"reference": 1, "model": model.identity(), "rows": rows, "max_length": max_length,
-         "pooling": pooling, "layer": layer}
+         "pooling": what, "layer": layer}
     )  # fmt: skip
 
 
@@ -53,17 +70,29 @@ def load_bank(
     model: ModelSpec,
     rows: str,
     max_length: int,
-    readings: Sequence[tuple[Pooling, Layer]],
+    readings: Sequence[Reading],
     device: torch.device,
 ) -> ReferenceBank | None:
     """The bank as stored, or None where a reading of it is missing."""
-    found: dict[str, Tensor] = {}
+    bank = ReferenceBank({})
     for reading in readings:
         record = store.get(KIND, reference_key(model, rows, max_length, reading))
         if record is None:
             return None
-        found[".".join(reading)] = load_file(record.path("reference.safetensors"))["z"].to(device)
-    return ReferenceBank(found)
+        found = load_file(record.path("reference.safetensors"))
+        if is_of_tokens(reading):
+            bank.tensors[reading], bank.starts[reading] = found["z"], found["starts"]
+        else:
+            bank.tensors[reading] = found["z"].to(device)
+    return bank
+
+
+def missing_readings(
+    store: Store, model: ModelSpec, rows: str, max_length: int, readings: Sequence[Reading]
+) -> list[Reading]:
+    """Those that the store does not have."""
+    keys = {one: reference_key(model, rows, max_length, one) for one in readings}
+    return [one for one, key in keys.items() if store.get(KIND, key) is None]
 
 
 def compute_bank(
@@ -73,7 +102,7 @@ def compute_bank(
     data: Sequence[Encoded],
     rows: str,
     max_length: int,
-    readings: Sequence[tuple[Pooling, Layer]],
+    readings: Sequence[Reading],
 ) -> int:
     """One forward pass over `data` without any adapter; stores every reading.
 
@@ -81,7 +110,9 @@ def compute_bank(
     """
     device = next(adapters.model.parameters()).device
     order = sorted(range(len(data)), key=lambda i: -len(data[i]))
-    banks: dict[tuple[Pooling, Layer], Tensor] = {}
+    found: dict[Reading, list[Tensor]] = {
+        reading: [torch.empty(0)] * len(data) for reading in readings
+    }
     start = 0
     while start < len(order):
         # Longest first, so that a batch's first row tells its width.
@@ -89,24 +120,52 @@ def compute_bank(
         batch = to_device(collate(data, chosen), device)
         with torch.no_grad(), adapters.disabled():
             hidden = hidden_states(adapters.model, batch.ids)
-        for pooling, layer in readings:
-            pooled = pool(getattr(hidden, layer), batch, pooling).cpu()
-            bank = banks.setdefault((pooling, layer), torch.empty(len(data), pooled.shape[1]))
-            bank[torch.tensor(chosen)] = pooled
+            for reading in readings:
+                values = read(adapters, getattr(hidden, reading[1]), batch, reading).cpu()
+                sizes = _sizes(batch, reading) if is_of_tokens(reading) else [1] * len(chosen)
+                for example, value in zip(chosen, values.split(sizes), strict=True):
+                    found[reading][example] = value
         start += len(chosen)
     about = {"rows": rows, "examples": len(data), "readings": list(map(".".join, readings))}
     store.put("forwards", uuid.uuid4().hex, lambda folder: None, about)
-    for reading, bank in banks.items():
-        _put(store, reference_key(model, rows, max_length, reading), bank, reading)
+    for reading, parts in found.items():
+        _put(store, reference_key(model, rows, max_length, reading), parts, reading)
     return len(data)
 
 
-def _put(store: Store, key: str, bank: Tensor, reading: tuple[Pooling, Layer]) -> Record:
-    if not torch.isfinite(bank).all():
-        raise ValueError(f"the aligned model gives non-finite representations ({reading})")
+def read(
+    adapters: LaneAdapters,
+    hidden: Float[Tensor, "rows seq dim"],
+    batch: Batch,
+    reading: Reading,
+) -> Float[Tensor, "values *dim"]:
+    """A reading of a batch: a value for each row, or for each of its tokens, row after row."""
+    match reading[0]:
+        case "response_states" | "all_states" as which:
+            return token_states(hidden, batch, which).float()
+        case "response_nll":
+            states = token_states(hidden, batch, "response_states")
+            return token_loss(adapters.model, states, batch.labels[batch.labels >= 0])
+        case pooling:
+            return pool(hidden, batch, pooling)
+
+
+def _sizes(batch: Batch, reading: Reading) -> list[int]:
+    mask = batch.reading if reading[0] == "all_states" else batch.predicting
+    return mask.sum(dim=1).tolist()
+
+
+def _put(store: Store, key: str, parts: Sequence[Tensor], reading: Reading) -> Record:
+    values = torch.cat(list(parts)).contiguous()
+    if not torch.isfinite(values).all():
+        raise ValueError(f"the aligned model gives non-finite values ({', '.join(reading)})")
+    tensors = {"z": values}
+    if is_of_tokens(reading):
+        ends = torch.tensor([len(part) for part in parts]).cumsum(dim=0)
+        tensors["starts"] = torch.cat([torch.zeros(1, dtype=torch.long), ends])
 
     def write(folder: Path) -> None:
-        save_file({"z": bank.contiguous()}, folder / "reference.safetensors")
+        save_file(tensors, folder / "reference.safetensors")
 
-    pooling, layer = reading
-    return store.put(KIND, key, write, {"pooling": pooling, "layer": layer, "examples": len(bank)})
+    what, layer = reading
+    return store.put(KIND, key, write, {"pooling": what, "layer": layer, "examples": len(parts)})

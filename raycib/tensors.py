@@ -40,6 +40,12 @@ class Batch:
         shifted[:, :-1] = self.labels[:, 1:]
         return shifted != IGNORED
 
+    @property
+    def reading(self) -> Bool[Tensor, "rows seq"]:
+        """Positions whose next token is there, the prompt's included: all but the last one."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return places < self.lengths[:, None] - 1
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -48,6 +54,8 @@ class Totals:
     rows: int
     tokens: int
     """Scored tokens."""
+    predicted: int = 0
+    """Tokens with one before them, the prompts' included."""
 
 
 def collate(

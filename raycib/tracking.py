@@ -142,6 +142,7 @@ def _log_cell(
     """Swept axes as params, final scores and curves as metrics, the data as a dataset."""
     parameters = cell.get("parameters") or {}
     params = {name: cell.get(name) for name in ("method", "strength", "seed", "task", "model")}
+    params |= {"label": cell["label"]} if cell.get("label") else {}
     params["lam"] = float(parameters.get("lam", cell["strength"]))
     params |= {name: parameters[name] for name in axes if name in parameters}
     tags = dict(versions)
@@ -261,9 +262,12 @@ def _runs(client: "MlflowClient", experiment: str, sweep: str) -> "dict[str, Run
 
 def _artifacts(client: "MlflowClient", parent: "Run", folder: Path) -> None:
     """Uploads the exhibits that differ from what the run holds, by their digests in a tag."""
-    wanted = ("summary.json", "report.html", "figure2.png", "figure2.svg",
-              "table3.csv", "table3.md", "table3.tex")  # fmt: skip
-    files = [folder / name for name in wanted if (folder / name).is_file()]
+    kinds = {".json", ".html", ".png", ".svg", ".csv", ".md", ".tex"}
+    files = [
+        file
+        for file in sorted(folder.iterdir())
+        if file.suffix in kinds and file.name != "progress.json"
+    ]
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
     held = json.loads(parent.data.tags.get("raycib.exhibits") or "{}")
     for file in files:
@@ -281,7 +285,8 @@ def _version_tags(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _name(cell: Mapping[str, Any]) -> str:
-    return one_line(f"{cell['method']} {cell['strength']:g} {cell['task']} seed {cell['seed']}")
+    name = cell.get("label") or cell["method"]
+    return one_line(f"{name} {cell['strength']:g} {cell['task']} seed {cell['seed']}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

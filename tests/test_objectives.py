@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-import raycib.step
+import raycib.models
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded
+from raycib.models import token_loss
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
 from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
 from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.spec import CIB, Layer, Pooling
-from raycib.step import PackStep, Step, token_loss
+from raycib.step import PackStep, Step
 from raycib.tensors import Batch, Totals, collate
 
 
@@ -367,6 +369,34 @@ def test_a_cold_queue_costs_nothing():
     assert not one_step(CIB(queue_size=8, num_negatives=7), [10])[0]
 
 
+@pytest.mark.parametrize("draw", ["uniform", "hardest", "most_similar", "semihard"])
+def test_without_negatives_the_anchor_alone_is_left(draw: str):
+    """K = 0: the mean of 1 - cos(z, zref) from the first step on, whatever the queue would do. For
+    z = (1, 0), (1, 0) and zref = (.6, .8), (0, -2): (.4 + 1) / 2 = .7."""
+    options = CIB.model_validate({"queue_size": 6, "num_negatives": 0, "draw": draw, "lam": 3.0})
+    objective = ContrastiveBottleneck(options, 2)
+    objective.begin_step(0, torch.Generator())
+    z = rows([1, 0], [1, 0]).requires_grad_()
+    parts = (z, rows([0.6, 0.8], [0, -2]), torch.ones(2), [0, 1], torch.zeros(2), 2)
+    term = objective(FakeStep(*parts))["contrast"]
+    assert float(term.value.detach()) == pytest.approx(0.7)
+    assert term.weight == 3.0
+    term.value.backward()
+    # d(1 - cos)/dz = -(zref^ - cos z^) / |z|, halved by the mean.
+    torch.testing.assert_close(z.grad, rows([0, -0.4], [0, 0.5]))
+    objective.end_step(0, objective.observations())
+    assert len(objective.queue) == 0, "nothing is kept for nobody"
+
+
+def test_the_anchor_alone_can_be_centred():
+    """zref - mean = (0, 1), z - mean = (1, 1): cos = 1 / sqrt 2."""
+    objective = ContrastiveBottleneck(CIB(num_negatives=0, center=True), 2)
+    objective.begin_step(0, torch.Generator())
+    parts = (rows([2, 1]), rows([1, 1]), torch.ones(1), [0], torch.tensor([1.0, 0.0]), 1)
+    value = objective(FakeStep(*parts))["contrast"].value
+    assert float(value) == pytest.approx(1 - 2**-0.5)
+
+
 def test_a_row_is_not_its_own_negative():
     """With all six queued rows as candidates, row 2 has five negatives, a stranger six."""
     options = CIB(queue_size=6, num_negatives=6, temperature=1e4)  # so hot that L = ln(K + 1)
@@ -478,13 +508,15 @@ def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 10, 11, 100])
-def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int):
+def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int, monkeypatch):
     head = torch.nn.Linear(6, 40, bias=False).requires_grad_(False)
+    model = SimpleNamespace(get_output_embeddings=lambda: head)
     states, labels = random_rows(11), torch.randint(0, 40, (11,))
     results = []
     for tokens in (at_once, 11):
         given = states.clone().requires_grad_()
-        loss = token_loss(head, given, labels, tokens)
+        monkeypatch.setattr(raycib.models, "LOGITS_AT_ONCE", 40 * tokens)
+        loss = token_loss(model, given, labels)
         weights = torch.arange(11.0)  # a gradient that differs from token to token
         loss.backward(weights)
         results.append((loss.detach(), given.grad))
@@ -495,8 +527,8 @@ def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int):
 def test_a_step_in_chunks_gives_the_adapter_the_same_gradient(adapters, monkeypatch):
     """LOGITS_AT_ONCE of two tokens instead of millions."""
     gradients = []
-    for entries in (raycib.step.LOGITS_AT_ONCE, 2 * adapters.model.config.vocab_size):
-        monkeypatch.setattr(raycib.step, "LOGITS_AT_ONCE", entries)
+    for entries in (raycib.models.LOGITS_AT_ONCE, 2 * adapters.model.config.vocab_size):
+        monkeypatch.setattr(raycib.models, "LOGITS_AT_ONCE", entries)
         adapters.model.zero_grad()
         task_loss(adapters, [0, 1, 2, 3]).backward()
         gradients.append([p.grad.clone() for p in adapters.parameters_of(0).values()])

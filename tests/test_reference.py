@@ -21,6 +21,11 @@ READINGS = [
     ("last_token", "final_norm"),
     ("mean_all", "before_norm"),
 ]
+TOKENS = [
+    ("response_states", "final_norm"),
+    ("all_states", "final_norm"),
+    ("response_nll", "final_norm"),
+]
 CPU = torch.device("cpu")
 
 
@@ -37,8 +42,9 @@ def test_a_reference_is_named_by_everything_it_depends_on():
         key(max_length=32),
         key(reading=("last_token", "final_norm")),
         key(reading=("mean_all", "before_norm")),
+        *(key(reading=reading) for reading in TOKENS),
     ]
-    assert len({key(), *others}) == 8
+    assert len({key(), *others}) == 11
 
 
 def test_and_not_by_where_the_model_lies():
@@ -59,7 +65,7 @@ def loaded(tiny_folder: Path) -> Loaded:
 def computed(loaded: Loaded, tiny_folder: Path, store: Store) -> tuple[ReferenceBank, int, list]:
     stage = tiny.make_stage(tiny_folder)
     data = loaded.encode(stage.task)
-    where = (stage.model, stage.task.rows, 64, READINGS)
+    where = (stage.model, stage.task.rows, 64, [*READINGS, *TOKENS])
     count = compute_bank(store, loaded.adapters, stage.model, data, *where[1:])
     bank = load_bank(store, *where, CPU)
     assert bank is not None
@@ -67,7 +73,7 @@ def computed(loaded: Loaded, tiny_folder: Path, store: Store) -> tuple[Reference
 
 
 def test_every_example_goes_through_the_model_once(loaded, tiny_folder, tmp_path):
-    """Four readings of 48 examples are 48 forward passes, not 192."""
+    """Seven readings of 48 examples are 48 forward passes, not 336."""
     rows: list[int] = []
     decoder = loaded.adapters.model.get_decoder()
     hook = decoder.register_forward_pre_hook(
@@ -76,7 +82,8 @@ def test_every_example_goes_through_the_model_once(loaded, tiny_folder, tmp_path
     bank, count, _ = computed(loaded, tiny_folder, Store(tmp_path))
     hook.remove()
     assert count == sum(rows) == 48
-    assert len(bank.tensors) == 4
+    assert len(bank.tensors) == 7
+    assert bank.starts.keys() == set(TOKENS)
     assert all(tuple(bank.rows(*reading).shape) == (48, 32) for reading in READINGS)
 
 
@@ -102,6 +109,27 @@ def test_row_i_is_example_i_however_they_were_batched(loaded, tiny_folder, tmp_p
         parts, _, _ = computed(loaded, tiny_folder, Store(tmp_path / f"by {tokens}"))
         for name, bank in whole.tensors.items():
             torch.testing.assert_close(parts.tensors[name], bank, rtol=1e-5, atol=1e-6)
+
+
+def test_cached_tokens_equal_live_ones(loaded, tiny_folder, tmp_path):
+    """Of rows of different lengths, in an order of their own."""
+    bank, _, data = computed(loaded, tiny_folder, Store(tmp_path))
+    chosen = [40, 3, 17, 5]
+    batch = collate(data, chosen)
+    assert len({len(data[i].response) for i in chosen}) > 1
+    live = PackStep(loaded.adapters, {0: batch}, {0: Totals(4, 1)}, {}).steps()[0]
+    for reading in TOKENS:
+        found = bank.tokens(reading, batch.examples)
+        expected = live.reference_tokens(reading[0])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        lengths = [
+            len(data[i]) - 1 if reading[0] == "all_states" else len(data[i].response)
+            for i in chosen
+        ]
+        assert len(found) == sum(lengths)
+    own = live.nll[batch.labels >= 0]
+    reference = bank.tokens(("response_nll", "final_norm"), batch.examples)
+    assert (own - reference).abs().max() > 0.01, "the adapter did nothing"
 
 
 def test_a_bank_with_a_missing_reading_is_no_bank(loaded, tiny_folder, tmp_path):

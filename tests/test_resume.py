@@ -28,7 +28,8 @@ EVERY = 3
 
 def stages_of(folder: Path, epochs: int) -> list[StageSpec]:
     """CIB, whose queue must survive; CIB with another queue, for one epoch less; plain LoRA with
-    a schedule. 3 steps an epoch."""
+    a schedule; an average that goes along with the weights; safety rows of its own, and surgery.
+    3 steps an epoch."""
     trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=epochs)
     shorter = trainer.model_copy(update={"epochs": epochs - 1})
     cosine = trainer.model_copy(update={"schedule": "cosine", "weight_decay": 0.01})
@@ -36,6 +37,8 @@ def stages_of(folder: Path, epochs: int) -> list[StageSpec]:
         tiny.make_stage(folder, method=METHODS["cib"], trainer=trainer),
         tiny.make_stage(folder, method=METHODS["cib, recent and current"], trainer=shorter),
         tiny.make_stage(folder, method=METHODS["lora"], trainer=cosine, seed=1),
+        tiny.make_stage(folder, method=METHODS["ema"], trainer=trainer),
+        *tiny.make_chain(folder, METHODS["safegrad"], trainer=trainer),
     ]
 
 
@@ -141,15 +144,39 @@ def test_kills_at_every_file_boundary_change_no_byte(tiny_folder, ask_trainer, t
         shutil.rmtree(tmp_path / str(call))
 
 
+def test_kills_of_a_pack_that_builds_on_others_change_no_byte(tiny_folder, ask_trainer, tmp_path):
+    """A derived lane, which takes no step, a lane on top of a frozen one, and one with fixed
+    directions and a start of its own: what is not in a checkpoint is made again the same."""
+    names = ("safe lora", "o-lora", "salora")
+    chains = [tiny.make_chain(tiny_folder, METHODS[name]) for name in names]
+    pack = [chain[-1] for chain in chains]
+    found = []
+    for killed in (False, True):
+        folder = tmp_path / str(killed)
+        ask = request(pack, folder, every=1)
+        for chain in chains:
+            tiny.train_chain(chain[:-1], Store(folder / "store"))
+        if killed:
+            kill_after_a_checkpoint(ask, ask_trainer)
+        assert ask_trainer(how="once", **ask)["status"] == 0
+        found.append(adapters(folder / "store", pack))
+    assert found[0] == found[1]
+
+
+def kill_after_a_checkpoint(ask: dict[str, Any], ask_trainer: Ask) -> str:
+    """Kill at some file boundary after the first checkpoint, whose name is returned."""
+    store = Store(ask["store"])
+    for call in range(10, 80, 5):
+        ask_trainer(how="killed_at", call=call, **ask)
+        if names := store.keys(CHECKPOINTS):
+            return names[-1]
+    pytest.fail("no kill left a checkpoint to go on from")
+
+
 def test_a_damaged_checkpoint_costs_time_and_no_byte(stages, undisturbed, ask_trainer, tmp_path):
     """One bit of it flips: it is moved aside and the pack starts again."""
     ask = request(stages, tmp_path)
-    store = Store(tmp_path / "store")
-    for call in range(10, 40, 5):  # at some file boundary after the first checkpoint
-        ask_trainer(how="killed_at", call=call, **ask)
-        if store.keys(CHECKPOINTS):
-            break
-    (name,) = store.keys(CHECKPOINTS)[-1:]
+    name = kill_after_a_checkpoint(ask, ask_trainer)
     file = next((tmp_path / "store" / CHECKPOINTS / name).glob("*.safetensors"))
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1

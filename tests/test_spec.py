@@ -15,30 +15,50 @@ from pydantic import TypeAdapter, ValidationError
 
 from raycib.spec import (
     CIB,
+    EMA,
+    KL,
+    SBR,
+    Case2,
+    ConstrainedToken,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
+    MethodBase,
     MethodSpec,
     ModelSpec,
+    OLoRA,
     PlainLoRA,
+    RandomSubset,
     RowsSpec,
     RunSpec,
+    SafeGrad,
+    SafeLoRA,
+    SafetyMix,
+    SaLoRA,
     Spec,
     StageSpec,
     TaskSpec,
     TrainerSpec,
+    Vaccine,
     digest,
 )
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
 TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=10)
+SAFETY = TaskSpec(name="refusals", source="refusals.jsonl", rows="e" * 64, num_rows=20)
+BASE = ModelSpec(source="before", weights="b" * 64, tokenizer="t" * 64)
 STAGE = StageSpec(model=MODEL, task=TASK, method=CIB())
 EVALS = EvalSpec(harmful=ROWS, held_out=ROWS)
 JUDGE = JudgeSpec(kind="guard", source="guard", weights="g" * 64)
 EXAMPLES: dict[type[Spec], Any] = {
     type(one): one
-    for one in (MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, PlainLoRA(), CIB(), LoRASpec())
+    for one in (
+        *(MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, LoRASpec()),
+        *(PlainLoRA(), RandomSubset(), KL(), Vaccine(), SafeLoRA(base=BASE), OLoRA(), CIB()),
+        *(SaLoRA(safety=SAFETY), SafetyMix(safety=SAFETY), SBR(safety=SAFETY)),
+        *(SafeGrad(safety=SAFETY), ConstrainedToken(), EMA(), Case2()),
+    )
 } | {TrainerSpec: TrainerSpec(), RunSpec: RunSpec(stages=(STAGE,), evals=EVALS)}
 
 OTHER_ROWS = ROWS.model_copy(update={"rows": "b" * 64})
@@ -82,6 +102,34 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "center": True,
         "max_age": 10,
     },
+    RandomSubset: {"fraction": 0.5},
+    KL: {"lam": 2.0, "direction": "reverse", "tokens": "all"},
+    Vaccine: {"rho": 2.0, "ascent_steps": 1, "norm": "batch"},
+    SafeLoRA: {
+        "base": BASE.model_copy(update={"weights": "x" * 64}),
+        "choose": "number",
+        "threshold": 0.4,
+        "number": 3,
+        "projector": "exact",
+    },
+    SaLoRA: {
+        "safety": SAFETY.model_copy(update={"rows": "f" * 64}),
+        "safety_rank": 8,
+        "init": "default",
+        "task_rank": 16,
+        "calibration_rows": 64,
+    },
+    OLoRA: {"lam": 5.0, "norm": "squared", "factor": "lora_B", "mean": True},
+    SafetyMix: {"share": 0.1, "safety": SAFETY.model_copy(update={"rows": "f" * 64})},
+    ConstrainedToken: {"beta": 0.5, "first_factor": 1.0, "early_factor": 5.0},
+    EMA: {"decay": 0.5},
+    SBR: {"lam": 5.0, "anchors": 4, "safety": SAFETY.model_copy(update={"rows": "f" * 64})},
+    SafeGrad: {
+        "lam": 2.0,
+        "rows_per_step": 4,
+        "safety": SAFETY.model_copy(update={"rows": "f" * 64}),
+    },
+    Case2: {"lam": 1.0},
     StageSpec: {
         "model": MODEL.model_copy(update={"weights": "x" * 64}),
         "task": TASK.model_copy(update={"rows": "s" * 64}),
@@ -90,6 +138,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "trainer": TrainerSpec(epochs=3),
         "seed": 1,
         "parent": STAGE,
+        "fresh": True,
     },
     RowsSpec: {
         "name": "prompts",
@@ -115,15 +164,34 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "categories": ("S1",),
         "prefix": "\n\n",
     },
-    RunSpec: {"stages": (STAGE, STAGE), "evals": EvalSpec(harmful=ROWS, held_out=OTHER_ROWS)},
+    RunSpec: {
+        "stages": (STAGE, STAGE),
+        "evals": EvalSpec(harmful=ROWS, held_out=OTHER_ROWS),
+        "compared": EMA(),
+        "label": "our own",
+    },
 }
 """Another valid value of every field."""
 
 LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source"}} | {
     RowsSpec: {"name", "source"},
     JudgeSpec: {"source"},
+    RunSpec: {"compared", "label"},
 }
 """The fields that say where or how it is called, and never enter a key."""
+
+ON_ANOTHER = STAGE.model_copy(update={"parent": STAGE})
+DERIVED = StageSpec(
+    model=MODEL,
+    task=TASK,
+    method=SafeLoRA(base=BASE),
+    parent=StageSpec(model=MODEL, task=TASK),
+)
+
+
+def example_for(kind: type[Spec], name: str) -> Any:
+    """A spec whose field may be changed: only what has a parent can be fresh."""
+    return ON_ANOTHER if (kind, name) == (StageSpec, "fresh") else EXAMPLES[kind]
 
 
 def every_spec() -> list[type[Spec]]:
@@ -132,7 +200,7 @@ def every_spec() -> list[type[Spec]]:
     while todo:
         kind = todo.pop()
         todo += kind.__subclasses__()
-        if kind.__module__ == "raycib.spec":
+        if kind.__module__.startswith("raycib.spec.") and kind is not MethodBase:
             found.append(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
@@ -162,7 +230,7 @@ def changed(spec: Any, name: str) -> Any:
 
 @pytest.mark.parametrize(("kind", "name"), fields())
 def test_a_result_field_changes_the_key_and_a_location_does_not(kind: type[Spec], name: str):
-    spec = EXAMPLES[kind]
+    spec = example_for(kind, name)
     stays = changed(spec, name).key == spec.key
     assert stays == (name in LOCATIONS.get(kind, set()))
 
@@ -171,7 +239,7 @@ def test_a_result_field_changes_the_key_and_a_location_does_not(kind: type[Spec]
     ("outer", "name", "inner"),
     [
         pytest.param(outer, name, inner, id=f"{type(outer).__name__}.{name}.{inner}")
-        for outer in (STAGE, EVALS, EXAMPLES[RunSpec])
+        for outer in EXAMPLES.values()
         for name, value in outer
         if isinstance(value, Spec)
         for inner, field in type(value).model_fields.items()
@@ -190,8 +258,11 @@ def test_a_method_at_strength_zero_has_the_key_of_plain_lora(name: str):
     zero = STAGE.model_copy(update={"method": at_zero(method)})
     own = STAGE.model_copy(update={"method": method})
     assert at_zero(method).strength == 0
+    assert at_zero(method).is_plain
     assert zero.key == plain.key
-    assert (own.key == plain.key) == (method.strength == 0)
+    # O-LoRA is about what lies below, and here nothing does.
+    assert (own.key == plain.key) == (method.strength == 0 or method.stacked)
+    assert own.method == method, "what was asked for stays readable"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +295,8 @@ def test_parents_enter_by_key():
 @pytest.mark.parametrize("kind", every_spec())
 def test_equal_specs_share_a_key_after_a_round_trip_through_json(kind: type[Spec]):
     spec = EXAMPLES[kind]
-    for one in (spec, *(changed(spec, name) for name in ANOTHER[kind])):
+    others = (changed(example_for(kind, name), name) for name in ANOTHER[kind])
+    for one in (spec, *others):
         again = kind.model_validate_json(one.model_dump_json())
         assert again == one
         assert again.key == one.key
@@ -240,17 +312,31 @@ def test_a_key_does_not_depend_on_the_order_of_fields():
 
 GOLDEN = {
     "CIB": "d9e596237158d20e5f6c6d3a9f6462ac1522df99645b58c8331cb51e45743066",
+    "Case2": "b175696f01e04695b8da120f0dd4be4cae68cca74e68655d83c9d84f323d3885",
+    "ConstrainedToken": "bec49d565b605f19e83a44f3382d0b7127740e03027ae541f269a299dd29947e",
+    "EMA": "c042fb4b4fde87223155526e5092a9a7176fb537e67df27c62c946d871792915",
     "EvalSpec": "74150564710900f86bde1042c03bd0bfab1dd14d19b542ef0979117493f09dbb",
     "JudgeSpec": "6f3bcdc2fdf8488a4d7f9b28c0775152caa56c3f96be501ee6c39babaffb3b76",
+    "KL": "3f1d9b0db61f76b856a89cef252359854b431a461883b67a38a1192deebbe9a3",
     "LoRASpec": "8668f087db9da4ae63b0de60020d01bc1f73cd8b81dd7abbbfd7515a494a5eb3",
     "ModelSpec": "2eb78add972f50fb0053ebc63747ed50c683ba6651d6a9a7abf5a21e2868159d",
+    "OLoRA": "2b3a2b834ed3fc257484fe543567ca5e7d71e4d310f7bec18d7af2e7eee9e8cd",
     "PlainLoRA": "a65b4908e8c4b0dec6bc68557c2c23439a6b7eb3e8be58ab0c2ddd7f7261fa76",
+    "RandomSubset": "788d063e4a14dffc8745e6fe6fb11212f1391d3cb3a168c3903619592a273fcf",
     "RowsSpec": "750f8e586c1371ae87112196ee055f0294221f53e62376b5f96aed5049fefddf",
     "RunSpec": "ce7b344919e294f267adb699df16b320c343547d27529d64b97b38e033949298",
+    "SBR": "417c8f7f13f6d25e968f7d92ef67c6ee15aba122c4173659e8651ea09ee20b08",
+    "SaLoRA": "bb84e667e5199d672a5a27eac41daff040a5dd72c40928407bb323f298816c76",
+    "SafeGrad": "92e2421c674e7ad92fddf0ef63ae4d5c4903f09a623f3941949afa9f82b532bd",
+    "SafeLoRA": "3946f1150809c3783ffa5a303a14da39b59c696b98a853c1e4178a4ad06c6a0b",
+    "SafetyMix": "44b3b62138de933286eb01f148afe349a1b54ca169948d7b09b0579b959f4817",
     "StageSpec": "3cc5c5e8c3b6dfdffca26b808fca99aba9405afd9e8b7256b8d5f860a998586b",
     "TaskSpec": "f460d4c0a3c82cf59df565d35d4918fded9c0391a6c71b2f2b4a0cd609b6b64b",
     "TrainerSpec": "e57be47e6c830c259fa9ae328f519a47600334072da66e457233e4b0212603ba",
+    "Vaccine": "2a9e7a5a13e8d3de4017c954c00aa4b2504ca0dccc677d51569628b7230fc5d4",
     "child at zero": "c54da23b8b9f9ea63a6672409d1f3527f2f7028245c9eb60c2a271a1cbb1702b",
+    "derived": "ebb0b5fe83d09d3699913829832271230820273cd5441c9e905ee917ee9c7031",
+    "fresh child": "a95bf9114acb746f127668f47cd26bcd47fee6479697083258c553c0eef5bbde",
 }
 """Keys of EXAMPLES as first released. A store outlives its raycib: if one of these moves, every
 result of every user is lost to them. Raise RESULTS_VERSION only when results really change."""
@@ -259,7 +345,9 @@ result of every user is lost to them. Raise RESULTS_VERSION only when results re
 def test_keys_never_move():
     keys = {kind.__name__: EXAMPLES[kind].key for kind in every_spec()}
     child = STAGE.model_copy(update={"parent": STAGE, "method": CIB(lam=0)})
-    assert {**keys, "child at zero": child.key} == GOLDEN
+    fresh = ON_ANOTHER.model_copy(update={"fresh": True})
+    chained = {"child at zero": child.key, "fresh child": fresh.key, "derived": DERIVED.key}
+    assert keys | chained == GOLDEN
 
 
 @pytest.mark.parametrize(
@@ -269,7 +357,16 @@ def test_keys_never_move():
         ({"kind": "cib", "lam": -1.0}, "cib.lam"),
         ({"kind": "cib", "lam": math.nan}, "cib.lam"),
         ({"kind": "cib", "temperature": 0.0}, "cib.temperature"),
-        ({"kind": "cib", "num_negatives": 0}, "cib.num_negatives"),
+        ({"kind": "cib", "num_negatives": -1}, "cib.num_negatives"),
+        ({"kind": "random_subset", "fraction": 0.0}, "random_subset.fraction"),
+        ({"kind": "random_subset", "fraction": 1.1}, "random_subset.fraction"),
+        ({"kind": "kl", "direction": "both"}, "kl.direction"),
+        ({"kind": "vaccine", "ascent_steps": 0}, "vaccine.ascent_steps"),
+        ({"kind": "safe_lora"}, "safe_lora.base"),
+        ({"kind": "salora", "safety": SAFETY, "safety_rank": 129}, "salora.safety_rank"),
+        ({"kind": "salora"}, "salora.safety"),
+        ({"kind": "ema", "decay": 1.0}, "ema.decay"),
+        ({"kind": "safety_mix", "safety": SAFETY, "share": -0.1}, "safety_mix.share"),
         ({"kind": "cib", "pooling": "mean"}, "cib.pooling"),
         ({"kind": "lora", "lam": 1.0}, "lora.lam"),
         ({"kind": "ibc"}, "kind"),
@@ -310,6 +407,93 @@ def test_steps_count_the_short_last_batch_of_every_epoch():
     """100 rows in batches of 64 are 2 steps an epoch, 6 in 3 epochs."""
     assert STAGE.steps == 2
     assert changed(STAGE, "trainer").steps == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [
+        (RandomSubset(fraction=0.6), 1),  # 60 rows
+        (RandomSubset(fraction=0.65), 2),  # 65
+        (RandomSubset(fraction=1e-6), 1),  # at least one
+        (SafetyMix(share=0.28, safety=SAFETY), 2),  # 128
+        (SafetyMix(share=0.29, safety=SAFETY), 3),  # 129
+        (SafetyMix(share=0.0, safety=SAFETY), 2),
+        (SBR(safety=SAFETY), 2),  # its safety rows come beside the task's
+    ],
+)
+def test_steps_count_the_rows_that_a_method_trains_on(method: Any, steps: int):
+    """Of 100 rows in batches of 64."""
+    stage = StageSpec(model=MODEL, task=TASK, method=method)
+    assert stage.steps == steps
+    assert stage.model_copy(update={"trainer": TrainerSpec(epochs=3)}).steps == 3 * steps
+
+
+def test_a_derived_adapter_takes_no_step():
+    assert DERIVED.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": SafeLoRA(base=BASE)}, "safe_lora: a stage that builds on another needs a par"),
+        ({"fresh": True}, "lora: a stage that builds on another needs a parent"),
+        ({"fresh": True, "method": OLoRA()}, "o_lora: a stage that builds on another needs a par"),
+        (
+            {"method": SafeLoRA(base=BASE, threshold=-1.0), "parent": STAGE},
+            "safe_lora at strength zero is its parent: use that stage",
+        ),
+        (
+            {"method": SafeLoRA(base=BASE, choose="number", number=0), "parent": STAGE},
+            "safe_lora at strength zero is its parent: use that stage",
+        ),
+    ],
+)
+def test_a_stage_without_what_it_starts_from_is_refused(given: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
+        StageSpec(model=MODEL, task=TASK, **given)
+
+
+def test_what_is_not_fresh_has_the_key_from_before_there_was_such_a_thing():
+    """GOLDEN holds those keys; here is why they stay."""
+    assert "fresh" not in ON_ANOTHER.identity()
+    fresh = ON_ANOTHER.model_copy(update={"fresh": True})
+    assert fresh.identity()["fresh"] is True
+    assert fresh.key != ON_ANOTHER.key
+
+
+def test_o_lora_is_o_lora_only_where_something_lies_below():
+    """On its own, and where it goes on from a parent's factors, nothing frozen is there to be
+    orthogonal to."""
+    alone = StageSpec(model=MODEL, task=TASK, method=OLoRA())
+    goes_on = alone.model_copy(update={"parent": STAGE})
+    on_top = goes_on.model_copy(update={"fresh": True})
+    assert alone.method_in_effect == goes_on.method_in_effect == PlainLoRA()
+    assert on_top.method_in_effect == OLoRA()
+    assert alone.key == StageSpec(model=MODEL, task=TASK).key
+    assert on_top.key != on_top.model_copy(update={"method": PlainLoRA()}).key
+    assert RunSpec(stages=(STAGE, on_top), evals=EVALS).method == OLoRA()
+    assert RunSpec(stages=(alone,), evals=EVALS).method == PlainLoRA()
+    assert RunSpec(stages=(alone,), evals=EVALS, compared=OLoRA()).method == OLoRA()
+
+
+def test_an_exported_rank_counts_what_lies_below_and_what_is_subtracted():
+    """Rank 32: SaLoRA's start is subtracted by 32 more; a stack adds up; going on does not."""
+    plain = StageSpec(model=MODEL, task=TASK)
+    own = SaLoRA(safety=SAFETY)
+    assert plain.exported_rank == 32
+    assert DERIVED.exported_rank == 32
+    assert plain.model_copy(update={"method": own}).exported_rank == 64
+    default = own.model_copy(update={"init": "default"})
+    assert plain.model_copy(update={"method": default}).exported_rank == 32
+    none = default.model_copy(update={"safety_rank": 0})
+    assert plain.model_copy(update={"method": none}).exported_rank == 32
+    assert plain.model_copy(update={"parent": plain}).exported_rank == 32
+    second = plain.model_copy(
+        update={"parent": plain, "fresh": True, "method": OLoRA(), "lora": LoRASpec(rank=8)}
+    )
+    assert second.exported_rank == 40
+    third = second.model_copy(update={"parent": second, "method": own})
+    assert third.exported_rank == 40 + 16
 
 
 def test_measures_ignore_how_long_an_answer_may_be():

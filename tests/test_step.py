@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded, encode, encode_prompt
 from raycib.data.rows import Row
 from raycib.methods import build_method
-from raycib.models import load_tokenizer
+from raycib.models import attention_blocks, load_tokenizer
 from raycib.objectives import Objective
 from raycib.pooling import pool
 from raycib.reference import ReferenceBank
-from raycib.spec import CIB, Pooling
+from raycib.spec import CIB, Layer, Pooling, Tokens
 from raycib.step import PackStep
 from raycib.tensors import IGNORED, Batch, Totals, collate, widen
 
@@ -198,14 +199,21 @@ def backward(objective: Objective, step) -> None:
 
 def bank_of(adapters: LaneAdapters, data: list[Encoded]) -> ReferenceBank:
     """References of every reading, computed as the step itself would."""
-    step = pack_step(adapters, {0: collate(data, range(len(data)))}).steps()[0]
-    return ReferenceBank(
+    batch = collate(data, range(len(data)))
+    step = pack_step(adapters, {0: batch}).steps()[0]
+    bank = ReferenceBank(
         {
-            f"{how}.{layer}": step.reference(how, layer)
-            for how in ("mean_response", "last_prompt_token", "last_token", "mean_all")
-            for layer in ("final_norm", "before_norm")
+            (how, layer): step.reference(how, layer)
+            for how in get_args(Pooling)
+            for layer in get_args(Layer)
         }
     )
+    for which in get_args(Tokens):
+        counts = (batch.reading if which == "all_states" else batch.predicting).sum(dim=1)
+        reading = (which, "final_norm")
+        bank.tensors[reading] = step.reference_tokens(which)
+        bank.starts[reading] = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+    return bank
 
 
 def test_nothing_runs_until_it_is_read(adapters):
@@ -220,18 +228,6 @@ def test_nothing_runs_until_it_is_read(adapters):
         step.reference("last_token", "final_norm")
         step.reference("mean_all", "before_norm")
         assert (calls.decoder, calls.head) == (2, 1)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_s_step_is_one_forward_pass_given_cached_references(adapters, name: str):
-    """Plain LoRA reads no reference at all; the others find theirs in the cache."""
-    data, dim = long_rows(8), adapters.model.config.hidden_size
-    objective = warm(build_method(METHODS[name], dim).objective, dim)
-    bank = bank_of(adapters, data)
-    with counted(adapters) as calls:
-        step = pack_step(adapters, {0: collate(data, range(8))}, {0: bank}).steps()[0]
-        backward(objective, step)
-    assert (calls.decoder, calls.head) == (1, 1)
 
 
 def test_lanes_share_their_forward_passes(adapters):
@@ -271,6 +267,83 @@ def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_ca
         forward = flops(lambda: adapters.model.get_decoder()(batch.ids, use_cache=False))
     assert 1 < cached / plain <= 1.005
     assert (live - cached) / forward == pytest.approx(1, abs=0.005)
+
+
+def test_values_of_tokens_follow_their_rows(adapters):
+    """Of a bank and live, for any choice and order of examples: row after row, each with the
+    tokens that its own response has, or (`all_states`) all that have one before them."""
+    data = [*DATA, *long_rows(3)]
+    bank = bank_of(adapters, data)
+    chosen = [4, 0, 1]
+    for which in get_args(Tokens):
+        batch = collate(data, chosen)
+        live = pack_step(adapters, {0: batch}).steps()[0].reference_tokens(which)
+        cached = pack_step(adapters, {0: batch}, {0: bank}).steps()[0].reference_tokens(which)
+        counts = [11, 4, 3] if which == "all_states" else [7, 2, 3]
+        assert len(live) == sum(counts)
+        torch.testing.assert_close(cached, live, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_token_s_state_predicts_is_what_its_loss_is_of(adapters):
+    """states("response_states") through the head, at the labels in order: the step's own nll."""
+    batch = collate(DATA, [0, 1])
+    step = pack_step(adapters, {0: batch}).steps()[0]
+    scored = batch.labels >= 0
+    logits = adapters.model.get_output_embeddings()(step.states("response_states"))
+    nll = torch.nn.functional.cross_entropy(logits, batch.labels[scored], reduction="none")
+    torch.testing.assert_close(step.nll[scored], nll)
+    everything = step.states("all_states")
+    assert len(everything) == 4 + 3
+    torch.testing.assert_close(everything[2:4], step.states("response_states")[:2])
+
+
+def test_a_perturbation_moves_the_rows_of_its_lane_alone(adapters):
+    """Those of the others stay to the bit; one of zeros moves nothing."""
+    data = long_rows(5)
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    plain, still, moved = (pack_step(adapters, batches).steps() for _ in range(3))
+    shape = (2, 12, adapters.model.config.hidden_size)
+    still[1].perturb([torch.zeros(shape)] * 2)
+    moved[1].perturb([torch.full(shape, 0.5)] * 2)
+    for lane in (0, 1):
+        assert torch.equal(plain[lane].nll, still[lane].nll)
+    assert torch.equal(plain[0].nll, moved[0].nll)
+    assert (plain[1].row_loss - moved[1].row_loss).abs().min() > 1e-4
+
+
+def test_rows_alone_give_what_they_give_in_their_pack(adapters):
+    data = long_rows(5)
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    for step in pack_step(adapters, batches).steps().values():
+        with counted(adapters) as calls:
+            torch.testing.assert_close(step.alone().nll, step.nll)
+            assert calls.decoder <= 2
+
+
+def test_every_decoder_layer_has_one_attention_block_that_can_be_perturbed(adapters):
+    blocks = attention_blocks(adapters.model)
+    assert [type(block).__name__ for block in blocks] == ["LlamaAttention"] * 2
+
+
+@pytest.mark.parametrize(("extra", "found"), [(True, 2), (False, 0)])
+def test_an_architecture_without_just_one_attention_in_each_layer_is_refused(
+    tiny_folder, extra: bool, found: int
+):
+    """Else a method that perturbs them would silently do something else."""
+    from transformers import AutoModelForCausalLM
+
+    class CrossAttention(torch.nn.Module): ...
+
+    class Mixer(torch.nn.Module): ...
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+    layer = model.get_decoder().layers[1]
+    if extra:
+        layer.cross_attn = CrossAttention()
+    else:
+        layer.self_attn = Mixer()
+    with pytest.raises(ValueError, match=f"layer 1 of LlamaForCausalLM has {found} attention"):
+        attention_blocks(model)
 
 
 def test_a_pack_s_rows_go_through_their_own_adapter(adapters):

@@ -4,12 +4,20 @@ import random
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from raycib.adapters import LaneAdapters
 from raycib.data.rows import describe_rows, describe_task
+from raycib.grid import Arm
 from raycib.model_files import describe
-from raycib.spec import EvalSpec, LoRASpec, StageSpec, TrainerSpec
+from raycib.plan import Job, Pack
+from raycib.spec import AnyMethod, EvalSpec, LoRASpec, ModelSpec, StageSpec, TaskSpec, TrainerSpec
+from raycib.store import Store
+from raycib.training.lane import Lane
+from raycib.training.pack import STAGES, load, open_lane, train_pack
+from raycib.training.workers import Workers
 
 WORDS = [f"w{number}" for number in range(40)]
 TEMPLATE = (
@@ -82,3 +90,64 @@ def make_evals(folder: Path, rows: int = 24) -> EvalSpec:
     data = make_rows(folder / "held-out.jsonl", rows, seed=1)
     spec = describe_rows("held-out", str(data), max_length=64, max_tokens=8)
     return EvalSpec(harmful=spec, held_out=spec)
+
+
+def make_safety(folder: Path) -> TaskSpec:
+    """Twelve rows of the same kind that stand in for harmful prompts with refusals."""
+    data = folder / "safety.jsonl"
+    if not data.exists():
+        make_rows(data, 12, seed=5)
+    return describe_task("safety", str(data), max_length=64)
+
+
+def make_base(folder: Path) -> ModelSpec:
+    """Another tiny model, which stands in for the one before alignment."""
+    if not (folder / "base").exists():
+        make_model(folder / "base", seed=1)
+    return describe(str(folder / "base"))
+
+
+def grounded(method: AnyMethod, folder: Path) -> AnyMethod:
+    """The same method with the tiny safety data and base model in place of those it names."""
+    own = {"safety": make_safety, "base": make_base}
+    found = {name: make(folder) for name, make in own.items() if name in type(method).model_fields}
+    return method.model_copy(update=found)
+
+
+def make_chain(
+    folder: Path, method: AnyMethod, rows: int = 48, stacked: bool = False, **changes: object
+) -> tuple[StageSpec, ...]:
+    """The stages of a method, as a grid makes them: one, or two where it is derived from plain
+    LoRA, or trained (also if `stacked`) on top of an adapter for the safety data."""
+    safety = make_safety(folder) if stacked or method.stacked else None
+    return Arm(grounded(method, folder), safety=safety).chain(make_stage(folder, rows, **changes))
+
+
+def train_chain(stages: tuple[StageSpec, ...], store: Store, micro: int = 16) -> None:
+    """Train the stages that `store` lacks, one after the other."""
+    for stage in stages:
+        if store.get(STAGES, stage.key) is None:
+            pack = Pack(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
+            loaded = load([stage], torch.device("cpu"))
+            failed = train_pack(pack, loaded, store, Workers(), micro, checkpoint_every=1000)
+            assert not failed, failed
+
+
+def adapter_of(store: Store, stage: StageSpec) -> dict[str, torch.Tensor]:
+    """The factors of a trained stage, by PEFT's names."""
+    record = store.get(STAGES, stage.key)
+    assert record
+    return load_file(record.path("adapter_model.safetensors"))
+
+
+def open_lanes(
+    stages: list[StageSpec], store: Store, cached: bool = True
+) -> tuple[LaneAdapters, list[Lane]]:
+    """A fresh base with a lane for every stage, as `train_pack` opens them; parents are trained
+    first where `store` lacks them."""
+    for stage in stages:
+        if stage.parent is not None:
+            train_chain((stage.parent,), store)
+    loaded = load(stages, torch.device("cpu"))
+    lanes = [open_lane(n, stage, loaded, store, cached) for n, stage in enumerate(stages)]
+    return loaded.adapters, lanes

@@ -51,9 +51,9 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
     )
     assert not failed, failed
     if workers.size > 1:
-        for index in range(len(pack.jobs)):
+        for index, job in enumerate(pack.jobs):
             adapter = {k: v.detach() for k, v in loaded.adapters.parameters_of(index).items()}
-            save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{index}")
+            save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{job.stage.key}")
 
 
 def once(request: dict[str, Any]) -> dict[str, Any]:

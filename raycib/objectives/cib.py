@@ -50,7 +50,8 @@ def hardness(
 class ContrastiveBottleneck(Objective):
     """Mean InfoNCE of a batch's rows against negatives from the queue; weight lambda.
 
-    Gradient flows into z alone. The term is absent until the queue holds K rows.
+    Gradient flows into z alone. The term is absent until the queue holds K rows. With K = 0 it is
+    the mean of 1 - cos(z, zref) from the first step on: the anchor without any contrast.
 
     Deviations from the paper: it states four different selection rules and three numbers of
     negatives; each is an option of `spec.CIB`, and the defaults are Eq. 16 for the queue and a
@@ -87,6 +88,9 @@ class ContrastiveBottleneck(Objective):
         if options.center:  # before every cosine, those of hardness included
             mean = step.reference_mean(options.pooling, options.layer)
             z, reference = z - mean, reference - mean
+        if not options.num_negatives:
+            anchor = 1 - F.cosine_similarity(z, reference, dim=-1)
+            return {"contrast": LossTerm(anchor.sum() / step.totals.rows, options.lam)}
         self._observe(step, z.detach(), reference)
         if not len(self._candidates):
             return {}

@@ -6,18 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raycib.data.chat import Encoded
+from raycib.methods.method import Follower, Method
 from raycib.objectives import Objective
-from raycib.reference import ReferenceBank
-from raycib.spec import StageSpec, TrainerSpec, digest
-from raycib.tensors import Totals
-
-
-def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:
-    """Randomness as a pure function of (seed, purpose, number): a resumed run needs no RNG state,
-    and no lane's draws depend on another's."""
-    value = int(digest([seed, purpose, number])[:15], 16)
-    return torch.Generator().manual_seed(value)
+from raycib.spec import StageSpec, TrainerSpec
+from raycib.training.stream import Stream
 
 
 def learning_rate(trainer: TrainerSpec, step: int, steps: int) -> float:
@@ -42,10 +34,11 @@ class Lane:
     index: int
     """Its place in the adapters."""
     stage: StageSpec
-    data: list[Encoded]
-    bank: ReferenceBank | None
-    objective: Objective
+    method: Method
     parameters: dict[str, nn.Parameter]
+    task: Stream
+    safety: Stream | None = None
+    """Rows that the method sees beside the task's."""
     step: int = 0
     """Optimiser steps taken."""
     gradient_seen: bool = False
@@ -63,25 +56,19 @@ class Lane:
             weight_decay=trainer.weight_decay,
             fused=True,
         )
-        self._epoch, self._order = -1, torch.zeros(0, dtype=torch.long)
+        self.follower: Follower | None = None
+        if self.method.follow is not None:
+            self.follower = self.method.follow(self.parameters)
+
+    @property
+    def objective(self) -> Objective:
+        """The loss, with its memory."""
+        return self.method.objective
 
     @property
     def active(self) -> bool:
         """Whether steps remain."""
         return self.failed is None and self.step < self.stage.steps
-
-    def rows(self) -> list[int]:
-        """Examples of the next effective batch: each epoch a permutation drawn from the seed."""
-        size = self.stage.trainer.batch_size
-        epoch, place = divmod(self.step, -(-len(self.data) // size))
-        if epoch != self._epoch:
-            drawn = generator(self.stage.seed, "order", epoch)
-            self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=drawn)
-        return self._order[place * size : (place + 1) * size].tolist()
-
-    def totals(self, rows: list[int]) -> Totals:
-        """Size of an effective batch."""
-        return Totals(len(rows), sum(len(self.data[i].response) for i in rows))
 
     def update(self) -> float:
         """Clip this lane's own gradients and take one optimiser step; the norm before clipping."""
@@ -93,12 +80,18 @@ class Lane:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
         self.optimiser.step()
+        if self.follower is not None:
+            self.follower(self.parameters, last=self.step + 1 == self.stage.steps)
         self.gradient_seen = self.gradient_seen or norm > 0
         return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values that resume this lane exactly."""
-        tensors = {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
+        tensors = {
+            f"{part}.{name}": value
+            for part, module in self._memories().items()
+            for name, value in module.state_dict().items()
+        }
         for name, parameter in self.parameters.items():
             tensors[f"adapter.{name}"] = parameter.detach()
             for field_name, value in self.optimiser.state[parameter].items():
@@ -115,12 +108,10 @@ class Lane:
         """Undo everything since `state` was taken."""
         self.step, self.gradient_seen = plain["step"], plain["gradient_seen"]
         self.history, self.failed = list(plain["history"]), plain["failed"]
-        memory = {
-            k.removeprefix("objective."): v
-            for k, v in tensors.items()
-            if k.startswith("objective.")
-        }
-        self.objective.load_state_dict(memory)
+        for part, module in self._memories().items():
+            head = f"{part}."
+            memory = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+            module.load_state_dict(memory)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"adapter.{name}"])
@@ -130,4 +121,9 @@ class Lane:
                         else parameter.device
                     )
                     for field_name in ("step", "exp_avg", "exp_avg_sq")
+                    if f"adamw.{name}.{field_name}" in tensors  # none before the first step
                 }  # fmt: skip
+
+    def _memories(self) -> dict[str, nn.Module]:
+        found: dict[str, nn.Module] = {"objective": self.objective}
+        return found | ({"follower": self.follower} if self.follower is not None else {})

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
+from raycib.methods.method import Correct
 from raycib.objectives import Observations
+from raycib.randomness import generator
 from raycib.step import PackStep
-from raycib.tensors import Batch, collate, to_device
-from raycib.training.lane import Lane, generator
+from raycib.tensors import Batch, Totals, collate, to_device
+from raycib.training.lane import Lane
+from raycib.training.stream import Stream
 from raycib.training.workers import Workers
 
 AfterStep = Callable[[Sequence[Lane]], None]
@@ -42,18 +45,18 @@ def take_step(
     adapters: LaneAdapters, lanes: Sequence[Lane], workers: Workers, micro_batch_size: int
 ) -> None:
     """One optimiser step of each of `lanes`."""
-    batches = {lane.index: lane.rows() for lane in lanes}
-    totals = {lane.index: lane.totals(batches[lane.index]) for lane in lanes}
-    banks = {lane.index: lane.bank for lane in lanes}
     for lane in lanes:
         lane.optimiser.zero_grad(set_to_none=True)
         lane.objective.begin_step(lane.step, generator(lane.stage.seed, "negatives", lane.step))
+    micros = _micro_batches(adapters, lanes, workers, micro_batch_size)
+    device = next(iter(lanes[0].parameters.values())).device
+    mixed = adapters.model.dtype == torch.bfloat16
     terms: dict[int, dict[str, Tensor]] = {lane.index: defaultdict(_zero) for lane in lanes}
-    for micro in _micro_batches(lanes, batches, workers, micro_batch_size):
-        device = next(iter(lanes[0].parameters.values())).device
-        mixed = adapters.model.dtype == torch.bfloat16
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        corrections = _look_ahead(lanes, micros, workers)
+    while micros:
+        steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            steps = PackStep(adapters, _on(device, micro), totals, banks).steps()
             loss = torch.zeros((), device=device)
             for lane in lanes:
                 if lane.index not in steps:
@@ -63,6 +66,9 @@ def take_step(
                     terms[lane.index][name] = terms[lane.index][name] + term.value.detach()
         loss.backward()
     _sum_gradients(lanes, workers)
+    for lane in lanes:
+        if correct := corrections.get(lane.index):
+            correct(lane.parameters)
     shared = workers.gather(
         {
             lane.index: (
@@ -93,24 +99,65 @@ def _zero() -> Tensor:
     return torch.zeros(())
 
 
-def _on(device: torch.device, batches: dict[int, Batch]) -> dict[int, Batch]:
-    return {lane: to_device(batch, device) for lane, batch in batches.items()}
+def _look_ahead(
+    lanes: Sequence[Lane], micros: Sequence[PackStep], workers: Workers
+) -> dict[int, Correct]:
+    """What methods do before the gradient, and what they want done to it, by lane."""
+    found = {}
+    for lane in lanes:
+        if lane.method.look_ahead is not None:
+            steps = [micro.steps()[lane.index] for micro in micros if lane.index in micro.batches]
+            correct = lane.method.look_ahead(steps, lane.parameters, workers.sum_)
+            if correct is not None:
+                found[lane.index] = correct
+    return found
 
 
 def _micro_batches(
-    lanes: Sequence[Lane], batches: dict[int, list[int]], workers: Workers, size: int
-) -> list[dict[int, Batch]]:
-    """This worker's rows of every lane, cut into micro-batches of at most `size` rows a lane."""
-    micros: list[dict[int, Batch]] = []
+    adapters: LaneAdapters, lanes: Sequence[Lane], workers: Workers, size: int
+) -> list[PackStep]:
+    """This worker's rows of every lane, cut into micro-batches of at most `size` rows a lane.
+
+    Safety rows are spread over a lane's micro-batches, among the workers that have any.
+    """
+    device = next(iter(lanes[0].parameters.values())).device
+    micros: list[tuple[dict[int, Batch], dict[int, Batch]]] = []
+    totals: tuple[dict[int, Totals], dict[int, Totals]] = ({}, {})
     for lane in lanes:
-        positions = range(len(batches[lane.index]))[workers.rank :: workers.size]
-        for number, start in enumerate(range(0, len(positions), size)):
-            if number == len(micros):
-                micros.append({})
-            mine = positions[start : start + size]
-            rows = [batches[lane.index][place] for place in mine]
-            micros[number][lane.index] = collate(lane.data, rows, mine)
-    return micros
+        rows = lane.task.rows(lane.step)
+        totals[0][lane.index] = lane.task.totals(rows)
+        positions = range(len(rows))[workers.rank :: workers.size]
+        parts = [positions[start : start + size] for start in range(0, len(positions), size)]
+        micros += [({}, {}) for _ in range(len(parts) - len(micros))]
+        for micro, part in zip(micros, parts, strict=False):
+            micro[0][lane.index] = _batch(lane.task, rows, part, device)
+        if lane.safety is not None:
+            rows = lane.safety.rows(lane.step)
+            totals[1][lane.index] = lane.safety.totals(rows)
+            with_rows = min(workers.size, totals[0][lane.index].rows)
+            positions = range(len(rows))[workers.rank :: with_rows] if parts else range(0)
+            for number, micro in enumerate(micros[: len(parts)]):
+                if part := positions[number :: len(parts)]:
+                    micro[1][lane.index] = _batch(lane.safety, rows, part, device)
+    banks = {lane.index: lane.task.bank for lane in lanes}
+    safety_banks = {lane.index: lane.safety.bank for lane in lanes if lane.safety is not None}
+    return [
+        PackStep(
+            adapters,
+            task,
+            totals[0],
+            banks,
+            PackStep(adapters, safety, totals[1], safety_banks) if safety else None,
+        )
+        for task, safety in micros
+    ]
+
+
+def _batch(
+    stream: Stream, rows: Sequence[int], positions: Sequence[int], device: torch.device
+) -> Batch:
+    chosen = collate(stream.data, [rows[place] for place in positions], positions)
+    return to_device(chosen, device)
 
 
 def _sum_gradients(lanes: Sequence[Lane], workers: Workers) -> None:

@@ -13,15 +13,19 @@ from safetensors.torch import load_file, save_file
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded, encode_all
 from raycib.data.rows import rows_of
+from raycib.errors import UserError
 from raycib.methods import build_method
+from raycib.methods.method import Opening
 from raycib.models import load_model, load_tokenizer
 from raycib.plan import Pack
 from raycib.provenance import versions
-from raycib.reference import compute_bank, load_bank
-from raycib.spec import RowsSpec, StageSpec, TaskSpec
+from raycib.randomness import generator
+from raycib.reference import ReferenceBank, compute_bank, load_bank, missing_readings
+from raycib.spec import ModelSpec, Reading, RowsSpec, StageSpec, TaskSpec
 from raycib.store import Record, Store
-from raycib.training.lane import Lane, generator
+from raycib.training.lane import Lane
 from raycib.training.loop import train
+from raycib.training.stream import Stream
 from raycib.training.workers import Workers
 
 STAGES, CHECKPOINTS = "stages", "checkpoints"
@@ -70,12 +74,16 @@ def train_pack(
     record, so a killed pack resumes with all its lanes at the same step, as it was.
     """
     todo: list[Lane] = []
+    failed: dict[str, str] = {}
     for index, job in enumerate(pack.jobs):
         done = store.get(STAGES, job.stage.key)
         if done is not None:
-            loaded.adapters.load(index, done.folder)
+            loaded.adapters.freeze(index, done.folder)  # of any rank, only to be measured
         else:
-            todo.append(_open_lane(index, job.stage, loaded, store, workers))
+            try:
+                todo.append(open_lane(index, job.stage, loaded, store))
+            except UserError as error:  # a stage's own trouble: the others go on
+                failed[job.stage.key] = str(error)
     _resume(pack, todo, store)
     saved = max((lane.step for lane in todo), default=0)
 
@@ -96,32 +104,61 @@ def train_pack(
                 commit(lane, loaded.adapters, store, workers)
         for key in _checkpoints(pack, store).values():
             store.discard(CHECKPOINTS, key)
-    return {lane.stage.key: lane.failed for lane in todo if lane.failed is not None}
+    return failed | {lane.stage.key: lane.failed for lane in todo if lane.failed is not None}
 
 
-def _open_lane(
-    index: int, stage: StageSpec, loaded: Loaded, store: Store, workers: Workers
+def open_lane(
+    index: int, stage: StageSpec, loaded: Loaded, store: Store, cached: bool = True
 ) -> Lane:
+    """The lane of a stage before its first step; without `cached`, references are live."""
     adapters = loaded.adapters
-    if stage.parent is None:
+    spec = stage.method_in_effect
+    if stage.parent is None or stage.fresh:
         adapters.initialise(index, generator(stage.seed, "init"))
-    else:
+    if stage.parent is not None:
         parent = store.get(STAGES, stage.parent.key)
         if parent is None:
-            raise RuntimeError(f"stage {stage.short}: its parent {stage.parent.short} is missing")
-        adapters.load(index, parent.folder)
-    data = loaded.encode(stage.task)
-    method = build_method(stage.method, adapters.model.config.hidden_size)
-    bank = None
-    if method.references:
-        task = stage.task
-        where = (stage.model, task.rows, task.max_length, method.references, loaded.device)
-        bank = load_bank(store, *where)
-        if bank is None:
-            compute_bank(store, adapters, stage.model, data, *where[1:4])
-            bank = load_bank(store, *where)
-    objective = method.objective.to(loaded.device)
-    return Lane(index, stage, data, bank, objective, adapters.parameters_of(index))
+            raise UserError(
+                f"stage {stage.short}: its parent {stage.parent.short} is missing; it failed, or "
+                "was never trained"
+            )
+        (adapters.freeze if stage.fresh else adapters.load)(index, parent.folder)
+    method = build_method(spec, adapters.model.config.hidden_size)
+    if method.start is not None:
+        method.start(Opening(adapters, index, stage, store, loaded.encode))
+    safety = spec.safety_rows
+    bank = safety_bank = beside = None
+    if cached and spec.readings:
+        bank = ensure_bank(loaded, store, stage.model, stage.task, spec.readings)
+    rows = method.rows(
+        loaded.encode(stage.task), loaded.encode(safety) if safety else [], stage.seed
+    )
+    if method.beside is not None and safety is not None:
+        if cached and spec.safety_readings:
+            safety_bank = ensure_bank(loaded, store, stage.model, safety, spec.safety_readings)
+        data = loaded.encode(safety)[: method.beside.at_most]
+        size = method.beside.per_step
+        beside = Stream(data, safety_bank, stage.seed, size, "safety order")
+    task = Stream(rows, bank, stage.seed, stage.trainer.batch_size)
+    method.objective.to(loaded.device)
+    return Lane(index, stage, method, adapters.parameters_of(index), task, beside)
+
+
+def ensure_bank(
+    loaded: Loaded,
+    store: Store,
+    model: ModelSpec,
+    rows: TaskSpec | RowsSpec,
+    readings: Sequence[Reading],
+) -> ReferenceBank:
+    """The stored readings of `rows`, computed where the store lacks them."""
+    where = (rows.rows, rows.max_length)
+    if missing := missing_readings(store, model, *where, readings):
+        compute_bank(store, loaded.adapters, model, loaded.encode(rows), *where, missing)
+    bank = load_bank(store, model, *where, readings, loaded.device)
+    if bank is None:
+        raise RuntimeError(f"the references of {rows.name!r} vanished from the store")
+    return bank
 
 
 def _checkpoints(pack: Pack, store: Store) -> dict[int, str]:
@@ -163,7 +200,7 @@ def nonsense(lane: Lane) -> str | None:
     """Why a trained lane must not be stored, or None: a store never learns what is not so."""
     if lane.step != lane.stage.steps:
         return f"took {lane.step} of {lane.stage.steps} optimiser steps"
-    if not lane.gradient_seen:
+    if not lane.gradient_seen and lane.stage.steps:
         return "no gradient ever reached the adapter"
     for name, parameter in lane.parameters.items():
         if not torch.isfinite(parameter).all():
@@ -180,11 +217,11 @@ def commit(lane: Lane, adapters: LaneAdapters, store: Store, workers: Workers) -
         adapters.export(lane.index, folder, lane.stage.model.source)
         (folder / HISTORY_FILE).write_text(json.dumps(lane.history))
 
-    last = lane.history[-1]
+    last = lane.history[-1] if lane.history else None
     about = {
         "spec": lane.stage.model_dump(mode="json"),
         "steps": lane.step,
-        "rows": len(lane.data),
+        "rows": len(lane.task.data) if lane.stage.steps else 0,
         "last": last,
         "workers": workers.size,
         "versions": versions(),

@@ -1,0 +1,48 @@
+"""Models and rows, known by their content."""
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from raycib.spec.base import Location, Spec
+
+
+class ModelSpec(Spec):
+    """The aligned model everything starts from, known by its content."""
+
+    source: Location
+    """Where it is: `world:aligned`, a folder, or a hub id with `@revision`."""
+    weights: str
+    """sha256 over the configuration and the weight files."""
+    tokenizer: str
+    """sha256 over the tokenizer and its chat template."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen base; LoRA weights are always float32."""
+
+
+class TaskSpec(Spec):
+    """Training rows of one task, known by their content."""
+
+    name: Location
+    """What tables call it."""
+    source: Location
+    """Where the rows are: `world:open`, a file, or a hub data set."""
+    rows: str
+    """sha256 over the rows (prompts and responses, in order)."""
+    num_rows: PositiveInt
+    max_length: PositiveInt = 1024
+    """Tokens; a longer example loses the end of its response."""
+
+
+class RowsSpec(Spec):
+    """Rows to ask or to measure on: a benchmark's prompts, or a task's held-out rows."""
+
+    name: Location
+    """What tables call it."""
+    source: Location
+    rows: str
+    """sha256 over the rows."""
+    num_rows: PositiveInt
+    max_length: PositiveInt = 1024
+    max_tokens: PositiveInt = 256
+    """Of a generated answer."""

@@ -1,0 +1,135 @@
+"""A stage (one adapter fine-tuned on one task) and a run (one cell of a grid)."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from raycib.spec.base import NOT_IDENTITY, Location, Spec
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.evals import EvalSpec
+from raycib.spec.methods_cib import (
+    CIB,
+    KL,
+    OLoRA,
+    PlainLoRA,
+    RandomSubset,
+    SafeLoRA,
+    SaLoRA,
+    Vaccine,
+)
+from raycib.spec.methods_newer import EMA, SBR, Case2, ConstrainedToken, SafeGrad, SafetyMix
+
+AnyMethod = (
+    PlainLoRA | RandomSubset | KL | Vaccine | SafeLoRA | SaLoRA | OLoRA | CIB
+    | SafetyMix | ConstrainedToken | EMA | SBR | SafeGrad | Case2
+)  # fmt: skip
+MethodSpec = Annotated[AnyMethod, Field(discriminator="kind")]
+METHODS: dict[str, type[AnyMethod]] = {
+    method.model_fields["kind"].default: method for method in get_args(AnyMethod)
+}
+"""Every method by its kind, in the order of the menu."""
+
+
+class LoRASpec(Spec):
+    """Shape of the adapter. CIB paper: rank 32, alpha 64, targets unstated."""
+
+    rank: PositiveInt = 32
+    alpha: PositiveFloat = 64.0
+    targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+
+
+class TrainerSpec(Spec):
+    """How every method is trained. Defaults are the CIB paper's where it states them (C.2)."""
+
+    learning_rate: PositiveFloat = 1e-4
+    batch_size: PositiveInt = 64
+    """Rows per optimiser step, over all micro-batches and workers."""
+    epochs: PositiveInt = 1
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up; `linear` and `cosine` end at zero."""
+    max_grad_norm: PositiveFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class StageSpec(Spec):
+    """One adapter fine-tuned on one task by one method from the base or a parent's adapter."""
+
+    model: ModelSpec
+    task: TaskSpec
+    method: MethodSpec = PlainLoRA()
+    lora: LoRASpec = LoRASpec()
+    trainer: TrainerSpec = TrainerSpec()
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of LoRA's initial weights, the order of the data, and the negatives."""
+    parent: Self | None = None
+    fresh: bool = False
+    """Train a new adapter on top of the parent's, which stays frozen, instead of going on with
+    the parent's own."""
+
+    @model_validator(mode="after")
+    def _has_what_it_starts_from(self) -> Self:
+        if self.parent is None and (self.fresh or self.method.derived):
+            raise ValueError(f"{self.method.kind}: a stage that builds on another needs a parent")
+        if self.method.derived and self.method.is_plain:
+            raise ValueError(f"{self.method.kind} at strength zero is its parent: use that stage")
+        return self
+
+    @property
+    def method_in_effect(self) -> AnyMethod:
+        """What the method comes to here: plain LoRA at strength zero, and for a method about
+        stacked adapters also where nothing lies below."""
+        alone = self.method.stacked and not self.fresh
+        return PlainLoRA() if self.method.is_plain or alone else self.method
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's, with the method as it is in effect, so that strength zero is plain LoRA,
+        and the parent by its key."""
+        found = super().identity() | {
+            "method": self.method_in_effect.identity(),
+            "parent": self.parent.key if self.parent else None,
+        }
+        if not self.fresh:
+            del found["fresh"]  # as in keys from before there was such a thing
+        return found
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: the last batch of an epoch may be short; none where the adapter is
+        derived."""
+        if self.method_in_effect.derived:
+            return 0
+        rows = self.method_in_effect.rows_trained(self.task.num_rows)
+        return -(-rows // self.trainer.batch_size) * self.trainer.epochs
+
+    @property
+    def exported_rank(self) -> int:
+        """Rank of the adapter that leaves this stage."""
+        below = self.parent.exported_rank if self.parent and self.fresh else 0
+        return below + self.method_in_effect.exported_rank(self.lora.rank)
+
+
+class RunSpec(Spec):
+    """One cell of a grid: a chain of stages (oldest first) and what to measure after each."""
+
+    stages: tuple[StageSpec, ...]
+    evals: EvalSpec
+    compared: Annotated[MethodSpec | None, NOT_IDENTITY] = None
+    """The method that this cell stands for, where it is not the last stage's."""
+    label: Location = ""
+    """What tables call it; "" leaves that to the method's kind."""
+
+    @property
+    def final(self) -> StageSpec:
+        """The last stage: what the cell's scores are about."""
+        return self.stages[-1]
+
+    @property
+    def method(self) -> AnyMethod:
+        """The method that the cell stands for, plain LoRA at strength zero."""
+        if self.compared is not None:
+            return self.compared
+        return self.final.method_in_effect
