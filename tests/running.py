@@ -127,10 +127,10 @@ def ray_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def sweep(out: Path, *arguments: object) -> Iterator[Running]:
+def sweep(out: Path, *arguments: object, script: Path = SWEEP) -> Iterator[Running]:
     """A sweep under way; all of it is gone afterwards."""
     with ray_folder() as temp:
-        command = [sys.executable, str(SWEEP), "--out", str(out), *map(str, arguments)]
+        command = [sys.executable, str(script), "--out", str(out), *map(str, arguments)]
         running = Running(command, temp, out.with_name(f"{out.name}-{temp.name}"))
         try:
             yield running
@@ -138,17 +138,17 @@ def sweep(out: Path, *arguments: object) -> Iterator[Running]:
             running.clean()
 
 
-def run_sweep(out: Path, *arguments: object, code: int = 0) -> Ended:
+def run_sweep(out: Path, *arguments: object, code: int = 0, script: Path = SWEEP) -> Ended:
     """A sweep from start to end."""
-    with sweep(out, *arguments) as running:
+    with sweep(out, *arguments, script=script) as running:
         ended = running.wait()
     assert ended.code == code, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
     return ended
 
 
-def summary_of(out: Path) -> dict[str, Any]:
+def summary_of(out: Path, name: str = NAME) -> dict[str, Any]:
     """What the last finished run below `out` wrote."""
-    return json.loads((out / NAME / "summary.json").read_text())
+    return json.loads((out / name / "summary.json").read_text())
 
 
 def adapters(out: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from raycib import world
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "sweeps" / "lambda_grid.py"
+COMPARISON = ROOT / "sweeps" / "method_comparison.py"
 RAYCIB = ROOT / "raycib" / "__main__.py"
 
 
@@ -98,8 +99,12 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--set", "trainer.learning_rate=NaN"], "TrainerSpec.learning_rate"),
         (["--set", "lora.rank=1.5"], "LoRASpec.rank"),
         (["--set", "cib.kind=lora"], "CIB.kind"),
-        (["--set", "optimizer.lr=1"], "a part of trainer, lora, cib"),
+        (["--set", "optimizer.lr=1"], "a part of lora, random_subset, kl"),
         (["--set", "cib"], "write PART.NAME=VALUE"),
+        (["--methods", "vacine"], "no method 'vacine'; there is lora (LoRA), random_subset"),
+        (["--methods", "kl"], "none of the methods asked for is in this sweep"),
+        (["--base", "world:aligned"], "has the weights of the aligned model itself"),
+        (["--safety", "world:harmful.test"], "rows without a response"),
         (["--model", "world:aligned"], "--model, --task and --harmful go together"),
         (["--task", "rows.jsonl"], "--model, --task and --harmful go together"),
         (["--judge", "world:nobody"], "nobody"),
@@ -219,6 +224,63 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
     assert ended.out.count("cib 5 seed") == ended.out.count("lora 0 seed") == 3
     assert last == "models to question: 7"
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_comparison_trains_what_methods_share_once(program: Program, tmp_path: Path) -> None:
+    """Plain LoRA, Safe LoRA at two thresholds and KL at two weights: the LoRA stage is trained
+    once, both Safe LoRAs are derived from it in a second wave, and the plan says why."""
+    options = ["--methods", "safe_lora,kl", "--strengths", "1.5,1.8", "--seeds", "1", "--dry-run"]
+    ended = program(COMPARISON, "--out", tmp_path / "out", *options)
+    assert ended.code == 0, ended
+    assert ended.out.startswith("method_comparison: 5 stages, 0 reused, 5 to train")
+    assert "wave 2 waits for wave 1: safe_lora is derived from its parent's adapter" in ended.out
+    first, second = (
+        [line for line in ended.out.splitlines() if line.startswith(f"wave {wave}  pack")]
+        for wave in (1, 2)
+    )
+    assert sum(line.count("lora 0 seed 0") for line in first) == 1
+    assert sum(line.count("kl ") for line in first) == 2
+    assert sum(line.count("safe_lora 1.") for line in second) == 2
+    assert all(" 0 steps" in line for line in second)
+
+
+def test_every_method_of_a_comparison_at_strength_zero_is_the_lora_stage(
+    program: Program, tmp_path: Path
+) -> None:
+    """But those that need a stage on safety data or a start of their own."""
+    kinds = "random_subset,kl,cib,constrained_token,ema,case2,safe_lora,safety_mix,sbr,safegrad"
+    options = ["--methods", kinds, "--strengths", "0", "--seeds", "1", "--dry-run"]
+    ended = program(COMPARISON, "--out", tmp_path / "out", *options)
+    assert ended.out.startswith("method_comparison: 1 stages, 0 reused, 1 to train"), ended
+
+
+def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
+    program: Program, tmp_path: Path
+) -> None:
+    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    own = ["--model", world.folder("aligned"), "--task", task, "--harmful", task]
+    own += ["--judge", "world:guard", "--dry-run", "--seeds", "1"]
+    ended = program(COMPARISON, "--out", tmp_path / "out", *own)
+    assert ended.code == 0, ended
+    assert "left out: Safe LoRA (give --base), SaLoRA (give --safety)" in ended.out
+    assert "salora" not in ended.out
+    assert "kl 0.1 seed 0" in ended.out
+
+
+def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Program) -> None:
+    from raycib.spec import METHODS
+
+    ended = program(RAYCIB, "methods", "--json")
+    menu = json.loads(ended.out)
+    assert list(menu) == list(METHODS)
+    facts = {"name", "paper", "strength", "passes", "needs", "deviations", "about", "settings"}
+    assert all(entry.keys() == facts and all(entry[f] for f in facts - {"settings"})
+               for entry in menu.values())  # fmt: skip
+    assert menu["cib"]["settings"]["lam"]["default"] == 5.0
+    assert menu["safe_lora"]["settings"]["base"]["default"] == "required"
+    assert all(s["about"] for entry in menu.values() for s in entry["settings"].values())
+    assert list(json.loads(program(RAYCIB, "methods", "sbr", "--json").out)) == ["sbr"]
+    assert "no method 'sb'; there is lora, " in program(RAYCIB, "methods", "sb").err
 
 
 def test_equal_strengths_are_planned_once(program: Program, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from raycib.errors import UserError
-from raycib.spec import CIB, LoRASpec, Spec, TrainerSpec
+from raycib.spec import METHODS, LoRASpec, Spec, TrainerSpec
 
 Part = TypeVar("Part", bound=Spec)
-CHANGEABLE: dict[str, type[Spec]] = {"trainer": TrainerSpec, "lora": LoRASpec, "cib": CIB}
+CHANGEABLE: dict[str, type[Spec]] = {**METHODS, "trainer": TrainerSpec, "lora": LoRASpec}
+"""`lora` is the adapter's shape: the method of that name has no settings."""
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from raycib.errors import UserError
 from raycib.orchestration.setup import Options, Setup, resolve
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
+from raycib.plan import waits
 from raycib.spec import RunSpec
 
 
@@ -28,6 +29,10 @@ class Question:
     name: str
     question: str
     runs: Callable[[Setup], Sequence[RunSpec]]
+    kind: Literal["dose", "comparison", "ablation"] = "dose"
+    """One method over its strengths, several methods, or variants of one: what is drawn of it."""
+    seeds: int | None = None
+    """Seeds a cell unless a person says how many; None: the preset's."""
 
 
 def sweep_command(question: Question) -> None:
@@ -36,7 +41,7 @@ def sweep_command(question: Question) -> None:
     def main(
         out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs",
         seeds: Annotated[
-            int | None, typer.Option(min=1, help="Seeds a cell; default: the preset's.")
+            int | None, typer.Option(min=1, help="Seeds a cell; default: the sweep's.")
         ] = None,
         preset: Annotated[str, typer.Option(help="world or llama31-8b.")] = "world",
         workers: Annotated[
@@ -53,6 +58,19 @@ def sweep_command(question: Question) -> None:
         ] = None,
         harmful: Annotated[
             str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+        ] = None,
+        safety: Annotated[
+            str | None,
+            typer.Option(
+                help="Your own harmful prompts with refusals, for methods that need some."
+            ),
+        ] = None,
+        base: Annotated[
+            str | None, typer.Option(help="The model that your aligned one was made from.")
+        ] = None,
+        methods: Annotated[
+            str | None,
+            typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),
         ] = None,
         judge: Annotated[
             str | None,
@@ -90,6 +108,9 @@ def sweep_command(question: Question) -> None:
             model=model,
             task=task,
             harmful=harmful,
+            safety=safety,
+            base=base,
+            methods=methods,
             judge=judge,
             judge_url=judge_url,
             strengths=strengths,
@@ -109,8 +130,13 @@ def sweep_command(question: Question) -> None:
 def run_question(question: Question, options: Options) -> int:
     """Plan, do, score and show a sweep; the exit code."""
     began = time.monotonic()
-    setup = resolve(options)
-    sweep = Sweep(setup, question.runs(setup))
+    setup = resolve(replace(options, seeds=options.seeds or question.seeds))
+    runs = question.runs(setup)
+    if not runs:
+        raise UserError(
+            f"--methods {options.methods}: none of the methods asked for is in this sweep"
+        )
+    sweep = Sweep(setup, runs)
     folder = _results_folder(options.out, question.name)
     plan = sweep.plan(setup.execution.packs_at_once or 1)
     failed_before = len(sweep.failed_before)
@@ -119,6 +145,8 @@ def run_question(question: Question, options: Options) -> int:
         f"{failed_before} failed before; results in {folder}",
         flush=True,
     )
+    if question.kind == "comparison" and setup.left_out:
+        print("left out: " + ", ".join(setup.left_out))
     if options.dry_run:
         _print_plan(sweep)
         return 0
@@ -137,7 +165,8 @@ def run_question(question: Question, options: Options) -> int:
         failures = {key: reason for key, (reason, _) in work.failures.items()}
         counts, timings = work.counts, work.timings
     timings["total"] = time.monotonic() - began
-    summary = summarise(sweep, question.name, question.question, plan, failures, counts, timings)
+    asked = (question.name, question.question, question.kind)
+    summary = summarise(sweep, asked, plan, failures, counts, timings)
     show(sweep, summary, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
@@ -162,11 +191,14 @@ def _print_plan(sweep: Sweep) -> None:
 
     plan = sweep.plan(packs_here(sweep.setup.execution))
     for number, wave in enumerate(plan.waves, 1):
+        for reason in waits(wave):
+            print(f"wave {number} waits for wave {number - 1}: {reason}")
         for pack in wave:
             steps = max(job.stage.steps for job in pack.jobs)
             cells = ", ".join(
-                f"{j.stage.method.reduced().kind} {j.stage.method.strength:g} seed {j.stage.seed}"
-                for j in pack.jobs
+                f"{job.stage.method_in_effect.kind} {job.stage.method.strength:g} "
+                f"seed {job.stage.seed}"
+                for job in pack.jobs
             )
             print(f"wave {number}  {pack.name}  {len(pack.jobs)} lanes x {steps} steps: {cells}")
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
@@ -174,9 +206,8 @@ def _print_plan(sweep: Sweep) -> None:
 
 def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> None:
     """Write the exhibits, tell MLflow, print the table and where everything is."""
-    from raycib.analysis.frame import aligned_scores, to_frame
+    from raycib.analysis.exhibits import terminal_table
     from raycib.analysis.report import write_exhibits
-    from raycib.analysis.tables import presentable, table3, to_terminal
     from raycib.analysis.writing import write_text
     from raycib.tracking import default_uri, track
 
@@ -184,7 +215,7 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> None:
     write_text(folder / "summary.json", json.dumps(summary, indent=1))
     write_exhibits(summary, all_samples(sweep), curves, folder)
     link = track(summary, curves, folder)
-    print("\n" + to_terminal(presentable(table3(to_frame(summary), aligned_scores(summary)))))
+    print("\n" + terminal_table(summary))
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
     counts = summary["counts"]

@@ -35,11 +35,11 @@ VERDICT_TOKENS = 16
 
 
 @ray.remote(max_calls=1)  # the process ends with the task and gives its memory back
-def prepare(*arguments: Any) -> int:
+def prepare(*arguments: Any) -> None:
     """`worker.prepare` where the accelerator is; the driver never imports torch."""
     from raycib.orchestration import worker
 
-    return worker.prepare(*arguments)
+    worker.prepare(*arguments)
 
 
 @ray.remote
@@ -163,7 +163,7 @@ class Work:
         ).remote(
             sweep.store,
             model,
-            sweep.setup.lora.rank,
+            max(stage.exported_rank for stage in sweep.stages.values()),
             context_length(model.source, longest),
         )
         self.counts["engine_starts"] += 1

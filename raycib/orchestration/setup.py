@@ -1,21 +1,26 @@
 """From a preset and a person's own files to the specs of a sweep, fingerprints included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.evals.judges import ChatJudge
+from raycib.grid import Arm, single_task
 from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
 from raycib.orchestration.changes import Part, changed, read_changes
 from raycib.presets import Execution, Preset, TaskSource, preset
 from raycib.spec import (
+    METHODS,
+    AnyMethod,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
     ModelSpec,
+    RunSpec,
     TaskSpec,
     TrainerSpec,
 )
@@ -33,6 +38,9 @@ class Options:
     model: str | None = None
     task: str | None = None
     harmful: str | None = None
+    safety: str | None = None
+    base: str | None = None
+    methods: str | None = None
     judge: str | None = None
     judge_url: str | None = None
     strengths: str | None = None
@@ -51,6 +59,10 @@ class Setup:
     preset: str
     model: ModelSpec
     tasks: dict[str, tuple[TaskSpec, EvalSpec]]
+    safety: TaskSpec | None
+    """Safety data, where there is some."""
+    base: ModelSpec | None
+    """The model before alignment, where there is one."""
     lora: LoRASpec
     trainer: TrainerSpec
     seeds: tuple[int, ...]
@@ -63,8 +75,31 @@ class Setup:
         """A sweep's method with what the person changed of its kind."""
         return changed(chosen, self.changes.get(getattr(chosen, "kind", ""), {}))
 
-    def strengths(self, default: Sequence[float]) -> tuple[float, ...]:
-        """A sweep's strengths, or the ones asked for instead."""
+    def at(self, kind: str, strength: float) -> AnyMethod | None:
+        """A method at a strength, with what it needs and what the person changed of it; None where
+        there is not what it needs."""
+        needs = {"safety": self.safety, "base": self.base}
+        needs = {name: part for name, part in needs.items() if name in METHODS[kind].model_fields}
+        if None in needs.values() or (METHODS[kind].stacked and self.safety is None):
+            return None
+        return self.method(METHODS[kind].at(strength, **needs))
+
+    @cached_property
+    def wanted(self) -> tuple[str, ...]:
+        """Kinds of the methods asked for; `UserError` shows the menu where one does not exist."""
+        if self.options.methods is None:
+            return tuple(METHODS)
+        wanted = tuple(kind.strip() for kind in self.options.methods.split(","))
+        if unknown := [kind for kind in wanted if kind not in METHODS]:
+            menu = ", ".join(f"{kind} ({m.about.name})" for kind, m in METHODS.items())
+            raise UserError(f"--methods: no method {unknown[0]!r}; there is {menu}")
+        return wanted
+
+    def strengths(self, kind: str, default: Sequence[float]) -> tuple[float, ...]:
+        """A sweep's strengths of a method, or the ones asked for instead; none where the method
+        is not asked for."""
+        if kind not in self.wanted:
+            return ()
         if self.options.strengths is None:
             return tuple(default)
         try:
@@ -74,6 +109,24 @@ class Setup:
                 f"--strengths {self.options.strengths!r}: {error}; give numbers like 0,1,5"
             ) from error
 
+    def runs_of(self, rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
+        """One cell for each row of a sweep, each task and each seed."""
+        return single_task(
+            [self.model], self.tasks.values(), rows, self.seeds, self.lora, self.trainer
+        )
+
+    @property
+    def left_out(self) -> list[str]:
+        """Methods that a comparison lacks here, and the option that would bring them in."""
+        lacks = []
+        for method in METHODS.values():
+            fields = method.model_fields
+            if self.base is None and "base" in fields:
+                lacks.append(f"{method.about.name} (give --base)")
+            if self.safety is None and ("safety" in fields or method.stacked):
+                lacks.append(f"{method.about.name} (give --safety)")
+        return lacks
+
 
 def resolve(options: Options) -> Setup:
     """The setup that `options` name. Reads every file once; raises `UserError` for bad input."""
@@ -82,6 +135,7 @@ def resolve(options: Options) -> Setup:
     model = describe(options.model or chosen.model, chosen.dtype)
     tasks, harmful = {chosen.task: chosen.tasks[chosen.task]}, chosen.harmful
     benign, probes = chosen.benign, chosen.probes
+    safety, base = options.safety or chosen.safety, options.base or chosen.base
     if options.model or options.task or options.harmful:
         # A model of one's own does not speak the preset's language, so none of its benchmarks
         # would mean anything: what is not given is not measured.
@@ -90,6 +144,7 @@ def resolve(options: Options) -> Setup:
         own = options.task
         tasks = {Path(own).stem: TaskSource(train=f"{own}#train", held_out=f"{own}#held-out")}
         harmful, benign, probes = options.harmful, None, {}
+        safety, base = options.safety, options.base
     if (
         harmful != chosen.harmful
         and chosen.judge == "world:guard"
@@ -109,6 +164,8 @@ def resolve(options: Options) -> Setup:
         preset=options.preset,
         model=model,
         tasks={n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()},
+        safety=describe_task("safety data", safety, sizes[0]) if safety else None,
+        base=_base(base, model) if base else None,
         lora=changed(chosen.lora, changes.get("lora", {})),
         trainer=changed(chosen.trainer, changes.get("trainer", {})),
         seeds=tuple(range(options.seeds or chosen.seeds)),
@@ -135,6 +192,16 @@ def _task(
         probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
     )
     return task, evals
+
+
+def _base(source: str, aligned: ModelSpec) -> ModelSpec:
+    base = describe(source, aligned.dtype)
+    if base.weights == aligned.weights:
+        raise UserError(
+            f"--base {source!r} has the weights of the aligned model itself; give the model that "
+            "it was made from"
+        )
+    return base
 
 
 def _judge(options: Options, chosen: Preset) -> JudgeSpec:

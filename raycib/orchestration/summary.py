@@ -11,34 +11,37 @@ from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.sweep import STAGES, Sweep
 from raycib.plan import Plan
 from raycib.provenance import versions
-from raycib.spec import RunSpec
+from raycib.spec import RunSpec, StageSpec
 from raycib.store import Store
 
 FORMAT = 1
 HISTORY_FILE = "history.json"
+LORA_VARIANT = "lora_variant"
 
 
 def summarise(
     sweep: Sweep,
-    name: str,
-    question: str,
+    asked: tuple[str, str, str],
     plan: Plan,
     failures: dict[str, str],
     counts: dict[str, int],
     timings: dict[str, float],
 ) -> dict[str, Any]:
-    """The content of `summary.json`.
+    """The content of `summary.json`; `asked` is the sweep's name, question and kind.
 
     Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
     run that wrote the summary, except for `reference_forwards` and `distinct_examples`, which are
     of the grid however many runs it took.
     """
     setup = sweep.setup
+    name, question, kind = asked
     cells = [_cell(sweep, run, failures) for run in sweep.runs]
     return {
         "format": FORMAT,
         "sweep": name,
         "question": question,
+        "kind": kind,
+        "left_out": setup.left_out if kind == "comparison" else [],
         "preset": setup.preset,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -84,8 +87,7 @@ def _aligned(sweep: Sweep) -> dict[str, Any] | None:
 
 
 def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any]:
-    stage = run.final
-    method = stage.method.reduced()
+    stage, method = run.final, run.method
     failed, scores = failures.get(stage.key), None
     if failed is None:
         try:
@@ -99,12 +101,20 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
     parameters |= stage.trainer.model_dump(mode="json")
     return {
         "key": stage.key,
-        "method": method.kind,
+        # Plain LoRA is what all else is compared with: one that differs by more has another name.
+        "method": LORA_VARIANT if run.label and method.is_plain else method.kind,
+        "label": run.label or None,
         "strength": method.strength,
         "seed": stage.seed,
         "task": stage.task.name,
         "model": stage.model.source,
         "failed": failed,
+        "safety_data": any(_sees_safety_data(sweep, one) for one in run.stages),
+        "cost": {
+            "steps": sum(one.steps for one in run.stages),
+            "rank": stage.exported_rank,
+            "trained": not stage.method_in_effect.derived,
+        },
         "parameters": {name: _flat(value) for name, value in parameters.items()},
         "scores": scores,
         "task_data": {
@@ -117,6 +127,12 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
     }
 
 
+def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:
+    safety = sweep.setup.safety
+    on_it = safety is not None and stage.task.rows == safety.rows
+    return on_it or stage.method_in_effect.safety_rows is not None
+
+
 def _before(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
     """The aligned model's own values, beside each of the cell's."""
     aligned = score(sweep.store, run.final.model.key, run.evals, sweep.book)
@@ -125,6 +141,8 @@ def _before(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
+    if isinstance(value, dict):  # data or a model that a method needs
+        return value.get("name", value["source"])
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 

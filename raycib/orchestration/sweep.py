@@ -6,7 +6,6 @@ anywhere is continued by running it again, and a finished one is only read.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from raycib.evals.answers import KIND as ANSWERS
 from raycib.evals.answers import answers_key
@@ -14,7 +13,7 @@ from raycib.evals.scores import MEASURES, Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictBook
 from raycib.orchestration.setup import Setup
 from raycib.plan import Plan, make_plan
-from raycib.spec import CIB, EvalSpec, RunSpec, TaskSpec
+from raycib.spec import EvalSpec, Reading, RunSpec, TaskSpec
 from raycib.store import Store
 
 STAGES, FAILURES, FORWARDS = "stages", "failures", "forwards"
@@ -94,20 +93,22 @@ class Sweep:
                     continue
         return found
 
-    def references(self) -> list[tuple[TaskSpec, tuple[Any, ...]]]:
-        """Tasks with the readings of the aligned model that their stages look up in training."""
-        wanted: dict[str, tuple[TaskSpec, dict[Any, None]]] = {}
+    def references(self) -> list[tuple[TaskSpec, tuple[Reading, ...]]]:
+        """Rows with the readings of the aligned model that stages look up of them in training."""
+        wanted: dict[str, tuple[TaskSpec, dict[Reading, None]]] = {}
         for stage in self.stages.values():
-            method = stage.method.reduced()
-            if isinstance(method, CIB):
-                wanted.setdefault(stage.task.key, (stage.task, {}))[1][
-                    method.pooling, method.layer
-                ] = None
-        return [(task, tuple(readings)) for task, readings in wanted.values()]
+            method = stage.method_in_effect
+            for rows, readings in (
+                (stage.task, method.readings),
+                (method.safety_rows, method.safety_readings),
+            ):
+                if rows is not None and readings:
+                    wanted.setdefault(rows.key, (rows, {}))[1].update(dict.fromkeys(readings))
+        return [(rows, tuple(readings)) for rows, readings in wanted.values()]
 
     @property
     def distinct_examples(self) -> int:
-        """Rows whose reference anybody needs: of tasks with a contrast, and held out."""
+        """Rows whose reference anybody needs: trained on, beside them, and held out."""
         trained_on = {task.rows: task.num_rows for task, _ in self.references()}
         held_out = {one.held_out.rows: one.held_out.num_rows for one in self.evals.values()}
         return sum((trained_on | held_out).values())

@@ -16,14 +16,13 @@ from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.progress import Teller
 from raycib.plan import Pack
 from raycib.presets import Execution
-from raycib.reference import compute_bank, load_bank
-from raycib.spec import EvalSpec, Layer, LoRASpec, ModelSpec, Pooling, RowsSpec, TaskSpec
+from raycib.spec import EvalSpec, LoRASpec, ModelSpec, Reading, RowsSpec, TaskSpec
 from raycib.store import Store
 from raycib.training.lane import Lane
-from raycib.training.pack import STAGES, Loaded, load, train_pack
+from raycib.training.pack import STAGES, Loaded, ensure_bank, load, train_pack
 from raycib.training.workers import Workers
 
-Readings = tuple[tuple[Pooling, Layer], ...]
+Readings = tuple[Reading, ...]
 
 
 def device_of(gpus: float) -> torch.device:
@@ -34,17 +33,6 @@ def device_of(gpus: float) -> torch.device:
     return torch.device("cpu")
 
 
-def ensure_bank(
-    loaded: Loaded, store: Store, model: ModelSpec, rows: TaskSpec | RowsSpec, readings: Readings
-) -> int:
-    """See that the references of `rows` are stored; the number of examples that took a forward
-    pass: all of them, or 0."""
-    where = (rows.rows, rows.max_length, readings)
-    if load_bank(store, model, *where, loaded.device) is not None:
-        return 0
-    return compute_bank(store, loaded.adapters, model, loaded.encode(rows), *where)
-
-
 def prepare(
     store: Store,
     model: ModelSpec,
@@ -52,18 +40,18 @@ def prepare(
     evals: Sequence[EvalSpec],
     lora: LoRASpec,
     gpus: float,
-) -> int:
+) -> None:
     """The aligned model's part, before any training: references of all rows that need them, and
-    its own measures (the "before" of every cell). Returns the reference forwards it took."""
+    its own measures (the "before" of every cell)."""
     device = device_of(gpus)
     shape = LoRAShape(1, 1.0, lora.targets)  # a lane of zeros: the aligned model itself
     adapters = LaneAdapters(load_model(model, device), [shape])
     loaded = Loaded(adapters, load_tokenizer(model.source), device)
-    forwards = sum(ensure_bank(loaded, store, model, task, read) for task, read in tasks if read)
+    for task, readings in tasks:
+        ensure_bank(loaded, store, model, task, readings)
     for one in evals:
-        forwards += ensure_bank(loaded, store, model, one.held_out, one.readings)
+        ensure_bank(loaded, store, model, one.held_out, one.readings)
         measure_lanes(loaded, store, model, {0: model.key}, one)
-    return forwards
 
 
 def measure_lanes(
@@ -77,11 +65,7 @@ def measure_lanes(
     }
     if not missing:
         return
-    ensure_bank(loaded, store, model, evals.held_out, evals.readings)
-    where = (evals.held_out.rows, evals.held_out.max_length, evals.readings, loaded.device)
-    bank = load_bank(store, model, *where)
-    if bank is None:
-        raise RuntimeError(f"the references of {evals.held_out.name!r} vanished from the store")
+    bank = ensure_bank(loaded, store, model, evals.held_out, evals.readings)
     found = measure(loaded.adapters, list(missing), loaded.encode(evals.held_out), bank, evals)
     for lane, values in found.items():
         _put_measures(store, missing[lane], evals, values)

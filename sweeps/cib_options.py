@@ -1,0 +1,54 @@
+"""Which of CIB's options carry its effect? (an ablation that no paper has)
+
+python sweeps/cib_options.py
+"""
+
+from collections.abc import Iterator
+
+from raycib.grid import Arm
+from raycib.orchestration.command import Question, sweep_command
+from raycib.orchestration.setup import Setup
+from raycib.spec import CIB, PlainLoRA
+
+CHANGES = {
+    "as it is": {},
+    "pool: last prompt token": {"pooling": "last_prompt_token"},
+    "pool: last token": {"pooling": "last_token"},
+    "pool: all tokens": {"pooling": "mean_all"},
+    "before the final norm": {"layer": "before_norm"},
+    "centred": {"center": True},
+    "centred, last prompt token": {"center": True, "pooling": "last_prompt_token"},
+    "negatives: z, not z ref": {"negatives": "current"},
+    "negatives: most similar": {"draw": "most_similar"},
+    "negatives: hardest": {"draw": "hardest"},
+    "queue: most recent": {"queue": "recent"},
+    "no negatives (anchor)": {"num_negatives": 0},
+    "M = 128": {"queue_size": 128},
+    "M = 2048": {"queue_size": 2048},
+    "K = 8": {"num_negatives": 8},
+    "K = 256": {"num_negatives": 256},
+    "tau = 0.05": {"temperature": 0.05},
+    "tau = 1": {"temperature": 1.0},
+}
+"""One change at a time, and the one pair that the pools suggest."""
+
+
+def arms(setup: Setup) -> Iterator[Arm]:
+    """Plain LoRA, and CIB at the paper's lambda = 5 with each change."""
+    yield Arm(PlainLoRA())
+    for lam in setup.strengths("cib", (5,)):
+        for label, change in CHANGES.items():
+            method = setup.method(CIB(lam=lam)).model_copy(update=change)
+            yield Arm(CIB.model_validate(method.model_dump()), f"CIB {label}")
+
+
+if __name__ == "__main__":
+    sweep_command(
+        Question(
+            name="cib_options",
+            question="Which of CIB's options carry its effect?",
+            runs=lambda setup: setup.runs_of(arms(setup)),
+            kind="ablation",
+            seeds=1,  # some 20 cells; --seeds 3 adds the others to them
+        )
+    )

@@ -1,0 +1,85 @@
+"""Which method keeps most safety, and at which cost? (CIB, Table 1, with the rows of 2026)
+
+python sweeps/method_comparison.py
+python sweeps/method_comparison.py --methods kl,cib --strengths 0.1,0.3,1,3,10
+"""
+
+from collections.abc import Iterator
+
+from raycib.grid import Arm
+from raycib.orchestration.command import Question, sweep_command
+from raycib.orchestration.setup import Setup
+from raycib.spec import AnyMethod, PlainLoRA, SaLoRA, Vaccine
+
+STRENGTHS = {
+    "random_subset": (0.2, 0.5),
+    "kl": (0.1, 0.3, 1, 3),
+    "vaccine": (0.01, 0.1, 1),
+    "safe_lora": (1.3, 1.5, 1.6),
+    "salora": (8, 16, 32),
+    "o_lora": (0.005, 0.05, 0.5),
+    "cib": (1, 2, 5, 10),
+    "safety_mix": (0.01, 0.03, 0.1),
+    "constrained_token": (0.03, 0.1, 0.3),
+    "ema": (0.9, 0.98, 0.995),
+    "sbr": (0.05, 0.5, 50),
+    "safegrad": (0.1, 1, 10),
+    "case2": (1e-4, 1e-3, 1e-2, 1e-1),
+}
+"""One strength is a straw man. What each means: `raycib methods`."""
+
+
+SAFETY_EPOCHS = 10
+"""Of a first stage on safety data, which has few rows."""
+
+
+def arms(setup: Setup) -> Iterator[Arm]:
+    """Every method over its strengths, as far as there are the data and models that it needs."""
+    yield Arm(PlainLoRA())
+    for kind, strengths in STRENGTHS.items():
+        for strength in setup.strengths(kind, strengths):
+            if method := setup.at(kind, strength):
+                yield after_safety(setup, method) if method.stacked else Arm(method)
+    if setup.options.strengths is None:
+        yield from variants(setup)
+
+
+def variants(setup: Setup) -> Iterator[Arm]:
+    """Plain LoRA with other learning rates or after a stage on safety data, SaLoRA from LoRA's own
+    start, and Vaccine's official form: a stage before the task."""
+    trainer = setup.trainer
+    for part in (2, 4) if "ema" in setup.wanted else ():
+        slower = trainer.model_copy(update={"learning_rate": trainer.learning_rate / part})
+        yield Arm(PlainLoRA(), f"LoRA, learning rate {slower.learning_rate:g}", trainer=slower)
+    if setup.safety and "salora" in setup.wanted:
+        yield Arm(SaLoRA(safety=setup.safety, init="default"), "SaLoRA, LoRA's own start")
+    if setup.safety and "o_lora" in setup.wanted:
+        yield after_safety(setup, PlainLoRA(), "LoRA after safety data")
+    if setup.safety and "vaccine" in setup.wanted:
+        official = Vaccine(rho=2, ascent_steps=1, norm="batch")
+        label = "Vaccine on safety data, then LoRA"
+        yield after_safety(setup, official, label, first=official, then=PlainLoRA())
+
+
+def after_safety(
+    setup: Setup,
+    method: AnyMethod,
+    label: str = "",
+    first: AnyMethod | None = None,
+    then: AnyMethod | None = None,
+) -> Arm:
+    """A row whose task stage is trained on top of one on safety data."""
+    longer = setup.trainer.model_copy(update={"epochs": SAFETY_EPOCHS})
+    return Arm(method, label, setup.safety, first, then, first_trainer=longer)
+
+
+if __name__ == "__main__":
+    sweep_command(
+        Question(
+            name="method_comparison",
+            question="Which method keeps most safety, and at which cost to the task?",
+            runs=lambda setup: setup.runs_of(arms(setup)),
+            kind="comparison",
+            seeds=1,  # some 45 cells; --seeds 3 adds the others to them
+        )
+    )
