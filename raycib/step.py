@@ -174,7 +174,8 @@ class Step:
         found = {}
         for name, module in self._pack.adapters.modules_of(self._lane).items():
             a, b = module.lora_A[str(self._lane)], module.lora_B[str(self._lane)]
-            found[name] = Slices(a, b, *module.frozen.get(self._lane, (None, None)))
+            frozen_a, frozen_b, _ = module.frozen.get(self._lane, (None, None, None))
+            found[name] = Slices(a, b, frozen_a, frozen_b)
         return found
 
     @property

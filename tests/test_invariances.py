@@ -278,15 +278,16 @@ def mixed_pack(folder: Path) -> list[StageSpec]:
 
 @pytest.mark.timeout(900)  # 30 s on a core of its own
 def test_a_pack_gives_the_adapters_of_separate_runs(tiny_folder, store):
-    """After 30 steps: weights within 1e-5 of their norm (3e-7 was seen; the claim is 1e-3), and
-    every loss of every step within 1e-6 of its size, which is 8 units in the last place. Lanes
-    meet only in the frozen base's products, whose rows do not mix."""
+    """After 30 steps: weights within 1e-4 of their norm (3e-7 was seen, but 2e-5 for SBR, whose
+    weight of 50 multiplies rounding; the claim is 1e-3), and every loss of every step within 1e-6
+    of its size, which is 8 units in the last place. Lanes meet only in the frozen base's products,
+    whose rows do not mix."""
     stages = mixed_pack(tiny_folder)
     together = trained(stages, store)
     assert sorted({lane.step for lane in together}) == [0, 12, 20, 30, 40]
     for lane, stage in zip(together, stages, strict=True):
         (alone,) = trained([stage], store)
-        assert distance(weights(lane), weights(alone)) < 1e-5, stage.method
+        assert distance(weights(lane), weights(alone)) < 1e-4, stage.method
         if stage.steps:
             assert largest(lane, alone) < 1e-6, stage.method
 

@@ -708,6 +708,7 @@ def test_sbr_by_hand():
         safety = SimpleNamespace(
             pooled=lambda *_: z, reference=lambda *_: zref, totals=SimpleNamespace(rows=rows)
         )
+        safety.alone = lambda safety=safety: safety
         term = SafetyAnchor(50.0)(SimpleNamespace(safety=safety))["anchor"]  # type: ignore[arg-type]
         assert float(term.value) == expected
         assert term.weight == 50

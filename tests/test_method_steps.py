@@ -62,10 +62,10 @@ BELOW = LoRASpec(rank=3, alpha=6)
 
 GRADIENT = 1e-4
 """Of the gradient's norm. float32 carries 6e-8, and sums over 10 rows of up to 30 tokens, through
-2 layers and back, lose a factor of some tens; measured: below 1e-5."""
+2 layers and back, lose a factor of some tens."""
 WEIGHTS = 2e-2
 """Of the size of the update. Adam's first steps are signs of gradients, so an entry whose gradient
-is within rounding of zero may go the other way; measured: below 5e-3."""
+is within rounding of zero may go the other way."""
 
 
 class World(NamedTuple):
@@ -314,7 +314,6 @@ def same_gradient(method: AnyMethod) -> bool:
     return isinstance(method, PlainLoRA | RandomSubset | SafetyMix | EMA)
 
 
-@pytest.mark.xfail(strict=True, reason="the frozen B is kept in the new lane's scale")
 def test_overlap_of_the_up_projections_does_not_depend_on_the_scale_below(world: World):
     """O-LoRA compares factors, whatever number stands before their products: here 9/3 below and
     8/4 above, so that a B below that took over the new scale would be 1.5 times as large."""

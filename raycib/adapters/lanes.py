@@ -141,7 +141,7 @@ class LaneAdapters:
             )
         for name, module in self.modules_of(lane).items():
             a, b = (adapter.factors[f"{name}.lora_{factor}"] for factor in "AB")
-            module.freeze(lane, a, adapter.scale / self.shapes[lane].scale * b)
+            module.freeze(lane, a, b, adapter.scale)
 
     def export(self, lane: int, folder: Path, base_model_name: str) -> None:
         """Write the lane as an ordinary PEFT adapter folder, which PEFT and vLLM load: what it

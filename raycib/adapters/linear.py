@@ -114,8 +114,9 @@ class LaneLinear(nn.Module):
         self.router = router
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
-        self.frozen: dict[int, tuple[Tensor, Tensor]] = {}
-        """A_frozen (any rank, in_dim) and B_frozen (out_dim, that rank), in the lane's scale."""
+        self.frozen: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        """A_frozen (any rank, in_dim), B_frozen (out_dim, that rank), and for each of these ranks
+        its own scale as a multiple of the lane's."""
         self.fixed: dict[int, Tensor] = {}
         """U (out_dim, directions), orthonormal."""
         place = {"dtype": torch.float32, "device": base.weight.device}
@@ -123,13 +124,14 @@ class LaneLinear(nn.Module):
             self.lora_A[str(lane)] = torch.zeros(shape.rank, base.in_features, **place)
             self.lora_B[str(lane)] = torch.zeros(base.out_features, shape.rank, **place)
 
-    def freeze(self, lane: int, a: Tensor, b: Tensor) -> None:
-        """Add `scale * b a` to what the lane computes, untrained, with the lane's own scale."""
-        before = self.frozen.get(lane)
-        added = (a.detach().to(self.lora_A[str(lane)]), b.detach().to(self.lora_B[str(lane)]))
-        if before is not None:
-            added = (torch.cat([before[0], added[0]]), torch.cat([before[1], added[1]], dim=1))
-        self.frozen[lane] = added
+    def freeze(self, lane: int, a: Tensor, b: Tensor, scale: float) -> None:
+        """Add `scale * b a` to what the lane computes, untrained."""
+        ratio = torch.full((len(a),), scale / self.shapes[lane].scale)
+        added = [part.detach().to(self.lora_B[str(lane)]) for part in (a, b, ratio)]
+        if lane in self.frozen:
+            pairs = zip(self.frozen[lane], added, (0, 1, 0), strict=True)
+            added = [torch.cat([before, part], dim=dim) for before, part, dim in pairs]
+        self.frozen[lane] = (added[0], added[1], added[2])
 
     def fix(self, lane: int, directions: Float[Tensor, "out_dim directions"]) -> None:
         """Keep the lane's own update, from now on, out of orthonormal `directions`."""
@@ -152,8 +154,9 @@ class LaneLinear(nn.Module):
             directions = self.fixed[lane]
             b = b - directions @ (directions.mT @ b)
         if lane in self.frozen:
-            a = torch.cat([a, self.frozen[lane][0]])
-            b = torch.cat([b, self.frozen[lane][1]], dim=1)
+            frozen_a, frozen_b, ratio = self.frozen[lane]
+            a = torch.cat([a, frozen_a])
+            b = torch.cat([b, frozen_b * ratio], dim=1)
         return a, b, self.shapes[lane].scale
 
     def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:

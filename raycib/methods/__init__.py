@@ -53,7 +53,7 @@ def build_method(method: AnyMethod, dim: int) -> Method:
         case spec.EMA(decay=decay):
             return Method(task, follow=lambda parameters: WeightAverage(parameters, decay))
         case spec.SBR(lam=lam, anchors=anchors):
-            return Method(Sum([task, SafetyAnchor(lam)]), beside=Beside(anchors, anchors))
+            return Method(Sum([task, SafetyAnchor(lam)]), beside=Beside(anchors, anchors, True))
         case spec.SafeGrad(lam=lam, rows_per_step=rows):
             return Method(task, beside=Beside(rows), look_ahead=surgery(lam))
         case spec.Case2(lam=lam):

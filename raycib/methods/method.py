@@ -37,6 +37,8 @@ class Beside(NamedTuple):
     per_step: int
     at_most: int | None = None
     """Use only the first rows of the safety data; None uses all."""
+    prompts_only: bool = False
+    """Leave the responses out, where nothing reads them."""
 
 
 class Follower(nn.Module):

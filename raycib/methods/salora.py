@@ -103,7 +103,8 @@ def start_off_safety(options: SaLoRA) -> Start:
                 with torch.no_grad():
                     a.copy_(a0)
                     b.copy_(b0)
-                module.freeze(opening.lane, a0, fixed @ (fixed.T @ b0) - b0)
+                scale = module.shapes[opening.lane].scale
+                module.freeze(opening.lane, a0, fixed @ (fixed.T @ b0) - b0, scale)
 
     return start
 

@@ -27,7 +27,8 @@ def worst_perturbation(
     """Searches the perturbation by `ascent_steps` normalised steps of rho / ascent_steps up the
     task loss, and has the coming pass go through it: e_l = rho g_l / |(g_1 ... g_L)| for one step.
 
-    Such steps cannot leave the ball of radius rho, so there is nothing to project back.
+    Such steps cannot leave the ball of radius rho, so there is nothing to project back. The task
+    loss in the history is the perturbed one.
     """
 
     def look_ahead(steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers) -> None:

@@ -16,9 +16,9 @@ class SafetyAnchor(Objective):
         self.alpha = alpha
 
     def forward(self, step: Step) -> LossTerms:
-        safety = step.safety
-        if safety is None:  # this micro-batch got none of them
+        if step.safety is None:  # this micro-batch got none of them
             return {}
+        safety = step.safety.alone()
         z = safety.pooled("last_prompt_token", "final_norm")
         reference = safety.reference("last_prompt_token", "final_norm")
         error = (z - reference).square().mean(dim=1).sum() / safety.totals.rows

@@ -29,6 +29,8 @@ class MethodBase(Spec):
     """The field that is the strength, where it is one as it stands."""
     derived: ClassVar[bool] = False
     """Whether its adapter is computed from its parent's, without any training."""
+    starts_itself: ClassVar[bool] = False
+    """Whether it chooses the adapter's start, so that it cannot go on from a parent's adapter."""
     stacked: ClassVar[bool] = False
     """Whether it is about an adapter trained on top of a frozen one; on its own it is LoRA."""
 

@@ -166,6 +166,7 @@ class SaLoRA(MethodBase):
         "the rank, on the unchanged base",
     )
     strength_field: ClassVar[str] = "safety_rank"
+    starts_itself: ClassVar[bool] = True
     kind: Literal["salora"] = "salora"
     safety: TaskSpec
     """Harmful prompts with the aligned model's refusals."""

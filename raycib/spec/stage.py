@@ -74,6 +74,11 @@ class StageSpec(Spec):
     def _has_what_it_starts_from(self) -> Self:
         if self.parent is None and (self.fresh or self.method.derived):
             raise ValueError(f"{self.method.kind}: a stage that builds on another needs a parent")
+        if self.method.starts_itself and self.parent is not None and not self.fresh:
+            raise ValueError(
+                f"{self.method.kind} has a start of its own and cannot go on from a parent's "
+                "adapter: set fresh, to train on top of it"
+            )
         if self.method.derived and self.method.is_plain:
             raise ValueError(f"{self.method.kind} at strength zero is its parent: use that stage")
         return self

@@ -137,6 +137,8 @@ def open_lane(
         if cached and spec.safety_readings:
             safety_bank = ensure_bank(loaded, store, stage.model, safety, spec.safety_readings)
         data = loaded.encode(safety)[: method.beside.at_most]
+        if method.beside.prompts_only:
+            data = [Encoded(one.prompt, ()) for one in data]
         size = method.beside.per_step
         beside = Stream(data, safety_bank, stage.seed, size, "safety order")
     task = Stream(rows, bank, stage.seed, stage.trainer.batch_size)
