@@ -24,7 +24,7 @@ STRENGTHS = {
     "ema": (0.9, 0.98, 0.995),
     "sbr": (0.05, 0.5, 50),
     "safegrad": (0.1, 1, 10),
-    "case2": (1e-4, 1e-3, 1e-2, 1e-1),
+    "case2": (1e-3, 1e-2, 3e-2, 1e-1),
 }
 """One strength is a straw man. What each means: `raycib methods`."""
 

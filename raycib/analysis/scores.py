@@ -35,13 +35,15 @@ def swept(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _is_strength(pairs: set[tuple[str, float]]) -> bool:
-    """Whether a parameter is the strength by another name: equal to it, or a constant less it."""
+    """Whether a parameter is the strength by another name: a constant more or less, or a constant
+    less the strength."""
     try:
         numbers = [(float(value), strength) for value, strength in pairs]
     except ValueError:  # a word, a list, true or false
         return False
-    sums = {round(value + strength, 9) for value, strength in numbers}
-    return len(sums) == 1 or all(value == strength for value, strength in numbers)
+    apart = {round(value - strength, 9) for value, strength in numbers}
+    together = {round(value + strength, 9) for value, strength in numbers}
+    return len(apart) == 1 or len(together) == 1
 
 
 def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
