@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import AnyMethod, PlainLoRA, SaLoRA, Vaccine
+from raycib.spec import EMA, AnyMethod, PlainLoRA, SaLoRA, Vaccine
 
 STRENGTHS = {
     "random_subset": (0.2, 0.5),
@@ -45,14 +45,17 @@ def arms(setup: Setup) -> Iterator[Arm]:
 
 
 def variants(setup: Setup) -> Iterator[Arm]:
-    """Plain LoRA with other learning rates or after a stage on safety data, SaLoRA from LoRA's own
-    start, and Vaccine's official form: a stage before the task."""
+    """Plain LoRA and EMA with tuned learning rates, LoRA after a stage on safety data, SaLoRA from
+    LoRA's own start, and Vaccine's official form: a stage before the task."""
     trainer = setup.trainer
     for part in (2, 4) if "ema" in setup.wanted else ():
         slower = trainer.model_copy(update={"learning_rate": trainer.learning_rate / part})
-        yield Arm(PlainLoRA(), f"LoRA, learning rate {slower.learning_rate:g}", trainer=slower)
+        rate = f"learning rate {slower.learning_rate:g}"
+        yield Arm(PlainLoRA(), f"LoRA, {rate}", trainer=slower)
+        yield Arm(setup.method(EMA()), f"EMA, {rate}", trainer=slower)
     if setup.safety and "salora" in setup.wanted:
-        yield Arm(SaLoRA(safety=setup.safety, init="default"), "SaLoRA, LoRA's own start")
+        own_start = setup.method(SaLoRA(safety=setup.safety, init="default"))
+        yield Arm(own_start, "SaLoRA, LoRA's own start")
     if setup.safety and "o_lora" in setup.wanted:
         yield after_safety(setup, PlainLoRA(), "LoRA after safety data")
     if setup.safety and "vaccine" in setup.wanted:
