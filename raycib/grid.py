@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from raycib.spec import (
     AnyMethod,
@@ -36,25 +37,34 @@ class Arm:
     first_trainer: TrainerSpec | None = None
     """Of the first stage, where it differs."""
 
+    def __post_init__(self) -> None:
+        if self.method.derived and self.safety is not None:
+            raise ValueError(
+                f"{self.method.kind} is derived from plain LoRA: it has no first stage"
+            )
+
     def chain(self, stage: StageSpec) -> tuple[StageSpec, ...]:
         """The stages of this row, of which `stage` says the model, task, seed and settings."""
-        task = stage.model_copy(update={"trainer": self.trainer or stage.trainer})
+        task = _changed(stage, trainer=self.trainer or stage.trainer)
         if self.method.derived:
-            source = task.model_copy(update={"method": PlainLoRA()})
+            source = _changed(task, method=PlainLoRA())
             if self.method.is_plain:
                 return (source,)
-            return (source, task.model_copy(update={"method": self.method, "parent": source}))
+            return (source, _changed(task, method=self.method, parent=source))
         if self.safety is None:
-            return (task.model_copy(update={"method": self.then or self.method}),)
-        first = task.model_copy(
-            update={
-                "task": self.safety,
-                "method": self.first or PlainLoRA(),
-                "trainer": self.first_trainer or task.trainer,
-            }
+            return (_changed(task, method=self.then or self.method),)
+        first = _changed(
+            task,
+            task=self.safety,
+            method=self.first or PlainLoRA(),
+            trainer=self.first_trainer or task.trainer,
         )
-        after = {"method": self.then or self.method, "parent": first, "fresh": True}
-        return (first, task.model_copy(update=after))
+        then = self.then or self.method
+        return (first, _changed(task, method=then, parent=first, fresh=True))
+
+
+def _changed(stage: StageSpec, **fields: Any) -> StageSpec:
+    return StageSpec.model_validate({**dict(stage), **fields})
 
 
 def single_task(

@@ -89,6 +89,8 @@ def perturbed(model: Any, added: Sequence[tuple[slice, Sequence[Tensor]]]) -> It
 
     def hook(number: int) -> Any:
         def add(_: Any, __: Any, output: Any) -> Any:
+            if not isinstance(output, tuple):
+                raise TypeError(f"an attention block gave {type(output).__name__}, not a tuple")
             states, *others = output
             total = torch.zeros_like(states)
             for rows, tensors in added:

@@ -446,9 +446,29 @@ def test_a_derived_adapter_takes_no_step():
             {"method": SafeLoRA(base=BASE, choose="number", number=0), "parent": STAGE},
             "safe_lora at strength zero is its parent: use that stage",
         ),
+        (
+            {"method": SafeLoRA(base=BASE), "parent": STAGE, "fresh": True},
+            "safe_lora is derived from its parent's adapter: leave fresh out",
+        ),
+        (
+            {"method": SaLoRA(safety=SAFETY), "parent": STAGE},
+            "salora has a start of its own and cannot go on from a parent's adapter: set fresh",
+        ),
+        (
+            {"parent": STAGE, "lora": LoRASpec(rank=8)},
+            "lora: its parent's adapter has rank 32, not 8: set fresh",
+        ),
+        (
+            {"parent": StageSpec(model=MODEL, task=TASK, method=SaLoRA(safety=SAFETY))},
+            "lora: its parent's adapter has rank 64, not 32: set fresh",
+        ),
+        (
+            {"parent": StageSpec(model=BASE, task=TASK)},
+            "lora: its parent was trained from another model",
+        ),
     ],
 )
-def test_a_stage_without_what_it_starts_from_is_refused(given: dict[str, Any], message: str):
+def test_a_stage_that_does_not_fit_its_parent_is_refused(given: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         StageSpec(model=MODEL, task=TASK, **given)
 

@@ -41,7 +41,7 @@ class MethodBase(Spec):
 
     @property
     def strength(self) -> float:
-        """What a dose response has on its axis; at 0 the method is plain LoRA."""
+        """What a dose response has on its axis; at 0 the method is plain LoRA (see `is_plain`)."""
         return float(getattr(self, self.strength_field))
 
     @property

@@ -158,7 +158,7 @@ class SaLoRA(MethodBase):
     about: ClassVar = About(
         name="SaLoRA",
         paper="Li et al. 2025, arXiv:2501.01765",
-        strength="safety_rank: directions kept fixed; 0 with init=default is plain LoRA",
+        strength="safety_rank: directions kept fixed; at 0 only init=default is plain LoRA",
         passes="none; one calibration pass over a few rows for the whole grid",
         needs="safety data: harmful prompts with the aligned model's refusals",
         deviations="calibrated in one pass on response tokens only (the official code runs the "

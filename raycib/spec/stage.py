@@ -71,16 +71,30 @@ class StageSpec(Spec):
     the parent's own."""
 
     @model_validator(mode="after")
-    def _has_what_it_starts_from(self) -> Self:
-        if self.parent is None and (self.fresh or self.method.derived):
-            raise ValueError(f"{self.method.kind}: a stage that builds on another needs a parent")
-        if self.method.starts_itself and self.parent is not None and not self.fresh:
-            raise ValueError(
-                f"{self.method.kind} has a start of its own and cannot go on from a parent's "
-                "adapter: set fresh, to train on top of it"
-            )
+    def _fits_what_it_starts_from(self) -> Self:
+        kind, parent = self.method.kind, self.parent
+        if parent is None:
+            if self.fresh or self.method.derived:
+                raise ValueError(f"{kind}: a stage that builds on another needs a parent")
+            return self
+        if parent.model.key != self.model.key:
+            raise ValueError(f"{kind}: its parent was trained from another model")
         if self.method.derived and self.method.is_plain:
-            raise ValueError(f"{self.method.kind} at strength zero is its parent: use that stage")
+            raise ValueError(f"{kind} at strength zero is its parent: use that stage")
+        if self.method.derived and self.fresh:
+            raise ValueError(f"{kind} is derived from its parent's adapter: leave fresh out")
+        if self.fresh:
+            return self
+        if self.method.starts_itself:
+            raise ValueError(
+                f"{kind} has a start of its own and cannot go on from a parent's adapter: set "
+                "fresh, to train on top of it"
+            )
+        if self.lora.rank != parent.exported_rank:
+            raise ValueError(
+                f"{kind}: its parent's adapter has rank {parent.exported_rank}, not "
+                f"{self.lora.rank}: set fresh, to train on top of it, or that rank"
+            )
         return self
 
     @property
