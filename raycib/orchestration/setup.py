@@ -59,10 +59,11 @@ class Setup:
     preset: str
     model: ModelSpec
     tasks: dict[str, tuple[TaskSpec, EvalSpec]]
-    safety: TaskSpec | None
-    """Safety data, where there is some."""
-    base: ModelSpec | None
-    """The model before alignment, where there is one."""
+    safety_source: str | None
+    base_source: str | None
+    """Read only once a method needs them: a base model may have to be fetched."""
+    sizes: tuple[int, int]
+    """Tokens of a training row, and of a generated answer."""
     lora: LoRASpec
     trainer: TrainerSpec
     seeds: tuple[int, ...]
@@ -71,6 +72,25 @@ class Setup:
     options: Options
     changes: dict[str, dict[str, Any]]
 
+    @cached_property
+    def safety(self) -> TaskSpec | None:
+        """Safety data, where there is some."""
+        source = self.safety_source
+        return describe_task("safety data", source, self.sizes[0]) if source else None
+
+    @cached_property
+    def base(self) -> ModelSpec | None:
+        """The model before alignment, where there is one."""
+        if self.base_source is None:
+            return None
+        base = describe(self.base_source, self.model.dtype)
+        if base.weights == self.model.weights:
+            raise UserError(
+                f"--base {self.base_source!r} has the weights of the aligned model itself; give "
+                "the model that it was made from"
+            )
+        return base
+
     def method(self, chosen: Part) -> Part:
         """A sweep's method with what the person changed of its kind."""
         return changed(chosen, self.changes.get(getattr(chosen, "kind", ""), {}))
@@ -78,8 +98,8 @@ class Setup:
     def at(self, kind: str, strength: float) -> AnyMethod | None:
         """A method at a strength, with what it needs and what the person changed of it; None where
         there is not what it needs."""
-        needs = {"safety": self.safety, "base": self.base}
-        needs = {name: part for name, part in needs.items() if name in METHODS[kind].model_fields}
+        fields = METHODS[kind].model_fields
+        needs = {name: getattr(self, name) for name in ("safety", "base") if name in fields}
         if None in needs.values() or (METHODS[kind].stacked and self.safety is None):
             return None
         return self.method(METHODS[kind].at(strength, **needs))
@@ -121,9 +141,9 @@ class Setup:
         lacks = []
         for method in METHODS.values():
             fields = method.model_fields
-            if self.base is None and "base" in fields:
+            if self.base_source is None and "base" in fields:
                 lacks.append(f"{method.about.name} (give --base)")
-            if self.safety is None and ("safety" in fields or method.stacked):
+            if self.safety_source is None and ("safety" in fields or method.stacked):
                 lacks.append(f"{method.about.name} (give --safety)")
         return lacks
 
@@ -160,12 +180,13 @@ def resolve(options: Options) -> Setup:
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
     sizes = (options.max_length or chosen.max_length, options.max_tokens or chosen.max_tokens)
-    return Setup(
+    setup = Setup(
         preset=options.preset,
         model=model,
         tasks={n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()},
-        safety=describe_task("safety data", safety, sizes[0]) if safety else None,
-        base=_base(base, model) if base else None,
+        safety_source=safety,
+        base_source=base,
+        sizes=sizes,
         lora=changed(chosen.lora, changes.get("lora", {})),
         trainer=changed(chosen.trainer, changes.get("trainer", {})),
         seeds=tuple(range(options.seeds or chosen.seeds)),
@@ -174,6 +195,11 @@ def resolve(options: Options) -> Setup:
         options=options,
         changes=changes,
     )
+    if options.safety is not None:
+        _ = setup.safety  # read at once: a mistake is told before anything starts
+    if options.base is not None:
+        _ = setup.base
+    return setup
 
 
 def _task(
@@ -192,16 +218,6 @@ def _task(
         probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
     )
     return task, evals
-
-
-def _base(source: str, aligned: ModelSpec) -> ModelSpec:
-    base = describe(source, aligned.dtype)
-    if base.weights == aligned.weights:
-        raise UserError(
-            f"--base {source!r} has the weights of the aligned model itself; give the model that "
-            "it was made from"
-        )
-    return base
 
 
 def _judge(options: Options, chosen: Preset) -> JudgeSpec:
