@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 NAME = "method_comparison"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
-OPTIONS = ("--seeds", 1, "--strengths", 1, "--set", "trainer.batch_size=64")
+OPTIONS = ("--seeds", 1, "--strengths", 2, "--set", "trainer.batch_size=64")
+"""At strength 2 Safe LoRA's threshold is 1: every module is projected."""
 KINDS = ("safe_lora", "salora", "o_lora")
 
 
