@@ -14,16 +14,16 @@ from raycib.spec import EMA, AnyMethod, PlainLoRA, SaLoRA, Vaccine
 STRENGTHS = {
     "random_subset": (0.2, 0.5),
     "kl": (0.1, 0.3, 1, 3),
-    "vaccine": (0.01, 0.1, 1),
+    "vaccine": (0.01, 1),
     "safe_lora": (1.3, 1.5, 1.6),
-    "salora": (8, 16, 32),
+    "salora": (8, 32),
     "o_lora": (0.005, 0.05, 0.5),
     "cib": (1, 2, 5, 10),
-    "safety_mix": (0.01, 0.03, 0.1),
+    "safety_mix": (0.01, 0.1),
     "constrained_token": (0.03, 0.1, 0.3),
     "ema": (0.9, 0.98, 0.995),
     "sbr": (0.05, 0.5, 50),
-    "safegrad": (0.1, 1, 10),
+    "safegrad": (0.1, 10),
     "case2": (1e-3, 1e-2, 3e-2, 1e-1),
 }
 """One strength is a straw man. What each means: `raycib methods`."""
