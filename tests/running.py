@@ -237,8 +237,9 @@ class Watcher:
             pids.add(self._running.process.pid)
             self.most_memory = max(self.most_memory, sum(map(memory, pids)))
             for inode, address in listening().items():
-                if inode in sockets:
-                    self.addresses[address] = title(sockets[inode])
+                # A process that ended since has no title any more; it keeps the one it had.
+                if inode in sockets and (name := title(sockets[inode])):
+                    self.addresses[address] = name
 
 
 class Reference(NamedTuple):
