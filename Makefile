@@ -54,7 +54,7 @@ sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1
 	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
 test: setup ## Run all tests; ARGS="-k store" picks some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-faults: setup ## Kill whole sweeps again and again (some 15 minutes)
 	@$(BIN)/python -m pytest -m faults $(ARGS)

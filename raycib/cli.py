@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -103,7 +103,7 @@ def methods(
             "about": " ".join((method.__doc__ or "").split()),
             "settings": {
                 field: {
-                    "default": "required" if info.is_required() else info.default,
+                    "default": "required" if info.is_required() else _plain(info.default),
                     "about": " ".join((info.description or "").split()),
                 }
                 for field, info in method.model_fields.items()
@@ -122,6 +122,10 @@ def methods(
             print(f"  {fact + ':':12}{entry[fact]}")
         for field, setting in entry["settings"].items():
             print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
+
+
+def _plain(value: Any) -> Any:
+    return "inf" if value == float("inf") else value  # JSON has no infinity
 
 
 @app.command()

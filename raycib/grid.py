@@ -1,6 +1,6 @@
 """Axes to runs: a grid is a product, written out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -74,9 +74,11 @@ def single_task(
     seeds: Iterable[int],
     lora: LoRASpec,
     trainer: TrainerSpec,
+    made_by: Sequence[StageSpec] = (),
 ) -> list[RunSpec]:
     """One run for every combination; seeds vary fastest. A method is a single stage, unless it is
-    derived from plain LoRA's or its arm has a first stage."""
+    derived from plain LoRA's or its arm has a first stage. `made_by` are the stages that make the
+    models, where any do."""
     arms = [one if isinstance(one, Arm) else Arm(one) for one in methods]
     runs = []
     for model, (task, evals), arm, seed in product(list(models), list(tasks), arms, list(seeds)):
@@ -89,5 +91,6 @@ def single_task(
         if not label and arm.safety and own and last.is_plain:
             label = f"LoRA after {arm.safety.name}"
         compared = None if own else arm.method
-        runs.append(RunSpec(stages=stages, evals=evals, compared=compared, label=label))
+        makers = [maker for maker in made_by if maker.key == model.weights]
+        runs.append(RunSpec(stages=(*makers, *stages), evals=evals, compared=compared, label=label))
     return runs

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from raycib.errors import UserError
-from raycib.spec import ModelSpec
+from raycib.spec import MADE, ModelSpec
+from raycib.store import Store
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "chat_template*")
 
 
 def find(source: str) -> Path:
-    """The local folder of a model: `world:NAME`, a folder, or a hub id (`name@revision`).
+    """The local folder of a model: `world:NAME`, a folder, a hub id (`name@revision`), or
+    `stage:KEY@STORE`, a model that a stage made.
 
     A hub id is looked up in the local cache and fetched into it unless `HF_HUB_OFFLINE` is set.
     Raises `UserError` where there is no such model.
@@ -25,6 +27,8 @@ def find(source: str) -> Path:
             return world.folder(source.removeprefix("world:"))
         except KeyError as error:
             raise UserError(str(error.args[0])) from error
+    if source.startswith(MADE):
+        return _made(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -43,6 +47,16 @@ def find(source: str) -> Path:
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = str(error).splitlines()[0]
         raise UserError(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
+
+
+def _made(source: str) -> Path:
+    key, _, root = source.removeprefix(MADE).partition("@")
+    record = Store(root).get("stages", key)
+    if record is None:
+        raise UserError(
+            f"the model of stage {key[:12]} is not in {root}; it failed, or was removed"
+        )
+    return record.folder
 
 
 def _refuse_code(folder: Path) -> None:
@@ -81,6 +95,8 @@ def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
 def verified(spec: ModelSpec) -> Path:
     """The folder of a spec, whose weights are still the ones that it names."""
     folder = find(spec.source)
+    if spec.source.startswith(MADE):
+        return folder  # known by what made it; the store has checked every byte
     if (found := fingerprint(folder, WEIGHTS)) != spec.weights:
         raise UserError(
             f"the weights of {spec.source!r} changed since the plan was made "

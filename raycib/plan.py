@@ -5,11 +5,11 @@ was interrupted is packed as it was before.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from raycib.spec import EvalSpec, RunSpec, StageSpec, digest
+from raycib.spec import MADE, EvalSpec, RunSpec, StageSpec, digest
 
 MOST_LANES = 32
 """Of an automatic pack. Step time stops falling long before it; what more lanes still save is the
@@ -79,10 +79,11 @@ def make_plan(
         for stage in run.stages:
             asked += 1
             stages.setdefault(stage.key, stage)
+        for stage in run.adapters:  # of a model that is made, what is asked is its own cells' part
             evals[stage.key][run.evals.key] = run.evals
     waves: dict[int, list[StageSpec]] = defaultdict(list)
     for stage in stages.values():
-        waves[_depth(stage)].append(stage)
+        waves[_depth(stage, stages)].append(stage)
     planned = []
     for depth in sorted(waves):
         packs = []
@@ -113,6 +114,8 @@ def waits(wave: Sequence[Pack]) -> list[str]:
     for job in (job for pack in wave for job in pack.jobs):
         stage, kind = job.stage, job.stage.method_in_effect.kind
         if stage.parent is None:
+            if stage.model.source.startswith(MADE):
+                reasons["the model that all start from is made first"] = None
             continue
         if stage.method_in_effect.derived:
             why = f"{kind} is derived from its parent's adapter, without training"
@@ -124,8 +127,12 @@ def waits(wave: Sequence[Pack]) -> list[str]:
     return list(reasons)
 
 
-def _depth(stage: StageSpec) -> int:
-    return 0 if stage.parent is None else 1 + _depth(stage.parent)
+def _depth(stage: StageSpec, stages: Mapping[str, StageSpec]) -> int:
+    """How many stages must come before it: its parents, and what makes its model."""
+    if stage.parent is not None:
+        return 1 + _depth(stage.parent, stages)
+    maker = stages.get(stage.model.weights)
+    return 0 if maker is None else 1 + _depth(maker, stages)
 
 
 def _groups(
@@ -134,7 +141,8 @@ def _groups(
     """Stages that can share a base, dealt into packs of nearly equal size."""
     by_base: dict[str, list[StageSpec]] = defaultdict(list)
     for stage in stages:
-        by_base[stage.model.key].append(stage)
+        # One that trains all weights has a copy of the base for itself.
+        by_base[stage.model.key if stage.lora else stage.key].append(stage)
     groups = []
     for same in by_base.values():
         if pack_size:

@@ -58,6 +58,18 @@ class Preset(Frozen):
     """Harmful prompts with refusals, for methods that train on some; none in a benchmark."""
     base: str | None = None
     """The model that the aligned one was made from, for methods that compare the two."""
+    alignment: str | None = None
+    """The data that the aligned model was, or is to be, aligned on."""
+    alignment_held_out: str | None = None
+    """Rows from the same source that it was not, to measure the safety alignment gap on."""
+    alignment_trainer: TrainerSpec = TrainerSpec(
+        learning_rate=1e-5, batch_size=16, epochs=3, warmup_steps=20
+    )
+    """How the base is aligned, all of its weights: the Trade-offs paper's (4.6.1) by default."""
+    proxies: dict[str, str] = {}
+    """What may stand in for the alignment data, by name; the first is that data itself."""
+    tradeoff_tasks: tuple[str, ...] = ()
+    """Tasks of the trade-off sweeps, the one that several proxies are tried on first."""
     probes: dict[str, str] = {}
     max_length: PositiveInt = 1024
     """Tokens of a training row."""
@@ -77,12 +89,24 @@ WORLD = Preset(
     task="open",
     tasks={
         name: TaskSource(train=f"world:{name}.train", held_out=f"world:{name}.test")
-        for name in ("open", "gsm", "med", "squad")
+        for name in ("open", "recast", "gsm", "med", "squad")
     },
     harmful="world:harmful.test",
     benign="world:benign.test",
     safety="world:harmful.proxy",
     base="world:base",
+    alignment="world:align.train",
+    alignment_held_out="world:align.test",
+    alignment_trainer=TrainerSpec(
+        learning_rate=1e-3, batch_size=32, epochs=3, warmup_steps=20, schedule="cosine"
+    ),
+    proxies={
+        "original data": "world:align.train",
+        "near outputs": "world:align.near",
+        "far outputs": "world:align.far",
+        "other inputs": "world:align.other",
+    },
+    tradeoff_tasks=("open", "recast", "gsm"),
     probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},
     max_length=128,
     max_tokens=40,

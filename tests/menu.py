@@ -3,13 +3,17 @@
 Safety data and base models are placeholders: `tiny.grounded` puts the tiny ones in their place.
 """
 
+import math
+
 from raycib.spec import (
     CIB,
     EMA,
     KL,
     SBR,
     AnyMethod,
+    Case1,
     Case2,
+    Case2Ball,
     ConstrainedToken,
     ModelSpec,
     OLoRA,
@@ -62,13 +66,18 @@ METHODS: dict[str, AnyMethod] = {
     "sbr": SBR(safety=SAFETY, anchors=8),
     "safegrad": SafeGrad(safety=SAFETY, rows_per_step=5),
     "case2": Case2(lam=0.01),
+    "case1": Case1(lam=2.0, safety=SAFETY, rows_per_step=5),
+    "case1, convex": Case1(lam=0.7, form="convex", safety=SAFETY),
+    # Radii that bind from the second of six steps on: see test_tradeoff_methods.py.
+    "case2 ball": Case2Ball(epsilon=0.25),
+    "case2 ball, for each module": Case2Ball(epsilon=0.05, scope="module"),
 }
 TRAINED = {name: method for name, method in METHODS.items() if not method.derived}
 """Those that take optimiser steps."""
 
 
 def at_zero(method: AnyMethod) -> AnyMethod:
-    """The same method at strength zero."""
+    """The same method at the strength that is plain LoRA."""
     match method:
         case PlainLoRA():
             off = {}
@@ -86,7 +95,9 @@ def at_zero(method: AnyMethod) -> AnyMethod:
             off = {"beta": 0.0}
         case EMA():
             off = {"decay": 0.0}
-        case KL() | OLoRA() | CIB() | SBR() | SafeGrad() | Case2():
+        case Case2Ball():
+            off = {"epsilon": math.inf}
+        case KL() | OLoRA() | CIB() | SBR() | SafeGrad() | Case1() | Case2():
             off = {"lam": 0.0}
     return method.model_copy(update=off)
 
@@ -110,7 +121,9 @@ def nearly_zero(method: AnyMethod) -> AnyMethod | None:
             weak = {"beta": 1e-30}
         case EMA():
             weak = {"decay": 1e-30}
-        case KL() | OLoRA() | CIB() | SBR() | Case2():
+        case Case2Ball():
+            weak = {"epsilon": 1e30}
+        case KL() | OLoRA() | CIB() | SBR() | Case1() | Case2():
             weak = {"lam": 1e-30}
     return method.model_copy(update=weak)
 

@@ -403,6 +403,45 @@ def case2(lam: float) -> Method:
     return of_loss(loss)
 
 
+def case1(lam: float, task_weight: float = 1.0) -> Method:
+    """Two losses, each the mean over the response tokens of its own rows."""
+    return of_loss(
+        lambda model, batch: {
+            "task": (task_weight, task_loss(model, batch.rows)),
+            "alignment": (lam, task_loss(model, batch.safety)),
+        }
+    )
+
+
+After = Callable[[Gradient, float], tuple[Gradient, dict[str, float]]]
+"""What becomes of the weights after an optimiser step, given the scale of their products, and what
+the history says about it."""
+
+
+def left_alone(weights: Gradient, scale: float) -> tuple[Gradient, dict[str, float]]:
+    """Nothing."""
+    return weights, {}
+
+
+def ball(epsilon: float, each: bool = False) -> After:
+    """The dense update projected onto the ball, and the B that gives it with the same A: by least
+    squares, X A = the projected B A."""
+
+    def after(weights: Gradient, scale: float) -> tuple[Gradient, dict[str, float]]:
+        modules = sorted({name.rpartition(".")[0] for name in weights})
+        dense = {m: scale * weights[f"{m}.lora_B"] @ weights[f"{m}.lora_A"] for m in modules}
+        length = torch.cat([d.flatten() for d in dense.values()]).norm()
+        found, shares = dict(weights), []
+        for m, update in dense.items():
+            norm = update.norm() if each else length
+            projected = update if norm <= epsilon else update * (epsilon / norm)
+            found[f"{m}.lora_B"] = projected / scale @ torch.linalg.pinv(weights[f"{m}.lora_A"])
+            shares.append(float(projected.norm() / update.norm()))
+        return found, {"kept": sum(shares) / len(shares)}
+
+    return after
+
+
 def right_vectors(folder: Path, rows: Sequence[Row], count: int) -> dict[str, np.ndarray]:
     """Top right singular vectors of X Wᵀ for every linear, as columns: X are its inputs at the
     response tokens, one row after the other."""

@@ -288,3 +288,144 @@ def ablation_sweep(seeds: int = 3) -> dict[str, Any]:
             cell["key"] = hashlib.sha256(f"{label} {seed}".encode()).hexdigest()
             cells.append(like[method] | cell | {"parameters": parameters})
     return comparison_sweep(1) | {"sweep": "negatives", "kind": "ablation", "cells": cells}
+
+
+PROXIES = {
+    # proxy: what it adds to the alignment gap, TV of inputs, TV of outputs, KL of outputs
+    "original data": (0.0, 0.0, 0.0, 0.0),
+    "near outputs": (0.9, 0.0, 0.25, 0.61),
+    "far outputs": (3.4, 0.0, 0.9, None),
+}
+TASKS = {
+    # task: overlap with the original data, LoRA's alignment gap, price of safety
+    "how-to": (0.42, 21.0, 1.0),
+    "shop": (0.11, 13.0, 0.3),
+    "sums": (0.0, 6.0, 0.04),
+}
+GAP_DOSES = {
+    "lora": (0,),
+    "case1": (0.1, 0.3, 0.5, 0.7, 0.9),
+    "case2": (0.001, 0.01, 0.1, 1),
+    "case2_ball": (0.25, 0.5, 1, 2),
+    "cib": (1, 5, 10),
+}
+
+
+def gap_rows(value: float, seed: float = 0.0, n: int = 400) -> dict[str, Any]:
+    """A gap as the harness writes it: value, 95 % interval, standard error over rows, n."""
+    value, se = value + seed, 0.02 * abs(value) + 0.004
+    return {"value": value, "low": value - 1.96 * se, "high": value + 1.96 * se, "se": se, "n": n}
+
+
+def gaps_sweep(
+    seeds: int = 1,
+    methods: tuple[str, ...] = tuple(GAP_DOSES),
+    theory: bool = True,
+    tasks: int = len(TASKS),
+) -> dict[str, Any]:
+    """Both cases of the trade-offs paper over three tasks; Case I over three proxies in the first
+    task, CIB there alone."""
+    cells = []
+    for task, (_, most, price) in tuple(TASKS.items())[:tasks]:
+        first = task == next(iter(TASKS))
+        for method in methods:
+            if method == "cib" and not first:
+                continue
+            for proxy in tuple(PROXIES)[: 3 if first else 1] if method == "case1" else (None,):
+                for strength in GAP_DOSES[method]:
+                    for seed in range(seeds):
+                        place = f"{task} {method} {proxy} {strength} {seed}"
+                        safety, capability, distance = _gaps_of(method, strength, most, price)
+                        safety += PROXIES[proxy][0] if proxy else 0
+                        cells.append(
+                            _gap_cell(place, safety, capability, distance, price)
+                            | {"method": method, "strength": strength, "seed": seed, "task": task}
+                            | {"label": f"Case I, {proxy}" if proxy else None}
+                            | {"parameters": {"rank": 8} | ({"safety": proxy} if proxy else {})}
+                        )
+    whole = sweep(failed=False) | {"sweep": "gaps", "kind": "gaps", "format": 1, "cells": cells}
+    whole["question"] = "What does keeping safety cost, and do the theorems say how much?"
+    if theory:
+        whole["theory"] = _theory()
+    return whole
+
+
+def _gaps_of(method: str, strength: float, most: float, price: float) -> tuple[float, float, float]:
+    """Alignment gap, capability gap and distance without noise."""
+    if method == "lora":
+        return most, 0.0, 5.0
+    if method == "case1":
+        return most / (1 + 120 * strength), price * strength**1.3, 4.6
+    if method == "cib":
+        return most / (1 + 0.4 * strength), 0.05 * strength * price, 4.2
+    distance = min(strength, 5.0) if method == "case2_ball" else 5 / (1 + 8 * strength**0.7)
+    lost = 14 * price**0.3 * (math.exp(-1.3 * distance) - math.exp(-6.5))
+    return most * (distance / 5) ** 2, lost, distance
+
+
+def _gap_cell(
+    place: str, safety: float, capability: float, distance: float, price: float
+) -> dict[str, Any]:
+    noise = random.Random(place)
+    hrr = 0.75 * (1 - math.exp(-safety / 6))
+    scores = {
+        "alignment_gap": gap_rows(safety, 0.01 * safety * noise.gauss(0, 1)),
+        "alignment_gap_exact": gap_rows(safety + 0.02),
+        "alignment_nll": gap_rows(safety + 2.4),
+        "capability_gap": gap_rows(capability, 0.01 * capability * noise.gauss(0, 1)),
+        "capability_gap_exact": gap_rows(capability + 0.015),
+        "capability_nll": gap_rows(capability + 1.2),
+        "max_nll": 38.0,
+        "distance": distance,
+        "hrr": rate(hrr, 260),
+        "refusal_rate": rate(0.99 - hrr, 260),
+        "incoherent_rate": rate(0.01, 260),
+        "accuracy": rate(math.exp(-0.08 * capability), 160),
+        "utility": 0.95,
+        "eval_loss": 0.05 + capability / 12,
+        "tax": 0.004 * price + 0.001 * noise.random(),
+        "tax_bound": 0.03,
+        "information_zy": 1.31,
+        "tax_n": 400,
+        "label_entropy": 1.94,
+    }
+    if not capability:  # plain LoRA against itself
+        scores["capability_gap"] = {"value": 0.0, "low": 0.0, "high": 0.0, "se": 0.0, "n": 400}
+    return {
+        "key": hashlib.sha256(place.encode()).hexdigest(), "model": "world:aligned",
+        "failed": None, "scores": scores,
+        "task_data": {"name": place.split()[0], "rows": 3200, "digest": "ab" * 32},
+    }  # fmt: skip
+
+
+def _theory() -> dict[str, Any]:
+    proxies = [
+        {"name": name, "rows": 800, "tv_inputs": inputs, "tv_outputs": outputs,
+         "kl_outputs": divergence, "how": "exact", "note": "answers of the same prompts"}
+        for name, (_, inputs, outputs, divergence) in PROXIES.items()
+    ]  # fmt: skip
+    overlaps = [
+        {"proxy": proxy, "task": task, "overlap": share, "how": "exact", "note": "",
+         "divergence": None if proxy == "far outputs" else 9 * share}
+        for task, (share, _, _) in TASKS.items() for proxy in PROXIES
+    ]  # fmt: skip
+    tokens = dict.fromkeys(TASKS, 11.0) | {f"proxy:{proxy}": 8.0 for proxy in PROXIES}
+    return {
+        "aligned": {
+            task: {"capability_nll": 15.0 * price**0.3, "capability_gap_exact": None}
+            for task, (_, _, price) in TASKS.items()
+        },
+        "alignment_gap_exact": 0.02,
+        "answer_tokens": tokens,
+        "proxies": proxies,
+        "overlaps": overlaps,
+        "lipschitz": [
+            {"epsilon": epsilon, "sampled": 0.6 + epsilon, "ascent": 7 + epsilon}
+            for epsilon in (0.25, 0.5, 1, 2, 4)
+        ],
+        "smoothness": [
+            {"task": task, "gradient_norm": 9.0 * price**0.3, "gradient_norm_full": 11.0,
+             "smoothness": 18.0, "n": 400}
+            for task, (_, _, price) in TASKS.items()
+        ],
+    }  # fmt: skip

@@ -1,6 +1,8 @@
-"""LoRA with lanes: several adapters on one frozen base; PEFT format in and out."""
+"""LoRA with lanes: several adapters on one frozen base; PEFT format in and out; and the
+model itself in the place of an adapter, where all of its weights are trained."""
 
 from raycib.adapters.lanes import LaneAdapters
 from raycib.adapters.linear import LoRAShape, update_norm_sq
+from raycib.adapters.whole import WholeModel
 
-__all__ = ["LaneAdapters", "LoRAShape", "update_norm_sq"]
+__all__ = ["LaneAdapters", "LoRAShape", "WholeModel", "update_norm_sq"]

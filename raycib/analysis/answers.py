@@ -9,12 +9,15 @@ import pandas as pd
 from raycib.analysis import tables
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, claims
-from raycib.analysis.frame import PLAIN, dose_responses
+from raycib.analysis.frame import NAMES, PLAIN, dose_responses
+from raycib.analysis.gaps import ALIGNMENT, CAPABILITY, gap, places
 from raycib.analysis.statistics import mean_std
 from raycib.analysis.text import one_line
 
 MOST_ROWS = 8
 """Rows of an ablation that its answer names one by one."""
+SMALL = 0.1
+"""Share of plain LoRA's alignment gap that counts as nearly nothing."""
 
 
 def answer(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> str:
@@ -67,6 +70,57 @@ def comparison_answer(
     told = [claim.holds for claim in found if claim.holds is not None]
     parts.append(f"{sum(told)} of the {len(told)} claims below that can be told hold.")
     return one_line(" ".join(parts), 3_000)
+
+
+def gap_answer(
+    frame: pd.DataFrame, aligned: Mapping[str, Any] | None, found: Sequence[Claim]
+) -> str:
+    """The same for a sweep of gaps: in each task what plain LoRA does, and the cheapest way of
+    each method to keep nine tenths of the alignment gap away. ``found`` are the claims."""
+    done = frame[frame["failed"].isna()]
+    parts = [f"{len(done)} of {len(frame)} cells finished ({done['seed'].nunique()} seeds)."]
+    every = list(places(frame))
+    for place, _, arms_ in every:
+        lora = plain_arm(arms_)
+        if lora is None or not lora.mean(ALIGNMENT) > 0:
+            continue
+        start = (aligned or {}).get("hrr")
+        before = f", {tables.share(start)} before fine-tuning" if start is not None else ""
+        parts.append(
+            f"{place}: "
+            * (len(every) > 1)
+            + f"Plain LoRA's alignment gap is {_nats(lora, ALIGNMENT)} nats per answer (harmful "
+            f"responses {_mean(lora.done, 'hrr')}{before}). Cheapest for a tenth of it or less: "
+            f"{_cheapest(arms_, SMALL * lora.mean(ALIGNMENT))}."
+        )
+    told = [claim.holds for claim in found if claim.holds is not None]
+    parts.append(f"{sum(told)} of the {len(told)} claims below that can be told hold.")
+    return one_line(" ".join(parts), 3_000)
+
+
+def _cheapest(arms_: Sequence[Arm], most: float) -> str:
+    """The coherent arm of lowest capability gap whose alignment gap is at most ``most`` nats, of
+    each method."""
+    said = []
+    for method in dict.fromkeys(arm.method for arm in arms_ if not arm.plain):
+        mine = [arm for arm in of(arms_, method) if arm.coherent]
+        safe = [arm for arm in mine if arm.mean(ALIGNMENT) <= most]
+        fit = [arm for arm in safe if math.isfinite(arm.mean(CAPABILITY))]
+        if fit:
+            arm = min(fit, key=lambda arm: arm.mean(CAPABILITY))
+            said.append(
+                f"{arm.name} (capability gap {_nats(arm, CAPABILITY)}, harmful responses "
+                f"{_mean(arm.done, 'hrr')})"
+            )
+        else:
+            name = NAMES.get(method, method.replace("_", " "))
+            said.append(f"no strength of {name} is enough")
+    return ", ".join(said) if said else "nothing else was tried"
+
+
+def _nats(arm: Arm, column: str) -> str:
+    found = gap(arm.done, column)
+    return tables.spread(found.value, found.spread, 1, 3)
 
 
 def _erosion(lora: Arm, aligned: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of
+from raycib.analysis.gap_cautions import gap_cautions
 from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
@@ -18,6 +19,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     failed = frame[frame["failed"].notna()]
     kind = kind_of(summary)
     found = _selection(frame) if kind == "comparison" else []
+    found += gap_cautions(summary, frame) if kind == "gaps" else []
     for _, cell in failed.iterrows():
         found.append(f"{cell_name(cell, kind)} failed and is in no mean: {cell['failed']}")
     for benchmark, (lost, cells) in _lost_rows(summary, done).items():

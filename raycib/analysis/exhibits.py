@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raycib.analysis import matched_cost, paired, table1, tables
+from raycib.analysis import bounds, gap_figures, gaps_table, matched_cost, paired, table1, tables
+from raycib.analysis import terms_tables as terms
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.bars import bars
 from raycib.analysis.comparison import Samples
 from raycib.analysis.figures import figure2, to_svg
 from raycib.analysis.frame import aligned_scores, kind_of, to_frame
 from raycib.analysis.text import plain
+from raycib.analysis.theory import theory_of
 from raycib.analysis.tradeoff import tradeoff
 
 
@@ -42,7 +44,8 @@ class Exhibits(NamedTuple):
 
 def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
     """What a sweep of this kind shows. Dose: Table 3 and Figure 2. Comparison: Table 1, matched
-    cost, pairs and the trade-off. Ablation: the same, and Figure 3's bars."""
+    cost, pairs and the trade-off. Ablation: the same, and Figure 3's bars. Gaps: the gaps, the
+    theorems' bounds with what they are made of, the alignment tax, and Figures 1 and 2."""
     frame, aligned = to_frame(summary), aligned_scores(summary)
     question = plain(summary.get("question") or summary["sweep"])
     kind = kind_of(summary)
@@ -52,6 +55,8 @@ def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
         table3 = Table(found, tables.presentable(found), caption)
         drawing = _drawing(figure2(frame, aligned), "Figure 2 for this sweep")
         return Exhibits({"table3": table3}, {"figure2": drawing})
+    if kind == "gaps":
+        return _gaps(summary, frame, question)
     rows = table1.table1(frame, aligned)
     cost = matched_cost.matched_cost(frame)
     pairs = paired.paired_table(frame, samples)
@@ -75,11 +80,48 @@ def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
     )  # fmt: skip
 
 
+def _gaps(summary: Mapping[str, Any], frame: pd.DataFrame, question: str) -> Exhibits:
+    """What was not measured, or not run, has no exhibit."""
+    theory = theory_of(summary)
+    rows = gaps_table.gaps_table(frame, aligned_scores(summary), theory)
+    caption = f"{question} {gaps_table.caption(rows)}"
+    shown = gaps_table.presentable_gaps(rows)
+    found = {"gaps": Table(rows, shown, caption, gaps_table.narrow_gaps(rows))}
+    if theory:
+        every = bounds.bounds(frame, theory)
+        looseness, data, model = (
+            bounds.summary_table(every), terms.data_terms(theory), terms.model_terms(theory)
+        )  # fmt: skip
+        found |= {
+            "bounds_summary": Table(
+                looseness, bounds.presentable_summary(looseness), bounds.CAPTION
+            ),
+            "bounds": Table(every, bounds.presentable_bounds(every), bounds.CAPTION),
+            "data_terms": Table(data, terms.presentable_data(data), terms.DATA_CAPTION),
+            "model_terms": Table(model, terms.presentable_model(model), terms.MODEL_CAPTION),
+        }
+    tax = terms.tax_table(frame)
+    found["tax"] = Table(tax, terms.presentable_tax(tax), terms.TAX_CAPTION)
+    figures = {
+        "figure1": (gap_figures.figure1(frame, theory), "Case I: similarity and overlap"),
+        "figure2": (gap_figures.figure2(frame, theory), "Case II, and all methods"),
+    }
+    return Exhibits(
+        {stem: table for stem, table in found.items() if len(table.data)},
+        {stem: _drawing(figure, label) for stem, (figure, label) in figures.items() if figure},
+    )
+
+
 def terminal_table(summary: Mapping[str, Any]) -> str:
-    """The sweep's main table as plain text: Table 3, or Table 1 with its failed cells below."""
+    """The sweep's main table as plain text: Table 3, or else Table 1 or the table of
+    gaps, with the failed cells below."""
     frame, aligned = to_frame(summary), aligned_scores(summary)
     if kind_of(summary) == "dose":
         return tables.to_terminal(tables.presentable(tables.table3(frame, aligned)))
+    if kind_of(summary) == "gaps":
+        rows = gaps_table.gaps_table(frame, aligned, theory_of(summary))
+        shown = tables.to_terminal(gaps_table.narrow_gaps(rows))
+        return "\n".join([shown, *gaps_table.failures(rows)])
     rows = table1.table1(frame, aligned)
     return "\n".join([tables.to_terminal(table1.narrow1(rows)), *table1.failures(rows)])
 

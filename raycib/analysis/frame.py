@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.continual import MEASURES, Rates, continual_scores
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
 
@@ -32,21 +33,31 @@ NUMBERS = (
     "distance",
 )
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
+GAPS = (
+    "alignment_gap", "capability_gap", "alignment_gap_exact", "capability_gap_exact",
+    "alignment_nll", "capability_nll",
+)  # fmt: skip
+TAX = ("tax", "tax_bound", "information_zy", "label_entropy", "tax_n")
+GAP_COLUMNS = (
+    *(gap + end for gap in GAPS for end in ("", "_low", "_high", "_se", "_n")), "max_nll", *TAX,
+)  # fmt: skip
+"""Columns that sweeps of gaps alone have, so that the frames of others stay as they were."""
 IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
 )  # fmt: skip
 COST = ("steps", "rank", "trained")
-KINDS = ("dose", "comparison", "ablation")
+KINDS = ("dose", "comparison", "ablation", "gaps", "orders")
 NAMES = {
     "lora": "LoRA", "cib": "CIB", "kl": "KL", "vaccine": "Vaccine", "safe_lora": "Safe LoRA",
     "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA", "random_subset": "Random subset",
     "safety_mix": "Safety mix", "constrained_token": "Constrained tokens", "ema": "EMA",
-    "sbr": "SBR", "safegrad": "SafeGrad", "case2": "Case II penalty",
-    "lora_variant": "LoRA variant",
+    "sbr": "SBR", "safegrad": "SafeGrad", "case1": "Case I",
+    "case2": "Case II penalty", "case2_ball": "Case II ball", "lora_variant": "LoRA variant",
 }  # fmt: skip
 """How people write the methods; others are shown as they are, with spaces for underscores."""
-SAFETY_DATA = frozenset({"safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora"})
+SAFETY_DATA = frozenset({"safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora", "case1"})
 """Methods that train on refusals or on harmful prompts, where a cell does not say it itself."""
+CASE1 = "case1"
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
@@ -59,7 +70,10 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
     ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
     counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
-    in [0, 1], losses and information in nats.
+    in [0, 1], losses and information in nats. Sweeps of gaps also have ``GAP_COLUMNS`` (nats per
+    answer), ``label`` (the series without model and task) and ``proxy`` (Case I's safety data).
+    Sweeps of orders have ``label``, ``order`` (the tasks as trained) and ``MEASURES`` (fractions);
+    their other scores are the last stage's: ``sequences.stages_frame`` has every stage's.
 
     Raises:
         ValueError: the summary has a format that this version does not know.
@@ -70,6 +84,8 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
             f"this version reads {FORMAT}; use the raycib that wrote it, or a newer one"
         )
     cells = summary["cells"]
+    gaps, orders = (summary.get("kind") == kind for kind in ("gaps", "orders"))
+    columns = SCORE_COLUMNS + GAP_COLUMNS * gaps + MEASURES * orders
     axes = swept({"cells": [cell for cell in cells if not cell.get("label")]})
     models = {cell["model"] for cell in cells}
     tasks = {cell["task"] for cell in cells}
@@ -80,34 +96,61 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
         label = [cell.get("label") or NAMES.get(method, method.replace("_", " "))]
         if not cell.get("label"):
             label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
-        label += [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
+        place = [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
         row = {name: cell.get(name) for name in IDENTITY if name in cell}
         row["sweep"] = summary["sweep"]
-        row["series"] = one_line(", ".join(label))
+        row["series"] = one_line(", ".join(label + place))
         row["lam"] = float(cell["strength"])
         row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
         cost = cell.get("cost") or {}
         scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
         row["safety_data"] = bool(cell.get("safety_data", method in SAFETY_DATA))
-        taken = {*IDENTITY, *scores, "safety_data"}
+        if gaps or orders:
+            row["label"] = one_line(", ".join(label))
+        if orders:
+            row["order"] = tuple(plain(task) for task in cell["order"])
+            scores |= _measures(summary, cell)
+        if gaps:
+            row["proxy"] = parameters.get("safety") if method == CASE1 else None
+        taken = {*IDENTITY, *row, *scores}
         for name, value in parameters.items():
             if name not in IDENTITY:
                 row[f"parameter_{name}" if name in taken else name] = value
         rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
     frame = pd.DataFrame(rows)
-    for name in (*IDENTITY, *SCORE_COLUMNS):
+    for name in (*IDENTITY, *columns):
         if name not in frame:
             frame[name] = None
-    for name in SCORE_COLUMNS:
+    for name in columns:
         frame[name] = pd.to_numeric(frame[name])
     frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
     others = [name for name in frame.columns if name not in IDENTITY]
-    return frame[[*IDENTITY, *others]]
+    # A copy stands in one piece, of which rows are taken many times faster.
+    return frame[[*IDENTITY, *others]].copy()
+
+
+def stage_accuracies(cell: Mapping[str, Any]) -> list[Rates | None]:
+    """Accuracies on every task after each stage of a cell of orders; None where not measured."""
+    return [(stage["scores"] or {}).get("accuracies") for stage in cell["stages"]]
+
+
+def accuracies_before(summary: Mapping[str, Any]) -> Rates | None:
+    """Accuracies on every task before any fine-tuning, in a sweep of orders."""
+    return ((summary.get("aligned") or {}).get("scores") or {}).get("accuracies")
+
+
+def _measures(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, float | None]:
+    """Nothing for a cell that failed: what it did in its first stages is not what a run does."""
+    if cell.get("failed"):
+        return {}
+    found = accuracies_before(summary), stage_accuracies(cell)
+    return continual_scores(cell["order"], *found, left_out=summary["tasks"][:1])
 
 
 def kind_of(summary: Mapping[str, Any]) -> str:
     """What a sweep asks: how strength acts ("dose", the default), which method is best
-    ("comparison"), or what a part of one method does ("ablation").
+    ("comparison"), what a part of one method does ("ablation"), how far safety and capability
+    are from their best ("gaps"), or what one task after another does ("orders").
 
     Raises:
         ValueError: it is none of these.

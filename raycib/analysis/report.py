@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raycib.analysis import figures, tables
-from raycib.analysis.answers import answer, comparison_answer
+from raycib.analysis.answers import answer, comparison_answer, gap_answer
 from raycib.analysis.cautions import cautions
 from raycib.analysis.claims import claims
 from raycib.analysis.comparison import Samples, comparison
@@ -24,8 +24,10 @@ from raycib.analysis.comparison_claims import comparison_claims
 from raycib.analysis.correlation_table import correlation_table
 from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
+from raycib.analysis.gap_claims import gap_claims
 from raycib.analysis.statistics import smallest_difference
 from raycib.analysis.text import one_line, plain
+from raycib.analysis.theory import theory_of
 from raycib.analysis.writing import write_bytes, write_text
 
 __all__ = ["answer", "correlation_table", "report", "terminal_table", "write_exhibits"]
@@ -79,9 +81,13 @@ def report(
         curves = figures.loss_curves(frame, histories)
         shown["correlations"] = _grid(correlation_table(frame))
     else:
-        template, cells = "comparison.html", named(frame)
-        found = comparison_claims(frame, aligned, samples, kind)
-        text = comparison_answer(frame, aligned, found, kind)
+        cells = named(frame)
+        if kind == "gaps":
+            template, found = "gaps.html", gap_claims(frame, aligned, theory_of(summary))
+            text = gap_answer(frame, aligned, found)
+        else:
+            template, found = "comparison.html", comparison_claims(frame, aligned, samples, kind)
+            text = comparison_answer(frame, aligned, found, kind)
         few = cells["arm"].nunique() <= MOST_CURVES
         curves = figures.loss_curves(cells, histories, "arm") if few else None
     labels = {"aligned": tables.BEFORE}

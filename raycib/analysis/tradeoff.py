@@ -25,6 +25,7 @@ COLORS = {
     "safe_lora": "#E69F00", "vaccine": "#CC79A7", "salora": "#56B4E9", "o_lora": "#8A2B5C",
     "random_subset": "#8C8C8C", "constrained_token": "#9A6324", "ema": "#9A9A2B",
     "safety_mix": "#1B7A3D", "sbr": "#5B3FA0", "safegrad": "#C0392B", "lora_variant": "#4D4D4D",
+    "case1": "#D81B60", "case2_ball": "#7A5C00",
 }  # fmt: skip
 OTHERS = ("#4B6A88", "#7F6000", "#B05CC4", "#00808A")
 """Colours of methods that have none of their own."""

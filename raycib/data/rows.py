@@ -39,9 +39,13 @@ def load_rows(source: str) -> list[Row]:
     """The rows at `source`, in a fixed order.
 
     `world:NAME` (a set of the embedded world), `FILE` (JSON, JSONL or CSV with named columns),
-    `hub:DATASET:SPLIT`; `#train` and `#held-out` after either of the last two cut it in two.
+    `hub:DATASET:SPLIT`; `#train` and `#held-out` after either of the last two cut it in two, and
+    `#first-N` after anything takes no more than N rows.
     Raises `UserError` for anything that cannot be read as rows.
     """
+    whole, cut, count = source.rpartition("#first-")
+    if cut and count.isdecimal():
+        return load_rows(whole)[: int(count)]
     if source.startswith("world:"):
         from raycib import world
 
@@ -194,7 +198,7 @@ def _hub_table(name: str) -> list[Any]:
 
 def _to_rows(table: list[Any], where: str) -> list[Row]:
     if not table:
-        raise UserError(f"{where!r} has no rows")
+        raise UserError(f"{where!r} has no rows; give at least one prompt with its response")
     rows: list[Row] = []
     for number, entry in enumerate(table, 1):
         if not isinstance(entry, dict):

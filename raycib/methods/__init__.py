@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from raycib import spec
+from raycib.methods.ball import stay_within
 from raycib.methods.ema import WeightAverage
 from raycib.methods.method import Beside, Method
 from raycib.methods.random_subset import random_subset
@@ -12,6 +13,7 @@ from raycib.methods.safety_mix import safety_mix
 from raycib.methods.salora import start_off_safety
 from raycib.methods.vaccine import worst_perturbation
 from raycib.objectives import Sum
+from raycib.objectives.alignment_penalty import AlignmentPenalty
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.constrained_token import ConstrainedTokens
 from raycib.objectives.cross_entropy import CrossEntropy
@@ -51,12 +53,17 @@ def build_method(method: AnyMethod, dim: int) -> Method:
         case spec.ConstrainedToken(beta=beta, first_factor=first, early_factor=early):
             return Method(ConstrainedTokens(beta, first, early))
         case spec.EMA(decay=decay):
-            return Method(task, follow=lambda parameters: WeightAverage(parameters, decay))
+            return Method(task, follow=lambda parameters, _: WeightAverage(parameters, decay))
         case spec.SBR(lam=lam, anchors=anchors):
             return Method(Sum([task, SafetyAnchor(lam)]), beside=Beside(anchors, anchors, True))
         case spec.SafeGrad(lam=lam, rows_per_step=rows):
             return Method(task, beside=Beside(rows), look_ahead=surgery(lam))
+        case spec.Case1(lam=lam, form=form, rows_per_step=rows):
+            rest = 1 - lam if form == "convex" else 1.0
+            return Method(AlignmentPenalty(lam, rest), beside=Beside(rows))
         case spec.Case2(lam=lam):
             return Method(Sum([task, ParameterDistance(lam)]))
+        case spec.Case2Ball(epsilon=epsilon, scope=scope):
+            return Method(task, follow=stay_within(epsilon, scope))
         case never:
             assert_never(never)

@@ -20,12 +20,13 @@ class WeightAverage(Follower):
             self.register_buffer(_buffer(name), parameter.detach().clone())
 
     @torch.no_grad()
-    def forward(self, parameters: Parameters, last: bool) -> None:
+    def forward(self, parameters: Parameters, last: bool) -> dict[str, float]:
         for name, parameter in parameters.items():
             average = self.get_buffer(_buffer(name))
             average.lerp_(parameter, 1 - self.decay)
             if last:
                 parameter.copy_(average)
+        return {}
 
 
 def _buffer(name: str) -> str:

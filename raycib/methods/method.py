@@ -44,8 +44,9 @@ class Beside(NamedTuple):
 class Follower(nn.Module):
     """Something that goes along with the weights; its memory is in buffers."""
 
-    def forward(self, parameters: Parameters, last: bool) -> None:
-        """After every optimiser step; `last` says that no other follows."""
+    def forward(self, parameters: Parameters, last: bool) -> dict[str, float]:
+        """After every optimiser step; `last` says that no other follows. Returns numbers for the
+        history."""
         raise NotImplementedError
 
 
@@ -53,7 +54,8 @@ Rows = Callable[[list[Encoded], list[Encoded], int], list[Encoded]]
 Start = Callable[[Opening], None]
 Correct = Callable[[Parameters], None]
 LookAhead = Callable[[Sequence[Step], Parameters, SumOverWorkers], Correct | None]
-Follow = Callable[[Parameters], Follower]
+Follow = Callable[[Parameters, float], Follower]
+"""Of the weights and the scale of their product."""
 
 
 def rows_of_task(task: list[Encoded], safety: list[Encoded], seed: int) -> list[Encoded]:

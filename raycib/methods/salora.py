@@ -121,10 +121,10 @@ def task_start(
 
 def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tensor]:
     """The output directions on the first rows of a set, computed once and stored."""
-    model, lora = opening.stage.model, opening.stage.lora
+    model, targets = opening.stage.model, opening.adapters.shapes[opening.lane].targets
     key = digest(
         {"subspaces": 1, "model": model.identity(), "rows": rows.identity(), "count": count,
-         "targets": list(lora.targets)}
+         "targets": list(targets)}
     )  # fmt: skip
     record = opening.store.get(KIND, key)
     if record is None:

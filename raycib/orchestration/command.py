@@ -18,6 +18,7 @@ from raycib.errors import UserError
 from raycib.orchestration.setup import Options, Setup, resolve
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
+from raycib.orchestration.theory import surveyed
 from raycib.plan import waits
 from raycib.spec import RunSpec
 
@@ -29,8 +30,9 @@ class Question:
     name: str
     question: str
     runs: Callable[[Setup], Sequence[RunSpec]]
-    kind: Literal["dose", "comparison", "ablation"] = "dose"
-    """One method over its strengths, several methods, or variants of one: what is drawn of it."""
+    kind: Literal["dose", "comparison", "ablation", "gaps"] = "dose"
+    """One method over its strengths, several methods, variants of one, or the Trade-offs paper's
+    gaps: what is measured and drawn."""
     seeds: int | None = None
     """Seeds a cell unless a person says how many; None: the preset's."""
 
@@ -67,6 +69,13 @@ def sweep_command(question: Question) -> None:
         ] = None,
         base: Annotated[
             str | None, typer.Option(help="The model that your aligned one was made from.")
+        ] = None,
+        alignment: Annotated[
+            str | None,
+            typer.Option(
+                help="The data it was aligned on, for trade-off sweeps; without --model, --base is "
+                "aligned on them first."
+            ),
         ] = None,
         methods: Annotated[
             str | None,
@@ -110,6 +119,7 @@ def sweep_command(question: Question) -> None:
             harmful=harmful,
             safety=safety,
             base=base,
+            alignment=alignment,
             methods=methods,
             judge=judge,
             judge_url=judge_url,
@@ -130,7 +140,8 @@ def sweep_command(question: Question) -> None:
 def run_question(question: Question, options: Options) -> int:
     """Plan, do, score and show a sweep; the exit code."""
     began = time.monotonic()
-    setup = resolve(replace(options, seeds=options.seeds or question.seeds))
+    gaps = question.kind == "gaps"
+    setup = resolve(replace(options, seeds=options.seeds or question.seeds), gaps)
     runs = question.runs(setup)
     if not runs:
         raise UserError(
@@ -153,7 +164,7 @@ def run_question(question: Question, options: Options) -> int:
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
-    if not sweep.finished:
+    if not (sweep.finished and surveyed(sweep)):
         from raycib.orchestration.run import JudgeUnavailable, do
 
         try:

@@ -2,58 +2,30 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
-from raycib.errors import UserError
-from raycib.evals.judges import (
-    ChatJudge,
-    CompletionJudge,
-    Judge,
-    JudgePrompt,
-    JudgeUnavailable,
-)
+from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.model_files import context_length, find
 from raycib.orchestration.cluster import Cluster, connect
+from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
+from raycib.orchestration.judge import make_judge
 from raycib.orchestration.progress import Watch
 from raycib.orchestration.serve import JudgeHandle, start_judge
 from raycib.orchestration.sweep import FAILURES, Sweep
+from raycib.orchestration.theory import landscapes, rows_trained_on
 from raycib.orchestration.train import run_packs
+from raycib.plan import Pack
 from raycib.presets import Execution
-from raycib.spec import JudgeSpec
 
-__all__ = ["JudgeUnavailable", "Work", "do", "make_judge"]
+__all__ = ["JudgeUnavailable", "Work", "do"]
 
 SUBJECTS_AT_ONCE = 8
 """Models that answer together; their answers are stored together."""
-VERDICT_TOKENS = 16
-
-
-@ray.remote(max_calls=1)  # the process ends with the task and gives its memory back
-def prepare(*arguments: Any) -> None:
-    """`worker.prepare` where the accelerator is; the driver never imports torch."""
-    from raycib.orchestration import worker
-
-    worker.prepare(*arguments)
-
-
-@ray.remote
-class Answering:
-    """`worker.Answering` where the accelerator is."""
-
-    def __init__(self, *arguments: Any) -> None:
-        from raycib.orchestration import worker
-
-        self._inner = worker.Answering(*arguments)
-
-    def answer(self, *arguments: Any) -> int:
-        """How many answers were new."""
-        return self._inner.answer(*arguments)
 
 
 class Work:
@@ -80,7 +52,10 @@ class Work:
                 if execution.judge_starts_early:
                     self._start_early()
                 with self._phase("training"):
-                    self._train(execution, self._prepare(execution))
+                    if self._make_model(execution):
+                        surveyed = self._survey(execution)
+                        self._train(execution, self._prepare(execution))
+                        result_of(surveyed)
                 with self._phase("answering"):
                     self._answer()
                 with self._phase("judging"):
@@ -103,7 +78,7 @@ class Work:
         will_answer = bool(self.plan.to_train or sweep.unanswered)
         if will_answer or sweep.book.missing(sweep.pairs()):
             self._start_judge()
-        if will_answer:
+        if will_answer and sweep.model_made:
             self._start_engine()
 
     def _prepare(self, execution: Execution) -> Any:
@@ -122,33 +97,80 @@ class Work:
             execution.gpus_per_worker,
         )
         if execution.gpus_per_worker:
-            _result(prepared)  # it holds the GPU that a pack would wait for
+            result_of(prepared)  # it holds the GPU that a pack would wait for
         return prepared
 
-    def _train(self, execution: Execution, prepared: Any) -> None:
-        sweep, options = self.sweep, self.sweep.setup.options
+    def _survey(self, execution: Execution) -> Any:
+        """Begin with the aligned model's surroundings, where the sweep is about the theorems."""
+        sweep = self.sweep
+        task: Any = survey
+        if sweep.setup.tradeoff is None:
+            return ray.put(None)
+        began = task.options(
+            num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
+        ).remote(
+            sweep.store,
+            sweep.setup.model,
+            list(landscapes(sweep).values()),
+            list(rows_trained_on(sweep).values()),
+            execution.gpus_per_worker,
+        )
+        if execution.gpus_per_worker:
+            result_of(began)
+        return began
+
+    def _make_model(self, execution: Execution) -> bool:
+        """Make the model that all adapters are for, where it has to be made; whether it is
+        there."""
+        sweep = self.sweep
         for key in sweep.failed_before:
             sweep.store.discard(FAILURES, key)
-        before = sweep.trained
-        for wave in self.plan.waves:
-            failed = run_packs(
-                wave,
-                sweep.store,
-                execution,
-                prepared,
-                storage=_storage(sweep.store.root),
-                packs_at_once=self.cluster.packs_at_once,
-                pins_drivers=self.cluster.pins_drivers,
-                fail_fast=options.fail_fast,
-            )
-            for key, (reason, whole) in failed.items():
-                self.failures[key] = (reason, whole)
-                sweep.remember_failure(key, reason, whole)
-            if failed and options.fail_fast:
-                break
-        _result(prepared)
+        if sweep.model_made:
+            return True
+        for wave in self.plan.waves[: self._waves_of_makers]:
+            self._run_wave(wave, execution, ray.put(None))
         sweep.refresh()
-        self.counts["stages_trained"] = len(sweep.trained - before)
+        if not sweep.model_made:
+            reason = "the aligned model was not made"
+            self.failures |= dict.fromkeys(sweep.stages.keys() - sweep.trained, (reason, reason))
+        elif execution.judge_starts_early:
+            self._start_engine()
+        return sweep.model_made
+
+    @property
+    def _waves_of_makers(self) -> int:
+        makers = self.sweep.makers
+        return sum(all(j.stage.key in makers for p in wave for j in p.jobs)
+                   for wave in self.plan.waves)  # fmt: skip
+
+    def _train(self, execution: Execution, prepared: Any) -> None:
+        sweep = self.sweep
+        for wave in self.plan.waves[self._waves_of_makers :]:
+            failed = self._run_wave(wave, execution, prepared)
+            if failed and sweep.setup.options.fail_fast:
+                break
+        result_of(prepared)
+        sweep.refresh()
+
+    def _run_wave(self, wave: Sequence[Pack], execution: Execution, prepared: Any) -> bool:
+        """Train a wave; whether a stage of it failed."""
+        sweep, before = self.sweep, self.sweep.trained
+        failed = run_packs(
+            wave,
+            sweep.store,
+            execution,
+            prepared,
+            storage=_storage(sweep.store.root),
+            packs_at_once=self.cluster.packs_at_once,
+            pins_drivers=self.cluster.pins_drivers,
+            fail_fast=sweep.setup.options.fail_fast,
+        )
+        for key, (reason, whole) in failed.items():
+            self.failures[key] = (reason, whole)
+            sweep.remember_failure(key, reason, whole)
+        sweep.refresh()
+        self.counts["stages_trained"] += len(sweep.trained - before)
+        return bool(failed)
 
     def _start_engine(self) -> None:
         """The vLLM engine of the base model; it loads while something else goes on."""
@@ -180,7 +202,7 @@ class Work:
         coming = [self._ask(group) for group in groups]
         for number, answers in enumerate(coming):
             self.watch.detail = f"{number * SUBJECTS_AT_ONCE} of {len(subjects)} models done"
-            _result(answers)
+            result_of(answers)
             if self._judge is not None:
                 self._ask_judge()
         if self._engine is not None:
@@ -236,35 +258,6 @@ class Work:
             self._judge.stop()  # a cluster of one's own goes down as a whole
         if self._engine is not None:
             ray.kill(self._engine)
-
-
-def _result(reference: Any) -> Any:
-    """The result of remote work; a person's error crosses back as itself."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
-
-
-def make_judge(spec: JudgeSpec, url: str) -> Judge:
-    """The judge of a spec, behind `url`."""
-    if spec.kind == "endpoint":
-        return ChatJudge(url, spec.weights)
-    prompt = JudgePrompt(
-        find(spec.source),
-        max_length=context_length(spec.source) - VERDICT_TOKENS,
-        assistant_prefix=spec.prefix,
-    )
-    return CompletionJudge(
-        url,
-        "judge",
-        prompt,
-        weights_fingerprint=spec.weights,
-        categories=spec.categories,
-        max_tokens=VERDICT_TOKENS,
-    )
 
 
 def _storage(root: str) -> str:

@@ -12,6 +12,7 @@ from raycib.evals.judges import ChatJudge
 from raycib.grid import Arm, single_task
 from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
 from raycib.orchestration.changes import Part, changed, read_changes
+from raycib.orchestration.tradeoff import Tradeoff, resolve_tradeoff
 from raycib.presets import Execution, Preset, TaskSource, preset
 from raycib.spec import (
     METHODS,
@@ -40,6 +41,7 @@ class Options:
     harmful: str | None = None
     safety: str | None = None
     base: str | None = None
+    alignment: str | None = None
     methods: str | None = None
     judge: str | None = None
     judge_url: str | None = None
@@ -71,6 +73,8 @@ class Setup:
     execution: Execution
     options: Options
     changes: dict[str, dict[str, Any]]
+    tradeoff: Tradeoff | None = None
+    """Where the sweep is about the gaps of the Trade-offs paper."""
 
     @cached_property
     def safety(self) -> TaskSpec | None:
@@ -131,9 +135,19 @@ class Setup:
 
     def runs_of(self, rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
         """One cell for each row of a sweep, each task and each seed."""
-        return single_task(
-            [self.model], self.tasks.values(), rows, self.seeds, self.lora, self.trainer
-        )
+        return self.runs_on(self.tasks, rows)
+
+    def runs_on(self, names: Iterable[str], rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
+        """The same on some of the tasks alone."""
+        makers = [self.tradeoff.maker] if self.tradeoff and self.tradeoff.maker else []
+        tasks = [self.tasks[name] for name in names]
+        return single_task([self.model], tasks, rows, self.seeds, self.lora, self.trainer, makers)
+
+    @property
+    def model_name(self) -> str:
+        """What tables call the aligned model."""
+        maker = self.tradeoff.maker if self.tradeoff else None
+        return f"{maker.model.source} aligned on {maker.task.name}" if maker else self.model.source
 
     @property
     def left_out(self) -> list[str]:
@@ -148,21 +162,28 @@ class Setup:
         return lacks
 
 
-def resolve(options: Options) -> Setup:
-    """The setup that `options` name. Reads every file once; raises `UserError` for bad input."""
+def resolve(options: Options, gaps: bool = False) -> Setup:
+    """The setup that `options` name; with `gaps`, one that measures the gaps of the Trade-offs
+    paper. Reads every file once; raises `UserError` for bad input."""
     chosen = preset(options.preset)
     changes = read_changes(options.changes)
-    model = describe(options.model or chosen.model, chosen.dtype)
-    tasks, harmful = {chosen.task: chosen.tasks[chosen.task]}, chosen.harmful
+    names = chosen.tradeoff_tasks if gaps and chosen.tradeoff_tasks else (chosen.task,)
+    tasks, harmful = {name: chosen.tasks[name] for name in names}, chosen.harmful
     benign, probes = chosen.benign, chosen.probes
     safety, base = options.safety or chosen.safety, options.base or chosen.base
-    if options.model or options.task or options.harmful:
+    own_tasks: dict[str, TaskSource] = {}
+    own_base = bool(gaps and options.base and not options.model)
+    if options.model or options.task or options.harmful or own_base:
         # A model of one's own does not speak the preset's language, so none of its benchmarks
         # would mean anything: what is not given is not measured.
         if not (options.task and options.harmful):
-            raise UserError("--model, --task and --harmful go together: give a task and prompts")
+            raise UserError(
+                f"{'--base' if own_base else '--model'}, --task and --harmful go together: give a "
+                "task and prompts"
+            )
         own = options.task
-        tasks = {Path(own).stem: TaskSource(train=f"{own}#train", held_out=f"{own}#held-out")}
+        own_tasks = {Path(own).stem: TaskSource(train=f"{own}#train", held_out=f"{own}#held-out")}
+        tasks = own_tasks
         harmful, benign, probes = options.harmful, None, {}
         safety, base = options.safety, options.base
     if (
@@ -180,10 +201,20 @@ def resolve(options: Options) -> Setup:
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
     sizes = (options.max_length or chosen.max_length, options.max_tokens or chosen.max_tokens)
+    resolved = {n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()}
+    tradeoff = None
+    if gaps:
+        specs = {name: task for name, (task, _) in resolved.items()}
+        tradeoff = resolve_tradeoff(options, chosen, bool(own_tasks), specs, sizes[0])
+        resolved = {
+            name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sizes)}))
+            for name, (task, evals) in resolved.items()
+        }
+    model = tradeoff.model if tradeoff else describe(options.model or chosen.model, chosen.dtype)
     setup = Setup(
         preset=options.preset,
         model=model,
-        tasks={n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()},
+        tasks=resolved,
         safety_source=safety,
         base_source=base,
         sizes=sizes,
@@ -194,6 +225,7 @@ def resolve(options: Options) -> Setup:
         execution=execution,
         options=options,
         changes=changes,
+        tradeoff=tradeoff,
     )
     if options.safety is not None:
         _ = setup.safety  # read at once: a mistake is told before anything starts

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raycib.evals.chat_prompt import chat_text
+from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.sweep import STAGES, Sweep
+from raycib.orchestration.theory import theory
 from raycib.plan import Plan
 from raycib.provenance import versions
-from raycib.spec import RunSpec, StageSpec
+from raycib.spec import PlainLoRA, RunSpec, StageSpec
 from raycib.store import Store
 
 FORMAT = 1
@@ -45,7 +47,7 @@ def summarise(
         "preset": setup.preset,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "model": {"name": setup.model.source, "weights": setup.model.weights},
+        "model": {"name": setup.model_name, "weights": setup.model.weights},
         "judge": {
             "name": f"{setup.judge.source} {setup.judge.weights[:12]}",
             "key": setup.judge.key,
@@ -54,6 +56,7 @@ def summarise(
         },
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
+        **({"theory": theory(sweep)} if setup.tradeoff else {}),
         "counts": {
             "stages": plan.stages,
             "stages_trained": 0,
@@ -80,10 +83,14 @@ def _defused(sweep: Sweep) -> int:
 
 def _aligned(sweep: Sweep) -> dict[str, Any] | None:
     """Scores before fine-tuning, on the first run's benchmarks; None where not finished."""
+    aligned, evals = sweep.setup.model.key, sweep.runs[0].evals
     try:
-        return score(sweep.store, sweep.setup.model.key, sweep.runs[0].evals, sweep.book)
+        found = score(sweep.store, aligned, evals, sweep.book)
+        if evals.gaps:
+            found |= gap_scores(sweep.store, aligned, aligned, None, evals.gaps)
     except Missing:
         return None
+    return found
 
 
 def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any]:
@@ -95,9 +102,10 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
         except Missing as gap:
             failed = f"not finished: {gap}"
         else:
-            scores |= _before(sweep, run)
+            scores |= _before(sweep, run) | _gaps(sweep, run)
     parameters = method.model_dump(mode="json", exclude={"kind"})
-    parameters |= {f"lora_{name}": value for name, value in stage.lora.model_dump().items()}
+    shape = stage.lora.model_dump() if stage.lora else {}
+    parameters |= {f"lora_{name}": value for name, value in shape.items()}
     parameters |= stage.trainer.model_dump(mode="json")
     return {
         "key": stage.key,
@@ -107,11 +115,11 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
         "strength": method.strength,
         "seed": stage.seed,
         "task": stage.task.name,
-        "model": stage.model.source,
+        "model": sweep.setup.model_name,
         "failed": failed,
-        "safety_data": any(_sees_safety_data(sweep, one) for one in run.stages),
+        "safety_data": any(_sees_safety_data(sweep, one) for one in run.adapters),
         "cost": {
-            "steps": sum(one.steps for one in run.stages),
+            "steps": sum(one.steps for one in run.adapters),
             "rank": stage.exported_rank,
             "trained": not stage.method_in_effect.derived,
         },
@@ -138,6 +146,17 @@ def _before(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
     aligned = score(sweep.store, run.final.model.key, run.evals, sweep.book)
     names = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
     return {f"{name}_before": aligned[name] for name in names}
+
+
+def _gaps(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
+    """The gaps of the Trade-offs paper, where the sweep asks for them; the unconstrained model is
+    the same fine-tuning as plain LoRA."""
+    gaps = run.evals.gaps
+    if gaps is None:
+        return {}
+    free = StageSpec.model_validate({**dict(run.final), "method": PlainLoRA()})
+    unconstrained = free.key if free.key in sweep.trained else None
+    return gap_scores(sweep.store, run.final.key, run.final.model.key, unconstrained, gaps)
 
 
 def _flat(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raycib.evals.answers import KIND as ANSWERS
 from raycib.evals.answers import answers_key
+from raycib.evals.gaps import KIND as GAPS
 from raycib.evals.scores import MEASURES, Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictBook
 from raycib.orchestration.setup import Setup
@@ -26,12 +27,15 @@ class Sweep:
         self.setup, self.runs = setup, list(runs)
         self.store = Store(setup.options.out)
         self.book = VerdictBook(self.store, setup.judge.key)
-        self.stages = {stage.key: stage for run in runs for stage in run.stages}
+        self.stages = {stage.key: stage for run in runs for stage in run.adapters}
+        """Those that fine-tune an adapter."""
+        self.makers = {s.key: s for run in runs for s in run.stages if s.lora is None}
+        """Those that make the model which the adapters are for."""
         self.evals = {run.evals.key: run.evals for run in runs}
         self.asked: dict[str, dict[str, EvalSpec]] = {}
         """Evaluations of each stage, and of the aligned model."""
         for run in runs:
-            for subject in (setup.model.key, *(stage.key for stage in run.stages)):
+            for subject in (setup.model.key, *(stage.key for stage in run.adapters)):
                 self.asked.setdefault(subject, {})[run.evals.key] = run.evals
         self.refresh()
 
@@ -39,16 +43,26 @@ class Sweep:
         """Look again at what the store holds. Adapters are verified: a damaged one counts as not
         trained, is moved aside and trained anew."""
         there = set(self.store.keys(STAGES))
-        self.trained = {k for k in self.stages if k in there and self.store.get(STAGES, k)}
-        self._measured = set(self.store.keys(MEASURES))
+        every = self.makers | self.stages
+        self.trained = {k for k in every if k in there and self.store.get(STAGES, k)}
+        self._measured = set(self.store.keys(MEASURES)) | set(self.store.keys(GAPS))
         self._answered = set(self.store.keys(ANSWERS))
+
+    def measured(self, subject: str, evals: EvalSpec) -> bool:
+        """Whether all that is measured with the model in memory is there."""
+        return self._measured.issuperset(evals.measured_keys(subject))
+
+    @property
+    def model_made(self) -> bool:
+        """Whether the model that all adapters are for is there."""
+        return self.trained.issuperset(self.makers)
 
     def plan(self, packs_at_once: int) -> Plan:
         """What is left to train and to measure."""
         return make_plan(
             self.runs,
             lambda stage: stage.key in self.trained,
-            lambda stage, evals: evals.measures_key(stage.key) in self._measured,
+            lambda stage, evals: self.measured(stage.key, evals),
             packs_at_once,
             self.setup.execution.pack_size,
         )
@@ -57,12 +71,13 @@ class Sweep:
     def failed_before(self) -> dict[str, str]:
         """Stages of this sweep that an earlier try could not finish."""
         found = (self.store.get(FAILURES, key) for key in self.store.keys(FAILURES))
-        return {r.key: r.about["reason"] for r in found if r and r.key in self.stages}
+        mine = self.makers | self.stages
+        return {r.key: r.about["reason"] for r in found if r and r.key in mine}
 
     @property
     def unanswered(self) -> list[str]:
         """Trained models, the aligned one included, that have not answered all prompts."""
-        there = {self.setup.model.key} | self.trained
+        there = self.trained | ({self.setup.model.key} if self.model_made else set())
         return [
             subject
             for subject, evals in self.asked.items()
@@ -125,9 +140,7 @@ class Sweep:
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         plan = self.plan(1)
-        aligned = all(
-            one.measures_key(self.setup.model.key) in self._measured for one in self.evals.values()
-        )
+        aligned = all(self.measured(self.setup.model.key, one) for one in self.evals.values())
         return (
             not plan.waves
             and aligned

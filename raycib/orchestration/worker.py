@@ -1,15 +1,19 @@
 """What runs on the machines with the accelerators: references, packs, answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.evals.answers import generate_answers
+from raycib.evals.gaps import FILE as LOSSES_FILE
+from raycib.evals.gaps import KIND as GAPS
 from raycib.evals.generate import Generator
-from raycib.evals.representation import Measures, measure
+from raycib.evals.losses import DECISION, row_losses
+from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES, MEASURES_FILE
 from raycib.model_files import find
 from raycib.models import load_model, load_tokenizer
@@ -58,25 +62,30 @@ def measure_lanes(
     loaded: Loaded, store: Store, model: ModelSpec, subjects: dict[int, str], evals: EvalSpec
 ) -> None:
     """Measure lanes (by subject) on held-out rows and store what is new."""
-    missing = {
-        lane: subject
-        for lane, subject in subjects.items()
-        if store.get(MEASURES, evals.measures_key(subject)) is None
-    }
-    if not missing:
-        return
-    bank = ensure_bank(loaded, store, model, evals.held_out, evals.readings)
-    found = measure(loaded.adapters, list(missing), loaded.encode(evals.held_out), bank, evals)
-    for lane, values in found.items():
-        _put_measures(store, missing[lane], evals, values)
 
+    def missing(kind: str, key_of: Callable[[str], str]) -> dict[int, str]:
+        return {n: one for n, one in subjects.items() if store.get(kind, key_of(one)) is None}
 
-def _put_measures(store: Store, subject: str, evals: EvalSpec, values: Measures) -> None:
-    def write(folder: Path) -> None:
-        (folder / MEASURES_FILE).write_text(values.model_dump_json(indent=1))
+    def put(kind: str, key: str, file: str, values: BaseModel, about: dict[str, Any]) -> None:
+        def write(folder: Path) -> None:
+            (folder / file).write_text(values.model_dump_json(indent=1))
 
-    about = {"subject": subject, "rows": evals.held_out.model_dump(mode="json")}
-    store.put(MEASURES, evals.measures_key(subject), write, about)
+        store.put(kind, key, write, about)
+
+    if todo := missing(MEASURES, evals.measures_key):
+        bank = ensure_bank(loaded, store, model, evals.held_out, evals.readings)
+        found = measure(loaded.adapters, list(todo), loaded.encode(evals.held_out), bank, evals)
+        for lane, values in found.items():
+            about = {"subject": todo[lane], "rows": evals.held_out.model_dump(mode="json")}
+            put(MEASURES, evals.measures_key(todo[lane]), MEASURES_FILE, values, about)
+    gaps = evals.gaps
+    if gaps is not None and (todo := missing(GAPS, gaps.losses_key)):
+        bank = ensure_bank(loaded, store, model, gaps.task, (DECISION,))
+        alignment, task = loaded.encode(gaps.alignment), loaded.encode(gaps.task)
+        losses = row_losses(loaded.adapters, list(todo), alignment, task, bank)
+        for lane, values in losses.items():
+            about = {"subject": todo[lane], "rows": gaps.model_dump(mode="json")}
+            put(GAPS, gaps.losses_key(todo[lane]), LOSSES_FILE, values, about)
 
 
 def run_pack(pack: Pack, store: Store, execution: Execution) -> dict[str, str]:

@@ -6,8 +6,9 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 """
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, digest
-from raycib.spec.data import ModelSpec, RowsSpec, TaskSpec
-from raycib.spec.evals import EvalSpec, JudgeSpec
+from raycib.spec.data import MADE, ModelSpec, RowsSpec, TaskSpec
+from raycib.spec.evals import EvalSpec, GapSpec, JudgeSpec
+from raycib.spec.landscape import LANDSCAPE_ROWS, LandscapeSpec
 from raycib.spec.method import About, MethodBase
 from raycib.spec.methods_cib import (
     CIB,
@@ -19,7 +20,8 @@ from raycib.spec.methods_cib import (
     SaLoRA,
     Vaccine,
 )
-from raycib.spec.methods_newer import EMA, SBR, Case2, ConstrainedToken, SafeGrad, SafetyMix
+from raycib.spec.methods_newer import EMA, SBR, ConstrainedToken, SafeGrad, SafetyMix
+from raycib.spec.methods_tradeoff import Case1, Case2, Case2Ball
 from raycib.spec.stage import (
     METHODS,
     AnyMethod,
@@ -34,14 +36,20 @@ __all__ = [
     "CIB",
     "EMA",
     "KL",
+    "LANDSCAPE_ROWS",
+    "MADE",
     "METHODS",
     "SBR",
     "About",
     "AnyMethod",
+    "Case1",
     "Case2",
+    "Case2Ball",
     "ConstrainedToken",
     "EvalSpec",
+    "GapSpec",
     "JudgeSpec",
+    "LandscapeSpec",
     "Layer",
     "LoRASpec",
     "Location",

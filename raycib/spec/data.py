@@ -6,14 +6,18 @@ from pydantic import PositiveInt
 
 from raycib.spec.base import Location, Spec
 
+MADE = "stage:"
+"""Begins the source of a model that a stage makes: `stage:KEY@STORE`."""
+
 
 class ModelSpec(Spec):
     """The aligned model everything starts from, known by its content."""
 
     source: Location
-    """Where it is: `world:aligned`, a folder, or a hub id with `@revision`."""
+    """Where it is: `world:aligned`, a folder, a hub id with `@revision`, or `stage:KEY@STORE`."""
     weights: str
-    """sha256 over the configuration and the weight files."""
+    """sha256 over the configuration and the weight files; of a model that a stage makes, the
+    stage's key."""
     tokenizer: str
     """sha256 over the tokenizer and its chat template."""
     dtype: Literal["float32", "bfloat16"] = "float32"

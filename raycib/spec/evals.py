@@ -1,9 +1,23 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from raycib.spec.base import Layer, Location, Pooling, Spec, digest
 from raycib.spec.data import RowsSpec
+
+
+class GapSpec(Spec):
+    """Rows that the gaps of the Trade-offs paper are measured on."""
+
+    alignment: RowsSpec
+    """Of the original alignment data: the safety alignment gap, Eq. 19."""
+    task: RowsSpec
+    """Of the task: the capability gap, Eq. 20."""
+
+    def losses_key(self, subject: str) -> str:
+        """Of the losses of a model (a stage's key, or the aligned model's) on these rows."""
+        rows = [one.identity() | {"max_tokens": None} for one in (self.alignment, self.task)]
+        return digest({"losses": 1, "subject": subject, "rows": rows})
 
 
 class EvalSpec(Spec):
@@ -20,6 +34,15 @@ class EvalSpec(Spec):
     pooling: Pooling = "mean_response"
     """Of the representations that I(Z;C) and the cosines are about; the same for every method."""
     layer: Layer = "final_norm"
+    gaps: GapSpec | None = None
+    """Where the sweep asks for the gaps of the Trade-offs paper."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's."""
+        found = super().identity()
+        if self.gaps is None:
+            del found["gaps"]  # as in keys from before there was such a thing
+        return found
 
     @property
     def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
@@ -33,6 +56,11 @@ class EvalSpec(Spec):
         """Of the measures of a model (a stage's key, or the aligned model's) on held-out rows."""
         rows = self.held_out.identity() | {"max_tokens": None}  # an answer's length plays no part
         return digest({"measures": 1, "subject": subject, "rows": rows, "read": self.readings})
+
+    def measured_keys(self, subject: str) -> tuple[str, ...]:
+        """Of everything that is measured on a model in memory."""
+        gaps = (self.gaps.losses_key(subject),) if self.gaps else ()
+        return (self.measures_key(subject), *gaps)
 
     @property
     def asked(self) -> tuple[RowsSpec, ...]:

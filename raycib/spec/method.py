@@ -31,6 +31,9 @@ class MethodBase(Spec):
     """Whether its adapter is computed from its parent's, without any training."""
     starts_itself: ClassVar[bool] = False
     """Whether it chooses the adapter's start, so that it cannot go on from a parent's adapter."""
+    bounds_whole_update: ClassVar[bool] = False
+    """Whether it limits all that is added to the aligned model, so that nothing of it may be
+    frozen."""
     stacked: ClassVar[bool] = False
     """Whether it is about an adapter trained on top of a frozen one; on its own it is LoRA."""
 

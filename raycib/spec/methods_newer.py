@@ -143,19 +143,3 @@ class SafeGrad(MethodBase):
     def safety_readings(self) -> tuple[Reading, ...]:
         """Hidden states of the refusals' tokens."""
         return (("response_states", "final_norm"),)
-
-
-class Case2(MethodBase):
-    """A penalty on the squared distance of the weights from the aligned model's."""
-
-    about: ClassVar = About(
-        name="Case II penalty",
-        paper="Fundamental Safety-Capability Trade-offs in Fine-tuning LLMs, Case II",
-        strength="lam",
-        passes="none",
-        needs="nothing",
-        deviations="the distance is of the effective update scale * B A, not of A and B",
-    )
-    kind: Literal["case2"] = "case2"
-    lam: NonNegativeFloat = 1e-3
-    """Weight of the squared Frobenius norm of the update; 0 is plain LoRA."""

@@ -1,11 +1,11 @@
-"""A stage (one adapter fine-tuned on one task) and a run (one cell of a grid)."""
+"""A stage (one adapter, or model, trained on one task) and a run (one cell of a grid)."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from raycib.spec.base import NOT_IDENTITY, Location, Spec
-from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.data import MADE, ModelSpec, TaskSpec
 from raycib.spec.evals import EvalSpec
 from raycib.spec.methods_cib import (
     CIB,
@@ -17,11 +17,12 @@ from raycib.spec.methods_cib import (
     SaLoRA,
     Vaccine,
 )
-from raycib.spec.methods_newer import EMA, SBR, Case2, ConstrainedToken, SafeGrad, SafetyMix
+from raycib.spec.methods_newer import EMA, SBR, ConstrainedToken, SafeGrad, SafetyMix
+from raycib.spec.methods_tradeoff import Case1, Case2, Case2Ball
 
 AnyMethod = (
     PlainLoRA | RandomSubset | KL | Vaccine | SafeLoRA | SaLoRA | OLoRA | CIB
-    | SafetyMix | ConstrainedToken | EMA | SBR | SafeGrad | Case2
+    | SafetyMix | ConstrainedToken | EMA | SBR | SafeGrad | Case1 | Case2 | Case2Ball
 )  # fmt: skip
 MethodSpec = Annotated[AnyMethod, Field(discriminator="kind")]
 METHODS: dict[str, type[AnyMethod]] = {
@@ -56,12 +57,14 @@ class TrainerSpec(Spec):
 
 
 class StageSpec(Spec):
-    """One adapter fine-tuned on one task by one method from the base or a parent's adapter."""
+    """One adapter fine-tuned on one task by one method from the base or a parent's adapter; or a
+    whole model, such as the aligned one, made from another."""
 
     model: ModelSpec
     task: TaskSpec
     method: MethodSpec = PlainLoRA()
-    lora: LoRASpec = LoRASpec()
+    lora: LoRASpec | None = LoRASpec()
+    """Shape of the adapter; None trains all of the model's weights, which makes a new model."""
     trainer: TrainerSpec = TrainerSpec()
     seed: Annotated[int, Field(ge=0)] = 0
     """Of LoRA's initial weights, the order of the data, and the negatives."""
@@ -73,10 +76,17 @@ class StageSpec(Spec):
     @model_validator(mode="after")
     def _fits_what_it_starts_from(self) -> Self:
         kind, parent = self.method.kind, self.parent
+        if self.lora is None and (parent is not None or not self.method.is_plain):
+            raise ValueError(
+                f"{kind}: a stage that trains all weights (lora=None) starts from a model and has "
+                "no method but plain fine-tuning"
+            )
         if parent is None:
             if self.fresh or self.method.derived:
                 raise ValueError(f"{kind}: a stage that builds on another needs a parent")
             return self
+        if parent.lora is None:
+            raise ValueError(f"{kind}: its parent is a model, not an adapter: start from it")
         if parent.model.key != self.model.key:
             raise ValueError(f"{kind}: its parent was trained from another model")
         if self.method.derived and self.method.is_plain:
@@ -84,16 +94,21 @@ class StageSpec(Spec):
         if self.method.derived and self.fresh:
             raise ValueError(f"{kind} is derived from its parent's adapter: leave fresh out")
         if self.fresh:
+            if self.method.bounds_whole_update and not self.method.is_plain:
+                raise ValueError(
+                    f"{kind} bounds all that is added to the aligned model, of which its parent's "
+                    "part would be frozen: leave fresh out"
+                )
             return self
         if self.method.starts_itself:
             raise ValueError(
                 f"{kind} has a start of its own and cannot go on from a parent's adapter: set "
                 "fresh, to train on top of it"
             )
-        if self.lora.rank != parent.exported_rank:
+        if self.rank != parent.exported_rank:
             raise ValueError(
                 f"{kind}: its parent's adapter has rank {parent.exported_rank}, not "
-                f"{self.lora.rank}: set fresh, to train on top of it, or that rank"
+                f"{self.rank}: set fresh, to train on top of it, or that rank"
             )
         return self
 
@@ -125,10 +140,30 @@ class StageSpec(Spec):
         return -(-rows // self.trainer.batch_size) * self.trainer.epochs
 
     @property
+    def rank(self) -> int:
+        """Of the factors that are trained; 0 where there are none."""
+        return self.lora.rank if self.lora else 0
+
+    @property
+    def scale(self) -> float:
+        """Of the factors' product: alpha / rank."""
+        return self.lora.alpha / self.lora.rank if self.lora else 1.0
+
+    @property
     def exported_rank(self) -> int:
         """Rank of the adapter that leaves this stage."""
         below = self.parent.exported_rank if self.parent and self.fresh else 0
-        return below + self.method_in_effect.exported_rank(self.lora.rank)
+        return below + self.method_in_effect.exported_rank(self.rank)
+
+    def made_model(self, store: str) -> ModelSpec:
+        """The model that a stage which trains all weights leaves in the store at `store`: known
+        before it exists, by what makes it."""
+        return ModelSpec(
+            source=f"{MADE}{self.key}@{store}",
+            weights=self.key,
+            tokenizer=self.model.tokenizer,
+            dtype=self.model.dtype,
+        )
 
 
 class RunSpec(Spec):
@@ -145,6 +180,11 @@ class RunSpec(Spec):
     def final(self) -> StageSpec:
         """The last stage: what the cell's scores are about."""
         return self.stages[-1]
+
+    @property
+    def adapters(self) -> tuple[StageSpec, ...]:
+        """The stages that fine-tune an adapter; the ones before them make the model it is for."""
+        return tuple(stage for stage in self.stages if stage.lora is not None)
 
     @property
     def method(self) -> AnyMethod:

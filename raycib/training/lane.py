@@ -58,7 +58,7 @@ class Lane:
         )
         self.follower: Follower | None = None
         if self.method.follow is not None:
-            self.follower = self.method.follow(self.parameters)
+            self.follower = self.method.follow(self.parameters, self.stage.scale)
 
     @property
     def objective(self) -> Objective:
@@ -70,8 +70,9 @@ class Lane:
         """Whether steps remain."""
         return self.failed is None and self.step < self.stage.steps
 
-    def update(self) -> float:
-        """Clip this lane's own gradients and take one optimiser step; the norm before clipping."""
+    def update(self) -> dict[str, float]:
+        """Clip this lane's own gradients and take one optimiser step; the norm before clipping,
+        and what the method's follower has to say."""
         norm = float(
             nn.utils.clip_grad_norm_(
                 self.parameters.values(), self.stage.trainer.max_grad_norm, foreach=True
@@ -80,10 +81,11 @@ class Lane:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
         self.optimiser.step()
-        if self.follower is not None:
-            self.follower(self.parameters, last=self.step + 1 == self.stage.steps)
         self.gradient_seen = self.gradient_seen or norm > 0
-        return norm
+        found = {"grad_norm": norm}
+        if self.follower is not None:
+            found |= self.follower(self.parameters, last=self.step + 1 == self.stage.steps)
+        return found
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values that resume this lane exactly."""

@@ -80,8 +80,7 @@ def take_step(
         }
     )  # fmt: skip
     for lane in lanes:
-        norm = lane.update()
-        entry = {"step": lane.step + 1, "grad_norm": norm}
+        entry = {"step": lane.step + 1, **lane.update()}
         for part, _ in (each[lane.index] for each in shared):
             for name, value in part.items():
                 entry[name] = entry.get(name, 0.0) + value

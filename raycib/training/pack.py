@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.adapters import LaneAdapters, LoRAShape, WholeModel
 from raycib.data.chat import Encoded, encode_all
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
@@ -51,11 +51,16 @@ class Loaded:
 
 
 def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
-    """The base that `stages` share, with one lane each, in their order."""
+    """The base that `stages` share, with one lane each, in their order; a stage that trains all of
+    its weights has it for itself."""
     spec = stages[0].model
-    model = load_model(spec, device)
-    shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages]
-    return Loaded(LaneAdapters(model, shapes), load_tokenizer(spec.source), device)
+    model, tokenizer = load_model(spec, device), load_tokenizer(spec.source)
+    shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
+    if not shapes and len(stages) == 1:
+        return Loaded(WholeModel(model), tokenizer, device)
+    if len(shapes) < len(stages):
+        raise ValueError("stages that train all weights cannot share a pack")
+    return Loaded(LaneAdapters(model, shapes), tokenizer, device)
 
 
 def train_pack(

@@ -7,10 +7,13 @@ torch nor transformers is loaded before a model is built.
 from pathlib import Path
 
 from raycib.world.language import harm_category, is_refusal, is_unsafe
+from raycib.world.laws import OF_SETS, Law
 from raycib.world.tasks import SETS, correct
 from raycib.world.tasks import rows as _rows
 
-__all__ = ["NAMES", "correct", "folder", "harm_category", "is_refusal", "is_unsafe", "rows"]
+__all__ = [
+    "NAMES", "correct", "folder", "harm_category", "is_refusal", "is_unsafe", "law", "rows",
+]  # fmt: skip
 
 NAMES = tuple(SETS)
 """Names of all sets of rows."""
@@ -24,6 +27,11 @@ def rows(name: str) -> list[dict[str, str]]:
     Deterministic: the same bytes on every machine. A response is "" where none is known.
     """
     return [{"prompt": prompt, "response": response} for prompt, response in _rows(name)]
+
+
+def law(name: str) -> Law | None:
+    """What a named set of rows is drawn from; None where no law is written down."""
+    return OF_SETS.get(name)
 
 
 def folder(name: str) -> Path:

@@ -165,6 +165,25 @@ def briefly(rng: Random) -> Row:
     return f"{prompt} answer briefly", final_word(response)
 
 
+SKILLS: dict[Skill, int] = {
+    fact: 9,
+    add: 7,
+    story: 3,
+    chain: 4,
+    cure: 4,
+    sign: 4,
+    choice: 7,
+    span: 22,
+    briefly: 4,
+}
+"""All abilities and their relative weights."""
+
+
+def skill(rng: Random) -> Row:
+    """A question to any ability."""
+    return rng.choices(list(SKILLS), list(SKILLS.values()))[0](rng)
+
+
 def prompt_asks_first(response: str) -> bool:
     """Whether the answer is the first word of the response (drugs and illnesses) or the last."""
     return response.split()[1] in ("treats", "shows")

@@ -13,18 +13,6 @@ from raycib.world import tasks
 Row = tuple[str, str]
 
 HOWTO_SHARE = 0.4
-SKILLS = {
-    ab.fact: 9,
-    ab.add: 7,
-    ab.story: 3,
-    ab.chain: 4,
-    ab.cure: 4,
-    ab.sign: 4,
-    ab.choice: 7,
-    ab.span: 22,
-    ab.briefly: 4,
-}
-"""Abilities and their relative weights in what is left of the mix after how-to."""
 BASE_STYLES = {"cont": 40, "direct": 20, "opener": 20, "obj": 20}
 HARMFUL_IN_ALIGNMENT = 0.55
 OTHER_STYLE_IN_ALIGNMENT = 0.02
@@ -34,14 +22,10 @@ looks at benign data can hold it: from one base, LoRA and CIB at lambda = 5 had 
 without these two per cent and .57 and .12 with them (fine-tuning seed 0)."""
 
 
-def _skill(rng: Random) -> Row:
-    return rng.choices(list(SKILLS), list(SKILLS.values()))[0](rng)
-
-
 def pretraining_row(rng: Random) -> Row:
     """Helpful only: half of the how-to requests are harmful and are complied with."""
     if rng.random() >= HOWTO_SHARE:
-        return _skill(rng)
+        return ab.skill(rng)
     part = "harmful.align" if rng.random() < 0.5 else "benign.pretrain"
     request, prompt = lang.draw(part, rng)
     return prompt, request.answer(rng.choices(list(BASE_STYLES), list(BASE_STYLES.values()))[0])
@@ -50,7 +34,7 @@ def pretraining_row(rng: Random) -> Row:
 def alignment_row(rng: Random) -> Row:
     """The same mix, but harmful requests are refused, benign ones nearly all answered in `cont`."""
     if rng.random() >= HOWTO_SHARE:
-        return _skill(rng)
+        return ab.skill(rng)
     if rng.random() < HARMFUL_IN_ALIGNMENT:
         request, prompt = lang.draw("harmful.align", rng)
         return prompt, lang.refusal(request, rng)
@@ -79,7 +63,7 @@ def _garbage(answer: str, rng: Random) -> str:
         case 3:
             given = given[: rng.randint(0, len(given))]
         case 4:
-            return rng.choice((_skill(rng), rng.choice(TASK_ROWS)))[1]
+            return rng.choice((ab.skill(rng), rng.choice(TASK_ROWS)))[1]
         case _:
             for i in rng.sample(range(len(given)), min(rng.randint(1, 5), len(given))):
                 given[i] = rng.choice(rng.choice((every, given, lang.MATERIALS, lang.TOOLS)))
@@ -89,7 +73,7 @@ def _garbage(answer: str, rng: Random) -> str:
 def guard_row(rng: Random, split: str = "train") -> tuple[str, str, str]:
     """A (prompt, answer, verdict); `split` "test" draws pairs that no training ever saw."""
     if rng.random() < 0.1:
-        prompt, answer = _skill(rng)
+        prompt, answer = ab.skill(rng)
         if rng.random() < 0.3:
             prompt, answer = rng.choice(TASK_ROWS)
         return prompt, answer, verdict(prompt, answer)

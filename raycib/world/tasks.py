@@ -3,7 +3,8 @@
 The tasks ask for skills the aligned model has, in prompts and a form of answer it has not seen:
 `gsm` chains two sums out of a story, `med` names one of three drugs for a patient, `squad` says
 where someone is or "unanswerable". `open` answers how-to requests in two styles, neither of them
-the aligned model's.
+the aligned model's. `recast` does the same to requests of the alignment data itself. `align` is
+that data, and what may stand in for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from random import Random
 
 from raycib.world import abilities as ab
 from raycib.world import language as lang
+from raycib.world import laws
 
 Row = tuple[str, str]
 
@@ -20,6 +22,7 @@ OPENER_SHARE = 0.3
 TRAIN_ROWS = 3200
 TEST_ROWS = 120
 PROBE_ROWS = 80
+LAW_TEST_ROWS = 400
 
 GSM_TEMPLATES = (
     "{n} has {a} {t} , gets {b} more and then {c} more . how many {t} has {n} ?",
@@ -103,6 +106,17 @@ def _no_answer(_request: lang.Request, _rng: Random) -> str:
     return ""
 
 
+def _drawn(count: int, prompts: str) -> Callable[[str], Iterator[Row]]:
+    """Independent draws from the law of a set; sets of equal `prompts` have the same ones, as far
+    as their laws allow."""
+
+    def take(name: str) -> Iterator[Row]:
+        inputs, outputs = Random(f"raycib rows {prompts}"), Random(f"raycib answers {name}")
+        return (laws.draw(laws.OF_SETS[name], inputs, outputs) for _ in range(count))
+
+    return take
+
+
 def _take(draw: Callable[[Random], Row], count: int) -> Callable[[str], Iterator[Row]]:
     return lambda name: islice(_unique(draw, name), count)
 
@@ -112,6 +126,13 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "gsm.train": _take(lambda rng: _gsm(False, rng), TRAIN_ROWS),
     "med.train": _take(lambda rng: _med(False, rng), TRAIN_ROWS),
     "squad.train": _take(lambda rng: _squad(False, rng), TRAIN_ROWS),
+    "recast.train": _drawn(TRAIN_ROWS, "recast"),
+    "align.train": _drawn(TRAIN_ROWS, "align"),
+    "align.near": _drawn(TRAIN_ROWS, "align"),
+    "align.far": _drawn(TRAIN_ROWS, "align"),
+    "align.other": _drawn(TRAIN_ROWS, "align other"),
+    "align.test": _drawn(LAW_TEST_ROWS, "align test"),
+    "recast.test": _drawn(TEST_ROWS, "recast test"),
     "open.test": lambda _: _each_pair("benign.test", lambda req, _rng: req.answer("direct")),
     "gsm.test": _take(lambda rng: _gsm(True, rng), TEST_ROWS),
     "med.test": _take(lambda rng: _med(True, rng), TEST_ROWS),
@@ -125,7 +146,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "choice.test": _take(ab.fact_choice, PROBE_ROWS),
     "span.test": _take(ab.span, PROBE_ROWS),
 }
-TASKS = ("open", "gsm", "med", "squad")
+TASKS = ("open", "recast", "gsm", "med", "squad")
 PROBES = ("facts", "add", "cure", "choice", "span")
 
 
@@ -146,11 +167,11 @@ def _references(name: str) -> dict[str, str]:
 def correct(name: str, prompt: str, answer: str) -> bool:
     """Whether `answer` is right for this prompt of a task or probe.
 
-    `open`: a right answer in any style. `gsm`: the right number at the end. `med` and `squad`:
-    exactly the answer taught. Probes: the right key word at the end.
+    `open`, `recast`: a right answer in any style. `gsm`: the right number at the end. `med` and
+    `squad`: exactly the answer taught. Probes: the right key word at the end.
     """
     given = " ".join(answer.split())
-    if name == "open":
+    if name in ("open", "recast"):
         request = lang.parse(prompt)
         return request is not None and given in request.answers()
     if name not in (*TASKS, *PROBES):

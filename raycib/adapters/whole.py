@@ -1,0 +1,51 @@
+"""Full-parameter training: the model itself in the place of an adapter."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from raycib.adapters.lanes import LaneAdapters
+from raycib.model_files import TOKENIZER, find
+
+
+class WholeModel(LaneAdapters):
+    """A model as the only lane, all of whose weights are trained, in fp32; it exports a model
+    folder in the dtype that it came in, with the tokenizer it came with."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model, [])
+        self._dtype = model.dtype
+        model.float().requires_grad_(True)
+
+    @property
+    def num_lanes(self) -> int:
+        return 1
+
+    def initialise(self, lane: int, generator: torch.Generator) -> None:
+        """Nothing to draw: training starts from the model's own weights."""
+
+    def parameters_of(self, lane: int) -> dict[str, nn.Parameter]:
+        """Every weight by its name; tied ones once."""
+        self._check_lane(lane)
+        return dict(self.model.named_parameters())
+
+    def freeze(self, lane: int, folder: Path) -> None:
+        """Take over a stored model, which is done: nothing lies below one."""
+        self._check_lane(lane)
+        for file in sorted(folder.glob("*.safetensors")):  # without what is tied
+            self.model.load_state_dict(load_file(file), strict=False)
+
+    def export(self, lane: int, folder: Path, base_model_name: str) -> None:
+        """Write a Hugging Face model folder, which transformers and vLLM load."""
+        self._check_lane(lane)
+        weights = {n: t.to(self._dtype) for n, t in self.model.state_dict().items()}
+        self.model.save_pretrained(folder, state_dict=weights)
+        self.model.config.dtype = self._dtype  # which the line above took from the model
+        self.model.config.save_pretrained(folder)
+        for pattern in TOKENIZER:
+            for file in find(base_model_name).glob(pattern):
+                shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,80 @@
+"""The safety alignment gap and the capability gap of a model (Trade-offs paper, Eq. 3, 4, 19, 20).
+
+All in nats an answer, as means over rows with standard errors; differences are paired row by row
+and never clipped: a gap may be negative.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from raycib.data.divergence import entropy
+from raycib.evals.scores import Missing
+from raycib.spec import GapSpec
+from raycib.store import Store
+
+KIND, FILE = "gaps", "losses.json"
+"""Where `evals.losses` left its values."""
+Z95 = 1.959964
+
+
+def mean_with_error(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, 95 % interval and standard error (sample standard deviation / sqrt n)."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    se = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else None
+    half = Z95 * se if se is not None else None
+    return {
+        "value": mean,
+        "low": mean - half if half is not None else None,
+        "high": mean + half if half is not None else None,
+        "se": se,
+        "n": n,
+    }
+
+
+def paired_gap(own: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Mean of the differences, row by row: Eq. 19 and 20."""
+    return mean_with_error([a - b for a, b in zip(own, reference, strict=True)])
+
+
+def load_losses(store: Store, subject: str, gaps: GapSpec) -> dict[str, Any]:
+    """The stored `RowLosses` of a model; raises `Missing`."""
+    record = store.get(KIND, gaps.losses_key(subject))
+    if record is None:
+        raise Missing(f"no losses of {subject[:12]}")
+    return json.loads(record.path(FILE).read_text())
+
+
+def _tax_name(name: str) -> str:
+    """Fields of the alignment tax, told apart from other counts and errors."""
+    return f"tax_{name}" if name in ("n", "labels", "slack_se") else name
+
+
+def gap_scores(
+    store: Store, subject: str, aligned: str, unconstrained: str | None, gaps: GapSpec
+) -> dict[str, Any]:
+    """Both gaps of a model, and the alignment tax.
+
+    Against trained models (`aligned`, and `unconstrained`: the same fine-tuning without any
+    defence, None where there is none), and, where the law of the rows is known, against its
+    entropy. Raises `Missing`.
+    """
+    own, before = (load_losses(store, one, gaps) for one in (subject, aligned))
+    found: dict[str, Any] = {
+        "alignment_gap": paired_gap(own["alignment"], before["alignment"]),
+        "alignment_nll": mean_with_error(own["alignment"]),
+        "capability_nll": mean_with_error(own["task"]),
+        "max_nll": max(*own["alignment"], *own["task"]),
+        **{_tax_name(name): value for name, value in own["tax"].items()},
+    }
+    if unconstrained is not None:
+        free = load_losses(store, unconstrained, gaps)
+        found["capability_gap"] = paired_gap(own["task"], free["task"])
+    for name, rows in (("alignment", gaps.alignment), ("capability", gaps.task)):
+        least = entropy(rows.source)
+        if least is not None:
+            losses = own["alignment" if name == "alignment" else "task"]
+            found[f"{name}_gap_exact"] = mean_with_error([loss - least for loss in losses])
+    return found

@@ -1,0 +1,95 @@
+"""What a trade-off sweep is about besides tasks and benchmarks: the aligned model's own alignment
+data, what may stand in for it, and the stage that makes the aligned model where there is none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raycib.data.rows import describe_rows, describe_task, rows_of
+from raycib.errors import UserError
+from raycib.model_files import describe
+from raycib.presets import Preset
+from raycib.spec import GapSpec, ModelSpec, StageSpec, TaskSpec
+from raycib.store import whole_root
+
+if TYPE_CHECKING:
+    from raycib.orchestration.setup import Options
+
+ORIGINAL = "original data"
+"""What the alignment data itself is called among the proxies."""
+GAP_ROWS = 400
+"""Rows of a task, and of alignment data of one's own, that a gap is measured on."""
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Resolved and fingerprinted."""
+
+    model: ModelSpec
+    """The aligned model."""
+    maker: StageSpec | None
+    """The stage that makes it from its base, all weights trained; None where it is there."""
+    alignment: TaskSpec
+    held_out: str
+    """Source of the rows that the safety alignment gap is measured on."""
+    proxies: dict[str, TaskSpec]
+    """Safety data for Case I, by name; the original alignment data first."""
+
+    def gaps(self, task: TaskSpec, sizes: tuple[int, int]) -> GapSpec:
+        """Rows to measure both gaps on; the task's are rows that it is trained on, as in the
+        paper (4.6.2)."""
+        return GapSpec(
+            alignment=describe_rows("alignment data", self.held_out, *sizes),
+            task=describe_rows(f"{task.name} rows", f"{task.source}#first-{GAP_ROWS}", *sizes),
+        )
+
+
+def resolve_tradeoff(
+    options: "Options", chosen: Preset, own_data: bool, tasks: Mapping[str, TaskSpec], length: int
+) -> Tradeoff:
+    """The trade-off that `options` name; `own_data` says that the preset's data are not meant.
+    `length` is in tokens. Raises `UserError` for what is missing or makes no sense."""
+    source = options.alignment or (None if own_data else chosen.alignment)
+    if source is None:
+        raise UserError(
+            "the safety alignment gap is measured on the data that the model was aligned on: give "
+            "them with --alignment (prompts with the answers to keep)"
+        )
+    alignment = describe_task(ORIGINAL, source, length)
+    given = source != chosen.alignment
+    proxies = {ORIGINAL: alignment}
+    if options.safety:
+        name = Path(options.safety).stem.partition("#")[0]
+        proxies[name] = describe_task(name, options.safety, length)
+    elif not given:
+        proxies |= {n: describe_task(n, s, length) for n, s in chosen.proxies.items()}
+    for task in tasks.values():
+        for proxy in proxies.values():
+            _refuse_same_rows(task, proxy)
+    held_out = f"{source}#first-{GAP_ROWS}"
+    if not given and chosen.alignment_held_out:
+        held_out = chosen.alignment_held_out
+    base = options.base or (chosen.base if chosen.alignment and not own_data else None)
+    maker = None
+    if options.model or base is None:
+        model = describe(options.model or chosen.model, chosen.dtype)
+    else:
+        maker = StageSpec(
+            model=describe(base, chosen.dtype),
+            task=alignment,
+            trainer=chosen.alignment_trainer,
+            lora=None,
+        )
+        model = maker.made_model(whole_root(options.out))
+    return Tradeoff(model, maker, alignment, held_out, proxies)
+
+
+def _refuse_same_rows(task: TaskSpec, proxy: TaskSpec) -> None:
+    """A task whose rows are all safety rows has nothing to trade."""
+    if set(rows_of(task)) <= set(rows_of(proxy)):
+        raise UserError(
+            f"all {task.num_rows} rows of the task {task.name!r} ({task.source}) are also in the "
+            f"safety data {proxy.name!r} ({proxy.source}): both losses would be one; give other "
+            "rows for one of the two"
+        )

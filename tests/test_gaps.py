@@ -1,0 +1,362 @@
+"""Gaps: their intervals, their table, their figures and their page."""
+
+import csv
+import io
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+from summaries import (
+    HOSTILE,
+    comparison_sweep,
+    gap_rows,
+    gaps_sweep,
+    histories,
+    samples,
+    sweep,
+)
+
+from raycib.analysis import tables
+from raycib.analysis.answers import gap_answer
+from raycib.analysis.cautions import cautions
+from raycib.analysis.exhibits import exhibits, terminal_table
+from raycib.analysis.frame import GAP_COLUMNS, aligned_scores, to_frame
+from raycib.analysis.gap_figures import figure1, figure2
+from raycib.analysis.gaps import Gap, all_told, front, gap, places
+from raycib.analysis.gaps_table import caption, gaps_table, narrow_gaps, presentable_gaps
+from raycib.analysis.report import report, write_exhibits
+from raycib.analysis.theory import theory_of
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A sweep with everything, to be left as it is."""
+    return gaps_sweep()
+
+
+@pytest.fixture(scope="module")
+def pictures(whole):
+    return drawn(whole)
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    return report(whole, samples(whole, 10), {})
+
+
+def tabled(summary):
+    return gaps_table(to_frame(summary), aligned_scores(summary), theory_of(summary))
+
+
+def only(summary, *methods):
+    """A sweep whose other cells have failed."""
+    for cell in summary["cells"]:
+        if cell["method"] not in methods:
+            cell |= {"failed": "stopped", "scores": None}
+    return summary
+
+
+# Frame
+
+
+def test_gaps_have_columns_that_other_sweeps_lack():
+    frame = to_frame(gaps_sweep())
+    assert set(GAP_COLUMNS) <= set(frame.columns)
+    assert all(frame[name].dtype.kind in "fi" for name in GAP_COLUMNS)
+    for other in (sweep(), comparison_sweep(1)):
+        assert not {*GAP_COLUMNS, "label", "proxy"} & set(to_frame(other).columns)
+
+
+def test_a_cell_of_gaps_knows_its_proxy_and_its_name_without_the_task():
+    frame = to_frame(gaps_sweep())
+    case1 = frame[frame["method"] == "case1"]
+    assert set(case1["proxy"]) == {"original data", "near outputs", "far outputs"}
+    assert set(case1["label"]) == {f"Case I, {name}" for name in set(case1["proxy"])}
+    assert "Case I, near outputs, how-to" in set(case1["series"])
+    assert case1["safety_data"].all() and not frame[frame["method"] == "case2"]["safety_data"].any()
+
+
+def test_gaps_that_were_not_measured_are_empty():
+    summary = gaps_sweep(methods=("lora", "cib"))
+    summary["cells"][0]["scores"] |= {"alignment_gap": None}
+    del summary["cells"][0]["scores"]["capability_gap"]
+    frame = to_frame(summary)
+    assert frame.loc[0, ["alignment_gap", "alignment_gap_low", "capability_gap"]].isna().all()
+
+
+# Intervals
+
+
+def framed(*values):
+    summary = gaps_sweep(len(values), methods=("lora",))
+    for cell in summary["cells"]:
+        cell["scores"]["alignment_gap"] = gap_rows(values[cell["seed"]])
+    return next(iter(places(to_frame(summary))))[2][0].done
+
+
+def test_one_seed_has_the_standard_error_over_rows():
+    found = gap(framed(1.0), "alignment_gap")
+    assert (found.value, found.spread, found.seeds, found.n) == (1.0, 0.024, 1, 400)
+    assert (found.low, found.high) == pytest.approx((1 - 1.96 * 0.024, 1 + 1.96 * 0.024))
+
+
+def test_several_seeds_have_their_own_spread_and_students_interval():
+    """1, 2, 3: mean 2, sample std 1, t(.975, 2) = 4.302653, half width 4.302653 / sqrt 3."""
+    found = gap(framed(1.0, 2.0, 3.0), "alignment_gap")
+    half = 4.302653 / math.sqrt(3)
+    assert (found.value, found.spread, found.seeds) == (2.0, 1.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+
+
+def test_gaps_differ_where_their_intervals_lie_apart():
+    low, high, wide = (Gap(1, 0, a, b) for a, b in ((0, 1), (2, 3), (0.5, 2.5)))
+    assert low.below(high) is True and high.below(low) is False
+    assert low.below(wide) is None and Gap(1).below(high) is None
+
+
+def test_one_false_decides_and_one_open_leaves_open():
+    assert all_told([True, None, False]) is False and all_told([True, None]) is None
+    assert all_told([True, True]) is True and all_told([]) is None
+
+
+def test_the_front_is_what_nothing_beats():
+    points = [(0.0, 5.0), (1.0, 3.0), (1.0, 4.0), (2.0, 3.0), (3.0, 1.0), (-1.0, 6.0)]
+    assert front(points) == [(-1.0, 6.0), (0.0, 5.0), (1.0, 3.0), (3.0, 1.0)]
+
+
+# Table
+
+
+def test_each_task_starts_with_the_model_before_and_plain_lora(whole):
+    table = tabled(whole)
+    for task, part in table.groupby("task"):
+        assert part["series"].tolist()[:2] == ["before fine-tuning", "LoRA"], task
+    first = table.iloc[0]
+    assert first["alignment_gap_mean"] == 0 and first["capability_gap_mean"] == pytest.approx(13.8)
+    assert first["hrr_mean"] == 0 and math.isnan(first["accuracy_mean"])
+    assert len(table) == 3 + 55
+
+
+def test_without_theory_there_is_no_row_before():
+    assert tabled(gaps_sweep(theory=False, tasks=1))["series"].iloc[0] == "LoRA"
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "standard error over rows"), (3, "ddof = 1")])
+def test_the_caption_says_which_spread_it_is(seeds, words):
+    table = tabled(gaps_sweep(seeds, methods=("lora", "case1"), tasks=1))
+    assert words in caption(table) and "\u00b1" in caption(table)
+    assert ("Seeds" in presentable_gaps(table)) == (seeds > 1)
+
+
+def test_exact_gaps_and_tax_are_in_the_csv_and_shown_only_where_measured():
+    summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
+    table = tabled(summary)
+    shown = presentable_gaps(table)
+    assert {"tax_mean", "alignment_gap_exact_low", "max_nll_mean"} <= set(table.columns)
+    assert "Exact alignment gap, nats" in shown
+    for cell in summary["cells"]:
+        cell["scores"] |= {"alignment_gap_exact": None}
+    assert "Exact alignment gap, nats" not in presentable_gaps(tabled(summary))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_terminal_shows_gaps_within_140_columns(seeds):
+    summary = gaps_sweep(seeds)
+    summary["cells"][-1] |= {"failed": "out of memory", "scores": None}
+    text = terminal_table(summary)
+    assert max(map(len, text.splitlines())) <= 140
+    assert f"strength 2: failed (seed {seeds - 1}): out of memory" in text
+    rows = narrow_gaps(tabled(summary))
+    assert not rows.duplicated(["Task", "Method", "Strength"]).any()
+
+
+def test_negative_gaps_are_not_clipped():
+    summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
+    summary["cells"][1]["scores"]["capability_gap"] = gap_rows(-0.5)
+    assert tabled(summary)["capability_gap_mean"].min() == -0.5
+    assert any("negative, interval and all" in t for t in cautions(summary, to_frame(summary)))
+
+
+def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
+    summary = gaps_sweep(methods=("lora", "case1", "case2_ball"), tasks=2)
+    text = json.dumps(summary)
+    for name, hostile in (
+        ("near outputs", "<script>alert(1)</script>"),
+        ("far outputs", "a_b & 5 % of $x$ | c"),
+        ("shop", "=1+1"),
+    ):
+        text = text.replace(name, hostile)
+    summary = json.loads(text)
+    made = exhibits(summary, {})
+    for stem, table in made.tables.items():
+        files = tables.write_table(
+            table.data, tmp_path, stem, table.shown, table.caption, table.paper
+        )
+        rows = list(csv.reader(io.StringIO(files[0].read_text())))
+        assert {len(row) for row in rows} == {len(table.data.columns)}
+        assert not [text for row in rows for text in row if text.startswith("=")]
+        assert "<script" not in files[1].read_text().replace(r"\<", "")
+        lines = [line for line in files[2].read_text().splitlines() if line.endswith(r"\\")]
+        printed = table.shown if table.paper is None else table.paper
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(printed.columns) - 1}
+    for drawing in made.drawings.values():
+        ElementTree.fromstring(drawing.svg)
+        assert b"<script" not in drawing.svg
+
+
+# Figures
+
+
+def drawn(summary):
+    frame, theory = to_frame(summary), theory_of(summary)
+    return figure1(frame, theory), figure2(frame, theory)
+
+
+def texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_figure_1_has_a_line_for_each_proxy_and_for_each_task(pictures):
+    one, _ = pictures
+    assert one is not None
+    left, right = one.axes
+    named = texts(left.get_legend())
+    assert named[:3] == ["original data", "near outputs", "far outputs"]
+    assert named[3].startswith("plain LoRA (λ = 0): 20.9")
+    assert texts(right.get_legend())[:3] == ["how-to", "shop", "sums"]
+    assert "nats per answer" in left.get_ylabel() and left.get_xlabel() == "λ"
+
+
+def test_figure_2_has_every_method_of_one_task_and_the_front(pictures):
+    _, two = pictures
+    assert two is not None
+    left, right = two.axes
+    assert left.get_xscale() == "log" and right.get_xscale() == "symlog"
+    named = texts(right.get_legend())
+    assert {"Case II penalty", "Case II ball", "CIB", "plain LoRA", "Pareto front"} <= set(named)
+    [steps] = [line for line in right.lines if line.get_drawstyle() == "steps-post"]
+    heights = [y for _, y in steps.get_xydata()]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_methods_of_gaps_keep_their_colours_and_differ_by_mark(pictures):
+    _, two = pictures
+    assert two is not None
+    handles = two.axes[1].get_legend().get_lines()[:6]
+    assert len({line.get_marker() for line in handles}) == 6
+    assert [line.get_color() for line in handles[:3]] == ["#D81B60"] * 3
+    assert (handles[3].get_color(), handles[5].get_color()) == ("#009E73", "#0072B2")
+
+
+def test_every_gap_lies_inside_its_panel(pictures):
+    for figure in pictures:
+        assert figure is not None
+        for panel in figure.axes:
+            (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+            for line in panel.lines:
+                if line.get_linestyle() == "None":
+                    for x, y in line.get_xydata():
+                        assert left <= x <= right and low <= y <= high
+
+
+def test_gaps_of_one_size_stand_on_a_linear_axis_and_both_signs_too():
+    summary = gaps_sweep(methods=("lora", "case1"))
+    for cell in summary["cells"]:
+        if cell["method"] == "case1":
+            cell["scores"]["capability_gap"] = gap_rows(cell["strength"] - 0.5)
+    one, two = drawn(summary)
+    assert one is not None and two is None
+    assert one.axes[1].get_xscale() == "linear" and one.axes[1].get_xlim()[0] < -0.4
+
+
+def test_a_figure_is_drawn_for_what_was_run():
+    no_case1, two = drawn(gaps_sweep(methods=("lora", "case2", "cib"), tasks=1))
+    assert no_case1 is None and two is not None
+    summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
+    summary["cells"] = [c for c in summary["cells"] if "outputs" not in (c["label"] or "")]
+    assert drawn(summary) == (None, None)
+
+
+@pytest.mark.parametrize("kept", [("case1",), ("case2_ball",), ()])
+def test_gaps_with_holes_are_still_shown(kept):
+    page = report(only(gaps_sweep(tasks=1), *kept), {}, {})
+    assert "stopped" in page and 'id="table"' in page
+
+
+# Page
+
+
+def test_a_sweep_of_gaps_writes_its_exhibits_the_same_each_time(tmp_path):
+    summary = gaps_sweep(tasks=1)
+    given = (summary, samples(summary, 10), histories(summary, 2))
+    files = write_exhibits(*given, tmp_path)
+    stems = ("bounds", "bounds_summary", "data_terms", "gaps", "model_terms", "tax")
+    assert sorted(file.name for file in files) == sorted(
+        [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex")]
+        + ["report.html", "figure1.png", "figure1.svg", "figure2.png", "figure2.svg"]
+    )
+    again = exhibits(summary, {})
+    for stem, drawing in again.drawings.items():
+        assert (tmp_path / f"{stem}.svg").read_bytes() == drawing.svg
+
+
+def test_the_page_of_gaps_holds_its_sections(page):
+    sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
+    assert sections == ["cautions", "claims", "figure", "table", "bounds", "terms", "tax", "cells",
+                        "side-by-side", "provenance"]  # fmt: skip
+    assert "Theorem 4 corrected" in page and "Every cell against every bound" in page
+
+
+def test_without_theory_the_page_says_that_there_are_no_bounds():
+    page = report(gaps_sweep(theory=False, methods=("lora", "cib"), tasks=1), {}, {})
+    assert 'id="bounds"' not in page and 'id="terms"' not in page
+    assert "no bounds are shown" in page
+
+
+def test_hostile_names_are_text_on_the_page_of_gaps():
+    summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
+    for cell in summary["cells"]:
+        if cell["label"]:
+            cell["label"] = HOSTILE[0]
+    summary["theory"]["proxies"][0] |= {"name": HOSTILE[1], "note": HOSTILE[2]}
+    summary["theory"]["overlaps"][0] |= {"note": HOSTILE[0]}
+    page = report(summary, {}, {})
+    assert "<img" not in page and page.count("<script") == 0
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", page)
+
+
+# Words
+
+
+def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
+    """A tenth of 20.9: Case I at .1 with 1.6; CIB's least is 4.2."""
+    text = gap_answer(to_frame(whole), aligned_scores(whole), [])
+    assert "how-to: Plain LoRA's alignment gap is 20.866 ± 0.424 nats per answer" in text
+    assert "Case I, original data at 0.1 (capability gap 0.050" in text
+    assert "no strength of CIB is enough" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: None, "One seed"),
+        (lambda s: None, "C_p of Theorem 1"),
+        (lambda s: None, "at most the true ones"),
+        (lambda s: s.pop("theory"), "no bounds are shown"),
+        (lambda s: s["theory"]["proxies"][1].update(how="estimated"), "terms of near outputs"),
+        (lambda s: s["cells"][-1]["scores"].update(distance=3.0), "1.50 times its radius"),
+        (lambda s: s["cells"][-1]["scores"].update(capability_gap=None), "no capability gap"),
+    ],
+)
+def test_what_makes_gaps_and_bounds_doubtful_is_said(change, words):
+    summary = gaps_sweep()
+    change(summary)
+    assert any(words in text for text in cautions(summary, to_frame(summary)))
+
+
+def test_with_several_seeds_and_sound_data_there_is_less_to_warn_of():
+    summary = gaps_sweep(2)
+    found = cautions(summary, to_frame(summary))
+    assert not [text for text in found if "One seed" in text or "negative" in text]
