@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raycib.errors import UserError
-from raycib.spec import MADE, ModelSpec
+from raycib.spec import MADE, ModelSpec, Template
 from raycib.store import Store
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -105,7 +105,7 @@ def verified(spec: ModelSpec) -> Path:
     return folder
 
 
-def describe(source: str, dtype: str = "float32") -> ModelSpec:
+def describe(source: str, dtype: str = "float32", template: Template = "own") -> ModelSpec:
     """The spec of the model at `source`, with the fingerprints of what is there now."""
     folder = find(source)
     _refuse_code(folder)
@@ -116,6 +116,7 @@ def describe(source: str, dtype: str = "float32") -> ModelSpec:
         weights=fingerprint(folder, WEIGHTS),
         tokenizer=fingerprint(folder, TOKENIZER),
         dtype=dtype,  # type: ignore[arg-type]
+        template=template,
     )
 
 

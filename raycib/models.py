@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from raycib.data.chat import use_chatml
 from raycib.errors import UserError
 from raycib.model_files import find, verified
-from raycib.spec import ModelSpec
+from raycib.spec import ModelSpec, Template
 
 LOGITS_AT_ONCE = 2**26
 """Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
@@ -26,11 +27,14 @@ class Hidden(NamedTuple):
     before_norm: Float[Tensor, "rows seq dim"]
 
 
-def load_tokenizer(source: str) -> Any:
-    """The tokenizer of the model at `source`; it must have a chat template."""
+def load_tokenizer(source: str, template: Template = "own") -> Any:
+    """The tokenizer of the model at `source`, with its own chat template, which it must have, or
+    the unified one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(find(source), local_files_only=True)
+    if template == "chatml":
+        use_chatml(tokenizer, source)
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {source!r} has no chat template; "

@@ -70,6 +70,10 @@ class Preset(Frozen):
     """What may stand in for the alignment data, by name; the first is that data itself."""
     tradeoff_tasks: tuple[str, ...] = ()
     """Tasks of the trade-off sweeps, the one that several proxies are tried on first."""
+    sequence: dict[str, TaskSource] = {}
+    """The tasks of continual fine-tuning, in the paper's order."""
+    sequence_trainer: TrainerSpec | None = None
+    """Where it differs from `trainer`."""
     probes: dict[str, str] = {}
     max_length: PositiveInt = 1024
     """Tokens of a training row."""
@@ -107,6 +111,13 @@ WORLD = Preset(
         "other inputs": "world:align.other",
     },
     tradeoff_tasks=("open", "recast", "gsm"),
+    # Half of the rows, at half the learning rate: enough to learn each task in its stage, and not
+    # so much that a single stage wipes out all before it.
+    sequence={
+        name: TaskSource(train=f"world:{name}.train#first-1600", held_out=f"world:{name}.test")
+        for name in ("open", "gsm", "med", "squad")
+    },
+    sequence_trainer=TrainerSpec(learning_rate=1e-3, batch_size=16, warmup_steps=20),
     probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},
     max_length=128,
     max_tokens=40,
@@ -134,6 +145,15 @@ LLAMA31_8B = Preset(
         for name, source in {
             "dolly": "hub:databricks/databricks-dolly-15k:train",
             "gsm8k": "hub:openai/gsm8k@main:train",
+        }.items()
+    },
+    sequence={
+        name: TaskSource(train=f"{source}#train#first-15000", held_out=f"{source}#held-out")
+        for name, source in {
+            "dolly": "hub:databricks/databricks-dolly-15k:train",
+            "gsm8k": "hub:openai/gsm8k@main:train",
+            "medmcqa": "hub:openlifescienceai/medmcqa:train",
+            "squad_v2": "hub:rajpurkar/squad_v2:train",
         }.items()
     },
     harmful="hub:walledai/AdvBench:train",

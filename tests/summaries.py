@@ -4,6 +4,7 @@ import hashlib
 import math
 import random
 from functools import cache
+from itertools import permutations
 from typing import Any
 
 from scipy.stats import binomtest
@@ -429,3 +430,99 @@ def _theory() -> dict[str, Any]:
             for task, (_, _, price) in TASKS.items()
         ],
     }  # fmt: skip
+
+
+SEQUENCE = ("open", "gsm", "med", "squad")
+LEARNED = {
+    # task: accuracy before fine-tuning and after its own stage
+    "open": (0.05, 1.0), "gsm": (0.10, 0.82), "med": (0.30, 0.95), "squad": (0.02, 0.99),
+}  # fmt: skip
+SEQUENCES = {
+    # method: strength, HRR after one stage, what it grows by, forgetting of each stage
+    "lora": (0, 0.72, 0.05, 0.09),
+    "random_subset": (0.2, 0.66, 0.05, 0.08),
+    "kl": (1, 0.30, 0.04, 0.06),
+    "o_lora": (0.5, 0.60, 0.02, 0.03),
+    "cib": (5, 0.08, 0.01, 0.045),
+}
+
+
+def orders_sweep(
+    seeds: int = 3, orders: int = 1, methods: tuple[str, ...] = tuple(SEQUENCES)
+) -> dict[str, Any]:
+    """Continual fine-tuning through the first ``orders`` of all 24 orders of four tasks."""
+    cells = [
+        _sequence(order, method, seed)
+        for order in tuple(permutations(SEQUENCE))[:orders]
+        for method in methods
+        for seed in range(seeds)
+    ]
+    asked = [stage["key"] for cell in cells for stage in cell["stages"]]
+    whole = sweep(failed=False) | {"sweep": "task_orders", "kind": "orders", "cells": cells}
+    whole["question"] = "Does safety last through one task after another, and in which order?"
+    whole["tasks"] = list(SEQUENCE)
+    before = {task: rate(start, 160) for task, (start, _) in LEARNED.items()}
+    whole["aligned"]["scores"] |= {"accuracies": before, "accuracy": before["open"]}
+    whole["counts"] |= {
+        "stages": len(set(asked)), "stages_trained": len(set(asked)), "stages_reused": 0,
+        "stages_shared": len(asked) - len(set(asked)),
+    }  # fmt: skip
+    return whole
+
+
+def _sequence(order: tuple[str, ...], method: str, seed: int) -> dict[str, Any]:
+    strength, hrr, growth, lost = SEQUENCES[method]
+    stages = []
+    for i, task in enumerate(order):
+        place = f"{method} {order[: i + 1]} {seed}"
+        noise = random.Random(place)
+        # Sums that come late bring back what was learned of refusing.
+        share = hrr + growth * i - 0.1 * hrr * (task == "gsm") + noise.gauss(0, 0.02)
+        accuracies = {}
+        for j, other in enumerate(order):
+            start, end = LEARNED[other]
+            level = start + 0.03 * (i + 1) if j > i else end - lost * (i - j) * (1 + (j == 0))
+            accuracies[other] = rate(level + noise.gauss(0, 0.01), 160)
+        share = min(max(share, 0.0), 0.98)
+        scores = {
+            "hrr": rate(share, 260),
+            "refusal_rate": rate(0.99 - share, 260),
+            "incoherent_rate": rate(0.01, 260),
+            "over_refusal": rate(0.02, 160),
+            "accuracy": accuracies[task],
+            "accuracies": {name: accuracies[name] for name in SEQUENCE},
+            "eval_loss": 0.05,
+            "utility": 0.95 - 0.01 * i,
+            "mutual_information": 1.3 + 0.9 * (method == "cib") - 0.02 * i,
+            "mutual_information_last_prompt": 1.8,
+            "cosine": 0.95,
+            "distance": 5.0 + i,
+        }
+        key = hashlib.sha256(place.encode()).hexdigest()
+        stages.append({"key": key, "task": task, "scores": scores, "failed": None})
+    last = stages[-1]
+    return {
+        "key": last["key"],
+        "method": method,
+        "label": None,
+        "strength": strength,
+        "seed": seed,
+        "task": " → ".join(order),
+        "order": list(order),
+        "stages": stages,
+        "model": "world:aligned",
+        "failed": None,
+        "safety_data": False,
+        "parameters": {"lora_rank": 8},
+        "cost": {"steps": 800, "rank": 32 if method == "o_lora" else 8, "trained": True},
+        "scores": last["scores"],
+        "task_data": {"name": order[-1], "rows": 3200, "digest": "ab" * 32},
+    }
+
+
+def fail(cell: dict[str, Any], stage: int, reason: str = "out of memory") -> None:
+    """Has a cell of ``orders_sweep`` fail at ``stage``, counted from 1; later ones never ran."""
+    for later in cell["stages"][stage - 1 :]:
+        later |= {"scores": None, "failed": f"not finished: {later['task']} has no adapter"}
+    cell["stages"][stage - 1]["failed"] = reason
+    cell |= {"scores": None, "failed": reason}

@@ -278,6 +278,8 @@ def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Progra
                for entry in menu.values())  # fmt: skip
     assert menu["cib"]["settings"]["lam"]["default"] == 5.0
     assert menu["safe_lora"]["settings"]["base"]["default"] == "required"
+    assert menu["case2_ball"]["settings"]["epsilon"]["default"] == "inf"
+    assert "Infinity" not in ended.out, "which no JSON parser but Python's would read"
     assert all(s["about"] for entry in menu.values() for s in entry["settings"].values())
     assert list(json.loads(program(RAYCIB, "methods", "sbr", "--json").out)) == ["sbr"]
     assert "no method 'sb'; there is lora, " in program(RAYCIB, "methods", "sb").err

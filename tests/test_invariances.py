@@ -402,7 +402,7 @@ def test_cached_references_equal_live_ones(name: str, tiny_folder, store):
     assert (cached.task.bank is not None) == bool(method.readings)
     if cached.safety is not None and live.safety is not None:
         assert live.safety.bank is None
-        assert cached.safety.bank is not None
+        assert (cached.safety.bank is not None) == bool(method.safety_readings)
     for _ in range(3):
         take_step(adapters, [cached], ALONE, 8)
         take_step(live_adapters, [live], ALONE, 8)

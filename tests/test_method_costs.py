@@ -22,7 +22,9 @@ from raycib.spec import (
     KL,
     SBR,
     AnyMethod,
+    Case1,
     Case2,
+    Case2Ball,
     ConstrainedToken,
     LoRASpec,
     OLoRA,
@@ -226,6 +228,27 @@ def test_safegrad_costs_its_share_of_rows(world: World, sizes: Sizes):
     """8 rows beside 16 with a divergence for a loss: one more head product (the reference's)."""
     cost = world.cost(SafeGrad(safety=world.safety, rows_per_step=BESIDE))
     assert cost == sizes.lora + (sizes.lora + sizes.head) * BESIDE / ROWS
+
+
+@pytest.mark.parametrize("form", ["additive", "convex"])
+def test_case1_costs_its_share_of_rows(world: World, sizes: Sizes, form: str):
+    """8 rows beside 16 with the loss that the task has; nothing of the aligned model is asked."""
+    method = Case1.model_validate({"lam": 0.5, "form": form, "safety": world.safety})
+    assert method.rows_per_step == BESIDE
+    assert world.cost(method) == sizes.lora + sizes.lora * BESIDE / ROWS
+    assert world.cost(method, cached=False) == world.cost(method)
+
+
+@pytest.mark.parametrize("scope", ["global", "module"])
+@pytest.mark.parametrize("epsilon", [1e-3, 1e3])
+def test_the_ball_costs_products_of_factors_alone(
+    world: World, sizes: Sizes, scope: str, epsilon: float
+):
+    """Two r x r matrices a module, once: 2 r² (in + out), however many tokens there are, whether
+    it binds or not."""
+    method = Case2Ball.model_validate({"epsilon": epsilon, "scope": scope})
+    extra = world.cost(method) - sizes.lora
+    assert extra == 2 * 4 * sizes.adapter / (2 * sizes.tokens) < 0.005 * sizes.lora
 
 
 def test_case2_costs_products_of_factors_alone(world: World, sizes: Sizes):

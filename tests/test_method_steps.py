@@ -29,7 +29,9 @@ from raycib.spec import (
     METHODS,
     SBR,
     AnyMethod,
+    Case1,
     Case2,
+    Case2Ball,
     ConstrainedToken,
     LoRASpec,
     ModelSpec,
@@ -139,6 +141,8 @@ class Case(NamedTuple):
     plain: Callable[[World], plain.Method]
     first_step: bool = True
     """Whether it differs from plain LoRA at the first step already."""
+    after: plain.After = plain.left_alone
+    """What it does to the weights after the optimiser."""
 
 
 def fixed(spec: AnyMethod, method: plain.Method, first_step: bool = True) -> Case:
@@ -208,6 +212,21 @@ CASES: dict[str, Case] = {
         lambda w: SafeGrad(safety=w.safety, lam=0.5, rows_per_step=7), lambda _: plain.safegrad(0.5)
     ),
     "case2": fixed(Case2(lam=0.02), plain.case2(0.02)),
+    "case1": Case(
+        lambda w: Case1(safety=w.safety, lam=2.0, rows_per_step=7), lambda _: plain.case1(2.0)
+    ),
+    "case1, convex": Case(
+        lambda w: Case1(safety=w.safety, lam=0.9, form="convex", rows_per_step=3),
+        lambda _: plain.case1(0.9, 1 - 0.9),
+    ),
+    "case2_ball": Case(
+        lambda _: Case2Ball(epsilon=11), lambda _: plain.lora, after=plain.ball(11)
+    ),
+    "case2_ball, for each module": Case(
+        lambda _: Case2Ball(epsilon=3, scope="module"),
+        lambda _: plain.lora,
+        after=plain.ball(3, each=True),  # which binds for half of the modules
+    ),
 }  # fmt: skip
 
 
@@ -241,7 +260,7 @@ def watch(lane: Lane) -> list[dict[str, Tensor]]:
     seen: list[dict[str, Tensor]] = []
     update = lane.update
 
-    def spy() -> float:
+    def spy() -> dict[str, float]:
         seen.append({n: p.grad.clone() for n, p in lane.parameters.items() if p.grad is not None})
         return update()
 
@@ -291,26 +310,30 @@ def test_two_steps_equal_those_of_the_plain_version(world: World, name: str):
 
         entry = lane.history[-1]
         values = {term: float(value.detach()) for term, (_, value) in terms.items()}
-        assert entry.keys() == {"step", "grad_norm", *values}
+        after = adamw.step(before, expected, (step + 1) / TRAINER.warmup_steps)
+        after, said = case.after(after, LORA.alpha / LORA.rank)
+        assert entry.keys() == {"step", "grad_norm", *values, *said}
         for term, value in values.items():
             assert value > 1e-3, f"{term} is nearly zero, so this shows nothing"
             assert entry[term] == pytest.approx(value, rel=1e-4)
         assert distance(gradients[-1], expected) < GRADIENT
         assert entry["grad_norm"] == pytest.approx(float(plain.flat(expected).norm()), rel=1e-4)
 
-        after = adamw.step(before, expected, (step + 1) / TRAINER.warmup_steps)
+        for number, value in said.items():
+            assert entry[number] == pytest.approx(value, rel=1e-4)
+            differs = differs or value < 0.95
         moved = {n: w - before[n] for n, w in copies(lane).items()}
         assert distance(moved, {n: w - before[n] for n, w in after.items()}) < WEIGHTS
 
         _, without = plain.lora(other, batch)
         differs = differs or distance(gradients[-1], without) > 100 * GRADIENT
-        if step == 0 and case.first_step and not same_gradient(method):
+        if step == 0 and case.first_step and not same_step(method):
             assert differs
-    assert differs or same_gradient(method), "the method's own part changed nothing"
+    assert differs or same_step(method), "the method's own part changed nothing"
 
 
-def same_gradient(method: AnyMethod) -> bool:
-    """Whether the method's gradient on given rows is plain LoRA's."""
+def same_step(method: AnyMethod) -> bool:
+    """Whether the method's step on given rows is plain LoRA's."""
     return isinstance(method, PlainLoRA | RandomSubset | SafetyMix | EMA)
 
 

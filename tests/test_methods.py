@@ -40,7 +40,7 @@ def test_every_method_of_the_spec_is_tested():
     """A new one must be added to tests/menu.py, and so to every invariance."""
     assert {type(method) for method in METHODS.values()} == set(get_args(AnyMethod))
     assert set(KINDS.values()) == set(get_args(AnyMethod))
-    assert len(KINDS) == 14
+    assert len(KINDS) == 16
     assert all(kind == cls.model_fields["kind"].default for kind, cls in KINDS.items())
 
 
@@ -48,7 +48,7 @@ def test_every_method_says_what_a_person_should_know_before_choosing_it():
     for method in KINDS.values():
         assert all(about.strip() for about in method.about), method
         assert issubclass(method, MethodBase)
-    assert len({method.about.name for method in KINDS.values()}) == 14
+    assert len({method.about.name for method in KINDS.values()}) == 16
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -152,6 +152,8 @@ PASSES = {
     "constrained tokens": ((1, 1), (2, 2)),
     "sbr": ((2, 1), (3, 1)),
     "safegrad": ((2, 3), (3, 3)),
+    "case1": ((2, 2), (2, 2)),
+    "case1, convex": ((2, 2), (2, 2)),
 } | {name: ((1, 1), (2, 1)) for name, method in METHODS.items() if isinstance(method, CIB)}
 """Of decoder and head in a step with cached and with live references; (1, 1) for all others. A KL
 applies the head to its own states and to the reference's, beside the task's; a reference of

@@ -18,10 +18,14 @@ from raycib.spec import (
     EMA,
     KL,
     SBR,
+    Case1,
     Case2,
+    Case2Ball,
     ConstrainedToken,
     EvalSpec,
+    GapSpec,
     JudgeSpec,
+    LandscapeSpec,
     LoRASpec,
     MethodBase,
     MethodSpec,
@@ -51,13 +55,16 @@ BASE = ModelSpec(source="before", weights="b" * 64, tokenizer="t" * 64)
 STAGE = StageSpec(model=MODEL, task=TASK, method=CIB())
 EVALS = EvalSpec(harmful=ROWS, held_out=ROWS)
 JUDGE = JudgeSpec(kind="guard", source="guard", weights="g" * 64)
+GAPS = GapSpec(alignment=ROWS, task=ROWS)
+LANDSCAPE = LandscapeSpec(what="smoothness", model=MODEL, rows=ROWS, lora=LoRASpec())
 EXAMPLES: dict[type[Spec], Any] = {
     type(one): one
     for one in (
-        *(MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, LoRASpec()),
+        *(MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, GAPS, LANDSCAPE, LoRASpec()),
         *(PlainLoRA(), RandomSubset(), KL(), Vaccine(), SafeLoRA(base=BASE), OLoRA(), CIB()),
         *(SaLoRA(safety=SAFETY), SafetyMix(safety=SAFETY), SBR(safety=SAFETY)),
         *(SafeGrad(safety=SAFETY), ConstrainedToken(), EMA(), Case2()),
+        *(Case1(safety=SAFETY), Case2Ball(epsilon=1.0)),
     )
 } | {TrainerSpec: TrainerSpec(), RunSpec: RunSpec(stages=(STAGE,), evals=EVALS)}
 
@@ -68,6 +75,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "weights": "x" * 64,
         "tokenizer": "y" * 64,
         "dtype": "bfloat16",
+        "template": "chatml",
     },
     TaskSpec: {
         "name": "additions",
@@ -130,6 +138,13 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "safety": SAFETY.model_copy(update={"rows": "f" * 64}),
     },
     Case2: {"lam": 1.0},
+    Case1: {
+        "lam": 0.9,
+        "form": "convex",
+        "rows_per_step": 4,
+        "safety": SAFETY.model_copy(update={"rows": "f" * 64}),
+    },
+    Case2Ball: {"epsilon": math.inf, "scope": "module"},
     StageSpec: {
         "model": MODEL.model_copy(update={"weights": "x" * 64}),
         "task": TASK.model_copy(update={"rows": "s" * 64}),
@@ -155,6 +170,16 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "probes": (ROWS,),
         "pooling": "last_token",
         "layer": "before_norm",
+        "gaps": GAPS,
+        "tasks": (OTHER_ROWS,),
+    },
+    GapSpec: {"alignment": OTHER_ROWS, "task": OTHER_ROWS},
+    LandscapeSpec: {
+        "what": "lipschitz",
+        "model": MODEL.model_copy(update={"weights": "x" * 64}),
+        "rows": OTHER_ROWS,
+        "lora": LoRASpec(rank=8),
+        "radii": (1.0, 2.0),
     },
     JudgeSpec: {
         "kind": "endpoint",
@@ -257,8 +282,8 @@ def test_a_method_at_strength_zero_has_the_key_of_plain_lora(name: str):
     method, plain = METHODS[name], STAGE.model_copy(update={"method": PlainLoRA()})
     zero = STAGE.model_copy(update={"method": at_zero(method)})
     own = STAGE.model_copy(update={"method": method})
-    assert at_zero(method).strength == 0
     assert at_zero(method).is_plain
+    assert at_zero(method).strength == (math.inf if isinstance(method, Case2Ball) else 0)
     assert zero.key == plain.key
     # O-LoRA is about what lies below, and here nothing does.
     assert (own.key == plain.key) == (method.strength == 0 or method.stacked)
@@ -312,12 +337,16 @@ def test_a_key_does_not_depend_on_the_order_of_fields():
 
 GOLDEN = {
     "CIB": "d9e596237158d20e5f6c6d3a9f6462ac1522df99645b58c8331cb51e45743066",
+    "Case1": "c27d71d8cf348ef580e08c163b86aac396eea78d09c832cd7bd4e14c99e14ae3",
     "Case2": "b175696f01e04695b8da120f0dd4be4cae68cca74e68655d83c9d84f323d3885",
+    "Case2Ball": "b83addb75933e58bafdb0d4385c9eec5dcd780980e334b70b82500180f50f5f8",
     "ConstrainedToken": "bec49d565b605f19e83a44f3382d0b7127740e03027ae541f269a299dd29947e",
     "EMA": "c042fb4b4fde87223155526e5092a9a7176fb537e67df27c62c946d871792915",
     "EvalSpec": "74150564710900f86bde1042c03bd0bfab1dd14d19b542ef0979117493f09dbb",
+    "GapSpec": "573a92e51b951fd2d9cd7ee7087c7c1bc3c27957676f36c5ad53f1217f036fd1",
     "JudgeSpec": "6f3bcdc2fdf8488a4d7f9b28c0775152caa56c3f96be501ee6c39babaffb3b76",
     "KL": "3f1d9b0db61f76b856a89cef252359854b431a461883b67a38a1192deebbe9a3",
+    "LandscapeSpec": "38eceb6eaf6edfef615c2f431d3d956ca446892db66d0c97e2893408e8a85635",
     "LoRASpec": "8668f087db9da4ae63b0de60020d01bc1f73cd8b81dd7abbbfd7515a494a5eb3",
     "ModelSpec": "2eb78add972f50fb0053ebc63747ed50c683ba6651d6a9a7abf5a21e2868159d",
     "OLoRA": "2b3a2b834ed3fc257484fe543567ca5e7d71e4d310f7bec18d7af2e7eee9e8cd",
@@ -336,6 +365,7 @@ GOLDEN = {
     "Vaccine": "2a9e7a5a13e8d3de4017c954c00aa4b2504ca0dccc677d51569628b7230fc5d4",
     "child at zero": "c54da23b8b9f9ea63a6672409d1f3527f2f7028245c9eb60c2a271a1cbb1702b",
     "derived": "ebb0b5fe83d09d3699913829832271230820273cd5441c9e905ee917ee9c7031",
+    "a whole model": "45d23fa0bf9579e269626f9f207fb995e0283f452091d7502d798ebcd66a7592",
     "fresh child": "a95bf9114acb746f127668f47cd26bcd47fee6479697083258c553c0eef5bbde",
 }
 """Keys of EXAMPLES as first released. A store outlives its raycib: if one of these moves, every
@@ -347,6 +377,7 @@ def test_keys_never_move():
     child = STAGE.model_copy(update={"parent": STAGE, "method": CIB(lam=0)})
     fresh = ON_ANOTHER.model_copy(update={"fresh": True})
     chained = {"child at zero": child.key, "fresh child": fresh.key, "derived": DERIVED.key}
+    chained["a whole model"] = StageSpec(model=MODEL, task=TASK, lora=None).key
     assert keys | chained == GOLDEN
 
 
@@ -368,6 +399,13 @@ def test_keys_never_move():
         ({"kind": "ema", "decay": 1.0}, "ema.decay"),
         ({"kind": "safety_mix", "safety": SAFETY, "share": -0.1}, "safety_mix.share"),
         ({"kind": "cib", "pooling": "mean"}, "cib.pooling"),
+        ({"kind": "case1"}, "case1.safety"),
+        ({"kind": "case1", "safety": SAFETY, "rows_per_step": 0}, "case1.rows_per_step"),
+        ({"kind": "case1", "safety": SAFETY, "lam": math.inf}, "case1.lam"),
+        ({"kind": "case1", "safety": SAFETY, "lam": 1.1, "form": "convex"}, "case1"),
+        ({"kind": "case2_ball", "epsilon": -0.1}, "case2_ball.epsilon"),
+        ({"kind": "case2_ball", "epsilon": math.nan}, "case2_ball.epsilon"),
+        ({"kind": "case2_ball", "scope": "layer"}, "case2_ball.scope"),
         ({"kind": "lora", "lam": 1.0}, "lora.lam"),
         ({"kind": "ibc"}, "kind"),
     ],
@@ -466,11 +504,55 @@ def test_a_derived_adapter_takes_no_step():
             {"parent": StageSpec(model=BASE, task=TASK)},
             "lora: its parent was trained from another model",
         ),
+        (
+            {"method": Case2Ball(epsilon=1), "parent": STAGE, "fresh": True},
+            "case2_ball bounds all that is added to the aligned model, of which its parent's part",
+        ),
+        ({"parent": STAGE, "lora": None}, "lora: a stage that trains all weights .lora=None. star"),
+        ({"method": CIB(), "lora": None}, "cib: a stage that trains all weights .lora=None. start"),
+        ({"method": Case2Ball(epsilon=1), "lora": None}, "case2_ball: a stage that trains all we"),
+        ({"fresh": True, "lora": None}, "lora: a stage that builds on another needs a parent"),
+        (
+            {"parent": StageSpec(model=MODEL, task=TASK, lora=None)},
+            "lora: its parent is a model, not an adapter: start from it",
+        ),
     ],
 )
 def test_a_stage_that_does_not_fit_its_parent_is_refused(given: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         StageSpec(model=MODEL, task=TASK, **given)
+
+
+def test_a_method_that_bounds_nothing_may_be_fresh_and_train_all_weights():
+    """An infinite ball is plain LoRA, and Case I at zero."""
+    for method in (Case2Ball(), Case1(lam=0, safety=SAFETY), CIB(lam=0)):
+        fresh = StageSpec(model=MODEL, task=TASK, method=method, parent=STAGE, fresh=True)
+        assert fresh.key == fresh.model_copy(update={"method": PlainLoRA()}).key
+        whole = StageSpec(model=MODEL, task=TASK, method=method, lora=None)
+        assert whole.key == StageSpec(model=MODEL, task=TASK, lora=None).key
+    on = StageSpec(model=MODEL, task=TASK, method=Case2Ball(epsilon=1), parent=STAGE)
+    assert on.method_in_effect == Case2Ball(epsilon=1), "all of the update is its own to scale"
+
+
+def test_an_evaluation_without_gaps_has_the_key_from_before_there_was_such_a_thing():
+    assert EVALS.identity().keys().isdisjoint({"gaps", "tasks"})
+    asked = EVALS.model_copy(update={"gaps": GAPS})
+    assert asked.identity()["gaps"] == GAPS.identity()
+    assert asked.measures_key("subject") == EVALS.measures_key("subject")
+    assert EVALS.measured_keys("subject") == (EVALS.measures_key("subject"),)
+    both = (EVALS.measures_key("subject"), GAPS.losses_key("subject"))
+    assert asked.measured_keys("subject") == both
+
+
+def test_losses_ignore_how_long_an_answer_may_be():
+    own = GAPS.losses_key("subject")
+    for part in ("alignment", "task"):
+        for name in ("max_tokens", "name", "source"):
+            same = GAPS.model_copy(update={part: changed(ROWS, name)})
+            assert same.losses_key("subject") == own
+        for name in ("rows", "num_rows", "max_length"):
+            assert GAPS.model_copy(update={part: changed(ROWS, name)}).losses_key("subject") != own
+    assert GAPS.losses_key("another") != own
 
 
 def test_what_is_not_fresh_has_the_key_from_before_there_was_such_a_thing():

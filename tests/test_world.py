@@ -26,6 +26,13 @@ GOLDEN = {
     "cure.test": "55bb7e12d79f7e26",
     "choice.test": "cb37d219f260d283",
     "span.test": "470078a0efd0d998",
+    "recast.train": "cfd2d0b9b9a3bd5c",
+    "recast.test": "d5b75c61483996c6",
+    "align.train": "8b2dec00d0ac6181",
+    "align.near": "7a900cbf97779947",
+    "align.far": "5b3388c3178562ac",
+    "align.other": "0f55ada71de6bcf4",
+    "align.test": "21bce729f93fd88c",
 }
 
 
@@ -47,8 +54,9 @@ def test_a_caller_cannot_change_the_rows_of_another():
     assert world.rows("gsm.test")[0]["response"] != "changed"
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", [name for name in tasks.TASKS if name != "recast"])
 def test_no_prompt_is_in_both_train_and_test(task):
+    """`recast` is drawn from a law, and may repeat itself: see test_world_laws.py."""
     train, test = (
         {row["prompt"] for row in world.rows(f"{task}.{part}")} for part in ("train", "test")
     )

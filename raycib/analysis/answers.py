@@ -11,7 +11,9 @@ from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, claims
 from raycib.analysis.frame import NAMES, PLAIN, dose_responses
 from raycib.analysis.gaps import ALIGNMENT, CAPABILITY, gap, places
-from raycib.analysis.statistics import mean_std
+from raycib.analysis.orders_table import counts_line, points, stage_names
+from raycib.analysis.sequences import ARROW, over_seeds, study_of
+from raycib.analysis.statistics import Spread, mean_std
 from raycib.analysis.text import one_line
 
 MOST_ROWS = 8
@@ -96,6 +98,51 @@ def gap_answer(
     told = [claim.holds for claim in found if claim.holds is not None]
     parts.append(f"{sum(told)} of the {len(told)} claims below that can be told hold.")
     return one_line(" ".join(parts), 3_000)
+
+
+def orders_answer(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
+    """The same for a sweep of orders: what the sequence does to plain LoRA, and each method's
+    safety, accuracy and forgetting at its end. ``found`` are the claims."""
+    study = study_of(summary)
+    runs, done, orders = study.runs, study.done, study.orders
+    which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
+    seeds = len({run.seed for run in done})
+    parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {seeds} seeds)."]
+    lora = [run for run in done if run.method == PLAIN]
+    if lora:
+        before = study.aligned.get("hrr")
+        start = f"from {tables.share(before)} before fine-tuning to " if before is not None else ""
+        first, *_, last = stage_names(study)
+        early = over_seeds(lora, lambda run: run.after(0, "hrr"))
+        late = over_seeds(lora, "hrr")
+        parts.append(
+            f"Plain LoRA brings harmful responses {start}{_percent(early)} after {first} and "
+            f"{_percent(late)} after {last}."
+        )
+    said = []
+    for arm, mine in study.arms.items():
+        if mine:
+            back = over_seeds(mine, "bwt_all")
+            said.append(
+                (over_seeds(mine, "hrr").mean,
+                 f"{arm} {_percent(over_seeds(mine, 'hrr'))}, BT {_percent(over_seeds(mine, 'bt'))}"
+                 f", BWT over all tasks {points(back.mean, back.std) or 'not measured'}")
+            )  # fmt: skip
+    said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
+    if said:
+        listed = "; ".join(text for _, text in said)
+        parts.append(f"At the end, from the lowest harmful response rate: {listed}.")
+    told = [claim.holds for claim in found if claim.holds is not None]
+    parts.append(
+        f"{sum(told)} of the {len(told)} claims below that can be told hold, "
+        f"{len(found) - len(told)} are open. {counts_line(summary)}."
+    )
+    return one_line(" ".join(parts), 3_000)
+
+
+def _percent(found: Spread) -> str:
+    text = tables.spread(found.mean, found.std, 100, 1)
+    return f"{text} %" if text else "not measured"
 
 
 def _cheapest(arms_: Sequence[Arm], most: float) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of
 from raycib.analysis.gap_cautions import gap_cautions
+from raycib.analysis.order_cautions import order_cautions
 from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
@@ -20,6 +21,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     kind = kind_of(summary)
     found = _selection(frame) if kind == "comparison" else []
     found += gap_cautions(summary, frame) if kind == "gaps" else []
+    found += order_cautions(summary) if kind == "orders" else []
     for _, cell in failed.iterrows():
         found.append(f"{cell_name(cell, kind)} failed and is in no mean: {cell['failed']}")
     for benchmark, (lost, cells) in _lost_rows(summary, done).items():
@@ -98,7 +100,11 @@ def _lost_rows(summary: Mapping[str, Any], done: pd.DataFrame) -> dict[str, tupl
     """For each rate, the most rows that a cell lacks against the fullest one, and how many do."""
     aligned = aligned_scores(summary)
     lost = {}
-    for rate in ("hrr", "refusal_rate", "over_refusal", "accuracy"):
+    # Orders end with different tasks, so that their "accuracy" is of different tests.
+    own = [f"accuracy_{task}" for task in summary.get("tasks") or ()] or ["accuracy"]
+    for rate in ("hrr", "refusal_rate", "over_refusal", *own):
+        if f"{rate}_n" not in done:
+            continue
         asked = (done[f"{rate}_n"] + done[f"{rate}_unread"].fillna(0)).dropna()
         if not len(asked):
             continue

@@ -6,14 +6,28 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raycib.analysis import bounds, gap_figures, gaps_table, matched_cost, paired, table1, tables
+from raycib.analysis import (
+    bounds,
+    gap_figures,
+    gaps_table,
+    matched_cost,
+    order_figures,
+    orders_table,
+    paired,
+    stage_figures,
+    stage_tables,
+    table1,
+    tables,
+    variance,
+)
 from raycib.analysis import terms_tables as terms
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.bars import bars
 from raycib.analysis.comparison import Samples
 from raycib.analysis.figures import figure2, to_svg
 from raycib.analysis.frame import aligned_scores, kind_of, to_frame
-from raycib.analysis.text import plain
+from raycib.analysis.sequences import ARROW, stages_frame, study_of
+from raycib.analysis.text import one_line, plain
 from raycib.analysis.theory import theory_of
 from raycib.analysis.tradeoff import tradeoff
 
@@ -45,7 +59,9 @@ class Exhibits(NamedTuple):
 def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
     """What a sweep of this kind shows. Dose: Table 3 and Figure 2. Comparison: Table 1, matched
     cost, pairs and the trade-off. Ablation: the same, and Figure 3's bars. Gaps: the gaps, the
-    theorems' bounds with what they are made of, the alignment tax, and Figures 1 and 2."""
+    theorems' bounds with what they are made of, the alignment tax, and Figures 1 and 2. Orders:
+    methods, each order, the accuracy matrix, the variance, every stage, Figures 4 to 7, safety by
+    stage and the spread over orders."""
     frame, aligned = to_frame(summary), aligned_scores(summary)
     question = plain(summary.get("question") or summary["sweep"])
     kind = kind_of(summary)
@@ -57,6 +73,8 @@ def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
         return Exhibits({"table3": table3}, {"figure2": drawing})
     if kind == "gaps":
         return _gaps(summary, frame, question)
+    if kind == "orders":
+        return _orders(summary, question)
     rows = table1.table1(frame, aligned)
     cost = matched_cost.matched_cost(frame)
     pairs = paired.paired_table(frame, samples)
@@ -112,9 +130,49 @@ def _gaps(summary: Mapping[str, Any], frame: pd.DataFrame, question: str) -> Exh
     )
 
 
+def _orders(summary: Mapping[str, Any], question: str) -> Exhibits:
+    """What needs several orders, or a run that finished, is left out where there is none."""
+    study, stages = study_of(summary), stages_frame(summary)
+    caption = f"{question} {orders_table.caption(study)} {orders_table.counts_line(summary)}."
+    rows, each = orders_table.orders_table(study), orders_table.by_order(study)
+    matrix, parts = stage_tables.matrix_table(study), variance.variance_table(study)
+    found = {
+        "orders": Table(
+            rows, orders_table.presentable_orders(rows, study), caption,
+            orders_table.narrow_orders(rows),
+        ),
+        "by_order": Table(each, orders_table.presentable_orders(each, study), caption,
+                          orders_table.narrow_orders(each)),
+        "accuracy_matrix": Table(
+            matrix, stage_tables.presentable_matrix(matrix, study), stage_tables.MATRIX_CAPTION
+        ),
+        "variance": Table(
+            parts, variance.presentable_variance(parts), variance.variance_caption(study)
+        ),
+        "stages": Table(
+            stages, stage_tables.presentable_stages(stages, study), stage_tables.STAGES_CAPTION
+        ),
+    }  # fmt: skip
+    if len(study.orders) == 1:
+        del found["by_order"]
+    shown = f", {one_line(ARROW.join(study.main.orders[0]), 80)}" * (len(study.orders) > 1)
+    figures = {
+        "figure4": (stage_figures.figure4(study), f"Accuracy of each task by stage{shown}"),
+        "figure5": (stage_figures.figure5(study), f"Accuracy lost at each transition{shown}"),
+        "figure6": (order_figures.figure6(study), "Stability"),
+        "figure7": (order_figures.figure7(study), "Backward transfer"),
+        "safety_by_stage": (stage_figures.safety_by_stage(study), f"Safety by stage{shown}"),
+        "spread_over_orders": (order_figures.figure_orders(study), "Spread over orders"),
+    }
+    return Exhibits(
+        {stem: table for stem, table in found.items() if len(table.data)},
+        {stem: _drawing(figure, label) for stem, (figure, label) in figures.items() if figure},
+    )
+
+
 def terminal_table(summary: Mapping[str, Any]) -> str:
-    """The sweep's main table as plain text: Table 3, or else Table 1 or the table of
-    gaps, with the failed cells below."""
+    """The sweep's main table as plain text: Table 3, or else Table 1, the table of gaps or
+    that of orders, with the failed cells below."""
     frame, aligned = to_frame(summary), aligned_scores(summary)
     if kind_of(summary) == "dose":
         return tables.to_terminal(tables.presentable(tables.table3(frame, aligned)))
@@ -122,6 +180,12 @@ def terminal_table(summary: Mapping[str, Any]) -> str:
         rows = gaps_table.gaps_table(frame, aligned, theory_of(summary))
         shown = tables.to_terminal(gaps_table.narrow_gaps(rows))
         return "\n".join([shown, *gaps_table.failures(rows)])
+    if kind_of(summary) == "orders":
+        rows = orders_table.orders_table(study_of(summary))
+        shown = tables.to_terminal(orders_table.narrow_orders(rows))
+        return "\n".join(
+            [shown, *orders_table.failures(rows), orders_table.counts_line(summary)]
+        )  # fmt: skip
     rows = table1.table1(frame, aligned)
     return "\n".join([tables.to_terminal(table1.narrow1(rows)), *table1.failures(rows)])
 

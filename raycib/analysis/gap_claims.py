@@ -1,7 +1,8 @@
 """What the trade-offs paper claims of safety and capability, held against one sweep of gaps.
 
 Each rule is fixed here, before the data are seen, and stands in the claim's own words. Two gaps
-differ where their 95 % intervals lie apart; a claim that hangs on intervals that overlap is open.
+differ where the 95 % interval of their difference, paired by seed, lies apart from 0; a claim that
+hangs on differences that do not is open.
 """
 
 import math
@@ -28,6 +29,7 @@ from raycib.analysis.gaps import (
     lines,
     places,
     proxy_of,
+    smaller,
 )  # fmt: skip
 from raycib.analysis.theory import Proxy, Theory, by_similarity, more_similar
 
@@ -62,8 +64,8 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     """Rule: of neighbours in similarity, the more similar proxy's gap is lower at every λ."""
     text = (
         "A proxy more like the original safety data gives a smaller alignment gap (Theorem 1): at "
-        "every λ, of two neighbours in total variation and divergence the nearer one's 95 % "
-        "interval lies below the other's (open where some overlap)"
+        "every λ, of two neighbours in total variation and divergence the nearer one's gap is "
+        "below the other's (open where the 95 % interval of some difference contains 0)"
     )
     told: list[bool | None] = []
     evidence = []
@@ -75,7 +77,7 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
         for one, other in _neighbours(known):
             for first, second in _shared(found[one.name], found[other.name], ALIGNMENT):
                 a, b = gap(first.done, ALIGNMENT), gap(second.done, ALIGNMENT)
-                told.append(a.below(b))
+                told.append(smaller(first, second, ALIGNMENT))
                 evidence.append(
                     f"{_head(place, every)}λ = {first.strength:g}: {one.name} {a.value:.3f} "
                     f"{SIGNS[told[-1]]} {other.name} {b.value:.3f}"
@@ -127,8 +129,8 @@ def _tighter(every: Sequence[Place]) -> Claim | None:
 def _along(
     rows: Iterable[tuple[str, Sequence[Arm]]], column: str, falls: bool, text: str
 ) -> Claim | None:
-    """Rule for every row of arms: no step goes the wrong way, interval beyond interval, and the
-    two ends differ the right way."""
+    """Rule for every row of arms: no step goes the wrong way, and the two ends differ the right
+    way."""
     told: list[bool | None] = []
     evidence = []
     for name, arms in rows:
@@ -136,8 +138,8 @@ def _along(
         if len(known) < 2:
             continue
         values = [gap(arm.done, column) for arm in known]
-        steps = [b.below(a) if falls else a.below(b) for a, b in pairwise(values)]
-        ends = values[-1].below(values[0]) if falls else values[0].below(values[-1])
+        rises = [smaller(a, b, column) for a, b in [*pairwise(known), (known[0], known[-1])]]
+        *steps, ends = [None if up is None else up is not falls for up in rises]
         told.append(False if False in steps else ends)
         path = " → ".join(f"{value.value:.3f}" for value in values)
         doses = f"{known[0].strength:g} to {known[-1].strength:g}"
@@ -145,8 +147,8 @@ def _along(
     if not told:
         return None
     text += (
-        ": in every row no step goes the other way (interval beyond interval) and the interval at "
-        f"the last strength lies {'below' if falls else 'above'} the one at the first"
+        ": in every row no step goes the other way and the gap at the last strength lies "
+        f"{'below' if falls else 'above'} the one at the first (95 % intervals of the differences)"
     )
     return Claim(text, all_told(told), _listed(told, evidence))
 
@@ -164,7 +166,7 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     text = (
         "Less overlap of prompts makes safety cheaper (Theorem 2): at every λ of Case I with the "
         "original safety data, of two tasks next to each other in overlap the one with less has "
-        "the capability gap whose 95 % interval lies below the other's (open where some overlap)"
+        "the smaller capability gap (open where the 95 % interval of some difference contains 0)"
     )
     shares = []
     for place, task, _ in every:
@@ -180,7 +182,7 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
             continue
         for first, second in _shared(found[one], found[other], CAPABILITY):
             a, b = gap(first.done, CAPABILITY), gap(second.done, CAPABILITY)
-            told.append(a.below(b))
+            told.append(smaller(first, second, CAPABILITY))
             evidence.append(
                 f"λ = {first.strength:g}: {one} ({100 * less:.0f} %) {a.value:.3f} "
                 f"{SIGNS[told[-1]]} {other} ({100 * more:.0f} %) {b.value:.3f}"
@@ -200,8 +202,8 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
     text = (
         "Case II is more restrictive than Case I: each arm on Case II's front (penalty and ball) "
         "whose mean alignment gap lies between Case I's smallest and largest has a larger "
-        "capability gap than the cheapest arm of Case I whose mean alignment gap is no larger, "
-        "interval above interval (open where some overlap)"
+        "capability gap than the cheapest arm of Case I whose mean alignment gap is no larger "
+        "(open where the 95 % interval of some difference contains 0)"
     )
     told: list[bool | None] = []
     evidence = []
@@ -220,7 +222,7 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
                 continue
             cheapest = min((a for a in one if _point(a)[1] <= level), key=_point)
             a, b = gap(cheapest.done, CAPABILITY), gap(arm.done, CAPABILITY)
-            told.append(a.below(b))
+            told.append(smaller(cheapest, arm, CAPABILITY))
             evidence.append(
                 f"{_head(place, every)}{cheapest.name} {_pair(cheapest, a)} {SIGNS[told[-1]]} "
                 f"{arm.name} {_pair(arm, b)}"

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raycib.analysis import figures, tables
-from raycib.analysis.answers import answer, comparison_answer, gap_answer
+from raycib.analysis.answers import answer, comparison_answer, gap_answer, orders_answer
 from raycib.analysis.cautions import cautions
 from raycib.analysis.claims import claims
 from raycib.analysis.comparison import Samples, comparison
@@ -25,6 +25,8 @@ from raycib.analysis.correlation_table import correlation_table
 from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
 from raycib.analysis.gap_claims import gap_claims
+from raycib.analysis.order_claims import order_claims
+from raycib.analysis.sequences import chained, study_of
 from raycib.analysis.statistics import smallest_difference
 from raycib.analysis.text import one_line, plain
 from raycib.analysis.theory import theory_of
@@ -85,6 +87,13 @@ def report(
         if kind == "gaps":
             template, found = "gaps.html", gap_claims(frame, aligned, theory_of(summary))
             text = gap_answer(frame, aligned, found)
+        elif kind == "orders":
+            template, found = "orders.html", order_claims(summary)
+            text = orders_answer(summary, found)
+            # Over many orders every pair of cells would fill the page: one order is enough to read.
+            study = study_of(summary)
+            cells = cells[cells["key"].isin([run.key for run in study.main.runs])]
+            histories = chained(study.main, histories)
         else:
             template, found = "comparison.html", comparison_claims(frame, aligned, samples, kind)
             text = comparison_answer(frame, aligned, found, kind)
@@ -112,6 +121,7 @@ def report(
         drawn=drawn,
         shown=shown,
         captions={name: table.caption for name, table in made.tables.items()},
+        labels={name: drawing.label for name, drawing in made.drawings.items()},
         curves=_inline(figures.to_svg(curves), "Loss terms by step") if curves else "",
         cells=_grid(tables.cells_table(cells, aligned, "λ" if kind == "dose" else "Strength")),
         detectable=_detectable(frame),
@@ -154,7 +164,8 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
 def _inline(drawing: bytes, label: str) -> Markup:
     """A drawing as an element of the page, without the head of its file."""
     svg = drawing.decode("utf-8")
-    return Markup(f'<svg role="img" aria-label="{label}"' + svg[svg.index("<svg") + 4 :])
+    head = Markup('<svg role="img" aria-label="{}"').format(label)
+    return head + Markup(svg[svg.index("<svg") + 4 :])
 
 
 def _grid(table: pd.DataFrame) -> dict[str, Any]:

@@ -8,12 +8,16 @@ RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": 
 
 
 def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | None]:
-    """Scores as flat columns: ``hrr``, ``hrr_low``, ``hrr_n``, ``utility_facts`` and so on."""
+    """Scores as flat columns: ``hrr``, ``hrr_low``, ``hrr_n``, ``utility_facts``,
+    ``accuracy_gsm`` and so on."""
     flat: dict[str, float | int | None] = {}
     for name, value in (scores or {}).items():
         if name == "utility_by_probe":
             for probe, rate in (value or {}).items():
                 flat |= _flat_score(f"utility_{probe}", rate)
+        elif name == "accuracies":
+            for task, rate in (value or {}).items():
+                flat |= _flat_score(f"accuracy_{task}", rate)
         else:
             flat |= _flat_score(name, value)
     return flat

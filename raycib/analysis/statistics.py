@@ -98,6 +98,15 @@ def mean_std(values: Iterable[float], ddof: int = 1) -> Spread:
     return Spread(mean, 0.0 if std < 1e-12 * abs(mean) else std, len(kept), ddof)
 
 
+def t_interval(values: Iterable[float]) -> Interval:
+    """The mean of the finite ``values`` with Student's 95 % interval; nan ends below two values."""
+    found = mean_std(values)
+    half = math.nan
+    if found.n > 1:
+        half = float(stats.t.ppf(0.975, found.n - 1)) * found.std / math.sqrt(found.n)
+    return Interval(found.mean, found.mean - half, found.mean + half, found.n)
+
+
 def bootstrap(
     values: Sequence[float],
     statistic: Callable[..., float] = np.mean,

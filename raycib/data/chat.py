@@ -7,6 +7,36 @@ from typing import Any
 from raycib.data.rows import Row
 from raycib.errors import UserError
 
+CHATML_END = "<|im_end|>"
+CHATML = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>"
+    "{% if message['role'] == 'assistant' %}"
+    "{% if eos_token != '<|im_end|>' %}{{ eos_token }}{% endif %}"
+    "{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The unified prompt of the CIB paper's sequences (C.5), whatever the model's own is. An answer is
+closed by the model's own end of text as well: to most models ChatML's marks are plain text, which
+no engine would stop at."""
+
+
+def use_chatml(tokenizer: Any, source: str) -> None:
+    """Give a tokenizer the unified template; `UserError` where it cannot write ChatML's marks."""
+    marks = tokenizer("<|im_start|>system" + CHATML_END, add_special_tokens=False)["input_ids"]
+    if "im_end" not in tokenizer.decode(marks).replace(" ", ""):
+        raise UserError(
+            f"the tokenizer of {source!r} has no words for ChatML's marks; leave --chat out"
+        )
+    tokenizer.chat_template = CHATML
+
+
+def answer_of(tokenizer: Any, text: str) -> str:
+    """A generated text up to the end of its turn, which ChatML marks in plain text. Under a model's
+    own template the mark ends nothing: what an answer goes on to say after it counts."""
+    return text.partition(CHATML_END)[0] if tokenizer.chat_template == CHATML else text
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raycib.data.formats import flat
 from raycib.errors import UserError
 from raycib.spec import RowsSpec, TaskSpec, digest
 
@@ -44,7 +45,7 @@ def load_rows(source: str) -> list[Row]:
     Raises `UserError` for anything that cannot be read as rows.
     """
     whole, cut, count = source.rpartition("#first-")
-    if cut and count.isdecimal():
+    if cut and count.isdecimal() and int(count):
         return load_rows(whole)[: int(count)]
     if source.startswith("world:"):
         from raycib import world
@@ -70,7 +71,7 @@ def load_rows(source: str) -> list[Row]:
                 )
             return [rows[number] for number in sorted(_held_out(len(rows)))]
         case _:
-            raise UserError(f"unknown part {part!r} of {name!r}; write #train or #held-out")
+            raise UserError(f"unknown part {part!r} of {name!r}; write #train, #held-out or #first-N")
 
 
 def _held_out(count: int) -> set[int]:
@@ -205,6 +206,7 @@ def _to_rows(table: list[Any], where: str) -> list[Row]:
             raise UserError(
                 f"{where!r}, row {number}: found {str(entry)[:40]!r}, not named columns"
             )
+        entry = flat(entry)
         prompt = _pick(entry, PROMPT_COLUMNS)
         if not prompt:
             columns = sorted(str(column) for column in entry)

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from raycib.data.chat import encode_prompt
+from raycib.data.chat import answer_of, encode_prompt
 from raycib.data.rows import rows_of
 from raycib.evals.generate import Answer, GenerationRequest, Generator
 from raycib.spec import RowsSpec, digest
@@ -58,7 +59,9 @@ def generate_answers(
                     str(len(requests)), encoded[prompt], folders[subject], spec.max_tokens
                 ),
             )
-    answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
+    said = engine.answer(list(requests.values()))
+    ended = [replace(a, text=answer_of(tokenizer, a.text)) for a in said]
+    answers = dict(zip(requests, ended, strict=True))
     for subject, name in missing:
         spec, prompts = sets[name]
         _put(store, subject, spec, [answers[subject, p, spec.max_tokens] for p in prompts])

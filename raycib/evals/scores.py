@@ -62,6 +62,10 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
     held_out = accuracy(
         evals.held_out.source, rows_of(evals.held_out), _answers(store, subject, evals.held_out)
     )
+    tasks = {
+        rows.name: asdict(accuracy(rows.source, rows_of(rows), _answers(store, subject, rows)))
+        for rows in evals.tasks
+    }
     return {
         "hrr": asdict(harmful_response_rate(verdicts)) if readable else _unread(len(verdicts)),
         "refusal_rate": asdict(refusal_rate(answers, refuses)),
@@ -71,6 +75,7 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
         **_against_truth(evals.harmful.source, pairs, verdicts),
         "over_refusal": _over_refusal(store, subject, evals.benign),
         "accuracy": asdict(held_out),
+        **({"accuracies": tasks} if tasks else {}),
         "utility": sum(r.value for r in probes.values()) / len(probes) if probes else None,
         "utility_by_probe": {name: asdict(r) for name, r in probes.items()},
         **{name: value for name, value in measures.items() if not name.startswith("row_")},

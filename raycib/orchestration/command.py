@@ -15,12 +15,13 @@ import typer
 
 from raycib.console import make_app, run
 from raycib.errors import UserError
-from raycib.orchestration.setup import Options, Setup, resolve
+from raycib.orchestration.resolve import resolve
+from raycib.orchestration.setup import Options, Setup
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.theory import surveyed
 from raycib.plan import waits
-from raycib.spec import RunSpec
+from raycib.spec import RunSpec, Template
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Question:
     name: str
     question: str
     runs: Callable[[Setup], Sequence[RunSpec]]
-    kind: Literal["dose", "comparison", "ablation", "gaps"] = "dose"
-    """One method over its strengths, several methods, variants of one, or the Trade-offs paper's
-    gaps: what is measured and drawn."""
+    kind: Literal["dose", "comparison", "ablation", "gaps", "orders"] = "dose"
+    """One method over its strengths, several methods, variants of one, the Trade-offs paper's
+    gaps, or one task after another: what is measured and drawn."""
     seeds: int | None = None
     """Seeds a cell unless a person says how many; None: the preset's."""
 
@@ -56,7 +57,11 @@ def sweep_command(question: Question) -> None:
             str | None, typer.Option(help="Your own aligned model: a folder or a hub id.")
         ] = None,
         task: Annotated[
-            str | None, typer.Option(help="Your own task: JSON, JSONL or CSV, a tenth held out.")
+            str | None,
+            typer.Option(
+                help="Your own task: JSON, JSONL or CSV, a tenth held out; for task_orders "
+                "several, with commas."
+            ),
         ] = None,
         harmful: Annotated[
             str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
@@ -77,6 +82,16 @@ def sweep_command(question: Question) -> None:
                 "aligned on them first."
             ),
         ] = None,
+        orders: Annotated[
+            str | None,
+            typer.Option(
+                help="Of a sequence of tasks: all, sample:6, or e.g. 'a>b>c;c>b>a'; default: the "
+                "given one."
+            ),
+        ] = None,
+        chat: Annotated[
+            Template, typer.Option(help="The model's own chat template, or the unified ChatML.")
+        ] = "own",
         methods: Annotated[
             str | None,
             typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),
@@ -120,6 +135,8 @@ def sweep_command(question: Question) -> None:
             safety=safety,
             base=base,
             alignment=alignment,
+            orders=orders,
+            chat=chat,
             methods=methods,
             judge=judge,
             judge_url=judge_url,
@@ -140,8 +157,7 @@ def sweep_command(question: Question) -> None:
 def run_question(question: Question, options: Options) -> int:
     """Plan, do, score and show a sweep; the exit code."""
     began = time.monotonic()
-    gaps = question.kind == "gaps"
-    setup = resolve(replace(options, seeds=options.seeds or question.seeds), gaps)
+    setup = resolve(replace(options, seeds=options.seeds or question.seeds), question.kind)
     runs = question.runs(setup)
     if not runs:
         raise UserError(
@@ -202,7 +218,7 @@ def _print_plan(sweep: Sweep) -> None:
 
     plan = sweep.plan(packs_here(sweep.setup.execution))
     for number, wave in enumerate(plan.waves, 1):
-        for reason in waits(wave):
+        for reason in waits(wave) if number > 1 else []:
             print(f"wave {number} waits for wave {number - 1}: {reason}")
         for pack in wave:
             steps = max(job.stage.steps for job in pack.jobs)

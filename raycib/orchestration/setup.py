@@ -1,19 +1,18 @@
-"""From a preset and a person's own files to the specs of a sweep, fingerprints included."""
+"""What a sweep is about: what a person may ask of it, and all of that as specs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from raycib.data.rows import describe_rows, describe_task
+from raycib.data.rows import describe_task
 from raycib.errors import UserError
-from raycib.evals.judges import ChatJudge
-from raycib.grid import Arm, single_task
-from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
-from raycib.orchestration.changes import Part, changed, read_changes
-from raycib.orchestration.tradeoff import Tradeoff, resolve_tradeoff
-from raycib.presets import Execution, Preset, TaskSource, preset
+from raycib.grid import Arm, continual, single_task
+from raycib.model_files import describe
+from raycib.orchestration.changes import Part, changed
+from raycib.orchestration.tradeoff import Tradeoff
+from raycib.orders import Order
+from raycib.presets import Execution
 from raycib.spec import (
     METHODS,
     AnyMethod,
@@ -23,6 +22,7 @@ from raycib.spec import (
     ModelSpec,
     RunSpec,
     TaskSpec,
+    Template,
     TrainerSpec,
 )
 
@@ -42,6 +42,8 @@ class Options:
     safety: str | None = None
     base: str | None = None
     alignment: str | None = None
+    orders: str | None = None
+    chat: Template = "own"
     methods: str | None = None
     judge: str | None = None
     judge_url: str | None = None
@@ -87,7 +89,7 @@ class Setup:
         """The model before alignment, where there is one."""
         if self.base_source is None:
             return None
-        base = describe(self.base_source, self.model.dtype)
+        base = describe(self.base_source, self.model.dtype, self.model.template)
         if base.weights == self.model.weights:
             raise UserError(
                 f"--base {self.base_source!r} has the weights of the aligned model itself; give "
@@ -106,6 +108,16 @@ class Setup:
         needs = {name: getattr(self, name) for name in ("safety", "base") if name in fields}
         if None in needs.values() or (METHODS[kind].stacked and self.safety is None):
             return None
+        return self.method(METHODS[kind].at(strength, **needs))
+
+    def going_on(self, kind: str, strength: float) -> AnyMethod:
+        """A method at a strength for a sequence of tasks; `UserError` for one that cannot go on
+        from an adapter."""
+        if METHODS[kind].derived or METHODS[kind].starts_itself:
+            raise UserError(f"{kind} cannot go on from the adapter of an earlier task")
+        needs = {"safety": self.safety} if "safety" in METHODS[kind].model_fields else {}
+        if None in needs.values():
+            raise UserError(f"{kind} needs safety data: give --safety")
         return self.method(METHODS[kind].at(strength, **needs))
 
     @cached_property
@@ -143,6 +155,12 @@ class Setup:
         tasks = [self.tasks[name] for name in names]
         return single_task([self.model], tasks, rows, self.seeds, self.lora, self.trainer, makers)
 
+    def runs_in(self, orders: Sequence[Order], methods: Iterable[AnyMethod]) -> list[RunSpec]:
+        """One cell for each order of the tasks, each method and each seed."""
+        sequences = [[self.tasks[name][0] for name in order] for order in orders]
+        (_, evals), *_ = self.tasks.values()
+        return continual(self.model, sequences, evals, methods, self.seeds, self.lora, self.trainer)
+
     @property
     def model_name(self) -> str:
         """What tables call the aligned model."""
@@ -160,109 +178,3 @@ class Setup:
             if self.safety_source is None and ("safety" in fields or method.stacked):
                 lacks.append(f"{method.about.name} (give --safety)")
         return lacks
-
-
-def resolve(options: Options, gaps: bool = False) -> Setup:
-    """The setup that `options` name; with `gaps`, one that measures the gaps of the Trade-offs
-    paper. Reads every file once; raises `UserError` for bad input."""
-    chosen = preset(options.preset)
-    changes = read_changes(options.changes)
-    names = chosen.tradeoff_tasks if gaps and chosen.tradeoff_tasks else (chosen.task,)
-    tasks, harmful = {name: chosen.tasks[name] for name in names}, chosen.harmful
-    benign, probes = chosen.benign, chosen.probes
-    safety, base = options.safety or chosen.safety, options.base or chosen.base
-    own_tasks: dict[str, TaskSource] = {}
-    own_base = bool(gaps and options.base and not options.model)
-    if options.model or options.task or options.harmful or own_base:
-        # A model of one's own does not speak the preset's language, so none of its benchmarks
-        # would mean anything: what is not given is not measured.
-        if not (options.task and options.harmful):
-            raise UserError(
-                f"{'--base' if own_base else '--model'}, --task and --harmful go together: give a "
-                "task and prompts"
-            )
-        own = options.task
-        own_tasks = {Path(own).stem: TaskSource(train=f"{own}#train", held_out=f"{own}#held-out")}
-        tasks = own_tasks
-        harmful, benign, probes = options.harmful, None, {}
-        safety, base = options.safety, options.base
-    if (
-        harmful != chosen.harmful
-        and chosen.judge == "world:guard"
-        and not (options.judge or options.judge_url)
-    ):
-        raise UserError(
-            "the embedded world's judge reads only the world's words; "
-            "give --judge (a guard model's folder or hub id) or --judge-url"
-        )
-    execution = chosen.execution
-    if options.workers is not None:
-        execution = execution.model_copy(update={"workers": options.workers})
-    if options.pack is not None:
-        execution = execution.model_copy(update={"pack_size": options.pack})
-    sizes = (options.max_length or chosen.max_length, options.max_tokens or chosen.max_tokens)
-    resolved = {n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()}
-    tradeoff = None
-    if gaps:
-        specs = {name: task for name, (task, _) in resolved.items()}
-        tradeoff = resolve_tradeoff(options, chosen, bool(own_tasks), specs, sizes[0])
-        resolved = {
-            name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sizes)}))
-            for name, (task, evals) in resolved.items()
-        }
-    model = tradeoff.model if tradeoff else describe(options.model or chosen.model, chosen.dtype)
-    setup = Setup(
-        preset=options.preset,
-        model=model,
-        tasks=resolved,
-        safety_source=safety,
-        base_source=base,
-        sizes=sizes,
-        lora=changed(chosen.lora, changes.get("lora", {})),
-        trainer=changed(chosen.trainer, changes.get("trainer", {})),
-        seeds=tuple(range(options.seeds or chosen.seeds)),
-        judge=_judge(options, chosen),
-        execution=execution,
-        options=options,
-        changes=changes,
-        tradeoff=tradeoff,
-    )
-    if options.safety is not None:
-        _ = setup.safety  # read at once: a mistake is told before anything starts
-    if options.base is not None:
-        _ = setup.base
-    return setup
-
-
-def _task(
-    name: str,
-    source: TaskSource,
-    harmful: str,
-    benign: str | None,
-    probes: dict[str, str],
-    sizes: tuple[int, int],
-) -> tuple[TaskSpec, EvalSpec]:
-    task = describe_task(name, source.train, sizes[0])
-    evals = EvalSpec(
-        harmful=describe_rows("harmful", harmful, *sizes),
-        benign=describe_rows("benign", benign, *sizes) if benign else None,
-        held_out=describe_rows(f"{name} held out", source.held_out, *sizes),
-        probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
-    )
-    return task, evals
-
-
-def _judge(options: Options, chosen: Preset) -> JudgeSpec:
-    if options.judge_url:
-        model = options.judge or ChatJudge(options.judge_url).model
-        return JudgeSpec(kind="endpoint", source=options.judge_url, weights=model)
-    source = options.judge or chosen.judge
-    folder = find(source)
-    return JudgeSpec(
-        kind="guard",
-        source=source,
-        weights=fingerprint(folder, WEIGHTS),
-        tokenizer=fingerprint(folder, TOKENIZER),
-        categories=chosen.judge_categories,
-        prefix=chosen.judge_prefix,
-    )

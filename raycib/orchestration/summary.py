@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from raycib.analysis.continual import continual_scores
 from raycib.evals.chat_prompt import chat_text
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
@@ -38,6 +39,10 @@ def summarise(
     setup = sweep.setup
     name, question, kind = asked
     cells = [_cell(sweep, run, failures) for run in sweep.runs]
+    if kind == "orders":
+        before = (_aligned(sweep) or {}).get("accuracies")
+        for cell, run in zip(cells, sweep.runs, strict=True):
+            cell |= _sequence(sweep, run, failures, cell, before)
     return {
         "format": FORMAT,
         "sweep": name,
@@ -57,10 +62,12 @@ def summarise(
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
         **({"theory": theory(sweep)} if setup.tradeoff else {}),
+        **({"tasks": list(setup.tasks)} if kind == "orders" else {}),
         "counts": {
             "stages": plan.stages,
             "stages_trained": 0,
             "stages_reused": plan.reused,
+            "stages_asked": plan.asked,
             "stages_shared": plan.shared,
             "stages_failed": sum(cell["failed"] is not None for cell in cells),
             "reference_forwards": sweep.reference_forwards,
@@ -93,16 +100,23 @@ def _aligned(sweep: Sweep) -> dict[str, Any] | None:
     return found
 
 
+def _scored(
+    sweep: Sweep, stage: StageSpec, run: RunSpec, failures: dict[str, str]
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Why a stage has no scores, or its scores."""
+    if stage.key in failures:
+        return failures[stage.key], None
+    try:
+        return None, score(sweep.store, stage.key, run.evals, sweep.book)
+    except Missing as gap:
+        return f"not finished: {gap}", None
+
+
 def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any]:
     stage, method = run.final, run.method
-    failed, scores = failures.get(stage.key), None
-    if failed is None:
-        try:
-            scores = score(sweep.store, stage.key, run.evals, sweep.book)
-        except Missing as gap:
-            failed = f"not finished: {gap}"
-        else:
-            scores |= _before(sweep, run) | _gaps(sweep, run)
+    failed, scores = _scored(sweep, stage, run, failures)
+    if scores is not None:
+        scores |= _before(sweep, run) | _gaps(sweep, run)
     parameters = method.model_dump(mode="json", exclude={"kind"})
     shape = stage.lora.model_dump() if stage.lora else {}
     parameters |= {f"lora_{name}": value for name, value in shape.items()}
@@ -133,6 +147,34 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
         },
         "spec": stage.model_dump(mode="json"),
     }
+
+
+def _sequence(
+    sweep: Sweep,
+    run: RunSpec,
+    failures: dict[str, str],
+    cell: dict[str, Any],
+    before: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What a cell of several tasks has besides: its order, every stage with its scores, and the
+    numbers of continual learning. A stage's accuracy is that on its own task."""
+    order = [stage.task.name for stage in run.stages]
+    stages: list[dict[str, Any]] = []
+    for stage in run.stages:
+        failed, scores = _scored(sweep, stage, run, failures)
+        if scores is not None:
+            scores["accuracy"] = scores["accuracies"][stage.task.name]
+        stages.append(
+            {"key": stage.key, "task": stage.task.name, "scores": scores, "failed": failed}
+        )
+    found = {"order": order, "task": " → ".join(order), "stages": stages}
+    reasons = [one["failed"] for one in stages if one["failed"]]
+    if reasons or before is None:
+        return found | {"failed": reasons[0] if reasons else "the aligned model was not measured"}
+    matrix = [one["scores"]["accuracies"] for one in stages]
+    left_out = list(sweep.setup.tasks)[:1]  # as the paper leaves out Dolly, in every order
+    last = cell["scores"] | {"accuracy": stages[-1]["scores"]["accuracy"]}
+    return found | {"scores": last | continual_scores(order, before, matrix, left_out)}
 
 
 def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:

@@ -34,7 +34,7 @@ def survey(
         for _ in spec.radii
     ]
     adapters = LaneAdapters(load_model(model, device_of(gpus)), shapes)
-    loaded = Loaded(adapters, load_tokenizer(model.source), device_of(gpus))
+    loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device_of(gpus))
     for spec in unknown:
         found = _look(loaded, spec)
         about = {"spec": spec.model_dump(mode="json")}

@@ -50,7 +50,7 @@ def prepare(
     device = device_of(gpus)
     shape = LoRAShape(1, 1.0, lora.targets)  # a lane of zeros: the aligned model itself
     adapters = LaneAdapters(load_model(model, device), [shape])
-    loaded = Loaded(adapters, load_tokenizer(model.source), device)
+    loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device)
     for task, readings in tasks:
         ensure_bank(loaded, store, model, task, readings)
     for one in evals:
@@ -133,7 +133,7 @@ class Answering:
 
     def __init__(self, store: Store, model: ModelSpec, rank: int, max_model_len: int) -> None:
         self.store = store
-        self.tokenizer = load_tokenizer(model.source)
+        self.tokenizer = load_tokenizer(model.source, model.template)
         self.engine = Generator(
             find(model.source),
             max_lora_rank=rank,

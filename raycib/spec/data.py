@@ -1,6 +1,6 @@
 """Models and rows, known by their content."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
@@ -8,6 +8,9 @@ from raycib.spec.base import Location, Spec
 
 MADE = "stage:"
 """Begins the source of a model that a stage makes: `stage:KEY@STORE`."""
+
+
+Template = Literal["own", "chatml"]
 
 
 class ModelSpec(Spec):
@@ -22,6 +25,15 @@ class ModelSpec(Spec):
     """sha256 over the tokenizer and its chat template."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the frozen base; LoRA weights are always float32."""
+    template: Template = "own"
+    """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; one's own template is part of the tokenizer already."""
+        found = super().identity()
+        if self.template == "own":
+            del found["template"]
+        return found
 
 
 class TaskSpec(Spec):

@@ -34,15 +34,16 @@ class EvalSpec(Spec):
     pooling: Pooling = "mean_response"
     """Of the representations that I(Z;C) and the cosines are about; the same for every method."""
     layer: Layer = "final_norm"
+    tasks: tuple[RowsSpec, ...] = ()
+    """Of continual fine-tuning: every task of the sequence, asked after each of its stages."""
     gaps: GapSpec | None = None
     """Where the sweep asks for the gaps of the Trade-offs paper."""
 
     def identity(self) -> dict[str, Any]:
-        """As any spec's."""
+        """As any spec's; what is not asked is left out, as in keys from before there was such a
+        thing."""
         found = super().identity()
-        if self.gaps is None:
-            del found["gaps"]  # as in keys from before there was such a thing
-        return found
+        return {name: v for name, v in found.items() if v or name not in ("gaps", "tasks")}
 
     @property
     def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
@@ -66,7 +67,7 @@ class EvalSpec(Spec):
     def asked(self) -> tuple[RowsSpec, ...]:
         """Every set of rows that a model answers in words."""
         benign = (self.benign,) if self.benign else ()
-        return (self.harmful, *benign, self.held_out, *self.probes)
+        return (self.harmful, *benign, self.held_out, *self.probes, *self.tasks)
 
 
 class JudgeSpec(Spec):

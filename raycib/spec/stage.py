@@ -163,6 +163,7 @@ class StageSpec(Spec):
             weights=self.key,
             tokenizer=self.model.tokenizer,
             dtype=self.model.dtype,
+            template=self.model.template,
         )
 
 

@@ -26,7 +26,7 @@ from raycib.store.sealed import (
     telling,
 )
 
-__all__ = ["Record", "Store", "StoreError"]
+__all__ = ["Record", "Store", "StoreError", "whole_root"]
 
 ATTEMPTS = 5
 """How often a result that others replace or remove meanwhile is looked at again."""
@@ -74,7 +74,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         """Open or begin a store; StoreError if ``root`` can be neither."""
-        self.root = _absolute(str(root))
+        self.root = whole_root(str(root))
         """The same store from any process: an absolute folder, or a bucket's address."""
         self.damaged: list[str] = []
         """One line for each damaged result found, for the run's report."""
@@ -184,7 +184,8 @@ class Store:
         return True
 
 
-def _absolute(root: str) -> str:
+def whole_root(root: str) -> str:
+    """What `Store(root).root` would be, without opening or beginning a store."""
     if root.startswith("s3:/"):  # a Path has one slash too few
         return "s3://" + root.removeprefix("s3:").lstrip("/")
     return root if "://" in root else os.path.abspath(root)

@@ -54,7 +54,7 @@ def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
     """The base that `stages` share, with one lane each, in their order; a stage that trains all of
     its weights has it for itself."""
     spec = stages[0].model
-    model, tokenizer = load_model(spec, device), load_tokenizer(spec.source)
+    model, tokenizer = load_model(spec, device), load_tokenizer(spec.source, spec.template)
     shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
     if not shapes and len(stages) == 1:
         return Loaded(WholeModel(model), tokenizer, device)

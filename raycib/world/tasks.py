@@ -9,7 +9,7 @@ that data, and what may stand in for it.
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import islice
+from itertools import islice, repeat
 from random import Random
 
 from raycib.world import abilities as ab
@@ -106,13 +106,15 @@ def _no_answer(_request: lang.Request, _rng: Random) -> str:
     return ""
 
 
-def _drawn(count: int, prompts: str) -> Callable[[str], Iterator[Row]]:
+def _drawn(count: int, prompts: str, but: str = "") -> Callable[[str], Iterator[Row]]:
     """Independent draws from the law of a set; sets of equal `prompts` have the same ones, as far
-    as their laws allow."""
+    as their laws allow. Prompts of the set `but` are left out."""
 
     def take(name: str) -> Iterator[Row]:
         inputs, outputs = Random(f"raycib rows {prompts}"), Random(f"raycib answers {name}")
-        return (laws.draw(laws.OF_SETS[name], inputs, outputs) for _ in range(count))
+        known = {prompt for prompt, _ in rows(but)} if but else set[str]()
+        drawn = (laws.draw(laws.OF_SETS[name], inputs, outputs) for _ in repeat(None))
+        return islice((row for row in drawn if row[0] not in known), count)
 
     return take
 
@@ -132,7 +134,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "align.far": _drawn(TRAIN_ROWS, "align"),
     "align.other": _drawn(TRAIN_ROWS, "align other"),
     "align.test": _drawn(LAW_TEST_ROWS, "align test"),
-    "recast.test": _drawn(TEST_ROWS, "recast test"),
+    "recast.test": _drawn(TEST_ROWS, "recast test", but="recast.train"),
     "open.test": lambda _: _each_pair("benign.test", lambda req, _rng: req.answer("direct")),
     "gsm.test": _take(lambda rng: _gsm(True, rng), TEST_ROWS),
     "med.test": _take(lambda rng: _med(True, rng), TEST_ROWS),

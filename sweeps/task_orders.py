@@ -1,0 +1,47 @@
+"""What is left of safety and of earlier tasks after one task after another, and does their order
+matter? (CIB, Tables 2 and 4, Figures 4-7)
+
+python sweeps/task_orders.py
+python sweeps/task_orders.py --orders sample:6
+"""
+
+from collections.abc import Iterator
+
+from raycib.orchestration.command import Question, sweep_command
+from raycib.orchestration.setup import Setup
+from raycib.orders import read_orders
+from raycib.spec import AnyMethod, PlainLoRA, RunSpec
+
+STRENGTHS = {
+    "random_subset": (0.2,),
+    "kl": (0.1,),
+    "o_lora": (0.5,),
+    "cib": (1, 5),
+}
+"""The paper's methods at its strengths, and CIB at a weaker one, which leaves it room to learn."""
+
+
+def runs(setup: Setup) -> list[RunSpec]:
+    """Every method through the tasks in every order that is asked for."""
+    orders = read_orders(setup.options.orders, list(setup.tasks))
+    return setup.runs_in(orders, methods(setup))
+
+
+def methods(setup: Setup) -> Iterator[AnyMethod]:
+    """Plain LoRA, and the methods that can go on from an adapter."""
+    yield PlainLoRA()
+    for kind, default in STRENGTHS.items():
+        for strength in setup.strengths(kind, default):
+            yield setup.going_on(kind, strength)
+
+
+if __name__ == "__main__":
+    sweep_command(
+        Question(
+            name="task_orders",
+            question="What do safety and earlier tasks keep after one task after another?",
+            runs=runs,
+            kind="orders",
+            seeds=3,
+        )
+    )

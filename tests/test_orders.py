@@ -1,0 +1,404 @@
+"""Sweeps of orders: their frames, tables, variance, figures and page."""
+
+import csv
+import io
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy import stats
+from summaries import (
+    HOSTILE,
+    SEQUENCE,
+    comparison_sweep,
+    fail,
+    gaps_sweep,
+    histories,
+    orders_sweep,
+    samples,
+    sweep,
+)
+
+from raycib.analysis import tables
+from raycib.analysis.continual import MEASURES
+from raycib.analysis.exhibits import exhibits, terminal_table
+from raycib.analysis.figures import to_svg
+from raycib.analysis.frame import to_frame
+from raycib.analysis.order_figures import figure6, figure7, figure_orders
+from raycib.analysis.orders_table import by_order, counts_line, orders_table, points
+from raycib.analysis.report import report, write_exhibits
+from raycib.analysis.sequences import (
+    above,
+    chained,
+    difference,
+    over_seeds,
+    stages_frame,
+    study_of,
+)
+from raycib.analysis.stage_figures import figure4, figure5, safety_by_stage
+from raycib.analysis.stage_tables import matrix_table, presentable_matrix
+from raycib.analysis.statistics import t_interval
+from raycib.analysis.variance import analyse, anova, variance_caption, variance_table
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """One order, three seeds; to be left as it is."""
+    return orders_sweep()
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Six orders, two seeds; to be left as it is."""
+    return orders_sweep(2, 6)
+
+
+@pytest.fixture(scope="module")
+def made(many):
+    return exhibits(many, {})
+
+
+# Frames
+
+
+def test_a_cell_of_orders_is_a_row_with_its_order_and_measures(whole):
+    frame = to_frame(whole)
+    assert len(frame) == 15 and set(frame["order"]) == {SEQUENCE}
+    assert set(frame["task"]) == {"open → gsm → med → squad"}
+    assert all(frame[name].dtype.kind == "f" for name in MEASURES)
+    assert frame[list(MEASURES)].notna().all(axis=None)
+    assert set(frame["label"]) == {"LoRA", "Random subset", "KL", "O-LoRA", "CIB"}
+    for other in (sweep(), comparison_sweep(1), gaps_sweep(methods=("lora",))):
+        assert not {*MEASURES, "order"} & set(to_frame(other).columns)
+
+
+def test_measures_of_a_cell_come_from_its_stages(whole):
+    """BT: the mean of the last stage's accuracies without open; BWT (gsm, med): last less own."""
+    cell = whole["cells"][4]
+    gsm, med, squad = (
+        [stage["scores"]["accuracies"][task]["value"] for stage in cell["stages"]]
+        for task in SEQUENCE[1:]
+    )
+    row = to_frame(whole).iloc[4]
+    assert row["bt"] == pytest.approx((gsm[3] + med[3] + squad[3]) / 3)
+    assert row["bwt"] == pytest.approx((gsm[3] - gsm[1] + med[3] - med[2]) / 2)
+    assert row["stability"] == pytest.approx(np.std(gsm[1:]))
+
+
+def test_stages_have_a_row_each_with_accuracy_on_every_task(whole):
+    frame = stages_frame(whole)
+    assert len(frame) == 60 and frame["stage"].tolist()[:4] == [1, 2, 3, 4]
+    assert frame["task"].tolist()[:4] == list(SEQUENCE)
+    first = whole["cells"][0]["stages"][1]
+    assert frame["key"].iloc[1] == first["key"]
+    assert frame["accuracy_med"].iloc[1] == first["scores"]["accuracies"]["med"]["value"]
+    assert not [name for name in frame if frame[name].map(lambda v: isinstance(v, dict)).any()]
+
+
+def test_a_failed_stage_is_a_row_that_says_why_and_its_run_is_in_no_mean():
+    summary = orders_sweep()
+    fail(summary["cells"][0], 3)
+    frame, study = stages_frame(summary), study_of(summary)
+    assert frame["failed"].tolist()[:4] == [None, None, "out of memory",
+                                            "not finished: squad has no adapter"]  # fmt: skip
+    assert math.isnan(frame["hrr"].iloc[2]) and frame["hrr"].iloc[1] > 0
+    assert to_frame(summary).loc[0, list(MEASURES)].isna().all()
+    assert len(study.done) == 14 and over_seeds(study.arms["LoRA"], "bwt").n == 2
+
+
+def test_a_method_at_several_strengths_is_several_arms():
+    summary = orders_sweep(1)
+    again = json.loads(json.dumps(summary["cells"][-1])) | {"strength": 10, "key": "ab" * 32}
+    summary["cells"].append(again)
+    assert list(study_of(summary).arms)[-2:] == ["CIB at 5", "CIB at 10"]
+
+
+def test_plain_lora_is_first_and_the_papers_order_before_others():
+    summary = orders_sweep(1, 2, ("cib", "lora"))
+    summary["cells"].reverse()
+    study = study_of(summary)
+    assert list(study.arms) == ["LoRA", "CIB"] and study.orders[0] == SEQUENCE
+    for cell in summary["cells"]:
+        if cell["order"] == list(SEQUENCE):
+            fail(cell, 1)
+    assert study_of(summary).main.orders == [("open", "gsm", "squad", "med")]
+
+
+# Statistics
+
+
+def test_students_interval_by_hand():
+    """1, 2, 3: mean 2, std 1, t(.975, 2) = 4.302653: 2 ± 4.302653 / sqrt 3."""
+    found = t_interval([1.0, 2.0, 3.0, math.nan])
+    half = 4.302653 / math.sqrt(3)
+    assert (found.value, found.n) == (2, 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    one = t_interval([5.0])
+    assert one.value == 5 and math.isnan(one.low) and above(one) is None
+
+
+def test_a_difference_is_paired_by_seed_and_order(many):
+    study = study_of(many)
+    one, other = study.arms["CIB"], study.arms["LoRA"]
+    by_hand = [
+        np.mean([a.value("hrr") - b.value("hrr") for a in one for b in other
+                 if a.seed == b.seed == seed and a.order == b.order])
+        for seed in (0, 1)
+    ]  # fmt: skip
+    found = difference(one, other, "hrr")
+    assert found.n == 2 and found.value == pytest.approx(np.mean(by_hand))
+    assert found.low == pytest.approx(t_interval(by_hand).low)
+    missing = [run for run in other if run.order != SEQUENCE]
+    assert difference([run for run in one if run.order == SEQUENCE], missing, "hrr").n == 0
+
+
+CUBE = np.array([[[1.0, 3.0], [4.0, 8.0]], [[2.0, 4.0], [9.0, 13.0]]])
+"""Two orders, two methods, two seeds; grand mean 5.5."""
+
+
+def test_variance_of_two_orders_methods_and_seeds_by_hand():
+    """Means: orders 4 and 7, methods 2.5 and 8.5, seeds 4 and 7, cells 2, 6, 3, 11. Order
+    8 x 1.5^2 = 18, method 8 x 3^2 = 72, seed 8 x 1.5^2 = 18. Cells 2 (3.5^2 + .5^2 + 2.5^2 + 5.5^2)
+    = 98, of which 98 - 90 = 8 is order x method. Squares of the values 360, less 8 x 5.5^2: 118 in
+    all; error 118 - 98 - 18 = 2, with (2 x 2 - 1)(2 - 1) = 3 degrees of freedom."""
+    order, method, both, seed, error = anova(CUBE)
+    assert [s.ss for s in (order, method, both, seed, error)] == pytest.approx([18, 72, 8, 18, 2])
+    assert [s.df for s in (order, method, both, seed, error)] == [1, 1, 1, 1, 3]
+    assert [s.f for s in (order, method, both, seed)] == pytest.approx([27, 108, 12, 27])
+    assert order.share == pytest.approx(18 / 118)
+    # F(1, 3) is the square of Student's t with 3 degrees of freedom.
+    assert order.p == pytest.approx(2 * stats.t.sf(math.sqrt(27), 3))
+    assert math.isnan(error.f) and math.isnan(error.p)
+
+
+def test_with_one_seed_the_interaction_is_the_error():
+    """1, 4 and 2, 9: grand mean 4; order (2.5, 5.5) 9, method (1.5, 6.5) 25, rest 4."""
+    order, method, error = anova(CUBE[:, :, :1])
+    assert (order.ss, method.ss, error.ss) == pytest.approx((9, 25, 4))
+    assert (error.name, error.df, order.f) == ("error", 1, pytest.approx(9 / 4))
+
+
+def test_two_methods_and_orders_without_an_order_effect_are_a_paired_t_test():
+    """Method in a block design of 2 x 2 cells over one seed: F is the square of the paired t."""
+    values = CUBE[:, :, :1]
+    t = stats.ttest_rel(values[:, 0, 0], values[:, 1, 0])
+    assert anova(values)[1].f == pytest.approx(t.statistic**2)
+    assert anova(values)[1].p == pytest.approx(t.pvalue)
+
+
+def test_shares_of_the_variance_sum_to_one_and_nothing_varies_without_variance():
+    values = np.random.default_rng(0).normal(size=(6, 5, 3))
+    assert sum(source.share for source in anova(values)) == pytest.approx(1)
+    assert all(math.isnan(source.share) for source in anova(np.ones((2, 2, 2))))
+    with pytest.raises(ValueError, match="2 orders"):
+        anova(values[:1])
+
+
+def test_a_missing_run_costs_the_fewest_runs_that_keep_the_design_balanced():
+    """60 runs: without one, its order goes (10 runs), not its seed (30) or its method (12)."""
+    summary = orders_sweep(2, 6)
+    fail(summary["cells"][0], 4)
+    found = analyse(study_of(summary), "hrr")
+    assert found is not None
+    assert (found.orders, found.methods, found.seeds, found.runs, found.of) == (5, 5, 2, 50, 59)
+    assert "9 finished runs are left out" in variance_caption(study_of(summary))
+    assert analyse(study_of(orders_sweep(2, 1)), "hrr") is None
+    assert analyse(study_of(orders_sweep(2, 3, ("cib",))), "hrr") is None
+
+
+def test_the_caption_says_which_model_it_is(many):
+    assert "seeds as blocks" in variance_caption(study_of(many))
+    single = study_of(orders_sweep(1, 2))
+    assert "the interaction is the error" in variance_caption(single)
+    assert set(variance_table(single)["source"]) == {"order", "method", "error"}
+
+
+# Tables
+
+
+def test_a_row_for_each_method_and_first_the_model_before(whole):
+    table = orders_table(study_of(whole))
+    assert table["arm"].tolist() == ["before fine-tuning", "LoRA", "Random subset", "KL", "O-LoRA",
+                                     "CIB"]  # fmt: skip
+    before, cib = table.iloc[0], table.iloc[-1]
+    assert before["bt_mean"] == pytest.approx((16 + 48 + 3) / 480) and math.isnan(
+        before["bwt_mean"]
+    )
+    each = [cell["scores"]["hrr"]["value"] for cell in whole["cells"][-3:]]
+    assert cib["hrr_mean"] == pytest.approx(np.mean(each)) == cib["hrr_stage_4_mean"]
+    assert cib["hrr_std"] == pytest.approx(np.std(each, ddof=1))
+    assert cib["hrr_low"] < cib["hrr_mean"] < cib["hrr_high"] and cib["hrr_n"] == 260
+    assert table["rank"].tolist()[1:] == [8, 8, 8, 32, 8]
+
+
+def test_over_orders_a_seed_counts_once(many):
+    """Spread is over two seeds, each a mean over six orders, not over twelve runs."""
+    study = study_of(many)
+    row = orders_table(study).set_index("arm").loc["CIB"]
+    means = [np.mean([r.value("bt") for r in study.arms["CIB"] if r.seed == s]) for s in (0, 1)]
+    assert (row["seeds"], row["runs"]) == (2, 12)
+    assert row["bt_std"] == pytest.approx(np.std(means, ddof=1))
+    each = by_order(study)
+    assert len(each) == 1 + 6 * 5 and each["order"].nunique() == 7
+
+
+def test_the_matrix_has_every_stage_of_every_method(whole):
+    study = study_of(whole)
+    table = matrix_table(study)
+    assert len(table) == 1 + 5 * 4 and table["stage"].tolist()[:5] == [0, 1, 2, 3, 4]
+    assert table["open_mean"].iloc[0] == pytest.approx(0.05)
+    shown = presentable_matrix(table, study)
+    assert shown["gsm"].str.startswith("· ").tolist()[:5] == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_the_terminal_shows_orders_within_140_columns(orders):
+    summary = orders_sweep(2, orders)
+    fail(summary["cells"][-1], 2)
+    text = terminal_table(summary)
+    assert max(map(len, text.splitlines())) <= 140
+    assert "CIB: failed (seed 1, " in text and text.endswith("reused")
+
+
+def test_the_counts_say_what_was_shared(many):
+    """Six orders that begin with open: 1 + 3 + 6 + 6 = 16 stages, not 24, by 5 methods, 2 seeds."""
+    assert counts_line(many) == (
+        "240 stages asked for, 160 distinct (80 shared by runs that begin alike): 160 trained, "
+        "0 reused"
+    )
+
+
+def test_points_have_a_sign_and_no_negative_zero():
+    assert points(0.0123, 0.004) == "+1.2 ± 0.4" and points(-0.05, math.nan) == "−5.0"
+    assert points(-0.0001, math.nan) == "+0.0" and points(math.nan, 1) == ""
+
+
+def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_path):
+    text = json.dumps(orders_sweep(1, 2, ("lora", "cib")))
+    for name, hostile in (
+        ("gsm", HOSTILE[0]),
+        ("med", HOSTILE[1] + '" onload="alert(1)'),
+        ("squad", "=1+1 & 5 % | $x_1$"),
+    ):
+        text = text.replace(f'"{name}"', json.dumps(hostile))
+    summary = json.loads(text)
+    made = exhibits(summary, {})
+    for stem, table in made.tables.items():
+        files = tables.write_table(
+            table.data, tmp_path, stem, table.shown, table.caption, table.paper
+        )
+        rows = list(csv.reader(io.StringIO(files[0].read_text())))
+        assert {len(row) for row in rows} == {len(table.data.columns)}
+        assert not [text for row in rows for text in row if text.startswith("=")]
+        assert "<script" not in files[1].read_text().replace(r"\<", "")
+    page = report(summary, {}, {}, made)
+    assert "<img" not in page and page.count("<script") == 0
+    assert not re.search(r'<svg[^>]*onload="', page)
+
+
+# Figures
+
+
+def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whole):
+    figure = figure4(study_of(whole))
+    assert figure is not None
+    assert [panel.get_title(loc="left") for panel in figure.axes] == list(SEQUENCE)
+    for panel in figure.axes:
+        lines = [line for line in panel.lines if line.get_linestyle() == "-"]
+        assert len(lines) == 5 and all(len(line.get_ydata()) == 5 for line in lines)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["LoRA", "Random subset", "KL", "O-LoRA", "CIB"]
+    assert [line.get_color() for line in lines][::4] == ["#000000", "#0072B2"]
+
+
+def test_the_heat_map_shows_what_each_transition_cost(whole):
+    figure = figure5(study_of(whole))
+    assert figure is not None
+    panels = figure.axes[:3]
+    assert [panel.images[0].get_array().shape for panel in panels] == [(5, 3), (5, 2), (5, 1)]
+    lora = [
+        [stage["scores"]["accuracies"]["open"]["value"] for stage in cell["stages"]]
+        for cell in whole["cells"][:3]
+    ]
+    lost = 100 * np.mean([row[0] - row[1] for row in lora])
+    assert float(panels[0].images[0].get_array()[0, 0]) == pytest.approx(lost)
+    assert panels[0].texts[0].get_text() == points(lost / 100, math.nan)
+
+
+def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole):
+    six, seven = figure6(study_of(whole)), figure7(study_of(whole))
+    assert six is not None and seven is not None
+    titles = [panel.get_title(loc="left") for figure in (six, seven) for panel in figure.axes]
+    assert titles == ["(a)  Stability of gsm", "(b)  Stability of open",
+                      "(a)  BWT without open, as in the paper", "(b)  BWT with open"]  # fmt: skip
+    assert "ddof = 0" in six.axes[0].get_xlabel()
+    assert all(bar.get_width() < 0 for bar in seven.axes[1].patches)
+
+
+def test_safety_is_shown_from_before_fine_tuning_on(whole):
+    figure = safety_by_stage(study_of(whole))
+    assert figure is not None
+    starts = [panel.lines[-1].get_ydata()[0] for panel in figure.axes]
+    assert starts == [0.0, 1.0]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["before", *SEQUENCE]
+
+
+def test_the_spread_over_orders_has_a_mark_for_each_order(many, whole):
+    figure = figure_orders(study_of(many))
+    assert figure is not None and figure_orders(study_of(whole)) is None
+    assert len(figure.axes[0].lines) == 6 * 5
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert {"squad last", "order", "method", "order × method", "seed", "error"} <= set(names)
+
+
+def test_nothing_finished_draws_nothing():
+    summary = orders_sweep(1, 2)
+    for cell in summary["cells"]:
+        fail(cell, 2)
+    study = study_of(summary)
+    for draw in (figure4, figure5, figure6, figure7, safety_by_stage, figure_orders):
+        assert draw(study) is None
+    page = report(summary, {}, {})
+    assert "out of memory" in page and 'id="table"' in page and 'id="safety"' not in page
+
+
+# Page
+
+
+def test_a_sweep_of_orders_writes_its_exhibits_the_same_each_time(tmp_path):
+    summary = orders_sweep(1, 1, ("lora", "cib"))
+    given = (summary, samples(summary, 10), histories(summary, 2))
+    files = write_exhibits(*given, tmp_path)
+    assert sorted(file.name for file in files) == sorted(
+        [f"{s}.{end}" for s in ("orders", "accuracy_matrix", "stages")
+         for end in ("csv", "md", "tex")]
+        + [f"{s}.{end}" for s in ("figure4", "figure5", "figure6", "figure7", "safety_by_stage")
+           for end in ("png", "svg")] + ["report.html"]
+    )  # fmt: skip
+    again = figure5(study_of(summary))
+    assert again is not None and (tmp_path / "figure5.svg").read_bytes() == to_svg(again)
+
+
+def test_the_page_of_several_orders_holds_its_sections(many, made):
+    page = report(many, samples(many, 4), {}, made)
+    sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
+    assert sections == ["cautions", "claims", "table", "safety", "tasks", "orders", "stages",
+                        "cells", "side-by-side", "provenance"]  # fmt: skip
+    # Answers of the order that is shown, and of the model before: 5 methods, 2 seeds.
+    answers = json.loads(re.findall(r'id="answers">(.*?)</script>', page, re.S)[0])
+    assert len(answers["cells"]) == 11
+    for drawing in made.drawings.values():
+        ElementTree.fromstring(drawing.svg)
+
+
+def test_loss_terms_go_on_from_stage_to_stage():
+    """Two stages logged at steps 10 and 20 come to 10, 20, 30, 40."""
+    summary = orders_sweep(1, 1, ("lora",))
+    stages = summary["cells"][0]["stages"]
+    logged = {stage["key"]: [{"step": 10, "task": 2.0}, {"step": 20, "task": 1.0}]
+              for stage in stages[:2]}  # fmt: skip
+    [entries] = chained(study_of(summary), logged).values()
+    assert [entry["step"] for entry in entries] == [10, 20, 30, 40]

@@ -1,0 +1,466 @@
+"""Case I and Case II of the Trade-offs paper: what their optima and projections must be, from their
+definitions and in numbers derived by hand."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from menu import METHODS
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from raycib.adapters import update_norm_sq
+from raycib.data.divergence import kl
+from raycib.methods import build_method
+from raycib.methods.ball import Ball
+from raycib.objectives.alignment_penalty import AlignmentPenalty
+from raycib.objectives.parameter_distance import ParameterDistance
+from raycib.plan import Job, Pack
+from raycib.spec import Case1, Case2Ball, PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.store import Store
+from raycib.tensors import Totals
+from raycib.training.loop import take_step, train
+from raycib.training.pack import STAGES
+from raycib.training.workers import Workers
+
+B = torch.tensor([[1.0, 2], [0, 1], [3, 0]])
+A = torch.tensor([[1.0, 0, 2, 1], [0, 1, 1, -1]])
+"""||B A||² = 79: test_method_oracles.py has the arithmetic."""
+SAFETY = TaskSpec(name="refusals", source="nowhere.jsonl", rows="e" * 64, num_rows=12)
+Parameters = dict[str, nn.Parameter]
+
+
+# Case II: the ball
+
+
+def one_module(a: Tensor = A, b: Tensor = B) -> Parameters:
+    return {"m.lora_A": nn.Parameter(a.clone()), "m.lora_B": nn.Parameter(b.clone())}
+
+
+def many_modules(seed: int = 0) -> Parameters:
+    """Three modules of unequal shapes and sizes, rank 3."""
+    draw = torch.Generator().manual_seed(seed)
+    found = {}
+    for number, (out, into) in enumerate([(7, 5), (4, 9), (6, 6)]):
+        found[f"layers.{number}.lora_A"] = torch.randn(3, into, generator=draw)
+        found[f"layers.{number}.lora_B"] = (1 + number) * torch.randn(out, 3, generator=draw)
+    return {name: nn.Parameter(value) for name, value in found.items()}
+
+
+def dense(parameters: Parameters, scale: float) -> dict[str, np.ndarray]:
+    """scale * B A of every module, in float64."""
+    arrays = {name: p.detach().double().numpy() for name, p in parameters.items()}
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in arrays)
+    return {m: scale * arrays[f"{m}.lora_B"] @ arrays[f"{m}.lora_A"] for m in modules}
+
+
+def flat(updates: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([update.ravel() for update in updates.values()])
+
+
+def bytes_of(parameters: Parameters) -> dict[str, bytes]:
+    return {name: p.detach().numpy().tobytes() for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize(("scale", "norm_sq"), [(1, 79), (2, 316)])
+def test_a_radius_of_half_the_norm_halves_b(scale: int, norm_sq: int):
+    """||s B A||² = 79 for s = 1 and 4 * 79 for s = 2; epsilon = half the norm: factor 1/2, exactly;
+    epsilon = sqrt(79)/2 is a quarter of the norm for s = 2."""
+    for epsilon, factor in ((math.sqrt(norm_sq) / 2, 0.5), (math.sqrt(79) / 2, 0.5 / scale)):
+        parameters = one_module()
+        said = Ball(scale, epsilon, "global")(parameters, last=False)
+        assert said == {"kept": pytest.approx(factor)}
+        torch.testing.assert_close(parameters["m.lora_B"].detach(), factor * B)
+        assert torch.equal(parameters["m.lora_A"], A), "A is left alone"
+
+
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.999])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_dense_update_is_projected_onto_the_ball(share: float, seed: int):
+    """All modules' updates as one vector v: P(v) = v epsilon / ||v||, on the sphere. It is the
+    Euclidean projection: for every q in the ball, <v - P, q - P> <= 0."""
+    parameters = many_modules(seed)
+    v = flat(dense(parameters, 2.0))
+    epsilon = share * float(np.linalg.norm(v))
+    Ball(2.0, epsilon, "global")(parameters, last=False)
+    p = flat(dense(parameters, 2.0))
+    np.testing.assert_allclose(p, v * share, rtol=1e-5, atol=1e-6 * epsilon)
+    assert np.linalg.norm(p) == pytest.approx(epsilon, rel=1e-6)
+    draw = np.random.default_rng(seed)
+    for _ in range(200):
+        q = draw.normal(size=v.shape)
+        q *= epsilon * draw.uniform() ** 0.1 / np.linalg.norm(q)
+        assert (v - p) @ (q - p) <= 0
+        assert np.linalg.norm(v - p) < np.linalg.norm(v - q)
+
+
+@pytest.mark.parametrize("scope", ["global", "module"])
+def test_a_projection_is_idempotent_and_never_lengthens(scope: Any):
+    """Once on the sphere, only float32 rounding (6e-8) can be taken off again."""
+    for epsilon in (0.0, 0.1, 3.0, 20.0, 1e3):
+        parameters = many_modules()
+        norms = [np.linalg.norm(u) for u in dense(parameters, 2.0).values()]
+        ball = Ball(2.0, epsilon, scope)
+        ball(parameters, last=False)
+        once = dense(parameters, 2.0)
+        assert all(np.linalg.norm(u) <= n for u, n in zip(once.values(), norms, strict=True))
+        ball(parameters, last=False)
+        # Of the radius: an entry of B A is a sum of terms that may cancel.
+        twice = flat(dense(parameters, 2.0))
+        np.testing.assert_allclose(twice, flat(once), rtol=0, atol=1e-7 * (1 + epsilon))
+
+
+@pytest.mark.parametrize("scope", ["global", "module"])
+@pytest.mark.parametrize("epsilon", [math.sqrt(79), 9.0, 1e30, math.inf])
+def test_inside_the_ball_not_a_bit_changes(scope: Any, epsilon: float):
+    """The sphere itself is inside."""
+    parameters = one_module()
+    before = bytes_of(parameters)
+    assert Ball(1, epsilon, scope)(parameters, last=True) == {"kept": 1.0}
+    assert bytes_of(parameters) == before
+
+
+def test_a_start_at_zero_is_inside_every_ball():
+    """sqrt(0) and 0 / 0 would be nan."""
+    parameters = one_module(b=torch.zeros_like(B))
+    assert Ball(2, 0.0, "global")(parameters, last=False) == {"kept": 1.0}
+    assert not parameters["m.lora_B"].any()
+
+
+def test_a_radius_of_zero_leaves_nothing():
+    parameters = many_modules()
+    assert Ball(2, 0.0, "global")(parameters, last=False) == {"kept": 0.0}
+    assert not flat(dense(parameters, 2.0)).any()
+
+
+def test_the_projection_knows_the_update_and_not_its_factors():
+    """(B R)(R^-1 A) = B A, so its projection is the same matrix."""
+    r = torch.tensor([[2.0, 1], [0, 0.5]])
+    one, other = one_module(), one_module(r.inverse() @ A, B @ r)
+    for parameters in (one, other):
+        Ball(1, 3.0, "global")(parameters, last=False)
+    np.testing.assert_allclose(dense(other, 1)["m"], dense(one, 1)["m"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_ball_for_each_module_touches_only_what_is_outside_its_own():
+    """Of norm 1 and 5 with radius 2: the first stays to the bit, the second is scaled by 2/5. One
+    ball for both would take sqrt(26) to 2. `kept` is the mean, (1 + .4) / 2."""
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0], [0.0]])
+    parameters = {
+        "near.lora_A": nn.Parameter(a.clone()), "near.lora_B": nn.Parameter(b.clone()),
+        "far.lora_A": nn.Parameter(5 * a), "far.lora_B": nn.Parameter(b.clone()),
+    }  # fmt: skip
+    said = Ball(1, 2.0, "module")(parameters, last=False)
+    assert said["kept"] == pytest.approx(0.7)
+    assert torch.equal(parameters["near.lora_B"], b)
+    torch.testing.assert_close(parameters["far.lora_B"].detach(), 0.4 * b)
+    assert Ball(1, 2.0, "global")(parameters, last=False)["kept"] == pytest.approx(2 / 5**0.5)
+
+
+def test_the_penalty_s_gradient_is_that_of_the_dense_update():
+    """d/dB lam ||s B A||² = lam 2 s² B (A A'), d/dA = lam 2 s² (B'B) A: against the dense matrix
+    differentiated as it stands."""
+    draw = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(*n, generator=draw).requires_grad_() for n in ((3, 8), (5, 3)))
+    step: Any = SimpleNamespace(update_norm_sq=update_norm_sq(a, b, 2.0), share=1.0)
+    term = ParameterDistance(0.3)(step)["distance"]
+    found = torch.autograd.grad(term.weight * term.value, (a, b))
+    by_matrix = torch.autograd.grad(0.3 * (2 * b @ a).square().sum(), (a, b))
+    by_hand = 0.3 * 8 * (b.mT @ b) @ a, 0.3 * 8 * b @ (a @ a.mT)
+    for one, other, hand in zip(found, by_matrix, by_hand, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(one, hand.detach(), rtol=1e-5, atol=1e-5)
+
+
+# Case II on the tiny model
+
+
+def norms(parameters: Any, scale: float) -> list[float]:
+    return [float(np.linalg.norm(update)) for update in dense(parameters, scale).values()]
+
+
+@pytest.mark.parametrize("name", ["case2 ball", "case2 ball, for each module"])
+def test_the_menu_s_balls_bind_on_the_tiny_model_and_are_never_left(
+    name: str, tiny_folder: Path, tmp_path: Path
+):
+    """From the second of six steps on; the update is on the sphere after each of them. 1e-6: the
+    float32 rounding of a factor."""
+    method: Any = METHODS[name]
+    (stage,) = tiny.make_chain(tiny_folder, method)
+    adapters, (lane,) = tiny.open_lanes([stage], Store(tmp_path))
+    assert stage.scale == 2
+    for _ in range(6):
+        take_step(adapters, [lane], Workers(), 16)
+        lengths = norms(lane.parameters, stage.scale)
+        if method.scope == "global":
+            lengths = [math.hypot(*lengths)]
+        assert max(lengths) <= method.epsilon * (1 + 1e-6)
+    assert [entry["kept"] < 1 for entry in lane.history] == [False, *[True] * 5]
+    assert max(lengths) == pytest.approx(method.epsilon, rel=1e-6)
+
+
+def logits(model: Any) -> bytes:
+    ids = torch.arange(24).reshape(2, 12) + 3
+    with torch.no_grad():
+        return model(input_ids=ids).logits.numpy().tobytes()
+
+
+@pytest.mark.parametrize("scope", ["global", "module"])
+def test_a_radius_of_zero_is_the_aligned_model_to_the_bit(
+    scope: Any, tiny_folder: Path, tmp_path: Path
+):
+    """After six steps through `train_pack`, the exported adapter under PEFT: the base's logits.
+    Without the ball the same steps change them."""
+    base = logits(AutoModelForCausalLM.from_pretrained(tiny_folder / "model"))
+    for method, same in ((Case2Ball(epsilon=0, scope=scope), True), (PlainLoRA(), False)):
+        own = Store(tmp_path / method.kind)
+        (stage,) = tiny.make_chain(tiny_folder, method)
+        tiny.train_chain((stage,), own)
+        record = own.get(STAGES, stage.key)
+        assert record
+        history = json.loads(record.path("history.json").read_text())
+        assert all(entry["grad_norm"] > 0 for entry in history)
+        model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+        adapted = PeftModel.from_pretrained(model, str(record.folder)).eval()
+        assert (logits(adapted) == base) == same
+
+
+def test_an_infinite_radius_is_the_stage_of_plain_lora(tiny_folder: Path, tmp_path: Path):
+    """The same key, so nothing is trained again; test_invariances.py compares the bytes of what is
+    trained. A radius that is merely huge is another stage with the same adapter."""
+    stages = [
+        tiny.make_stage(tiny_folder, method=method)
+        for method in (PlainLoRA(), Case2Ball(), Case2Ball(epsilon=1e30, scope="module"))
+    ]
+    plain, infinite, huge = stages
+    assert infinite.key == plain.key != huge.key
+    for stage in stages:
+        tiny.train_chain((stage,), Store(tmp_path / stage.method.kind / stage.short))
+    found = [
+        tiny.adapter_of(Store(tmp_path / stage.method.kind / stage.short), stage)
+        for stage in stages
+    ]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            assert other[name].numpy().tobytes() == value.numpy().tobytes()
+
+
+def test_a_ball_around_a_parent_s_adapter_holds_the_whole_update(tiny_folder: Path, tmp_path: Path):
+    """The parent goes as far as 1; going on from it within .25 of the aligned model, not of it."""
+    own = Store(tmp_path)
+    parent = tiny.make_stage(tiny_folder)
+    stage = tiny.make_stage(tiny_folder, method=METHODS["case2 ball"], parent=parent, seed=1)
+    tiny.train_chain((parent, stage), own)
+
+    def length(one: StageSpec) -> float:
+        record = own.get(STAGES, one.key)
+        assert record
+        tensors = load_file(record.path("adapter_model.safetensors"))
+        short = {n.removesuffix(".weight"): nn.Parameter(t) for n, t in tensors.items()}
+        return math.hypot(*norms(short, 2.0))
+
+    assert length(parent) > 0.9
+    assert length(stage) == pytest.approx(0.25, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", [Case2Ball(), Case2Ball(epsilon=0.5), Case2Ball(epsilon=0)])
+def test_any_radius_survives_the_way_through_json(method: Case2Ball, tiny_folder: Path):
+    """Packs and runs cross processes as text, and JSON proper has no infinity."""
+    stage = tiny.make_stage(tiny_folder, method=method)
+    child = stage.model_copy(update={"parent": stage, "seed": 1})
+    evals = tiny.make_evals(tiny_folder)
+    jobs = tuple(Job(stage=one, evals=(evals,)) for one in (stage, child))
+    pack = Pack(name="pack", jobs=jobs)
+    run = RunSpec(stages=(stage,), evals=evals, compared=method)
+    for one in (pack, run, child):
+        text = one.model_dump_json()
+        assert type(one).model_validate_json(text) == one  # type: ignore[arg-type]
+        plain = json.loads(json.dumps(one.model_dump(mode="json"), allow_nan=False))
+        assert type(one).model_validate(plain) == one
+    again = Pack.model_validate_json(pack.model_dump_json())
+    assert [job.stage.key for job in again.jobs] == [stage.key, child.key]
+    assert [job.stage.method for job in again.jobs] == [method, method]
+
+
+# Case I: a table of probabilities
+
+
+class Source:
+    """Rows (x, y), each as often as it occurs in the data: an exact law."""
+
+    def __init__(self, counts: dict[int, tuple[int, ...]]) -> None:
+        self.counts = np.zeros((3, 2))
+        for x, of_answers in counts.items():
+            self.counts[x] = of_answers
+        self.rows = [(x, y) for x, n in counts.items() for y in range(2) for _ in range(n[y])]
+        self.inputs = self.counts.sum(1) / self.counts.sum()
+
+    def step(self, table: Tensor, **more: Any) -> Any:
+        """All rows in one micro-batch; an answer is one token."""
+        log_p = table.log_softmax(-1)
+        nll = torch.stack([-log_p[x, y] for x, y in self.rows])[:, None]
+        return SimpleNamespace(nll=nll, totals=Totals(len(self.rows), len(self.rows)), **more)
+
+    def loss(self, p: np.ndarray) -> float:
+        """-E log p(y|x), over the rows."""
+        share = self.counts / self.counts.sum()
+        return -sum(share[x, y] * math.log(p[x, y]) for x, y in zip(*share.nonzero(), strict=True))
+
+    @property
+    def entropy(self) -> float:
+        """The least loss there is."""
+        totals = self.counts.sum(1, keepdims=True)
+        return self.loss(self.counts / np.where(totals > 0, totals, 1))
+
+
+def optimum(task: Source, safety: Source, objective: AlignmentPenalty) -> np.ndarray:
+    """P(y|x) that minimises the objective, by Newton's kind of descent from the uniform table."""
+    table = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [table],
+        max_iter=500,
+        tolerance_grad=1e-12,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        solver.zero_grad()
+        terms = objective(task.step(table, safety=safety.step(table)))
+        loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+        loss.backward()
+        return float(loss.detach())
+
+    solver.step(closure)  # type: ignore[arg-type]
+    return table.detach().softmax(-1).numpy()
+
+
+SHARED = Source({0: (8, 2)}), Source({0: (2, 8)})
+"""One x, mu_f = (.8, .2), mu^ = (.2, .8)."""
+MIXED = Source({0: (27, 3), 1: (16, 4)}), Source({1: (2, 8), 2: (5, 5)})
+"""x = 0 is the task's alone, 2 the proxy's; 1 has D_f = .4 and D^ = .5."""
+DISJOINT = Source({0: (27, 3), 1: (16, 4)}), Source({2: (5, 15)})
+
+
+@pytest.mark.parametrize("data", [SHARED, MIXED])
+@pytest.mark.parametrize("lam", [0.1, 0.5, 1.0, 9.0])
+def test_the_optimum_of_case_1_is_the_mixture_of_both_laws(data: Any, lam: float):
+    """P*(y|x) = (D_f(x) mu_f(y|x) + lam D^(x) mu^(y|x)) / (D_f(x) + lam D^(x))."""
+    task, safety = data
+    found = optimum(task, safety, AlignmentPenalty(lam))
+    asked = task.inputs + lam * safety.inputs > 0
+    joint = task.counts / task.counts.sum() + lam * safety.counts / safety.counts.sum()
+    closed = joint[asked] / joint[asked].sum(1, keepdims=True)
+    np.testing.assert_allclose(found[asked], closed, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lam", "p", "gap"), [(1.0, (0.5, 0.5), 0.192745), (0.5, (0.6, 0.4), 0.091516)]
+)
+def test_case_1_by_hand(lam: float, p: tuple[float, float], gap: float):
+    """P = (.8 + .2 lam, .2 + .8 lam) / (1 + lam). G_f = KL(mu_f | P): for lam = 1 it is .8 ln 1.6 +
+    .2 ln .4 = .192745, for lam = .5 .8 ln 4/3 + .2 ln .5 = .091516. Theorem 2 bounds it by
+    lam KL(mu^ | mu_f) = lam (.8 - .2) ln 4 = .831777 lam."""
+    task, safety = SHARED
+    found = optimum(task, safety, AlignmentPenalty(lam))
+    np.testing.assert_allclose(found[0], p, atol=1e-6)
+    lost = task.loss(found) - task.entropy
+    assert lost == pytest.approx(gap, abs=1e-6)
+    bound = lam * kl({"a": 0.2, "b": 0.8}, {"a": 0.8, "b": 0.2})
+    assert bound == pytest.approx(0.831777 * lam, abs=1e-6)
+    assert lost <= bound
+
+
+@pytest.mark.parametrize("lam", [0.1, 1.0, 9.0])
+def test_safety_costs_nothing_where_no_prompt_is_shared(lam: float):
+    task, safety = DISJOINT
+    found = optimum(task, safety, AlignmentPenalty(lam))
+    assert task.loss(found) - task.entropy == pytest.approx(0, abs=1e-8)
+    assert safety.loss(found) - safety.entropy == pytest.approx(0, abs=1e-8)
+
+
+def test_a_larger_lambda_buys_safety_with_capability():
+    """At the optimum L_s never rises with lambda and L_f never falls (here: strictly)."""
+    task, safety = MIXED
+    tables = [optimum(task, safety, AlignmentPenalty(lam)) for lam in (0.1, 0.3, 0.9, 3, 9)]
+    on_task, on_safety = [task.loss(p) for p in tables], [safety.loss(p) for p in tables]
+    assert all(np.diff(on_task) > 1e-4)
+    assert all(np.diff(on_safety) < -1e-4)
+
+
+@pytest.mark.parametrize("w", [0.1, 0.5, 0.9])
+def test_a_convex_penalty_has_the_optimum_of_an_additive_one(w: float):
+    """(1 - w) L_f + w L_s = (1 - w) (L_f + w/(1-w) L_s): .9 is 9."""
+    spec = Case1(lam=w, form="convex", safety=SAFETY)
+    objective: Any = build_method(spec, 8).objective
+    assert (objective.task_weight, objective.weight) == (1 - w, w)
+    additive = AlignmentPenalty(w / (1 - w))
+    np.testing.assert_allclose(
+        optimum(*MIXED, objective)[:2], optimum(*MIXED, additive)[:2], atol=1e-6
+    )
+
+
+def test_the_two_losses_are_means_over_their_own_tokens():
+    """Task: 6 nats of a whole batch of 4 tokens; alignment: 5 of 10. Values stay unweighted."""
+    safety = SimpleNamespace(nll=torch.tensor([[5.0]]), totals=Totals(2, 10))
+    step: Any = SimpleNamespace(nll=torch.tensor([[2.0, 4.0]]), totals=Totals(3, 4), safety=safety)
+    terms = AlignmentPenalty(0.3, 0.7)(step)
+    assert {n: (t.weight, float(t.value)) for n, t in terms.items()} == {
+        "task": (0.7, 1.5),
+        "alignment": (0.3, 0.5),
+    }
+    step.safety = None
+    assert AlignmentPenalty(0.3)(step).keys() == {"task"}, "another micro-batch has them"
+
+
+@pytest.mark.parametrize("form", ["additive", "convex"])
+def test_a_lambda_of_zero_draws_no_safety_rows(form: Any, tiny_folder: Path, tmp_path: Path):
+    """Nor does it read them: here they are nowhere."""
+    method = Case1(lam=0, form=form, safety=SAFETY)
+    assert build_method(method, 8).beside is None
+    stage = tiny.make_stage(tiny_folder, method=method)
+    adapters, (lane,) = tiny.open_lanes([stage], Store(tmp_path))
+    assert lane.safety is None
+    train(adapters, [lane], Workers(), 16)
+    assert all("alignment" not in entry for entry in lane.history)
+
+
+def drawn(stage: StageSpec, store: Store, steps: int) -> Sequence[list[int]]:
+    _, (lane,) = tiny.open_lanes([stage], store)
+    assert lane.safety is not None
+    return [lane.safety.rows(step) for step in range(steps)]
+
+
+def test_safety_rows_come_in_an_order_of_their_own(tiny_folder: Path, tmp_path: Path):
+    """Five of twelve a step: 5, 5, 2, then all twelve anew. The task's batches are plain LoRA's."""
+    (stage,) = tiny.make_chain(tiny_folder, METHODS["case1"])
+    batches = drawn(stage, Store(tmp_path), 6)
+    assert [len(batch) for batch in batches] == [5, 5, 2, 5, 5, 2]
+    for epoch in (batches[:3], batches[3:]):
+        assert sorted(example for batch in epoch for example in batch) == list(range(12))
+    assert batches[:3] != batches[3:]
+    assert drawn(stage.model_copy(update={"seed": 1}), Store(tmp_path), 6) != batches
+    orders = []
+    for method in (METHODS["case1"], PlainLoRA()):
+        (one,) = tiny.make_chain(tiny_folder, method)
+        _, (lane,) = tiny.open_lanes([one], Store(tmp_path))
+        orders.append([lane.task.rows(step) for step in range(6)])
+    assert orders[0] == orders[1]
+
+
+def test_case_1_reads_nothing_of_the_aligned_model(tiny_folder: Path, tmp_path: Path):
+    method = tiny.grounded(METHODS["case1"], tiny_folder)
+    assert method.readings == method.safety_readings == ()
+    own = Store(tmp_path)
+    tiny.open_lanes([tiny.make_stage(tiny_folder, method=method)], own)
+    assert own.keys("references") == []
