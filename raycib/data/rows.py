@@ -71,7 +71,9 @@ def load_rows(source: str) -> list[Row]:
                 )
             return [rows[number] for number in sorted(_held_out(len(rows)))]
         case _:
-            raise UserError(f"unknown part {part!r} of {name!r}; write #train, #held-out or #first-N")
+            raise UserError(
+                f"unknown part {part!r} of {name!r}; write #train, #held-out or #first-N"
+            )
 
 
 def _held_out(count: int) -> set[int]:
