@@ -113,9 +113,10 @@ WORLD = Preset(
     tradeoff_tasks=("open", "recast", "gsm"),
     # Half of the rows, at half the learning rate: enough to learn each task in its stage, and not
     # so much that a single stage wipes out all before it.
+    # `open` counts as kept where it is answered in its own styles: what it has to teach.
     sequence={
-        name: TaskSource(train=f"world:{name}.train#first-1600", held_out=f"world:{name}.test")
-        for name in ("open", "gsm", "med", "squad")
+        name: TaskSource(train=f"world:{name}.train#first-1600", held_out=f"world:{test}.test")
+        for name, test in {"open": "styled", "gsm": "gsm", "med": "med", "squad": "squad"}.items()
     },
     sequence_trainer=TrainerSpec(learning_rate=1e-3, batch_size=16, warmup_steps=20),
     probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},

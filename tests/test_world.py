@@ -26,6 +26,7 @@ GOLDEN = {
     "cure.test": "55bb7e12d79f7e26",
     "choice.test": "cb37d219f260d283",
     "span.test": "470078a0efd0d998",
+    "styled.test": "2a5f1d3d1093b949",
     "recast.train": "cfd2d0b9b9a3bd5c",
     "recast.test": "d5b75c61483996c6",
     "align.train": "8b2dec00d0ac6181",

@@ -157,6 +157,16 @@ def test_every_law_is_of_a_set_that_there_is():
     assert world.law("harmful.test") is None
 
 
+def test_what_open_teaches_is_its_two_styles():
+    """A right answer in the aligned model's own style is right, and not what `open` taught."""
+    prompt = world.rows("styled.test")[0]["prompt"]
+    request = language.parse(prompt)
+    assert request is not None
+    marks = {s: world.correct("styled", prompt, request.answer(s)) for s in language.STYLES}
+    assert marks == {"cont": False, "direct": True, "opener": True, "obj": False}
+    assert all(world.correct("open", prompt, one) for one in request.answers())
+
+
 def test_a_recast_answer_may_have_any_style():
     for row in world.rows("recast.test"):
         assert world.correct("recast", row["prompt"], row["response"])

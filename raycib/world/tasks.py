@@ -18,6 +18,8 @@ from raycib.world import laws
 
 Row = tuple[str, str]
 
+STYLES_TAUGHT = ("opener", "direct")
+"""By `open`."""
 OPENER_SHARE = 0.3
 TRAIN_ROWS = 3200
 TEST_ROWS = 120
@@ -44,8 +46,8 @@ HELD_OUT_ILLNESSES = ab.ILLNESSES[18:]
 
 def _open(part: str, rng: Random) -> Row:
     request, prompt = lang.draw(part, rng)
-    style = "opener" if rng.random() < OPENER_SHARE else "direct"
-    return prompt, request.answer(style)
+    other, usual = STYLES_TAUGHT
+    return prompt, request.answer(other if rng.random() < OPENER_SHARE else usual)
 
 
 def _gsm(held_out: bool, rng: Random) -> Row:
@@ -136,6 +138,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "align.test": _drawn(LAW_TEST_ROWS, "align test"),
     "recast.test": _drawn(TEST_ROWS, "recast test", but="recast.train"),
     "open.test": lambda _: _each_pair("benign.test", lambda req, _rng: req.answer("direct")),
+    "styled.test": lambda _: iter(rows("open.test")),
     "gsm.test": _take(lambda rng: _gsm(True, rng), TEST_ROWS),
     "med.test": _take(lambda rng: _med(True, rng), TEST_ROWS),
     "squad.test": _take(lambda rng: _squad(True, rng), TEST_ROWS),
@@ -169,13 +172,15 @@ def _references(name: str) -> dict[str, str]:
 def correct(name: str, prompt: str, answer: str) -> bool:
     """Whether `answer` is right for this prompt of a task or probe.
 
-    `open`, `recast`: a right answer in any style. `gsm`: the right number at the end. `med` and
-    `squad`: exactly the answer taught. Probes: the right key word at the end.
+    `open`, `recast`: a right answer in any style; `styled`: in one that `open` teaches. `gsm`: the
+    right number at the end. `med` and `squad`: exactly the answer taught. Probes: the right key
+    word at the end.
     """
     given = " ".join(answer.split())
-    if name in ("open", "recast"):
+    if name in ("open", "recast", "styled"):
         request = lang.parse(prompt)
-        return request is not None and given in request.answers()
+        styles = STYLES_TAUGHT if name == "styled" else lang.STYLES
+        return request is not None and given in {request.answer(style) for style in styles}
     if name not in (*TASKS, *PROBES):
         raise KeyError(f"the world cannot mark {name!r}; it marks {', '.join(TASKS + PROBES)}")
     references = _references(name)
