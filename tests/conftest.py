@@ -28,17 +28,6 @@ hypothesis.settings.load_profile("raycib")
 Ask = Callable[..., dict[str, Any]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the two processes that `make test` runs, one starts all the real services, one after the
-    other, beginning at once: two sweeps side by side would starve each other. A module's tests
-    stay together, with their fixtures."""
-    items.sort(key=lambda item: item.get_closest_marker("real") is None)
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        group = "real services" if item.get_closest_marker("real") else module
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Tests that draw from torch's global generator draw the same every time."""

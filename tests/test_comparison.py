@@ -11,12 +11,17 @@ from summaries import METHODS, comparison_sweep, samples, sweep
 
 from raycib.analysis import tables
 from raycib.analysis.arms import arms, best, of, plain_arm, settings
+from raycib.analysis.comparison.matched_cost import matched_cost, presentable_cost
+from raycib.analysis.comparison.paired import (
+    paired_flips,
+    paired_table,
+    presentable_pairs,
+    significance,
+)
+from raycib.analysis.comparison.table1 import narrow1, presentable1, table1
 from raycib.analysis.exhibits import terminal_table
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.matched_cost import matched_cost, presentable_cost
-from raycib.analysis.paired import paired_flips, paired_table, presentable_pairs, significance
 from raycib.analysis.statistics import mcnemar, wilson_at
-from raycib.analysis.table1 import narrow1, presentable1, table1
 
 
 def said(verdicts: str):

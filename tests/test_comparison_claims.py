@@ -5,7 +5,7 @@ from summaries import ablation_sweep, comparison_sweep, samples
 from test_comparison import cell, framed, said
 
 from raycib.analysis.answers import comparison_answer
-from raycib.analysis.comparison_claims import comparison_claims
+from raycib.analysis.comparison.claims import comparison_claims
 from raycib.analysis.frame import aligned_scores, to_frame
 
 STARTS = {

@@ -7,10 +7,10 @@ import pytest
 from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep
 
 from raycib.analysis import figures
-from raycib.analysis.bars import bars
+from raycib.analysis.comparison.bars import bars
+from raycib.analysis.comparison.tradeoff import tradeoff
 from raycib.analysis.exhibits import named
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.tradeoff import tradeoff
 
 
 def drawn(summary):

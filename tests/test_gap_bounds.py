@@ -5,7 +5,8 @@ import math
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.bounds import (
+from raycib.analysis.frame import to_frame
+from raycib.analysis.gaps.bounds import (
     amount,
     bounds,
     judged,
@@ -18,8 +19,7 @@ from raycib.analysis.bounds import (
     theorem3,
     theorem4_decrease,
 )
-from raycib.analysis.frame import to_frame
-from raycib.analysis.terms_tables import (
+from raycib.analysis.gaps.terms import (
     data_terms,
     model_terms,
     presentable_data,
@@ -27,7 +27,7 @@ from raycib.analysis.terms_tables import (
     presentable_tax,
     tax_table,
 )
-from raycib.analysis.theory import by_similarity, more_similar, theory_of
+from raycib.analysis.gaps.theory import by_similarity, more_similar, theory_of
 
 
 def held(summary):

@@ -3,10 +3,10 @@
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.bound_claims import NEGLIGIBLE
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.gap_claims import gap_claims
-from raycib.analysis.theory import theory_of
+from raycib.analysis.gaps.bound_claims import NEGLIGIBLE
+from raycib.analysis.gaps.claims import gap_claims
+from raycib.analysis.gaps.theory import theory_of
 
 STARTS = {
     "similar": "A proxy more like the original",

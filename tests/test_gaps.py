@@ -25,11 +25,11 @@ from raycib.analysis.arms import Arm
 from raycib.analysis.cautions import cautions
 from raycib.analysis.exhibits import exhibits, terminal_table
 from raycib.analysis.frame import GAP_COLUMNS, aligned_scores, to_frame
-from raycib.analysis.gap_figures import figure1, figure2
-from raycib.analysis.gaps import all_told, front, gap, places, smaller
-from raycib.analysis.gaps_table import caption, gaps_table, narrow_gaps, presentable_gaps
+from raycib.analysis.gaps.figures import figure1, figure2
+from raycib.analysis.gaps.gap import all_told, front, gap, places, smaller
+from raycib.analysis.gaps.table import caption, gaps_table, narrow_gaps, presentable_gaps
+from raycib.analysis.gaps.theory import theory_of
 from raycib.analysis.report import report, write_exhibits
-from raycib.analysis.theory import theory_of
 
 
 @pytest.fixture(scope="module")

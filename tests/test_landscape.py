@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters, LoRAShape
-from raycib.analysis.bounds import theorem4_decrease
+from raycib.analysis.gaps.bounds import theorem4_decrease
 from raycib.data.chat import Encoded
 from raycib.evals import perturbations, sequence_loss
 from raycib.evals.landscape import lipschitz, mean_loss, smoothness

@@ -8,7 +8,7 @@ from summaries import SEQUENCE, fail, orders_sweep, rate
 from raycib.analysis.answers import orders_answer
 from raycib.analysis.cautions import cautions
 from raycib.analysis.frame import to_frame
-from raycib.analysis.order_claims import order_claims
+from raycib.analysis.orders.claims import order_claims
 
 
 def claim(summary, words):

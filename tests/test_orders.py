@@ -23,14 +23,12 @@ from summaries import (
 )
 
 from raycib.analysis import tables
-from raycib.analysis.continual import MEASURES
 from raycib.analysis.exhibits import exhibits, terminal_table
 from raycib.analysis.figures import to_svg
 from raycib.analysis.frame import to_frame
-from raycib.analysis.order_figures import figure6, figure7, figure_orders
-from raycib.analysis.orders_table import by_order, counts_line, orders_table, points
-from raycib.analysis.report import report, write_exhibits
-from raycib.analysis.sequences import (
+from raycib.analysis.orders.continual import MEASURES
+from raycib.analysis.orders.figures import figure6, figure7, figure_orders
+from raycib.analysis.orders.sequences import (
     above,
     chained,
     difference,
@@ -38,10 +36,12 @@ from raycib.analysis.sequences import (
     stages_frame,
     study_of,
 )
-from raycib.analysis.stage_figures import figure4, figure5, safety_by_stage
-from raycib.analysis.stage_tables import matrix_table, presentable_matrix
+from raycib.analysis.orders.stage_figures import figure4, figure5, safety_by_stage
+from raycib.analysis.orders.stage_tables import matrix_table, presentable_matrix
+from raycib.analysis.orders.table import by_order, counts_line, orders_table, points
+from raycib.analysis.orders.variance import analyse, anova, variance_caption, variance_table
+from raycib.analysis.report import report, write_exhibits
 from raycib.analysis.statistics import t_interval
-from raycib.analysis.variance import analyse, anova, variance_caption, variance_table
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from summaries import (
 
 from raycib.analysis.cautions import cautions
 from raycib.analysis.claims import claims
-from raycib.analysis.comparison import comparison, flips
 from raycib.analysis.frame import aligned_scores, to_frame
 from raycib.analysis.report import answer, correlation_table, report, write_exhibits
+from raycib.analysis.side_by_side import comparison, flips
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from raycib.analysis import tables
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, claims
 from raycib.analysis.frame import NAMES, PLAIN, dose_responses
-from raycib.analysis.gaps import ALIGNMENT, CAPABILITY, gap, places
-from raycib.analysis.orders_table import counts_line, points, stage_names
-from raycib.analysis.sequences import ARROW, over_seeds, study_of
+from raycib.analysis.gaps.gap import ALIGNMENT, CAPABILITY, gap, places
+from raycib.analysis.orders.sequences import ARROW, over_seeds, study_of
+from raycib.analysis.orders.table import counts_line, points, stage_names
 from raycib.analysis.statistics import Spread, mean_std
 from raycib.analysis.text import one_line
 

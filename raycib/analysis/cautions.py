@@ -8,8 +8,8 @@ import pandas as pd
 
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of
-from raycib.analysis.gap_cautions import gap_cautions
-from raycib.analysis.order_cautions import order_cautions
+from raycib.analysis.gaps.cautions import gap_cautions
+from raycib.analysis.orders.cautions import order_cautions
 from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 

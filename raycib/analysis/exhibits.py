@@ -6,30 +6,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raycib.analysis import (
-    bounds,
-    gap_figures,
-    gaps_table,
-    matched_cost,
-    order_figures,
-    orders_table,
-    paired,
-    stage_figures,
-    stage_tables,
-    table1,
-    tables,
-    variance,
-)
-from raycib.analysis import terms_tables as terms
+from raycib.analysis import tables
 from raycib.analysis.arms import arms, settings
-from raycib.analysis.bars import bars
-from raycib.analysis.comparison import Samples
+from raycib.analysis.comparison import matched_cost, paired, table1
+from raycib.analysis.comparison.bars import bars
+from raycib.analysis.comparison.tradeoff import tradeoff
 from raycib.analysis.figures import figure2, to_svg
 from raycib.analysis.frame import aligned_scores, kind_of, to_frame
-from raycib.analysis.sequences import ARROW, stages_frame, study_of
+from raycib.analysis.gaps import bounds, terms
+from raycib.analysis.gaps import figures as gap_figures
+from raycib.analysis.gaps import table as gaps_table
+from raycib.analysis.gaps.theory import theory_of
+from raycib.analysis.orders import figures as order_figures
+from raycib.analysis.orders import stage_figures, stage_tables, variance
+from raycib.analysis.orders import table as orders_table
+from raycib.analysis.orders.sequences import ARROW, stages_frame, study_of
+from raycib.analysis.side_by_side import Samples
 from raycib.analysis.text import one_line, plain
-from raycib.analysis.theory import theory_of
-from raycib.analysis.tradeoff import tradeoff
 
 
 class Table(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.continual import MEASURES, Rates, continual_scores
+from raycib.analysis.orders.continual import MEASURES, Rates, continual_scores
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
 

@@ -19,17 +19,17 @@ from raycib.analysis import figures, tables
 from raycib.analysis.answers import answer, comparison_answer, gap_answer, orders_answer
 from raycib.analysis.cautions import cautions
 from raycib.analysis.claims import claims
-from raycib.analysis.comparison import Samples, comparison
-from raycib.analysis.comparison_claims import comparison_claims
+from raycib.analysis.comparison.claims import comparison_claims
 from raycib.analysis.correlation_table import correlation_table
 from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
-from raycib.analysis.gap_claims import gap_claims
-from raycib.analysis.order_claims import order_claims
-from raycib.analysis.sequences import chained, study_of
+from raycib.analysis.gaps.claims import gap_claims
+from raycib.analysis.gaps.theory import theory_of
+from raycib.analysis.orders.claims import order_claims
+from raycib.analysis.orders.sequences import chained, study_of
+from raycib.analysis.side_by_side import Samples, comparison
 from raycib.analysis.statistics import smallest_difference
 from raycib.analysis.text import one_line, plain
-from raycib.analysis.theory import theory_of
 from raycib.analysis.writing import write_bytes, write_text
 
 __all__ = ["answer", "correlation_table", "report", "terminal_table", "write_exhibits"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from raycib.analysis.continual import continual_scores
+from raycib.analysis.orders.continual import continual_scores
 from raycib.evals.chat_prompt import chat_text
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score

@@ -13,10 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from raycib.analysis.figures import GREY, MARKS, STYLE
-from raycib.analysis.sequences import Study, by_seed
-from raycib.analysis.stage_figures import Look, looks_of, points
-from raycib.analysis.text import one_line
-from raycib.analysis.variance import (
+from raycib.analysis.orders.sequences import Study, by_seed
+from raycib.analysis.orders.stage_figures import Look, looks_of, points
+from raycib.analysis.orders.variance import (
     BOTH,
     ERROR,
     METHOD,
@@ -26,6 +25,7 @@ from raycib.analysis.variance import (
     analyse,
     spread_over_orders,
 )  # fmt: skip
+from raycib.analysis.text import one_line
 
 SHADES = {ORDER: "#0072B2", METHOD: "#E69F00", BOTH: "#CC79A7", SEED: "#009E73", ERROR: "#c9ccd1"}
 """Colours of the sources of variance, here alone."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raycib.analysis.sequences import ARROW, Run, Study
+from raycib.analysis.orders.sequences import ARROW, Run, Study
 from raycib.analysis.statistics import mean_std
 from raycib.analysis.tables import BEFORE, percent, spread
 from raycib.analysis.text import plain

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.frame import CASE1, PLAIN
-from raycib.analysis.gaps import ALIGNMENT, BALL, CAPABILITY
-from raycib.analysis.theory import Theory, theory_of
+from raycib.analysis.gaps.gap import ALIGNMENT, BALL, CAPABILITY
+from raycib.analysis.gaps.theory import Theory, theory_of
 
 BEYOND = 1.001
 """Of its radius: from this distance on, a ball did not hold its weights."""

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raycib.analysis.arms import CIB, Arm, plain_arm
+from raycib.analysis.comparison.tradeoff import COLORS, DASHES, FRONT, method_colors
 from raycib.analysis.figures import GREY, MARKS, PALETTE, STYLE
 from raycib.analysis.frame import CASE1
-from raycib.analysis.gap_axes import (
+from raycib.analysis.gaps.axes import (
     bars,
     gap_scale,
     label_apart,
@@ -28,7 +29,7 @@ from raycib.analysis.gap_axes import (
     log_scale,
     mark_handle,
 )  # fmt: skip
-from raycib.analysis.gaps import (
+from raycib.analysis.gaps.gap import (
     ALIGNMENT,
     BALL,
     CAPABILITY,
@@ -40,10 +41,9 @@ from raycib.analysis.gaps import (
     places,
     proxy_of,
 )  # fmt: skip
-from raycib.analysis.gaps_table import before_capability
+from raycib.analysis.gaps.table import before_capability
+from raycib.analysis.gaps.theory import Theory, by_similarity
 from raycib.analysis.text import one_line
-from raycib.analysis.theory import Theory, by_similarity
-from raycib.analysis.tradeoff import COLORS, DASHES, FRONT, method_colors
 
 SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
 Place = tuple[str, str, list[Arm]]

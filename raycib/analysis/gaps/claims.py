@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.arms import Arm, plain_arm
-from raycib.analysis.bound_claims import bound_claims, tax_claims
-from raycib.analysis.bounds import bounds
 from raycib.analysis.claims import Claim, coherent, erosion
 from raycib.analysis.frame import CASE1
-from raycib.analysis.gaps import (
+from raycib.analysis.gaps.bound_claims import bound_claims, tax_claims
+from raycib.analysis.gaps.bounds import bounds
+from raycib.analysis.gaps.gap import (
     ALIGNMENT,
     BALL,
     CAPABILITY,
@@ -31,7 +31,7 @@ from raycib.analysis.gaps import (
     proxy_of,
     smaller,
 )  # fmt: skip
-from raycib.analysis.theory import Proxy, Theory, by_similarity, more_similar
+from raycib.analysis.gaps.theory import Proxy, Theory, by_similarity, more_similar
 
 Place = tuple[str, str, list[Arm]]
 MOST_SHOWN = 12

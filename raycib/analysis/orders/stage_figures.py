@@ -18,12 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from raycib.analysis.arms import CIB
-from raycib.analysis.continual import forgetting
+from raycib.analysis.comparison.tradeoff import COLORS, OTHERS
 from raycib.analysis.figures import MARKS, STYLE
 from raycib.analysis.frame import PLAIN
-from raycib.analysis.sequences import ARROW, Study
+from raycib.analysis.orders.continual import forgetting
+from raycib.analysis.orders.sequences import ARROW, Study
 from raycib.analysis.text import one_line
-from raycib.analysis.tradeoff import COLORS, OTHERS
 
 TRAINED = "#eef3f8"
 """Behind the stage that trained a panel's task."""

@@ -4,10 +4,10 @@ import math
 
 import pandas as pd
 
-from raycib.analysis.bounds import THEOREMS, amount, summary_table
 from raycib.analysis.claims import Claim
-from raycib.analysis.gaps import all_told
-from raycib.analysis.terms_tables import tax_table
+from raycib.analysis.gaps.bounds import THEOREMS, amount, summary_table
+from raycib.analysis.gaps.gap import all_told
+from raycib.analysis.gaps.terms import tax_table
 
 NEGLIGIBLE = 0.05
 """Share of the label's entropy below which I(Y;C) counts as negligible."""

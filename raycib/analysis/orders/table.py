@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.sequences import ARROW, Run, Study, over_seeds
+from raycib.analysis.orders.sequences import ARROW, Run, Study, over_seeds
 from raycib.analysis.statistics import wilson_at
 from raycib.analysis.tables import BEFORE, spread
 from raycib.analysis.text import one_line

@@ -14,12 +14,11 @@ import numpy as np
 
 from raycib.analysis.arms import CIB
 from raycib.analysis.claims import Claim, coherent, erosion
-from raycib.analysis.continual import forgetting
+from raycib.analysis.comparison.paired import p_text
 from raycib.analysis.frame import PLAIN, to_frame
-from raycib.analysis.gaps import all_told
-from raycib.analysis.orders_table import points, stage_names
-from raycib.analysis.paired import p_text
-from raycib.analysis.sequences import (
+from raycib.analysis.gaps.gap import all_told
+from raycib.analysis.orders.continual import forgetting
+from raycib.analysis.orders.sequences import (
     ARROW,
     Measure,
     Run,
@@ -30,9 +29,10 @@ from raycib.analysis.sequences import (
     stages_frame,
     study_of,
 )  # fmt: skip
+from raycib.analysis.orders.table import points, stage_names
+from raycib.analysis.orders.variance import ORDER, RESPONSES, analyse
 from raycib.analysis.statistics import Interval, t_interval
 from raycib.analysis.tables import spread
-from raycib.analysis.variance import ORDER, RESPONSES, analyse
 
 MARGIN = 0.01
 """How far below the best BT still counts as competitive: one point."""

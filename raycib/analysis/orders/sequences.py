@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raycib.analysis.continual import accuracy_matrix
 from raycib.analysis.frame import (
     PLAIN,
     accuracies_before,
@@ -16,6 +15,7 @@ from raycib.analysis.frame import (
     stage_accuracies,
     to_frame,
 )  # fmt: skip
+from raycib.analysis.orders.continual import accuracy_matrix
 from raycib.analysis.scores import flat_scores
 from raycib.analysis.statistics import Interval, Spread, mean_std, t_interval
 from raycib.analysis.text import one_line, plain

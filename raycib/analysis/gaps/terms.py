@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.bounds import amount
 from raycib.analysis.frame import TAX
+from raycib.analysis.gaps.bounds import amount
+from raycib.analysis.gaps.theory import Theory
 from raycib.analysis.statistics import mean_std
-from raycib.analysis.theory import Theory
 
 DATA_CAPTION = (
     "How far each proxy's safety data are from the original ones (Theorem 1: total variation of "

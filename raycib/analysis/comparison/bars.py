@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from raycib.analysis.arms import Arm, arms, settings
+from raycib.analysis.comparison.tradeoff import method_colors
 from raycib.analysis.figures import GREY, STYLE
 from raycib.analysis.statistics import wilson_at
 from raycib.analysis.text import one_line
-from raycib.analysis.tradeoff import method_colors
 
 SHADES = (0.4, 0.6, 0.25, 0.75)
 """Opacity of the bars of one method, in turn."""

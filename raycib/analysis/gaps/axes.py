@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from raycib.analysis.gaps import Gap
+from raycib.analysis.gaps.gap import Gap
 
 Side = Literal["x", "y"]
 Path = Sequence[tuple[float, float]]

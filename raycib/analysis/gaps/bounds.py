@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.frame import CASE1, PLAIN
-from raycib.analysis.gaps import ALIGNMENT, BALL, CAPABILITY, proxy_name
-from raycib.analysis.theory import Theory
+from raycib.analysis.gaps.gap import ALIGNMENT, BALL, CAPABILITY, proxy_name
+from raycib.analysis.gaps.theory import Theory
 
 THEOREMS = {
     "1": "Theorem 1, alignment gap in Case I",

@@ -16,9 +16,9 @@ import pandas as pd
 
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, coherent, erosion
-from raycib.analysis.comparison import Samples
+from raycib.analysis.comparison.paired import compared, p_text
 from raycib.analysis.frame import NAMES, PLAIN
-from raycib.analysis.paired import compared, p_text
+from raycib.analysis.side_by_side import Samples
 from raycib.analysis.tables import share
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)

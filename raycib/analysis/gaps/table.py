@@ -8,11 +8,11 @@ import pandas as pd
 
 from raycib.analysis.arms import Arm, plain_arm
 from raycib.analysis.frame import GAPS, TAX
-from raycib.analysis.gaps import ALIGNMENT, CAPABILITY, Gap, gap, places
+from raycib.analysis.gaps.gap import ALIGNMENT, CAPABILITY, Gap, gap, places
+from raycib.analysis.gaps.theory import Theory
 from raycib.analysis.statistics import mean_std, wilson_at
 from raycib.analysis.tables import BEFORE, spread
 from raycib.analysis.text import one_line
-from raycib.analysis.theory import Theory
 
 HEADINGS = {
     ALIGNMENT: "Alignment gap, nats",

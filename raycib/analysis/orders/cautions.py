@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raycib.analysis.sequences import Run, Study, stages_frame, study_of
+from raycib.analysis.orders.sequences import Run, Study, stages_frame, study_of
 from raycib.analysis.tables import share
 
 LEARNED = 0.5

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from raycib.analysis.paired import p_text
-from raycib.analysis.sequences import Measure, Run, Study
+from raycib.analysis.comparison.paired import p_text
+from raycib.analysis.orders.sequences import Measure, Run, Study
 from raycib.analysis.tables import spread
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
-from raycib.analysis.comparison import Samples, verdicts
+from raycib.analysis.side_by_side import Samples, verdicts
 from raycib.analysis.statistics import holm, sign_flip_p
 
 CAPTION = (

@@ -1,0 +1,1 @@
+"""Which method is best: tables, pairs, figures and claims of a comparison or an ablation."""

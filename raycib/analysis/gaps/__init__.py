@@ -1,0 +1,1 @@
+"""The Trade-offs paper: gaps, its theorems' bounds, figures and claims."""
