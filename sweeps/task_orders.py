@@ -15,7 +15,7 @@ from raycib.spec import AnyMethod, PlainLoRA, RunSpec
 STRENGTHS = {
     "random_subset": (0.2,),
     "kl": (0.1,),
-    "o_lora": (0.05,),
+    "o_lora": (0.5,),
     "cib": (1, 5),
 }
 """The paper's methods at its strengths, and CIB at a weaker one, which leaves it room to learn."""
