@@ -144,12 +144,16 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
 
 NAME = "task_orders"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
-OPTIONS = ("--seeds", 1, "--methods", "o_lora", "--set", "trainer.batch_size=64")
+OPTIONS = (
+    "--seeds", 1, "--methods", "o_lora", "--set", "trainer.batch_size=64",
+    "--set", "trainer.learning_rate=0.005", "--set", "trainer.warmup_steps=5",
+)  # fmt: skip
+"""25 steps a stage, in which a task is learned."""
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
-    """Two orders of two tasks, 25 steps a stage."""
+    """Two orders of two tasks."""
     out = tmp_path_factory.mktemp("orders") / "out"
     ended = run_sweep(out, "--orders", "med>gsm;med>squad", *OPTIONS, script=SCRIPT)
     return out, ended.out, summary_of(out, NAME)
@@ -182,7 +186,7 @@ class TestASweepOfOrders:
         _, _, summary = two
         before = summary["aligned"]["scores"]["accuracies"]["med"]["value"]
         for cell in summary["cells"]:
-            assert before < 0.1 < cell["stages"][0]["scores"]["accuracy"]["value"]
+            assert before < 0.1 and cell["stages"][0]["scores"]["accuracy"]["value"] > 0.5
 
     def test_total_rank_grows_with_o_lora_alone(self, two: tuple[Path, str, dict[str, Any]]):
         ranks = {(c["method"], c["cost"]["rank"]) for c in two[2]["cells"]}
