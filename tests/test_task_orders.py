@@ -1,6 +1,5 @@
 """Orders of tasks become chains that share their beginnings; and such a sweep end to end."""
 
-import json
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -197,12 +196,3 @@ class TestASweepOfOrders:
         files = [file for file in folder.iterdir() if file.suffix in (".png", ".csv", ".html")]
         assert len(files) > 4
         assert [file.name for file in files if file.stat().st_size < 100] == []
-
-    def test_one_more_order_trains_only_its_own_stage(self, two: tuple[Path, str, dict[str, Any]]):
-        """A second run reads; with one more order of a known beginning, two stages are new."""
-        out = two[0]
-        orders = "med>gsm;med>squad;med>open"
-        ended = run_sweep(out, "--orders", orders, *OPTIONS, script=SCRIPT)
-        assert "2 stages trained, 5 reused" in ended.out
-        cells = json.loads((out / NAME / "summary.json").read_text())["cells"]
-        assert len(cells) == 6
