@@ -14,9 +14,9 @@ from raycib.spec import EMA, AnyMethod, PlainLoRA, SaLoRA, Vaccine
 STRENGTHS = {
     "random_subset": (0.2, 0.5),
     "kl": (0.1, 0.3, 1, 3),
-    "vaccine": (0.01, 1),
+    "vaccine": (0.01,),
     "safe_lora": (1.3, 1.5, 1.6),
-    "salora": (8, 32),
+    "salora": (32,),
     "o_lora": (0.005, 0.05, 0.5),
     "cib": (1, 2, 5, 10),
     "safety_mix": (0.01, 0.1),
