@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -349,9 +350,12 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
 
 
 def opened(pid: int, file: Path) -> bool:
-    """Whether a process has a file open."""
-    handles = Path(f"/proc/{pid}/fd").iterdir()
-    return any(os.readlink(handle) == str(file) for handle in handles)
+    """Whether a process has a file open; it may close others while they are looked at."""
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.readlink(handle) == str(file):
+                return True
+    return False
 
 
 def wait_for(there: Callable[[], bool], sweep: subprocess.Popen[str]) -> None:
