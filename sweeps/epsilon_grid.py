@@ -8,7 +8,7 @@ python sweeps/epsilon_grid.py --methods case2_ball --strengths 0.25,0.5,1,2
 from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import CIB, Case1, Case2, Case2Ball, PlainLoRA, RunSpec
+from raycib.spec import CIB, Case2, Case2Ball, PlainLoRA, RunSpec
 
 EPSILONS = (0.5, 1, 1.5, 2, 4, 8)
 """Radii, as Frobenius norms of the update."""
@@ -34,13 +34,8 @@ def case2(setup: Setup) -> list[Arm]:
 
 def others(setup: Setup) -> list[Arm]:
     """Case I with the original alignment data, and CIB without any."""
-    assert setup.tradeoff is not None
-    name, data = next(iter(setup.tradeoff.proxies.items()))
-    found = [
-        Arm(setup.method(Case1(lam=lam, safety=data)), f"Case I, {name}")
-        for lam in setup.strengths("case1", LAMBDAS)
-    ]
-    return found + [Arm(setup.method(CIB(lam=lam))) for lam in setup.strengths("cib", CIB_LAMBDAS)]
+    cib = [Arm(setup.method(CIB(lam=lam))) for lam in setup.strengths("cib", CIB_LAMBDAS)]
+    return setup.case1_arms(LAMBDAS, proxies=1) + cib
 
 
 if __name__ == "__main__":

@@ -38,8 +38,11 @@ def arms(setup: Setup) -> Iterator[Arm]:
     yield Arm(PlainLoRA())
     for kind, strengths in STRENGTHS.items():
         for strength in setup.strengths(kind, strengths):
-            if method := setup.at(kind, strength):
-                yield after_safety(setup, method) if method.stacked else Arm(method)
+            method = setup.at(kind, strength)
+            if method and method.stacked and setup.safety:
+                yield after_safety(setup, method)
+            elif method and not method.stacked:
+                yield Arm(method)
     if setup.options.strengths is None:
         yield from variants(setup)
 

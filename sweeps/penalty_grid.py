@@ -8,30 +8,19 @@ python sweeps/penalty_grid.py --safety my_refusals.jsonl
 from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import Case1, PlainLoRA, RunSpec
+from raycib.spec import PlainLoRA, RunSpec
 
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The paper's grid."""
 
 
 def runs(setup: Setup) -> list[RunSpec]:
-    """The first task with every proxy, the others with the original data alone."""
-    assert setup.tradeoff is not None
+    """Plain LoRA and Case I: the first task with every proxy, the others with the original data
+    alone."""
     first, *others = setup.tasks
-    proxies = list(setup.tradeoff.proxies)
-    found = setup.runs_on([first], arms(setup, proxies))
-    return found + setup.runs_on(others, arms(setup, proxies[:1]))
-
-
-def arms(setup: Setup, proxies: list[str]) -> list[Arm]:
-    """Plain LoRA, and Case I at each lambda with each proxy."""
-    assert setup.tradeoff is not None
-    data = setup.tradeoff.proxies
-    return [Arm(PlainLoRA())] + [
-        Arm(setup.method(Case1(lam=lam, safety=data[name])), f"Case I, {name}")
-        for name in proxies
-        for lam in setup.strengths("case1", LAMBDAS)
-    ]
+    lora = Arm(PlainLoRA())
+    found = setup.runs_on([first], [lora, *setup.case1_arms(LAMBDAS)])
+    return found + setup.runs_on(others, [lora, *setup.case1_arms(LAMBDAS, proxies=1)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """I(Z;C) against numbers derived by hand, and the aligned model measured against itself."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import raycib.evals.representation
+from raycib.evals.passes import lane_steps
 from raycib.evals.representation import MOST_NEGATIVES, Measures, measure, mutual_information
 from raycib.reference import compute_bank, load_bank
 from raycib.spec import EvalSpec
@@ -193,7 +195,8 @@ def test_a_lane_alone_measures_as_in_a_pack(loaded, evals, both, tmp_path):
 def test_measures_follow_their_rows_whatever_the_order(loaded, evals, both, tmp_path, monkeypatch):
     """Rows reversed and cut into batches of a few: each row keeps its own loss and cosine."""
     (tmp_path / "same").mkdir()
-    monkeypatch.setattr(raycib.evals.representation, "TOKENS_AT_ONCE", 60)
+    few = partial(lane_steps, tokens_at_once=60)
+    monkeypatch.setattr(raycib.evals.representation, "lane_steps", few)
     back = measured(loaded, evals, tmp_path / "store", [1], order=list(range(24))[::-1])[1]
     assert back.row_losses[::-1] == pytest.approx(both[1].row_losses, rel=1e-4)
     assert back.row_cosines[::-1] == pytest.approx(both[1].row_cosines, rel=1e-4)

@@ -13,6 +13,8 @@ from test_plan import EVALS, MODEL, TASKS
 from raycib.errors import UserError
 from raycib.grid import continual
 from raycib.objectives.queue import NegativeQueue
+from raycib.orchestration.options import Options
+from raycib.orchestration.resolve import resolve
 from raycib.orders import read_orders
 from raycib.plan import make_plan
 from raycib.spec import CIB, AnyMethod, LoRASpec, OLoRA, PlainLoRA, RunSpec, StageSpec, TrainerSpec
@@ -136,6 +138,62 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
         assert torch.equal(values, fresh.task.bank.tensors[reading])
     train(adapters, [lane], Workers(), 16)
     assert "contrast" in lane.history[-1] and "contrast" not in lane.history[0]
+
+
+# From options to a setup
+
+
+def test_the_world_s_sequence_has_one_evaluation_for_all_its_tasks():
+    """Every task is asked after every stage; the learning rate is the sequence's own."""
+    setup = resolve(Options(), "orders")
+    assert list(setup.tasks) == ["open", "gsm", "med", "squad"]
+    assert setup.trainer.learning_rate == 1e-3
+    assert len({evals.key for _, evals in setup.tasks.values()}) == 1
+    (_, evals), *_ = setup.tasks.values()
+    assert [rows.name for rows in evals.tasks] == list(setup.tasks)
+    (run,) = setup.runs_in([tuple(setup.tasks)], [PlainLoRA()])[:1]
+    assert [stage.steps for stage in run.stages] == [100] * 4
+
+
+def test_o_lora_goes_on_without_safety_data_and_safe_lora_does_not_go_on():
+    setup = resolve(Options(), "orders")
+    assert setup.going_on("o_lora", 0.5) == OLoRA(lam=0.5)
+    for kind in ("safe_lora", "salora"):
+        with pytest.raises(UserError, match=f"{kind} cannot go on from the adapter"):
+            setup.going_on(kind, 1.0)
+
+
+def own(tmp_path: Path, tiny_folder: Path, *names: str) -> Options:
+    """A person's model with tasks of their own."""
+    files = [tiny.make_rows(tmp_path / f"{name}.jsonl", 20) for name in names]
+    return Options(
+        model=str(tiny_folder / "model"),
+        task=",".join(map(str, files)),
+        harmful=str(files[0]),
+        judge="world:guard",
+    )
+
+
+def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tiny_folder: Path):
+    setup = resolve(own(tmp_path, tiny_folder, "b", "a"), "orders")
+    assert list(setup.tasks) == ["b", "a"]
+    (_, evals), *_ = setup.tasks.values()
+    assert [(rows.name, rows.num_rows) for rows in evals.tasks] == [("b", 2), ("a", 2)]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(("a", "a"), "'a' comes twice; a sequence has each task once"),
+     (("a",), "one task has no order; give two or more, with commas")],
+)  # fmt: skip
+def test_what_is_no_sequence_is_told(tmp_path: Path, tiny_folder: Path, names: Any, told: str):
+    with pytest.raises(UserError, match=told):
+        resolve(own(tmp_path, tiny_folder, *names), "orders")
+
+
+def test_other_sweeps_have_no_order():
+    with pytest.raises(UserError, match="--orders is about task_orders"):
+        resolve(Options(orders="all"))
 
 
 # End to end

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from raycib.data.rows import load_rows
 from raycib.errors import UserError
 from raycib.model_files import describe
+from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
-from raycib.orchestration.setup import Options, Setup
+from raycib.orchestration.setup import Setup
 from raycib.plan import make_plan, waits
 from raycib.spec import Case1, Case2, Case2Ball, RunSpec
 

@@ -72,9 +72,11 @@ def gap_scores(
     if unconstrained is not None:
         free = load_losses(store, unconstrained, gaps)
         found["capability_gap"] = paired_gap(own["task"], free["task"])
-    for name, rows in (("alignment", gaps.alignment), ("capability", gaps.task)):
+    for name, rows, losses in (
+        ("alignment_gap_exact", gaps.alignment, own["alignment"]),
+        ("capability_gap_exact", gaps.task, own["task"]),
+    ):
         least = entropy(rows.source)
         if least is not None:
-            losses = own["alignment" if name == "alignment" else "task"]
-            found[f"{name}_gap_exact"] = mean_with_error([loss - least for loss in losses])
+            found[name] = mean_with_error([loss - least for loss in losses])
     return found

@@ -2,7 +2,7 @@
 predict the first token of an answer. Measured with the model still in memory, all lanes at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,15 +12,14 @@ from torch import Tensor
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
 from raycib.evals.alignment_tax import alignment_tax
+from raycib.evals.passes import lane_steps
+from raycib.evals.representation import DECISION
 from raycib.reference import ReferenceBank
 from raycib.spec import Layer, Pooling
-from raycib.step import PackStep
-from raycib.tensors import Totals, collate, to_device
 
-TOKENS_AT_ONCE = 16384
 TAX_ROWS = 256
 """Of the task's rows: probes are fitted to them anew for every model."""
-DECISION: tuple[Pooling, Layer] = ("last_prompt_token", "final_norm")
+DECIDING: tuple[Pooling, Layer] = (DECISION, "final_norm")
 """Where the first token of an answer is decided: Z and C of the alignment tax."""
 
 
@@ -46,7 +45,7 @@ def row_losses(
     on_alignment, _ = _pass(adapters, lanes, alignment)
     on_task, decisions = _pass(adapters, lanes, task)
     first_tokens = torch.tensor([one.response[0] for one in task[:TAX_ROWS]])
-    reference = bank.rows(*DECISION)[:TAX_ROWS].cpu()
+    reference = bank.rows(*DECIDING)[:TAX_ROWS].cpu()
     found = {}
     for lane in lanes:
         tax = alignment_tax(decisions[lane][:TAX_ROWS], reference, first_tokens)
@@ -60,20 +59,14 @@ def _pass(
     adapters: LaneAdapters, lanes: Sequence[int], data: Sequence[Encoded]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Losses and decision states of all rows, by lane, on the CPU in the order of the rows."""
-    device = next(adapters.model.parameters()).device
-    mixed = adapters.model.dtype == torch.bfloat16
-    order = sorted(range(len(data)), key=lambda i: -len(data[i]))
+    order: list[int] = []
     losses: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
     states: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
-    at_once = max(1, TOKENS_AT_ONCE // max(len(one) for one in data) // len(lanes))
-    for start in range(0, len(order), at_once):
-        batch = to_device(collate(data, order[start : start + at_once]), device)
-        whole: Mapping[int, Totals] = dict.fromkeys(lanes, Totals(len(data), 1))
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            steps = PackStep(adapters, dict.fromkeys(lanes, batch), whole, {}).steps()
-            for lane, step in steps.items():
-                losses[lane].append(step.nll.sum(dim=1).float().cpu())
-                states[lane].append(step.pooled(*DECISION).float().cpu())
+    for chosen, steps in lane_steps(adapters, lanes, data):
+        order += chosen
+        for lane, step in steps.items():
+            losses[lane].append(step.nll.sum(dim=1).float().cpu())
+            states[lane].append(step.pooled(*DECIDING).float().cpu())
     back = torch.tensor(order).argsort()
     return (
         {lane: torch.cat(parts)[back] for lane, parts in losses.items()},

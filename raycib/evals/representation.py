@@ -5,7 +5,7 @@ the same way for the aligned model itself, whose values are the "before" of ever
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,17 +15,15 @@ from torch.nn import functional as F
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
+from raycib.evals.passes import lane_steps
 from raycib.objectives.cib import info_nce
 from raycib.reference import ReferenceBank
 from raycib.spec import EvalSpec, Pooling
-from raycib.step import PackStep
-from raycib.tensors import Totals, collate, to_device
 
 TEMPERATURE = 0.2
 """Of the estimate; the CIB paper's tau, whatever the training used."""
 MOST_NEGATIVES = 512
 """K of the estimate, as in the CIB paper (5.3), or all other held-out rows if they are fewer."""
-TOKENS_AT_ONCE = 16384
 DECISION: Pooling = "last_prompt_token"
 
 
@@ -82,22 +80,16 @@ def measure(
 ) -> dict[int, Measures]:
     """Measures of each lane on the held-out rows `data`, whose references are in `bank`."""
     device = next(adapters.model.parameters()).device
-    order = sorted(range(len(data)), key=lambda i: -len(data[i]))
+    order: list[int] = []
     pooled: dict[tuple[int, Pooling], list[Tensor]] = {}
     losses: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
     tokens = sum(len(one.response) for one in data)
-    rows_at_once = max(1, TOKENS_AT_ONCE // max(len(one) for one in data) // max(1, len(lanes)))
-    for start in range(0, len(order), rows_at_once):
-        chosen = order[start : start + rows_at_once]
-        batch = to_device(collate(data, chosen), device)
-        whole: Mapping[int, Totals] = {lane: Totals(len(data), tokens) for lane in lanes}
-        mixed = adapters.model.dtype == torch.bfloat16
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            steps = PackStep(adapters, dict.fromkeys(lanes, batch), whole, {}).steps()
-            for lane, step in steps.items():
-                losses[lane].append(step.nll.sum(dim=1).float())
-                for pooling, layer in evals.readings:
-                    pooled.setdefault((lane, pooling), []).append(step.pooled(pooling, layer))
+    for chosen, steps in lane_steps(adapters, lanes, data):
+        order += chosen
+        for lane, step in steps.items():
+            losses[lane].append(step.nll.sum(dim=1).float())
+            for pooling, layer in evals.readings:
+                pooled.setdefault((lane, pooling), []).append(step.pooled(pooling, layer))
     back = torch.tensor(order).argsort().to(device)
     lengths = torch.tensor([len(one.response) for one in data], device=device)
     found = {}

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.step import PackStep
-from raycib.tensors import collate, to_device
+from raycib.evals.passes import lane_steps
 
 TOKENS_AT_ONCE = 4096
+"""Fewer than where no gradient is wanted: their graph is held."""
 
 
 def mean_loss(
@@ -61,13 +61,6 @@ def slopes_of(
 def _parts(
     adapters: LaneAdapters, lanes: Sequence[int], data: Sequence[Encoded]
 ) -> Iterator[dict[int, Tensor]]:
-    """Summands of `mean_loss`: those of the longest rows first, so that padding is short."""
-    device = adapters.model.device
-    order = sorted(range(len(data)), key=lambda i: -len(data[i]))
-    rows = max(1, TOKENS_AT_ONCE // (len(data[order[0]]) * len(lanes)))
-    mixed = adapters.model.dtype == torch.bfloat16
-    for start in range(0, len(order), rows):
-        batch = to_device(collate(data, order[start : start + rows]), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            steps = PackStep(adapters, dict.fromkeys(lanes, batch), {}, {}).steps()
-            yield {lane: step.nll.sum(1).double().sum() / len(data) for lane, step in steps.items()}
+    """Summands of `mean_loss`, a batch at a time."""
+    for _, steps in lane_steps(adapters, lanes, data, TOKENS_AT_ONCE):
+        yield {lane: step.nll.sum(1).double().sum() / len(data) for lane, step in steps.items()}

@@ -15,8 +15,9 @@ import typer
 
 from raycib.console import make_app, run
 from raycib.errors import UserError
+from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
-from raycib.orchestration.setup import Options, Setup
+from raycib.orchestration.setup import Setup
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.theory import surveyed

@@ -7,7 +7,8 @@ from raycib.errors import UserError
 from raycib.evals.judges import ChatJudge
 from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
 from raycib.orchestration.changes import changed, read_changes
-from raycib.orchestration.setup import Options, Setup
+from raycib.orchestration.options import Options
+from raycib.orchestration.setup import Setup
 from raycib.orchestration.tradeoff import resolve_tradeoff
 from raycib.presets import Preset, TaskSource, preset
 from raycib.spec import EvalSpec, JudgeSpec, TaskSpec

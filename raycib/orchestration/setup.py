@@ -1,4 +1,4 @@
-"""What a sweep is about: what a person may ask of it, and all of that as specs."""
+"""What a sweep is about, as specs, and the runs that are made of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,50 +10,22 @@ from raycib.errors import UserError
 from raycib.grid import Arm, continual, single_task
 from raycib.model_files import describe
 from raycib.orchestration.changes import Part, changed
+from raycib.orchestration.options import Options
 from raycib.orchestration.tradeoff import Tradeoff
 from raycib.orders import Order
 from raycib.presets import Execution
 from raycib.spec import (
     METHODS,
     AnyMethod,
+    Case1,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
     ModelSpec,
     RunSpec,
     TaskSpec,
-    Template,
     TrainerSpec,
 )
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a person may ask of any sweep; None keeps the preset's choice."""
-
-    out: str = "runs"
-    seeds: int | None = None
-    preset: str = "world"
-    workers: int | None = None
-    pack: int | None = None
-    model: str | None = None
-    task: str | None = None
-    harmful: str | None = None
-    safety: str | None = None
-    base: str | None = None
-    alignment: str | None = None
-    orders: str | None = None
-    chat: Template = "own"
-    methods: str | None = None
-    judge: str | None = None
-    judge_url: str | None = None
-    strengths: str | None = None
-    changes: tuple[str, ...] = ()
-    """Settings as `part.name=value`; a part is `trainer`, `lora` or a method's kind."""
-    max_length: int | None = None
-    max_tokens: int | None = None
-    dry_run: bool = False
-    fail_fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +78,7 @@ class Setup:
         there is not what it needs."""
         fields = METHODS[kind].model_fields
         needs = {name: getattr(self, name) for name in ("safety", "base") if name in fields}
-        if None in needs.values() or (METHODS[kind].stacked and self.safety is None):
+        if None in needs.values():
             return None
         return self.method(METHODS[kind].at(strength, **needs))
 
@@ -115,10 +87,20 @@ class Setup:
         from an adapter."""
         if METHODS[kind].derived or METHODS[kind].starts_itself:
             raise UserError(f"{kind} cannot go on from the adapter of an earlier task")
-        needs = {"safety": self.safety} if "safety" in METHODS[kind].model_fields else {}
-        if None in needs.values():
+        method = self.at(kind, strength)
+        if method is None:
             raise UserError(f"{kind} needs safety data: give --safety")
-        return self.method(METHODS[kind].at(strength, **needs))
+        return method
+
+    def case1_arms(self, default: Sequence[float], proxies: int | None = None) -> list[Arm]:
+        """Case I at each strength asked for, with each of a trade-off's proxies or the first few:
+        the original alignment data comes first."""
+        data = self.tradeoff.proxies if self.tradeoff else {}
+        return [
+            Arm(self.method(Case1(lam=lam, safety=rows)), f"Case I, {name}")
+            for name, rows in list(data.items())[:proxies]
+            for lam in self.strengths("case1", default)
+        ]
 
     @cached_property
     def wanted(self) -> tuple[str, ...]:

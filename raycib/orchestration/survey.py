@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat import Encoded, encode_all
+from raycib.data.rows import rows_of
 from raycib.evals.landscape import lipschitz, smoothness
 from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.theory import LANDSCAPE, LANDSCAPE_FILE, TOKENS, tokens_key
 from raycib.orchestration.worker import device_of
 from raycib.spec import LandscapeSpec, ModelSpec, TaskSpec
 from raycib.store import Store
-from raycib.training.pack import Loaded
 
 
 def survey(
@@ -24,32 +25,28 @@ def survey(
     gpus: float,
 ) -> None:
     """Compute what the store lacks of `landscapes`, and the mean answer tokens of `rows`."""
-    unknown = [spec for spec in landscapes if store.get(LANDSCAPE, spec.key) is None]
-    uncounted = [one for one in rows if store.get(TOKENS, tokens_key(model, one)) is None]
-    if not unknown and not uncounted:
-        return
-    shapes = [
-        LoRAShape(spec.lora.rank, spec.lora.alpha, spec.lora.targets)
-        for spec in unknown[:1]
-        for _ in spec.radii
-    ]
-    adapters = LaneAdapters(load_model(model, device_of(gpus)), shapes)
-    loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device_of(gpus))
-    for spec in unknown:
-        found = _look(loaded, spec)
-        about = {"spec": spec.model_dump(mode="json")}
-        store.put(LANDSCAPE, spec.key, _write(found), about)
-    for task in uncounted:
-        lengths = [len(one.response) for one in loaded.encode(task)]
-        about = {"rows": task.model_dump(mode="json"), "mean": sum(lengths) / len(lengths)}
-        store.put(TOKENS, tokens_key(model, task), lambda folder: None, about)
+    tokenizer = load_tokenizer(model.source, model.template)
+    for task in rows:
+        if store.get(TOKENS, tokens_key(model, task)) is None:
+            encoded = encode_all(tokenizer, rows_of(task), task.max_length)
+            mean = sum(len(one.response) for one in encoded) / len(encoded)
+            about = {"rows": task.model_dump(mode="json"), "mean": mean}
+            store.put(TOKENS, tokens_key(model, task), lambda folder: None, about)
+    for spec in landscapes:
+        if store.get(LANDSCAPE, spec.key) is None:
+            shape = LoRAShape(spec.lora.rank, spec.lora.alpha, spec.lora.targets)
+            whole = load_model(model, device_of(gpus))
+            adapters = LaneAdapters(whole, [shape] * len(spec.radii))
+            data = encode_all(tokenizer, rows_of(spec.rows), spec.rows.max_length)
+            found = _look(adapters, data, spec)
+            about = {"spec": spec.model_dump(mode="json")}
+            store.put(LANDSCAPE, spec.key, _write(found), about)
 
 
-def _look(loaded: Loaded, spec: LandscapeSpec) -> Any:
-    data = loaded.encode(spec.rows)
+def _look(adapters: LaneAdapters, data: Sequence[Encoded], spec: LandscapeSpec) -> Any:
     if spec.what == "lipschitz":
-        return [one._asdict() for one in lipschitz(loaded.adapters, data, spec.radii)]
-    found = smoothness(loaded.adapters, data, max(spec.radii))
+        return [one._asdict() for one in lipschitz(adapters, data, spec.radii)]
+    found = smoothness(adapters, data, max(spec.radii))
     return {**found._asdict(), "n": len(data)}
 
 

@@ -4,17 +4,14 @@ data, what may stand in for it, and the stage that makes the aligned model where
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raycib.data.rows import describe_rows, describe_task, rows_of
 from raycib.errors import UserError
 from raycib.model_files import describe
+from raycib.orchestration.options import Options
 from raycib.presets import Preset
 from raycib.spec import GapSpec, ModelSpec, StageSpec, TaskSpec
 from raycib.store import whole_root
-
-if TYPE_CHECKING:
-    from raycib.orchestration.setup import Options
 
 ORIGINAL = "original data"
 """What the alignment data itself is called among the proxies."""
@@ -46,7 +43,7 @@ class Tradeoff:
 
 
 def resolve_tradeoff(
-    options: "Options", chosen: Preset, own_data: bool, tasks: Mapping[str, TaskSpec], length: int
+    options: Options, chosen: Preset, own_data: bool, tasks: Mapping[str, TaskSpec], length: int
 ) -> Tradeoff:
     """The trade-off that `options` name; `own_data` says that the preset's data are not meant.
     `length` is in tokens. Raises `UserError` for what is missing or makes no sense."""
