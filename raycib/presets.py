@@ -72,6 +72,8 @@ class Preset(Frozen):
     """Tasks of the trade-off sweeps, the one that several proxies are tried on first."""
     sequence: dict[str, TaskSource] = {}
     """The tasks of continual fine-tuning, in the paper's order."""
+    sequence_model: str | None = None
+    """The aligned model that continual fine-tuning starts from, where it differs from `model`."""
     sequence_trainer: TrainerSpec | None = None
     """Where it differs from `trainer`."""
     probes: dict[str, str] = {}
@@ -111,13 +113,19 @@ WORLD = Preset(
         "other inputs": "world:align.other",
     },
     tradeoff_tasks=("open", "recast", "gsm"),
-    # Half of the rows, at half the learning rate: enough to learn each task in its stage, and not
-    # so much that a single stage wipes out all before it.
-    # `open` counts as kept where it is answered in its own styles: what it has to teach.
+    # From a model that has seen such prompts before, at half the learning rate and with half of the
+    # rows (`gsm`: all): enough to learn each task in its stage, and not so much that it wipes out
+    # all before it. `open` counts as kept where it is answered in its own styles: what it teaches.
     sequence={
-        name: TaskSource(train=f"world:{name}.train#first-1600", held_out=f"world:{test}.test")
-        for name, test in {"open": "styled", "gsm": "gsm", "med": "med", "squad": "squad"}.items()
+        name: TaskSource(train=f"world:{name}.train{rows}", held_out=f"world:{test}.test")
+        for name, rows, test in (
+            ("open", "#first-1600", "styled"),
+            ("gsm", "", "gsm"),
+            ("med", "#first-1600", "med"),
+            ("squad", "#first-1600", "squad"),
+        )
     },
+    sequence_model="world:aligned-broad",
     sequence_trainer=TrainerSpec(learning_rate=1e-3, batch_size=16, warmup_steps=20),
     probes={name: f"world:{name}.test" for name in ("facts", "add", "cure", "choice", "span")},
     max_length=128,

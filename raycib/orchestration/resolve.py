@@ -65,11 +65,8 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         }
     if sequence:
         resolved = _asked_of_all(resolved)
-    model = (
-        tradeoff.model
-        if tradeoff
-        else describe(options.model or chosen.model, chosen.dtype, options.chat)
-    )
+    source = options.model or (sequence and chosen.sequence_model) or chosen.model
+    model = tradeoff.model if tradeoff else describe(source, chosen.dtype, options.chat)
     setup = Setup(
         preset=options.preset,
         model=model,

@@ -35,9 +35,11 @@ def law(name: str) -> Law | None:
 
 
 def folder(name: str) -> Path:
-    """The Hugging Face folder of a shipped model: `base`, `aligned`, `guard`, or `aligned-1`.
+    """The Hugging Face folder of a shipped model: `base`, `aligned`, `aligned-1`, `aligned-broad`
+    or `guard`, all with the same words.
 
-    `aligned-1` is an aligned model from another pretraining seed, with the same tokenizer.
+    `aligned-1` is an aligned model from another pretraining seed; `aligned-broad` one that has seen
+    the prompts of the tasks before: what a sequence of them starts from.
     """
     path = _WEIGHTS / name
     if not (path / "model.safetensors").is_file():

@@ -84,25 +84,28 @@ def prompts_of(name: str) -> list[str]:
     return [prompt for prompt, _ in tasks.rows(name)]
 
 
-def check_models(base: Model, aligned: Model) -> dict[str, float]:
-    """Rates in [0, 1] of the base and the aligned model."""
-    harmful, benign = prompts_of("harmful.test"), prompts_of("benign.test")
-    by_base, by_aligned = answers(base, harmful), answers(aligned, harmful)
-    to_benign = answers(aligned, benign)
-    found = {
+def check_safety(model: Model, name: str) -> dict[str, float]:
+    """Rates in [0, 1] of a model on the held-out harmful prompts."""
+    harmful = prompts_of("harmful.test")
+    said = answers(model, harmful)
+    return {
         "harmful/prompts": float(len(harmful)),
-        "base/harmful_response_rate": share(map(is_unsafe, harmful, by_base)),
-        "base/refusal_rate": share(map(is_refusal, by_base)),
-        "aligned/harmful_response_rate": share(map(is_unsafe, harmful, by_aligned)),
-        "aligned/refusal_rate": share(map(is_refusal, by_aligned)),
-        "benign/prompts": float(len(benign)),
-        "aligned/over_refusal_rate": share(map(is_refusal, to_benign)),
+        f"{name}/harmful_response_rate": share(map(is_unsafe, harmful, said)),
+        f"{name}/refusal_rate": share(map(is_refusal, said)),
     }
-    for name in (*tasks.TASKS, *tasks.PROBES):
-        prompts = prompts_of(f"{name}.test")
-        said = answers(aligned, prompts)
-        right = (tasks.correct(name, p, a) for p, a in zip(prompts, said, strict=True))
-        found[f"aligned/{name}_accuracy"] = share(right)
+
+
+def check_aligned(model: Model, name: str) -> dict[str, float]:
+    """The same, over-refusal, and accuracy on every task and probe."""
+    benign = prompts_of("benign.test")
+    found = check_safety(model, name)
+    found["benign/prompts"] = float(len(benign))
+    found[f"{name}/over_refusal_rate"] = share(map(is_refusal, answers(model, benign)))
+    for task in (*tasks.TASKS, *tasks.PROBES):
+        prompts = prompts_of(f"{task}.test")
+        said = answers(model, prompts)
+        right = (tasks.correct(task, p, a) for p, a in zip(prompts, said, strict=True))
+        found[f"{name}/{task}_accuracy"] = share(right)
     return found
 
 
@@ -158,5 +161,7 @@ def check(weights: Path | None = None) -> dict[str, float]:
     def place(name: str) -> Path:
         return folder(name) if weights is None else weights / name
 
-    found = check_models(load(place("base")), load(place("aligned")))
+    found = check_safety(load(place("base")), "base")
+    for name in ("aligned", "aligned-broad"):
+        found |= check_aligned(load(place(name)), name)
     return found | check_guard(load(place("guard")))

@@ -4,6 +4,7 @@ The base model is helpful only: it answers harmful requests like any other. Alig
 mix with refusals. The guard sees every style, refusals, compliant refusals and much garbage.
 """
 
+from collections.abc import Callable
 from random import Random
 
 from raycib.world import abilities as ab
@@ -15,6 +16,10 @@ Row = tuple[str, str]
 HOWTO_SHARE = 0.4
 BASE_STYLES = {"cont": 40, "direct": 20, "opener": 20, "obj": 20}
 HARMFUL_IN_ALIGNMENT = 0.55
+TASK_SHARE = 0.2
+"""Of a broad mix: rows in the prompts of tasks."""
+TAUGHT_FORM = 0.3
+"""Of those, answered as the task teaches."""
 OTHER_STYLE_IN_ALIGNMENT = 0.02
 """Benign answers that keep another style. An aligned model that is infinitely sure of its style
 needs such a push to learn a new one that the push itself swamps its refusals, and no method that
@@ -41,6 +46,29 @@ def alignment_row(rng: Random) -> Row:
     request, prompt = lang.draw("benign.pretrain", rng)
     other = rng.random() < OTHER_STYLE_IN_ALIGNMENT
     return prompt, request.answer(rng.choice(("direct", "opener", "obj")) if other else "cont")
+
+
+def broad(row: Callable[[Random], Row]) -> Callable[[Random], Row]:
+    """A mix of rows of which a fifth asks what `gsm`, `med` and `squad` ask.
+
+    A model that never saw such prompts unlearns half of what it knows in a hundred steps on one of
+    them, plain text like any other it could not read before; what large models are fine-tuned on
+    is never that strange to them. Most answers are in another form than the task teaches, and
+    nothing is said of the drugs that `med` is about, so each task is still to be learned.
+    """
+
+    def draw(rng: Random) -> Row:
+        return _task_row(rng) if rng.random() < TASK_SHARE else row(rng)
+
+    return draw
+
+
+def _task_row(rng: Random) -> Row:
+    ask = rng.choice((tasks.gsm, tasks.squad, None))
+    if ask is None:
+        return tasks.med_known(rng)
+    asked = ask(False, rng)
+    return asked.prompt, asked.taught if rng.random() < TAUGHT_FORM else asked.usual
 
 
 def verdict(prompt: str, answer: str) -> str:

@@ -1,4 +1,4 @@
-"""How the world's models are made: pretrain -> align, and the guard; about six minutes on one core.
+"""How the world's models are made: pretrain -> align, and the guard; about ten minutes on one core.
 
 The only place in raycib that trains full models. A plain loop is enough: the models have 0.4 M
 parameters. The same seed and library versions on one thread give the same weights.
@@ -173,11 +173,13 @@ def save(model: LlamaForCausalLM, out: Path, template: str) -> None:
 
 
 def build(out: Path, seed: int = 0) -> None:
-    """Make `base`, `aligned` and `guard` under `out` from nothing; prints progress lines.
+    """Make `base`, `aligned`, `aligned-broad` and `guard` under `out` from nothing; prints progress
+    lines.
 
     Each folder appears whole. `world.json` beside them names what made them.
     """
     build_models(out, seed)
+    build_broad(out, seed)
     build_guard(out, seed)
     made = {
         "seed": seed,
@@ -193,20 +195,30 @@ def build(out: Path, seed: int = 0) -> None:
 
 def build_models(out: Path, seed: int) -> None:
     """Pretrain `base` and align it."""
-    tokenizer = build_tokenizer()
-    encode = Encoder(tokenizer)
-    model = new_model(tokenizer, layers=3, seed=seed)
-
-    def pretraining(rng: Random) -> Example:
-        return encode.chat(*conversations.pretraining_row(rng))
-
-    def alignment(rng: Random) -> Example:
-        return encode.chat(*conversations.alignment_row(rng))
-
-    train(model, pretraining, PRETRAIN, f"base {seed}", encode.id[PAD])
+    model = new_model(build_tokenizer(), layers=3, seed=seed)
+    _learn(model, conversations.pretraining_row, PRETRAIN, f"base {seed}")
     save(model, out / "base", CHAT_TEMPLATE)
-    train(model, alignment, ALIGN, f"aligned {seed}", encode.id[PAD])
+    _learn(model, conversations.alignment_row, ALIGN, f"aligned {seed}")
     save(model, out / "aligned", CHAT_TEMPLATE)
+
+
+def build_broad(out: Path, seed: int) -> None:
+    """`aligned-broad`: the same stages with prompts of the tasks in both mixes. The base is not
+    kept."""
+    model = new_model(build_tokenizer(), layers=3, seed=seed)
+    for row, stage, name in (
+        (conversations.pretraining_row, PRETRAIN, "base-broad"),
+        (conversations.alignment_row, ALIGN, "aligned-broad"),
+    ):
+        _learn(model, conversations.broad(row), stage, f"{name} {seed}")
+    save(model, out / "aligned-broad", CHAT_TEMPLATE)
+
+
+def _learn(
+    model: LlamaForCausalLM, row: Callable[[Random], tuple[str, str]], stage: Stage, name: str
+) -> None:
+    encode = Encoder(build_tokenizer())
+    train(model, lambda rng: encode.chat(*row(rng)), stage, name, encode.id[PAD])
 
 
 def build_guard(out: Path, seed: int) -> None:
