@@ -15,10 +15,11 @@ from raycib.spec import AnyMethod, PlainLoRA, RunSpec
 STRENGTHS = {
     "random_subset": (0.2,),
     "kl": (0.1,),
-    "o_lora": (0.5,),
+    "o_lora": (0.05,),
     "cib": (1, 5),
 }
-"""The paper's methods at its strengths, and CIB at a weaker one, which leaves it room to learn."""
+"""The paper's methods at its strengths, but O-LoRA's, of whose range (0.005 to 0.5) the ends do
+nothing or hardly let it learn, and CIB at a weaker one as well, which leaves it room to learn."""
 
 
 def runs(setup: Setup) -> list[RunSpec]:

@@ -41,6 +41,8 @@ class Work:
         steps = sum(j.stage.steps for wave in self.plan.waves for pack in wave for j in pack.jobs)
         self.watch = Watch(folder, steps)
         self._engine: Any = None
+        self._coming: dict[tuple[str, ...], Any] = {}
+        """Answers that were asked for, by the models that give them together."""
         self._judge: JudgeHandle | None = None
         self._reader: Judge | None = None
 
@@ -149,6 +151,8 @@ class Work:
             failed = self._run_wave(wave, execution, prepared)
             if failed and sweep.setup.options.fail_fast:
                 break
+            if self._engine is not None:  # it answers while the next wave is trained
+                self._ask_all()
         result_of(prepared)
         sweep.refresh()
 
@@ -193,16 +197,14 @@ class Work:
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""
         sweep = self.sweep
-        subjects = sweep.unanswered
-        if subjects:
+        if self._not_asked:
             self._start_engine()
-        groups = [
-            subjects[i : i + SUBJECTS_AT_ONCE] for i in range(0, len(subjects), SUBJECTS_AT_ONCE)
-        ]
-        coming = [self._ask(group) for group in groups]
-        for number, answers in enumerate(coming):
-            self.watch.detail = f"{number * SUBJECTS_AT_ONCE} of {len(subjects)} models done"
+            self._ask_all()
+        done = 0
+        for subjects, answers in self._coming.items():
+            self.watch.detail = f"{done} of {sum(map(len, self._coming))} models done"
             result_of(answers)
+            done += len(subjects)
             if self._judge is not None:
                 self._ask_judge()
         if self._engine is not None:
@@ -210,8 +212,21 @@ class Work:
             self._engine = None
         sweep.refresh()
 
-    def _ask(self, subjects: list[str]) -> Any:
-        """Queue all prompts of some models at the engine."""
+    @property
+    def _not_asked(self) -> list[str]:
+        """Trained models without all answers, stored or on their way."""
+        asked = {subject for subjects in self._coming for subject in subjects}
+        return [subject for subject in self.sweep.unanswered if subject not in asked]
+
+    def _ask_all(self) -> None:
+        """Queue all prompts of those models at the engine."""
+        subjects = self._not_asked
+        for start in range(0, len(subjects), SUBJECTS_AT_ONCE):
+            group = tuple(subjects[start : start + SUBJECTS_AT_ONCE])
+            self._coming[group] = self._ask(group)
+
+    def _ask(self, subjects: Sequence[str]) -> Any:
+        """All prompts to some models."""
         sweep = self.sweep
         asked = {
             rows.key: rows
