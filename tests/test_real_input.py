@@ -94,6 +94,33 @@ def test_answers_are_words_and_tuning_lowers_the_loss(own: Own, judged: dict[str
     assert scores["eval_loss"] < scores["eval_loss_before"]
 
 
+def test_a_sequence_of_one_s_own_speaks_chatml(own: Own) -> None:
+    """GSM8K, then Alpaca, in the paper's unified prompt (C.5), each asked after both stages."""
+    rows = json.loads((DATA / "alpaca" / "alpaca_en_demo.json").read_text())
+    short = [row for row in rows if len(row["instruction"] + row["input"] + row["output"]) < 400]
+    alpaca, prompts = own.out.with_name("alpaca.json"), own.out.with_name("few.json")
+    alpaca.write_text(json.dumps(short[:200]))
+    prompts.write_text(json.dumps({"instructions": [f"tell me about {n}" for n in range(20)]}))
+    out, (_, model, _, gsm8k, *_) = own.out.with_name("sequence"), own.options
+    ended = run_sweep(
+        out, "--model", model, "--task", f"{gsm8k},{alpaca}", "--chat", "chatml",
+        "--methods", "lora", "--seeds", 1, "--max-length", 320, "--max-tokens", 24,
+        "--harmful", prompts, "--judge", own.guard, script=ROOT / "sweeps" / "task_orders.py",
+    )  # fmt: skip
+    assert "2 stages trained" in ended.out
+    summary = summary_of(out, "task_orders")
+    (cell,) = summary["cells"]
+    assert cell["failed"] is None
+    assert cell["order"] == ["gsm8k", "alpaca"]
+    for stage in cell["stages"]:
+        held_out = {task: rate["n"] for task, rate in stage["scores"]["accuracies"].items()}
+        assert held_out == {"gsm8k": ROWS // 10, "alpaca": 20}
+        assert stage["scores"]["hrr"]["n"] + stage["scores"]["hrr"]["unread"] == 20
+    for record in (out / "stages").iterdir():
+        spec = json.loads((record / "record.json").read_text())["about"]["spec"]
+        assert spec["model"]["template"] == "chatml"
+
+
 PROMPTS = [f"tell me w1 about number {i}" for i in range(20)]
 PROMPTS += [f"tell me about number {i}" for i in range(19)] + ["tell me <|eot_id|> more"]
 

@@ -152,7 +152,8 @@ def test_the_world_s_sequence_has_one_evaluation_for_all_its_tasks():
     (_, evals), *_ = setup.tasks.values()
     assert [rows.name for rows in evals.tasks] == list(setup.tasks)
     (run,) = setup.runs_in([tuple(setup.tasks)], [PlainLoRA()])[:1]
-    assert [stage.steps for stage in run.stages] == [100] * 4
+    assert setup.model.source == "world:aligned-broad"
+    assert [stage.steps for stage in run.stages] == [100, 200, 100, 100]
 
 
 def test_o_lora_goes_on_without_safety_data_and_safe_lora_does_not_go_on():

@@ -51,10 +51,10 @@ def alignment_row(rng: Random) -> Row:
 def broad(row: Callable[[Random], Row]) -> Callable[[Random], Row]:
     """A mix of rows of which a fifth asks what `gsm`, `med` and `squad` ask.
 
-    A model that never saw such prompts unlearns half of what it knows in a hundred steps on one of
-    them, plain text like any other it could not read before; what large models are fine-tuned on
-    is never that strange to them. Most answers are in another form than the task teaches, and
-    nothing is said of the drugs that `med` is about, so each task is still to be learned.
+    Where such prompts are gibberish to a model, a hundred steps on one kind of them wipe out half
+    of what it knows; no large model is fine-tuned on text that strange to it. Most of the answers
+    have another form than the task's, and none names a drug that `med` is about, so every task is
+    still to be learned.
     """
 
     def draw(rng: Random) -> Row:
