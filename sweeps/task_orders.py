@@ -18,7 +18,7 @@ STRENGTHS = {
     "o_lora": (0.05,),
     "cib": (1,),
 }
-"""Where each method still lets the tasks be learned: the paper's 0.5 (O-LoRA) and 5 (CIB) do not."""
+"""At which the tasks are learned; at the paper's 0.5 (O-LoRA) and 5 (CIB) some are not."""
 
 
 def runs(setup: Setup) -> list[RunSpec]:
