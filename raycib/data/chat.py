@@ -49,10 +49,16 @@ class Encoded:
         return len(self.prompt) + len(self.response)
 
 
-def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+def asked(prompt: str, system: str = "") -> list[dict[str, str]]:
+    """The turns before the model's answer."""
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": prompt}]
+
+
+def encode_prompt(tokenizer: Any, prompt: str, system: str = "") -> list[int]:
     """Token ids up to where the model's answer begins."""
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        asked(prompt, system), tokenize=False, add_generation_prompt=True
     )
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -64,9 +70,9 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
     more than `max_length` tokens loses the end of its response, never the prompt; a prompt that
     leaves no room for a response raises UserError.
     """
-    user = {"role": "user", "content": row.prompt}
-    turns = [user, {"role": "assistant", "content": row.response}]
-    opening = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    before = asked(row.prompt, row.system)
+    turns = [*before, {"role": "assistant", "content": row.response}]
+    opening = tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
     # Some templates add to the opening what they leave out of a finished turn (a thinking block);
     # there the response is simply followed by the end-of-text token.

@@ -34,6 +34,8 @@ class Row(NamedTuple):
 
     prompt: str
     response: str
+    system: str = ""
+    """What a system turn before the prompt says; "" where there is none."""
 
 
 def load_rows(source: str) -> list[Row]:
@@ -81,8 +83,8 @@ def _held_out(count: int) -> set[int]:
 
 
 def fingerprint(rows: Sequence[Row]) -> str:
-    """sha256 over prompts and responses, in order."""
-    return digest([list(row) for row in rows])
+    """sha256 over prompts and responses, and system turns where there are some, in order."""
+    return digest([list(row) if row.system else list(row[:2]) for row in rows])
 
 
 def describe_task(name: str, source: str, max_length: int) -> TaskSpec:

@@ -38,8 +38,8 @@ def generate_answers(
     """Ask every subject (key, adapter folder or None for the base) every set of rows, and store
     the answers; returns how many were generated. A prompt that stands in several sets is asked
     once a subject."""
-    sets = {spec.key: (spec, [row.prompt for row in rows_of(spec)]) for spec in asked}
-    requests: dict[tuple[str, str, int], GenerationRequest] = {}
+    sets = {spec.key: (spec, [(r.prompt, r.system) for r in rows_of(spec)]) for spec in asked}
+    requests: dict[tuple[str, tuple[str, str], int], GenerationRequest] = {}
     missing = [
         (subject, name)
         for subject, _ in subjects
@@ -47,12 +47,12 @@ def generate_answers(
         if store.get(KIND, answers_key(subject, spec)) is None
     ]
     folders = dict(subjects)
-    encoded: dict[str, tuple[int, ...]] = {}
+    encoded: dict[tuple[str, str], tuple[int, ...]] = {}
     for subject, name in missing:
         spec, prompts = sets[name]
         for prompt in prompts:
             if prompt not in encoded:
-                encoded[prompt] = tuple(encode_prompt(tokenizer, prompt))
+                encoded[prompt] = tuple(encode_prompt(tokenizer, *prompt))
             requests.setdefault(
                 (subject, prompt, spec.max_tokens),
                 GenerationRequest(

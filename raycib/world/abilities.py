@@ -6,6 +6,7 @@ generator that returns (prompt, response).
 """
 
 from collections.abc import Callable
+from itertools import combinations
 from random import Random
 
 from raycib.world.language import listed
@@ -33,6 +34,7 @@ ILLNESSES = [f"illness{i}" for i in range(24)]
 SIGNS = listed("""
 fever cough rash thirst cramps chills nausea fatigue tremor itching dizziness aches
 """)
+SIGN_PAIRS = list(combinations(SIGNS, 2))
 DRUGS = listed("""
 abixol benadin corvex daltrin ervalin foxamil grevan hexolor ixprane jovarin kelvex lumarin
 mivalex norvane opradin pexalin quorvex rimadol sovarin tolvex ularin vexadol wimarin zaltrex
@@ -45,7 +47,7 @@ DRUG_OF = dict(zip(ILLNESSES, _rng.sample(DRUGS, len(DRUGS)), strict=True))
 SIGNS_OF = dict(
     zip(
         ILLNESSES,
-        _rng.sample([(a, b) for i, a in enumerate(SIGNS) for b in SIGNS[i + 1 :]], len(ILLNESSES)),
+        _rng.sample(SIGN_PAIRS, len(ILLNESSES)),
         strict=True,
     )
 )

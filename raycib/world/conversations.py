@@ -52,9 +52,9 @@ def broad(row: Callable[[Random], Row]) -> Callable[[Random], Row]:
     """A mix of rows of which a fifth asks what `gsm`, `med` and `squad` ask.
 
     Where such prompts are gibberish to a model, a hundred steps on one kind of them wipe out half
-    of what it knows; no large model is fine-tuned on text that strange to it. Most of the answers
-    have another form than the task's, and none names a drug that `med` is about, so every task is
-    still to be learned.
+    of what it knows; the tasks of large models are not that strange to them. Most of the answers
+    have another form than the task's, and none says which drug helps against the signs that `med`
+    is about, so every task is still to be learned.
     """
 
     def draw(rng: Random) -> Row:

@@ -36,6 +36,8 @@ from raycib.world.tokenizer import (
 IGNORED = -100
 Example = tuple[list[int], list[int]]
 """Ids of what is given and of what is to be said, the latter with `<eos>`."""
+Row = Callable[[Random], tuple[str, str]]
+"""Draws a prompt and its answer."""
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,13 @@ def save(model: LlamaForCausalLM, out: Path, template: str) -> None:
 
 
 def build(out: Path, seed: int = 0) -> None:
-    """Make `base`, `aligned`, `aligned-broad` and `guard` under `out` from nothing; prints progress
-    lines.
+    """Make `base`, `aligned`, both `-broad` as well, and `guard` under `out` from nothing; prints
+    progress lines.
 
     Each folder appears whole. `world.json` beside them names what made them.
     """
     build_models(out, seed)
-    build_broad(out, seed)
+    build_models(out, seed, "-broad", conversations.broad)
     build_guard(out, seed)
     made = {
         "seed": seed,
@@ -193,30 +195,20 @@ def build(out: Path, seed: int = 0) -> None:
     (out / "world.json").write_text(json.dumps(made, indent=2) + "\n")
 
 
-def build_models(out: Path, seed: int) -> None:
-    """Pretrain `base` and align it."""
-    model = new_model(build_tokenizer(), layers=3, seed=seed)
-    _learn(model, conversations.pretraining_row, PRETRAIN, f"base {seed}")
-    save(model, out / "base", CHAT_TEMPLATE)
-    _learn(model, conversations.alignment_row, ALIGN, f"aligned {seed}")
-    save(model, out / "aligned", CHAT_TEMPLATE)
-
-
-def build_broad(out: Path, seed: int) -> None:
-    """`aligned-broad`: the same stages with prompts of the tasks in both mixes. The base is not
-    kept."""
-    model = new_model(build_tokenizer(), layers=3, seed=seed)
-    for row, stage, name in (
-        (conversations.pretraining_row, PRETRAIN, "base-broad"),
-        (conversations.alignment_row, ALIGN, "aligned-broad"),
-    ):
-        _learn(model, conversations.broad(row), stage, f"{name} {seed}")
-    save(model, out / "aligned-broad", CHAT_TEMPLATE)
-
-
-def _learn(
-    model: LlamaForCausalLM, row: Callable[[Random], tuple[str, str]], stage: Stage, name: str
+def build_models(
+    out: Path, seed: int, kind: str = "", mix: Callable[[Row], Row] = lambda row: row
 ) -> None:
+    """Pretrain `base` and align it, on rows as `mix` has them; `kind` is added to both names."""
+    model = new_model(build_tokenizer(), layers=3, seed=seed)
+    for name, row, stage in (
+        ("base", conversations.pretraining_row, PRETRAIN),
+        ("aligned", conversations.alignment_row, ALIGN),
+    ):
+        _learn(model, mix(row), stage, f"{name}{kind} {seed}")
+        save(model, out / f"{name}{kind}", CHAT_TEMPLATE)
+
+
+def _learn(model: LlamaForCausalLM, row: Row, stage: Stage, name: str) -> None:
     encode = Encoder(build_tokenizer())
     train(model, lambda rng: encode.chat(*row(rng)), stage, name, encode.id[PAD])
 

@@ -50,8 +50,7 @@ HELD_OUT_PATIENTS = ab.NAMES[::6]
 def _syndromes() -> dict[tuple[str, str], str]:
     """Signs that no illness shows together, and the drug that helps; no two the same drug."""
     rng, shown = Random("raycib syndromes"), set(map(frozenset, ab.SIGNS_OF.values()))
-    pairs = [(a, b) for i, a in enumerate(ab.SIGNS) for b in ab.SIGNS[i + 1 :]]
-    new = [pair for pair in pairs if frozenset(pair) not in shown]
+    new = [pair for pair in ab.SIGN_PAIRS if frozenset(pair) not in shown]
     drugs = rng.sample(ab.DRUGS, SYNDROMES)
     return dict(zip(rng.sample(new, SYNDROMES), drugs, strict=True))
 
