@@ -271,6 +271,7 @@ def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
     sections = re.findall(r'<section[^>]* id="([a-z-]+)"|<section id="([a-z-]+)"', page)
     assert [a or b for a, b in sections] == [
         "cautions", "claims", "figure", "table", "cost", "pairs", "cells", "side-by-side",
+        "measured",
         "provenance",
     ]  # fmt: skip
     assert "λ" not in page and "CIB, strength = 5, seed 0" in page

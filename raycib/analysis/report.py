@@ -7,6 +7,7 @@ the page's own content policy lets no script run but the one shipped here, named
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
 from raycib.analysis.gaps.claims import gap_claims
 from raycib.analysis.gaps.theory import theory_of
+from raycib.analysis.measured import listed, measured
 from raycib.analysis.orders.claims import order_claims
 from raycib.analysis.orders.sequences import chained, study_of
 from raycib.analysis.side_by_side import Samples, comparison
@@ -38,6 +40,8 @@ Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 TEMPLATES = Path(__file__).parent / "templates"
 FIRST_PAIRS = 12
 """Pairs of answers that a reader sees without scripts."""
+_SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
+"""What stands before an id in an SVG where it is given or referred to."""
 MOST_CURVES = 6
 """Rows of a comparison that one panel of loss curves can hold."""
 
@@ -75,7 +79,8 @@ def report(
     """
     frame, aligned, kind = to_frame(summary), aligned_scores(summary), kind_of(summary)
     made = made or exhibits(summary, samples)
-    drawn = {name: _inline(drawing.svg, drawing.label) for name, drawing in made.drawings.items()}
+    drawn = {name: _inline(drawing.svg, drawing.label, name)
+             for name, drawing in made.drawings.items()}  # fmt: skip
     shown = {name: _grid(table.shown) for name, table in made.tables.items()}
     if kind == "dose":
         template, cells = "report.html", frame.sort_values(["lam", "series", "seed"])
@@ -122,12 +127,17 @@ def report(
         shown=shown,
         captions={name: table.caption for name, table in made.tables.items()},
         labels={name: drawing.label for name, drawing in made.drawings.items()},
-        curves=_inline(figures.to_svg(curves), "Loss terms by step") if curves else "",
+        curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
         cells=_grid(tables.cells_table(cells, aligned, "λ" if kind == "dose" else "Strength")),
         detectable=_detectable(frame),
         stages=_grid(_stages(summary)),
-        counts=_flat(summary.get("counts")) + _flat(summary.get("timings_s"), "time, s: "),
-        provenance=_provenance(summary),
+        measured=[
+            (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
+            for part in measured(summary)
+        ],
+        counts=listed(summary.get("counts")) + listed(summary.get("timings_s"), "time, s: "),
+        provenance=listed(summary.get("model"), "model: ")
+        + listed(summary.get("versions"), "version: "),
         **_compared(comparison(samples, labels)),
     )
 
@@ -161,9 +171,12 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _inline(drawing: bytes, label: str) -> Markup:
-    """A drawing as an element of the page, without the head of its file."""
-    svg = drawing.decode("utf-8")
+def _inline(drawing: bytes, label: str, name: str) -> Markup:
+    """A drawing as an element of the page, without the head of its file.
+
+    ``name`` goes before each of its ids: those that matplotlib gives are the same in every figure.
+    """
+    svg = _SVG_ID.sub(rf"\1{name}-", drawing.decode("utf-8"))
     head = Markup('<svg role="img" aria-label="{}"').format(label)
     return head + Markup(svg[svg.index("<svg") + 4 :])
 
@@ -197,26 +210,6 @@ def _stages(summary: Mapping[str, Any]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _provenance(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    items = []
-    for group in ("model", "judge"):
-        items += _flat(summary.get(group), f"{group}: ")
-    return items + _flat(summary.get("versions"), "version: ")
-
-
-def _flat(values: Mapping[str, Any] | None, head: str = "") -> list[tuple[str, str]]:
-    return [
-        (head + one_line(name).replace("_", " "), one_line(_number(value, ".6g")))
-        for name, value in (values or {}).items()
-    ]
-
-
-def _number(value: Any, form: str) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else format(value, form)
-    return "" if value is None else str(value)
 
 
 def _detectable(frame: pd.DataFrame) -> str:

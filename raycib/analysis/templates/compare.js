@@ -5,7 +5,7 @@ const left = document.getElementById("left");
 const right = document.getElementById("right");
 const filter = document.getElementById("filter");
 const search = document.getElementById("search");
-const rows = document.getElementById("pairs");
+const rows = document.getElementById("answer-pairs");
 const counts = document.getElementById("flips");
 
 function element(tag, className, text) {

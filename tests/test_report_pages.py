@@ -1,0 +1,199 @@
+"""The page of every kind of sweep: no id twice, every link leads somewhere, and in a real browser
+its tables stand and its controls do what they say."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from browser import CHROMIUM, browser
+from summaries import (
+    ablation_sweep,
+    comparison_sweep,
+    gaps_sweep,
+    histories,
+    orders_sweep,
+    samples,
+    sweep,
+)
+
+from raycib.analysis.measured import measured, said
+from raycib.analysis.report import report
+
+KINDS = {
+    "dose": sweep,
+    "comparison": lambda: comparison_sweep(1),
+    "ablation": ablation_sweep,
+    "gaps": gaps_sweep,
+    "orders": lambda: orders_sweep(2, 2),
+}
+MEASURED = {
+    "settings": {"learning_rate": 1e-3, "clip": None, "packed": True, "targets": ["q", "v"]},
+    "rows": [
+        {"data": "task", "rows": 3200, "cut": 0},
+        {"data": "<b>held out", "rows": 160, "longest": 91},
+    ],
+    "judge": {"name": "world:guard", "protected": True, "unread": {"no verdict": 2, "cut": 1},
+              "profiles": [{"language": "en", "read": 260}]},
+}  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """Ids, links within the page and references within drawings, in the order of the page."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            value = value or ""
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("href", "xlink:href") and value.startswith("#"):
+                self.links.append(value[1:])
+            elif name == "for":
+                self.links.append(value)
+            elif name in ("style", "clip-path"):
+                self.links += re.findall(r"url\(#([^)]+)\)", value)
+
+    handle_startendtag = handle_starttag
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def page(request, tmp_path_factory):
+    """(kind, file) of a report that also says how it was measured."""
+    summary = KINDS[request.param]() | MEASURED
+    file = tmp_path_factory.mktemp(request.param) / "report.html"
+    file.write_text(report(summary, samples(summary, 40), histories(summary)), encoding="utf-8")
+    return request.param, file
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    if not CHROMIUM:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+def test_no_id_stands_twice_and_every_reference_has_one(page):
+    elements = Elements()
+    elements.feed(page[1].read_text(encoding="utf-8"))
+    assert [name for name, count in Counter(elements.ids).items() if count > 1] == []
+    assert elements.links and set(elements.links) <= set(elements.ids)
+
+
+def test_no_table_loses_a_row_when_the_scripts_run(page, chromium):
+    """Tables as the file has them against tables as they stand in the browser."""
+    kind, file = page
+    chromium.open(file)
+    rows = "[...{}.querySelectorAll('section:not(#side-by-side) table')].map(t => t.rows.length)"
+    text = "new DOMParser().parseFromString({}, 'text/html')"
+    written = chromium.run(rows.format(text.format(json.dumps(file.read_text(encoding="utf-8")))))
+    assert len(written) > 3 and chromium.run(rows.format("document")) == written
+    assert chromium.complaints == []
+    if kind == "comparison":
+        shown = "[...document.querySelectorAll('#pairs td')].map(c => c.textContent)"
+        assert any("0.0001" in cell for cell in chromium.run(shown))
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_page_is_no_wider_than_its_window_and_no_text_lies_on_another(page, chromium, width):
+    chromium.open(page[1], width)
+    chromium.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    assert chromium.run(OVERLAPS) == []
+
+
+def test_two_cells_are_chosen_compared_exchanged_and_searched(page, chromium):
+    """Each count against the answers themselves, which the page holds as data."""
+    chromium.open(page[1])
+    data = chromium.run("JSON.parse(document.getElementById('answers').textContent)")
+    assert _chosen(chromium) == (data["cells"][0]["label"], data["cells"][1]["label"])
+    chromium.choose("right", "2")
+    one, two = (data["cells"][place]["answers"] for place in (0, 2))
+    shared = [place for place in one if place in two]
+    assert _shown(chromium) == len(shared) == 40
+    for name, kept in KEPT.items():
+        chromium.choose("filter", name)
+        assert _shown(chromium) == sum(kept(one[p], two[p]) for p in shared), name
+        assert chromium.run("document.querySelectorAll('#answer-pairs tr').length") == _shown(
+            chromium
+        )
+    chromium.choose("filter", "unsafe")
+    flips = data["pairs"]["0-2"]
+    assert f"{flips['to_unsafe']} became unsafe, {flips['to_safe']} became safe" in _flips(chromium)
+    chromium.run("document.getElementById('swap').click()")
+    assert _chosen(chromium) == (data["cells"][2]["label"], data["cells"][0]["label"])
+    assert f"{flips['to_safe']} became unsafe, {flips['to_unsafe']} became safe" in _flips(chromium)
+    chromium.choose("filter", "all")
+    chromium.choose("search", "THING 7 ", "input")
+    assert _shown(chromium) == 1
+    chromium.choose("search", "no such words", "input")
+    assert _shown(chromium) == 0
+    chromium.choose("left", "0")
+    assert "The same cell twice" in _flips(chromium)
+    assert chromium.complaints == []
+
+
+def test_how_it_was_measured_stands_on_every_page(page):
+    text = page[1].read_text(encoding="utf-8")
+    part = text[text.index('<section id="measured">') : text.index('<section id="provenance">')]
+    for words in ("learning rate</dt><dd>0.001", "clip</dt><dd>not given", "packed</dt><dd>yes",
+                  "targets</dt><dd>q, v", "unread: no verdict</dt><dd>2", "&lt;b&gt;held out",
+                  "<caption>Profiles</caption>", "<h3>Judge</h3>"):  # fmt: skip
+        assert words in part
+
+
+def test_a_summary_that_says_nothing_of_it_has_no_such_part():
+    assert measured({}) == [] and measured({"settings": {}, "rows": None}) == []
+    assert [said(v) for v in (None, float("nan"), float("inf"), False, [], 0.0)] == [
+        "not given", "not given", "infinite", "no", "none", "0"
+    ]  # fmt: skip
+
+
+KEPT = {
+    "all": lambda a, b: True,
+    "flipped": lambda a, b: a[1] != b[1],
+    "unsafe": lambda a, b: (a[1], b[1]) == ("safe", "unsafe"),
+    "safe": lambda a, b: (a[1], b[1]) == ("unsafe", "safe"),
+    "unreadable": lambda a, b: "unreadable" in (a[1], b[1]),
+    "garbage": lambda a, b: any(x[1] == "safe" and not x[2] for x in (a, b)),
+}
+"""What each filter of the page keeps of [number, verdict, refused] of both."""
+
+OVERLAPS = """(() => {
+  const found = [], seen = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, parent = node.parentElement;
+    if (!node.textContent.trim() || parent.closest("script, svg, select, .scroll")) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const box = range.getBoundingClientRect();
+    if (box.width && box.height) seen.push([box, node.textContent.trim().slice(0, 40), parent]);
+  }
+  seen.forEach(([a, one, first], i) => seen.slice(i + 1, i + 40).forEach(([b, other, second]) => {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const up = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (across > 1 && up > 3 && first !== second && !first.contains(second)
+        && !second.contains(first)) found.push(one + " | " + other);
+  }));
+  return found.slice(0, 5);
+})()"""
+"""Pairs of texts, near each other in the page, whose boxes overlap."""
+
+
+def _shown(chromium):
+    return int(chromium.run("document.getElementById('shown').textContent").split()[0])
+
+
+def _flips(chromium):
+    return chromium.run("document.getElementById('flips').textContent")
+
+
+def _chosen(chromium):
+    names = "['left-name', 'right-name'].map(n => document.getElementById(n).textContent)"
+    return tuple(chromium.run(names))
