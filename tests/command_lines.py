@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SWEEPS = sorted((ROOT / "sweeps").glob("*_*.py")) + [ROOT / "sweeps" / "negatives.py"]
+SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 PROGRAM = ROOT / "raycib" / "__main__.py"
 SLOW_S = 20
 """A plan that takes longer hangs, as far as a person can tell."""
