@@ -1,5 +1,7 @@
 """How every command of raycib ends: bad input is one line on stderr and exit code 2."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,6 +14,7 @@ from raycib.errors import UserError
 from raycib.store import StoreError
 
 INTERRUPTED = 130
+REFUSED_BY_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
 
 
 def make_app(help_text: str) -> typer.Typer:
@@ -40,6 +43,13 @@ def run(app: Callable[..., Any]) -> NoReturn:
         _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see --help")
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except BrokenPipeError:  # whoever read what is printed has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.errno not in REFUSED_BY_THE_DISK:
+            raise
+        _refuse(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose --out")
     if code == INTERRUPTED:  # typer turns an interruption into this code by itself
         print("stopped; run the same command again to go on", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from raycib.analysis.scores import aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
-from raycib.tracking_room import sqlite_file, tracking_room, without_password
+from raycib.tracking_room import (
+    moved_here,
+    sqlite_file,
+    sqlite_uri,
+    tracking_room,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,13 +39,15 @@ METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
 MAX_POINTS = 250
 """Points of a curve that MLflow gets, evenly spaced; the store has every step."""
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
+DATABASE_TRIES = 3
 
 log = logging.getLogger(__name__)
 
 
 def default_uri(folder: Path) -> str:
     """The tracking store for results in ``folder``: MLFLOW_TRACKING_URI, or a file in it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return chosen or sqlite_uri(folder.resolve() / "mlflow.db")
 
 
 def track(
@@ -59,6 +67,7 @@ def track(
     """
     place = uri or default_uri(exhibits_folder.parent)
     try:
+        _refuse_nowhere(place)
         with tracking_room(place):
             return _track(summary, histories, exhibits_folder, place)
     except Exception as error:  # a view must never cost a result, whatever MLflow throws
@@ -67,15 +76,26 @@ def track(
             one_line(summary.get("sweep")),
             without_password(place),
             type(error).__name__,
-            without_password(one_line(error, 160)),
+            one_line(without_password(str(error)), 160),
         )
         return None
+
+
+def _refuse_nowhere(uri: str) -> None:
+    """MLflow takes a word without a scheme for a folder, which it makes and then refuses to use;
+    a database in memory would be gone at the end."""
+    if not re.match(r"databricks|[\w+.-]+:", uri):
+        raise ValueError("no address: give http://..., or sqlite:///FILE with three slashes")
+    if uri.startswith("sqlite") and sqlite_file(uri) is None:
+        raise ValueError("no file: give sqlite:///FILE with three slashes")
 
 
 def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: str) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
+    from mlflow.store.db import utils
 
+    utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
     client = MlflowClient(tracking_uri=uri)
     experiment = _experiment(client, uri)
     known = _runs(client, experiment, str(summary["sweep"]))
@@ -232,16 +252,21 @@ def _log_dataset(client: "MlflowClient", run_id: str, data: Mapping[str, Any]) -
 
 
 def _experiment(client: "MlflowClient", uri: str) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
+    """The id of the experiment, which is made, or taken out of the bin, where it has to be."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or EXPERIMENT
     file = sqlite_file(uri)
-    artifacts = None
-    if file is not None:
-        # Otherwise MLflow would put artifacts below whatever the working directory is.
-        artifacts = (file.parent / "mlartifacts" / _metric_name(name)).as_uri()
-    return client.create_experiment(name, artifact_location=artifacts)
+    # Otherwise MLflow would put artifacts below whatever the working directory is.
+    place = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:100]
+    artifacts = (file.absolute().parent / "mlartifacts" / place).as_uri() if file else None
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return client.create_experiment(name, artifact_location=artifacts)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        log.warning("the MLflow experiment %s had been deleted and is restored", one_line(name))
+    if artifacts:
+        moved_here(uri, found.experiment_id, artifacts)
+    return found.experiment_id
 
 
 def _runs(client: "MlflowClient", experiment: str, sweep: str) -> "dict[str, Run]":

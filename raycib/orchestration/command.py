@@ -1,12 +1,13 @@
 """The one contract of every sweep script: its options, what it prints, how it exits.
 
-Exit codes: 0 all cells have scores, 1 some failed, 2 the input was wrong, 130 interrupted.
+Exit codes: 0 all cells have scores, 1 some failed or their files could not be written, 2 the input
+was wrong, 130 interrupted.
 """
 
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,8 @@ from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.theory import surveyed
 from raycib.plan import waits
 from raycib.spec import RunSpec, Template
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -195,10 +198,10 @@ def run_question(question: Question, options: Options) -> int:
     timings["total"] = time.monotonic() - began
     asked = (question.name, question.question, question.kind)
     summary = summarise(sweep, asked, plan, failures, counts, timings)
-    show(sweep, summary, folder)
+    shown = show(sweep, summary, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
-    return 1 if any(cell["failed"] for cell in summary["cells"]) else 0
+    return 1 if any(cell["failed"] for cell in summary["cells"]) or not shown else 0
 
 
 def _results_folder(out: str, name: str) -> Path:
@@ -232,17 +235,13 @@ def _print_plan(sweep: Sweep) -> None:
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
 
 
-def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> None:
-    """Write the exhibits, tell MLflow, print the table and where everything is."""
-    from raycib.analysis.exhibits import terminal_table
-    from raycib.analysis.report import write_exhibits
-    from raycib.analysis.writing import write_text
-    from raycib.tracking import default_uri, track
+def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
+    """Print the table, then write the exhibits and tell MLflow; whether all files are written.
 
-    curves = stored_histories(sweep.store, sweep.stages)
-    write_text(folder / "summary.json", json.dumps(summary, indent=1))
-    write_exhibits(summary, all_samples(sweep), curves, folder)
-    link = track(summary, curves, folder)
+    The table comes first: nothing that goes wrong later may keep it from a person.
+    """
+    from raycib.analysis.exhibits import terminal_table
+
     print("\n" + terminal_table(summary))
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
@@ -251,7 +250,37 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> None:
         f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
         f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
         f"distinct examples; {counts['engine_starts']} engine starts; "
-        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s"
+        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
+        flush=True,
     )
-    print(f"report  {folder / 'report.html'}")
-    print(f"mlflow  {default_uri(folder.parent)}" + (f"  {link}" if link else "  (not reached)"))
+    curves = stored_histories(sweep.store, sweep.stages)
+    try:
+        _write(sweep, summary, curves, folder)
+    except OSError as error:
+        print(
+            f"error: {error.filename or folder}: {error.strerror or error}; tables, figures and "
+            "report are not written, the results are stored: make room and run the same command "
+            "again",
+            file=sys.stderr,
+        )
+        return False
+    print(f"report  {folder / 'report.html'}", flush=True)
+    _track(summary, curves, folder)
+    return True
+
+
+def _write(sweep: Sweep, summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+    from raycib.analysis.report import write_exhibits
+    from raycib.analysis.writing import write_text
+
+    write_text(folder / "summary.json", json.dumps(summary, indent=1))
+    write_exhibits(summary, all_samples(sweep), curves, folder)
+
+
+def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+    from raycib.tracking import default_uri, track
+    from raycib.tracking_room import without_password
+
+    link = track(summary, curves, folder)
+    place = without_password(default_uri(folder.parent))
+    print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))

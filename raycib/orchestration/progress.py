@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -148,5 +149,6 @@ class Watch:
     def _write(self, packs: dict[str, dict[str, Any]]) -> None:
         news = {"phase": self.phase, "seconds": time.monotonic() - self._began, "packs": packs}
         partial = self._file.with_suffix(".part")
-        partial.write_text(json.dumps(news))
-        partial.replace(self._file)
+        with suppress(OSError):  # a full disk ends the view; the store says what it ends of results
+            partial.write_text(json.dumps(news))
+            partial.replace(self._file)
