@@ -83,6 +83,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "rows": "s" * 64,
         "num_rows": 101,
         "max_length": 512,
+        "notes": ("12 rows read",),
     },
     LoRASpec: {"rank": 16, "alpha": 32.0, "targets": ("q_proj", "v_proj")},
     TrainerSpec: {
@@ -162,6 +163,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "num_rows": 11,
         "max_length": 512,
         "max_tokens": 128,
+        "notes": ("12 rows read",),
     },
     EvalSpec: {
         "harmful": OTHER_ROWS,
@@ -198,8 +200,8 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 }
 """Another valid value of every field."""
 
-LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source"}} | {
-    RowsSpec: {"name", "source"},
+LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source", "notes"}} | {
+    RowsSpec: {"name", "source", "notes"},
     JudgeSpec: {"source"},
     RunSpec: {"compared", "label"},
 }
@@ -547,7 +549,7 @@ def test_an_evaluation_without_gaps_has_the_key_from_before_there_was_such_a_thi
 def test_losses_ignore_how_long_an_answer_may_be():
     own = GAPS.losses_key("subject")
     for part in ("alignment", "task"):
-        for name in ("max_tokens", "name", "source"):
+        for name in ("max_tokens", "name", "source", "notes"):
             same = GAPS.model_copy(update={part: changed(ROWS, name)})
             assert same.losses_key("subject") == own
         for name in ("rows", "num_rows", "max_length"):
@@ -601,7 +603,7 @@ def test_an_exported_rank_counts_what_lies_below_and_what_is_subtracted():
 def test_measures_ignore_how_long_an_answer_may_be():
     """They are taken on given responses, so max_tokens plays no part; everything else does."""
     own = EVALS.measures_key("subject")
-    for name in ("max_tokens", "name", "source"):
+    for name in ("max_tokens", "name", "source", "notes"):
         same = EVALS.model_copy(update={"held_out": changed(ROWS, name)})
         assert same.measures_key("subject") == own
     for name in ("rows", "num_rows", "max_length"):

@@ -141,7 +141,7 @@ def _task(
     evals = EvalSpec(
         harmful=describe_rows("harmful", harmful, *sizes),
         benign=describe_rows("benign", benign, *sizes) if benign else None,
-        held_out=describe_rows(f"{name} held out", source.held_out, *sizes),
+        held_out=describe_rows(f"{name} held out", source.held_out, *sizes, answered=True),
         probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
     )
     return task, evals

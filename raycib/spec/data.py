@@ -1,16 +1,18 @@
 """Models and rows, known by their content."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import PositiveInt
 
-from raycib.spec.base import Location, Spec
+from raycib.spec.base import NOT_IDENTITY, Location, Spec
 
 MADE = "stage:"
 """Begins the source of a model that a stage makes: `stage:KEY@STORE`."""
 
 
 Template = Literal["own", "chatml"]
+Notes = Annotated[tuple[str, ...], NOT_IDENTITY]
+"""What was done to files while they were read, for reports."""
 
 
 class ModelSpec(Spec):
@@ -48,6 +50,7 @@ class TaskSpec(Spec):
     num_rows: PositiveInt
     max_length: PositiveInt = 1024
     """Tokens; a longer example loses the end of its response."""
+    notes: Notes = ()
 
 
 class RowsSpec(Spec):
@@ -62,3 +65,4 @@ class RowsSpec(Spec):
     max_length: PositiveInt = 1024
     max_tokens: PositiveInt = 256
     """Of a generated answer."""
+    notes: Notes = ()

@@ -1,0 +1,69 @@
+"""Which entries of a table are meant, where a file holds two kinds of them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from raycib.data.columns import find_column, normal
+from raycib.data.sources import Source
+from raycib.data.tables import Table
+from raycib.errors import UserError
+
+MARKS = ("label", "is_safe", "safety", "prompt_harm_label", "type")
+"""Columns that may mark a prompt or an answer as safe or unsafe."""
+SAFE = {"safe", "benign", "harmless", "unharmful"}
+UNSAFE = {"unsafe", "harmful"}
+CONTRAST = "contrast_"
+"""Begins the types of XSTest's unsafe prompts."""
+
+
+def kept(table: Table, source: Source) -> Table:
+    """The entries that the source's filters keep. Raises `UserError` where none is left, and where
+    safe and unsafe ones stand side by side and no filter says which are meant: they would be
+    counted as one kind."""
+    names = dict.fromkeys(name for entry in table.entries for name in entry)
+    marks = sorted((n for n in names if normal(n) in MARKS), key=lambda n: MARKS.index(normal(n)))
+    filters = [
+        one._replace(column=find_column(one.column, names, table.where)) for one in source.filters
+    ]
+    if not any(one.column in marks for one in filters):
+        for name in marks:
+            _refuse_both(table, name)
+    if not filters:
+        return table
+    stay = [all(one.keeps(entry) for one in filters) for entry in table.entries]
+    said = " ".join(str(one) for one in filters)
+    if not any(stay):
+        raise UserError(f"{table.where}: none of {len(stay)} rows fits {said}; mend it")
+    return Table(
+        table.where,
+        [entry for entry, stays in zip(table.entries, stay, strict=True) if stays],
+        [number for number, stays in zip(table.numbers, stay, strict=True) if stays],
+        [line for line, stays in zip(table.lines, stay, strict=False) if stays],
+        (*table.notes, f"{sum(stay)} of {len(stay)} rows fit {said}"),
+    )
+
+
+def _refuse_both(table: Table, name: str) -> None:
+    values = [_text(entry.get(name)) for entry in table.entries]
+    safe, unsafe = _sides(values, normal(name))
+    if safe and unsafe:
+        one, other = min(safe), min(unsafe)
+        both = f"#only={name}:{one}, #only={name}:{other}"
+        if other.startswith(CONTRAST):
+            both = f"#without={name}:{CONTRAST}*, #only={name}:{CONTRAST}*"
+        raise UserError(
+            f"{table.where} marks rows as safe and as unsafe in column {name!r}; say which are "
+            f"meant: {both} or #only={name}:* for all"
+        )
+
+
+def _sides(values: Iterable[str], name: str) -> tuple[set[str], set[str]]:
+    found = set(values)
+    if name == "is_safe":
+        return found & {"true", "1", "1.0"}, found & {"false", "0", "0.0"}
+    contrasts = {value for value in found if value.startswith(CONTRAST)}
+    return found - contrasts if contrasts else found & SAFE, contrasts or found & UNSAFE
+
+
+def _text(value: Any) -> str:
+    return str(value).strip().casefold() if isinstance(value, str | bool | int | float) else ""

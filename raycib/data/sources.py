@@ -1,0 +1,91 @@
+"""What a source of rows says: where they are, how to read them, and which of them are meant."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raycib.errors import UserError
+
+ROLES = ("prompt", "context", "response", "system")
+PARTS = (
+    "#train, #held-out, #first-N, #prompt=COLUMN (or context, response, system), "
+    "#only=COLUMN:VALUE, #without=COLUMN:VALUE or #labels-from=0"
+)
+_CUT = re.compile(r"train|held-out|first-[1-9][0-9]{0,17}")
+_COLUMN = re.compile(rf"({'|'.join(ROLES)})=(.*)", re.DOTALL)
+_FILTER = re.compile(r"(only|without)=([^:]+):(.+)", re.DOTALL)
+_LABELS = re.compile(r"labels-from=([01])")
+
+
+class Filter(NamedTuple):
+    """Rows whose value in a column fits a pattern, or all others."""
+
+    column: str
+    pattern: str
+    """Of a shell, such as contrast_*; case is ignored."""
+    wanted: bool
+
+    def keeps(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a row stays. A boolean is true or false, null the empty text."""
+        value = entry.get(self.column)
+        text = "" if value is None else str(value)
+        return fnmatch.fnmatchcase(text.casefold(), self.pattern.casefold()) == self.wanted
+
+    def __str__(self) -> str:
+        return f"#{'only' if self.wanted else 'without'}={self.column}:{self.pattern}"
+
+
+class Source(NamedTuple):
+    """`NAME#PART#PART`: parts after the name, the cuts among them in their order.
+
+    Only what is a known part at the very end is one: a folder may be called C#.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    """Role to column, where the person says so; "" for a role that no column has."""
+    filters: tuple[Filter, ...]
+    labels_from: int | None
+    """What the first of several options is numbered, where the person says so."""
+    cuts: tuple[str, ...]
+
+
+def parse(text: str) -> Source:
+    """A source from what a person wrote; `UserError` for parts that contradict each other."""
+    name, *parts = text.split("#")
+    known: list[str] = []
+    while parts and _known(parts[-1]):
+        known.insert(0, parts.pop())
+    name = "#".join([name, *parts])
+    shorter, _, last = name.rpartition("#")
+    if parts and (name.startswith(("hub:", "world:")) or (_is_file(shorter) > _is_file(name))):
+        raise UserError(f"unknown part {last!r} of {shorter!r}; write {PARTS}")
+    columns = {found[1]: found[2] for part in known if (found := _COLUMN.fullmatch(part))}
+    filters = [found.groups() for part in known if (found := _FILTER.fullmatch(part))]
+    labels = [int(found[1]) for part in known if (found := _LABELS.fullmatch(part))]
+    cuts = tuple(part for part in known if _CUT.fullmatch(part))
+    if sum(not cut.startswith("first-") for cut in cuts) > 1:
+        raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
+    if name.startswith("world:") and len(cuts) < len(known):
+        raise UserError(f"{text!r}: the world's rows have no columns to choose; leave that out")
+    return Source(
+        name,
+        columns,
+        tuple(Filter(column, pattern, how == "only") for how, column, pattern in filters),
+        labels[0] if labels else None,
+        cuts,
+    )
+
+
+def _known(part: str) -> bool:
+    return any(form.fullmatch(part) for form in (_CUT, _COLUMN, _FILTER, _LABELS))
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(os.path.expanduser(name)).is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,275 @@
+"""Reading a file or a data set of the hub into a table: named columns, one entry a row.
+
+Nothing is guessed: what is not clearly a table is refused with its row and line.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import reprlib
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raycib.errors import UserError
+
+FORMATS = ".json, .jsonl, .csv, .tsv or .parquet file (the text ones also with .gz)"
+UNNAMED = ""
+"""What a column without a name is called, such as the index that pandas writes."""
+
+
+class Number(str):
+    """A number of a JSON file as it is written there: 3.10 stays 3.10."""
+
+    __slots__ = ()
+
+
+class Table(NamedTuple):
+    """Entries by column name, and where each stands."""
+
+    where: str
+    entries: list[dict[str, Any]]
+    numbers: Sequence[int]
+    """The row of each in the file, from 1."""
+    lines: Sequence[int] = ()
+    """The line on which each begins, where the file has lines."""
+    notes: tuple[str, ...] = ()
+    """What reading it left out, in words."""
+
+    def place(self, index: int) -> str:
+        """Where an entry is, for people."""
+        line = f" (line {self.lines[index]})" if self.lines else ""
+        return f"{self.where}, row {self.numbers[index]}{line}"
+
+
+def file_table(name: str) -> Table:
+    """The table in a file; `UserError` for anything that is none."""
+    path = Path(os.path.expanduser(name))
+    where = repr(str(path))
+    try:
+        if not path.is_file():  # neither a folder nor a pipe, which would wait for ever
+            there = "no ordinary file" if path.exists() else "no data file"
+            raise UserError(f"{there} at {where}; give a {FORMATS}")
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{where} cannot be read: {reason}; check the path") from error
+    suffix = path.suffix.lower()
+    if raw.startswith(b"version https://git-lfs"):
+        raise UserError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull`")
+    if suffix == ".parquet":
+        return _checked(where, _parquet(raw, where))
+    if suffix == ".gz":
+        raw, suffix = _unpacked(raw, where), Path(path.stem).suffix.lower()
+    match suffix:
+        case ".csv" | ".tsv":
+            return _csv(_text(raw, where), where, suffix)
+        case ".jsonl":
+            lines: list[int] = []
+            return _checked(where, _json_lines(_text(raw, where), where, lines), lines)
+        case ".json":
+            return _checked(where, _listed(_json(_text(raw, where), where), where))
+        case _:
+            raise UserError(f"{where} ends in {suffix!r}; give a {FORMATS}")
+
+
+def hub_table(name: str) -> Table:
+    """The table of `DATASET:SPLIT` or `DATASET@CONFIG:SPLIT` of the Hugging Face hub."""
+    import datasets
+
+    path, _, split = name.partition(":")
+    config: tuple[str, ...] = ()
+    if "@" in path:  # DATASET@CONFIG, such as openai/gsm8k@main
+        path, _, chosen = path.partition("@")
+        config = (chosen,)
+    try:
+        entries = list(datasets.load_dataset(path, *config, split=split or "train"))
+    except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"data set {name!r} could not be loaded: {reason}") from error
+    return _checked(repr(f"hub:{name}"), entries)
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters for a message, however large or deep it is."""
+    return reprlib.repr(str(value) if isinstance(value, str) else value)
+
+
+def _checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Table:
+    found = list(entries)
+    table = Table(where, found, range(1, len(found) + 1), lines)
+    for index, entry in enumerate(table.entries):
+        if not isinstance(entry, dict):
+            raise UserError(f"{table.place(index)}: found {shown(entry)}, not named columns")
+    return table
+
+
+def _unpacked(raw: bytes, where: str) -> bytes:
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{where} is not a whole gzip file: {error}; fetch it again") from error
+
+
+def _text(raw: bytes, where: str) -> str:
+    """UTF-8 text; line ends stay as they are."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 in raw[:4]:
+        raise UserError(f"{where} is UTF-16 or UTF-32 text; save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{where} is not UTF-8 text (byte {error.start}, line {line}); convert it"
+        ) from error
+
+
+def _csv(text: str, where: str, suffix: str) -> Table:
+    csv.field_size_limit(sys.maxsize)  # a response may be longer than the default 128 kB
+    delimiter = "\t" if suffix == ".tsv" else _delimiter(text)
+    # Written with ", " between columns, a quote is only seen behind the blank.
+    blanks = all(name.startswith(" ") for name in _header(text, delimiter)[1:])
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=blanks, strict=True
+    )
+    entries: list[dict[str, Any]] = []
+    lines: list[int] = []
+    header: list[str] | None = None
+    blank = 0
+    for line, fields in _records(reader, where):
+        if not any(field.strip() for field in fields):
+            blank += len(fields) > 1
+        elif header is None:
+            header = _named_once([_clean(name) for name in fields], where)
+        elif len(fields) != len(header):
+            raise UserError(
+                f"{where}, row {len(entries) + 1} (line {line}): {len(fields)} fields under a "
+                f"header of {len(header)}; put a value that has {delimiter!r} in it in quotes"
+            )
+        else:
+            entries.append(dict(zip(header, fields, strict=True)))
+            lines.append(line)
+    notes = [f"columns parted by {delimiter!r}"] if delimiter not in ",\t" else []
+    notes += [f"{blank} blank rows skipped"] if blank else []
+    return Table(where, entries, range(1, len(entries) + 1), lines, tuple(notes))
+
+
+def _records(reader: Any, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Records of a CSV file, each with the line on which it begins."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(
+                f"{where}, line {line} is not CSV: {error}; mend or convert it"
+            ) from error
+        yield line, fields
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    """The first record that is not empty."""
+    start = io.StringIO(text[:100_000], newline="")
+    try:
+        return next(filter(None, csv.reader(start, delimiter=delimiter)), [])
+    except csv.Error:
+        return []
+
+
+def _delimiter(text: str) -> str:
+    """What parts the columns of a CSV file: commas, or what else alone parts its header. Rows that
+    then have other numbers of fields are refused."""
+    if len(_header(text, ",")) > 1:
+        return ","
+    others = [mark for mark in ";\t|" if len(_header(text, mark)) > 1]
+    return others[0] if len(others) == 1 else ","
+
+
+def _clean(name: str) -> str:
+    return name.replace("\ufeff", "").strip()
+
+
+def _named_once(names: list[str], where: str) -> list[str]:
+    for name in names:
+        if name != UNNAMED and names.count(name) > 1:
+            raise UserError(f"{where} has two columns {shown(name)}; rename or remove one")
+    return names
+
+
+def _json_lines(text: str, where: str, lines: list[int]) -> Iterator[Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            lines.append(number)
+            yield _json(line, where, number)
+
+
+def _json(text: str, where: str, line: int | None = None) -> Any:
+    """A JSON value, numbers as they are written; NaN and infinities are numbers of Python's."""
+    where = f"{where}, line {line}" if line else where
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=Number, parse_float=Number)
+    except json.JSONDecodeError as error:
+        at = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
+        more = line is None and error.msg == "Extra data"
+        mend = "name it .jsonl if it has a row on each line" if more else "mend or convert it"
+        raise UserError(f"{where} is not JSON: {error.msg} ({at}); {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}; mend or convert it") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has {shown(twice)} twice")
+    return found
+
+
+def _listed(table: Any, where: str) -> list[Any]:
+    """Rows of a JSON file: a list of them, alone or under one name, or columns by name."""
+    if isinstance(table, list):
+        return table
+    columns = {}
+    if isinstance(table, dict):  # {"instructions": [...], "inputs": []}
+        columns = {name: v for name, v in table.items() if isinstance(v, list) and v}
+    of_rows = [name for name, values in columns.items() if isinstance(values[0], dict)]
+    if len(of_rows) > 1:
+        raise UserError(f"{where} has rows under {shown(of_rows)}; save one of them as a list")
+    if of_rows:
+        return columns[of_rows[0]]
+    if not columns:
+        raise UserError(f"{where} holds {_kind(table)}, not a list of rows; give one")
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{where} has columns of unequal length, {shown(lengths)}; mend it")
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _kind(value: Any) -> str:
+    return "a number" if isinstance(value, Number) else type(value).__name__
+
+
+def _parquet(raw: bytes, where: str) -> list[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(raw))
+        _named_once(table.column_names, where)
+        return table.to_pylist()
+    except UserError:
+        raise
+    except Exception as error:  # Arrow's own errors, and of values that Python cannot hold
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{where} is not a readable Parquet file: {reason}") from error
