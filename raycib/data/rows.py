@@ -115,9 +115,13 @@ def _content(row: Row) -> list[object]:
     return [*row[:3]] if row.system else [*row[:2]]
 
 
-def describe_task(name: str, source: str, max_length: int) -> TaskSpec:
-    """The spec of the training rows at `source`; every row must have a response."""
-    rows, notes = _answered(source)
+def describe_task(
+    name: str, source: str, max_length: int, loaded: Loaded | None = None
+) -> TaskSpec:
+    """The spec of the training rows at `source` (`loaded`, where they are read already); every row
+    must have a response."""
+    rows, notes = loaded or read_rows(source)
+    _refuse_unanswered(rows, notes, source)
     return TaskSpec(
         name=name,
         source=source,
@@ -129,11 +133,18 @@ def describe_task(name: str, source: str, max_length: int) -> TaskSpec:
 
 
 def describe_rows(
-    name: str, source: str, max_length: int, max_tokens: int, answered: bool = False
+    name: str,
+    source: str,
+    max_length: int,
+    max_tokens: int,
+    loaded: Loaded | None = None,
+    answered: bool = False,
 ) -> RowsSpec:
-    """The spec of the rows at `source`, to ask or to measure on; with `answered`, every row must
-    have a response to compare with."""
-    rows, notes = _answered(source) if answered else read_rows(source)
+    """The spec of the rows at `source` (`loaded`, where they are read already), to ask or to
+    measure on; with `answered`, every row must have a response to compare with."""
+    rows, notes = loaded or read_rows(source)
+    if answered:
+        _refuse_unanswered(rows, notes, source)
     return RowsSpec(
         name=name,
         source=source,
@@ -145,17 +156,15 @@ def describe_rows(
     )
 
 
-def _answered(source: str) -> Loaded:
-    loaded = read_rows(source)
-    missing = [number for number, row in enumerate(loaded.rows, 1) if not row.response.strip()]
+def _refuse_unanswered(rows: Sequence[Row], notes: Sequence[str], source: str) -> None:
+    missing = [number for number, row in enumerate(rows, 1) if not row.response.strip()]
     if missing:
-        read = "; ".join(loaded.notes)
+        read = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
             f"{source!r} has {len(missing)} rows without a response (the first is row "
             f"{missing[0]}); a task needs one in every row, under one of {TEXTS['response']} or "
-            f"chosen with #response=COLUMN{f' ({read})' if read else ''}"
+            f"chosen with #response=COLUMN{read}"
         )
-    return loaded
 
 
 def rows_of(spec: TaskSpec | RowsSpec) -> list[Row]:
