@@ -85,8 +85,6 @@ class Preset(Frozen):
     trainer: TrainerSpec
     seeds: PositiveInt = 3
     judge: str
-    judge_categories: tuple[str, ...]
-    judge_prefix: str = ""
     execution: Execution
 
 
@@ -133,7 +131,6 @@ WORLD = Preset(
     lora=LoRASpec(rank=8, alpha=16),
     trainer=TrainerSpec(learning_rate=2e-3, batch_size=16, warmup_steps=20),
     judge="world:guard",
-    judge_categories=("S1", "S2", "S3"),
     # Shares of a CPU: the world's models are tiny, and two packs, the engine and the judge must fit
     # side by side on two cores.
     execution=Execution(
@@ -170,8 +167,6 @@ LLAMA31_8B = Preset(
     lora=LoRASpec(rank=32, alpha=64),
     trainer=TrainerSpec(learning_rate=1e-4, batch_size=64, warmup_steps=50),
     judge="meta-llama/Llama-Guard-3-8B",
-    judge_categories=tuple(f"S{number}" for number in range(1, 15)),
-    judge_prefix="\n\n",
     execution=Execution(
         gpus_per_worker=1,
         micro_batch_size=8,

@@ -173,13 +173,17 @@ def test_a_long_prompt_leaves_the_answer_half_the_room(folders: dict[str, Path])
         JudgePrompt(folders["words"], max_length=5).render("w1", "w2")
 
 
-def test_a_fixed_beginning_of_the_verdict_is_appended(folders: dict[str, Path]) -> None:
+def test_a_fixed_beginning_of_the_verdict_is_there_once(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     plain = JudgePrompt(folders["bytes"])
     begun = JudgePrompt(folders["bytes"], assistant_prefix="\n\n")
     ids = begun.render("q", "a").ids
     assert ids[: len(plain.render("q", "a").ids)] == plain.render("q", "a").ids
     assert AutoTokenizer.from_pretrained(folders["bytes"]).decode(ids).endswith("\n\n")
-    assert begun.key != plain.key
+    for ending in ("{{ '\n\n' }}", "{{ '\n' }}"):
+        there = byte_level(tmp_path, BYTE_TEMPLATE + ending)
+        assert JudgePrompt(there, assistant_prefix="\n\n").render("q", "a").ids == ids
 
 
 PARTS = (
@@ -280,12 +284,3 @@ def test_control_tokens_in_a_text_are_counted(
     text: str, count: int, folders: dict[str, Path]
 ) -> None:
     assert count_control_tokens(text, AutoTokenizer.from_pretrained(folders["bytes"])) == count
-
-
-def test_the_key_changes_with_template_and_tokenizer(
-    tmp_path: Path, folders: dict[str, Path]
-) -> None:
-    other = byte_level(tmp_path, BYTE_TEMPLATE.replace("Task", "Job"))
-    keys = {JudgePrompt(folder).key for folder in (*folders.values(), other)}
-    assert len(keys) == 5
-    assert JudgePrompt(other).key in keys

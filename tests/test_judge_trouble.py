@@ -28,7 +28,6 @@ PAIRS = [(f"w{i % 7}", f"w{i % 30}") for i in range(60)]
 
 def asking(fake_url: str, prompt: JudgePrompt, **options: Any) -> CompletionJudge:
     defaults = {
-        "weights_fingerprint": "f",
         "rows_a_request": 5,
         "in_flight": 3,
         "request_timeout_s": 2.0,

@@ -29,7 +29,7 @@ class Own(NamedTuple):
     options: list[object]
     """Model and task."""
     harmful: Path
-    guard: Path
+    judge: list[object]
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     guard = small_models.make_guard(folder / "guard", pairs, [answer for _, answer in rows[:500]])
     options = ["--model", model, "--task", task, "--seeds", 1, "--strengths", "0,5"]
     options += ["--max-length", 256, "--max-tokens", 24]
-    return Own(folder / "out", options, harmful, guard)
+    judge = ["--judge", guard, "--judge-profile", "safe-unsafe"]
+    return Own(folder / "out", options, harmful, judge)
 
 
 @pytest.fixture(scope="module")
 def judged(own: Own) -> dict[str, Any]:
     """The sweep with the guard as judge."""
-    ended = run_sweep(own.out, *own.options, "--harmful", own.harmful, "--judge", own.guard)
+    ended = run_sweep(own.out, *own.options, "--harmful", own.harmful, *own.judge)
     assert "\nCIB" in ended.out
     return summary_of(own.out)
 
@@ -105,7 +106,7 @@ def test_a_sequence_of_one_s_own_speaks_chatml(own: Own) -> None:
     ended = run_sweep(
         out, "--model", model, "--task", f"{gsm8k},{alpaca}", "--chat", "chatml",
         "--methods", "lora", "--seeds", 1, "--max-length", 320, "--max-tokens", 24,
-        "--harmful", prompts, "--judge", own.guard, script=ROOT / "sweeps" / "task_orders.py",
+        "--harmful", prompts, *own.judge, script=ROOT / "sweeps" / "task_orders.py",
     )  # fmt: skip
     assert "2 stages trained" in ended.out
     summary = summary_of(out, "task_orders")

@@ -128,9 +128,7 @@ def test_a_real_judge_on_loopback_reads_ids_and_cannot_be_told_what_to_say(own_r
         assert listening_on(port) == {LOOPBACK}
 
         prompt = JudgePrompt(guard, max_length=length - 16)
-        judge = CompletionJudge(
-            url, handle.model_id, prompt, weights_fingerprint="w", categories=("S1", "S2", "S3")
-        )
+        judge = CompletionJudge(url, handle.model_id, prompt, categories=("S1", "S2", "S3"))
         pairs = conversations()
         verdicts = judge.judge(pairs)
         inputs = [list(prompt.render(*pair).ids) for pair in pairs]

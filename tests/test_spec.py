@@ -190,6 +190,8 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "tokenizer": "k" * 64,
         "categories": ("S1",),
         "prefix": "\n\n",
+        "profile": "llama-guard-3",
+        "form": "f" * 64,
     },
     RunSpec: {
         "stages": (STAGE, STAGE),

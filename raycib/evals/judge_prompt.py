@@ -5,7 +5,6 @@ template is rendered around two markers and cut at them; its pieces are encoded 
 recognised, prompt and answer by a second tokenizer that knows none, and lists of ids are joined.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -51,14 +50,16 @@ class JudgePrompt:
         """Read the tokenizer in `tokenizer_folder` (local files only).
 
         `max_length`: ids the judge may be given, its own output not included; None: no limit.
-        `assistant_prefix`: text put after the template, for judges that always begin alike
-        (Llama-Guard-3 says two newlines first). Raises ValueError for a template that does not show
-        prompt and answer exactly once each.
+        `assistant_prefix`: text put after the template unless it ends so, for judges that always
+        begin alike (Llama-Guard-3 says two newlines first). Raises ValueError for a template that
+        does not show prompt and answer exactly once each.
         """
         from tokenizers import Tokenizer
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(tokenizer_folder), local_files_only=True, trust_remote_code=False
+        )
         if tokenizer.chat_template is None:
             raise ValueError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -72,17 +73,13 @@ class JudgePrompt:
         first = Tokenizer.from_str(json.dumps(spec))
 
         pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder)
-        pieces[-1] += assistant_prefix
+        pieces[-1] = _ending_in(pieces[-1], assistant_prefix)
         bare, self._glue = _give_white_space(pieces)
         self._pieces = [
             (inner if i else first).encode(piece, add_special_tokens=False).ids if piece else []
             for i, piece in enumerate(bare)
         ]
         self.template_length = sum(map(len, self._pieces))
-        self.key = hashlib.sha256(
-            json.dumps([spec, pieces, max_length], sort_keys=True).encode()
-        ).hexdigest()
-        """Changes with the tokenizer, the template, the prefix and the length limit."""
 
     def render(self, prompt: str, answer: str) -> JudgeInput:
         """The conversation's ids. Raises ValueError should a control token get into a text.
@@ -198,6 +195,12 @@ def _render(tokenizer: Any, prompt: str, answer: str, *, parts: bool) -> str:
         {"role": "assistant", "content": content(answer)},
     ]
     return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+
+
+def _ending_in(text: str, ending: str) -> str:
+    """The text with as much of `ending` put after it as it lacks."""
+    there = next(k for k in range(len(ending), -1, -1) if text.endswith(ending[:k]))
+    return text + ending[there:]
 
 
 def _give_white_space(pieces: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

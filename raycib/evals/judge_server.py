@@ -4,7 +4,6 @@ Only network calls are retried. What cannot be had in the end is an error that s
 already safe; it is never a verdict.
 """
 
-import os
 import random
 import threading
 import time
@@ -14,6 +13,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import httpx
+
+from raycib.evals.judge_address import Address, address
 
 T = TypeVar("T")
 
@@ -40,26 +41,25 @@ class Endpoint:
 
     def __init__(
         self,
-        url: str,
+        where: str | Address,
         *,
         in_flight: int,
         request_timeout_s: float,
         tries: int,
         patience_s: float,
     ) -> None:
-        """`patience_s` bounds the whole of one request with its retries, in seconds.
-
-        The key for the server, if it wants one, is taken from the environment:
-        `RAYCIB_JUDGE_API_KEY`, then `OPENAI_API_KEY`.
-        """
-        self.url = url.rstrip("/").removesuffix("/v1")
+        """`patience_s` bounds the whole of one request with its retries, in seconds. A URL without
+        more is asked with the key that its host has in the environment, if it has one."""
+        self._where = address(where) if isinstance(where, str) else where
+        self.url = self._where.url
         self._in_flight = in_flight
         self._tries = tries
         self._patience_s = patience_s
-        key = os.environ.get("RAYCIB_JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        authorization = self._where.authorization
         self._client = httpx.Client(
             timeout=request_timeout_s,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": authorization} if authorization else {},
+            params=self._where.query,
             limits=httpx.Limits(max_connections=in_flight),
             trust_env=False,
         )
@@ -67,9 +67,7 @@ class Endpoint:
 
     def only_model(self) -> str:
         """The name of the one model served. Raises ValueError where there are several or none."""
-        names = [
-            card["id"] for card in self._persist(lambda: self._send("GET", "/v1/models"))["data"]
-        ]
+        names = [card["id"] for card in self._persist(lambda: self._send("GET", "/models"))["data"]]
         if len(names) != 1:
             raise ValueError(f"{self.url} serves {names or 'no model'}; name the judge to ask")
         return names[0]

@@ -107,6 +107,17 @@ def sweep_command(question: Question) -> None:
         judge_url: Annotated[
             str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")
         ] = None,
+        judge_profile: Annotated[
+            str | None,
+            typer.Option(
+                help="How the judge is asked and read, where its files or name do not tell: "
+                "llama-guard-3, instruct ..."
+            ),
+        ] = None,
+        judge_key_env: Annotated[
+            str | None,
+            typer.Option(help="The environment variable that holds the key for --judge-url."),
+        ] = None,
         strengths: Annotated[
             str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
         ] = None,
@@ -144,6 +155,8 @@ def sweep_command(question: Question) -> None:
             methods=methods,
             judge=judge,
             judge_url=judge_url,
+            judge_profile=judge_profile,
+            judge_key_env=judge_key_env,
             strengths=strengths,
             changes=tuple(change or ()),
             max_length=max_length,

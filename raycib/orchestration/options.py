@@ -25,6 +25,9 @@ class Options:
     methods: str | None = None
     judge: str | None = None
     judge_url: str | None = None
+    judge_profile: str | None = None
+    judge_key_env: str | None = None
+    """The environment variable that holds the key for `judge_url`."""
     strengths: str | None = None
     changes: tuple[str, ...] = ()
     """Settings as `part.name=value`; a part is `trainer`, `lora` or a method's kind."""

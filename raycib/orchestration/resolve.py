@@ -4,14 +4,14 @@ from pathlib import Path
 
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
-from raycib.evals.judges import ChatJudge
-from raycib.model_files import TOKENIZER, WEIGHTS, describe, find, fingerprint
+from raycib.model_files import describe
 from raycib.orchestration.changes import changed, read_changes
+from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.tradeoff import resolve_tradeoff
 from raycib.presets import Preset, TaskSource, preset
-from raycib.spec import EvalSpec, JudgeSpec, TaskSpec
+from raycib.spec import EvalSpec, TaskSpec
 
 
 def resolve(options: Options, kind: str = "dose") -> Setup:
@@ -79,7 +79,12 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
             (sequence and chosen.sequence_trainer) or chosen.trainer, changes.get("trainer", {})
         ),
         seeds=tuple(range(options.seeds or chosen.seeds)),
-        judge=_judge(options, chosen),
+        judge=describe_judge(
+            options.judge or (None if options.judge_url else chosen.judge),
+            options.judge_url,
+            options.judge_profile,
+            options.judge_key_env,
+        ),
         execution=execution,
         options=options,
         changes=changes,
@@ -145,19 +150,3 @@ def _task(
         probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
     )
     return task, evals
-
-
-def _judge(options: Options, chosen: Preset) -> JudgeSpec:
-    if options.judge_url:
-        model = options.judge or ChatJudge(options.judge_url).model
-        return JudgeSpec(kind="endpoint", source=options.judge_url, weights=model)
-    source = options.judge or chosen.judge
-    folder = find(source)
-    return JudgeSpec(
-        kind="guard",
-        source=source,
-        weights=fingerprint(folder, WEIGHTS),
-        tokenizer=fingerprint(folder, TOKENIZER),
-        categories=chosen.judge_categories,
-        prefix=chosen.judge_prefix,
-    )

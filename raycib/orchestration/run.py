@@ -257,12 +257,14 @@ class Work:
             return
         self._start_judge()
         if self._reader is None:
-            self._reader = make_judge(sweep.setup.judge, self._judge_url())
+            key_env = sweep.setup.options.judge_key_env
+            self._reader = make_judge(sweep.setup.judge, self._judge_url(), key_env)
         self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
 
     def _judge_url(self) -> str:
+        """Where the judge is; an endpoint's with its secrets, which no spec holds."""
         if self._judge is None:
-            return self.sweep.setup.judge.source
+            return self.sweep.setup.options.judge_url or self.sweep.setup.judge.source
         try:
             return self._judge.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:

@@ -76,7 +76,7 @@ class JudgeSpec(Spec):
     kind: Literal["guard", "endpoint"]
     """`guard`: our own server, asked with token ids. `endpoint`: a foreign chat endpoint."""
     source: Location
-    """The guard's folder or hub id, or the endpoint's URL."""
+    """The guard's folder or hub id, or the endpoint's URL without user, password and query."""
     weights: str
     """sha256 of the guard's weights, or the endpoint's name for its model."""
     tokenizer: str = ""
@@ -85,3 +85,12 @@ class JudgeSpec(Spec):
     """Hazards that the guard may name."""
     prefix: str = ""
     """Text that the guard always says first (Llama-Guard-3: two newlines), given to it."""
+    profile: str = "world"
+    """How it is asked and read: a name in `raycib.evals.judge_profiles`."""
+    form: str = ""
+    """sha256 of what it is sent around a conversation and of how its verdict is read."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; the world's guard has the key that it had before there were profiles."""
+        neutral = {"profile": "world", "form": ""}
+        return {name: v for name, v in super().identity().items() if neutral.get(name) != v}

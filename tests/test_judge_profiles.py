@@ -1,0 +1,140 @@
+"""A judge is asked and read as its own files or its name say, or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raycib.errors import UserError
+from raycib.evals.judge_profiles import PROFILES, endpoint_profile
+from raycib.orchestration.judge import describe_judge
+
+RULE = "- First line must read \\'safe\\' or \\'unsafe\\'."
+
+
+def template(labels: list[str], header: str = "<|start_header_id|>") -> str:
+    """In the manner of Llama Guard's: a list of hazards, the conversation, what to write."""
+    listed = "\\n".join(f"{label}: Something." for label in labels)
+    return "{{ '" + header + f"user\\nTask:\\n{listed}\\n{RULE}" + "' }}{{ messages[0].content }}"
+
+
+def as_dict(labels: list[str]) -> str:
+    """The smallest one keeps its hazards in a dictionary of the template."""
+    listed = ", ".join(f'"{label}": "Something"' for label in labels)
+    return "{% set categories = {" + listed + "} %}{{ '" + RULE + "' }}"
+
+
+def numbered(letter: str, count: int) -> list[str]:
+    return [f"{letter}{i}" for i in range(1, count + 1)]
+
+
+def guard(folder: Path, chat: Any, **config: Any) -> str:
+    """A model folder as far as a profile is read from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {"architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(kinds | config))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat}))
+    return str(folder)
+
+
+FOUND = {
+    "llama-guard-1": (template(numbered("O", 6), "[INST]"), "O6", ""),
+    "llama-guard-2": (template(numbered("S", 11)), "S11", "\n\n"),
+    "llama-guard-3": (template(numbered("S", 14)), "S14", "\n\n"),
+    "llama-guard-3-1b": (as_dict(numbered("S", 13)), "S13", "\n\n"),
+    "llama-guard-4": (template(numbered("S", 14), "<|header_start|>"), "S14", "\n\n"),
+    "world": ("<bos> <guard>{{ messages[0].content }} <guard>", "S3", ""),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_guard_is_recognised_by_its_template(name: str, tmp_path: Path) -> None:
+    chat, last, prefix = FOUND[name]
+    spec = describe_judge(guard(tmp_path / "their-name", chat), None)
+    assert (spec.profile, spec.categories[-1], spec.prefix) == (name, last, prefix)
+    assert (spec.form == "") == (name == "world")
+
+
+def test_a_template_in_a_file_of_its_own_or_in_a_list_is_read(tmp_path: Path) -> None:
+    chat = FOUND["llama-guard-3"][0]
+    apart = Path(guard(tmp_path / "apart", None))
+    (apart / "chat_template.jinja").write_text(chat)
+    listed = guard(tmp_path / "listed", [{"name": "default", "template": chat}])
+    for folder in (str(apart), listed):
+        assert describe_judge(folder, None).profile == "llama-guard-3"
+
+
+FOREIGN = {
+    "WildGuard": ("wildguard", ""),
+    "Qwen3Guard": ("their-guard", template(["V"]) + "Safety: Safe, Unsafe or Controversial"),
+    "ShieldGemma": ("shieldgemma-2b", ""),
+    "Granite Guardian": ("x", "{{ '<start_of_risk_definition>' }}"),
+    "HarmBench's classifier": ("HarmBench-Llama-2-13b-cls", None),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_guard_of_another_form_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    called, chat = FOREIGN[name]
+    with pytest.raises(UserError, match=f"{name}, not supported yet"):
+        describe_judge(guard(tmp_path / called, chat), None)
+    with pytest.raises(UserError, match="WildGuard, not supported yet"):
+        describe_judge(guard(tmp_path / "y", chat and "", _name_or_path="allenai/wildguard"), None)
+
+
+def test_a_classifier_writes_no_verdict(tmp_path: Path) -> None:
+    folder = guard(tmp_path / "c", "", architectures=["BertForSequenceClassification"])
+    with pytest.raises(UserError, match="is a classifier"):
+        describe_judge(folder, None, "safe-unsafe")
+
+
+def test_an_unknown_guard_has_to_be_named_and_a_known_one_cannot_be_misnamed(
+    tmp_path: Path,
+) -> None:
+    unknown = guard(tmp_path / "mine", template(numbered("S", 5)))
+    with pytest.raises(UserError, match=r"--judge-profile: .*llama-guard-4.*instruct") as problem:
+        describe_judge(unknown, None)
+    assert "\n" not in str(problem.value)
+    assert describe_judge(unknown, None, "safe-unsafe").profile == "safe-unsafe"
+    known = guard(tmp_path / "known", FOUND["llama-guard-2"][0])
+    with pytest.raises(UserError, match="that of llama-guard-2"):
+        describe_judge(known, None, "llama-guard-3")
+    with pytest.raises(UserError, match="no profile 'llama'"):
+        describe_judge(known, None, "llama")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("gpt-4o-mini", "instruct"), ("meta-llama/Llama-3.1-8B-Instruct", "instruct"),
+     ("meta-llama/LlamaGuard-7b", "llama-guard-1"), ("Meta-Llama-Guard-2-8B", "llama-guard-2"),
+     ("llama-guard3", "llama-guard-3"), ("llama-guard3:1b", "llama-guard-3-1b"),
+     ("meta-llama/Llama-Guard-3-8B", "llama-guard-3"),
+     ("meta-llama/llama-guard-4-12b", "llama-guard-4")],
+)  # fmt: skip
+def test_an_endpoints_model_is_known_by_its_name(model: str, name: str) -> None:
+    """A guard behind a chat endpoint is sent the conversation, not an instruction to judge it."""
+    assert endpoint_profile(model, None).name == name
+    assert endpoint_profile(model, None).instructed == (name == "instruct")
+
+
+@pytest.mark.parametrize("model", ["allenai/wildguard", "Qwen/Qwen3Guard-Gen-8B", "llama-guard"])
+def test_an_endpoints_guard_that_cannot_be_read_is_refused(model: str) -> None:
+    with pytest.raises(UserError, match=r"not supported yet|unknown version"):
+        endpoint_profile(model, None)
+    assert endpoint_profile(model, "instruct").name == "instruct"
+
+
+def test_each_form_has_its_own_key(tmp_path: Path) -> None:
+    """The prompt's form is part of a verdict's key."""
+    folder = guard(tmp_path / "mine", "{{ messages }}")
+    named = [describe_judge(folder, None, name).key for name in PROFILES]
+    asked = [describe_judge("m", "http://localhost", name).key for name in PROFILES]
+    assert len({*named, *asked}) == 2 * len(PROFILES)
+
+
+def test_the_worlds_guard_keeps_the_key_of_its_figures() -> None:
+    assert describe_judge("world:guard", None).key == (
+        "7ca5acc6ac4f7b19d9c9fa55b02c98eb0c99001647e22f67a068b37d6147c109"
+    )
