@@ -126,7 +126,10 @@ def compute_bank(
                 for example, value in zip(chosen, values.split(sizes), strict=True):
                     found[reading][example] = value
         start += len(chosen)
-    about = {"rows": rows, "examples": len(data), "readings": list(map(".".join, readings))}
+    about = {
+        "model": model.key, "rows": rows, "max_length": max_length, "examples": len(data),
+        "readings": list(map(".".join, readings)),
+    }  # fmt: skip
     store.put("forwards", uuid.uuid4().hex, lambda folder: None, about)
     for reading, parts in found.items():
         _put(store, reference_key(model, rows, max_length, reading), parts, reading)

@@ -326,7 +326,7 @@ def test_a_sweep_of_gaps_writes_its_exhibits_the_same_each_time(tmp_path):
 def test_the_page_of_gaps_holds_its_sections(page):
     sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
     assert sections == ["cautions", "claims", "figure", "table", "bounds", "terms", "tax", "cells",
-                        "side-by-side", "provenance"]  # fmt: skip
+                        "side-by-side", "measured", "provenance"]  # fmt: skip
     assert "Theorem 4 corrected" in page and "Every cell against every bound" in page
 
 

@@ -386,7 +386,7 @@ def test_the_page_of_several_orders_holds_its_sections(many, made):
     page = report(many, samples(many, 4), {}, made)
     sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
     assert sections == ["cautions", "claims", "table", "safety", "tasks", "orders", "stages",
-                        "cells", "side-by-side", "provenance"]  # fmt: skip
+                        "cells", "side-by-side", "measured", "provenance"]  # fmt: skip
     # Answers of the order that is shown, and of the model before: 5 methods, 2 seeds.
     answers = json.loads(re.findall(r'id="answers">(.*?)</script>', page, re.S)[0])
     assert len(answers["cells"]) == 11

@@ -101,7 +101,10 @@ def best(found: Sequence[Arm], budget: float = math.inf, accuracy: float = 0) ->
         and (budget == math.inf or arm.mean("eval_loss") <= budget)
         and not arm.mean("accuracy") < accuracy
     ]
-    return min(fit, key=lambda arm: (arm.mean("hrr"), arm.mean("eval_loss")), default=None)
+    # Nine digits: two sums of equal rates are equal.
+    return min(
+        fit, key=lambda arm: (round(arm.mean("hrr"), 9), arm.mean("eval_loss")), default=None
+    )
 
 
 def of(found: Sequence[Arm], *methods: str) -> list[Arm]:

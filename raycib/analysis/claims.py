@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.frame import PLAIN, dose_responses
-from raycib.analysis.statistics import Correlation, mean_std, pearson
+from raycib.analysis.statistics import Correlation, less, mean_std, pearson
 from raycib.analysis.tables import share, spread
 
 LAST_PROMPT = "mutual_information_last_prompt"
@@ -157,7 +157,7 @@ def _utility(cells: pd.DataFrame) -> Claim | None:
     if 0 in means.index:
         evidence += f"; plain LoRA {means[0]:.1f} %"
     text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
-    return Claim(text, bool(width < 0.5), evidence)
+    return Claim(text, less(width, 0.5), evidence)
 
 
 def _accuracy(cells: pd.DataFrame) -> Claim | None:
@@ -172,7 +172,7 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
         f"{share(means[worst])} against {share(means[0])}"
     )
     text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
-    return Claim(text, bool(shares.min() > 0.95), evidence)
+    return Claim(text, less(0.95, shares.min()), evidence)
 
 
 def _loss(cells: pd.DataFrame) -> Claim | None:
@@ -193,7 +193,7 @@ def _loss(cells: pd.DataFrame) -> Claim | None:
         "The task loss at the largest λ is at most 1.25 times the one at the smallest λ > 0 "
         "(the paper's worst: 1.2 → 1.5)"
     )
-    return Claim(text, bool(ratio <= 1.25), evidence)
+    return Claim(text, not less(1.25, ratio), evidence)
 
 
 def _closer(cells: pd.DataFrame) -> Claim | None:
@@ -215,7 +215,7 @@ def _closer(cells: pd.DataFrame) -> Claim | None:
         "Fine-tuning with λ > 0 stays at least as close to the reference representations as "
         "plain LoRA (what a higher I(Z;C) is taken to mean)"
     )
-    return Claim(text, bool(dosed.min() >= means[0]), evidence)
+    return Claim(text, not less(dosed.min(), means[0]), evidence)
 
 
 def coherent(frame: pd.DataFrame, unit: str = "cell") -> Claim:
@@ -233,12 +233,11 @@ def coherent(frame: pd.DataFrame, unit: str = "cell") -> Claim:
 
 
 def _never_rises(curve: list[float]) -> bool:
-    steady = all(b <= a for a, b in pairwise(curve))
-    return steady and curve[-1] < curve[0]
+    return not any(less(a, b) for a, b in pairwise(curve)) and less(curve[-1], curve[0])
 
 
 def _always_rises(curve: list[float]) -> bool:
-    return all(b > a for a, b in pairwise(curve))
+    return all(less(a, b) for a, b in pairwise(curve))
 
 
 def _measured(cells: pd.DataFrame, column: str) -> bool:

@@ -15,6 +15,11 @@ from raycib.analysis.text import one_line, plain
 
 PARTS = {"settings": "Settings", "rows": "Rows", "judge": "Judge"}
 """What a summary may say of how it was measured, and the headings."""
+OF_THE_GRID = (
+    "stages", "stages_asked", "stages_shared", "stages_failed", "cells_failed",
+    "reference_forwards", "distinct_examples",
+)  # fmt: skip
+"""Counts that are the same however many runs a sweep took; the others are of its last run."""
 LONGEST = 400
 """Characters of one value."""
 
@@ -49,6 +54,17 @@ def listed(values: Mapping[str, Any] | None, head: str = "") -> list[tuple[str, 
         else:
             found.append((words, said(value)))
     return found
+
+
+def counted(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A sweep's counts and times, each told as the grid's or the last run's."""
+    counts = summary.get("counts") or {}
+    whole = {name: counts[name] for name in OF_THE_GRID if name in counts}
+    last = {name: value for name, value in counts.items() if name not in whole}
+    return [
+        *listed(whole, "grid: "), *listed(last, "last run: "),
+        *listed(summary.get("timings_s"), "last run, time in s: "),
+    ]  # fmt: skip
 
 
 def said(value: Any) -> str:

@@ -26,7 +26,7 @@ from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
 from raycib.analysis.gaps.claims import gap_claims
 from raycib.analysis.gaps.theory import theory_of
-from raycib.analysis.measured import listed, measured
+from raycib.analysis.measured import counted, listed, measured
 from raycib.analysis.orders.claims import order_claims
 from raycib.analysis.orders.sequences import chained, study_of
 from raycib.analysis.side_by_side import Samples, comparison
@@ -135,7 +135,7 @@ def report(
             (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
             for part in measured(summary)
         ],
-        counts=listed(summary.get("counts")) + listed(summary.get("timings_s"), "time, s: "),
+        counts=counted(summary),
         provenance=listed(summary.get("model"), "model: ")
         + listed(summary.get("versions"), "version: "),
         **_compared(comparison(samples, labels)),

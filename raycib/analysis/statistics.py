@@ -18,6 +18,14 @@ from scipy import stats
 MAX_EXACT = 8
 """Largest n whose n! orders are all tried (8! = 40,320)."""
 
+ROUNDING = 1e-6
+"""Share of the largest number by which others may differ from it through rounding alone: float32,
+in which losses and representations are computed, errs by 6e-8, and sums of it by some times that.
+What a method does is larger: one answer of 20,000 is a rate of 5e-5."""
+NOTHING = 1e-12
+"""Below this a number is 0: float64 leaves so much, and less, of a difference of equal numbers of
+order one (0.1 + 0.2 - 0.3 is 5.6e-17)."""
+
 Kind = Literal["pearson", "spearman"]
 
 
@@ -61,6 +69,27 @@ class Correlation:
     note: str = ""
 
 
+def tolerance(values: Iterable[float], scale: float = 0.0) -> float:
+    """By how much the finite ``values`` may differ through rounding alone, in their unit.
+
+    ``scale`` is the size of the numbers that they were made of, where that is the larger one:
+    rounding leaves more of a difference of large numbers.
+    """
+    sizes = np.abs(np.asarray(list(values), dtype=float))
+    return max(ROUNDING * max(float(sizes.max(initial=0.0)), scale), NOTHING)
+
+
+def constant(values: Iterable[float], scale: float = 0.0) -> bool:
+    """Whether the finite ``values`` are one number but for rounding, which is no variance."""
+    found = np.asarray(list(values), dtype=float)
+    return not len(found) or bool(np.ptp(found) <= tolerance(found, scale))
+
+
+def less(one: float, other: float) -> bool:
+    """Whether ``one`` is below ``other`` by more than rounding; False where one of them is nan."""
+    return other - one > tolerance((one, other)) if math.isfinite(other - one) else one < other
+
+
 def wilson(k: int, n: int) -> Interval:
     """The share ``k / n`` with Wilson's 95 % interval.
 
@@ -79,28 +108,38 @@ def wilson_at(share: float, n: int) -> Interval:
     For a mean over seeds that asked the same ``n`` prompts: those answers are not independent, so
     n is the prompts, not prompts times seeds.
     """
-    if n <= 0 or not 0 <= share <= 1:
+    if n <= 0 or not -NOTHING <= share <= 1 + NOTHING:
         raise ValueError(f"{share} of {n} is not a share; a rate needs 0 <= share <= 1 and n >= 1")
+    share = min(max(share, 0.0), 1.0)  # a mean of rates may leave the range by rounding
     z = float(stats.norm.ppf(0.975))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
 
 
-def mean_std(values: Iterable[float], ddof: int = 1) -> Spread:
-    """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's."""
+def mean_std(values: Iterable[float], ddof: int = 1, scale: float = 0.0) -> Spread:
+    """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's.
+
+    Values that differ by rounding alone have no spread, and a mean that is rounding is 0; see
+    ``tolerance`` for ``scale``.
+    """
     kept = np.asarray([v for v in values if v is not None and math.isfinite(v)], dtype=float)
     if not len(kept):
         return Spread(math.nan, math.nan, 0, ddof)
     std = float(kept.std(ddof=ddof)) if len(kept) > ddof else math.nan
     mean = float(kept.mean())
-    # Equal numbers differ from their own mean by a rounding error, which is not a spread.
-    return Spread(mean, 0.0 if std < 1e-12 * abs(mean) else std, len(kept), ddof)
+    still = len(kept) > ddof and constant(kept, scale)
+    return Spread(
+        0.0 if abs(mean) <= tolerance((), scale) else mean, 0.0 if still else std, len(kept), ddof
+    )
 
 
-def t_interval(values: Iterable[float]) -> Interval:
-    """The mean of the finite ``values`` with Student's 95 % interval; nan ends below two values."""
-    found = mean_std(values)
+def t_interval(values: Iterable[float], scale: float = 0.0) -> Interval:
+    """The mean of the finite ``values`` with Student's 95 % interval; nan ends below two values.
+
+    Without variance both ends are the mean; see ``tolerance`` for ``scale``.
+    """
+    found = mean_std(values, scale=scale)
     half = math.nan
     if found.n > 1:
         half = float(stats.t.ppf(0.975, found.n - 1)) * found.std / math.sqrt(found.n)
@@ -122,7 +161,7 @@ def bootstrap(
     if len(data) < 20:
         raise ValueError(f"{len(data)} values are too few to resample; show them all instead")
     value = float(statistic(data))
-    if np.ptp(data) == 0:
+    if constant(data):
         return Interval(value, value, value, len(data))
     ends = stats.bootstrap(
         (data,), statistic, n_resamples=resamples, rng=np.random.default_rng(seed)
@@ -216,8 +255,8 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     n = len(pairs)
     if n < 3:
         return Correlation(kind, None, n, note=f"{n} points are too few")
-    a, b = pairs.T if kind == "pearson" else np.apply_along_axis(stats.rankdata, 0, pairs).T
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
+    a, b = pairs.T if kind == "pearson" else map(_ranks, pairs.T)
+    if constant(a) or constant(b):
         return Correlation(kind, None, n, note="one of the two does not vary")
     found: Any = stats.pearsonr(a, b)
     r = float(np.clip(found.statistic, -1, 1))
@@ -236,6 +275,15 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
         half = float(stats.norm.ppf(0.975)) * math.sqrt(widening / (n - 3))
         low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
     return Correlation(kind, r, n, exact, p_t, low, high, "; ".join(notes))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Mean ranks; neighbours that rounding alone tells apart are tied."""
+    order = np.argsort(values)
+    steps = np.diff(values[order]) > tolerance(values)
+    places = np.empty(len(values), dtype=int)
+    places[order] = np.concatenate([[0], np.cumsum(steps)])
+    return stats.rankdata(places)
 
 
 def _exact_p(a: np.ndarray, b: np.ndarray, r: float) -> float:

@@ -13,9 +13,9 @@ from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
 from raycib.evals.alignment_tax import alignment_tax
 from raycib.evals.passes import lane_steps
-from raycib.evals.representation import DECISION
 from raycib.reference import ReferenceBank
 from raycib.spec import Layer, Pooling
+from raycib.spec.evals import DECISION
 
 TAX_ROWS = 256
 """Of the task's rows: probes are fitted to them anew for every model."""

@@ -19,12 +19,12 @@ from raycib.evals.passes import lane_steps
 from raycib.objectives.cib import info_nce
 from raycib.reference import ReferenceBank
 from raycib.spec import EvalSpec, Pooling
+from raycib.spec.evals import DECISION
 
 TEMPERATURE = 0.2
 """Of the estimate; the CIB paper's tau, whatever the training used."""
 MOST_NEGATIVES = 512
 """K of the estimate, as in the CIB paper (5.3), or all other held-out rows if they are fewer."""
-DECISION: Pooling = "last_prompt_token"
 
 
 class Measures(BaseModel):

@@ -33,8 +33,8 @@ def summarise(
     """The content of `summary.json`; `asked` is the sweep's name, question and kind.
 
     Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
-    run that wrote the summary, except for `reference_forwards` and `distinct_examples`, which are
-    of the grid however many runs it took.
+    run that wrote the summary, except for those of `analysis.measured.OF_THE_GRID`, which are of
+    the grid however many runs it took.
     """
     setup = sweep.setup
     name, question, kind = asked
@@ -69,7 +69,8 @@ def summarise(
             "stages_reused": plan.reused,
             "stages_asked": plan.asked,
             "stages_shared": plan.shared,
-            "stages_failed": sum(cell["failed"] is not None for cell in cells),
+            "stages_failed": len(sweep.failed_before.keys() | failures.keys()),
+            "cells_failed": sum(cell["failed"] is not None for cell in cells),
             "reference_forwards": sweep.reference_forwards,
             "distinct_examples": sweep.distinct_examples,
             "engine_starts": 0,

@@ -14,7 +14,7 @@ from raycib.evals.scores import MEASURES, Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictBook
 from raycib.orchestration.setup import Setup
 from raycib.plan import Plan, make_plan
-from raycib.spec import EvalSpec, Reading, RunSpec, TaskSpec
+from raycib.spec import EvalSpec, Reading, RowsSpec, RunSpec, TaskSpec
 from raycib.store import Store
 
 STAGES, FAILURES, FORWARDS = "stages", "failures", "forwards"
@@ -123,18 +123,30 @@ class Sweep:
 
     @property
     def distinct_examples(self) -> int:
-        """Rows whose reference anybody needs: trained on, beside them, and held out."""
-        trained_on = {task.rows: task.num_rows for task, _ in self.references()}
-        held_out = {one.held_out.rows: one.held_out.num_rows for one in self.evals.values()}
-        return sum((trained_on | held_out).values())
+        """Rows whose reference anybody needs: trained on, beside them, and measured on."""
+        return sum({rows.rows: rows.num_rows for rows, _ in self._referred}.values())
 
     @property
     def reference_forwards(self) -> int:
         """Examples that went through the aligned model for this grid's references, ever."""
-        rows = {task.rows for task, _ in self.references()}
-        rows |= {one.held_out.rows for one in self.evals.values()}
-        passes = (record.about for record in self.store.records(FORWARDS))
-        return sum(one["examples"] for one in passes if one["rows"] in rows)
+        wanted = {
+            (rows.rows, rows.max_length, ".".join(reading))
+            for rows, readings in self._referred
+            for reading in readings
+        }
+        return sum(
+            one["examples"]
+            for one in (record.about for record in self.store.records(FORWARDS))
+            # Other sweeps in this store may ask other models, or these rows for something else.
+            if one.get("model") == self.setup.model.key
+            and any((one["rows"], one["max_length"], what) in wanted for what in one["readings"])
+        )
+
+    @property
+    def _referred(self) -> list[tuple[TaskSpec | RowsSpec, tuple[Reading, ...]]]:
+        """All rows with what is read of the aligned model on them."""
+        measured = (each for one in self.evals.values() for each in one.referred)
+        return [*self.references(), *measured]
 
     @property
     def finished(self) -> bool:

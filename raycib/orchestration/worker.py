@@ -12,7 +12,7 @@ from raycib.evals.answers import generate_answers
 from raycib.evals.gaps import FILE as LOSSES_FILE
 from raycib.evals.gaps import KIND as GAPS
 from raycib.evals.generate import Generator
-from raycib.evals.losses import DECIDING, row_losses
+from raycib.evals.losses import row_losses
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES, MEASURES_FILE
 from raycib.model_files import find
@@ -80,7 +80,7 @@ def measure_lanes(
             put(MEASURES, evals.measures_key(todo[lane]), MEASURES_FILE, values, about)
     gaps = evals.gaps
     if gaps is not None and (todo := missing(GAPS, gaps.losses_key)):
-        bank = ensure_bank(loaded, store, model, gaps.task, (DECIDING,))
+        bank = ensure_bank(loaded, store, model, gaps.task, gaps.readings)
         alignment, task = loaded.encode(gaps.alignment), loaded.encode(gaps.task)
         losses = row_losses(loaded.adapters, list(todo), alignment, task, bank)
         for lane, values in losses.items():

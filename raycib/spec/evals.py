@@ -2,8 +2,11 @@
 
 from typing import Any, Literal
 
-from raycib.spec.base import Layer, Location, Pooling, Spec, digest
+from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
+
+DECISION: Pooling = "last_prompt_token"
+"""Where the first token of an answer is decided."""
 
 
 class GapSpec(Spec):
@@ -13,6 +16,11 @@ class GapSpec(Spec):
     """Of the original alignment data: the safety alignment gap, Eq. 19."""
     task: RowsSpec
     """Of the task: the capability gap, Eq. 20."""
+
+    @property
+    def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
+        """The representations of the task's rows between which the alignment tax is taken."""
+        return ((DECISION, "final_norm"),)
 
     def losses_key(self, subject: str) -> str:
         """Of the losses of a model (a stage's key, or the aligned model's) on these rows."""
@@ -50,7 +58,7 @@ class EvalSpec(Spec):
         """The representations compared with the aligned model's: the evaluation's own, and the
         position that decides the first answer token."""
         own: tuple[Pooling, Layer] = (self.pooling, self.layer)
-        decision: tuple[Pooling, Layer] = ("last_prompt_token", self.layer)
+        decision: tuple[Pooling, Layer] = (DECISION, self.layer)
         return (own,) if own == decision else (own, decision)
 
     def measures_key(self, subject: str) -> str:
@@ -62,6 +70,12 @@ class EvalSpec(Spec):
         """Of everything that is measured on a model in memory."""
         gaps = (self.gaps.losses_key(subject),) if self.gaps else ()
         return (self.measures_key(subject), *gaps)
+
+    @property
+    def referred(self) -> tuple[tuple[RowsSpec, tuple[Reading, ...]], ...]:
+        """Rows with what is read of the aligned model on them."""
+        gaps = ((self.gaps.task, self.gaps.readings),) if self.gaps else ()
+        return ((self.held_out, self.readings), *gaps)
 
     @property
     def asked(self) -> tuple[RowsSpec, ...]:

@@ -19,6 +19,7 @@ from raycib.analysis.claims import Claim, coherent, erosion
 from raycib.analysis.comparison.paired import compared, p_text
 from raycib.analysis.frame import NAMES, PLAIN
 from raycib.analysis.side_by_side import Samples
+from raycib.analysis.statistics import less
 from raycib.analysis.tables import share
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)
@@ -86,7 +87,7 @@ def _lowest(
         lacking = "CIB" if mine is None else "the others"
         return Claim(text, None, f"no strength of {lacking} keeps the task and is coherent")
     evidence = f"{_said(mine)}; lowest of the others: {_said(other)}{_p(other, mine, samples)}"
-    lowest = mine.mean("hrr") <= other.mean("hrr")
+    lowest = not less(other.mean("hrr"), mine.mean("hrr"))
     return Claim(text, _told(lowest, other, mine, samples), evidence)
 
 
@@ -101,7 +102,7 @@ def _order(found: Sequence[Arm]) -> Claim | None:
     if missing := [NAMES[method] for method, arm in chosen.items() if arm is None]:
         return Claim(text, None, f"no coherent strength of {', '.join(missing)}")
     row = [arm for arm in chosen.values() if arm]
-    steps = [a.mean("hrr") > b.mean("hrr") for a, b in pairwise(row)]
+    steps = [less(b.mean("hrr"), a.mean("hrr")) for a, b in pairwise(row)]
     evidence = _said(row[0])
     for falls, arm in zip(steps, row[1:], strict=True):
         evidence += f" {'>' if falls else 'not >'} {_said(arm)}"
@@ -119,7 +120,7 @@ def _accuracy(found: Sequence[Arm]) -> Claim | None:
         return Claim(text, None, "CIB's accuracy was not measured")
     values = f"{share(mine.mean('accuracy'))} against {share(lora.mean('accuracy'))}"
     evidence = f"{mine.name} keeps {share(kept)}: {values}"
-    return Claim(text, kept > KEPT, evidence)
+    return Claim(text, less(KEPT, kept), evidence)
 
 
 def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples) -> Claim | None:
@@ -140,7 +141,9 @@ def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples
         )
         return Claim(text, None, f"no strength of {lacking} is within {budget:.3f} nats")
     evidence = f"within {budget:.3f} nats: {_said(mine)}, {_said(other)}{_p(other, mine, samples)}"
-    return Claim(text, _told(mine.mean("hrr") < other.mean("hrr"), other, mine, samples), evidence)
+    return Claim(
+        text, _told(less(mine.mean("hrr"), other.mean("hrr")), other, mine, samples), evidence
+    )
 
 
 def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
@@ -155,7 +158,7 @@ def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
         "every strength that both were run at (the paper's Figure 3)"
     )
     evidence = ". ".join(f"{_said(a)} against {_said(b)}{_p(b, a, samples)}" for a, b in pairs)
-    each = [_told(a.mean("hrr") < b.mean("hrr"), b, a, samples) for a, b in pairs]
+    each = [_told(less(a.mean("hrr"), b.mean("hrr")), b, a, samples) for a, b in pairs]
     made = [Claim(text, None if None in each else all(each), evidence)]
     if lora := plain_arm(found):
         mine = [arm for arm in of(found, CIB) if math.isfinite(arm.mean("hrr"))]
@@ -164,7 +167,7 @@ def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
             "CIB's harmful response rate is below plain LoRA's in every row, whatever its negatives"
         )
         evidence = f"{_said(lora)}; the highest of {len(mine)} rows of CIB: {_said(worst)}"
-        made.append(Claim(text, worst.mean("hrr") < lora.mean("hrr"), evidence))
+        made.append(Claim(text, less(worst.mean("hrr"), lora.mean("hrr")), evidence))
     return made
 
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from raycib.analysis.arms import CIB, Arm, arms, plain_arm, settings
 from raycib.analysis.figures import GREY, STYLE
 from raycib.analysis.frame import PLAIN
+from raycib.analysis.statistics import constant
 from raycib.analysis.text import one_line
 
 COLORS = {
@@ -61,7 +62,7 @@ def tradeoff(frame: pd.DataFrame, before: float | None = None) -> Figure:
         for (name, part), (left, right) in zip(parts, panels, strict=True):
             found = [arm for arm in arms(part) if np.isfinite(arm.mean("hrr"))]
             left.set_title(f"(a)  {one_line(name, 40) or 'Harmful answers against task loss'}")
-            cost = next((c for c in COSTS if part[c].nunique() > 1), "accuracy")
+            cost = next((c for c in COSTS if not constant(part[c].dropna())), "accuracy")
             right.set_title(f"(b)  Against {COSTS[cost][0].lower()}")
             if not found:
                 for panel in (left, right):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from raycib.analysis.arms import Arm, arms
 from raycib.analysis.frame import CASE1, NAMES
-from raycib.analysis.statistics import mean_std
+from raycib.analysis.statistics import Interval, mean_std, t_interval, tolerance
 
 ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
 PENALTY, BALL = "case2", "case2_ball"
@@ -44,10 +44,8 @@ def gap(cells: pd.DataFrame, column: str) -> Gap:
         known = cells[column].notna().to_numpy().argmax()
         se, low, high = (float(cells[column + end].iloc[known]) for end in ("_se", "_low", "_high"))
         return Gap(over_seeds.mean, se, low, high, 1, n)
-    half = float(stats.t.ppf(0.975, seeds - 1)) * over_seeds.std / math.sqrt(seeds)
-    return Gap(
-        over_seeds.mean, over_seeds.std, over_seeds.mean - half, over_seeds.mean + half, seeds, n
-    )  # fmt: skip
+    ends = t_interval(cells[column])
+    return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, seeds, n)
 
 
 def smaller(one: Arm, other: Arm, column: str) -> bool | None:
@@ -60,16 +58,16 @@ def smaller(one: Arm, other: Arm, column: str) -> bool | None:
     """
     a, b = (arm.done.set_index("seed")[[column, f"{column}_se"]] for arm in (one, other))
     differences = (a[column] - b[column]).dropna()
-    mean = float(differences.mean()) if len(differences) else a[column].mean() - b[column].mean()
-    if len(differences) > 1:
-        quantile = float(stats.t.ppf(0.975, len(differences) - 1))
-        half = quantile * float(differences.std()) / math.sqrt(len(differences))
-    else:
+    scale = float(max(a[column].abs().max(), b[column].abs().max()))
+    found = t_interval(differences, scale)
+    if found.n < 2:
+        mean = found.value if found.n else a[column].mean() - b[column].mean()
         errors = [float(cells[f"{column}_se"].mean()) for cells in (a, b)]
         half = float(stats.norm.ppf(0.975)) * math.hypot(*errors)
-    if mean + half < 0:
+        found = Interval(mean, mean - half, mean + half, found.n)
+    if found.high < -tolerance((), scale):
         return True
-    return False if mean - half > 0 else None
+    return False if found.low > tolerance((), scale) else None
 
 
 def places(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[Arm]]]:

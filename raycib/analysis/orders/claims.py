@@ -30,7 +30,7 @@ from raycib.analysis.orders.sequences import (
     study_of,
 )  # fmt: skip
 from raycib.analysis.orders.table import points, stage_names
-from raycib.analysis.orders.variance import ORDER, RESPONSES, analyse
+from raycib.analysis.orders.variance import NO_VARIANCE, ORDER, RESPONSES, analyse
 from raycib.analysis.statistics import Interval, t_interval
 from raycib.analysis.tables import spread
 
@@ -169,6 +169,8 @@ def _order(study: Study, measure: str) -> Claim | None:
         f"The order of the tasks changes the {RESPONSES[measure]} (analysis of variance, order's "
         f"p < {LEVEL:g}; open otherwise)"
     )
+    if math.isnan(order.share):
+        return Claim(text, None, f"{NO_VARIANCE}: all {found.runs} runs gave one number")
     shares = ", ".join(f"{s.name.replace(' x ', ' × ')} {_share(s.share)}" for s in found.sources)
     p = p_text(order.p)
     equals = "" if p.startswith("<") else "= "
@@ -196,7 +198,8 @@ def _alone(runs: Sequence[Run], measure: Callable[[Run], float]) -> Interval:
     for run in runs:
         if math.isfinite(value := measure(run)):
             found.setdefault(run.seed, []).append(value)
-    return t_interval(float(np.mean(values)) for values in found.values())
+    # Measures of a run are differences of fractions.
+    return t_interval((float(np.mean(values)) for values in found.values()), scale=1.0)
 
 
 def _first_less_rest(run: Run) -> float:

@@ -19,6 +19,7 @@ from raycib.analysis.orders.variance import (
     BOTH,
     ERROR,
     METHOD,
+    NO_VARIANCE,
     ORDER,
     RESPONSES,
     SEED,
@@ -168,6 +169,8 @@ def _shares(panel: Axes, study: Study) -> list[Line2D]:
         return []
     for row, analysis in enumerate(found.values()):
         left = 0.0
+        if all(math.isnan(source.share) for source in analysis.sources):
+            panel.text(2, row, NO_VARIANCE, va="center", color=GREY, fontsize=9)
         for source in analysis.sources:
             share = 100 * source.share if math.isfinite(source.share) else 0.0
             panel.barh(row, share, 0.62, left=left, color=SHADES[source.name], zorder=2)

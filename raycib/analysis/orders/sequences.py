@@ -17,7 +17,7 @@ from raycib.analysis.frame import (
 )  # fmt: skip
 from raycib.analysis.orders.continual import accuracy_matrix
 from raycib.analysis.scores import flat_scores
-from raycib.analysis.statistics import Interval, Spread, mean_std, t_interval
+from raycib.analysis.statistics import Interval, Spread, less, mean_std, t_interval
 from raycib.analysis.text import one_line, plain
 
 ARROW = " → "
@@ -194,17 +194,20 @@ def by_seed(runs: Iterable[Run], measure: Measure) -> dict[int, float]:
 def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> Interval:
     """``one`` less ``other``: paired by seed and order, averaged over orders within a seed, with
     Student's 95 % interval over seeds (none for a single seed)."""
-    theirs = {(run.seed, run.order): run for run in other}
-    pairs = [(run, theirs[run.seed, run.order]) for run in one if (run.seed, run.order) in theirs]
+    like = {(run.seed, run.order): run for run in other}
+    pairs = [(run, like[run.seed, run.order]) for run in one if (run.seed, run.order) in like]
     found: dict[int, list[float]] = {}
-    for mine, its in pairs:
-        if math.isfinite(apart := mine.value(measure) - its.value(measure)):
-            found.setdefault(mine.seed, []).append(apart)
-    return t_interval(float(np.mean(values)) for values in found.values())
+    scale = 0.0
+    for run, its in pairs:
+        mine, theirs = run.value(measure), its.value(measure)
+        if math.isfinite(mine - theirs):
+            found.setdefault(run.seed, []).append(mine - theirs)
+            scale = max(scale, abs(mine), abs(theirs))
+    return t_interval((float(np.mean(values)) for values in found.values()), scale)
 
 
 def above(found: Interval, level: float = 0.0) -> bool | None:
     """Whether an interval lies above ``level``; None where it holds it, or is none."""
-    if found.low > level:
+    if less(level, found.low):
         return True
-    return False if found.high < level else None
+    return False if less(found.high, level) else None

@@ -19,6 +19,7 @@ from scipy import stats
 
 from raycib.analysis.comparison.paired import p_text
 from raycib.analysis.orders.sequences import Measure, Run, Study
+from raycib.analysis.statistics import tolerance
 from raycib.analysis.tables import spread
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
@@ -30,6 +31,8 @@ RESPONSES = {
     "bwt_all": "BWT, all tasks",
 }
 """What is analysed, and how people call it."""
+NO_VARIANCE = "no variance"
+"""Said where all runs gave one number, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Source:
 def anova(values: np.ndarray) -> list[Source]:
     """Sources of a balanced design: ``values`` has the shape (orders, methods, seeds).
 
-    Without any variance every share is nan.
+    A source whose every effect is rounding alone, held against the largest value, has no sum of
+    squares. Without any variance every share is nan.
 
     Raises:
         ValueError: fewer than two orders or methods, or a value that is not finite.
@@ -58,26 +62,27 @@ def anova(values: np.ndarray) -> list[Source]:
             f"no balanced design of shape {values.shape}: it takes 2 orders, 2 methods"
         )
     orders, methods, seeds = values.shape
-    grand = values.mean()
-    total = float(((values - grand) ** 2).sum())
-    cells = seeds * float(((values.mean(axis=2) - grand) ** 2).sum())
-    squares = {
-        ORDER: methods * seeds * float(((values.mean(axis=(1, 2)) - grand) ** 2).sum()),
-        METHOD: orders * seeds * float(((values.mean(axis=(0, 2)) - grand) ** 2).sum()),
-    }
+    crossed = (orders - 1) * (methods - 1)
+    axes: dict[str, tuple[int, ...]] = {ORDER: (1, 2), METHOD: (0, 2)}
     degrees = {ORDER: orders - 1, METHOD: methods - 1}
-    interaction, crossed = cells - sum(squares.values()), (orders - 1) * (methods - 1)
     if seeds > 1:
-        squares[BOTH] = interaction
-        squares[SEED] = orders * methods * float(((values.mean(axis=(0, 1)) - grand) ** 2).sum())
-        degrees |= {BOTH: crossed, SEED: seeds - 1}
-        squares[ERROR] = total - sum(squares.values())
-        degrees[ERROR] = (orders * methods - 1) * (seeds - 1)
+        axes |= {BOTH: (2,), SEED: (0, 1)}
+        degrees |= {BOTH: crossed, SEED: seeds - 1, ERROR: (orders * methods - 1) * (seeds - 1)}
     else:
-        squares[ERROR], degrees[ERROR] = interaction, crossed
-    # Sums of squares that differ from 0 by rounding alone would make an F of nothing.
-    squares = {name: ss if ss > 1e-12 * total else 0.0 for name, ss in squares.items()}
-    noise = squares[ERROR] / degrees[ERROR]
+        degrees |= {ERROR: crossed}
+    rest, effects = values - values.mean(), {}
+    for name, over in axes.items():  # each the mean of what the ones before it leave
+        effects[name] = rest.mean(axis=over, keepdims=True)
+        rest = rest - effects[name]
+    effects[ERROR] = rest
+    smallest = tolerance(values.ravel())
+    squares = {
+        name: float((effect**2).sum()) * values.size / effect.size
+        if np.abs(effect).max() > smallest
+        else 0.0
+        for name, effect in effects.items()
+    }
+    total, noise = sum(squares.values()), squares[ERROR] / degrees[ERROR]
     found = []
     for name, ss in squares.items():
         share = ss / total if total > 0 else math.nan
@@ -150,7 +155,7 @@ def presentable_variance(table: pd.DataFrame) -> pd.DataFrame:
                 "Source": row["source"].replace(" x ", " × "),
                 "df": str(row["df"]),
                 "Sum of squares, points²": spread(row["sum_of_squares"], math.nan, 1, 1),
-                "Share (η²), %": spread(row["share"], math.nan, 100, 1),
+                "Share (η²), %": spread(row["share"], math.nan, 100, 1) or NO_VARIANCE,
                 "F": spread(row["f"], math.nan, 1, 2),
                 "p": p_text(row["p"]) if math.isfinite(row["p"]) else "",
             }

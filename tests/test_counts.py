@@ -1,0 +1,119 @@
+"""What a sweep counts is its own: not what other models, rows or readings in its store cost."""
+
+from types import SimpleNamespace
+
+import tiny
+import torch
+
+from raycib.analysis.measured import OF_THE_GRID, counted
+from raycib.grid import single_task
+from raycib.orchestration.sweep import FORWARDS, Sweep
+from raycib.reference import compute_bank
+from raycib.spec import (
+    CIB,
+    EvalSpec,
+    GapSpec,
+    JudgeSpec,
+    LoRASpec,
+    ModelSpec,
+    PlainLoRA,
+    RowsSpec,
+    TaskSpec,
+    TrainerSpec,
+)
+from raycib.store import Store
+from raycib.training.pack import load
+
+MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
+OTHER = MODEL.model_copy(update={"weights": "o" * 64})
+TASK = TaskSpec(name="task", source="", rows="1" * 64, num_rows=100)
+HELD_OUT = RowsSpec(name="held out", source="", rows="2" * 64, num_rows=10)
+BEYOND = RowsSpec(name="rows of the gaps", source="", rows="3" * 64, num_rows=7)
+READ = ["mean_response.final_norm", "last_prompt_token.final_norm"]
+
+
+def sweep_of(store, model=MODEL, gaps=None):
+    """Plain LoRA and CIB on one task."""
+    evals = EvalSpec(harmful=HELD_OUT, held_out=HELD_OUT, gaps=gaps)
+    runs = single_task([model], [(TASK, evals)], [PlainLoRA(), CIB()], [0], LoRASpec(),
+                       TrainerSpec())  # fmt: skip
+    setup = SimpleNamespace(
+        options=SimpleNamespace(out=store.root), model=model,
+        judge=JudgeSpec(kind="guard", source="", weights="j" * 64),
+        execution=SimpleNamespace(pack_size=None),
+    )  # fmt: skip
+    return Sweep(setup, runs)  # pyright: ignore[reportArgumentType]
+
+
+def passed(store, model, rows, examples, readings=READ, max_length=None, name="a"):
+    """Notes a pass as `compute_bank` does."""
+    about = {"model": model.key, "rows": rows.rows, "examples": examples,
+             "max_length": max_length or rows.max_length, "readings": readings}  # fmt: skip
+    store.put(FORWARDS, (name + rows.rows)[:40], lambda folder: None, about)
+
+
+def test_another_models_passes_over_the_same_rows_are_not_this_sweeps(tmp_path):
+    """100 + 10 of this model; 100 of another, 100 read for something else, 100 cut elsewhere."""
+    store = Store(tmp_path)
+    passed(store, MODEL, TASK, 100)
+    passed(store, MODEL, HELD_OUT, 10)
+    passed(store, OTHER, TASK, 100, name="b")
+    passed(store, MODEL, TASK, 100, ["response_nll.final_norm"], name="c")
+    passed(store, MODEL, TASK, 100, max_length=TASK.max_length + 1, name="d")
+    passed(store, MODEL, BEYOND, 7)
+    found = sweep_of(store)
+    assert found.reference_forwards == found.distinct_examples == 110
+    assert sweep_of(store, OTHER).reference_forwards == 100
+
+
+def test_rows_that_the_gaps_read_are_counted_with_theirs(tmp_path):
+    store = Store(tmp_path)
+    for rows in (TASK, HELD_OUT, BEYOND):
+        passed(store, MODEL, rows, rows.num_rows)
+    found = sweep_of(store, gaps=GapSpec(alignment=HELD_OUT, task=BEYOND))
+    assert found.reference_forwards == found.distinct_examples == 117
+
+
+def test_a_second_pass_for_more_readings_is_counted_and_seen(tmp_path):
+    store = Store(tmp_path)
+    passed(store, MODEL, TASK, 100, READ[:1])
+    passed(store, MODEL, TASK, 100, READ[1:], name="b")
+    passed(store, MODEL, HELD_OUT, 10)
+    found = sweep_of(store)
+    wanted = {".".join(one) for _, readings in found.references() for one in readings}
+    expected = 110 + 100 * (READ[1] in wanted)
+    assert (found.reference_forwards, found.distinct_examples) == (expected, 110)
+
+
+def test_a_pass_is_noted_with_its_model(tmp_path, tiny_folder):
+    store, stage = Store(tmp_path), tiny.make_stage(tiny_folder)
+    loaded = load([stage], torch.device("cpu"))
+    data = loaded.encode(stage.task)
+    compute_bank(store, loaded.adapters, stage.model, data, stage.task.rows, 64,
+                 [("last_prompt_token", "final_norm")])  # fmt: skip
+    [record] = store.records(FORWARDS)
+    assert record.about == {
+        "model": stage.model.key, "rows": stage.task.rows, "max_length": 64,
+        "examples": len(data), "readings": ["last_prompt_token.final_norm"],
+    }  # fmt: skip
+
+
+def test_a_stage_fails_once_however_many_cells_need_it(tmp_path):
+    store = Store(tmp_path)
+    found = sweep_of(store)
+    key = found.runs[0].final.key
+    found.remember_failure(key, "out of memory", "traceback")
+    found.remember_failure(key, "out of memory", "traceback")
+    elsewhere = sweep_of(store, OTHER)
+    assert list(found.failed_before) == [key] and elsewhere.failed_before == {}
+
+
+def test_counts_say_whether_they_are_the_grids_or_the_last_runs():
+    counts = {"stages": 4, "stages_trained": 0, "judge_calls": 0, "reference_forwards": 110}
+    told = dict(counted({"counts": counts, "timings_s": {"total": 1.5}}))
+    assert told == {
+        "grid: stages": "4", "grid: reference forwards": "110", "last run: stages trained": "0",
+        "last run: judge calls": "0", "last run, time in s: total": "1.5",
+    }  # fmt: skip
+    assert not {"stages_trained", "stages_reused", "engine_starts", "judge_calls"} & {*OF_THE_GRID}
+    assert counted({}) == []

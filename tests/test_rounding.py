@@ -1,0 +1,211 @@
+"""What rounding leaves is no variance, no correlation, no difference and no claim; what a method
+does, however small, still is."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import stats
+from summaries import orders_sweep
+
+from raycib.analysis.claims import _always_rises, _never_rises
+from raycib.analysis.comparison.claims import comparison_claims
+from raycib.analysis.frame import to_frame
+from raycib.analysis.orders.claims import order_claims
+from raycib.analysis.orders.sequences import above, study_of
+from raycib.analysis.orders.variance import (
+    BOTH,
+    ERROR,
+    METHOD,
+    ORDER,
+    SEED,
+    analyse,
+    anova,
+    presentable_variance,
+    variance_table,
+)
+from raycib.analysis.statistics import (
+    bootstrap,
+    constant,
+    less,
+    mean_std,
+    pearson,
+    spearman,
+    t_interval,
+    wilson_at,
+)
+
+SHAPE = (3, 2, 3)
+"""Orders, methods, seeds."""
+
+
+def constants():
+    """One number each, written 18 times as arithmetic leaves it: shares k / n themselves, sums of
+    tenths in any order (0.1 + 0.2 for 0.3), means of thirds, float32 with some last bits astray."""
+    luck = np.random.default_rng(0)
+    for n in range(2, 60):
+        for k in range(0, n + 1, 3):
+            yield np.full(18, k / n)
+    for _ in range(800):
+        parts = luck.integers(-9, 10, luck.integers(2, 7)) / 10
+        yield np.array([sum(luck.permutation(parts).tolist()) for _ in range(18)])
+    for _ in range(400):
+        size = 10.0 ** luck.uniform(-3, 4)
+        thirds = luck.permutation(np.full(18, size) * luck.integers(1, 9, 18))
+        yield thirds / 3 / (thirds / size) * 3
+    for _ in range(800):
+        number = np.float32(10.0 ** luck.uniform(-3, 4) * luck.choice([-1, 1]))
+        ulps = luck.integers(-4, 5, 18) * np.spacing(number)
+        yield (number + ulps.astype(np.float32)).astype(np.float64)
+
+
+def test_rounding_has_no_variance_no_correlation_and_no_interval():
+    """Over 2,600 constants: no share, no F, no p, no r, a spread of 0 and an interval of no
+    width."""
+    line = np.arange(18.0)
+    tried = 0
+    for values in constants():
+        tried += 1
+        sources = anova(values.reshape(SHAPE))
+        assert all(math.isnan(n) for s in sources for n in (s.share, s.f, s.p)), values
+        assert all(s.ss == 0 for s in sources)
+        for measure in (pearson, spearman):
+            for pair in ((values, line), (line, values)):
+                found = measure(*pair)
+                assert found.r is found.p_t is found.p_exact is found.low is None, values
+                assert "does not vary" in found.note
+        spread, ends = mean_std(values), t_interval(values)
+        assert spread.std == 0 and ends.low == ends.high == ends.value == spread.mean
+        assert constant(values) and not _always_rises(list(values))
+        assert not _never_rises(list(values)), "without a fall nothing falls"
+        assert bootstrap([*values, *values]).low == bootstrap([*values, *values]).high
+    assert tried > 2_600
+
+
+def test_differences_of_equal_numbers_are_nothing():
+    """(c + 0.3) - (c + 0.1) - 0.2 is 0 to within what float64, or float32, leaves of c."""
+    luck = np.random.default_rng(1)
+    for _ in range(2_000):
+        c = 10.0 ** luck.uniform(-2, 3)
+        left = [(c + 0.3) - (c + 0.1) - 0.2 for _ in range(2)] + [c + 0.7 - 0.7 - c]
+        found = t_interval(left, scale=c)
+        assert found.value == 0 and above(found) is None
+        coarse = np.float32(c) * np.float32(3) / np.float32(3) - np.float32(c)
+        assert above(t_interval([float(coarse)] * 3, scale=c)) is None
+        assert not less(c, c + float(coarse)) and not less(c + float(coarse), c)
+
+
+def test_a_source_of_rounding_beside_a_real_one_has_no_f():
+    """The method changes y by a thousandth, the seed by a ten-thousandth; the rest is float32's."""
+    luck = np.random.default_rng(2)
+    noise = luck.integers(-4, 5, SHAPE) * float(np.spacing(np.float32(0.4)))
+    values = 0.4 + 1e-3 * np.arange(2)[None, :, None] + 1e-4 * np.arange(3)[None, None, :] + noise
+    found = {source.name: source for source in anova(values)}
+    assert [n for n, s in found.items() if s.ss] == [METHOD, SEED]
+    assert found[ORDER].share == found[BOTH].share == found[ERROR].share == 0
+    assert found[METHOD].share + found[SEED].share == pytest.approx(1)
+    assert all(math.isnan(source.p) for source in found.values()), "against no error there is no F"
+
+
+@pytest.mark.parametrize("effect", [1e-4, 5e-5])
+def test_small_effects_are_still_found(effect):
+    """One answer of 20,000 (5e-5): found by every test, with errors a tenth of the effect."""
+    luck = np.random.default_rng(3)
+    for _ in range(100):
+        level = luck.uniform(0.05, 0.95)
+        errors = 0.1 * effect * luck.standard_normal(SHAPE)
+        values = level + effect * np.arange(3)[:, None, None] + errors
+        order = anova(values)[0]
+        assert order.name == ORDER and order.p < 0.001 and order.share > 0.9
+        dose = level + effect * np.arange(6)
+        assert pearson(np.arange(6), dose).r == pytest.approx(1)
+        assert spearman(np.arange(6), dose).p_exact == pytest.approx(1 / 360)
+        assert above(t_interval(effect + errors.ravel()[:5], scale=level)) is True
+        assert less(level, level + effect) and _always_rises(list(dose))
+
+
+def test_neighbours_that_rounding_tells_apart_share_a_rank():
+    """0.1 + 0.2 and 0.3 tie, so rho is that of the ranks 1.5, 1.5, 3, 4."""
+    found = spearman([0.1 + 0.2, 0.3, 0.5, 0.7], [1, 2, 3, 4])
+    assert found.r == pytest.approx(stats.spearmanr([1, 1, 3, 4], [1, 2, 3, 4]).statistic)
+
+
+def least_squares(values):
+    """F and p of each source from nested models fitted by least squares, each source added to
+    those before it; NumPy on 0/1 columns, nothing of the code under test."""
+    places = [np.array(place) for place in np.ndindex(values.shape)]
+    dummies = [np.array([[p[axis] == level for level in range(values.shape[axis])] for p in places],
+                        dtype=float) for axis in range(3)]  # fmt: skip
+    both = np.einsum("ni,nj->nij", dummies[0], dummies[1]).reshape(len(places), -1)
+    design, left, found = np.ones((len(places), 1)), None, {}
+    y = values.ravel()
+    for name, columns in ((None, None), (ORDER, dummies[0]), (METHOD, dummies[1]), (BOTH, both),
+                          (SEED, dummies[2])):  # fmt: skip
+        if name is not None:
+            design = np.hstack([design, columns])
+        fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        rank, rest = np.linalg.matrix_rank(design), float(((y - fitted) ** 2).sum())
+        if left is not None:
+            found[name] = (rank - left[0], left[1] - rest)
+        left = rank, rest
+    df, error = len(y) - left[0], left[1]
+    return {name: (ss, ss / d / (error / df), stats.f.sf(ss / d / (error / df), d, df))
+            for name, (d, ss) in found.items()}  # fmt: skip
+
+
+def test_the_analysis_of_variance_is_that_of_nested_least_squares():
+    luck = np.random.default_rng(4)
+    for shape in ((2, 2, 2), (4, 3, 3), (24, 5, 2)):
+        values = luck.normal(0.3, 0.05, shape) + 0.02 * np.arange(shape[0])[:, None, None]
+        expected = least_squares(values)
+        for source in anova(values)[:-1]:
+            assert (source.ss, source.f, source.p) == pytest.approx(expected[source.name])
+
+
+def test_means_of_the_same_rates_in_another_order_settle_no_claim():
+    """Sums of the same rates differ by 4e-17: no method has the lower rate, none is above."""
+    summary = orders_sweep(3, 2, ("lora", "cib"))
+    mine = sum([0.1, 0.2, 0.3]) / 3, sum([0.3, 0.2, 0.1]) / 3
+    assert mine[0] != mine[1] and not less(*mine) and not less(*mine[::-1])
+    for cell in summary["cells"]:
+        for stage in cell["stages"]:
+            place = mine[cell["method"] == "cib"]
+            stage["scores"]["hrr"] |= {"value": place}
+        cell["scores"] = cell["stages"][-1]["scores"]
+    frame = to_frame(summary)
+    frame = frame.assign(label="", task="t", accuracy=1.0)
+    [claim] = [c for c in comparison_claims(frame) if "of all methods (none" in c.text]
+    assert claim.holds is True, "none is lower"
+    study = study_of(summary)
+    found = analyse(study, "hrr")
+    assert found is not None and all(math.isnan(source.share) for source in found.sources)
+    told = {claim.text[:53]: claim for claim in order_claims(summary)}
+    [safest] = [c for text, c in told.items() if "lowest harmful response rate" in text]
+    [order] = [c for text, c in told.items() if "changes the final HRR" in text]
+    assert safest.holds is None and order.holds is None and "no variance" in order.evidence
+    shown = presentable_variance(variance_table(study))
+    part = shown[shown["Of"] == "final HRR"]
+    assert set(part["Share (η²), %"]) == {"no variance"} and set(part["p"]) == {""}
+
+
+def test_one_value_has_neither_spread_nor_interval():
+    assert math.isnan(mean_std([0.4]).std) and mean_std([0.4]).mean == 0.4
+    found = t_interval([0.4])
+    assert math.isnan(found.low) and math.isnan(found.high) and above(found) is None
+
+
+def test_students_interval_and_spread_are_scipys():
+    values = [0.11, 0.14, 0.09, 0.13, 0.10]
+    found = t_interval(values)
+    ends = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(ends)
+    assert mean_std(values).std == pytest.approx(stats.tstd(values))
+
+
+def test_a_mean_of_rates_that_rounding_puts_outside_is_a_rate():
+    """Exact arithmetic says 1; float64 may say 1 + 2e-16."""
+    assert sum([Fraction(1)] * 3) / 3 == 1
+    assert wilson_at(1 + 2.3e-16, 260).value == 1 and wilson_at(-1e-17, 260).value == 0
+    with pytest.raises(ValueError):
+        wilson_at(1.01, 260)
