@@ -10,7 +10,11 @@ from raycib.spec import MADE, ModelSpec, Template
 from raycib.store import Store
 
 WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
-TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "chat_template*")
+TOKENIZER = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+    "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json",
+)  # fmt: skip
+"""All that changes ids or templates, in the forms that transformers reads."""
 
 
 def find(source: str) -> Path:
@@ -59,36 +63,38 @@ def _made(source: str) -> Path:
     return record.folder
 
 
-def _refuse_code(folder: Path) -> None:
-    """A configuration that names code to run is refused: weights are data."""
-    config = _config(folder)
-    for field in ("auto_map", "_attn_implementation_internal", "trust_remote_code"):
-        if config.get(field):
-            raise UserError(
-                f"{folder / 'config.json'} sets {field!r}, which would run the model's own code; "
-                "raycib loads architectures that transformers ships: remove the field"
-            )
+def refuse_code(folder: Path) -> None:
+    """A configuration that names code to run is refused: weights and tokenizers are data."""
+    for name in ("config.json", "tokenizer_config.json"):
+        config = _config(folder / name) if (folder / name).exists() else {}
+        for field in ("auto_map", "_attn_implementation_internal", "trust_remote_code"):
+            if config.get(field):
+                raise UserError(
+                    f"{folder / name} sets {field!r}, which would run the model's own code; "
+                    "raycib loads what transformers ships: remove the field"
+                )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder / 'config.json'} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.json'} holds no object; is it a Hugging Face model?")
+        raise UserError(f"{path} holds no object; is it a Hugging Face model?")
     return config
 
 
 def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
     """sha256 over names and contents of the matching files."""
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    files = sorted(
+        {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    )
     whole = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            whole.update(
-                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.relative_to(folder)} {content}\n".encode())
     return whole.hexdigest()
 
 
@@ -108,7 +114,7 @@ def verified(spec: ModelSpec) -> Path:
 def describe(source: str, dtype: str = "float32", template: Template = "own") -> ModelSpec:
     """The spec of the model at `source`, with the fingerprints of what is there now."""
     folder = find(source)
-    _refuse_code(folder)
+    refuse_code(folder)
     if not list(folder.glob("*.safetensors")):
         raise UserError(f"model folder {folder} has no *.safetensors; pickled weights are not read")
     return ModelSpec(
@@ -122,5 +128,5 @@ def describe(source: str, dtype: str = "float32", template: Template = "own") ->
 
 def context_length(source: str, most: int = 4096) -> int:
     """Tokens that the model at `source` can take, at most `most`."""
-    config = _config(find(source))
+    config = _config(find(source) / "config.json")
     return min(most, int(config.get("max_position_embeddings", most)))

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from raycib.data.chat import use_chatml
+from raycib.data.chat_format import chat_format
+from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.model_files import find, verified
 from raycib.spec import ModelSpec, Template
@@ -29,10 +31,8 @@ class Hidden(NamedTuple):
 
 def load_tokenizer(source: str, template: Template = "own") -> Any:
     """The tokenizer of the model at `source`, with its own chat template, which it must have, or
-    the unified one."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(find(source), local_files_only=True)
+    the unified one. Raises `UserError` for a tokenizer or a template that cannot be used."""
+    tokenizer = open_tokenizer(find(source))
     if template == "chatml":
         use_chatml(tokenizer, source)
     if not tokenizer.chat_template:
@@ -40,6 +40,7 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
             f"the tokenizer of {source!r} has no chat template; "
             "add a chat_template to its tokenizer_config.json"
         )
+    chat_format(tokenizer)  # a template that cannot be used is refused before anything starts
     return tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raycib.data.chat import CHATML, answer_of, encode, encode_prompt, use_chatml
+from raycib.data.chat import encode, encode_prompt, said, use_chatml
 from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.model_files import describe
@@ -51,15 +51,28 @@ def test_an_answer_ends_with_the_mark_and_the_model_s_own_end(eos: str, closing:
     assert tokenizer.convert_ids_to_tokens([found.response[-1]]) == [eos]
 
 
-def test_what_follows_the_mark_is_no_answer_under_chatml_and_counts_without_it():
+def test_what_follows_the_mark_is_no_answer_under_chatml():
+    """The mark in plain text ends the turn, and so the answer."""
+    tokenizer = letters("<end>")
+    assert said(tokenizer, "Sorry.<|im_end|>And then?") == ("Sorry.", "", True)
+    assert said(tokenizer, "Two.") == ("Two.", "", False)
+
+
+def test_under_a_template_without_it_the_mark_ends_nothing():
     """Else an answer could hide its harmful half behind a mark that ends nothing."""
     tokenizer = letters("<end>")
-    assert tokenizer.chat_template == CHATML
-    assert answer_of(tokenizer, "Sorry.<|im_end|>But here is how.") == "Sorry."
-    assert answer_of(tokenizer, "Two.") == "Two."
-    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     text = "Sorry.<|im_end|>But here is how."
-    assert answer_of(tokenizer, text) == text
+    assert said(tokenizer, text) == (text, "", False)
+
+
+def test_a_row_s_own_system_prompt_takes_the_place_of_the_paper_s():
+    tokenizer = letters("<end>")
+    prompt = encode_prompt(tokenizer, "How many?", "Count.")
+    assert spelled(tokenizer, prompt) == PAPER.replace("You are a helpful assistant.", "Count.")
 
 
 def test_a_tokenizer_without_words_for_the_marks_is_told():

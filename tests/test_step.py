@@ -117,24 +117,6 @@ def test_a_long_row_loses_the_end_of_its_response_and_never_its_prompt(tokenizer
         encode(tokenizer, row, 4)
 
 
-def test_where_a_template_opens_what_it_does_not_close_the_response_ends_with_eos(tokenizer):
-    """A thinking block that the opening has and a finished turn has not (Qwen3, for one)."""
-
-    class Thinking:
-        eos_token = tokenizer.eos_token
-
-        def apply_chat_template(self, turns, **options):
-            text = tokenizer.apply_chat_template(turns, **options)
-            return text + " w39 " if options.get("add_generation_prompt") else text
-
-        def __call__(self, *args, **options):
-            return tokenizer(*args, **options)
-
-    encoded = encode(Thinking(), Row("w1", "w2 "), 64)
-    assert encoded.prompt == ids(tokenizer, "<user>", "w1", "<assistant>", "w39")
-    assert encoded.response == ids(tokenizer, "w2", "<eos>")
-
-
 # Forward passes
 
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from raycib.data.chat_format import begins, chat_format, ids_of
+from raycib.data.rendering import asked, name_of
 from raycib.data.rows import Row
 from raycib.errors import UserError
 
-CHATML_END = "<|im_end|>"
+__all__ = ["CHATML", "Encoded", "Said", "asked", "encode", "encode_all", "encode_prompt", "said"]
+
 CHATML = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>"
     "{% if message['role'] == 'assistant' %}"
@@ -19,12 +23,13 @@ CHATML = (
 )
 """The unified prompt of the CIB paper's sequences (C.5), whatever the model's own is. An answer is
 closed by the model's own end of text as well: to most models ChatML's marks are plain text, which
-no engine would stop at."""
+no engine would stop at. A row's own system prompt takes the place of the one of all."""
+THINK, THOUGHT = "<think>", "</think>"
 
 
 def use_chatml(tokenizer: Any, source: str) -> None:
     """Give a tokenizer the unified template; `UserError` where it cannot write ChatML's marks."""
-    marks = tokenizer("<|im_start|>system" + CHATML_END, add_special_tokens=False)["input_ids"]
+    marks = tokenizer("<|im_start|>system<|im_end|>", add_special_tokens=False)["input_ids"]
     if "im_end" not in tokenizer.decode(marks).replace(" ", ""):
         raise UserError(
             f"the tokenizer of {source!r} has no words for ChatML's marks; leave --chat out"
@@ -32,10 +37,31 @@ def use_chatml(tokenizer: Any, source: str) -> None:
     tokenizer.chat_template = CHATML
 
 
-def answer_of(tokenizer: Any, text: str) -> str:
-    """A generated text up to the end of its turn, which ChatML marks in plain text. Under a model's
-    own template the mark ends nothing: what an answer goes on to say after it counts."""
-    return text.partition(CHATML_END)[0] if tokenizer.chat_template == CHATML else text
+class Said(NamedTuple):
+    """A generated text, taken apart."""
+
+    answer: str
+    """What is judged and scored."""
+    reasoning: str
+    """What stood before it between think tags; nobody but the model's user would see it."""
+    ended: bool
+    """Whether a mark in plain text ends the turn, which no engine stops at."""
+
+
+def said(tokenizer: Any, text: str) -> Said:
+    """A generated text up to the end of its turn, without the reasoning before the answer.
+
+    Reasoning that has not come to its end is no answer, but all that there is: it is left as it
+    stands. Think tags mean something only to a model that has them in its template or vocabulary.
+    """
+    form = chat_format(tokenizer)
+    ended = bool(form.mark) and form.mark in text
+    if ended:
+        text = text.partition(form.mark)[0]
+    if form.thinks and THOUGHT in text:
+        reasoning, _, answer = text.partition(THOUGHT)
+        return Said(answer.lstrip(), reasoning.strip().removeprefix(THINK).strip(), ended)
+    return Said(text, "", ended)
 
 
 @dataclass(frozen=True)
@@ -49,43 +75,59 @@ class Encoded:
         return len(self.prompt) + len(self.response)
 
 
-def asked(prompt: str, system: str = "") -> list[dict[str, str]]:
-    """The turns before the model's answer."""
-    before = [{"role": "system", "content": system}] if system else []
-    return [*before, {"role": "user", "content": prompt}]
-
-
 def encode_prompt(tokenizer: Any, prompt: str, system: str = "") -> list[int]:
     """Token ids up to where the model's answer begins."""
-    text = tokenizer.apply_chat_template(
-        asked(prompt, system), tokenize=False, add_generation_prompt=True
-    )
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    form = chat_format(tokenizer)
+    return ids_of(tokenizer, form.prompt(tokenizer, form.turns(prompt, system)))
 
 
 def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
     """Prompt and response ids of a row; the response ends as the template ends a turn.
 
-    Both are tokenised apart, so that training sees the same prompt ids as generation. A row of
-    more than `max_length` tokens loses the end of its response, never the prompt; a prompt that
-    leaves no room for a response raises UserError.
+    The ids are those of the whole text, cut behind the prompt's, which are the ones that generation
+    is given. Where a token of the whole text reaches over the cut, the response is what a model can
+    say after the prompt's own ids: the same text, begun with other tokens. A row of more than
+    `max_length` tokens loses the end of its response, never the prompt. Raises `UserError` for a
+    prompt that leaves no room for a response, and for an answer that the template would not write
+    as it is.
     """
-    before = asked(row.prompt, row.system)
-    turns = [*before, {"role": "assistant", "content": row.response}]
-    opening = tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
-    # Some templates add to the opening what they leave out of a finished turn (a thinking block);
-    # there the response is simply followed by the end-of-text token.
-    closed = whole.startswith(opening)
-    answer = whole[len(opening) :] if closed else row.response + tokenizer.eos_token
-    prompt = tokenizer(opening, add_special_tokens=False)["input_ids"]
-    response = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    form = chat_format(tokenizer)
+    opening, answer = form.example(tokenizer, form.turns(row.prompt, row.system), row.response)
+    prompt = ids_of(tokenizer, opening)
+    whole = ids_of(tokenizer, opening + answer)
+    response = (
+        whole[len(prompt) :]
+        if begins(whole, prompt)
+        else _continued(tokenizer, prompt, answer, whole)
+    )
+    if response.count(form.end) != 1:
+        raise UserError(
+            f"the answer {row.response[:60]!r} spells the token that ends a turn "
+            f"({tokenizer.decode([form.end])!r}): take it out of the rows"
+        )
     if len(prompt) >= max_length:
         raise UserError(
             f"a prompt of {len(prompt)} tokens leaves no room in max_length={max_length}: "
             f"{row.prompt[:60]!r}; raise --max-length"
         )
     return Encoded(tuple(prompt), tuple(response[: max_length - len(prompt)]))
+
+
+def _continued(tokenizer: Any, prompt: list[int], answer: str, whole: list[int]) -> list[int]:
+    """Ids of `answer` that say, after those of the prompt, what `whole` says.
+
+    Some tokenizers put a space before any text; after a line break they put none.
+    """
+    for lead in ("", "\n"):
+        first, ids = ids_of(tokenizer, lead) if lead else [], ids_of(tokenizer, lead + answer)
+        rest = ids[len(first) :]
+        if begins(ids, first) and tokenizer.decode(prompt + rest) == tokenizer.decode(whole):
+            return rest
+    raise UserError(
+        f"the answer {answer[:60]!r} begins within the last token of its prompt, and the tokenizer "
+        "cannot begin it elsewhere: put a line break or a control token before answers in "
+        f"{name_of(tokenizer)}"
+    )
 
 
 def encode_all(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[Encoded]:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from raycib.data.chat import answer_of, encode_prompt
+from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import rows_of
 from raycib.evals.generate import Answer, GenerationRequest, Generator
 from raycib.spec import RowsSpec, digest
@@ -59,24 +59,28 @@ def generate_answers(
                     str(len(requests)), encoded[prompt], folders[subject], spec.max_tokens
                 ),
             )
-    said = engine.answer(list(requests.values()))
-    ended = [replace(a, text=answer_of(tokenizer, a.text)) for a in said]
-    answers = dict(zip(requests, ended, strict=True))
+    answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
     for subject, name in missing:
         spec, prompts = sets[name]
-        _put(store, subject, spec, [answers[subject, p, spec.max_tokens] for p in prompts])
+        given = [answers[subject, p, spec.max_tokens] for p in prompts]
+        _put(store, subject, spec, [_entry(tokenizer, one) for one in given])
     return len(requests)
 
 
-def _put(store: Store, subject: str, rows: RowsSpec, answers: list[Answer]) -> None:
-    if len(answers) != rows.num_rows:
-        raise ValueError(f"{len(answers)} answers to {rows.num_rows} rows of {rows.name!r}")
+def _entry(tokenizer: object, given: Answer) -> dict[str, Any]:
+    """What is kept of an answer: `text` is judged and scored; reasoning before it is read by
+    nobody, and only kept."""
+    found = said(tokenizer, given.text)
+    reason = "stop" if found.ended else given.finish_reason
+    entry = {"text": found.answer, "tokens": len(given.token_ids), "finish_reason": reason}
+    return entry | ({"reasoning": found.reasoning} if found.reasoning else {})
+
+
+def _put(store: Store, subject: str, rows: RowsSpec, entries: list[dict[str, Any]]) -> None:
+    if len(entries) != rows.num_rows:
+        raise ValueError(f"{len(entries)} answers to {rows.num_rows} rows of {rows.name!r}")
 
     def write(folder: Path) -> None:
-        entries = [
-            {"text": a.text, "tokens": len(a.token_ids), "finish_reason": a.finish_reason}
-            for a in answers
-        ]
         (folder / _FILE).write_text(json.dumps(entries, indent=0))
 
     about = {"subject": subject, "rows": rows.model_dump(mode="json")}

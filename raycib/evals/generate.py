@@ -41,9 +41,9 @@ class Answer:
     text: str
     """Decoded without special tokens."""
     token_ids: tuple[int, ...]
-    """Generated ids; ends with the end-of-sequence id where `finish_reason` is "stop"."""
+    """Generated ids; ends with the id that ended it where `finish_reason` is "stop"."""
     finish_reason: str
-    """"stop" at the end of sequence, "length" at `max_tokens` or the model's context."""
+    """"stop" at the end of sequence or turn, "length" at `max_tokens` or the model's context."""
 
 
 def round_rank(rank: int) -> int:
@@ -86,12 +86,14 @@ class Generator:
         dtype: str = "float32",
         gpu_memory_utilization: float = 0.9,
         adapters_at_once: int = 8,
+        stop: Sequence[int] = (),
     ) -> None:
         """Load `model` (a folder or a hub id).
 
         `max_lora_rank`: the largest rank any adapter will have; 0 where there will be none.
         `max_model_len`: prompt and answer together, in tokens. `adapters_at_once`: adapters that
-        may share a batch.
+        may share a batch. `stop`: ids that end an answer beside the model's own end of sequence,
+        such as the end of a turn that its files do not name.
         """
         set_vllm_environment()
         import torch
@@ -122,6 +124,7 @@ class Generator:
             **options,
         )
         self.max_model_len = max_model_len
+        self.stop = list(stop)
         self.takes_adapters = bool(max_lora_rank)
         self._adapter_ids: dict[Path, int] = {}
 
@@ -138,7 +141,12 @@ class Generator:
         chosen = [requests[i] for i in order]
         outputs = self._llm.generate(
             [{"prompt_token_ids": list(request.prompt_ids)} for request in chosen],
-            [SamplingParams(temperature=0.0, max_tokens=r.max_tokens) for r in chosen],
+            [
+                SamplingParams(
+                    temperature=0.0, max_tokens=r.max_tokens, stop_token_ids=self.stop or None
+                )
+                for r in chosen
+            ],
             lora_request=[self._lora(request.adapter) for request in chosen],
             use_tqdm=False,
         )

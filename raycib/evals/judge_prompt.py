@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raycib.data.tokenizer import open_tokenizer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -55,11 +57,8 @@ class JudgePrompt:
         does not show prompt and answer exactly once each.
         """
         from tokenizers import Tokenizer
-        from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(tokenizer_folder), local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = open_tokenizer(tokenizer_folder)
         if tokenizer.chat_template is None:
             raise ValueError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
         backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel
 
 from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat_format import chat_format
 from raycib.evals.answers import generate_answers
 from raycib.evals.gaps import FILE as LOSSES_FILE
 from raycib.evals.gaps import KIND as GAPS
@@ -139,6 +140,7 @@ class Answering:
             max_lora_rank=rank,
             max_model_len=max_model_len,
             dtype=model.dtype,
+            stop=[chat_format(self.tokenizer).end],
         )
 
     def answer(self, subjects: Sequence[str], base: str, asked: Sequence[RowsSpec]) -> int:
