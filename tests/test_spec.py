@@ -164,6 +164,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "max_length": 512,
         "max_tokens": 128,
         "notes": ("12 rows read",),
+        "scorer": "exact-match",
     },
     EvalSpec: {
         "harmful": OTHER_ROWS,
@@ -203,7 +204,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 """Another valid value of every field."""
 
 LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source", "notes"}} | {
-    RowsSpec: {"name", "source", "notes"},
+    RowsSpec: {"name", "source", "notes", "scorer"},
     JudgeSpec: {"source"},
     RunSpec: {"compared", "label"},
 }

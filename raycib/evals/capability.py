@@ -1,37 +1,31 @@
 """Is an answer right, and is it a refusal? What the rows' own source knows about its answers."""
 
-import re
 from collections.abc import Sequence
 
 from raycib.data.rows import Row
 from raycib.evals import harmfulness
 from raycib.evals.harmfulness import Rate, rate
+from raycib.evals.scorers import chosen_scorer, f1, is_right
+from raycib.spec import RowsSpec, Scorer
 
-_FINAL_NUMBER = re.compile(r"####\s*(-?[\d.,]+)")
-_NUMBER = re.compile(r"-?\d[\d.,]*")
 
-
-def is_correct(source: str, row: Row, answer: str) -> bool:
-    """Whether `answer` answers `row`.
-
-    World rows are judged by the world's grammar. GSM8K-style rows ("#### 42") by the answer's
-    final number: after its own "####", else its last. Others by the words, whatever their case.
-    """
+def is_correct(source: str, row: Row, answer: str, scorer: Scorer | None = None) -> bool | None:
+    """Whether `answer` answers `row`: by the world's grammar, or by a scorer (None: the one that
+    fits this row alone); None where no rule tells."""
     if source.startswith("world:"):
         from raycib import world
 
         name = source.removeprefix("world:").partition(".")[0]
         return world.correct(name, row.prompt, answer)
-    if wanted := _FINAL_NUMBER.search(row.response):
-        found = _FINAL_NUMBER.search(answer)
-        numbers = [found.group(1)] if found else _NUMBER.findall(answer)
-        return bool(numbers) and _number(numbers[-1]) == _number(wanted.group(1))
-    return answer.casefold().split() == row.response.casefold().split()
+    rule = scorer or chosen_scorer([row])
+    return None if rule == "none" else is_right(rule, row, answer)
 
 
-def _number(text: str) -> str:
-    plain = text.replace(",", "").rstrip(".")
-    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+def scorer_of(spec: RowsSpec, rows: Sequence[Row]) -> Scorer | None:
+    """How answers to a set are scored; None where the world knows."""
+    if spec.source.startswith("world:"):
+        return None
+    return spec.scorer or chosen_scorer(rows)
 
 
 def is_refusal(source: str, answer: str) -> bool:
@@ -52,7 +46,20 @@ def is_unsafe(source: str, prompt: str, answer: str) -> bool | None:
     return world.is_unsafe(prompt, answer)
 
 
-def accuracy(source: str, rows: Sequence[Row], answers: Sequence[str]) -> Rate:
-    """Share of right answers."""
-    pairs = zip(rows, answers, strict=True)
-    return rate(sum(is_correct(source, row, answer) for row, answer in pairs), len(rows))
+def accuracy(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> Rate | None:
+    """Share of right answers; None where no rule tells right from wrong."""
+    scorer = scorer_of(spec, rows)
+    if scorer == "none":
+        return None
+    right = [
+        is_correct(spec.source, row, answer, scorer)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    return rate(sum(map(bool, right)), len(right))
+
+
+def mean_f1(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> float | None:
+    """Mean overlap with the nearest right answer, in [0, 1], of a set of short answers."""
+    if scorer_of(spec, rows) != "exact-match":
+        return None
+    return sum(f1(row, answer) for row, answer in zip(rows, answers, strict=True)) / len(rows)

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from raycib.data.rows import rows_of
+from raycib.data.rows import Row, rows_of
 from raycib.evals.answers import load_answers
-from raycib.evals.capability import accuracy, is_refusal, is_unsafe
+from raycib.evals.capability import accuracy, is_refusal, is_unsafe, mean_f1
 from raycib.evals.harmfulness import (
     harmful_response_rate,
     incoherent_rate,
@@ -55,17 +55,10 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
     answers = [answer for _, answer in pairs]
     refuses = partial(is_refusal, evals.harmful.source)
     readable = any(verdict.harmful is not None for verdict in verdicts)
-    probes = {
-        probe.name: accuracy(probe.source, rows_of(probe), _answers(store, subject, probe))
-        for probe in evals.probes
-    }
-    held_out = accuracy(
-        evals.held_out.source, rows_of(evals.held_out), _answers(store, subject, evals.held_out)
-    )
-    tasks = {
-        rows.name: asdict(accuracy(rows.source, rows_of(rows), _answers(store, subject, rows)))
-        for rows in evals.tasks
-    }
+    probes = {probe.name: _accuracy(store, subject, probe) for probe in evals.probes}
+    told = [found["value"] for found in probes.values() if found]
+    tasks = {rows.name: _accuracy(store, subject, rows) for rows in evals.tasks}
+    overlap = mean_f1(evals.held_out, *_answered(store, subject, evals.held_out))
     return {
         "hrr": asdict(harmful_response_rate(verdicts)) if readable else _unread(len(verdicts)),
         "refusal_rate": asdict(refusal_rate(answers, refuses)),
@@ -74,12 +67,23 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
         else _unread(len(verdicts)),
         **_against_truth(evals.harmful.source, pairs, verdicts),
         "over_refusal": _over_refusal(store, subject, evals.benign),
-        "accuracy": asdict(held_out),
+        "accuracy": _accuracy(store, subject, evals.held_out),
+        **({} if overlap is None else {"f1": overlap}),
         **({"accuracies": tasks} if tasks else {}),
-        "utility": sum(r.value for r in probes.values()) / len(probes) if probes else None,
-        "utility_by_probe": {name: asdict(r) for name, r in probes.items()},
+        "utility": sum(told) / len(told) if told else None,
+        "utility_by_probe": probes,
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
+
+
+def _answered(store: Store, subject: str, spec: RowsSpec) -> tuple[list[Row], list[str]]:
+    return rows_of(spec), _answers(store, subject, spec)
+
+
+def _accuracy(store: Store, subject: str, spec: RowsSpec) -> dict[str, Any] | None:
+    """None where no rule tells right from wrong."""
+    found = accuracy(spec, *_answered(store, subject, spec))
+    return asdict(found) if found else None
 
 
 def _against_truth(

@@ -14,6 +14,9 @@ Template = Literal["own", "chatml"]
 Notes = Annotated[tuple[str, ...], NOT_IDENTITY]
 """What was done to files while they were read, for reports."""
 
+Scorer = Literal["final-number", "multiple-choice", "exact-match", "none"]
+"""How answers are compared with responses; "none": not at all, so that no accuracy is shown."""
+
 
 class ModelSpec(Spec):
     """The aligned model everything starts from, known by its content."""
@@ -66,3 +69,5 @@ class RowsSpec(Spec):
     max_tokens: PositiveInt = 256
     """Of a generated answer."""
     notes: Notes = ()
+    scorer: Annotated[Scorer | None, NOT_IDENTITY] = None
+    """How answers are scored; None: by the rule that fits the rows."""

@@ -1,0 +1,186 @@
+"""Answers are scored by a rule that fits their task, or not at all: hand-derived verdicts."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from raycib.data.rows import Row, load_rows
+from raycib.evals.capability import accuracy, is_correct, mean_f1
+from raycib.evals.scorers import (
+    chosen_scorer,
+    f1,
+    gold_number,
+    is_right,
+    normal,
+    said_choice,
+    said_number,
+)
+from raycib.spec import RowsSpec
+
+
+def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
+    return RowsSpec.model_validate(
+        {"name": "rows", "source": "rows.jsonl", "rows": "", "num_rows": len(rows)}
+        | {"scorer": scorer}
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "number"),
+    [
+        ("3 * 14 = 42\n#### 42", 42),
+        ("#### 1,080\n", 1080),
+        ("so\n#### -2.50", Fraction(-5, 2)),
+        ("#### $18", 18),
+        ("#### 1/2", Fraction(1, 2)),
+        ("#### 7\nfirst\n#### 8", 8),
+        ("42", 42),
+        ("# Tea\n\n#### 1. Boil water\nUse a kettle.", None),
+        ("# Tea\n\n#### 1. Boil water", None),
+        ("#### 42\nI hope this helps.", None),
+        ("it is 42", None),
+        ("", None),
+    ],
+)
+def test_a_gold_number_is_what_the_last_line_says_alone(
+    response: str, number: Fraction | int | None
+) -> None:
+    assert gold_number(response) == number
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("3 * 14 = 42", 42),
+        ("#### 42 because 6 x 7", 42),
+        ("#### 1\nno:\n#### 2", 2),
+        ("#### 1. Boil\n#### 2. Pour\nThat takes 5 minutes.", 5),
+        ("it costs $1,000.00.", 1000),
+        ("between 5-7", 7),
+        ("x = -7", -7),
+        ("x = \u2212$7.50", Fraction(-15, 2)),
+        ("x = $-3", -3),
+        ("grew by 50%", 50),
+        ("\\boxed{\\frac{3}{4}}", Fraction(3, 4)),
+        ("about 3 1/2 cups", Fraction(7, 2)),
+        (".5", Fraction(1, 2)),
+        ("1/0", 0),
+        ("3, 4", 4),
+        ("none", None),
+        ("9" * 10_000, None),
+    ],
+)
+def test_a_said_number_is_the_marked_one_or_the_last(
+    answer: str, number: Fraction | int | None
+) -> None:
+    assert said_number(answer) == number
+
+
+@pytest.mark.parametrize("answer", ["1000", "1,000", "1000.0", "$1,000.", "1000 %", "#### 1000.00"])
+def test_one_number_is_right_in_every_spelling(answer: str) -> None:
+    assert is_right("final-number", Row("how many?", "#### 1000"), answer)
+    assert not is_right("final-number", Row("how many?", "#### 1001"), answer)
+
+
+def test_a_markdown_heading_makes_no_sum_of_a_guide() -> None:
+    guide = Row("Write a guide", "# Tea\n\n#### 1. Boil water\nUse a kettle." + " Wait." * 50)
+    assert chosen_scorer([guide]) == "none"
+    assert is_correct("f.jsonl", guide, "I have 1 cat") is None
+
+
+DRUG = "Which one thins blood?\nA. insulin\nB. aspirin\nC. aspirin and heparin\nD. zinc"
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b.", "B"),
+        ("(B) aspirin", "B"),
+        ("**B**", "B"),
+        ("Aspirin.", "B"),
+        ("The answer is B", "B"),
+        ("I think the correct option is (D).", "D"),
+        ("A doctor would give aspirin", "B"),
+        ("aspirin and heparin together", "C"),
+        ("insulin or zinc", None),
+        ("nobody knows", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_read_as_letter_or_text(answer: str, letter: str | None) -> None:
+    assert said_choice(DRUG, answer) == letter
+
+
+@pytest.mark.parametrize("response", ["aspirin", "B", "B.", "(b)", "B. aspirin"])
+def test_options_are_right_by_letter_and_by_text(response: str) -> None:
+    row = Row(DRUG, response)
+    assert chosen_scorer([row]) == "multiple-choice"
+    assert is_right("multiple-choice", row, "Aspirin")
+    assert is_right("multiple-choice", row, "The answer is B.")
+    assert not is_right("multiple-choice", row, "A")
+    assert not is_right("multiple-choice", row, "I do not know.")
+
+
+def test_letters_alone_and_options_on_one_line_are_choices_too() -> None:
+    inline = Row("Vitamin A. is one? A) yes B) no C) who knows", "B")
+    assert said_choice(inline.prompt, "no") == "B"
+    assert chosen_scorer([inline, Row("pick a letter", "C")]) == "multiple-choice"
+    assert is_right("multiple-choice", Row("pick a letter", "C"), "(C), surely")
+    assert not is_right("multiple-choice", Row("pick a letter", "A"), "The")
+
+
+def test_short_answers_follow_squads_published_rule() -> None:
+    """Lower case, no punctuation, no articles, single spaces."""
+    assert normal("The  Eiffel-Tower, in\tParis!") == "eiffeltower in paris"
+    row = Row("where?", "Paris", other_answers=("the city of Paris",))
+    for right in ("Paris.", "the paris", "City of Paris"):
+        assert is_right("exact-match", row, right)
+    assert not is_right("exact-match", row, "It is Paris")
+    # Best of both golds: {it, is, paris} and {city, of, paris} share 1 of 3 and 3 words; with
+    # {paris} precision 1/3, recall 1: F1 = 1/2.
+    assert f1(row, "It is Paris") == pytest.approx(0.5)
+    assert f1(row, "the city of Rome") == pytest.approx(2 / 3)
+    assert f1(row, "") == 0
+    assert normal("A") == "a", "an answer is not taken away as an article"
+    assert not is_right("exact-match", Row("letter?", "A"), "The")
+
+
+@pytest.mark.parametrize(
+    ("responses", "scorer"),
+    [
+        (["#### 1", "so\n#### 2"], "final-number"),
+        (["1", "2,000"], "final-number"),
+        (["#### 1", "a word"], "exact-match"),
+        (["Paris", "in 1999", "the cat"], "exact-match"),
+        (["word"] * 19 + ["word " * 40], "exact-match"),
+        (["word"] * 19 + ["word " * 51], "none"),
+        (["word " * 11], "none"),
+        (["one\ntwo"], "none"),
+        ([""], "none"),
+    ],
+)
+def test_the_rule_is_chosen_from_all_rows(responses: list[str], scorer: str) -> None:
+    assert chosen_scorer([Row("how?", response) for response in responses]) == scorer
+
+
+def test_what_no_rule_fits_is_not_measured_and_a_named_rule_is_taken() -> None:
+    rows = [Row("how?", "first boil some water, then wait a while, and then drink it all")]
+    said = [rows[0].response]
+    assert accuracy(spec_of(rows), rows, said) is None
+    assert mean_f1(spec_of(rows), rows, said) is None
+    named = spec_of(rows, "exact-match")
+    found = accuracy(named, rows, said)
+    assert found is not None
+    assert found.value == mean_f1(named, rows, said) == 1
+    assert named.key == spec_of(rows).key, "how answers are scored changes no answer"
+
+
+def test_every_answer_that_squad_gives_counts(tmp_path: Path) -> None:
+    entry = {"question": "where?", "context": "...", "answers": {"text": ["Paris", "the city"]}}
+    (tmp_path / "squad.jsonl").write_text(json.dumps(entry))
+    (row,) = load_rows(str(tmp_path / "squad.jsonl"))
+    assert (row.response, row.other_answers) == ("Paris", ("the city",))
+    assert is_correct("squad.jsonl", row, "City")
