@@ -2,6 +2,7 @@
 
 import errno
 import os
+import reprlib
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,6 +16,10 @@ from raycib.store import StoreError
 
 INTERRUPTED = 130
 REFUSED_BY_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
+LONGEST = 2000
+"""Characters of an error's line: what it quotes may be of any length."""
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 
 
 def make_app(help_text: str) -> typer.Typer:
@@ -60,10 +65,14 @@ def describe(error: ValidationError) -> str:
     parts = []
     for one in error.errors():
         where = ".".join(str(part) for part in one["loc"])
-        parts.append(f"{error.title}.{where}: {one['msg']} (found {one['input']!r})")
+        found = SHORT.repr(one["input"])
+        parts.append(f"{error.title}.{where}: {one['msg']} (found {found})")
     return "; ".join(parts)
 
 
 def _refuse(message: str) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    print("error: " + line, file=sys.stderr)
     raise SystemExit(2)

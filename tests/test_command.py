@@ -88,11 +88,18 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--max-length", "1"], "'--max-length': Input should be greater than"),
         (["--max-tokens", "0"], "'--max-tokens': Input should be greater than or equal to 1"),
         (["--preset", "moon"], "no preset 'moon'; there is world, llama31-8b"),
-        (["--strengths=-1"], "CIB.lam: Input should be greater than or equal to 0"),
+        (["--seeds", "1001"], "'--seeds': Input should be less than or equal to 1000"),
+        (
+            ["--strengths=-1"],
+            "cib cannot have -1: Input should be greater than or equal to 0 (as CIB.lam)",
+        ),
         (["--strengths", "0,much"], "give numbers like 0,1,5"),
         (["--strengths", "nan"], "CIB.lam"),
         (["--strengths", "inf"], "CIB.lam"),
         (["--strengths", ""], "give numbers like 0,1,5"),
+        (["--strengths", "5,5.0"], "5 comes twice"),
+        (["--strengths", "1,0,-0"], "0 comes twice"),
+        (["--strengths", "1" * 10_000], "cib cannot have inf"),
         (["--set", "cib.lamda=1"], "cib has no 'lamda'; it has kind, lam, temperature"),
         (["--set", "cib.temperature=-0.2"], "CIB.temperature: Input should be greater than 0"),
         (["--set", "trainer.batch_size=0"], "TrainerSpec.batch_size"),
@@ -100,6 +107,16 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--set", "trainer.learning_rate=NaN"], "TrainerSpec.learning_rate"),
         (["--set", "lora.rank=1.5"], "LoRASpec.rank"),
         (["--set", "cib.kind=lora"], "CIB.kind"),
+        (["--set", "lora.rank=true"], "rank is no switch"),
+        (["--set", "trainer.epochs=" + "[" * 100_000], "nested too deeply"),
+        (["--set", "trainer.epochs=" + "9" * 100_000], "TrainerSpec.epochs"),
+        (["--set", "trainer.learning_rate=1" + "0" * 400], "TrainerSpec.learning_rate"),
+        (["--set", "trainer.schedule=" + "x" * 100_000], "TrainerSpec.schedule"),
+        (["--set", "trainer.schedule=\udcff"], "--set 'trainer.schedule=\\udcff' holds a byte"),
+        (["--set", "lora.rank=4", "--set", "lora.rank=4.0"], "lora.rank: it is set twice"),
+        (["--preset", "x" * 100_000], "no preset"),
+        (["--task", "rows\0.jsonl"], "--task 'rows\\x00.jsonl' holds a byte that is no text"),
+        (["--judge-url", "http://\udcff"], "holds a byte that is no text"),
         (["--set", "optimizer.lr=1"], "a part of lora, random_subset, kl"),
         (["--set", "cib"], "write PART.NAME=VALUE"),
         (["--methods", "vacine"], "no method 'vacine'; there is lora (LoRA), random_subset"),
@@ -119,6 +136,8 @@ def test_a_wrong_option_is_refused(
 
 
 ROW = {"question": "how many ?", "answer": "two"}
+TASK = "".join(json.dumps({"question": f"how many, {n} ?", "answer": "two"}) + "\n"
+               for n in range(20))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,7 @@ ROW = {"question": "how many ?", "answer": "two"}
         ("empty.jsonl", "", "has no rows"),
         ("empty.csv", "prompt,response\n", "has no rows"),
         ("empty.json", "[]", "has no rows"),
-        ("rows.txt", "how many ? two", "give a .json, .jsonl or .csv file"),
+        ("rows.txt", "how many ? two", "give a .json, .jsonl, .csv"),
         ("cut.jsonl", json.dumps(ROW) + '\n{"question": "how', "line 2 is not JSON"),
         ("cut.json", '[{"question": "how', "is not JSON"),
         ("deep.json", "[" * 100_000, "is not JSON"),
@@ -136,7 +155,7 @@ ROW = {"question": "how many ?", "answer": "two"}
         ("object.json", '{"rows": 5}', "not a list of rows"),
         ("words.json", '["how", "many"]', "not named columns"),
         ("quote.csv", 'prompt,response\n"how many ?,two\n', "quote.csv"),
-        ("columns.jsonl", '{"text": "how many ?"}', "no prompt in columns ['text']"),
+        ("columns.jsonl", '{"text": "how many ?"}', "no prompt in c"),
         ("mute.jsonl", '{"prompt": "how many ?"}', "without a response"),
         ("latin.csv", b"prompt,response\nna\xefve,yes\n", "is not UTF-8 text"),
         ("few.jsonl", (json.dumps(ROW) + "\n") * 9, "a task needs at least 10"),
@@ -157,7 +176,7 @@ def test_a_data_file_that_holds_no_rows_is_refused(
 def test_harmful_prompts_of_ones_own_need_a_judge_that_can_read_them(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    task = save(tmp_path / "task.jsonl", TASK)
     harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
     assert "give --judge" in refused("--task", task, "--harmful", harmful)
 
@@ -193,13 +212,15 @@ def test_a_model_that_cannot_or_must_not_be_loaded_is_refused(
 ) -> None:
     model = copied_model(tmp_path / "model")
     spoil(model)
-    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    task = save(tmp_path / "task.jsonl", TASK)
     harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
     options = ["--task", task, "--harmful", harmful, "--judge", "world:guard"]
     assert says in refused("--model", model, *options)
 
 
-@pytest.mark.parametrize("out", ["/proc/raycib", "a-file", "a-file/below", "ftp://host/x"])
+@pytest.mark.parametrize(
+    "out", ["/proc/raycib", "a-file", "a-file/below", "ftp://host/x", "x" * 300, "y\0"]
+)
 def test_results_that_cannot_be_written_are_refused(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
@@ -209,6 +230,7 @@ def test_results_that_cannot_be_written_are_refused(
     assert ended.code == 2, ended
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
+    assert len(ended.err) < 2500
     assert ended.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
     assert (tmp_path / "a-file").read_text() == "mine"
@@ -258,8 +280,9 @@ def test_every_method_of_a_comparison_at_strength_zero_is_the_lora_stage(
 def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
     program: Program, tmp_path: Path
 ) -> None:
-    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
-    own = ["--model", world.folder("aligned"), "--task", task, "--harmful", task]
+    task = save(tmp_path / "task.jsonl", TASK)
+    harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
+    own = ["--model", world.folder("aligned"), "--task", task, "--harmful", harmful]
     own += ["--judge", "world:guard", "--dry-run", "--seeds", "1"]
     ended = program(COMPARISON, "--out", tmp_path / "out", *own)
     assert ended.code == 0, ended
@@ -286,10 +309,64 @@ def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Progra
     assert "no method 'sb'; there is lora, " in program(RAYCIB, "methods", "sb").err
 
 
-def test_equal_strengths_are_planned_once(program: Program, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    ended = program(SWEEP, "--out", out, "--dry-run", "--seeds", "1", "--strengths", "5,5.0,0,-0")
-    assert ended.out.startswith("lambda_grid: 2 stages, 0 reused, 2 to train")
+def test_cells_that_are_one_training_are_named(program: Program, tmp_path: Path) -> None:
+    options = ["--methods", "kl,cib", "--strengths", "0,1", "--seeds", "1", "--dry-run"]
+    ended = program(COMPARISON, "--out", tmp_path / "out", *options)
+    assert "5 cells are 3 different ones: lora 0 seed 0 = kl 0 seed 0 = cib 0 seed 0" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("sweep", "change", "says"),
+    [
+        ("lambda_grid", "cib.lam=3", "as the strength of cib; give --strengths 3"),
+        ("negatives", "cib.lam=3", "give --strengths 3"),
+        ("negatives", "cib.queue=recent", "varies it itself"),
+        ("negatives", "cib.draw=hardest", "varies it itself"),
+        ("negatives", "cib.num_negatives=8", "varies it itself"),
+        ("cib_options", "cib.pooling=last_token", "varies it itself (mean_response, last_prompt"),
+        ("cib_options", "cib.temperature=0.3", "varies it itself (0.2, 0.05, 1.0)"),
+        ("epsilon_grid", "case2_ball.epsilon=2", "give --strengths 2"),
+        ("epsilon_grid", "case1.lam=2", "give --strengths 2"),
+        ("penalty_grid", "case1.lam=0.2", "give --strengths 0.2"),
+        ("task_orders", "o_lora.lam=0.5", "give --strengths 0.5"),
+        ("task_orders", "ema.decay=0.5", "no cell of this sweep uses ema"),
+        ("method_comparison", "random_subset.fraction=0.75", "give --strengths 0.25"),
+        ("method_comparison", "salora.init=default", "varies it itself"),
+        ("lambda_grid", "kl.direction=reverse", "no cell of this sweep uses kl"),
+    ],
+)
+def test_what_a_sweep_varies_cannot_be_set(
+    program: Program, tmp_path: Path, sweep: str, change: str, says: str
+) -> None:
+    script = SWEEP.with_name(f"{sweep}.py")
+    ended = program(script, "--out", tmp_path / "out", "--dry-run", "--set", change)
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    assert ended.err.startswith(f"error: --set {change.partition('=')[0]}: ")
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("sweep", "change", "stages"),
+    [
+        ("lambda_grid", "cib.temperature=0.3", 15),
+        ("negatives", "cib.temperature=0.3", 21),
+        ("method_comparison", "trainer.learning_rate=1e-3", 45),
+        ("method_comparison", "cib.draw=most_similar", 45),
+        ("method_comparison", "trainer.learning_rate=2e-3", 45),
+        ("task_orders", "lora.rank=4", 57),
+    ],
+)
+def test_what_a_sweep_does_not_vary_is_set_in_every_cell(
+    program: Program, tmp_path: Path, sweep: str, change: str, stages: int
+) -> None:
+    """Or moves with what is varied: the comparison's slower learning rates are parts of its own."""
+    script = SWEEP.with_name(f"{sweep}.py")
+    ended = program(script, "--out", tmp_path / "out", "--dry-run", "--set", change)
+    assert ended.code == 0, ended
+    assert f"{sweep}: {stages} stages, 0 reused, {stages} to train" in ended.out
+    assert "different ones" not in ended.out
 
 
 @pytest.mark.parametrize("script", [SWEEP, RAYCIB])
@@ -328,9 +405,10 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
     """Interrupted while it reads a model of 20 GB (of holes, which take no disk)."""
     model = copied_model(tmp_path / "model")
     os.truncate(model / "model.safetensors", 20 * 2**30)
-    task = save(tmp_path / "task.jsonl", (json.dumps(ROW) + "\n") * 20)
+    task = save(tmp_path / "task.jsonl", TASK)
     command = [sys.executable, SWEEP, "--out", tmp_path / "out", "--model", model]
-    command += ["--task", task, "--harmful", task, "--judge", "world:guard"]
+    harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
+    command += ["--task", task, "--harmful", harmful, "--judge", "world:guard"]
     with subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

@@ -1,11 +1,14 @@
-"""`--set part.name=value`: settings changed from the command line, validated like any other."""
+"""`--set part.name=value` and `--strengths`: settings from the command line, validated like any
+other."""
 
 import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from raycib.errors import UserError
-from raycib.spec import METHODS, LoRASpec, Spec, TrainerSpec
+from raycib.spec import METHODS, AnyMethod, LoRASpec, Spec, TrainerSpec
 
 Part = TypeVar("Part", bound=Spec)
 CHANGEABLE: dict[str, type[Spec]] = {**METHODS, "trainer": TrainerSpec, "lora": LoRASpec}
@@ -24,13 +27,47 @@ def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
             )
         if name not in (names := CHANGEABLE[part].model_fields):
             raise UserError(f"--set {text!r}: {part} has no {name!r}; it has {', '.join(names)}")
+        if name in found.setdefault(part, {}):
+            raise UserError(f"--set {path}: it is set twice; give it once")
         try:
-            found.setdefault(part, {})[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found.setdefault(part, {})[name] = value
+            found[part][name] = json.loads(value)
+        except RecursionError as error:
+            raise UserError(f"--set {path}: its value is nested too deeply") from error
+        except ValueError:  # a word, or a number of too many digits
+            found[part][name] = value
     return found
 
 
 def changed(spec: Part, changes: dict[str, Any]) -> Part:
-    """The spec with some fields replaced, and validated anew."""
-    return type(spec).model_validate(spec.model_dump() | changes)
+    """The spec with some fields replaced, and validated anew. true is no number."""
+    found = type(spec).model_validate(spec.model_dump() | changes)
+    for name, value in changes.items():
+        if isinstance(value, bool) and not isinstance(getattr(found, name), bool):
+            raise UserError(f"--set {name}={str(value).lower()}: {name} is no switch; give a value")
+    return found
+
+
+def read_strengths(text: str, method: type[AnyMethod]) -> tuple[float, ...]:
+    """`--strengths` for a method; `UserError` for what is no number, comes twice, or what the
+    method refuses."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--strengths {text!r}: {error}; give numbers like 0,1,5") from error
+    if twice := [strength for strength in found if found.count(strength) > 1]:
+        raise UserError(f"--strengths {text!r}: {twice[0]:g} comes twice; give each once")
+    kind = method.model_fields["kind"].default
+    for strength in found:
+        try:
+            method.at(strength)
+        except OverflowError as error:
+            raise UserError(f"--strengths: {kind} cannot have {strength:g}: {error}") from error
+        except ValidationError as error:
+            # What else it needs is not about its strength.
+            wrong = [one for one in error.errors() if one["type"] != "missing"]
+            if wrong:
+                reason = f"{wrong[0]['msg']} (as {method.__name__}.{wrong[0]['loc'][0]})"
+                raise UserError(
+                    f"--strengths: {kind} cannot have {strength:g}: {reason}"
+                ) from error
+    return found

@@ -21,6 +21,7 @@ from raycib.orchestration.resolve import resolve
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
+from raycib.orchestration.swept import equal_cells, refuse_swept
 from raycib.orchestration.theory import surveyed
 from raycib.plan import waits
 from raycib.spec import RunSpec, Template
@@ -48,7 +49,8 @@ def sweep_command(question: Question) -> None:
     def main(
         out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs",
         seeds: Annotated[
-            int | None, typer.Option(min=1, help="Seeds a cell; default: the sweep's.")
+            int | None,
+            typer.Option(min=1, max=1000, help="Seeds a cell; default: the sweep's."),
         ] = None,
         preset: Annotated[str, typer.Option(help="world or llama31-8b.")] = "world",
         workers: Annotated[
@@ -180,6 +182,7 @@ def run_question(question: Question, options: Options) -> int:
         raise UserError(
             f"--methods {options.methods}: none of the methods asked for is in this sweep"
         )
+    refuse_swept(question.runs, setup, runs)
     sweep = Sweep(setup, runs)
     folder = _results_folder(options.out, question.name)
     plan = sweep.plan(setup.execution.packs_at_once or 1)
@@ -189,6 +192,8 @@ def run_question(question: Question, options: Options) -> int:
         f"{failed_before} failed before; results in {folder}",
         flush=True,
     )
+    if same := equal_cells(runs):
+        print(same)
     if question.kind == "comparison" and setup.left_out:
         print("left out: " + ", ".join(setup.left_out))
     if options.dry_run:

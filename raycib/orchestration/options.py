@@ -1,7 +1,8 @@
 """What a person may ask of any sweep."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from raycib.errors import UserError
 from raycib.spec import Template
 
 
@@ -35,3 +36,22 @@ class Options:
     max_tokens: int | None = None
     dry_run: bool = False
     fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and not _is_text(text):
+                    option = "set" if field.name == "changes" else field.name.replace("_", "-")
+                    raise UserError(
+                        f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
+                        "or write it in UTF-8"
+                    )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value

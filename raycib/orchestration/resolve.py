@@ -5,7 +5,7 @@ from pathlib import Path
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.model_files import describe
-from raycib.orchestration.changes import changed, read_changes
+from raycib.orchestration.changes import read_changes
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
 from raycib.orchestration.setup import Setup
@@ -74,10 +74,8 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         safety_source=safety,
         base_source=base,
         sizes=sizes,
-        lora=changed(chosen.lora, changes.get("lora", {})),
-        trainer=changed(
-            (sequence and chosen.sequence_trainer) or chosen.trainer, changes.get("trainer", {})
-        ),
+        given_lora=chosen.lora,
+        given_trainer=(sequence and chosen.sequence_trainer) or chosen.trainer,
         seeds=tuple(range(options.seeds or chosen.seeds)),
         judge=describe_judge(
             options.judge or (None if options.judge_url else chosen.judge),
@@ -90,8 +88,9 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         changes=changes,
         tradeoff=tradeoff,
     )
+    _ = setup.lora, setup.trainer  # read at once: a mistake is told before anything starts
     if options.safety is not None:
-        _ = setup.safety  # read at once: a mistake is told before anything starts
+        _ = setup.safety
     if options.base is not None:
         _ = setup.base
     return setup

@@ -1,7 +1,7 @@
 """What a sweep is about, as specs, and the runs that are made of them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +9,7 @@ from raycib.data.rows import describe_task
 from raycib.errors import UserError
 from raycib.grid import Arm, continual, single_task
 from raycib.model_files import describe
-from raycib.orchestration.changes import Part, changed
+from raycib.orchestration.changes import Part, changed, read_strengths
 from raycib.orchestration.options import Options
 from raycib.orchestration.tradeoff import Tradeoff
 from raycib.orders import Order
@@ -40,8 +40,9 @@ class Setup:
     """Read only once a method needs them: a base model may have to be fetched."""
     sizes: tuple[int, int]
     """Tokens of a training row, and of a generated answer."""
-    lora: LoRASpec
-    trainer: TrainerSpec
+    given_lora: LoRASpec
+    given_trainer: TrainerSpec
+    """Before what the person changed of them."""
     seeds: tuple[int, ...]
     judge: JudgeSpec
     execution: Execution
@@ -49,6 +50,28 @@ class Setup:
     changes: dict[str, dict[str, Any]]
     tradeoff: Tradeoff | None = None
     """Where the sweep is about the gaps of the Trade-offs paper."""
+
+    @cached_property
+    def lora(self) -> LoRASpec:
+        """Shape of the adapters."""
+        return changed(self.given_lora, self.changes.get("lora", {}))
+
+    @cached_property
+    def trainer(self) -> TrainerSpec:
+        """How every method is trained."""
+        return changed(self.given_trainer, self.changes.get("trainer", {}))
+
+    def without(self, part: str, name: str) -> "Setup":
+        """The same less one of the person's changes."""
+        changes = {
+            one: {field: value for field, value in fields.items() if (one, field) != (part, name)}
+            for one, fields in self.changes.items()
+        }
+        other = replace(self, changes=changes)
+        for read in ("safety", "base"):  # what was read and hashed is not read again
+            if read in vars(self):
+                vars(other)[read] = vars(self)[read]
+        return other
 
     @cached_property
     def safety(self) -> TaskSpec | None:
@@ -115,17 +138,12 @@ class Setup:
 
     def strengths(self, kind: str, default: Sequence[float]) -> tuple[float, ...]:
         """A sweep's strengths of a method, or the ones asked for instead; none where the method
-        is not asked for."""
+        is not asked for. `UserError` for one that it refuses."""
         if kind not in self.wanted:
             return ()
         if self.options.strengths is None:
             return tuple(default)
-        try:
-            return tuple(float(part) for part in self.options.strengths.split(","))
-        except ValueError as error:
-            raise UserError(
-                f"--strengths {self.options.strengths!r}: {error}; give numbers like 0,1,5"
-            ) from error
+        return read_strengths(self.options.strengths, METHODS[kind])
 
     def runs_of(self, rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
         """One cell for each row of a sweep, each task and each seed."""
