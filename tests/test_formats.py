@@ -63,8 +63,8 @@ def test_options_are_numbered_as_the_whole_file_tells(
     [
         ([2, 3], "no row says whether the first is 0 or 1; add #labels-from=0 or #labels-from=1"),
         ([0, 4], "some rows number the first option 0 and some 1"),
-        ([0, 5], "row 2 (line 2): the right option is '5', which none of them is"),
-        ([0, 1.5], "row 2 (line 2): the right option is '1.5', which none of them is"),
+        ([0, 5], "row 2 (line 2): the right option is 5, which none of them is"),
+        ([0, 1.5], "row 2 (line 2): the right option is 1.5, which none of them is"),
         ([0, True], "row 2 (line 2): the right option is True, which none of them is"),
         ([0, "E"], "row 2 (line 2): the right option is 'E', which none of them is"),
     ],

@@ -9,9 +9,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from raycib.data.conversations import Conversation, conversation
-from raycib.data.formats import Choice, Known, answered, choice, first_label, known
+from raycib.data.formats import (
+    SEVERAL,
+    TELLING,
+    Choice,
+    Known,
+    answered,
+    choice,
+    first_label,
+    known,
+)
 from raycib.data.sources import Source
-from raycib.data.tables import UNNAMED, Table, shown
+from raycib.data.tables import Table, listed, shown
 from raycib.data.texts import text_of, trimmed
 from raycib.errors import UserError
 
@@ -66,13 +75,6 @@ def find_column(wanted: str, names: Iterable[str], where: str) -> str:
     return found[0]
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names of columns for people: a dozen at most, each in characters that any terminal prints."""
-    names = sorted(names)
-    parts = ["(no name)" if name == UNNAMED else ascii(name[:40]) for name in names[:12]]
-    return ", ".join(parts) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-
-
 class Columns:
     """Reads the entries of one table as rows, and counts what it makes of their columns."""
 
@@ -86,8 +88,7 @@ class Columns:
         self.by_name = not {"prompt", "response", "context"} & self.chosen.keys()
         """Whether a known data set is known by its columns, or the person names them."""
         self.labels_from = source.labels_from
-        several = self.by_name and {"cop", "choices", "options"} & {*map(normal, self.names)}
-        if several and self.labels_from is None:
+        if self.by_name and SEVERAL & {*map(normal, self.names)} and self.labels_from is None:
             self.labels_from = first_label(self._choices(), table.where)
         self.looked: set[str] = set()
         """Columns that were looked into."""
@@ -140,12 +141,16 @@ class Columns:
             original = {normal(name): name for name in names}
             for name in names:
                 if (one := normal(name)) in _NAMES and original[one] != name:
-                    raise UserError(f"columns {listed([name, original[one]])} have one name")
+                    raise UserError(
+                        f"columns {listed([name, original[one]])} have one name; rename one"
+                    )
             columns = {
                 role: tuple(original[name] for name in named if name in original)
                 for role, named in ROLES.items()
             }
-            self._shapes[names] = Shape(columns | self.chosen, original)
+            for role, chosen in self.chosen.items():
+                columns[role] = tuple(name for name in chosen if name in names)
+            self._shapes[names] = Shape(columns, original)
         return self._shapes[names]
 
     def _row(self, entry: dict[str, Any], shape: Shape) -> Row:
@@ -181,7 +186,7 @@ class Columns:
     def _special(self, entry: dict[str, Any], shape: Shape) -> Known:
         """What the row of a known data set says."""
         found = None
-        if self.by_name:
+        if self.by_name and not TELLING.isdisjoint(shape.original):
             named = {name: entry[column] for name, column in shape.original.items()}
             found = known(named)
             if found is None and (several := choice(named)):
@@ -192,7 +197,8 @@ class Columns:
         return found
 
     def _filled(self, role: str, entry: dict[str, Any], shape: Shape) -> list[str]:
-        names = [name for name in shape.columns[role] if name in entry]
+        if not (names := shape.columns[role]):
+            return []
         self.looked.update(names)
         return [name for name in names if not _nothing(entry[name], lists=role not in TEXTS)]
 
@@ -212,8 +218,9 @@ class Columns:
         try:
             text = text_of(value, numbers=role == "response")
         except UserError as error:
+            where = listed([column or role])
             raise UserError(
-                f"column {listed([column])}: {error}; mend it, or choose with #{role}=COLUMN"
+                f"column {where}: {error}; mend it, or choose with #{role}=COLUMN"
             ) from error
         self.did["number as the response"] += bool(text) and type(value) is not str
         return text

@@ -7,7 +7,7 @@ from raycib.data.texts import text_of
 from raycib.errors import UserError
 
 SPEAKERS = {
-    "system": "system", "user": "user", "human": "user", "prompter": "user",
+    "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 ORDERS = (["user"], ["user", "assistant"])

@@ -17,6 +17,10 @@ MEDMCQA = ("opa", "opb", "opc", "opd")
 LABELS = ("answerkey", "answer_idx", "answer_index", "answer")
 """Columns that name the right one of several options; the first that is there counts."""
 UNANSWERABLE = "unanswerable"
+SEVERAL = {"cop", "choices", "options"}
+"""Columns of which one is in every row with several options."""
+TELLING = {"answers", "old_contents", "behavior", *SEVERAL}
+"""Columns of which one is in every row of a known data set."""
 
 
 class Known(NamedTuple):

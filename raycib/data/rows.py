@@ -157,13 +157,14 @@ def describe_rows(
 
 
 def _refuse_unanswered(rows: Sequence[Row], notes: Sequence[str], source: str) -> None:
-    missing = [number for number, row in enumerate(rows, 1) if not row.response.strip()]
+    missing = [row for row in rows if not row.response]
     if missing:
+        whole, _ = _whole(parse(source))
         read = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
             f"{source!r} has {len(missing)} rows without a response (the first is row "
-            f"{missing[0]}); a task needs one in every row, under one of {TEXTS['response']} or "
-            f"chosen with #response=COLUMN{read}"
+            f"{whole.index(missing[0]) + 1}); a task needs one in every row, under one of "
+            f"{TEXTS['response']} or chosen with #response=COLUMN{read}"
         )
 
 

@@ -80,6 +80,11 @@ def parse(text: str) -> Source:
     )
 
 
+def stem(text: str) -> str:
+    """What a task from this source is called: its file's name without what follows."""
+    return Path(parse(text).name).stem
+
+
 def _known(part: str) -> bool:
     return any(form.fullmatch(part) for form in (_CUT, _COLUMN, _FILTER, _LABELS))
 

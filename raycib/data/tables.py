@@ -11,6 +11,7 @@ import os
 import reprlib
 import sys
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,32 +51,22 @@ def file_table(name: str) -> Table:
     """The table in a file; `UserError` for anything that is none."""
     path = Path(os.path.expanduser(name))
     where = repr(str(path))
-    try:
-        if not path.is_file():  # neither a folder nor a pipe, which would wait for ever
-            there = "no ordinary file" if path.exists() else "no data file"
-            raise UserError(f"{there} at {where}; give a {FORMATS}")
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{where} cannot be read: {reason}; check the path") from error
-    suffix = path.suffix.lower()
-    if raw.startswith(b"version https://git-lfs"):
-        raise UserError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull`")
-    if suffix == ".parquet":
-        return _checked(where, _parquet(raw, where))
-    if suffix == ".gz":
-        raw, suffix = _unpacked(raw, where), Path(path.stem).suffix.lower()
+    suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     match suffix:
         case ".csv" | ".tsv":
-            return _csv(_text(raw, where), where, suffix)
+            return _csv(_text(_content(path, where), where), where, suffix)
         case ".jsonl":
-            lines: list[int] = []
-            return _checked(where, _json_lines(_text(raw, where), where, lines), lines)
+            lines = array("Q")
+            text = _text(_content(path, where), where)
+            return _checked(where, _json_lines(text, where, lines), lines)
         case ".json":
-            return _checked(where, _listed(_json(_text(raw, where), where), where))
+            rows, beside = _listed(_json(_text(_content(path, where), where), where), where)
+            notes = (f"not read, beside the rows: {listed(beside)}",) if beside else ()
+            return _checked(where, rows)._replace(notes=notes)
+        case ".parquet":
+            return _checked(where, _parquet(_content(path, where), where))
         case _:
+            _content(path, where)  # a file that is not there is told first
             raise UserError(f"{where} ends in {suffix!r}; give a {FORMATS}")
 
 
@@ -98,7 +89,14 @@ def hub_table(name: str) -> Table:
 
 def shown(value: Any) -> str:
     """A value in a few characters for a message, however large or deep it is."""
-    return reprlib.repr(str(value) if isinstance(value, str) else value)
+    return value[:30] if isinstance(value, Number) else reprlib.repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns for people: a dozen at most, each in characters that any terminal prints."""
+    names = sorted(names)
+    parts = ["(no name)" if name == UNNAMED else ascii(name[:40]) for name in names[:12]]
+    return ", ".join(parts) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Table:
@@ -110,9 +108,19 @@ def _checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> T
     return table
 
 
-def _unpacked(raw: bytes, where: str) -> bytes:
+def _content(path: Path, where: str) -> bytes:
+    """What a file holds, unpacked."""
     try:
-        return gzip.decompress(raw)
+        if not path.is_file():  # neither a folder nor a pipe, which would wait for ever
+            there = "no ordinary file" if path.exists() else "no data file"
+            raise UserError(f"{there} at {where}; give a {FORMATS}")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}; check the path") from error
+    if raw.startswith(b"version https://git-lfs"):
+        raise UserError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull`")
+    try:
+        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{where} is not a whole gzip file: {error}; fetch it again") from error
 
@@ -139,7 +147,7 @@ def _csv(text: str, where: str, suffix: str) -> Table:
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=blanks, strict=True
     )
     entries: list[dict[str, Any]] = []
-    lines: list[int] = []
+    lines = array("Q")
     header: list[str] | None = None
     blank = 0
     for line, fields in _records(reader, where):
@@ -204,7 +212,7 @@ def _named_once(names: list[str], where: str) -> list[str]:
     return names
 
 
-def _json_lines(text: str, where: str, lines: list[int]) -> Iterator[Any]:
+def _json_lines(text: str, where: str, lines: array) -> Iterator[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             lines.append(number)
@@ -215,7 +223,7 @@ def _json(text: str, where: str, line: int | None = None) -> Any:
     """A JSON value, numbers as they are written; NaN and infinities are numbers of Python's."""
     where = f"{where}, line {line}" if line else where
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=Number, parse_float=Number)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         at = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
         more = line is None and error.msg == "Extra data"
@@ -234,26 +242,30 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _listed(table: Any, where: str) -> list[Any]:
-    """Rows of a JSON file: a list of them, alone or under one name, or columns by name."""
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number)
+
+
+def _listed(table: Any, where: str) -> tuple[list[Any], list[str]]:
+    """Rows of a JSON file, a list of them, alone or under one name, or columns by name; and the
+    names of what stands beside them."""
     if isinstance(table, list):
-        return table
-    columns = {}
+        return table, []
+    columns, beside = {}, []
     if isinstance(table, dict):  # {"instructions": [...], "inputs": []}
         columns = {name: v for name, v in table.items() if isinstance(v, list) and v}
+        beside = [name for name, value in table.items() if name not in columns and value != []]
     of_rows = [name for name, values in columns.items() if isinstance(values[0], dict)]
     if len(of_rows) > 1:
         raise UserError(f"{where} has rows under {shown(of_rows)}; save one of them as a list")
     if of_rows:
-        return columns[of_rows[0]]
+        return columns[of_rows[0]], [*beside, *(columns.keys() - of_rows)]
     if not columns:
         raise UserError(f"{where} holds {_kind(table)}, not a list of rows; give one")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{where} has columns of unequal length, {shown(lengths)}; mend it")
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, values, strict=True)) for values in rows], beside
 
 
 def _kind(value: Any) -> str:
