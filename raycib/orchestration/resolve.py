@@ -1,8 +1,7 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
-from pathlib import Path
-
 from raycib.data.rows import describe_rows, describe_task
+from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.orchestration.changes import read_changes
@@ -109,7 +108,7 @@ def _tasks_of(chosen: Preset, kind: str) -> dict[str, TaskSource]:
 def _own_tasks(text: str, several: bool) -> dict[str, TaskSource]:
     """A person's own task, or a sequence of them."""
     files = text.split(",") if several else [text]
-    names = [Path(file).stem for file in files]
+    names = [stem(file) for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--task {text!r}: {twice[0]!r} comes twice; a sequence has each task once")
     if several and len(files) < 2:

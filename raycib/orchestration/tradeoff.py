@@ -3,9 +3,9 @@ data, what may stand in for it, and the stage that makes the aligned model where
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from raycib.data.rows import describe_rows, describe_task, rows_of
+from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.orchestration.options import Options
@@ -57,7 +57,7 @@ def resolve_tradeoff(
     given = source != chosen.alignment
     proxies = {ORIGINAL: alignment}
     if options.safety:
-        name = Path(options.safety).stem.partition("#")[0]
+        name = stem(options.safety)
         proxies[name] = describe_task(name, options.safety, length)
     elif not given:
         proxies |= {n: describe_task(n, s, length) for n, s in chosen.proxies.items()}
