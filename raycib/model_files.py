@@ -1,20 +1,33 @@
 """Where a model's files are, what they hash to, and which of them are refused. No torch here."""
 
+import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from raycib.errors import UserError
+from raycib.model_config import (
+    changes_answers,
+    check_special_ids,
+    own_dtype,
+    positions,
+    read_config,
+    read_json,
+    refuse_code,
+    vocabulary,
+)
 from raycib.spec import MADE, ModelSpec, Template
 from raycib.store import Store
+from raycib.weight_files import INDEX, Stamp, check_weights, stamp, weight_files
 
-WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
 TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*",
     "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json",
 )  # fmt: skip
 """All that changes ids or templates, in the forms that transformers reads."""
+_FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
+_LEFT = ("consolidated*", "adapter_*")
+"""Not fetched: the same weights for another library, and adapters beside a model."""
 
 
 def find(source: str) -> Path:
@@ -46,8 +59,14 @@ def find(source: str) -> Path:
 
     name, _, revision = source.partition("@")
     try:
-        allowed = [*WEIGHTS, *TOKENIZER, "generation_config.json"]
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=allowed))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(_FETCHED),
+                ignore_patterns=list(_LEFT),
+            )
+        )
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = str(error).splitlines()[0]
         raise UserError(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
@@ -63,39 +82,77 @@ def _made(source: str) -> Path:
     return record.folder
 
 
-def refuse_code(folder: Path) -> None:
-    """A configuration that names code to run is refused: weights and tokenizers are data."""
-    for name in ("config.json", "tokenizer_config.json"):
-        config = _config(folder / name) if (folder / name).exists() else {}
-        for field in ("auto_map", "_attn_implementation_internal", "trust_remote_code"):
-            if config.get(field):
-                raise UserError(
-                    f"{folder / name} sets {field!r}, which would run the model's own code; "
-                    "raycib loads what transformers ships: remove the field"
-                )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no object; is it a Hugging Face model?")
-    return config
+def checked(source: str) -> Path:
+    """The folder of the model at `source`, whose files are whole and fit each other, and name no
+    code to run. Raises `UserError` where not: whatever is known before torch is loaded is said
+    then."""
+    folder = find(source)
+    refuse_code(folder)
+    config = read_config(folder)
+    check_special_ids(folder, config)
+    check_weights(folder, config)
+    check_tokenizer(folder, config)
+    return folder
 
 
 def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
     """sha256 over names and contents of the matching files."""
-    files = sorted(
-        {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    )
+    return _fingerprint(folder, _matching(folder, patterns))
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """sha256 over the configuration and the weight files, those that are loaded; and over
+    generation_config.json where it says more than config.json about how to answer."""
+    files = {folder / "config.json", *weight_files(folder)}
+    if (folder / INDEX).exists():
+        files.add(folder / INDEX)
+    if changes_answers(folder, read_json(folder / "config.json")):
+        files.add(folder / "generation_config.json")
+    return _fingerprint(folder, files)
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return {path for path in found if not path.is_dir()}
+
+
+def _fingerprint(folder: Path, files: set[Path]) -> str:
     whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in sorted(files):
+        content = _digest(path, stamp(path))
         whole.update(f"{path.relative_to(folder)} {content}\n".encode())
     return whole.hexdigest()
+
+
+@functools.cache
+def _digest(path: Path, _: Stamp) -> str:
+    """A file is read once a process, for as long as it stays as it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `UserError` where the tokenizer's files cannot be read, or its words have ids that the
+    model has no embeddings for (tokens added later are checked where they occur)."""
+    for path in sorted(_matching(folder, TOKENIZER)):
+        stamp(path)
+    path = folder / "tokenizer.json"
+    size = vocabulary(config)
+    if path.exists() and size is not None and (most := _largest_id(path, stamp(path))) >= size:
+        raise UserError(
+            f"{path} has the token id {most}, but {folder / 'config.json'} only {size} embeddings "
+            "(vocab_size); is it the tokenizer of another model?"
+        )
+
+
+@functools.cache
+def _largest_id(path: Path, _: Stamp) -> int:
+    model = read_json(path).get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(words, list):  # Unigram: pieces in the order of their ids
+        return len(words) - 1
+    ids = words.values() if isinstance(words, dict) else []
+    return max((one for one in ids if type(one) is int), default=-1)
 
 
 def verified(spec: ModelSpec) -> Path:
@@ -103,7 +160,7 @@ def verified(spec: ModelSpec) -> Path:
     folder = find(spec.source)
     if spec.source.startswith(MADE):
         return folder  # known by what made it; the store has checked every byte
-    if (found := fingerprint(folder, WEIGHTS)) != spec.weights:
+    if (found := weights_fingerprint(folder)) != spec.weights:
         raise UserError(
             f"the weights of {spec.source!r} changed since the plan was made "
             f"({found[:12]} instead of {spec.weights[:12]}); start the sweep again"
@@ -111,22 +168,20 @@ def verified(spec: ModelSpec) -> Path:
     return folder
 
 
-def describe(source: str, dtype: str = "float32", template: Template = "own") -> ModelSpec:
-    """The spec of the model at `source`, with the fingerprints of what is there now."""
-    folder = find(source)
-    refuse_code(folder)
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(f"model folder {folder} has no *.safetensors; pickled weights are not read")
+def describe(source: str, dtype: str | None = None, template: Template = "own") -> ModelSpec:
+    """The spec of the model at `source`, with the fingerprints of what is there now. Without a
+    `dtype` it is the model's own."""
+    folder = checked(source)
     return ModelSpec(
         source=source,
-        weights=fingerprint(folder, WEIGHTS),
+        weights=weights_fingerprint(folder),
         tokenizer=fingerprint(folder, TOKENIZER),
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=dtype or own_dtype(read_config(folder)),  # type: ignore[arg-type]
         template=template,
     )
 
 
 def context_length(source: str, most: int = 4096) -> int:
     """Tokens that the model at `source` can take, at most `most`."""
-    config = _config(find(source) / "config.json")
-    return min(most, int(config.get("max_position_embeddings", most)))
+    path = find(source) / "config.json"
+    return min(most, positions(read_json(path), path) or most)

@@ -1,8 +1,7 @@
-"""The frozen base model: loaded as its spec says, and run up to its last hidden states."""
+"""The frozen base model, loaded as its spec says, and what it makes of tokens."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,20 +12,15 @@ from torch.utils.checkpoint import checkpoint
 from raycib.data.chat import use_chatml
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
+from raycib.decoder import own_logits
 from raycib.errors import UserError
 from raycib.model_files import find, verified
+from raycib.model_gate import check_model
 from raycib.spec import ModelSpec, Template
 
 LOGITS_AT_ONCE = 2**26
 """Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
 pass, a chunk of tokens after the other."""
-
-
-class Hidden(NamedTuple):
-    """The last hidden states, on both sides of the final norm."""
-
-    final_norm: Float[Tensor, "rows seq dim"]
-    before_norm: Float[Tensor, "rows seq dim"]
 
 
 def load_tokenizer(source: str, template: Template = "own") -> Any:
@@ -45,72 +39,59 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
 
 
 def load_model(spec: ModelSpec, device: torch.device) -> Any:
-    """The frozen base in evaluation mode (no dropout), weights checked against the spec."""
+    """The frozen base in evaluation mode (no dropout), weights checked against the spec.
+
+    Raises `UserError` where its files do not hold exactly its weights, or where it is not read
+    here as it reads itself (see `raycib.model_gate`).
+    """
     from transformers import AutoModelForCausalLM
 
     folder = verified(spec)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, spec.dtype), local_files_only=True, use_safetensors=True
-    )
-    return model.to(device).eval().requires_grad_(False)
-
-
-def hidden_states(model: Any, ids: Int[Tensor, "rows seq"]) -> Hidden:
-    """Last hidden states of right-padded rows; the output head does not run."""
-    decoder = model.get_decoder()
-    inputs: list[Tensor] = []
-    hook = decoder.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     try:
-        final = decoder(input_ids=ids, use_cache=False).last_hidden_state
-    finally:
-        hook.remove()
-    return Hidden(final, inputs[0])
-
-
-def attention_blocks(model: Any) -> list[torch.nn.Module]:
-    """The attention block of every decoder layer, whatever the architecture calls it.
-
-    Raises ValueError where there is not exactly one in each: a method that perturbs them would
-    silently do something else.
-    """
-    layers = model.get_decoder().layers
-    found = [
-        [child for child in layer.children() if type(child).__name__.endswith("Attention")]
-        for layer in layers
-    ]
-    if bad := [number for number, blocks in enumerate(found) if len(blocks) != 1]:
-        kinds = [type(child).__name__ for child in layers[bad[0]].children()]
-        raise ValueError(
-            f"layer {bad[0]} of {type(model).__name__} has {len(found[bad[0]])} attention blocks "
-            f"among {kinds}; expected one"
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, spec.dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            return_dict=True,
         )
-    return [block for (block,) in found]
+    except Exception as error:  # a configuration can be wrong in a thousand ways
+        raise UserError(f"model {spec.source!r} cannot be loaded: {_first_line(error)}") from error
+    model, report = loaded
+    if problem := _misfit(report):
+        raise UserError(
+            f"the weights of {spec.source!r} are not those of a {type(model).__name__} of this "
+            f"config.json: {problem}; fetch or save the model again"
+        )
+    model = model.to(device).eval().requires_grad_(False)
+    check_model(model, spec.source)
+    return model
 
 
-@contextmanager
-def perturbed(model: Any, added: Sequence[tuple[slice, Sequence[Tensor]]]) -> Iterator[None]:
-    """Within it, each (rows, tensors) of `added` adds tensor l (rows seq dim) to what the l-th
-    attention block gives for those rows."""
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
-    def hook(number: int) -> Any:
-        def add(_: Any, __: Any, output: Any) -> Any:
-            if not isinstance(output, tuple):
-                raise TypeError(f"an attention block gave {type(output).__name__}, not a tuple")
-            states, *others = output
-            total = torch.zeros_like(states)
-            for rows, tensors in added:
-                total[rows] = tensors[number].to(states.dtype)
-            return (states + total, *others)
 
-        return add
-
-    blocks = attention_blocks(model) if added else []
-    handles = [block.register_forward_hook(hook(number)) for number, block in enumerate(blocks)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _misfit(report: dict[str, Any]) -> str | None:
+    """What transformers could not place or find; tied weights and buffers that it knows to be
+    harmless are not in its report."""
+    shapes = [
+        f"{name} is {list(found)} and not {list(expected)}"
+        for name, found, expected in sorted(report["mismatched_keys"])
+    ]
+    for what, names in (
+        ("missing", sorted(report["missing_keys"])),
+        ("not part of it", sorted(report["unexpected_keys"])),
+        ("of another shape", shapes),
+        ("unreadable", sorted(report["error_msgs"])),
+    ):
+        if names:
+            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+            return f"{what}: {', '.join(names[:2])}{more}"
+    return None
 
 
 def with_logits(
@@ -118,12 +99,11 @@ def with_logits(
 ) -> Float[Tensor, " tokens"]:
     """`function(head, *per_token)`, a value for each token, by chunks of tokens whose logits fit
     into memory at once. `head` gives the float32 logits of hidden states."""
-    output: Any = model.get_output_embeddings()
 
     def head(states: Tensor) -> Tensor:
-        return output(states).float()
+        return own_logits(model, states).float()
 
-    at_once = max(1, LOGITS_AT_ONCE // output.weight.shape[0])
+    at_once = max(1, LOGITS_AT_ONCE // model.get_output_embeddings().weight.shape[0])
     if len(per_token[0]) <= at_once:
         return function(head, *per_token)
     chunks = zip(*(values.split(at_once) for values in per_token), strict=True)

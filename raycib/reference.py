@@ -18,7 +18,8 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.models import hidden_states, token_loss
+from raycib.decoder import hidden_states
+from raycib.models import token_loss
 from raycib.pooling import pool, token_states
 from raycib.spec import Layer, ModelSpec, Pooling, Reading, Tokens, digest
 from raycib.store import Record, Store

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
-from raycib.models import Hidden, hidden_states, perturbed, token_loss
+from raycib.decoder import Hidden, hidden_states, perturbed
+from raycib.models import token_loss
 from raycib.pooling import pool, token_states
 from raycib.reference import ReferenceBank, read
 from raycib.spec import Layer, Pooling, Tokens

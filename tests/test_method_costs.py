@@ -15,7 +15,7 @@ import torch
 from costs import counter, flops, move
 
 from raycib.data.rows import describe_task
-from raycib.models import hidden_states
+from raycib.decoder import hidden_states
 from raycib.spec import (
     CIB,
     EMA,

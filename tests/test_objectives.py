@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import raycib.models
 from raycib.adapters import LaneAdapters, LoRAShape
@@ -509,8 +509,14 @@ def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
 
 @pytest.mark.parametrize("at_once", [1, 3, 10, 11, 100])
 def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int, monkeypatch):
-    head = torch.nn.Linear(6, 40, bias=False).requires_grad_(False)
-    model = SimpleNamespace(get_output_embeddings=lambda: head)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=6,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
+    model = LlamaForCausalLM(config).requires_grad_(False)
     states, labels = random_rows(11), torch.randint(0, 40, (11,))
     results = []
     for tokens in (at_once, 11):

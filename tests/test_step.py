@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded, encode, encode_prompt
 from raycib.data.rows import Row
+from raycib.decoder import attention_blocks
 from raycib.methods import build_method
-from raycib.models import attention_blocks, load_tokenizer
+from raycib.models import load_tokenizer
 from raycib.objectives import Objective
 from raycib.pooling import pool
 from raycib.reference import ReferenceBank

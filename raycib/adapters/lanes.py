@@ -24,6 +24,7 @@ from raycib.adapters.linear import (
     update_norm_sq,
 )
 from raycib.adapters.peft_format import PeftAdapter, read_adapter, write_adapter
+from raycib.errors import UserError
 
 
 class LaneAdapters:
@@ -32,7 +33,7 @@ class LaneAdapters:
     New lanes hold zeros: call `initialise` or `load` for each. Backward passes of a model with
     gradient checkpointing must also happen within `route`, as they run the forward pass again.
 
-    Raises ValueError if a target of a lane matches no `nn.Linear` of the model.
+    Raises `UserError` if a target of a lane matches no `nn.Linear` of the model.
     """
 
     def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
@@ -45,7 +46,7 @@ class LaneAdapters:
             for target in shape.targets:
                 if not any(matches(name, target) for name in linears):
                     kinds = sorted({name.rpartition(".")[2] for name in linears})
-                    raise ValueError(
+                    raise UserError(
                         f"lane {lane}: no linear layer is named {target!r}; this model's linear "
                         f"layers are named {kinds}"
                     )

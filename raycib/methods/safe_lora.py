@@ -5,9 +5,7 @@ and pairs by order of iteration, which fails on models with biases); cosines are
 `number` projects exactly that many; no matrix of the size of a weight beyond the weight itself.
 """
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,6 +17,7 @@ from raycib.errors import UserError
 from raycib.methods.method import Opening, Start
 from raycib.model_files import verified
 from raycib.spec import ModelSpec, SafeLoRA
+from raycib.weight_files import stored_tensors
 
 
 class Projected(NamedTuple):
@@ -88,7 +87,7 @@ def chosen(cosines: dict[str, float], options: SafeLoRA) -> list[str]:
 def _weights(model: ModelSpec) -> Callable[[str], Tensor]:
     """Reads one tensor of a model at a time, in float32, from its safetensors files."""
     folder = verified(model)
-    places = _places(folder)
+    places = stored_tensors(folder)
 
     def read(name: str) -> Tensor:
         if name not in places:
@@ -96,20 +95,7 @@ def _weights(model: ModelSpec) -> Callable[[str], Tensor]:
                 f"Safe LoRA: {model.source!r} has no tensor {name!r}; the base and the aligned "
                 "model must be of one architecture"
             )
-        with safe_open(places[name], framework="pt") as file:
+        with safe_open(places[name].file, framework="pt") as file:
             return file.get_tensor(name).float()
 
     return read
-
-
-def _places(folder: Path) -> dict[str, Path]:
-    """The file of every tensor."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        listed = json.loads(index.read_text())["weight_map"]
-        return {name: folder / file for name, file in listed.items()}
-    places = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            places |= dict.fromkeys(file.keys(), path)
-    return places

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
+from raycib.decoder import hidden_states
 from raycib.errors import UserError
 from raycib.methods.method import Opening, Start
-from raycib.models import hidden_states
 from raycib.spec import SaLoRA, TaskSpec, digest
 from raycib.tensors import collate, to_device
 

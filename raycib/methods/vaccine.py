@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from raycib.decoder import attention_blocks
 from raycib.methods.method import LookAhead, Parameters, SumOverWorkers
-from raycib.models import attention_blocks
 from raycib.step import Step
 
 TINY = 1e-12

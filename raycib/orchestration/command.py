@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from raycib.adapter_places import check_places
 from raycib.console import make_app, run
 from raycib.errors import UserError
 from raycib.orchestration.options import Options
@@ -183,6 +184,7 @@ def run_question(question: Question, options: Options) -> int:
             f"--methods {options.methods}: none of the methods asked for is in this sweep"
         )
     refuse_swept(question.runs, setup, runs)
+    check_places(runs)
     sweep = Sweep(setup, runs)
     folder = _results_folder(options.out, question.name)
     plan = sweep.plan(setup.execution.packs_at_once or 1)

@@ -5,7 +5,14 @@ from raycib.evals.judge_address import address
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_server import Endpoint, JudgeUnavailable
 from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
-from raycib.model_files import TOKENIZER, WEIGHTS, context_length, find, fingerprint
+from raycib.model_files import (
+    TOKENIZER,
+    checked,
+    context_length,
+    find,
+    fingerprint,
+    weights_fingerprint,
+)
 from raycib.spec import JudgeSpec
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
@@ -43,12 +50,12 @@ def describe_judge(
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
     if judge is None:
         raise UserError("no judge: give --judge or --judge-url")
-    folder = find(judge)
+    folder = checked(judge)
     chosen = folder_profile(folder, judge, profile)
     return JudgeSpec(
         kind="guard",
         source=judge,
-        weights=fingerprint(folder, WEIGHTS),
+        weights=weights_fingerprint(folder),
         tokenizer=fingerprint(folder, TOKENIZER),
         categories=chosen.categories,
         prefix=chosen.prefix,

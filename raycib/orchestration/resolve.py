@@ -65,7 +65,8 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     if sequence:
         resolved = _asked_of_all(resolved)
     source = options.model or (sequence and chosen.sequence_model) or chosen.model
-    model = tradeoff.model if tradeoff else describe(source, chosen.dtype, options.chat)
+    dtype = None if options.model else chosen.dtype  # a model of one's own has its own
+    model = tradeoff.model if tradeoff else describe(source, dtype, options.chat)
     setup = Setup(
         preset=options.preset,
         model=model,

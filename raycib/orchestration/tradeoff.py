@@ -70,10 +70,11 @@ def resolve_tradeoff(
     base = options.base or (chosen.base if chosen.alignment and not own_data else None)
     maker = None
     if options.model or base is None:
-        model = describe(options.model or chosen.model, chosen.dtype, options.chat)
+        dtype = None if options.model else chosen.dtype
+        model = describe(options.model or chosen.model, dtype, options.chat)
     else:
         maker = StageSpec(
-            model=describe(base, chosen.dtype, options.chat),
+            model=describe(base, None if options.base else chosen.dtype, options.chat),
             task=alignment,
             trainer=chosen.alignment_trainer,
             lora=None,

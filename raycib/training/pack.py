@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from raycib.adapter_places import check_targets
 from raycib.adapters import LaneAdapters, LoRAShape, WholeModel
 from raycib.data.chat import Encoded, encode_all
 from raycib.data.rows import rows_of
@@ -55,6 +56,8 @@ def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
     its weights has it for itself."""
     spec = stages[0].model
     model, tokenizer = load_model(spec, device), load_tokenizer(spec.source, spec.template)
+    for targets in {stage.lora.targets for stage in stages if stage.lora}:
+        check_targets(spec.source, targets)
     shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
     if not shapes and len(stages) == 1:
         return Loaded(WholeModel(model), tokenizer, device)

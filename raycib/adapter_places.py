@@ -1,0 +1,81 @@
+"""Whether the adapters and perturbations of a plan find their places in its models, by the names
+of the stored tensors: known before anything starts. No torch here."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from raycib.errors import UserError
+from raycib.model_config import read_config
+from raycib.model_files import find
+from raycib.spec import RunSpec, Vaccine
+from raycib.weight_files import LAYER, stored_tensors
+
+_TRANSPOSED = {"gpt2", "openai-gpt"}
+"""Architectures whose layers are products with the transposed weight (Conv1D), which lanes of
+linear layers cannot adapt."""
+
+
+def check_places(runs: Iterable[RunSpec]) -> None:
+    """Raise `UserError` where a stage's adapter or its method finds no place in its model."""
+    asked = {
+        (run.stages[0].model.source, stage.lora.targets, isinstance(stage.method, Vaccine))
+        for run in runs
+        for stage in run.stages
+        if stage.lora is not None
+    }
+    for source, targets, perturbs in sorted(asked):
+        check_targets(source, targets)
+        if perturbs:
+            check_attention(source)
+
+
+def check_targets(source: str, targets: Iterable[str]) -> None:
+    """Raise `UserError` unless each target is the name of linear layers of the model at
+    `source`."""
+    folder = find(source)
+    linears, experts = _linears(folder)
+    names = sorted({name.rpartition(".")[2] for name in linears})
+    mend = f"choose from {', '.join(names)} with --set 'lora.targets=[\"{names[0]}\"]'" if names \
+        else "it cannot be adapted"  # fmt: skip
+    for target in targets:
+        if any(_matches(name, target) for name in experts):
+            raise UserError(
+                f"model {source!r}: {target!r} names weights of its experts, which transformers "
+                f"joins and raycib does not adapt; {mend}"
+            )
+        if not any(_matches(name, target) for name in linears):
+            raise UserError(
+                f"model {source!r} has no linear layer named {target!r} (lora.targets); {mend}"
+            )
+
+
+def check_attention(source: str) -> None:
+    """Raise `UserError` unless every layer of the model at `source` has one attention block."""
+    linears, experts = _linears(find(source), adaptable=False)
+    blocks: dict[str, set[str]] = {}
+    for name in (*linears, *experts):
+        layer, rest = LAYER.search(name).groups()  # type: ignore[union-attr]
+        block = rest.partition(".")[0]
+        blocks.setdefault(layer, set()).update({block} if "att" in block.lower() else ())
+    if bad := [layer for layer, found in blocks.items() if len(found) != 1]:
+        raise UserError(
+            f"model {source!r}: layer {bad[0]} has {len(blocks[bad[0]])} attention blocks, and "
+            "Vaccine perturbs one in each; leave it out (--methods)"
+        )
+
+
+def _linears(folder: Path, adaptable: bool = True) -> tuple[list[str], list[str]]:
+    """Full names of the linear layers within the decoder's layers, and of the experts'."""
+    if adaptable and read_config(folder).get("model_type") in _TRANSPOSED:
+        return [], []
+    names = [
+        name.removesuffix(".weight")
+        for name, one in stored_tensors(folder).items()
+        if name.endswith(".weight") and len(one.shape) == 2 and LAYER.search(name)
+    ]
+    experts = [name for name in names if ".experts." in name]
+    return [name for name in names if ".experts." not in name], experts
+
+
+def _matches(module: str, target: str) -> bool:
+    return module == target or module.endswith(f".{target}")

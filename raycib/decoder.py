@@ -1,0 +1,132 @@
+"""A causal decoder in the places that raycib reads: its last hidden states on both sides of the
+final norm, its attention blocks, and the way from hidden states to logits."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from raycib.errors import UserError
+
+
+class Hidden(NamedTuple):
+    """The last hidden states, on both sides of the final norm."""
+
+    final_norm: Float[Tensor, "rows seq dim"]
+    before_norm: Float[Tensor, "rows seq dim"]
+
+
+def hidden_states(model: Any, ids: Int[Tensor, "rows seq"]) -> Hidden:
+    """Last hidden states of right-padded rows; the output head does not run."""
+    decoder = model.get_decoder()
+    inputs: list[Tensor] = []
+    hook = final_norm(decoder).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    try:
+        final = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    finally:
+        hook.remove()
+    return Hidden(final, inputs[0])
+
+
+def final_norm(decoder: nn.Module) -> nn.Module:
+    """The norm after the last layer: `norm`, `ln_f`, `final_layer_norm` ... by architecture."""
+    norms = [
+        child
+        for name, child in decoder.named_children()
+        if "norm" in f"{name} {type(child).__name__}".lower()
+    ]
+    if not norms:
+        raise UserError(f"a {type(decoder).__name__} has no final norm, which raycib reads")
+    return norms[-1]
+
+
+def attention_blocks(model: Any) -> list[nn.Module]:
+    """The attention block of every decoder layer, whatever the architecture calls it.
+
+    Raises `UserError` where there is not exactly one in each: a method that perturbs them would
+    silently do something else.
+    """
+    depth = model.config.num_hidden_layers
+    lists = [m for m in model.get_decoder().children() if isinstance(m, nn.ModuleList)]
+    layers = next((found for found in lists if len(found) == depth), None)
+    if layers is None:
+        raise UserError(f"{type(model).__name__} has no list of {depth} decoder layers")
+    found = [
+        [child for child in layer.children() if type(child).__name__.endswith("Attention")]
+        for layer in layers
+    ]
+    if bad := [number for number, blocks in enumerate(found) if len(blocks) != 1]:
+        kinds = [type(child).__name__ for child in layers[bad[0]].children()]
+        raise UserError(
+            f"layer {bad[0]} of {type(model).__name__} has {len(found[bad[0]])} attention blocks "
+            f"among {kinds}; expected one"
+        )
+    return [block for (block,) in found]
+
+
+@contextmanager
+def perturbed(model: Any, added: Sequence[tuple[slice, Sequence[Tensor]]]) -> Iterator[None]:
+    """Within it, each (rows, tensors) of `added` adds tensor l (rows seq dim) to what the l-th
+    attention block gives for those rows."""
+
+    def hook(number: int) -> Any:
+        def add(_: Any, __: Any, output: Any) -> Any:
+            states, *others = output if isinstance(output, tuple) else (output,)
+            total = torch.zeros_like(states)
+            for rows, tensors in added:
+                total[rows] = tensors[number].to(states.dtype)
+            moved = states + total
+            return (moved, *others) if isinstance(output, tuple) else moved
+
+        return add
+
+    blocks = attention_blocks(model) if added else []
+    handles = [block.register_forward_hook(hook(number)) for number, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Decoded(NamedTuple):
+    """What a decoder gives, as every head of transformers reads it."""
+
+    last_hidden_state: Tensor
+    past_key_values: None = None
+    hidden_states: None = None
+    attentions: None = None
+    cross_attentions: None = None
+    router_logits: None = None
+
+
+class _AlreadyDecoded(nn.Module):
+    """Stands in the decoder's place and gives hidden states that are known."""
+
+    def __init__(self, states: Tensor):
+        super().__init__()
+        self.states = states
+
+    def forward(self, *args: Any, **options: Any) -> _Decoded:
+        return _Decoded(self.states)
+
+
+def own_logits(
+    model: Any, states: Float[Tensor, "tokens dim"]
+) -> Float[Tensor, "tokens vocabulary"]:
+    """The logits that the model itself makes of last hidden states, in its dtype.
+
+    Its own forward pass runs with the decoder taken out, so that whatever an architecture does to
+    its logits is done: Gemma-2 caps them, Granite divides them, Cohere multiplies them.
+    """
+    decoder = model.get_decoder()
+    place = next(name for name, module in model.named_modules() if module is decoder)
+    model.set_submodule(place, _AlreadyDecoded(states[None]))
+    try:
+        ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+        return model(input_ids=ids, use_cache=False).logits[0]
+    finally:
+        model.set_submodule(place, decoder)

@@ -1,0 +1,175 @@
+"""What a model's JSON files say, and which of it is refused. No torch here."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raycib.errors import UserError
+
+JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json")
+_RUNS_CODE = ("auto_map", "_attn_implementation_internal", "trust_remote_code", "custom_generate")
+_ATTENTION = ("_attn_implementation", "attn_implementation")
+_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
+_WHOLE = (*_DEPTH, *_WIDTH, "vocab_size", "num_attention_heads", "num_key_value_heads")
+_LENGTHS = (
+    "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len",
+    "max_seq_length", "seq_length", "seq_len", "model_max_length", "max_target_positions",
+)  # fmt: skip
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; `UserError` for anything else."""
+    try:
+        if not path.is_file():  # a pipe of that name would be waited for
+            raise UserError(f"{path} is no file")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no object; is it a Hugging Face model?")
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder, with what makes it no text model of plain weights refused."""
+    path = folder / "config.json"
+    config = read_json(path)
+    for field, why in (
+        ("quantization_config", "its weights are quantised; raycib trains on float weights"),
+        ("vision_config", "it is a model of images too; give its text model"),
+        ("audio_config", "it is a model of sound too; give its text model"),
+        ("transformers_weights", "its weights are in another file than model.safetensors"),
+    ):
+        if config.get(field) is not None:
+            raise UserError(f"{path} sets {field!r}: {why}")
+    if config.get("is_encoder_decoder"):
+        raise UserError(f"{path} is of an encoder with a decoder; give a decoder alone")
+    named = config.get("architectures")
+    if named and not (isinstance(named, list) and str(named[0]).endswith(_CAUSAL)):
+        raise UserError(f"{path} is of {named}; raycib needs a language model (...ForCausalLM)")
+    for part in _parts(config):
+        for field in _WHOLE:
+            value = part.get(field)
+            if value is not None and not (type(value) is int and 0 < value < 2**31):
+                raise UserError(f"{path}: {field} is {value!r:.40}; expected a positive number")
+    return config
+
+
+def refuse_code(folder: Path) -> None:
+    """Files that name code to run are refused: weights are data."""
+    for name in JSON_FILES:
+        path = folder / name
+        if not path.exists():
+            continue
+        for field, value in _fields(read_json(path)):
+            kernel = field in _ATTENTION and any(mark in str(value) for mark in "/:@")
+            if (field in _RUNS_CODE and value) or kernel:
+                raise UserError(
+                    f"{path} sets {field!r}, which would run the model's own code; raycib loads "
+                    "architectures that transformers ships: remove the field"
+                )
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """All names and values of nested objects."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as found:
+                yield from found.items()
+                waiting += found.values()
+            case list() as found:
+                waiting += found
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The configuration and, where its text model has one of its own, that."""
+    inner = config.get("text_config")
+    return [config, inner] if isinstance(inner, dict) else [config]
+
+
+def _first(config: dict[str, Any], names: tuple[str, ...]) -> Any:
+    parts = _parts(config)
+    return next((p[n] for p in parts for n in names if p.get(n) is not None), None)
+
+
+def depth(config: dict[str, Any]) -> int | None:
+    """Decoder layers; None where the architecture's default holds."""
+    return _first(config, _DEPTH)
+
+
+def width(config: dict[str, Any]) -> int | None:
+    """Size of a hidden state; None where the architecture's default holds."""
+    return _first(config, _WIDTH)
+
+
+def vocabulary(config: dict[str, Any]) -> int | None:
+    """Token ids that the model has embeddings for; None where the default holds."""
+    return _first(config, ("vocab_size",))
+
+
+def positions(config: dict[str, Any], path: Path) -> int | None:
+    """Tokens that the model was made for; None where it says nothing. A stretch of its positions
+    (`rope_scaling`) is not counted on. `path` is for the error."""
+    for part in _parts(config):
+        for name in _LENGTHS:
+            value = part.get(name)
+            if value is None:
+                continue
+            whole = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not whole or not math.isfinite(value) or value != int(value) or value < 1:
+                raise UserError(
+                    f"{path}: {name} is {value!r:.40}; expected the number of tokens it can take"
+                )
+            return int(value)
+    return None
+
+
+def own_dtype(config: dict[str, Any]) -> str:
+    """What a model's weights are loaded as: bfloat16 where it says so, else float32, in which
+    float16 weights are exact (bfloat16 would round them)."""
+    named = str(_first(config, ("dtype", "torch_dtype")) or "").removeprefix("torch.")
+    return "bfloat16" if named == "bfloat16" else "float32"
+
+
+def check_special_ids(folder: Path, config: dict[str, Any]) -> None:
+    """Special tokens lie within the vocabulary (a padding id of -1 means none)."""
+    size = vocabulary(config)
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        found = read_json(path) if path.exists() else {}
+        for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = found.get(field)
+            ids = value if isinstance(value, list) else [value]
+            least = -1 if field == "pad_token_id" else 0
+            for one in ids:
+                fits = type(one) is int and least <= one < (size or 2**31)
+                if one is not None and not fits:
+                    raise UserError(
+                        f"{path}: {field} is {value!r:.40}, which is no token of a vocabulary of "
+                        f"{size}"
+                    )
+
+
+def changes_answers(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether generation_config.json says more than config.json does about how to answer: another
+    end of a text, or how to sample, which vLLM takes as its defaults."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return False
+    neutral = {"do_sample": False, "max_new_tokens": None, "max_length": None, "use_cache": None}
+    about = ("transformers_version", "_from_model_config")
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    for field, value in read_json(path).items():
+        if field in about or value is None or field in ("max_new_tokens", "max_length"):
+            continue
+        same = config.get(field) if field in ids else neutral.get(field)
+        if value != same:
+            return True
+    return False
