@@ -18,6 +18,11 @@ _LENGTHS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len",
     "max_seq_length", "seq_length", "seq_len", "model_max_length", "max_target_positions",
 )  # fmt: skip
+_OTHER_KINDS = {
+    "quantization_config": "its weights are quantised; raycib trains on float weights",
+    "vision_config": "it is a model of images too; give its text model",
+    "audio_config": "it is a model of sound too; give its text model",
+}
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -37,28 +42,34 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder, with what makes it no text model of plain weights refused."""
+    """config.json of a model folder; `UserError` where a size in it is none."""
     path = folder / "config.json"
     config = read_json(path)
-    for field, why in (
-        ("quantization_config", "its weights are quantised; raycib trains on float weights"),
-        ("vision_config", "it is a model of images too; give its text model"),
-        ("audio_config", "it is a model of sound too; give its text model"),
-        ("transformers_weights", "its weights are in another file than model.safetensors"),
-    ):
-        if config.get(field) is not None:
-            raise UserError(f"{path} sets {field!r}: {why}")
-    if config.get("is_encoder_decoder"):
-        raise UserError(f"{path} is of an encoder with a decoder; give a decoder alone")
-    named = config.get("architectures")
-    if named and not (isinstance(named, list) and str(named[0]).endswith(_CAUSAL)):
-        raise UserError(f"{path} is of {named}; raycib needs a language model (...ForCausalLM)")
     for part in _parts(config):
         for field in _WHOLE:
             value = part.get(field)
             if value is not None and not (type(value) is int and 0 < value < 2**31):
                 raise UserError(f"{path}: {field} is {value!r:.40}; expected a positive number")
     return config
+
+
+def refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `UserError` for what is no language model with plain weights: raycib trains no
+    other."""
+    path = folder / "config.json"
+    for field, why in _OTHER_KINDS.items():
+        if config.get(field) is not None:
+            raise UserError(f"{path} sets {field!r}: {why}")
+    if config.get("is_encoder_decoder"):
+        raise UserError(f"{path} is of an encoder with a decoder; give a decoder alone")
+    named = config.get("architectures")
+    if named and not (isinstance(named, list) and str(named[0]).endswith(_CAUSAL)):
+        raise UserError(f"{path} is of {named}; raycib trains language models (...ForCausalLM)")
+
+
+def is_plain(config: dict[str, Any]) -> bool:
+    """Whether layers and sizes are a language model's own, in floats."""
+    return all(config.get(field) is None for field in _OTHER_KINDS)
 
 
 def refuse_code(folder: Path) -> None:
@@ -68,6 +79,8 @@ def refuse_code(folder: Path) -> None:
         if not path.exists():
             continue
         for field, value in _fields(read_json(path)):
+            if field == "transformers_weights" and value is not None:
+                raise UserError(f"{path} sets {field!r}: its weights are elsewhere; remove it")
             kernel = field in _ATTENTION and any(mark in str(value) for mark in "/:@")
             if (field in _RUNS_CODE and value) or kernel:
                 raise UserError(

@@ -9,16 +9,18 @@ from raycib.errors import UserError
 from raycib.model_config import (
     changes_answers,
     check_special_ids,
+    is_plain,
     own_dtype,
     positions,
     read_config,
     read_json,
     refuse_code,
+    refuse_other_kinds,
     vocabulary,
 )
 from raycib.spec import MADE, ModelSpec, Template
 from raycib.store import Store
-from raycib.weight_files import INDEX, Stamp, check_weights, stamp, weight_files
+from raycib.weight_files import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
 
 TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*",
@@ -82,16 +84,20 @@ def _made(source: str) -> Path:
     return record.folder
 
 
-def checked(source: str) -> Path:
+def checked(source: str, trained: bool = True) -> Path:
     """The folder of the model at `source`, whose files are whole and fit each other, and name no
-    code to run. Raises `UserError` where not: whatever is known before torch is loaded is said
-    then."""
+    code to run; a language model with plain weights where it is to be `trained` on. Raises
+    `UserError` where not: whatever can be known before torch is loaded is said then."""
     folder = find(source)
     refuse_code(folder)
     config = read_config(folder)
-    check_special_ids(folder, config)
-    check_weights(folder, config)
-    check_tokenizer(folder, config)
+    if trained:
+        refuse_other_kinds(folder, config)
+    check_whole(folder)
+    if is_plain(config):
+        check_special_ids(folder, config)
+        check_fit(folder, config)
+        check_tokenizer(folder, config)
     return folder
 
 

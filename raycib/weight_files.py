@@ -160,13 +160,20 @@ def _header(path: Path, _: Stamp) -> dict[str, Stored]:
     return found
 
 
-def check_weights(folder: Path, config: dict[str, Any]) -> None:
-    """Raise `UserError` unless the weights are finite floats that fit the configuration, as far as
-    that is known without the architecture's code."""
+def check_whole(folder: Path) -> None:
+    """Raise `UserError` unless every weight is there and finite."""
+    for path in sorted({one.file for one in stored_tensors(folder).values()}):
+        if (name := _not_finite(path, stamp(path))) is not None:
+            raise UserError(f"{path}: {name} holds NaN or infinity; fetch or save it again")
+
+
+def check_fit(folder: Path, config: dict[str, Any]) -> None:
+    """Raise `UserError` unless the weights are floats that fit the configuration, as far as that
+    is known without the architecture's code."""
     tensors = stored_tensors(folder)
     for name, one in tensors.items():
         if name.endswith("weight") and one.dtype not in _FLOATS:
-            raise UserError(f"{one.file}: {name} is {one.dtype}; raycib trains on float weights")
+            raise UserError(f"{one.file}: {name} is {one.dtype}; raycib reads float weights")
     _check_layers(folder, config, tensors)
     rows = model_config.vocabulary(config), model_config.width(config)
     for name, one in tensors.items():
@@ -182,9 +189,6 @@ def check_weights(folder: Path, config: dict[str, Any]) -> None:
             )
     elif config.get("tie_word_embeddings") is False and config.get("model_type") in _LIKE_LLAMA:
         _need(folder, tensors, ["lm_head.weight"])
-    for path in sorted({one.file for one in tensors.values()}):
-        if (name := _not_finite(path, stamp(path))) is not None:
-            raise UserError(f"{path}: {name} holds NaN or infinity; fetch or save it again")
 
 
 def _check_layers(folder: Path, config: dict[str, Any], tensors: dict[str, Stored]) -> None:

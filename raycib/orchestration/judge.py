@@ -50,7 +50,7 @@ def describe_judge(
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
     if judge is None:
         raise UserError("no judge: give --judge or --judge-url")
-    folder = checked(judge)
+    folder = checked(judge, trained=False)
     chosen = folder_profile(folder, judge, profile)
     return JudgeSpec(
         kind="guard",
