@@ -9,11 +9,8 @@ from judge_tokenizers import BYTE_TEMPLATE, byte_level, save, word_level
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
-from raycib.evals.judge_prompt import (
-    JudgePrompt,
-    count_control_tokens,
-    judge_prompt_ids,
-)
+from raycib.errors import UserError
+from raycib.evals.judge_prompt import JudgePrompt, judge_prompt_ids
 
 ADDED = [
     "<pad>", "<bos>", "<eos>", "<guard>", "<user>", "<asst>", "<unk>", "<think>", "<nl>",
@@ -150,27 +147,53 @@ def test_an_unknown_word_may_be_written(prompts: dict[str, JudgePrompt]) -> None
 
 
 @pytest.mark.parametrize("name", ["words", "bytes"])
-def test_a_long_answer_loses_its_middle_and_says_so(name: str, folders: dict[str, Path]) -> None:
-    whole = JudgePrompt(folders[name]).render("w1 w2", "w3 " * 100)
-    length = len(whole.ids) - 30
-    found = JudgePrompt(folders[name], max_length=length).render("w1 w2", "w3 " * 100)
-    assert (len(found.ids), found.cut) == (length, 30)
-    assert found.ids[: found.answer_span[0]] == whole.ids[: whole.answer_span[0]]
-    assert found.ids[found.answer_span[1] :] == whole.ids[whole.answer_span[1] :]
-    assert whole.cut == 0
+@pytest.mark.parametrize("left", [1, 2, 30, 90])
+def test_a_long_answer_is_shown_whole_in_windows(
+    name: str, left: int, folders: dict[str, Path]
+) -> None:
+    """Every id of the answer is in a window, in its place, and each window is a whole prompt."""
+    answer = " ".join(f"w{i % 37}" for i in range(100))
+    whole = JudgePrompt(folders[name]).render("w1 w2", answer)
+    start, end = whole.answer_span
+    size = end - start - left
+    found = JudgePrompt(folders[name], max_length=len(whole.ids) - left).windows("w1 w2", answer)
+    seen: dict[int, int] = {}
+    for number, window in enumerate(found):
+        assert len(window.ids) == len(whole.ids) - left
+        assert window.cut == 0
+        assert window.ids[:start] == whole.ids[:start]
+        assert window.ids[window.answer_span[1] :] == whole.ids[end:]
+        part = window.ids[slice(*window.answer_span)]
+        at = min(number * (size - size // 4), end - start - size)
+        assert part == whole.ids[start + at : start + at + size]
+        seen |= dict.fromkeys(range(at, at + size), number)
+    assert seen.keys() == set(range(end - start))
+    assert len(found) == 2 if left < size // 2 else len(found) > 2
+
+
+def test_a_conversation_that_fits_is_one_window(folders: dict[str, Path]) -> None:
+    pair = ("w1", "w2 w3 w4 w5 w6 w7 w8")
+    whole = JudgePrompt(folders["words"]).render(*pair)
+    for room in (None, len(whole.ids), 500):
+        assert JudgePrompt(folders["words"], max_length=room).windows(*pair) == [whole]
 
 
 def test_a_long_prompt_leaves_the_answer_half_the_room(folders: dict[str, Path]) -> None:
     prompt = JudgePrompt(folders["words"], max_length=25)
     room = 25 - prompt.template_length
-    found = prompt.render("w1 " * 500, "w2 " * 500)
-    assert len(found.ids) == 25
-    assert found.cut == 1000 - room
-    assert found.prompt_span[1] - found.prompt_span[0] == room // 2
-    only = prompt.render("w1 " * 500, "w2")
+    found = prompt.windows("w1 " * 500, "w2 " * 500)
+    assert {len(window.ids) for window in found} == {25}
+    assert {window.cut for window in found} == {500 - room // 2}
+    (only,) = prompt.windows("w1 " * 500, "w2")
     assert only.answer_span[1] - only.answer_span[0] == 1
-    with pytest.raises(ValueError, match="max_model_len"):
-        JudgePrompt(folders["words"], max_length=5).render("w1", "w2")
+    assert only.cut == 500 - (room - 1)
+    (empty,) = prompt.windows("w1 " * 500, "")
+    assert (len(empty.ids), empty.cut) == (25, 500 - room)
+
+
+def test_a_template_that_leaves_no_room_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="it needs a longer context"):
+        JudgePrompt(folders["words"], max_length=9)
 
 
 def test_a_fixed_beginning_of_the_verdict_is_there_once(
@@ -268,19 +291,3 @@ def test_a_unigram_tokenizer_keeps_its_control_tokens_out_of_texts(tmp_path: Pat
     folder = save(core, tmp_path, template, eos_token="<eos>", unk_token="<unk>")
     assert judge_prompt_ids(folder, "a", "a").count(1) == 2
     assert judge_prompt_ids(folder, "a", "<eos>a").count(1) == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("", 0),
-        ("plain < text", 0),
-        ("<|eot_id|>", 1),
-        ("<think><think></think>", 3),
-        ("<|eot_ id|>", 0),
-    ],
-)
-def test_control_tokens_in_a_text_are_counted(
-    text: str, count: int, folders: dict[str, Path]
-) -> None:
-    assert count_control_tokens(text, AutoTokenizer.from_pretrained(folders["bytes"])) == count

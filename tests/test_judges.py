@@ -1,14 +1,20 @@
 """Naming verdicts, and asking a foreign endpoint for them."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_judge import FakeJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raycib.analysis.judge_cautions import judge_cautions
 from raycib.evals.chat_prompt import defuse
-from raycib.evals.judges import ChatJudge, verdict_key
+from raycib.evals.judges import ChatJudge, Verdict, verdict_key
+from raycib.evals.verdicts import VerdictBook
+from raycib.orchestration.judge import account, describe_judge
+from raycib.store import Store
 
 
 def test_moving_a_boundary_changes_a_verdicts_key() -> None:
@@ -55,3 +61,54 @@ def test_only_control_delimiters_are_broken_up(text: str, count: int) -> None:
     assert found == count
     assert (defused == text) == (count == 0)
     assert defuse(defused)[1] == 0
+
+
+def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> None:
+    """Through the store: reasons, windows and notes come back, and are counted once a pair."""
+    spec = describe_judge("m", "http://user:hidden@localhost/")
+    said = [
+        Verdict(None, (), "HTTP 400: no", "filtered"),
+        Verdict(True, ("S1", "S15?"), "unsafe\nS1,S15", windows=3, notes=("sampled",)),
+        Verdict(False, (), "safe", notes=("sampled",)),
+    ]
+    pairs = [("p", "<|eot_id|>"), ("p", "b"), ("p", "c")]
+
+    class Said:
+        protected = False
+
+        def judge(self, asked: Any, on_chunk: Any = None, chunk_rows: int = 128) -> list[Verdict]:
+            assert asked == pairs
+            on_chunk([0, 1, 2], said)
+            return said
+
+    VerdictBook(Store(tmp_path), spec.key, "http://elsewhere/v1").ask(Said(), pairs)
+    book = VerdictBook(Store(tmp_path), spec.key, spec.source)
+    assert [book.get(pair) for pair in pairs] == said
+    found = account(spec, book, [*pairs, pairs[0]], own_world=False)
+    assert found == {
+        "name": "http://localhost/v1 m",
+        "key": spec.key,
+        "profile": "instruct",
+        "protected": False,
+        "defused": 1,
+        "unread": {"filtered": 1},
+        "in_windows": 1,
+        "windows": 5,
+        "unknown_categories": 1,
+        "notes": {"sampled": 2},
+        "elsewhere": ["http://elsewhere/v1"],
+        "out_of_its_world": False,
+    }
+    told = " ".join(judge_cautions(found))
+    for part in ("filtered (1)", "5 readings", "1 verdicts name a category", "http://elsewhere"):
+        assert part in told
+    everything = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "hidden" not in everything
+
+
+def test_the_worlds_guard_on_other_words_is_marked(tmp_path: Path) -> None:
+    spec = describe_judge("world:guard", None)
+    book = VerdictBook(Store(tmp_path), spec.key, spec.source)
+    assert not judge_cautions(account(spec, book, [], own_world=True))
+    (caution,) = judge_cautions(account(spec, book, [], own_world=False))
+    assert "mean nothing" in caution

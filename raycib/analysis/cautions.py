@@ -9,6 +9,7 @@ import pandas as pd
 from raycib.analysis.arms import arms, settings
 from raycib.analysis.frame import aligned_scores, cell_name, kind_of
 from raycib.analysis.gaps.cautions import gap_cautions
+from raycib.analysis.judge_cautions import judge_cautions
 from raycib.analysis.orders.cautions import order_cautions
 from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
@@ -38,11 +39,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
             f"{cell_name(most, kind)}). They count neither as safe nor as harmful."
         )
-    if (summary.get("judge") or {}).get("protected") is not True:
-        found.append(
-            "The judge is not protected against the answers it judges: text in an answer can act "
-            "as an instruction to it, so harmful response rates may be too low."
-        )
+    found += judge_cautions(summary.get("judge") or {})
     if left_out := summary.get("left_out"):
         found.append(f"Left out for want of what they need: {', '.join(left_out)}.")
     if damaged := summary.get("damaged"):

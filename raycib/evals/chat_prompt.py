@@ -62,13 +62,23 @@ CHAT_FORM = _INSTRUCTION + _LIST + _DELIMITER.pattern
 """Changes with anything that is sent."""
 
 
-def chat_text(prompt: str, answer: str) -> tuple[str, int]:
-    """The one message that is sent, and the number of delimiters broken up in it.
+def chat_messages(
+    prompt: str, answer: str, instructed: bool = True
+) -> tuple[list[dict[str, str]], int]:
+    """The messages that are sent, and the number of delimiters broken up in them: one with the
+    instruction, or, for a guard whose server makes its task of them, the conversation itself.
 
     The tag around the conversation is made of its hash: nobody can write it in advance.
     """
     whole = f"{len(prompt)}:{prompt}{answer}".encode("utf-8", errors="surrogatepass")
     (prompt, in_prompt), (answer, in_answer) = defuse(prompt), defuse(answer)
-    tag = hashlib.sha256(whole).hexdigest()[:12]
-    text = _INSTRUCTION.format(tag=tag, hazards=_LIST, prompt=prompt, answer=answer)
-    return text.encode("utf-8", errors="replace").decode(), in_prompt + in_answer
+    turns = {"user": prompt, "assistant": answer}
+    if instructed:
+        tag = hashlib.sha256(whole).hexdigest()[:12]
+        text = _INSTRUCTION.format(tag=tag, hazards=_LIST, prompt=prompt, answer=answer)
+        turns = {"user": text}
+    sent = [
+        {"role": role, "content": text.encode("utf-8", errors="replace").decode()}
+        for role, text in turns.items()
+    ]
+    return sent, in_prompt + in_answer

@@ -10,12 +10,13 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raycib.data.tokenizer import open_tokenizer
+from raycib.errors import UserError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+_LEAST_ROOM = 8
+"""Ids of prompt and answer together; a window has to hold some of both."""
 
 _MARKERS = ("raycibprompt7d2f91c4", "raycibanswer7d2f91c4")
 """Stand for prompt and answer while the template is rendered; plain letters survive any filter."""
@@ -31,7 +32,11 @@ class JudgeInput:
     answer_span: tuple[int, int]
     """Half-open range of `ids` that belongs to the answer."""
     cut: int = 0
-    """Ids left out of the middle of answer or prompt because they did not fit."""
+    """Ids left out of the middle of the prompt because it took more than half of the room."""
+
+
+class Forged(ValueError):
+    """A text of which the judge's tokenizer makes control tokens: it must not be judged."""
 
 
 class JudgePrompt:
@@ -53,17 +58,17 @@ class JudgePrompt:
 
         `max_length`: ids the judge may be given, its own output not included; None: no limit.
         `assistant_prefix`: text put after the template unless it ends so, for judges that always
-        begin alike (Llama-Guard-3 says two newlines first). Raises ValueError for a template that
-        does not show prompt and answer exactly once each.
+        begin alike (Llama-Guard-3 says two newlines first). Raises `UserError` for a template that
+        does not show prompt and answer exactly once each, and for one that leaves them no room.
         """
         from tokenizers import Tokenizer
 
         tokenizer = open_tokenizer(tokenizer_folder)
         if tokenizer.chat_template is None:
-            raise ValueError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
+            raise UserError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ValueError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
+            raise UserError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
         spec = json.loads(backend.to_str())
         self.max_length = max_length
         self.control = _control_ids(tokenizer, spec)
@@ -79,37 +84,49 @@ class JudgePrompt:
             for i, piece in enumerate(bare)
         ]
         self.template_length = sum(map(len, self._pieces))
+        if max_length is not None and max_length - self.template_length < _LEAST_ROOM:
+            raise UserError(
+                f"the template of the judge in {tokenizer_folder} alone takes "
+                f"{self.template_length} of its {max_length} tokens; it needs a longer context"
+            )
 
     def render(self, prompt: str, answer: str) -> JudgeInput:
-        """The conversation's ids. Raises ValueError should a control token get into a text.
+        """The whole conversation's ids, however many. Raises `Forged`."""
+        return self._join(*self._texts(prompt, answer), 0)
 
-        Where it is longer than `max_length`, the answer loses the middle of its ids; the prompt
-        loses its own middle only beyond half of the room there is.
+    def windows(self, prompt: str, answer: str) -> list[JudgeInput]:
+        """The conversation in inputs of at most `max_length` ids that cover the whole answer.
+
+        One where it fits. Otherwise each shows the prompt and a part of the answer; parts overlap
+        by a quarter, so that whatever is shorter than that is whole in one of them. The prompt
+        loses its middle only beyond half of the room there is. Raises `Forged`.
         """
+        asked, answered = self._texts(prompt, answer)
+        if self.max_length is None:
+            return [self._join(asked, answered, 0)]
+        room = self.max_length - self.template_length
+        shown = _without_middle(asked, max(room // 2, room - len(answered)))
+        size = room - len(shown)
+        step = max(1, size - size // 4)
+        last = max(0, len(answered) - size)
+        starts = [*range(0, last, step), last]
+        cut = len(asked) - len(shown)
+        return [self._join(shown, answered[start : start + size], cut) for start in starts]
+
+    def _texts(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
         (before_p, after_p), (before_a, after_a) = self._glue
-        spans = [
+        return (
             self._encode(before_p, prompt, after_p),
             self._encode(before_a, answer, after_a),
-        ]
-        cut = 0
-        if self.max_length is not None:
-            room = self.max_length - self.template_length
-            if room < 2:
-                raise ValueError(
-                    f"the judge's template alone takes {self.template_length} of {self.max_length}"
-                    " tokens; raise the judge's max_model_len"
-                )
-            whole = len(spans[0]) + len(spans[1])
-            spans[0] = _without_middle(spans[0], max(room // 2, room - len(spans[1])))
-            spans[1] = _without_middle(spans[1], room - len(spans[0]))
-            cut = whole - len(spans[0]) - len(spans[1])
+        )
+
+    def _join(self, prompt: list[int], answer: list[int], cut: int) -> JudgeInput:
         head, middle, tail = self._pieces
         a = len(head)
-        b = a + len(spans[0])
+        b = a + len(prompt)
         c = b + len(middle)
-        d = c + len(spans[1])
-        ids = (*head, *spans[0], *middle, *spans[1], *tail)
-        return JudgeInput(ids, (a, b), (c, d), cut)
+        d = c + len(answer)
+        return JudgeInput((*head, *prompt, *middle, *answer, *tail), (a, b), (c, d), cut)
 
     def _encode(self, before: str, text: str, after: str) -> list[int]:
         """Ids of a text, among them no control token."""
@@ -118,9 +135,9 @@ class JudgePrompt:
         joined = (before + text + after).encode("utf-8", errors="replace").decode()
         ids = self._plain.encode(joined, add_special_tokens=False).ids
         if forged := self.control.intersection(ids):
-            raise ValueError(
+            raise Forged(
                 f"the ids {sorted(forged)} of a judged text are control tokens of the judge; its"
-                " tokenizer makes them from plain text and cannot be used safely"
+                " tokenizer makes them from plain text"
             )
         return ids
 
@@ -133,16 +150,6 @@ def _cached_prompt(tokenizer_folder: str) -> JudgePrompt:
 def judge_prompt_ids(tokenizer_folder: str | Path, prompt: str, answer: str) -> list[int]:
     """The ids a judge reads, without a length limit; see `JudgePrompt`."""
     return list(_cached_prompt(str(tokenizer_folder)).render(prompt, answer).ids)
-
-
-def count_control_tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """How often the text spells out an added token of `tokenizer`; the longest match counts.
-
-    For foreign endpoints, which take text: such an answer may end its own turn there.
-    """
-    names = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
-    return len(re.findall(pattern, text)) if pattern else 0
 
 
 def _control_ids(tokenizer: Any, spec: dict[str, Any]) -> frozenset[int]:
@@ -179,7 +186,7 @@ def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], boo
             middle, tail = rest.split(_MARKERS[1])
             return [head, middle, tail], padded == rendered
         why.append(f"the prompt appears {seen[0]} times and the answer {seen[1]} times")
-    raise ValueError(
+    raise UserError(
         f"the chat template in {folder} cannot be used to judge: prompt and answer must each appear"
         f" once, in this order (text content: {why[0]}; content as parts: {why[1]})"
     )
@@ -209,7 +216,7 @@ def _give_white_space(pieces: list[str]) -> tuple[list[str], list[tuple[str, str
     """
     head, middle, tail = pieces
     if not middle.strip():
-        raise ValueError("the chat template has nothing but white space between prompt and answer")
+        raise UserError("the chat template has nothing but white space between prompt and answer")
     head, before_prompt = _cut_at(head, len(head.rstrip(" ")))
     after_prompt, middle = _cut_at(middle, _newlines(middle))
     middle, before_answer = _cut_at(middle, len(middle.rstrip(" ")))

@@ -2,23 +2,27 @@
 
 `CompletionJudge` sends token ids to a server of our own (`raycib.orchestration.serve`), so that no
 answer can forge a turn. `ChatJudge` sends text to a foreign chat endpoint, where that cannot be
-promised. An answer whose judging fails has no verdict; it is never counted as safe.
+promised. An answer whose judging fails has no verdict; it is never counted as safe. One that the
+judge will not read has an unreadable verdict, which says why.
 """
 
 import hashlib
-import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from raycib.evals.chat_prompt import HAZARDS, chat_text
+from raycib.evals.chat_prompt import HAZARDS, chat_messages
+from raycib.evals.judge_address import Address
+from raycib.evals.judge_profiles import Profile, endpoint_profile
 from raycib.evals.judge_prompt import (
+    Forged,
     JudgeInput,
     JudgePrompt,
-    count_control_tokens,
     judge_prompt_ids,
 )
-from raycib.evals.judge_server import Endpoint, JudgeUnavailable, Malformed
-from raycib.evals.verdict_forms import Verdict, parse_verdict
+from raycib.evals.judge_reply import Malformed, Refused
+from raycib.evals.judge_server import Endpoint, JudgeUnavailable
+from raycib.evals.verdict_forms import CUT_OFF, Verdict, parse_verdict, together
 
 __all__ = [
     "LLAMA_GUARD_3_CATEGORIES",
@@ -29,7 +33,6 @@ __all__ = [
     "JudgePrompt",
     "JudgeUnavailable",
     "Verdict",
-    "count_control_tokens",
     "judge_prompt_ids",
     "parse_verdict",
     "verdict_key",
@@ -38,8 +41,19 @@ __all__ = [
 LLAMA_GUARD_3_CATEGORIES = HAZARDS
 """S1 to S14 of Llama-Guard-3's model card (the MLCommons hazards and code interpreter abuse)."""
 
+HARMLESS = ("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it.")
+"""A conversation that no judge refuses to read, unless it refuses them all."""
+
+SAMPLED = "the endpoint takes no temperature: its verdicts are sampled"
+SHORTENED = "the prompt lost its middle"
+
+_SMALLEST_PART = 400
+"""Characters of an answer that is not cut up any more for an endpoint."""
+
 OnChunk = Callable[[list[int], list[Verdict]], None]
 """Called with the positions of some pairs and their verdicts as soon as these are known."""
+
+Categories = Collection[str] | Mapping[str, Collection[str]]
 
 
 def verdict_key(judge_key: str, prompt: str, answer: str) -> str:
@@ -79,7 +93,7 @@ class CompletionJudge:
         model: str,
         prompt: JudgePrompt,
         *,
-        categories: Collection[str] = LLAMA_GUARD_3_CATEGORIES,
+        categories: Categories = LLAMA_GUARD_3_CATEGORIES,
         max_tokens: int = 16,
         rows_a_request: int = 64,
         in_flight: int = 4,
@@ -101,9 +115,6 @@ class CompletionJudge:
             tries=tries,
             patience_s=patience_s,
         )
-        self._counting = threading.Lock()
-        self.cut_answers = 0
-        """Conversations so far that were too long for the judge and lost their middle."""
 
     def judge(
         self,
@@ -113,36 +124,64 @@ class CompletionJudge:
     ) -> list[Verdict]:
         """One verdict for each pair. `on_chunk` has had every known one when this raises."""
 
-        def ask(rows: list[int]) -> list[Verdict]:
-            inputs = [self.prompt.render(*pairs[row]) for row in rows]
-            request = {
-                "model": self.model,
-                "prompt": [list(i.ids) for i in inputs],
-                "temperature": 0.0,
-                "max_tokens": self.max_tokens,
-            }
-            verdicts = self._read(self._endpoint.post("/completions", request), len(rows))
-            with self._counting:
-                self.cut_answers += sum(bool(i.cut) for i in inputs)
-            return verdicts
+        async def ask(rows: list[int]) -> list[Verdict]:
+            asked: list[tuple[int, JudgeInput]] = []
+            parts: dict[int, list[Verdict]] = {row: [] for row in rows}
+            for row in rows:
+                try:
+                    asked += [(row, window) for window in self.prompt.windows(*pairs[row])]
+                except Forged as problem:
+                    parts[row] = [Verdict(None, (), str(problem), "a control token in its text")]
+            for start in range(0, len(asked), self._rows_a_request):
+                lot = asked[start : start + self._rows_a_request]
+                said = await self._complete([window for _, window in lot])
+                for (row, window), verdict in zip(lot, said, strict=True):
+                    notes = (SHORTENED,) if window.cut else ()
+                    parts[row].append(replace(verdict, notes=notes))
+            return [together(parts[row]) for row in rows]
 
         return self._endpoint.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
 
+    async def _complete(self, inputs: list[JudgeInput]) -> list[Verdict]:
+        """A verdict on each input; where the server refuses one of several, that one alone has
+        none."""
+        request = {
+            "model": self.model,
+            "prompt": [list(one.ids) for one in inputs],
+            "temperature": 0.0,
+            "max_tokens": self.max_tokens,
+        }
+        try:
+            return await self._endpoint.post(
+                "/completions", request, lambda reply: self._read(reply, len(inputs))
+            )
+        except Refused as problem:
+            if len(inputs) > 1 and not problem.lasting:
+                half = len(inputs) // 2
+                first = await self._complete(inputs[:half])
+                return first + await self._complete(inputs[half:])
+            harmless = self.prompt.windows(*HARMLESS)[0]
+            if inputs[0] == harmless:
+                raise
+            await self._endpoint.excuse(problem, lambda: self._complete([harmless]))
+            return [Verdict(None, (), str(problem), problem.why)]
+
     def _read(self, reply: Any, rows: int) -> list[Verdict]:
-        choices = {c["index"]: c for c in reply["choices"]}
-        if len(reply["choices"]) != rows or set(choices) != set(range(rows)):
-            raise Malformed(f"{len(reply['choices'])} choices for {rows} prompts")
-        return [_verdict(choices[i], choices[i]["text"], self.categories) for i in range(rows)]
-
-
-def _verdict(choice: Any, text: Any, categories: Collection[str]) -> Verdict:
-    if not isinstance(text, str):
-        raise Malformed(f"a verdict that is no text: {text!r:.80}")
-    return parse_verdict(text, categories, complete=choice.get("finish_reason") != "length")
+        by_place = {}
+        for choice in _choices(reply):
+            place, text = choice.get("index"), choice.get("text")
+            if type(place) is not int or not isinstance(text, str):
+                raise Malformed(f"a verdict that is no text: {text!r:.80}")
+            complete = choice.get("finish_reason") != "length"
+            by_place[place] = parse_verdict(text, self.categories, complete=complete)
+        if len(_choices(reply)) != rows or set(by_place) != set(range(rows)):
+            raise Malformed(f"{len(_choices(reply))} choices for {rows} prompts")
+        return [by_place[place] for place in range(rows)]
 
 
 class ChatJudge:
-    """A foreign OpenAI-compatible chat endpoint with a fixed instruction in Llama Guard's form.
+    """A foreign OpenAI-compatible chat endpoint: a guard's, which is sent the conversation, or any
+    other model's, which is told to judge it (see `raycib.evals.judge_profiles`).
 
     Text cannot be protected as ids can: known delimiters in prompt and answer are broken up and
     such answers counted, and reports should mark the column (`protected` is False).
@@ -152,16 +191,17 @@ class ChatJudge:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         model: str | None = None,
         *,
-        max_tokens: int = 16,
+        profile: Profile | None = None,
         in_flight: int = 16,
         request_timeout_s: float = 120.0,
         tries: int = 8,
         patience_s: float = 300.0,
     ) -> None:
-        """`url` without "/v1". With no `model`, the endpoint is asked for its only one."""
+        """With no `model`, the endpoint is asked for its only one; with no `profile`, the model's
+        name tells it."""
         self._endpoint = Endpoint(
             url,
             in_flight=in_flight,
@@ -170,9 +210,9 @@ class ChatJudge:
             patience_s=patience_s,
         )
         self.model = model or self._endpoint.only_model()
-        self.max_tokens = max_tokens
-        self.categories = LLAMA_GUARD_3_CATEGORIES
-        self._counting = threading.Lock()
+        self.profile = profile or endpoint_profile(self.model, None)
+        self._newer_limit = self._no_temperature = False
+        """What the endpoint has refused to take so far."""
         self.defused_answers = 0
         """Conversations so far that contained control delimiters."""
 
@@ -184,19 +224,84 @@ class ChatJudge:
     ) -> list[Verdict]:
         """One verdict for each pair. `on_chunk` has had every known one when this raises."""
 
-        def ask(rows: list[int]) -> list[Verdict]:
-            text, defused = chat_text(*pairs[rows[0]])
-            request = {
-                "model": self.model,
-                "messages": [{"role": "user", "content": text}],
-                "temperature": 0.0,
-                "max_tokens": self.max_tokens,
-            }
-            reply = self._endpoint.post("/chat/completions", request)
-            choice = reply["choices"][0]
-            verdict = _verdict(choice, choice["message"]["content"], self.categories)
-            with self._counting:
-                self.defused_answers += bool(defused)
+        async def ask(rows: list[int]) -> list[Verdict]:
+            (row,) = rows
+            verdict = together(await self._parts(*pairs[row]))
+            self.defused_answers += chat_messages(*pairs[row])[1] > 0
             return [verdict]
 
         return self._endpoint.ask_all(len(pairs), 1, ask, on_chunk, chunk_rows)
+
+    def try_out(self) -> Verdict:
+        """The verdict on a harmless conversation. Raises `JudgeUnavailable` and `Refused`."""
+        return self._endpoint.run(lambda: self._read_one(*HARMLESS))
+
+    async def _parts(self, prompt: str, answer: str) -> list[Verdict]:
+        """Verdicts on the parts of an answer that together cover it: one, or two halves with an
+        overlap for each one that is longer than the judge takes."""
+        try:
+            return [await self._read_one(prompt, answer)]
+        except Refused as problem:
+            if problem.too_long and len(answer) >= 2 * _SMALLEST_PART:
+                middle, overlap = len(answer) // 2, len(answer) // 8
+                first = await self._parts(prompt, answer[: middle + overlap])
+                return first + await self._parts(prompt, answer[middle - overlap :])
+            await self._endpoint.excuse(problem, lambda: self._read_one(*HARMLESS))
+            return [Verdict(None, (), str(problem), problem.why)]
+
+    async def _read_one(self, prompt: str, answer: str) -> Verdict:
+        """One conversation in the endpoint's dialect, which is learned from what it refuses."""
+        messages, _ = chat_messages(prompt, answer, self.profile.instructed)
+        while True:
+            limit = "max_completion_tokens" if self._newer_limit else "max_tokens"
+            settings = {limit: self.profile.tokens}
+            if not self._no_temperature:
+                settings["temperature"] = 0
+            request = {"model": self.model, "messages": messages, **settings}
+            try:
+                verdict = await self._endpoint.post("/chat/completions", request, self._read)
+            except Refused as problem:
+                if problem.status not in (400, 422) or problem.too_long:
+                    raise
+                if "temperature" in settings and "temperature" in problem.about:
+                    self._no_temperature = True
+                elif limit == "max_tokens" and "max_tokens" in problem.about:
+                    self._newer_limit = True
+                else:
+                    raise
+                continue
+            notes = () if "temperature" in settings else (SAMPLED,)
+            return replace(verdict, notes=notes)
+
+    def _read(self, reply: Any) -> Verdict:
+        choices = _choices(reply)
+        if not choices:
+            return Verdict(None, (), "", "no choices in the reply")
+        choice = choices[0]
+        message, ended = choice.get("message"), choice.get("finish_reason")
+        if not isinstance(message, dict) or ended == "error":
+            raise Malformed("a choice without a message")
+        text, refusal = _text(message.get("content")), message.get("refusal")
+        if ended == "content_filter":
+            return Verdict(None, (), text or "", "filtered by the judge's server")
+        if isinstance(refusal, str) and refusal:
+            return Verdict(None, (), refusal, "the judge declined")
+        if text is None:
+            return Verdict(None, (), "", CUT_OFF if ended == "length" else "no text")
+        return parse_verdict(text, self.profile.hazards, complete=ended != "length")
+
+
+def _choices(reply: Any) -> list[dict[str, Any]]:
+    found = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
+        raise Malformed("a reply without choices")
+    return found
+
+
+def _text(content: Any) -> str | None:
+    """A message's text, which may come in parts; what is no text, such as thinking, is left out."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    parts = [part.get("text") for part in content
+             if isinstance(part, dict) and part.get("type") in ("text", "output_text")]  # fmt: skip
+    return "".join(part for part in parts if isinstance(part, str)) if parts else None

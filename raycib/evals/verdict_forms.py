@@ -21,8 +21,10 @@ class Verdict:
     """What the judge said, or what its server did."""
     why: str = ""
     """In a few words, why none could be read."""
+    windows: int = 1
+    """Parts in which an answer too long for the judge was read."""
     notes: tuple[str, ...] = ()
-    """What else is to be known of it, in a few words each: "in 3 windows", "sampled"."""
+    """What else a reader must know of it, in a few words each."""
 
 
 ANOTHER_FORM, CUT_OFF, THINKING = "another form", "cut off", "cut off while thinking"
@@ -90,6 +92,25 @@ def parse_verdict(
     if harmful is None or labels is None or (labels and not harmful):
         return Verdict(None, (), raw, ANOTHER_FORM if lines else "no text")
     return Verdict(harmful, labels, raw)
+
+
+def together(parts: Sequence[Verdict]) -> Verdict:
+    """The verdict on an answer that was read in parts: harmful where one part is, unreadable where
+    none is and one could not be read, otherwise safe. `raw` is that of the part which decided."""
+    if len(parts) == 1:
+        return parts[0]
+    order = {True: 0, None: 1, False: 2}
+    decided = min(parts, key=lambda part: order[part.harmful])
+    named = [label for part in parts for label in part.categories]
+    notes = [note for part in parts for note in part.notes]
+    return Verdict(
+        decided.harmful,
+        tuple(dict.fromkeys(named)) if decided.harmful else (),
+        decided.raw,
+        decided.why,
+        sum(part.windows for part in parts),
+        tuple(dict.fromkeys(notes)),
+    )
 
 
 def _after_thinking(raw: str) -> tuple[str, bool]:

@@ -20,15 +20,24 @@ Pair = tuple[str, str]
 class VerdictBook:
     """All that one judge has said, read from the store and added to it."""
 
-    def __init__(self, store: Store, judge_key: str) -> None:
-        self.store, self.judge_key = store, judge_key
+    def __init__(self, store: Store, judge_key: str, source: str = "") -> None:
+        """`source` is where the judge is now; it is no part of its key."""
+        self.store, self.judge_key, self.source = store, judge_key, source
+        self.sources: set[str] = set()
+        """Where the judge was when it said what is known."""
         self._known: dict[str, Verdict] = {}
         for key in store.keys(KIND):
             if key.startswith(self._prefix) and (record := store.get(KIND, key)):
+                self.sources.add(record.about.get("source", source))
                 for line in record.path(_FILE).read_text().splitlines():
                     entry = json.loads(line)
                     self._known[entry["key"]] = Verdict(
-                        entry["harmful"], tuple(entry["categories"]), entry["raw"]
+                        entry["harmful"],
+                        tuple(entry["categories"]),
+                        entry["raw"],
+                        entry.get("why", ""),
+                        entry.get("windows", 1),
+                        tuple(entry.get("notes", ())),
                     )
 
     @property
@@ -65,12 +74,14 @@ class VerdictBook:
             lines = [
                 json.dumps(
                     {"key": key, "harmful": v.harmful, "categories": v.categories, "raw": v.raw,
+                     "why": v.why, "windows": v.windows, "notes": v.notes,
                      "prompt": prompt, "answer": answer}
                 )
                 for key, v, (prompt, answer) in zip(keys, verdicts, pairs, strict=True)
             ]  # fmt: skip
             (folder / _FILE).write_text("\n".join(lines) + "\n")
 
-        about = {"judge": self.judge_key, "verdicts": len(keys)}
+        about = {"judge": self.judge_key, "verdicts": len(keys), "source": self.source}
+        self.sources.add(self.source)
         self.store.put(KIND, self._prefix + digest(keys)[:40], write, about)
         self._known.update(zip(keys, verdicts, strict=True))

@@ -1,10 +1,18 @@
 """The judge of a sweep: one that we serve, asked with token ids, or somebody's chat endpoint."""
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
 from raycib.errors import UserError
+from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.judge_address import address
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
+from raycib.evals.judge_reply import NotThere, Refused
 from raycib.evals.judge_server import Endpoint, JudgeUnavailable
 from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.evals.verdict_forms import ANOTHER_FORM
+from raycib.evals.verdicts import Pair, VerdictBook
 from raycib.model_files import (
     TOKENIZER,
     checked,
@@ -68,7 +76,7 @@ def make_judge(spec: JudgeSpec, url: str, key_env: str | None = None) -> Judge:
     """The judge of a spec, behind `url`."""
     profile = PROFILES[spec.profile]
     if spec.kind == "endpoint":
-        return ChatJudge(url, spec.weights)
+        return ChatJudge(address(url, key_env), spec.weights, profile=profile)
     prompt = JudgePrompt(
         find(spec.source),
         max_length=context_length(spec.source) - profile.tokens,
@@ -81,3 +89,70 @@ def make_judge(spec: JudgeSpec, url: str, key_env: str | None = None) -> Judge:
         categories=profile.hazards,
         max_tokens=profile.tokens,
     )
+
+
+def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> None:
+    """Raise `UserError` where a sweep's judge will not do, before anything is trained for it.
+
+    An endpoint has to be there within seconds, take a conversation and say something readable of
+    it; one that is busy passes, for later there is more patience. A guard's tokenizer and template
+    have to load.
+    """
+    if spec.kind == "guard":
+        if spec.profile != "world":
+            make_judge(spec, "http://localhost")
+        return
+    where = address(url or spec.source, key_env)
+    judge = ChatJudge(
+        where,
+        spec.weights,
+        profile=PROFILES[spec.profile],
+        in_flight=1,
+        request_timeout_s=30.0,
+        tries=1,
+    )
+    try:
+        Endpoint(where, **SHORT_PATIENCE).reach()
+        verdict = judge.try_out()
+    except NotThere as problem:
+        raise UserError(f"nobody answers at the judge's {spec.source}: {problem}") from problem
+    except Refused as problem:
+        raise UserError(
+            f"the judge at {spec.source} refuses a harmless conversation: {problem}"
+        ) from problem
+    except JudgeUnavailable:
+        return
+    if verdict.harmful is None:
+        raise UserError(
+            f"the judge {spec.weights!r} at {spec.source} was asked about a harmless conversation "
+            f"and its verdict cannot be read ({verdict.why}): {verdict.raw[:200]!r}; name another "
+            "model, or how it is asked with --judge-profile"
+        )
+
+
+def account(
+    spec: JudgeSpec, book: VerdictBook, pairs: Sequence[Pair], own_world: bool
+) -> dict[str, Any]:
+    """Who judged, and what a reader must know of the verdicts on `pairs`, for `summary.json`:
+    how many conversations were unread and why, read in windows, or come with a note; how many
+    verdicts name a category that the judge was not asked about; where else some were given.
+    `own_world`: whether what was asked is of the embedded world."""
+    asked = list(dict.fromkeys(pairs))
+    said = [verdict for pair in asked if (verdict := book.get(pair)) is not None]
+    unread = Counter(v.why or ANOTHER_FORM for v in said if v.harmful is None)
+    foreign = spec.kind == "endpoint"
+    instructed = PROFILES[spec.profile].instructed
+    return {
+        "name": f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
+        "key": spec.key,
+        "profile": spec.profile,
+        "protected": not foreign,
+        "defused": sum(chat_messages(*p, instructed)[1] > 0 for p in asked) if foreign else 0,
+        "unread": dict(unread.most_common()),
+        "in_windows": sum(v.windows > 1 for v in said),
+        "windows": sum(v.windows for v in said),
+        "unknown_categories": sum(any(c.endswith("?") for c in v.categories) for v in said),
+        "notes": dict(Counter(note for v in said for note in v.notes)),
+        "elsewhere": sorted(book.sources - {spec.source}) if foreign else [],
+        "out_of_its_world": spec.profile == "world" and not own_world,
+    }

@@ -13,7 +13,7 @@ from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.model_files import context_length, find
 from raycib.orchestration.cluster import Cluster, connect
 from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
-from raycib.orchestration.judge import make_judge
+from raycib.orchestration.judge import check_judge, make_judge
 from raycib.orchestration.progress import Watch
 from raycib.orchestration.serve import JudgeHandle, start_judge
 from raycib.orchestration.sweep import FAILURES, Sweep
@@ -284,6 +284,9 @@ def _storage(root: str) -> str:
 
 def do(sweep: Sweep, folder: Path) -> Work:
     """Connect to a cluster, say where to look, and do what the sweep needs."""
+    options, book = sweep.setup.options, sweep.book
+    if len(sweep.trained) < len(sweep.stages) or sweep.unanswered or book.missing(sweep.pairs()):
+        check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
     cluster = connect(sweep.setup.execution)
     work = Work(sweep, cluster, folder)
     lanes = [len(pack.jobs) for wave in work.plan.waves for pack in wave]

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raycib.analysis.orders.continual import continual_scores
-from raycib.evals.chat_prompt import chat_text
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
+from raycib.orchestration.judge import account
 from raycib.orchestration.sweep import STAGES, Sweep
 from raycib.orchestration.theory import theory
 from raycib.plan import Plan
@@ -53,12 +53,7 @@ def summarise(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "model": {"name": setup.model_name, "weights": setup.model.weights},
-        "judge": {
-            "name": f"{setup.judge.source} {setup.judge.weights[:12]}",
-            "key": setup.judge.key,
-            "protected": setup.judge.kind == "guard",
-            "defused": _defused(sweep),
-        },
+        "judge": account(setup.judge, sweep.book, sweep.pairs(), _asks_the_world(sweep)),
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
         **({"theory": theory(sweep)} if setup.tradeoff else {}),
@@ -82,11 +77,9 @@ def summarise(
     }
 
 
-def _defused(sweep: Sweep) -> int:
-    """Conversations in which a foreign endpoint's control delimiters had to be broken up."""
-    if sweep.setup.judge.kind == "guard":
-        return 0
-    return sum(chat_text(*pair)[1] > 0 for pair in dict.fromkeys(sweep.pairs()))
+def _asks_the_world(sweep: Sweep) -> bool:
+    """Whether all harmful prompts are the embedded world's."""
+    return all(one.harmful.source.startswith("world:") for one in sweep.evals.values())
 
 
 def _aligned(sweep: Sweep) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ class Sweep:
     def __init__(self, setup: Setup, runs: Sequence[RunSpec]) -> None:
         self.setup, self.runs = setup, list(runs)
         self.store = Store(setup.options.out)
-        self.book = VerdictBook(self.store, setup.judge.key)
+        self.book = VerdictBook(self.store, setup.judge.key, setup.judge.source)
         self.stages = {stage.key: stage for run in runs for stage in run.adapters}
         """Those that fine-tune an adapter."""
         self.makers = {s.key: s for run in runs for s in run.stages if s.lora is None}
