@@ -1,11 +1,13 @@
 """A judge is asked and read as its own files or its name say, or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raycib import world
 from raycib.errors import UserError
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile
 from raycib.orchestration.judge import describe_judge
@@ -30,12 +32,14 @@ def numbered(letter: str, count: int) -> list[str]:
 
 
 def guard(folder: Path, chat: Any, **config: Any) -> str:
-    """A model folder as far as a profile is read from it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"architectures": ["LlamaForCausalLM"]}
-    (folder / "config.json").write_text(json.dumps(kinds | config))
-    (folder / "model.safetensors").write_bytes(b"weights")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat}))
+    """The world's guard with another template."""
+    shutil.copytree(world.folder("guard"), folder)
+    for name, fields in (
+        ("config.json", config),
+        ("tokenizer_config.json", {"chat_template": chat}),
+    ):
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(found | fields))
     return str(folder)
 
 
@@ -80,8 +84,13 @@ def test_a_guard_of_another_form_is_refused_by_name(name: str, tmp_path: Path) -
     called, chat = FOREIGN[name]
     with pytest.raises(UserError, match=f"{name}, not supported yet"):
         describe_judge(guard(tmp_path / called, chat), None)
+
+
+def test_a_foreign_guard_in_a_folder_of_another_name_is_known_by_its_config(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(UserError, match="WildGuard, not supported yet"):
-        describe_judge(guard(tmp_path / "y", chat and "", _name_or_path="allenai/wildguard"), None)
+        describe_judge(guard(tmp_path / "y", "", _name_or_path="allenai/wildguard"), None)
 
 
 def test_a_classifier_writes_no_verdict(tmp_path: Path) -> None:
