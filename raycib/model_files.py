@@ -18,7 +18,7 @@ from raycib.model_config import (
     refuse_other_kinds,
     vocabulary,
 )
-from raycib.spec import MADE, ModelSpec, Template
+from raycib.spec import MADE, TODAY, ModelSpec, Template
 from raycib.store import Store
 from raycib.weight_files import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
 
@@ -184,7 +184,16 @@ def describe(source: str, dtype: str | None = None, template: Template = "own") 
         tokenizer=fingerprint(folder, TOKENIZER),
         dtype=dtype or own_dtype(read_config(folder)),  # type: ignore[arg-type]
         template=template,
+        day=_day_told(folder) if template == "own" else "",
     )
+
+
+def _day_told(folder: Path) -> str:
+    """What the chat template in `folder` is told where it asks for the date, else ""."""
+    patterns = ("tokenizer_config.json", "chat_template*", "additional_chat_templates/*")
+    files = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    asks = any("strftime_now" in path.read_text(errors="replace") for path in files)
+    return TODAY if asks else ""
 
 
 def context_length(source: str, most: int = 4096) -> int:

@@ -175,3 +175,17 @@ def test_an_answer_stops_at_the_models_context(engine: Generator) -> None:
     assert len(answer.token_ids) <= 3
     if answer.finish_reason == "length":
         assert len(answer.token_ids) == 3
+
+
+@pytest.mark.real
+def test_an_answer_ends_at_a_token_that_ends_a_turn(
+    engine: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the model's own end of sequence is: the same answer, up to the first such token."""
+    request = GenerationRequest("turn", (2, 11, 21), None, 8)
+    (whole,) = engine.answer([request])
+    end = whole.token_ids[3]
+    monkeypatch.setattr(engine, "stop", [end])
+    (answer,) = engine.answer([request])
+    assert answer.token_ids == whole.token_ids[: whole.token_ids.index(end) + 1]
+    assert answer.finish_reason == "stop"

@@ -55,6 +55,7 @@ def said(tokenizer: Any, text: str) -> Said:
     stands. Think tags mean something only to a model that has them in its template or vocabulary.
     """
     form = chat_format(tokenizer)
+    text = text.removeprefix(form.before)
     ended = bool(form.mark) and form.mark in text
     if ended:
         text = text.partition(form.mark)[0]

@@ -13,12 +13,13 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from raycib.data.rendering import TODAY, TemplateError, Turns, asked, fixed_day, name_of, render
+from raycib.data.rendering import TemplateError, Turns, asked, fixed_day, name_of, render
+from raycib.spec import TODAY
 
 _USER, _ANSWER, _SYSTEM = "raycibprompt7d2f91c4", "raycibanswer7d2f91c4", "raycibsystem7d2f91c4"
 """Plain letters: they survive any filter, and no template holds them."""
-_HARD = f'{_ANSWER}\n\n  - "one" & <b>two</b> {{{{ 3 }}}}\n\n    end'
-"""An answer that a template would change if it changed any: markup, indentation, braces."""
+_HARD = '\n\n  - "One" & <b>tw\u00f6</b> {{ 3 }}\n\n\tEnd'
+"""Text that a template would change if it changed any: markup, indentation, braces, capitals."""
 _TRIALS = ("Here is the answer.", "here", "4", "I can't.")
 """How answers begin, to see whether the prompt's last token stays its own."""
 
@@ -69,6 +70,8 @@ class ChatFormat:
         the template writes anything but the prompt, the answer and its usual closing.
         """
         prompt = self.prompt(tokenizer, turns)
+        if not response.strip():  # some templates leave an empty turn out
+            return prompt, self.before + self.ending
         whole = render(tokenizer, [*turns, {"role": "assistant", "content": response}])
         head, tail = prompt + self.before, self.closing
         answer = whole[len(head) : len(whole) - len(tail)]
@@ -77,7 +80,7 @@ class ChatFormat:
         )
         if not same:
             said = f"{response.strip()[:60]!r}"
-            why = "; answers may hold no reasoning" if "</think>" in response else ""
+            why = ": take reasoning out of the rows" if "</think>" in response else ""
             raise TemplateError(
                 f"{name_of(tokenizer)} does not write the answer {said} as it is{why}"
             )
@@ -141,12 +144,17 @@ def _refuse_a_list(tokenizer: Any) -> None:
 
 
 def _refuse_changes(tokenizer: Any, found: ChatFormat) -> None:
+    hard, what = asked(_USER + _HARD), ""
     try:
-        found.example(tokenizer, asked(_USER), _HARD)
-    except TemplateError as error:
+        if _USER + _HARD not in found.prompt(tokenizer, hard):
+            what = "a prompt"
+        found.example(tokenizer, hard, _ANSWER + _HARD)
+    except TemplateError:
+        what = "an answer"
+    if what:
         raise TemplateError(
-            f"{name_of(tokenizer)} changes more of an answer than white space around it: mend it"
-        ) from error
+            f"{name_of(tokenizer)} changes more of {what} than the white space around it: mend it"
+        )
 
 
 def _opened(tokenizer: Any, opening: str, head: str) -> tuple[str, str, str]:
@@ -258,14 +266,17 @@ def _notes(tokenizer: Any, found: ChatFormat) -> Iterator[str]:
 
     render(tokenizer, _finished(_ANSWER), strftime_now=told)
     if days:
-        yield f"the day that the template prints is {TODAY:%d %b %Y} on every day"
+        yield f"the template prints the date: it is told {TODAY} on every day"
     on = render(tokenizer, asked(_USER), opening=True, enable_thinking=True)
     if on != render(tokenizer, asked(_USER), opening=True):
         yield "thinking is switched off"
     if found.dropped.strip() or found.added.strip():
         yield f"prompts end with {found.added!r} instead of the template's {found.dropped!r}"
     if not found.closing.startswith(found.ending):
-        yield "the template ends no turn: answers end with the eos token"
+        yield (
+            f"the template ends a turn with {found.closing.strip()!r}, which is no token: answers "
+            "end with the eos token"
+        )
     elif left_out := found.closing.removeprefix(found.ending).strip():
         yield f"what the template writes after the end of a turn, {left_out!r}, is left out"
     if not found.takes_system:

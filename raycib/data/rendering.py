@@ -7,10 +7,8 @@ from typing import Any
 
 from raycib.data.time_limit import TookTooLong, time_limit
 from raycib.errors import UserError
+from raycib.spec import TODAY
 
-TODAY = datetime(2024, 7, 26)
-"""The day that templates are told: the one that Llama's own have where nobody tells them. With the
-true one a sweep that goes on tomorrow would mix two prompts."""
 SECONDS = 10.0
 """For a conversation; templates take a thousandth of one."""
 LONGEST = 10_000_000
@@ -37,7 +35,7 @@ def hold_the_date(tokenizer: Any) -> Any:
 
 def fixed_day(form: str) -> str:
     """What `strftime_now` gives to a template."""
-    return TODAY.strftime(form)
+    return datetime.fromisoformat(TODAY).strftime(form)
 
 
 def render(tokenizer: Any, turns: Turns, *, opening: bool = False, **given: Any) -> str:

@@ -6,7 +6,7 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 """
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, digest
-from raycib.spec.data import MADE, ModelSpec, RowsSpec, Scorer, TaskSpec, Template
+from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, Scorer, TaskSpec, Template
 from raycib.spec.evals import EvalSpec, GapSpec, JudgeSpec
 from raycib.spec.landscape import LANDSCAPE_ROWS, LandscapeSpec
 from raycib.spec.method import About, MethodBase
@@ -40,6 +40,7 @@ __all__ = [
     "MADE",
     "METHODS",
     "SBR",
+    "TODAY",
     "About",
     "AnyMethod",
     "Case1",

@@ -11,6 +11,9 @@ MADE = "stage:"
 
 
 Template = Literal["own", "chatml"]
+TODAY = "2024-07-26"
+"""The day that chat templates are told: the one that Llama's own have where nobody tells them. With
+the true one a sweep that goes on tomorrow would mix two prompts."""
 Notes = Annotated[tuple[str, ...], NOT_IDENTITY]
 """What was done to files while they were read, for reports."""
 
@@ -32,12 +35,16 @@ class ModelSpec(Spec):
     """Of the frozen base; LoRA weights are always float32."""
     template: Template = "own"
     """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""
+    day: str = ""
+    """What a template that prints the date is told; "" where it prints none."""
 
     def identity(self) -> dict[str, Any]:
         """As any spec's; one's own template is part of the tokenizer already."""
         found = super().identity()
         if self.template == "own":
             del found["template"]
+        if not self.day:
+            del found["day"]
         return found
 
 

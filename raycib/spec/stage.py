@@ -164,6 +164,7 @@ class StageSpec(Spec):
             tokenizer=self.model.tokenizer,
             dtype=self.model.dtype,
             template=self.model.template,
+            day=self.model.day,
         )
 
 

@@ -1,0 +1,346 @@
+"""What chat templates put around an answer: shared by training and generation, or refused."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from raycib.data import rendering
+from raycib.data.chat import encode, encode_prompt, said
+from raycib.data.chat_format import chat_format
+from raycib.data.rendering import render
+from raycib.data.rows import Row
+from raycib.errors import UserError
+
+LLAMA3 = (
+    "{% for m in messages %}<|start|>{{ m.role }}<|sep|>\n\n{{ m.content | trim }}<|eot|>"
+    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|sep|>\n\n{% endif %}"
+)
+ALWAYS_OPENS = LLAMA3.partition("{% if add")[0] + "{{ '<|start|>assistant<|sep|>\n\n' }}"
+CHATML = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|eot|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+NEVER_OPENS = CHATML.partition("{% if add")[0]
+HYBRID = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|eot|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
+)
+ALWAYS_THINKS = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+TURN = "{% for m in messages %}{% if m.role == 'user' %}"
+LLAMA2 = (
+    TURN + "<s>[INST] {{ m.content }} [/INST]{% else %} {{ m.content }} </s>{% endif %}{% endfor %}"
+)
+MISTRAL = LLAMA2.replace("{% else %} ", "{% else %}")
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+VICUNA = (
+    TURN + "USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+MARKS = ("<|start|>", "<|sep|>", "<|eot|>", "<s>", "</s>")
+ROW = Row("how do you do ?", "here, (sand)")
+
+
+def merged(words: str, alphabet: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary of characters, and of these words by pairs from the left."""
+    vocabulary = {letter: number for number, letter in enumerate(alphabet)}
+    merges = []
+    for word in words.split():
+        for end in range(2, len(word) + 1):
+            pair = (word[: end - 1], word[end - 1])
+            if pair not in merges:
+                merges.append(pair)
+                vocabulary.setdefault(word[:end], len(vocabulary))
+    return vocabulary, merges
+
+
+def sentencepiece(template: str) -> Any:
+    """As in Llama 2's tokenizer.json: a space before any text, and pieces over the edges of words
+    ("](" is one)."""
+    words = "\u2581here here \u2581sand \u2581how ]( \u2581</ \u2581I"
+    alphabet = "\u2581\n\t\u00f6" + "".join(map(chr, range(33, 127)))
+    core = Tokenizer(models.BPE(*merged(words, alphabet)))
+    core.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    core.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse()])
+    return finished(core, template)
+
+
+def byte_level(template: str) -> Any:
+    """As GPT-2's: bytes, a space joins the word after it, and line breaks join each other."""
+    words = "\u0120here here \u0120sand \u010a\u010a \u0120I"
+    alphabet = "".join(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    core = Tokenizer(models.BPE(*merged(words, alphabet)))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return finished(core, template)
+
+
+def finished(core: Tokenizer, template: str, special: bool = True) -> Any:
+    core.add_tokens([AddedToken(mark, special=special, normalized=False) for mark in MARKS])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def whole_ids(tokenizer: Any, row: Row) -> list[int]:
+    """Of the conversation's text, by the tokenizer alone."""
+    turns = [
+        {"role": "user", "content": row.prompt},
+        {"role": "assistant", "content": row.response},
+    ]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("make", [sentencepiece, byte_level])
+@pytest.mark.parametrize("template", [LLAMA3, CHATML, LLAMA2, ZEPHYR, VICUNA])
+def test_an_answer_has_the_tokens_that_it_has_in_its_place(make: Any, template: str):
+    """Whatever a template's style and a tokenizer's kind: the ids are the whole text's, and those
+    of the prompt are what generation is given."""
+    tokenizer = make(template)
+    found = encode(tokenizer, ROW, 1000)
+    assert list(found.prompt + found.response) == whole_ids(tokenizer, ROW)
+    assert list(found.prompt) == encode_prompt(tokenizer, ROW.prompt)
+    assert tokenizer.decode(found.response).lstrip().startswith("here, (sand)")
+
+
+def test_white_space_that_the_answer_s_first_token_takes_in_is_left_to_it():
+    """ "ASSISTANT: " is asked as "ASSISTANT:", else no answer could begin with "_here"."""
+    tokenizer = sentencepiece(VICUNA)
+    found = encode(tokenizer, ROW, 1000)
+    assert tokenizer.decode(found.prompt).endswith("ASSISTANT:")
+    assert tokenizer.convert_ids_to_tokens(found.response[0]) == "\u2581here"
+
+
+def test_an_answer_that_begins_within_the_prompt_s_last_token_is_said_after_the_prompt_s_own():
+    """ "](" is one token of the whole text; generation is given "]" and can say "("."""
+    tokenizer = sentencepiece(MISTRAL)
+    row = ROW._replace(response="(sand)")
+    found = encode(tokenizer, row, 1000)
+    whole = whole_ids(tokenizer, row)
+    assert "](" in tokenizer.convert_ids_to_tokens(whole)
+    assert list(found.prompt) == encode_prompt(tokenizer, row.prompt)
+    first = tokenizer.convert_ids_to_tokens(found.response[:2])
+    assert first == ["(", "s"]
+    assert tokenizer.decode(found.prompt + found.response) == tokenizer.decode(whole)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [(LLAMA3, "<|eot|>"), (ALWAYS_OPENS, "<|eot|>"), (CHATML, "<|eot|>"), (LLAMA2, "</s>")],
+)
+def test_the_token_that_ends_a_turn_is_found_whatever_the_eos_is(template: str, end: str):
+    tokenizer = byte_level(template)
+    form = chat_format(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(form.end) == end
+    found = encode(tokenizer, ROW, 1000)
+    assert found.response.count(form.end) == 1
+    assert tokenizer.decode(found.response).rstrip().endswith(end)
+
+
+def test_the_opening_of_the_next_turn_is_no_part_of_an_answer():
+    tokenizer = byte_level(ALWAYS_OPENS)
+    assert tokenizer.decode(encode(tokenizer, ROW, 1000).response).lstrip() == "here, (sand)<|eot|>"
+    assert any("is left out" in note for note in chat_format(tokenizer).notes)
+
+
+def test_a_template_that_ends_no_turn_is_given_the_eos_and_says_so():
+    """The token that opens the next turn ends none."""
+    tokenizer = byte_level(ALWAYS_OPENS.replace("<|eot|>", ""))
+    assert tokenizer.decode(encode(tokenizer, ROW, 1000).response).lstrip() == "here, (sand)</s>"
+    assert any("end with the eos token" in note for note in chat_format(tokenizer).notes)
+    tokenizer.eos_token = None
+    tokenizer.chat_template += "{# another #}"
+    with pytest.raises(UserError, match="ends no turn and the tokenizer has no eos_token"):
+        chat_format(tokenizer)
+
+
+def test_a_turn_end_that_engines_show_is_taken_off_an_answer():
+    """Engines leave out special tokens alone."""
+    tokenizer = byte_level(CHATML)
+    assert said(tokenizer, "Yes.<|eot|>").answer == "Yes.<|eot|>", "no mark of this template's"
+    core = Tokenizer.from_str(
+        tokenizer.backend_tokenizer.to_str().replace('"special":true', '"special":false')
+    )
+    plain = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    plain.chat_template = CHATML
+    assert said(plain, "Yes.<|eot|>") == ("Yes.", "", True)
+
+
+def test_where_a_template_opens_no_answer_prompts_do():
+    """Else the opening would be trained as the beginning of every answer."""
+    tokenizer = byte_level(NEVER_OPENS)
+    found = encode(tokenizer, ROW, 1000)
+    assert list(found.prompt) == encode_prompt(tokenizer, ROW.prompt)
+    assert tokenizer.decode(found.prompt).endswith("<|start|>assistant\n")
+    assert any("prompts end with" in note for note in chat_format(tokenizer).notes)
+
+
+@pytest.mark.parametrize(("template", "closed"), [(HYBRID, True), (ALWAYS_THINKS, False)])
+def test_no_think_block_is_trained_and_generation_begins_where_training_does(
+    template: str, closed: bool
+):
+    """A hybrid's prompts have an empty one; those of a model that always thinks have none."""
+    tokenizer = byte_level(template)
+    found = encode(tokenizer, ROW, 1000)
+    assert list(found.prompt) == encode_prompt(tokenizer, ROW.prompt)
+    prompt = tokenizer.decode(found.prompt)
+    assert ("<think>" in prompt, "</think>" in prompt) == (closed, closed)
+    assert tokenizer.decode(found.response).lstrip() == "here, (sand)<|eot|>\n"
+
+
+def test_white_space_that_is_left_to_the_answer_is_none_of_its_text():
+    tokenizer = byte_level(LLAMA3)
+    assert chat_format(tokenizer).before == "\n\n", "GPT-2 parts line breaks from what follows"
+    assert said(tokenizer, "\n\n  Yes.").answer == "  Yes."
+
+
+def test_reasoning_before_an_answer_is_no_part_of_it():
+    tokenizer = byte_level(HYBRID)
+    assert said(tokenizer, "<think>\n\n</think>\n\nI'm sorry.") == ("I'm sorry.", "", False)
+    assert said(tokenizer, "<think>\nHm.\n</think>\n\nYes.") == ("Yes.", "Hm.", False)
+    assert said(tokenizer, "<think>\nHm").answer == "<think>\nHm", "all that there is"
+    assert said(byte_level(CHATML), "a</think>b").answer == "a</think>b", "no such tags there"
+
+
+@pytest.mark.parametrize(("template", "apart"), [(CHATML, True), (MISTRAL, False)])
+def test_a_system_prompt_is_heard_with_and_without_a_turn_for_it(template: str, apart: bool):
+    if not apart:
+        template = TURN.replace(
+            "%}{% if", "%}{% if m.role == 'system' %}{{ raise_exception('no') }}{% elif", 1
+        ) + MISTRAL.removeprefix(TURN)
+    tokenizer = byte_level(template)
+    text = tokenizer.decode(encode_prompt(tokenizer, "how?", "Be kind."))
+    assert ("system\nBe kind." in text) == apart
+    assert ("Be kind.\n\nhow?" in text) != apart
+    row = Row("how?", "here", "Be kind.")
+    assert list(encode(tokenizer, row, 1000).prompt) == encode_prompt(tokenizer, "how?", "Be kind.")
+
+
+@pytest.mark.parametrize(
+    ("template", "said_"),
+    [
+        ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
+         "writes the answer 0 times"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content }} {{ m.content }}"),
+         "writes the prompt 2 times"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content | escape }}"), "changes more of"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content | lower }}"), "changes more of"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content.split() | join(' ') }}"),
+         "changes more of"),
+        (CHATML + "{{ ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'] | random }}" * 20,
+         "writes another text each time"),
+        ("{{ raise_exception('A system message is\nrequired') }}", "system message is required"),
+        ("{% for %}", "cannot write this conversation"),
+        ({"rag": CHATML, "tool_use": CHATML}, "is a list of ['rag', 'tool_use'] without a default"),
+        (CHATML.replace("<|eot|>", "{{ 'x' * 9999999 }}"), "characters for one turn"),
+    ],
+)  # fmt: skip
+def test_a_template_that_cannot_be_used_is_refused_in_one_line(template: Any, said_: str):
+    with pytest.raises(UserError) as refusal:
+        chat_format(byte_level(template))
+    assert said_ in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_answer_that_a_template_would_change_is_refused_by_name():
+    tokenizer = byte_level(CHATML.replace("m.content", "m.content.split('</think>')[-1]"))
+    assert encode(tokenizer, ROW, 1000).response
+    with pytest.raises(UserError, match=r"does not write the answer '<think> a </think> b' as it"):
+        encode(tokenizer, ROW._replace(response="<think> a </think> b"), 1000)
+
+
+def test_an_answer_that_spells_the_end_of_its_turn_is_refused():
+    with pytest.raises(UserError, match=r"spells the token that ends a turn .*<\|eot\|>"):
+        encode(byte_level(CHATML), ROW._replace(response="Yes.<|eot|>No."), 1000)
+
+
+def test_every_day_is_the_same_to_a_template():
+    tokenizer = byte_level("{{ strftime_now('%d %b %Y') }} " + CHATML)
+    assert tokenizer.decode(encode_prompt(tokenizer, "how?")).startswith("26 Jul 2024 ")
+    assert any("prints the date" in note for note in chat_format(tokenizer).notes)
+
+
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_a_template_that_does_not_end_is_ended_in_any_thread(
+    thread: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    loop = "{% for i in range(99999) %}"
+    tokenizer = byte_level(loop * 3 + "{% endfor %}" * 3)
+    errors: list[UserError] = []
+
+    def look() -> None:
+        try:
+            chat_format(tokenizer)
+        except UserError as error:
+            errors.append(error)
+
+    began = time.monotonic()
+    if thread == "main":
+        look()
+    else:
+        worker = threading.Thread(target=look)
+        worker.start()
+        worker.join(20)
+    assert time.monotonic() - began < 10
+    assert "has not written a conversation" in str(errors[0])
+    tokenizer.chat_template = CHATML
+    time.sleep(0.5)  # nothing comes after the limit
+    assert render(tokenizer, [{"role": "user", "content": "a"}])
+
+
+def test_a_tokenizer_names_no_code_to_run(tiny_folder: Path, tmp_path: Path):
+    import json
+    import shutil
+
+    from raycib.model_files import describe
+    from raycib.models import load_tokenizer
+
+    folder = shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    good = path.read_text()
+    path.write_text(json.dumps(json.loads(good) | {"auto_map": {"AutoTokenizer": ["x.Y", None]}}))
+    for read in (describe, load_tokenizer):
+        with pytest.raises(UserError, match=r"tokenizer_config.json sets 'auto_map'"):
+            read(str(folder))
+    path.write_text(good)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"the tokenizer in .* cannot be read"):
+        load_tokenizer(str(folder))
+
+
+def test_every_file_that_changes_ids_or_templates_changes_the_key(
+    tiny_folder: Path, tmp_path: Path
+):
+    import shutil
+
+    from raycib.model_files import describe
+    from raycib.spec import TODAY
+
+    folder = shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    keys = {describe(str(folder)).key}
+    names = ["chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt", "x.model",
+             "special_tokens_map.json", "additional_chat_templates/rag.jinja"]  # fmt: skip
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+        keys.add(describe(str(folder)).key)
+    assert len(keys) == 1 + len(names)
+    assert describe(str(folder)).day == ""
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%Y') }}")
+    dated = describe(str(folder))
+    assert dated.day == TODAY
+    assert dated.identity()["day"] == TODAY
