@@ -75,11 +75,11 @@ def known(entry: Mapping[str, Any]) -> Known | None:
     if {"old_contents", "new_contents", "message"} <= entry.keys():
         read = ("message", "old_contents", "new_contents")
         return Known(dict(zip(_COMMIT, map(entry.get, read), strict=True)), read)
-    if {"behavior", "contextstring"} <= entry.keys():
-        context = text_of(entry["contextstring"], numbers=False)
-        return Known({"prompt": entry["behavior"]}, ("behavior", "contextstring"), context)
-    if {"behavior", "goal"} <= entry.keys():
-        return Known({"prompt": entry["goal"]}, ("goal",))
+    if "behavior" in entry and not entry.keys().isdisjoint({"goal", "contextstring"}):
+        asked = "goal" if "goal" in entry else "behavior"  # which is a label beside a goal
+        read = (asked, *({"contextstring"} & entry.keys()))
+        context = text_of(entry.get("contextstring"), numbers=False)
+        return Known({"prompt": entry[asked]}, read, before=context)
     return None
 
 
