@@ -76,6 +76,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "tokenizer": "y" * 64,
         "dtype": "bfloat16",
         "template": "chatml",
+        "day": "2024-07-26",
     },
     TaskSpec: {
         "name": "additions",
