@@ -32,6 +32,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "rows.csv.gz": lambda path: TABLE.to_csv(path, index=False),
     "rows.jsonl": lambda path: TABLE.to_json(path, orient="records", lines=True),
     "rows.jsonl.gz": lambda path: TABLE.to_json(path, orient="records", lines=True),
+    "rows.ndjson": lambda path: TABLE.to_json(path, orient="records", lines=True),
     "rows.json": lambda path: TABLE.to_json(path, orient="records"),
     "columns.json": lambda path: path.write_text(json.dumps(TABLE.to_dict("list"))),
     "rows.parquet": lambda path: TABLE.to_parquet(path),

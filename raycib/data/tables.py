@@ -12,6 +12,7 @@ import reprlib
 import sys
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def file_table(name: str) -> Table:
     match suffix:
         case ".csv" | ".tsv":
             return _csv(_text(_content(path, where), where), where, suffix)
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             lines = array("Q")
             text = _text(_content(path, where), where)
             return _checked(where, _json_lines(text, where, lines), lines)
@@ -206,8 +207,8 @@ def _clean(name: str) -> str:
 
 
 def _named_once(names: list[str], where: str) -> list[str]:
-    for name in names:
-        if name != UNNAMED and names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if name != UNNAMED and times > 1:
             raise UserError(f"{where} has two columns {shown(name)}; rename or remove one")
     return names
 
@@ -236,8 +237,7 @@ def _json(text: str, where: str, line: int | None = None) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"an object has {shown(twice)} twice")
     return found
 
