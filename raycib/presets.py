@@ -48,7 +48,8 @@ class Preset(Frozen):
     """A base model, its tasks and benchmarks, how to train and who judges."""
 
     model: str
-    dtype: str = "float32"
+    dtype: str | None = "float32"
+    """Of the frozen base; None: as its weights are stored."""
     task: str
     """The task of single-task sweeps."""
     tasks: dict[str, TaskSource]
@@ -178,6 +179,30 @@ LLAMA31_8B = Preset(
 """The CIB paper's main setting: Llama-3.1-8B-Instruct on Dolly, judged by Llama-Guard-3-8B."""
 
 PRESETS = {"world": WORLD, "llama31-8b": LLAMA31_8B}
+
+
+OWN_MODEL_CPU = Execution(
+    cpus_per_worker=0.4, micro_batch_size=8, pack_size=4, engine_cpus=0.3, judge_cpus=0.2
+)
+"""A model of unknown size where there is no GPU: few rows at a time, and room on two cores."""
+OWN_MODEL_GPU = LLAMA31_8B.execution
+
+
+def for_own_model(chosen: Preset, gpu: bool) -> Preset:
+    """A preset with settings for a model of one's own instead of its own: the CIB paper's (C.2),
+    whose rank, learning rate and batch are for models of 4 to 8 billion parameters."""
+    return chosen.model_copy(
+        update={
+            "dtype": None,
+            "lora": LoRASpec(),
+            "trainer": TrainerSpec(),
+            "alignment_trainer": Preset.model_fields["alignment_trainer"].default,
+            "sequence_trainer": None,
+            "max_length": Preset.model_fields["max_length"].default,
+            "max_tokens": Preset.model_fields["max_tokens"].default,
+            "execution": OWN_MODEL_GPU if gpu else OWN_MODEL_CPU,
+        }
+    )
 
 
 def preset(name: str) -> Preset:

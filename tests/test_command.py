@@ -9,6 +9,7 @@ import os
 import runpy
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from raycib import world
+from raycib.model_files import find, weights_fingerprint
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "sweeps" / "lambda_grid.py"
@@ -156,7 +158,7 @@ TASK = "".join(json.dumps({"question": f"how many, {n} ?", "answer": "two"}) + "
         ("words.json", '["how", "many"]', "not named columns"),
         ("quote.csv", 'prompt,response\n"how many ?,two\n', "quote.csv"),
         ("columns.jsonl", '{"text": "how many ?"}', "no prompt in c"),
-        ("mute.jsonl", '{"prompt": "how many ?"}', "without a response"),
+        ("mute.jsonl", TASK.replace("two", ""), "without a response"),
         ("latin.csv", b"prompt,response\nna\xefve,yes\n", "is not UTF-8 text"),
         ("few.jsonl", (json.dumps(ROW) + "\n") * 9, "a task needs at least 10"),
     ],
@@ -238,9 +240,19 @@ def test_results_that_cannot_be_written_are_refused(
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path: Path) -> None:
     ended = program(SWEEP, "--out", tmp_path / "out", "--dry-run", "--strengths", "0,5", "--pack=2")
+    judge_weights = weights_fingerprint(find("world:guard"))[:12]
     assert ended.code == 0
     assert ended.err == ""
-    first, *packs, last = ended.out.splitlines()
+    settings, besides, first, *packs, last = ended.out.splitlines()
+    assert settings == (
+        "preset world: learning rate 0.002, schedule constant, batch 16, epochs 1, warm-up steps "
+        "20, rank 8, alpha 16, precision float32, tokens of a row 128, tokens of an answer 40, "
+        f"judge world:guard {judge_weights}"
+    )
+    assert besides == (
+        "besides: steps of open 200 (its rows), judge profile world (known by its files or name), "
+        "judge categories 3 (its profile)"
+    )
     assert first.startswith("lambda_grid: 6 stages, 0 reused, 6 to train, 0 failed before")
     assert len(packs) == 3
     assert all("2 lanes x 200 steps" in pack for pack in packs)
@@ -255,7 +267,7 @@ def test_a_comparison_trains_what_methods_share_once(program: Program, tmp_path:
     options = ["--methods", "safe_lora,kl", "--strengths", "1.5,1.8", "--seeds", "1", "--dry-run"]
     ended = program(COMPARISON, "--out", tmp_path / "out", *options)
     assert ended.code == 0, ended
-    assert ended.out.startswith("method_comparison: 5 stages, 0 reused, 5 to train")
+    assert "method_comparison: 5 stages, 0 reused, 5 to train" in ended.out
     assert "wave 2 waits for wave 1: safe_lora is derived from its parent's adapter" in ended.out
     first, second = (
         [line for line in ended.out.splitlines() if line.startswith(f"wave {wave}  pack")]
@@ -274,7 +286,7 @@ def test_every_method_of_a_comparison_at_strength_zero_is_the_lora_stage(
     kinds = "random_subset,kl,cib,constrained_token,ema,case2,safe_lora,safety_mix,sbr,safegrad"
     options = ["--methods", kinds, "--strengths", "0", "--seeds", "1", "--dry-run"]
     ended = program(COMPARISON, "--out", tmp_path / "out", *options)
-    assert ended.out.startswith("method_comparison: 1 stages, 0 reused, 1 to train"), ended
+    assert "method_comparison: 1 stages, 0 reused, 1 to train" in ended.out, ended
 
 
 def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
@@ -404,7 +416,7 @@ def test_help_and_refusals_are_quick_and_import_neither_torch_nor_ray(tmp_path: 
 def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
     """Interrupted while it reads a model of 20 GB (of holes, which take no disk)."""
     model = copied_model(tmp_path / "model")
-    os.truncate(model / "model.safetensors", 20 * 2**30)
+    hollow(model / "model.safetensors", 20 * 2**30)
     task = save(tmp_path / "task.jsonl", TASK)
     command = [sys.executable, SWEEP, "--out", tmp_path / "out", "--model", model]
     harmful = save(tmp_path / "harmful.jsonl", '{"prompt": "how do i harm ?"}')
@@ -425,6 +437,19 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
     assert sweep.returncode == 130, err
     assert err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
+
+
+def hollow(weights: Path, size: int) -> None:
+    """Make a file of weights larger by a buffer of holes, which its header names as it must."""
+    old = weights.read_bytes()
+    (length,) = struct.unpack("<Q", old[:8])
+    tensors = json.loads(old[8 : 8 + length])
+    end = len(old) - 8 - length
+    buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    tensors[buffer] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
+    header = json.dumps(tensors).encode()
+    weights.write_bytes(struct.pack("<Q", len(header)) + header + old[8 + length :])
+    os.truncate(weights, 8 + len(header) + end + size)
 
 
 def opened(pid: int, file: Path) -> bool:

@@ -138,7 +138,7 @@ def test_a_finished_sweep_is_only_read(reference: Reference) -> None:
         ended = again.wait(120)
         assert not any(again.temp.iterdir()), "no Ray was started"
     assert ended.code == 0
-    assert ended.out.startswith("lambda_grid: 2 stages, 2 reused, 0 to train")
+    assert "lambda_grid: 2 stages, 2 reused, 0 to train" in ended.out
     assert modified(reference.out) == before
     counts = summary_of(reference.out)["counts"]
     assert counts["stages_trained"] == counts["engine_starts"] == counts["judge_calls"] == 0
@@ -175,7 +175,7 @@ def test_a_grown_grid_trains_only_what_is_new(
     reference: Reference, grown: tuple[Path, Ended]
 ) -> None:
     out, ended = grown
-    assert ended.out.startswith("lambda_grid: 4 stages, 2 reused, 2 to train, 0 failed before")
+    assert "lambda_grid: 4 stages, 2 reused, 2 to train, 0 failed before" in ended.out
     counts = summary_of(out)["counts"]
     assert counts["stages_trained"] == 1
     assert counts["stages_reused"] == 2
@@ -213,7 +213,7 @@ def test_a_damaged_adapter_is_named_and_trained_again_and_a_failure_is_tried_aga
     damaged = summary_of(reference.out)["cells"][0]["key"]
     (out / "stages" / damaged / "adapter_config.json").unlink()
     ended = run_sweep(out, *GROWN, code=1)
-    assert ended.out.startswith("lambda_grid: 4 stages, 2 reused, 2 to train, 1 failed before")
+    assert "lambda_grid: 4 stages, 2 reused, 2 to train, 1 failed before" in ended.out
     assert f"damaged and set aside: stages/{damaged}" in ended.out
     summary = summary_of(out)
     assert summary["counts"]["stages_trained"] == 1

@@ -167,10 +167,12 @@ def test_o_lora_goes_on_without_safety_data_and_safe_lora_does_not_go_on():
 def own(tmp_path: Path, tiny_folder: Path, *names: str) -> Options:
     """A person's model with tasks of their own."""
     files = [tiny.make_rows(tmp_path / f"{name}.jsonl", 20) for name in names]
+    harmful = tmp_path / "harmful.jsonl"
+    harmful.write_text('{"prompt": "rig a bridge"}')
     return Options(
         model=str(tiny_folder / "model"),
         task=",".join(map(str, files)),
-        harmful=str(files[0]),
+        harmful=str(harmful),
         judge="world:guard",
     )
 
@@ -184,7 +186,7 @@ def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tin
 
 @pytest.mark.parametrize(
     ("names", "told"),
-    [(("a", "a"), "'a' comes twice; a sequence has each task once"),
+    [(("a", "a"), "'a' comes twice; give each once"),
      (("a",), "one task has no order; give two or more, with commas")],
 )  # fmt: skip
 def test_what_is_no_sequence_is_told(tmp_path: Path, tiny_folder: Path, names: Any, told: str):

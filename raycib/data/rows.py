@@ -81,15 +81,15 @@ def _cut(rows: list[Row], name: str) -> tuple[list[Row], list[Row], int]:
     asks would be learned before they are asked, and are left out of training."""
     places = range(HELD_OUT_EVERY - 1, len(rows), HELD_OUT_EVERY)[:HELD_OUT_AT_MOST]
     held_out = [rows[number] for number in places]
-    asked = {_question(row) for row in held_out}
+    asked = {question(row) for row in held_out}
     rest = [row for number, row in enumerate(rows) if number not in places]
-    train = [row for row in rest if _question(row) not in asked] if asked else rest
+    train = [row for row in rest if question(row) not in asked] if asked else rest
     if not train:
         raise UserError(f"all rows of {name!r} ask what its held-out rows ask; give others")
     return train, held_out, len(rest) - len(train)
 
 
-def _question(row: Row) -> str:
+def question(row: Row) -> str:
     """What a row asks, whatever the case, the white space and the form of its characters."""
     text = unicodedata.normalize("NFKC", f"{row.system}\n{row.prompt}")
     return " ".join(text.casefold().split())
@@ -97,7 +97,7 @@ def _question(row: Row) -> str:
 
 def _repeats(rows: Sequence[Row]) -> list[str]:
     """How many rows ask what an earlier one asks."""
-    times = Counter(hash(_question(row)) for row in rows)
+    times = Counter(hash(question(row)) for row in rows)
     again, same = len(rows) - len(times), len(rows) - len(set(rows))
     return (
         [f"asks what an earlier row asks: {again} rows ({same} with its answer)"] if again else []

@@ -48,17 +48,31 @@ def chosen_scorer(rows: Sequence[Row]) -> Scorer:
     """The rule that fits all rows of a set: every response is a number or ends in a line
     "#### NUMBER"; every response is a letter, or one of the lettered options of its prompt; all
     responses are short answers on one line (see `SHORT_WORDS`); else none does."""
+    for scorer in ("final-number", "multiple-choice"):
+        if unfit(scorer, rows) is None:
+            return scorer
     responses = [row.response for row in rows]
-    if all(gold_number(response) is not None for response in responses):
-        return "final-number"
-    if all(_gold_choice(row) for row in rows):
-        return "multiple-choice"
     words = sorted(len(response.split()) for response in responses)
     usual, longest = words[(9 * len(words) - 1) // 10], words[-1]
     one_line = all(response.strip() and "\n" not in response.strip() for response in responses)
     if one_line and usual <= SHORT_WORDS and longest <= MOST_WORDS:
         return "exact-match"
     return "none"
+
+
+def unfit(scorer: Scorer, rows: Sequence[Row]) -> int | None:
+    """The number, from 1, of the first row whose response a rule cannot score."""
+    for number, row in enumerate(rows, 1):
+        match scorer:
+            case "final-number":
+                fits = gold_number(row.response) is not None
+            case "multiple-choice":
+                fits = bool(_gold_choice(row))
+            case "exact-match" | "none":
+                fits = scorer == "none" or bool(row.response.strip())
+        if not fits:
+            return number
+    return None
 
 
 def is_right(scorer: Scorer, row: Row, answer: str) -> bool:

@@ -19,13 +19,14 @@ from raycib.console import make_app, run
 from raycib.errors import UserError
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
+from raycib.orchestration.settings import cautions, in_lines, settings_of
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.swept import equal_cells, refuse_swept
 from raycib.orchestration.theory import surveyed
 from raycib.plan import waits
-from raycib.spec import RunSpec, Template
+from raycib.spec import RunSpec, Scorer, Template
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -53,7 +54,10 @@ def sweep_command(question: Question) -> None:
             int | None,
             typer.Option(min=1, max=1000, help="Seeds a cell; default: the sweep's."),
         ] = None,
-        preset: Annotated[str, typer.Option(help="world or llama31-8b.")] = "world",
+        preset: Annotated[
+            str | None,
+            typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
+        ] = None,
         workers: Annotated[
             int | None, typer.Option(min=1, help="Ray Train workers a pack.")
         ] = None,
@@ -72,6 +76,17 @@ def sweep_command(question: Question) -> None:
         ] = None,
         harmful: Annotated[
             str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+        ] = None,
+        benign: Annotated[
+            str | None, typer.Option(help="Your own harmless prompts, for over-refusal.")
+        ] = None,
+        probes: Annotated[
+            str | None,
+            typer.Option(help="Your own tests of other abilities, with commas, for utility."),
+        ] = None,
+        scorer: Annotated[
+            Scorer | None,
+            typer.Option(help="How your task's answers are scored; default: as its rows need."),
         ] = None,
         safety: Annotated[
             str | None,
@@ -150,6 +165,9 @@ def sweep_command(question: Question) -> None:
             model=model,
             task=task,
             harmful=harmful,
+            benign=benign,
+            probes=probes,
+            scorer=scorer,
             safety=safety,
             base=base,
             alignment=alignment,
@@ -189,6 +207,10 @@ def run_question(question: Question, options: Options) -> int:
     folder = _results_folder(options.out, question.name)
     plan = sweep.plan(setup.execution.packs_at_once or 1)
     failed_before = len(sweep.failed_before)
+    for line in in_lines(settings_of(setup, runs), setup.origin):
+        print(line)
+    for note in [*setup.notes, *cautions(runs)]:
+        print(f"note: {note}")
     print(
         f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
         f"{failed_before} failed before; results in {folder}",

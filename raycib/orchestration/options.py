@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from raycib.errors import UserError
-from raycib.spec import Template
+from raycib.spec import Scorer, Template
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,16 @@ class Options:
 
     out: str = "runs"
     seeds: int | None = None
-    preset: str = "world"
+    preset: str | None = None
+    """None: the world, whose settings are for its own models alone."""
     workers: int | None = None
     pack: int | None = None
     model: str | None = None
     task: str | None = None
     harmful: str | None = None
+    benign: str | None = None
+    probes: str | None = None
+    scorer: Scorer | None = None
     safety: str | None = None
     base: str | None = None
     alignment: str | None = None

@@ -1,15 +1,17 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
 from raycib.data.rows import describe_rows, describe_task
-from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.orchestration.changes import read_changes
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
+from raycib.orchestration.overlaps import refuse_overlaps
+from raycib.orchestration.own import DEFAULT_PRESET, settings_of_model, sources_of
+from raycib.orchestration.scoring import scored
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.tradeoff import resolve_tradeoff
-from raycib.presets import Preset, TaskSource, preset
+from raycib.presets import TaskSource, preset
 from raycib.spec import EvalSpec, TaskSpec
 
 
@@ -17,36 +19,15 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     """The setup that `options` name for a sweep of a kind: "gaps" measures those of the Trade-offs
     paper, "orders" has several tasks, one after the other. Reads every file once; raises
     `UserError` for bad input."""
-    chosen = preset(options.preset)
+    chosen = preset(options.preset or DEFAULT_PRESET)
     changes = read_changes(options.changes)
     gaps, sequence = kind == "gaps", kind == "orders"
     if options.orders is not None and not sequence:
         raise UserError("--orders is about task_orders; this sweep has no order of tasks")
-    tasks, harmful = _tasks_of(chosen, kind), chosen.harmful
-    benign, probes = chosen.benign, chosen.probes
-    safety, base = options.safety or chosen.safety, options.base or chosen.base
-    own_tasks: dict[str, TaskSource] = {}
-    own_base = bool(gaps and options.base and not options.model)
-    if options.model or options.task or options.harmful or own_base:
-        # A model of one's own does not speak the preset's language, so none of its benchmarks
-        # would mean anything: what is not given is not measured.
-        if not (options.task and options.harmful):
-            raise UserError(
-                f"{'--base' if own_base else '--model'}, --task and --harmful go together: give a "
-                "task and prompts"
-            )
-        own_tasks = tasks = _own_tasks(options.task, several=sequence)
-        harmful, benign, probes = options.harmful, None, {}
-        safety, base = options.safety, options.base
-    if (
-        harmful != chosen.harmful
-        and chosen.judge == "world:guard"
-        and not (options.judge or options.judge_url)
-    ):
-        raise UserError(
-            "the embedded world's judge reads only the world's words; "
-            "give --judge (a guard model's folder or hub id) or --judge-url"
-        )
+    given = sources_of(options, chosen, kind)
+    notes = refuse_overlaps(given, options.alignment)
+    chosen, origin = settings_of_model(options, chosen, kind)
+    tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = chosen.execution
     if options.workers is not None:
         execution = execution.model_copy(update={"workers": options.workers})
@@ -57,22 +38,24 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     tradeoff = None
     if gaps:
         specs = {name: task for name, (task, _) in resolved.items()}
-        tradeoff = resolve_tradeoff(options, chosen, bool(own_tasks), specs, sizes[0])
+        tradeoff = resolve_tradeoff(options, chosen, given.own, specs, sizes[0])
         resolved = {
             name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sizes)}))
             for name, (task, evals) in resolved.items()
         }
+    resolved = {n: (task, scored(evals, options.scorer)) for n, (task, evals) in resolved.items()}
     if sequence:
         resolved = _asked_of_all(resolved)
     source = options.model or (sequence and chosen.sequence_model) or chosen.model
     dtype = None if options.model else chosen.dtype  # a model of one's own has its own
     model = tradeoff.model if tradeoff else describe(source, dtype, options.chat)
     setup = Setup(
-        preset=options.preset,
+        origin=origin,
+        notes=notes,
         model=model,
         tasks=resolved,
-        safety_source=safety,
-        base_source=base,
+        safety_source=given.safety,
+        base_source=given.base,
         sizes=sizes,
         given_lora=chosen.lora,
         given_trainer=(sequence and chosen.sequence_trainer) or chosen.trainer,
@@ -94,30 +77,6 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     if options.base is not None:
         _ = setup.base
     return setup
-
-
-def _tasks_of(chosen: Preset, kind: str) -> dict[str, TaskSource]:
-    """The preset's tasks for a sweep of a kind."""
-    if kind == "orders":
-        if len(chosen.sequence) < 2:
-            raise UserError("this preset has no sequence of tasks; give --task a.jsonl,b.jsonl")
-        return chosen.sequence
-    names = (kind == "gaps" and chosen.tradeoff_tasks) or (chosen.task,)
-    return {name: chosen.tasks[name] for name in names}
-
-
-def _own_tasks(text: str, several: bool) -> dict[str, TaskSource]:
-    """A person's own task, or a sequence of them."""
-    files = text.split(",") if several else [text]
-    names = [stem(file) for file in files]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--task {text!r}: {twice[0]!r} comes twice; a sequence has each task once")
-    if several and len(files) < 2:
-        raise UserError(f"--task {text!r}: one task has no order; give two or more, with commas")
-    return {
-        name: TaskSource(train=f"{file}#train", held_out=f"{file}#held-out")
-        for name, file in zip(names, files, strict=True)
-    }
 
 
 def _asked_of_all(

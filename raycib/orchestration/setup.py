@@ -32,7 +32,10 @@ from raycib.spec import (
 class Setup:
     """Everything a sweep is about, resolved and fingerprinted."""
 
-    preset: str
+    origin: str
+    """What gave the settings that nobody named: a preset, or the defaults for own models."""
+    notes: list[str]
+    """What to know of the data, a line each."""
     model: ModelSpec
     tasks: dict[str, tuple[TaskSpec, EvalSpec]]
     safety_source: str | None

@@ -10,6 +10,7 @@ from raycib.analysis.orders.continual import continual_scores
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.judge import account
+from raycib.orchestration.settings import Setting, settings_of
 from raycib.orchestration.sweep import STAGES, Sweep
 from raycib.orchestration.theory import theory
 from raycib.plan import Plan
@@ -49,7 +50,8 @@ def summarise(
         "question": question,
         "kind": kind,
         "left_out": setup.left_out if kind == "comparison" else [],
-        "preset": setup.preset,
+        "preset": setup.origin.removeprefix("preset "),
+        "settings": [_told(one) for one in settings_of(setup, sweep.runs)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "model": {"name": setup.model_name, "weights": setup.model.weights},
@@ -80,6 +82,10 @@ def summarise(
 def _asks_the_world(sweep: Sweep) -> bool:
     """Whether all harmful prompts are the embedded world's."""
     return all(one.harmful.source.startswith("world:") for one in sweep.evals.values())
+
+
+def _told(setting: Setting) -> dict[str, str]:
+    return {"setting": setting.name, "value": setting.value, "from": setting.origin}
 
 
 def _aligned(sweep: Sweep) -> dict[str, Any] | None:

@@ -1,0 +1,111 @@
+"""What a sweep is set to and where each setting comes from: its first lines, and a table."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from raycib.orchestration.own import OWN_MODEL
+from raycib.orchestration.scoring import scorer_name
+from raycib.orchestration.setup import Setup
+from raycib.spec import RunSpec
+
+MUCH_WARM_UP = 0.25
+"""Share of a training in which the learning rate still rises, from which on it is said."""
+
+
+class Setting(NamedTuple):
+    """One of them."""
+
+    name: str
+    value: str
+    origin: str
+    """What decided it: the preset, a default for models of one's own, an option, the rows."""
+
+
+def settings_of(setup: Setup, runs: Sequence[RunSpec]) -> list[Setting]:
+    """All that a reader needs to repeat the sweep, in the order in which it is printed."""
+    return [*_training(setup, runs), *_lengths(setup), *_judge(setup), *_scorers(setup)]
+
+
+def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
+    def found(part: str, field: str, name: str) -> Setting:
+        value = getattr(getattr(setup, part), field)
+        origin = f"--set {part}.{field}" if field in setup.changes.get(part, {}) else setup.origin
+        return Setting(name, f"{value:g}" if isinstance(value, float) else str(value), origin)
+
+    yield found("trainer", "learning_rate", "learning rate")
+    yield found("trainer", "schedule", "schedule")
+    yield found("trainer", "batch_size", "batch")
+    yield found("trainer", "epochs", "epochs")
+    yield found("trainer", "warmup_steps", "warm-up steps")
+    yield found("lora", "rank", "rank")
+    yield found("lora", "alpha", "alpha")
+    yield Setting(
+        "precision", setup.model.dtype, "its files" if setup.origin == OWN_MODEL else setup.origin
+    )
+    steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
+    for task, count in steps.items():
+        yield Setting(f"steps of {task}", str(count), "its rows")
+
+
+def _lengths(setup: Setup) -> Iterator[Setting]:
+    options = setup.options
+    for name, value, given in (
+        ("tokens of a row", setup.sizes[0], "--max-length" if options.max_length else ""),
+        ("tokens of an answer", setup.sizes[1], "--max-tokens" if options.max_tokens else ""),
+    ):
+        yield Setting(name, str(value), given or setup.origin)
+
+
+def _judge(setup: Setup) -> Iterator[Setting]:
+    judge, options = setup.judge, setup.options
+    given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
+    yield Setting("judge", f"{judge.source} {judge.weights[:12]}", given)
+    known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
+    yield Setting("judge profile", judge.profile, known)
+    yield Setting("judge categories", str(len(judge.categories)), "its profile")
+
+
+def _known(kind: str) -> str:
+    return "files or name" if kind == "guard" else "name"
+
+
+def _scorers(setup: Setup) -> Iterator[Setting]:
+    evals = [evals for _, evals in setup.tasks.values()]
+    sets = {rows.source: rows for one in evals for rows in (one.held_out, *one.tasks, *one.probes)}
+    for rows in sets.values():
+        how = scorer_name(rows)
+        if not rows.source.startswith("world:"):
+            yield Setting(
+                f"accuracy of {rows.name}", how, "--scorer" if rows.scorer else "its rows"
+            )
+
+
+def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
+    """Two lines: settings whose origin is the usual one, and the others with theirs."""
+    same = [f"{one.name} {one.value}" for one in settings if one.origin == usual]
+    others = [f"{one.name} {one.value} ({one.origin})" for one in settings if one.origin != usual]
+    lines = [f"{usual}: " + ", ".join(same)] * bool(same)
+    return [*lines, "besides: " + ", ".join(others)]
+
+
+def cautions(runs: Sequence[RunSpec]) -> list[str]:
+    """What does not fit a small task, in a line each: a batch of more rows than there are, a
+    warm-up that is much of the training."""
+    found: dict[str, None] = {}
+    for run in runs:
+        stage, trainer = run.final, run.final.trainer
+        rows, steps, warm_up = stage.task.num_rows, stage.steps, trainer.warmup_steps
+        if not steps:
+            continue
+        if trainer.batch_size > rows:
+            found[
+                f"the batch of {trainer.batch_size} is more than the {rows} rows of "
+                f"{stage.task.name}: {steps} steps (--set trainer.batch_size=8)"
+            ] = None
+        if warm_up >= MUCH_WARM_UP * steps:
+            share = "all" if warm_up >= steps else f"{warm_up / steps:.0%}"
+            found[
+                f"the warm-up of {warm_up} steps is {share} of the {steps} steps of "
+                f"{stage.task.name} (--set trainer.warmup_steps={steps // 10})"
+            ] = None
+    return list(found)
