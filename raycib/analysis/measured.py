@@ -1,8 +1,8 @@
 """How a sweep was measured: what it says of its settings, its rows and its judge, as small tables.
 
 Whoever measures adds data to the summary and nothing here: ``summary["settings"]``,
-``summary["rows"]`` and ``summary["judge"]`` are each a mapping of names to values, or a list of
-mappings, which is a table with a column for each name.
+``summary["rows"]``, ``summary["files"]`` and ``summary["judge"]`` are each a mapping of names to
+values, or a list of mappings, which is a table with a column for each name.
 """
 
 import math
@@ -13,7 +13,7 @@ import pandas as pd
 
 from raycib.analysis.text import one_line, plain
 
-PARTS = {"settings": "Settings", "rows": "Rows", "judge": "Judge"}
+PARTS = {"settings": "Settings", "rows": "Rows", "files": "Files", "judge": "Judge"}
 """What a summary may say of how it was measured, and the headings."""
 OF_THE_GRID = (
     "stages", "stages_asked", "stages_shared", "stages_failed", "cells_failed",

@@ -17,6 +17,7 @@ import typer
 from raycib.adapter_places import check_places
 from raycib.console import make_app, run
 from raycib.errors import UserError
+from raycib.orchestration.files import files_read, lines
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.orchestration.settings import cautions, in_lines, settings_of
@@ -216,6 +217,8 @@ def run_question(question: Question, options: Options) -> int:
         f"{failed_before} failed before; results in {folder}",
         flush=True,
     )
+    for line in lines(files_read(runs)):
+        print(f"  {line}")
     if same := equal_cells(runs):
         print(same)
     if question.kind == "comparison" and setup.left_out:

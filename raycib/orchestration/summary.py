@@ -9,6 +9,7 @@ from typing import Any
 from raycib.analysis.orders.continual import continual_scores
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
+from raycib.orchestration.files import files_read
 from raycib.orchestration.judge import account
 from raycib.orchestration.settings import Setting, settings_of
 from raycib.orchestration.sweep import STAGES, Sweep
@@ -56,6 +57,7 @@ def summarise(
         "versions": versions(),
         "model": {"name": setup.model_name, "weights": setup.model.weights},
         "judge": account(setup.judge, sweep.book, sweep.pairs(), _asks_the_world(sweep)),
+        "files": files_read(sweep.runs),
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
         **({"theory": theory(sweep)} if setup.tradeoff else {}),
