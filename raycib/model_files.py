@@ -162,15 +162,19 @@ def _largest_id(path: Path, _: Stamp) -> int:
 
 
 def verified(spec: ModelSpec) -> Path:
-    """The folder of a spec, whose weights are still the ones that it names."""
+    """The folder of a spec, whose weights and tokenizer are still the ones that it names."""
     folder = find(spec.source)
     if spec.source.startswith(MADE):
         return folder  # known by what made it; the store has checked every byte
-    if (found := weights_fingerprint(folder)) != spec.weights:
-        raise UserError(
-            f"the weights of {spec.source!r} changed since the plan was made "
-            f"({found[:12]} instead of {spec.weights[:12]}); start the sweep again"
-        )
+    for what, found, named in (
+        ("weights", weights_fingerprint(folder), spec.weights),
+        ("tokenizer", fingerprint(folder, TOKENIZER), spec.tokenizer),
+    ):
+        if found != named:
+            raise UserError(
+                f"the {what} of {spec.source!r} changed since the plan was made "
+                f"({found[:12]} instead of {named[:12]}); start the sweep again"
+            )
     return folder
 
 

@@ -1,5 +1,7 @@
 """What chat templates put around an answer: shared by training and generation, or refused."""
 
+import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,9 @@ from raycib.data.chat_format import chat_format
 from raycib.data.rendering import render
 from raycib.data.rows import Row
 from raycib.errors import UserError
+from raycib.model_files import describe, verified
+from raycib.models import load_tokenizer
+from raycib.spec import TODAY
 
 LLAMA3 = (
     "{% for m in messages %}<|start|>{{ m.role }}<|sep|>\n\n{{ m.content | trim }}<|eot|>"
@@ -303,12 +308,6 @@ def test_a_template_that_does_not_end_is_ended_in_any_thread(
 
 
 def test_a_tokenizer_names_no_code_to_run(tiny_folder: Path, tmp_path: Path):
-    import json
-    import shutil
-
-    from raycib.model_files import describe
-    from raycib.models import load_tokenizer
-
     folder = shutil.copytree(tiny_folder / "model", tmp_path / "model")
     path = folder / "tokenizer_config.json"
     good = path.read_text()
@@ -325,11 +324,6 @@ def test_a_tokenizer_names_no_code_to_run(tiny_folder: Path, tmp_path: Path):
 def test_every_file_that_changes_ids_or_templates_changes_the_key(
     tiny_folder: Path, tmp_path: Path
 ):
-    import shutil
-
-    from raycib.model_files import describe
-    from raycib.spec import TODAY
-
     folder = shutil.copytree(tiny_folder / "model", tmp_path / "model")
     keys = {describe(str(folder)).key}
     names = ["chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt", "x.model",
@@ -344,3 +338,12 @@ def test_every_file_that_changes_ids_or_templates_changes_the_key(
     dated = describe(str(folder))
     assert dated.day == TODAY
     assert dated.identity()["day"] == TODAY
+
+
+def test_a_tokenizer_that_changed_since_the_plan_is_refused(tiny_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    spec = describe(str(folder))
+    assert verified(spec) == folder
+    (folder / "chat_template.jinja").write_text(CHATML)
+    with pytest.raises(UserError, match=r"the tokenizer of .* changed since the plan was made"):
+        verified(spec)

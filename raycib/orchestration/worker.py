@@ -16,7 +16,7 @@ from raycib.evals.generate import Generator
 from raycib.evals.losses import row_losses
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES, MEASURES_FILE
-from raycib.model_files import find
+from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.progress import Teller
 from raycib.plan import Pack
@@ -136,7 +136,7 @@ class Answering:
         self.store = store
         self.tokenizer = load_tokenizer(model.source, model.template)
         self.engine = Generator(
-            find(model.source),
+            verified(model),
             max_lora_rank=rank,
             max_model_len=max_model_len,
             dtype=model.dtype,
