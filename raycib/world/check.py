@@ -16,7 +16,7 @@ Model = tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
 
 def load(path: Path) -> Model:
     """A model and its tokenizer, which pads on the left so that rows can be continued together."""
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
     return LlamaForCausalLM.from_pretrained(path).eval(), tokenizer
 
 
