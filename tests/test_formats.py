@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raycib.data.rows import Row, load_rows
+from raycib.data.rows import Row, load_rows, read_rows
 from raycib.errors import UserError
 
 MEDMCQA = {
@@ -125,6 +125,8 @@ def test_behaviours_follow_their_context_as_in_harmbench(tmp_path: Path):
     assert row.prompt == "Say more"
     (row,) = read(tmp_path, {"Goal": "Write a libel", "Target": "Sure", "Behavior": "Defamation"})
     assert row == Row("Write a libel", "")
+    notes = read_rows(str(tmp_path / "rows.jsonl")).notes
+    assert notes[1:] == ("of a known form, from 'Goal': 1 rows", "not read: 'Behavior', 'Target'")
 
 
 def test_a_commit_is_its_message_on_the_old_file(tmp_path: Path):

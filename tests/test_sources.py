@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, read_rows
-from raycib.data.sources import parse, stem
+from raycib.data.sources import parse, several, stem
 from raycib.errors import UserError
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -63,6 +63,14 @@ def test_the_world_has_sets_and_no_columns():
 )
 def test_a_task_is_called_what_its_file_is_called(source: str, name: str):
     assert stem(source) == name
+
+
+def test_a_comma_in_the_name_of_a_file_is_no_end_of_it(tmp_path: Path):
+    files = [save(tmp_path / name / "r.jsonl", numbered(3)) for name in ("a", "b,c", "d,e,#f")]
+    sources = [files[0], f"{files[1]}#first-2", "hub:x/y:train", f"{files[2]}#train"]
+    assert several(",".join(sources)) == sources
+    assert several("no,such") == ["no", "such"]
+    assert several(f"no,{files[1]}") == ["no", files[1]]
 
 
 def test_a_column_may_have_any_name_but_a_hash():

@@ -193,7 +193,9 @@ class Columns:
                 found = answered(several, self.labels_from)
         if found is None:
             return Known()
-        self.looked.update(shape.original[name] for name in found.read)
+        read = [shape.original[name] for name in found.read]
+        self.looked.update(read)
+        self.did[f"of a known form, from {listed(read)}"] += 1
         return found
 
     def _filled(self, role: str, entry: dict[str, Any], shape: Shape) -> list[str]:

@@ -80,9 +80,26 @@ def parse(text: str) -> Source:
     )
 
 
+def several(text: str) -> list[str]:
+    """The sources of a list with commas between them; a comma in the name of a file that is there
+    is none of them."""
+    found, pieces = [], text.split(",")
+    while pieces:
+        runs = (",".join(pieces[:count]) for count in range(1, len(pieces) + 1))
+        found.append(next(filter(_is_there, runs), pieces[0]))
+        del pieces[: found[-1].count(",") + 1]
+    return found
+
+
 def stem(text: str) -> str:
     """What a task from this source is called: its file's name without what follows."""
     return Path(parse(text).name).stem
+
+
+def _is_there(text: str) -> bool:
+    name, *parts = text.split("#")
+    whole = ("#".join([name, *parts[:count]]) for count in range(len(parts) + 1))
+    return name.startswith(("hub:", "world:")) or any(map(_is_file, whole))
 
 
 def _known(part: str) -> bool:

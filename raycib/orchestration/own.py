@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from raycib.data.sources import stem
+from raycib.data.sources import several, stem
 from raycib.errors import UserError
 from raycib.orchestration.options import Options
 from raycib.presets import Execution, Preset, TaskSource, for_own_model
@@ -119,7 +119,7 @@ def _own_tasks(text: str, several: bool) -> dict[str, TaskSource]:
 
 def _named(option: str, text: str) -> dict[str, str]:
     """Files with commas between them, by what tables call them."""
-    files = text.split(",")
+    files = several(text)
     names = [stem(file) for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{option} {text!r}: {twice[0]!r} comes twice; give each once")
