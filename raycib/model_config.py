@@ -13,7 +13,14 @@ _RUNS_CODE = ("auto_map", "_attn_implementation_internal", "trust_remote_code", 
 _ATTENTION = ("_attn_implementation", "attn_implementation")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
-_WHOLE = (*_DEPTH, *_WIDTH, "vocab_size", "num_attention_heads", "num_key_value_heads")
+_WHOLE = (
+    *_DEPTH,
+    *_WIDTH,
+    "vocab_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "sliding_window",
+)
 _LENGTHS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len",
     "max_seq_length", "seq_length", "seq_len", "model_max_length", "max_target_positions",
@@ -45,12 +52,31 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder; `UserError` where a size in it is none."""
     path = folder / "config.json"
     config = read_json(path)
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
+        raise UserError(f"{path} names no model_type; is it a Hugging Face model?")
     for part in _parts(config):
-        for field in _WHOLE:
-            value = part.get(field)
-            if value is not None and not (type(value) is int and 0 < value < 2**31):
-                raise UserError(f"{path}: {field} is {value!r:.40}; expected a positive number")
+        for field, value in part.items():
+            if value is not None and (wanted := _wanted(field, value)):
+                raise UserError(f"{path}: {field} is {value!r:.40}; expected {wanted}")
     return config
+
+
+def _wanted(field: str, value: Any) -> str | None:
+    """What a field should be, where it is not."""
+    whole = type(value) is int
+    if field in _WHOLE and not (whole and 0 < value < 2**31):
+        return "a positive number"
+    if field == "sliding_window" and not whole:
+        return "a number of tokens"
+    if field == "num_labels" and not (whole and 0 <= value < 10**6):
+        return "a few"  # a name is made for each, before anything is checked
+    if field.endswith(("_eps", "_epsilon")) and not (
+        isinstance(value, (int, float)) and 0 <= value < 0.1
+    ):
+        return "a small number"
+    if field == "tie_word_embeddings" and not isinstance(value, bool):
+        return "true or false"
+    return None
 
 
 def refuse_other_kinds(folder: Path, config: dict[str, Any]) -> None:
@@ -170,19 +196,9 @@ def check_special_ids(folder: Path, config: dict[str, Any]) -> None:
                     )
 
 
-def changes_answers(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether generation_config.json says more than config.json does about how to answer: another
-    end of a text, or how to sample, which vLLM takes as its defaults."""
+def ends_elsewhere(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether generation_config.json names other ends of a text than config.json: all that is read
+    of it."""
     path = folder / "generation_config.json"
-    if not path.exists():
-        return False
-    neutral = {"do_sample": False, "max_new_tokens": None, "max_length": None, "use_cache": None}
-    about = ("transformers_version", "_from_model_config")
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    for field, value in read_json(path).items():
-        if field in about or value is None or field in ("max_new_tokens", "max_length"):
-            continue
-        same = config.get(field) if field in ids else neutral.get(field)
-        if value != same:
-            return True
-    return False
+    found = read_json(path).get("eos_token_id") if path.exists() else None
+    return found is not None and found != config.get("eos_token_id")

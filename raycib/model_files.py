@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from raycib.errors import UserError
 from raycib.model_config import (
-    changes_answers,
     check_special_ids,
+    ends_elsewhere,
     is_plain,
     own_dtype,
     positions,
@@ -48,9 +49,14 @@ def find(source: str) -> Path:
             raise UserError(str(error.args[0])) from error
     if source.startswith(MADE):
         return _made(source)
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    try:
+        folder = Path(source).expanduser()
+        is_folder = folder.is_dir()
+        has_config = is_folder and (folder / "config.json").is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, a folder of others, no such home
+        raise UserError(f"no model at {source!r:.200}: {error}") from error
+    if is_folder:
+        if not has_config:
             raise UserError(
                 f"model folder {source!r} has no config.json; give a Hugging Face model folder"
             )
@@ -76,6 +82,8 @@ def find(source: str) -> Path:
 
 def _made(source: str) -> Path:
     key, _, root = source.removeprefix(MADE).partition("@")
+    if not re.fullmatch("[0-9a-f]{64}", key) or not root:
+        raise UserError(f"no model at {source!r:.200}; a stage's is named {MADE}KEY@STORE")
     record = Store(root).get("stages", key)
     if record is None:
         raise UserError(
@@ -91,6 +99,7 @@ def checked(source: str, trained: bool = True) -> Path:
     folder = find(source)
     refuse_code(folder)
     config = read_config(folder)
+    positions(config, folder / "config.json")
     if trained:
         refuse_other_kinds(folder, config)
     check_whole(folder)
@@ -108,11 +117,11 @@ def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
 
 def weights_fingerprint(folder: Path) -> str:
     """sha256 over the configuration and the weight files, those that are loaded; and over
-    generation_config.json where it says more than config.json about how to answer."""
+    generation_config.json where it names other ends of a text than config.json."""
     files = {folder / "config.json", *weight_files(folder)}
     if (folder / INDEX).exists():
         files.add(folder / INDEX)
-    if changes_answers(folder, read_json(folder / "config.json")):
+    if ends_elsewhere(folder, read_json(folder / "config.json")):
         files.add(folder / "generation_config.json")
     return _fingerprint(folder, files)
 
@@ -142,6 +151,10 @@ def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
     model has no embeddings for (tokens added later are checked where they occur)."""
     for path in sorted(_matching(folder, TOKENIZER)):
         stamp(path)
+    path = folder / "tokenizer_config.json"
+    longest = read_json(path).get("model_max_length") if path.exists() else None
+    if longest is not None and not isinstance(longest, (int, float)):
+        raise UserError(f"{path}: model_max_length is {longest!r:.40}; expected a number of tokens")
     path = folder / "tokenizer.json"
     size = vocabulary(config)
     if path.exists() and size is not None and (most := _largest_id(path, stamp(path))) >= size:
@@ -203,4 +216,4 @@ def _day_told(folder: Path) -> str:
 def context_length(source: str, most: int = 4096) -> int:
     """Tokens that the model at `source` can take, at most `most`."""
     path = find(source) / "config.json"
-    return min(most, positions(read_json(path), path) or most)
+    return min(most, positions(read_config(path.parent), path) or most)

@@ -29,7 +29,7 @@ def check_model(model: Any, source: str) -> None:
     except UserError as error:
         problem = str(error)
     except Exception as error:  # whatever an architecture that is built otherwise runs into
-        problem = f"{type(error).__name__}: {error}"
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if problem is not None:
         kind = model.config.model_type
         raise UserError(
@@ -44,6 +44,9 @@ def _problem(model: Any, ids: Tensor) -> str | None:
     decoder = model.get_decoder()
     if decoder is model or model.get_output_embeddings() is None:
         return "it has no decoder with an output head"
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head.weight is not embeddings.weight:
+        return "its head is tied to its embeddings by config.json, but is another (vLLM ties them)"
     with _outputs(seen, decoder=decoder, norm=final_norm(decoder)):
         logits = model(input_ids=ids, use_cache=False).logits
     states = seen["decoder"]

@@ -14,6 +14,7 @@ from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.decoder import own_logits
 from raycib.errors import UserError
+from raycib.model_config import read_config
 from raycib.model_files import find, verified
 from raycib.model_gate import check_model
 from raycib.spec import ModelSpec, Template
@@ -54,25 +55,28 @@ def load_model(spec: ModelSpec, device: torch.device) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # to be told which, by the report
             output_loading_info=True,
             return_dict=True,
         )
     except Exception as error:  # a configuration can be wrong in a thousand ways
-        raise UserError(f"model {spec.source!r} cannot be loaded: {_first_line(error)}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {spec.source!r} cannot be loaded: {reason}") from error
     model, report = loaded
     if problem := _misfit(report):
         raise UserError(
             f"the weights of {spec.source!r} are not those of a {type(model).__name__} of this "
             f"config.json: {problem}; fetch or save the model again"
         )
+    named = read_config(folder).get("architectures") or [type(model).__name__]
+    if named[0] != type(model).__name__:
+        raise UserError(
+            f"{folder / 'config.json'} is of {named[0]}, which vLLM would run, but its model_type "
+            f"{model.config.model_type!r} is a {type(model).__name__}; correct one of them"
+        )
     model = model.to(device).eval().requires_grad_(False)
     check_model(model, spec.source)
     return model
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _misfit(report: dict[str, Any]) -> str | None:

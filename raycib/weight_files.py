@@ -96,9 +96,10 @@ def weight_files(folder: Path) -> list[Path]:
 def _index(folder: Path) -> dict[str, str]:
     """The file of every tensor, by the index."""
     path = folder / INDEX
-    listed = read_json(path).get("weight_map")
-    if not isinstance(listed, dict) or not listed:
-        raise UserError(f"{path} has no weight_map; fetch it again")
+    whole = read_json(path)
+    listed = whole.get("weight_map")
+    if not isinstance(listed, dict) or not listed or not isinstance(whole.get("metadata"), dict):
+        raise UserError(f"{path} has no weight_map or no metadata; fetch it again")
     for file in listed.values():
         plain = isinstance(file, str) and file == Path(file).name
         if not (plain and file.endswith(".safetensors")):
@@ -153,7 +154,9 @@ def _header(path: Path, _: Stamp) -> dict[str, Stored]:
         }
         sizes = [math.prod(one.shape) * _SIZES[one.dtype] == one.size for one in found.values()]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no safetensors file that can be read: {error!r}") from error
+        raise UserError(
+            f"{path} is no safetensors file: {str(error)[:80]}; fetch it again"
+        ) from error
     end = max((one.start + one.size for one in found.values()), default=0)
     if not found or not all(sizes) or end != whole:
         raise UserError(f"{path} has {whole} bytes and its header asks for {end}; fetch it again")
@@ -179,6 +182,9 @@ def check_fit(folder: Path, config: dict[str, Any]) -> None:
     for name, one in tensors.items():
         if _EMBEDDING.search(name) and "word_embed_proj_dim" not in config:
             _check_shape(name, one, rows)
+    places = tensors.get("transformer.wpe.weight") or tensors.get("wpe.weight")
+    if places and type(config.get("n_positions")) is int:
+        _check_shape("wpe.weight", places, (config["n_positions"], model_config.width(config)))
     head = tensors.get("lm_head.weight")
     embedding = next((one for name, one in tensors.items() if _EMBEDDING.search(name)), None)
     if config.get("tie_word_embeddings") is True and head and embedding:

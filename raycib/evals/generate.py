@@ -54,6 +54,18 @@ def round_rank(rank: int) -> int:
     return fitting[0]
 
 
+ENGINE_READS: dict[str, Any] = {
+    "trust_remote_code": False,
+    "load_format": "safetensors",
+    "config_format": "hf",
+    "tokenizer_mode": "hf",
+    "generation_config": "vllm",
+}
+"""What an engine reads of a model's folder: the files that its key hashes, as transformers reads
+them. Left to itself vLLM prefers Mistral's own format where there is one, and takes penalties and
+limits from generation_config.json as defaults of every request; its ends of a text still count."""
+
+
 def set_vllm_environment() -> None:
     """Choose vLLM's environment before it is imported; what is already set stays.
 
@@ -121,6 +133,7 @@ class Generator:
             max_model_len=max_model_len,
             enable_prefix_caching=True,
             seed=0,
+            **ENGINE_READS,
             **options,
         )
         self.max_model_len = max_model_len

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from raycib.evals.generate import CPU_CACHE_BYTES
+from raycib.evals.generate import CPU_CACHE_BYTES, ENGINE_READS
 
 APP_NAME = "raycib-judge"
 MODEL_ID = "judge"
@@ -58,6 +58,7 @@ def judge_arguments(config: JudgeConfig) -> dict[str, Any]:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "seed": 0,
+        **ENGINE_READS,
     }
     if on_gpu:
         share = min(1.0, config.gpus)

@@ -47,7 +47,17 @@ class Loaded:
     def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
         """The rows of a task or benchmark as tokens; lanes with the same rows share them."""
         if spec.key not in self._encoded:
-            self._encoded[spec.key] = encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+            rows = encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+            embeddings: Any = self.adapters.model.get_input_embeddings()
+            size = embeddings.weight.shape[0]
+            for number, row in enumerate(rows):
+                if (largest := max(row.prompt + row.response)) >= size:
+                    raise UserError(
+                        f"row {number} of {spec.name!r} has the token "
+                        f"{self.tokenizer.convert_ids_to_tokens(largest)!r} (id {largest}), but "
+                        f"the model has embeddings for {size}; is it another model's tokenizer?"
+                    )
+            self._encoded[spec.key] = rows
         return self._encoded[spec.key]
 
 

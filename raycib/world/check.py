@@ -16,8 +16,11 @@ Model = tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
 
 def load(path: Path) -> Model:
     """A model and its tokenizer, which pads on the left so that rows can be continued together."""
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-    return LlamaForCausalLM.from_pretrained(path).eval(), tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(
+        path, padding_side="left", local_files_only=True, trust_remote_code=False
+    )
+    model = LlamaForCausalLM.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return model.eval(), tokenizer
 
 
 @torch.inference_mode()
