@@ -19,7 +19,6 @@ _WHOLE = (
     "vocab_size",
     "num_attention_heads",
     "num_key_value_heads",
-    "sliding_window",
 )
 _LENGTHS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len",
