@@ -114,8 +114,9 @@ def test_a_sequence_of_one_s_own_speaks_chatml(own: Own) -> None:
     assert cell["failed"] is None
     assert cell["order"] == ["gsm8k", "alpaca"]
     for stage in cell["stages"]:
-        held_out = {task: rate["n"] for task, rate in stage["scores"]["accuracies"].items()}
-        assert held_out == {"gsm8k": ROWS // 10, "alpaca": 20}
+        accuracies = stage["scores"]["accuracies"]
+        assert accuracies["gsm8k"]["n"] == ROWS // 10
+        assert accuracies["alpaca"] is None, "no rule tells whether free text is right"
         assert stage["scores"]["hrr"]["n"] + stage["scores"]["hrr"]["unread"] == 20
     for record in (out / "stages").iterdir():
         spec = json.loads((record / "record.json").read_text())["about"]["spec"]

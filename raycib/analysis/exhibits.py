@@ -49,12 +49,39 @@ class Exhibits(NamedTuple):
     drawings: dict[str, Drawing]
 
 
+MAIN = ("table3", "table1", "gaps", "orders")
+"""The tables that show accuracies of all cells."""
+
+
 def exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
     """What a sweep of this kind shows. Dose: Table 3 and Figure 2. Comparison: Table 1, matched
     cost, pairs and the trade-off. Ablation: the same, and Figure 3's bars. Gaps: the gaps, the
     theorems' bounds with what they are made of, the alignment tax, and Figures 1 and 2. Orders:
     methods, each order, the accuracy matrix, the variance, every stage, Figures 4 to 7, safety by
-    stage and the spread over orders."""
+    stage and the spread over orders. Captions of tables say how answers to a person's own tasks
+    are scored."""
+    made, how = _exhibits(summary, samples), _scoring(summary)
+    if not how:
+        return made
+    said = {
+        stem: table._replace(caption=f"{table.caption} {how}")
+        for stem, table in made.tables.items()
+        if stem in MAIN
+    }
+    return made._replace(tables=made.tables | said)
+
+
+def _scoring(summary: Mapping[str, Any]) -> str:
+    """How the answers to each set were scored, where a summary says so."""
+    parts = [
+        f"{one['setting']}: {one['value']}"
+        for one in summary.get("settings") or ()
+        if str(one["setting"]).startswith("accuracy of ")
+    ]
+    return one_line("Scored, " + ", ".join(parts) + ".", 2000) if parts else ""
+
+
+def _exhibits(summary: Mapping[str, Any], samples: Samples) -> Exhibits:
     frame, aligned = to_frame(summary), aligned_scores(summary)
     question = plain(summary.get("question") or summary["sweep"])
     kind = kind_of(summary)
@@ -165,7 +192,11 @@ def _orders(summary: Mapping[str, Any], question: str) -> Exhibits:
 
 def terminal_table(summary: Mapping[str, Any]) -> str:
     """The sweep's main table as plain text: Table 3, or else Table 1, the table of gaps or
-    that of orders, with the failed cells below."""
+    that of orders, with the failed cells below, and how answers to one's own tasks are scored."""
+    return "\n".join(filter(None, [_terminal_table(summary), _scoring(summary)]))
+
+
+def _terminal_table(summary: Mapping[str, Any]) -> str:
     frame, aligned = to_frame(summary), aligned_scores(summary)
     if kind_of(summary) == "dose":
         return tables.to_terminal(tables.presentable(tables.table3(frame, aligned)))
