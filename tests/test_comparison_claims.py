@@ -2,7 +2,8 @@
 
 import pytest
 from summaries import ablation_sweep, comparison_sweep, samples
-from test_comparison import cell, framed, said
+from test_comparison import cell as scored
+from test_comparison import framed, said
 
 from raycib.analysis.answers import comparison_answer
 from raycib.analysis.comparison.claims import comparison_claims
@@ -18,6 +19,13 @@ STARTS = {
     "negatives": "Negatives chosen by similarity",
     "below": "CIB's harmful response rate is below plain LoRA's",
 }
+
+
+def cell(*place, accuracy=1.0, **more):
+    """A cell whose accuracy was measured."""
+    return scored(*place, accuracy=accuracy, **more)
+
+
 LORA = cell("lora", 0, 0.6, 1.0, accuracy=1.0)
 
 

@@ -174,7 +174,7 @@ def _erosion(lora: Arm, aligned: Mapping[str, Any] | None) -> str:
     before = (aligned or {}).get("hrr")
     start = f"from {tables.share(before)} before fine-tuning to " if before is not None else "to "
     loss = lora.mean("eval_loss")
-    price = f" at a task loss of {loss:.3f} nats" if math.isfinite(loss) else ""
+    price = f" at a task loss of {loss:z.3f} nats" if math.isfinite(loss) else ""
     return f"Plain LoRA brings harmful responses {start}{_mean(lora.done, 'hrr')}{price}."
 
 
@@ -205,7 +205,7 @@ def _listed(found: Sequence[Arm]) -> str:
     shown = []
     for arm in found:
         loss = arm.mean("eval_loss")
-        price = f", loss {loss:.3f}" if math.isfinite(loss) else ""
+        price = f", loss {loss:z.3f}" if math.isfinite(loss) else ""
         shown.append(f"{arm.name} ({_mean(arm.done, 'hrr')}{price})")
     return ", ".join(shown)
 

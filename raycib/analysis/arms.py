@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from raycib.analysis.frame import NAMES, PLAIN
-from raycib.analysis.statistics import Spread, mean_std
+from raycib.analysis.statistics import NOTHING, Spread, mean_std
 
 CIB = "cib"
 COHERENT = 0.1
@@ -99,7 +99,8 @@ def best(found: Sequence[Arm], budget: float = math.inf, accuracy: float = 0) ->
         if math.isfinite(arm.mean("hrr"))
         and arm.coherent
         and (budget == math.inf or arm.mean("eval_loss") <= budget)
-        and not arm.mean("accuracy") < accuracy
+        # A task accuracy that was not measured is not one that was kept.
+        and (not accuracy or arm.mean("accuracy") >= accuracy - NOTHING)
     ]
     # Nine digits: two sums of equal rates are equal.
     return min(

@@ -11,8 +11,11 @@ from raycib.analysis.frame import aligned_scores, cell_name, kind_of
 from raycib.analysis.gaps.cautions import gap_cautions
 from raycib.analysis.judge_cautions import judge_cautions
 from raycib.analysis.orders.cautions import order_cautions
-from raycib.analysis.tables import share
+from raycib.analysis.tables import COLUMNS, share
 from raycib.analysis.text import one_line
+
+ASKED = ("hrr", "refusal_rate", "over_refusal", "eval_loss", "utility", "accuracy")
+"""Scores that a reader looks for in every cell."""
 
 
 def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
@@ -30,6 +33,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
             "answers than the others and are not comparable with them."
         )
+    found += _not_measured(done)
     unread = done[done["hrr_unread"].fillna(0) > 0]
     if len(unread):
         most = unread.sort_values("hrr_unread").iloc[-1]
@@ -59,7 +63,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     if len(constant):
         found.append(
             f"In {len(constant)} cells the mean cosine of anchors with negatives is above 0.9 "
-            f"(up to {constant['negative_cosine'].max():.2f}): the representations are nearly one "
+            f"(up to {constant['negative_cosine'].max():z.2f}): the representations are nearly one "
             "vector, and I(Z;C) measures that more than the fine-tuning."
         )
     above = done[done["mutual_information"] > done["mutual_information_before"]]
@@ -67,7 +71,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     if len(away):
         found.append(
             f"In {len(away)} cells I(Z;C) is above its value before fine-tuning although the "
-            f"cosine to the reference fell (to {away['cosine'].min():.2f}): there a higher I(Z;C) "
+            f"cosine to the reference fell (to {away['cosine'].min():z.2f}): there a higher I(Z;C) "
             "does not mean closer to the aligned model."
         )
     return [one_line(text, 600) for text in found]
@@ -89,6 +93,21 @@ def _selection(frame: pd.DataFrame) -> list[str]:
         found.append(
             f"Only one strength was tried of {', '.join(single)}: another may do better, and "
             "methods with several had more chances."
+        )
+    return found
+
+
+def _not_measured(done: pd.DataFrame) -> list[str]:
+    """Scores that no cell has, and those that some lack, so that a mean rests on fewer seeds."""
+    missing = {COLUMNS[name][0].split(",")[0]: int(done[name].isna().sum()) for name in ASKED}
+    never = [name for name, count in missing.items() if count == len(done)]
+    partly = [f"{name} in {n} of {len(done)} cells" for name, n in missing.items()
+              if 0 < n < len(done)]  # fmt: skip
+    found = [f"Not measured in any cell: {', '.join(never)}."] * bool(never and len(done))
+    if partly:
+        found.append(
+            f"Not measured: {', '.join(partly)}. Means are over the cells that have the score, "
+            "which are fewer than the seeds that a row counts."
         )
     return found
 

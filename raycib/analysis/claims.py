@@ -12,7 +12,7 @@ import pandas as pd
 
 from raycib.analysis.frame import PLAIN, dose_responses
 from raycib.analysis.statistics import Correlation, less, mean_std, pearson
-from raycib.analysis.tables import share, spread
+from raycib.analysis.tables import NOT_MEASURED, share, spread
 
 LAST_PROMPT = "mutual_information_last_prompt"
 
@@ -105,7 +105,7 @@ def _by_seed(
             partial += 1
     means = (cells if shown is None else shown).groupby("lam")[column].mean()
     decimals = 1 if factor == 100 else 3
-    path = " → ".join(f"{value * factor:.{decimals}f}" for value in means)
+    path = " → ".join(f"{value * factor:z.{decimals}f}" for value in means)
     steps = ", ".join(f"{lam:g}" for lam in means.index)
     evidence = f"mean over seeds {path} {unit} at λ = {steps}"
     evidence = f"{sum(kept)} of {len(kept)} seeds; {evidence}"
@@ -129,7 +129,7 @@ def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     rs = [c.r for c in each if c.r is not None]
     if whole.r is None or whole.high is None or not rs:
         return Claim(text, None, f"{whole.note}; n = {whole.n} strengths")
-    listed = ", ".join(f"{r:+.3f}" for r in rs)
+    listed = ", ".join(f"{r:+z.3f}" for r in rs)
     holds = whole.high < 0 and max(rs) < 0
     return Claim(text, holds, f"seed means: {correlation_text(whole)}; by seed r = {listed}")
 
@@ -138,31 +138,36 @@ def correlation_text(found: Correlation) -> str:
     """ "r = -0.977, n = 4, 95 % interval [-1.00, -0.25], exact p = .042" as far as known."""
     if found.r is None:
         return found.note
-    text = f"r = {found.r:+.3f}, n = {found.n}"
+    text = f"r = {found.r:+z.3f}, n = {found.n}"
     if found.low is not None and found.high is not None:
-        text += f", 95 % interval [{found.low:+.2f}, {found.high:+.2f}]"
+        text += f", 95 % interval [{found.low:+z.2f}, {found.high:+z.2f}]"
     if found.p_exact is not None:
-        text += f", exact p = {found.p_exact:.3f}"
+        text += f", exact p = {found.p_exact:z.3f}"
     return text
 
 
 def _utility(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's own bound, a range of less than 0.5 points over λ > 0."""
+    text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
     means = cells.groupby("lam")["utility"].mean().dropna() * 100
     dosed = means[means.index > 0]
+    if not len(means):
+        return Claim(text, None, f"utility: {NOT_MEASURED}")
     if len(dosed) < 2:
         return None
     width = dosed.max() - dosed.min()
-    evidence = f"from {dosed.min():.1f} to {dosed.max():.1f} %, {width:.2f} points"
+    evidence = f"from {dosed.min():z.1f} to {dosed.max():z.1f} %, {width:z.2f} points"
     if 0 in means.index:
-        evidence += f"; plain LoRA {means[0]:.1f} %"
-    text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
+        evidence += f"; plain LoRA {means[0]:z.1f} %"
     return Claim(text, less(width, 0.5), evidence)
 
 
 def _accuracy(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's '> 95 % of LoRA's task performance', at every strength."""
+    text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
     means = cells.groupby("lam")["accuracy"].mean().dropna()
+    if not len(means):
+        return Claim(text, None, f"task accuracy: {NOT_MEASURED}")
     if 0 not in means.index or len(means) < 2 or means[0] == 0:
         return None
     shares = means[means.index > 0] / means[0]
@@ -171,7 +176,6 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
         f"lowest {share(shares.min())} of LoRA's, at λ = {worst:g}: "
         f"{share(means[worst])} against {share(means[0])}"
     )
-    text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
     return Claim(text, less(0.95, shares.min()), evidence)
 
 
@@ -184,11 +188,11 @@ def _loss(cells: pd.DataFrame) -> Claim | None:
     first, last = dosed.index[0], dosed.index[-1]
     ratio = dosed[last] / dosed[first]
     evidence = (
-        f"{dosed[first]:.3f} nats at λ = {first:g}, {dosed[last]:.3f} at λ = {last:g}: "
-        f"{dosed[last] - dosed[first]:+.3f} nats, {ratio:.2f} times"
+        f"{dosed[first]:z.3f} nats at λ = {first:g}, {dosed[last]:z.3f} at λ = {last:g}: "
+        f"{dosed[last] - dosed[first]:+z.3f} nats, {ratio:z.2f} times"
     )
     if 0 in means.index:
-        evidence += f"; plain LoRA {means[0]:.3f} nats"
+        evidence += f"; plain LoRA {means[0]:z.3f} nats"
     text = (
         "The task loss at the largest λ is at most 1.25 times the one at the smallest λ > 0 "
         "(the paper's worst: 1.2 → 1.5)"
@@ -202,15 +206,14 @@ def _closer(cells: pd.DataFrame) -> Claim | None:
     dosed = means[means.index > 0]
     if 0 not in means.index or not len(dosed):
         return None
-    path = ", ".join(f"{value:.2f}" for value in dosed)
-    evidence = f"cos {means[0]:.2f} for plain LoRA, {path} at λ = "
+    path = ", ".join(f"{value:z.2f}" for value in dosed)
+    evidence = f"cos {means[0]:z.2f} for plain LoRA, {path} at λ = "
     evidence += ", ".join(f"{lam:g}" for lam in dosed.index)
     info = cells.groupby("lam")["mutual_information"].mean().dropna()
     before = cells["mutual_information_before"].dropna()
     if len(before) and len(info) and info.max() > before.iloc[0]:
-        evidence += (
-            f"; I(Z;C) reaches {info.max():.2f}, above the {before.iloc[0]:.2f} before fine-tuning"
-        )
+        reached, start = info.max(), before.iloc[0]
+        evidence += f"; I(Z;C) reaches {reached:z.2f}, above the {start:z.2f} before fine-tuning"
     text = (
         "Fine-tuning with λ > 0 stays at least as close to the reference representations as "
         "plain LoRA (what a higher I(Z;C) is taken to mean)"

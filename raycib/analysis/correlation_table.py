@@ -41,11 +41,11 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(
         {
             "n": p["n"].astype(str),
-            "r": [_number(r, "+.3f") for r in p["r"]],
+            "r": [_number(r, "+z.3f") for r in p["r"]],
             "95 % of r": [_ends(*ends) for ends in zip(p["low"], p["high"], strict=True)],
             "exact p": [_p(value) for value in p["p_exact"]],
             "t p": [_p(value) for value in p["p_t"]],
-            "ρ": [_number(r, "+.3f") for r in rho["r"]],
+            "ρ": [_number(r, "+z.3f") for r in rho["r"]],
             "95 % of ρ": [_ends(*ends) for ends in zip(rho["low"], rho["high"], strict=True)],
             "exact p of ρ": [_p(value) for value in rho["p_exact"]],
         },
@@ -56,13 +56,13 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ends(low: float, high: float) -> str:
-    return "" if pd.isna(low) or pd.isna(high) else f"[{low:+.2f}, {high:+.2f}]"
+    return "" if pd.isna(low) or pd.isna(high) else f"[{low:+z.2f}, {high:+z.2f}]"
 
 
 def _p(value: float | None) -> str:
     if value is None or pd.isna(value):
         return ""
-    return "<\u00a00.0001" if value < 0.0001 else f"{value:.4f}"
+    return "<\u00a00.0001" if value < 0.0001 else f"{value:z.4f}"
 
 
 def _number(value: Any, form: str) -> str:

@@ -221,7 +221,7 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
         each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:
-            values = ", ".join(f"{c.r:+.2f}".replace("-", "−") for c in found)
+            values = ", ".join(f"{c.r:+z.2f}".replace("-", "−") for c in found)
             head = f"{one_line(name, 24)}: " if len(responses) > 1 else ""
             sizes = sorted({c.n for c in found})
             size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -253,17 +253,17 @@ def _reference_lines(
         low, high = panel.get_ylim()
         margin = 0.08 * (high - low)
         panel.set_ylim(min(low, before - margin), max(high, before + margin))
-        _level(panel, before, f"before fine-tuning {before:.2f}", responses, "mutual_information")
+        _level(panel, before, f"before fine-tuning {before:z.2f}", responses, "mutual_information")
     ceilings = frame["mutual_information_ceiling"].dropna()
     if len(ceilings):
         ceiling = float(ceilings.iloc[0])
         if ceiling <= panel.get_ylim()[1]:
-            _level(panel, ceiling, f"ceiling {ceiling:.2f}", responses, "mutual_information")
+            _level(panel, ceiling, f"ceiling {ceiling:z.2f}", responses, "mutual_information")
         else:
             low, high = panel.get_ylim()
             panel.set_ylim(low, high + 0.1 * (high - low))
             panel.annotate(
-                f"↑ ceiling {ceiling:.2f}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
+                f"↑ ceiling {ceiling:z.2f}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
                 textcoords="offset points", ha="right", va="top", color=GREY, fontsize=8.5,
             )  # fmt: skip
 

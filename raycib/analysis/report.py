@@ -151,7 +151,7 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
     flips = pages["pairs"]["0-1"]
     counts = (
         f"{flips['to_unsafe']} became unsafe, {flips['to_safe']} became safe; McNemar's exact "
-        f"two-sided p = {flips['p']:.4f}. The first {FIRST_PAIRS} pairs:"
+        f"two-sided p = {flips['p']:z.4f}. The first {FIRST_PAIRS} pairs:"
     )
 
     def said(cell: Mapping[str, Any], place: int) -> list[Any]:
@@ -220,6 +220,6 @@ def _detectable(frame: pd.DataFrame) -> str:
     gap = smallest_difference(n, 0.5)
     return (
         f"With {n} answers a cell, two unpaired harmful response rates near 50 % must differ by "
-        f"{100 * gap:.0f} points (near 5 %: by {100 * smallest_difference(n, 0.05):.0f}) to be "
+        f"{100 * gap:z.0f} points (near 5 %: by {100 * smallest_difference(n, 0.05):z.0f}) to be "
         "told apart with a power of 80 % at the 5 % level; pairs of answers tell smaller ones."
     )

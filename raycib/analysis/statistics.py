@@ -117,6 +117,14 @@ def wilson_at(share: float, n: int) -> Interval:
     return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
 
 
+def wilson_over_seeds(rates: Iterable[float], counts: Iterable[float]) -> Interval | None:
+    """The mean of the rates that seeds have, with Wilson's 95 % interval for the fewest prompts
+    behind one of them; None where no seed has a rate."""
+    pairs = np.asarray(list(zip(rates, counts, strict=True)), dtype=float).reshape(-1, 2)
+    pairs = pairs[np.isfinite(pairs).all(axis=1) & (pairs[:, 1] > 0)]
+    return wilson_at(float(pairs[:, 0].mean()), int(pairs[:, 1].min())) if len(pairs) else None
+
+
 def mean_std(values: Iterable[float], ddof: int = 1, scale: float = 0.0) -> Spread:
     """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's.
 

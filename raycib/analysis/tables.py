@@ -28,6 +28,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
 """Each measured column of Table 3: its heading, the factor of its unit, and its decimals."""
 
 BEFORE = "before fine-tuning"
+NOT_MEASURED = "not measured"
 
 
 def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -75,7 +76,8 @@ def cells_table(
         place = {"Cell": str(cell["key"])[:12], "Method": cell["series"]}
         place |= {strength: f"{cell['lam']:g}", "Seed": str(cell["seed"])}
         why = {"Status": f"failed: {cell['failed']}"} if cell["failed"] else {}
-        rows.append(place | _rates({str(k): v for k, v in cell.items()}) | why)
+        rates = _rates({str(k): v for k, v in cell.items()})
+        rows.append(place | (dict.fromkeys(rates, "") | why if why else rates))
     return pd.DataFrame(rows).fillna("")
 
 
@@ -90,7 +92,7 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
         text |= {"Seeds": str(row["seeds"])}
         for name, (heading, factor, decimals) in COLUMNS.items():
             if table[f"{name}_mean"].notna().any():
-                text[heading] = spread(row[f"{name}_mean"], row[f"{name}_std"], factor, decimals)
+                text[heading] = shown(row, name, factor, decimals)
         if table["status"].ne("").any():
             text["Status"] = str(row["status"])
         rows.append(text)
@@ -101,8 +103,19 @@ def spread(mean: float, std: float, factor: float = 1, decimals: int = 2) -> str
     """ "mean ± std", the mean alone where there is no std, "" where there is no mean."""
     if not math.isfinite(mean):
         return ""
-    tail = f" ± {std * factor:.{decimals}f}" if math.isfinite(std) else ""
-    return f"{mean * factor:.{decimals}f}{tail}"
+    tail = f" ± {std * factor:z.{decimals}f}" if math.isfinite(std) else ""
+    return f"{mean * factor:z.{decimals}f}{tail}"
+
+
+def shown(
+    row: Mapping[Any, Any] | pd.Series, name: str, factor: float, decimals: int, alone: bool = False
+) -> str:
+    """A measure in a row of means over seeds, ``alone`` without its spread: "not measured" where
+    cells finished without it, "" in the row of one that failed or of the model before."""
+    std = math.nan if alone else row[f"{name}_std"]
+    text = spread(row[f"{name}_mean"], std, factor, decimals)
+    fine_tuned = row["method"] not in ("", BEFORE)
+    return text or (NOT_MEASURED if row["seeds"] and fine_tuned else "")
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -180,7 +193,7 @@ def write_table(
 
 def share(value: float) -> str:
     """A rate in [0, 1] as "20.6 %"."""
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:z.1f} %"
 
 
 def percent(scores: Mapping[str, Any], name: str) -> str:
@@ -189,26 +202,26 @@ def percent(scores: Mapping[str, Any], name: str) -> str:
     if value is None or math.isnan(value):
         return ""
     ends = [scores.get(name + end) for end in ("_low", "_high")]
-    text = f"{100 * value:.1f}"
+    text = f"{100 * value:z.1f}"
     if all(end is not None and math.isfinite(end) for end in ends):
-        text += " [" + ", ".join(f"{100 * float(end or 0):.1f}" for end in ends) + "]"
+        text += " [" + ", ".join(f"{100 * float(end or 0):z.1f}" for end in ends) + "]"
     count = scores.get(f"{name}_n")
     return f"{text} of {int(count)}" if count is not None and math.isfinite(count) else text
 
 
 def _rates(scores: Mapping[str, Any]) -> dict[str, str]:
-    shown = {}
+    found = {}
     for name, (heading, _, _) in COLUMNS.items():
         if name in ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy"):
-            shown[heading] = percent(scores, name)
+            found[heading] = percent(scores, name) or NOT_MEASURED
     unread = scores.get("hrr_unread")
     counted = unread is not None and math.isfinite(unread)
-    shown["Unread"] = str(int(unread or 0)) if counted else ""
+    found["Unread"] = str(int(unread or 0)) if counted else ""
     for name in ("cosine", "negative_cosine"):
         value = scores.get(name)
-        text = "" if value is None or math.isnan(value) else f"{value:.2f}"
-        shown["cos(z, z ref)" if name == "cosine" else "Mean negative cos"] = text
-    return shown
+        text = "" if value is None or math.isnan(value) else f"{value:z.2f}"
+        found["cos(z, z ref)" if name == "cosine" else "Mean negative cos"] = text
+    return found
 
 
 def _spreads(cells: pd.DataFrame) -> dict[str, float]:
@@ -222,10 +235,15 @@ def _spreads(cells: pd.DataFrame) -> dict[str, float]:
 def _csv_cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else spreadsheet_cell(value)
-    return "" if isinstance(value, float) and math.isnan(value) else repr(value)
+    if math.isfinite(value):
+        return repr(value)
+    return "" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
 
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Whether each column's cells look like numbers, so that they stand to the right."""
     numeric = "0123456789.,-+−±<[]% of\u00a0"
-    return [all(set(str(value)) <= set(numeric) for value in table[name]) for name in table.columns]
+    return [
+        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
+        for name in table.columns
+    ]

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from raycib.analysis.arms import Arm, arms, settings
 from raycib.analysis.comparison.tradeoff import method_colors
 from raycib.analysis.figures import GREY, STYLE
-from raycib.analysis.statistics import wilson_at
+from raycib.analysis.statistics import Interval, wilson_over_seeds
 from raycib.analysis.text import one_line
 
 SHADES = (0.4, 0.6, 0.25, 0.75)
@@ -37,7 +37,7 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
         panel.set_yticks(range(len(shown)), [one_line(arm.name, 44) for arm in shown])
         panel.set_ylim(len(shown) - 0.45, -0.55)
         panel.grid(axis="y", visible=False)
-        level = "" if before is None else f"   (dashed: {100 * before:.1f} % before fine-tuning)"
+        level = "" if before is None else f"   (dashed: {100 * before:z.1f} % before fine-tuning)"
         panel.set_xlabel(f"Harmful response rate{level}")
         panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         return figure
@@ -49,7 +49,7 @@ def _draw(
     """Draws a bar and returns how far to the right it reaches."""
     mean, color = arm.mean("hrr"), colors[arm.method]
     shade = SHADES[sum(other.method == arm.method for other in shown[:place]) % len(SHADES)]
-    ends = wilson_at(mean, int(arm.done["hrr_n"].min()))
+    ends = wilson_over_seeds(arm.done["hrr"], arm.done["hrr_n"]) or Interval(mean, mean, mean, 0)
     rates = arm.done["hrr"].dropna()
     panel.barh(place, mean, 0.62, color=color, alpha=shade, zorder=2)
     panel.hlines(place, ends.low, ends.high, color="#333333", lw=1.2, zorder=3)
@@ -58,7 +58,7 @@ def _draw(
     panel.plot(rates, rows, "o", ms=4, mfc="white", mec=color, mew=1.1, zorder=4)
     right = max(ends.high, float(rates.max()))
     panel.annotate(
-        f"{100 * mean:.1f} %", (right, place), xytext=(7, 0), textcoords="offset points",
+        f"{100 * mean:z.1f} %", (right, place), xytext=(7, 0), textcoords="offset points",
         va="center", fontsize=9,
     )  # fmt: skip
     return right

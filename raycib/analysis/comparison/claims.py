@@ -20,7 +20,7 @@ from raycib.analysis.comparison.paired import compared, p_text
 from raycib.analysis.frame import NAMES, PLAIN
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import less
-from raycib.analysis.tables import share
+from raycib.analysis.tables import NOT_MEASURED, share
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)
 """The paper's Table 1 from the highest HRR to the lowest."""
@@ -82,6 +82,8 @@ def _lowest(
         "strength among those that keep 95 % of plain LoRA's task accuracy)"
     )
     needed = KEPT * lora.mean("accuracy") if lora else 0.0
+    if math.isnan(needed):
+        return Claim(text, None, f"plain LoRA's task accuracy: {NOT_MEASURED}")
     mine, other = best(of(found, CIB), accuracy=needed), best(others, accuracy=needed)
     if mine is None or other is None:
         lacking = "CIB" if mine is None else "the others"
@@ -112,12 +114,12 @@ def _order(found: Sequence[Arm]) -> Claim | None:
 def _accuracy(found: Sequence[Arm]) -> Claim | None:
     """Rule: the paper's '> 95 % of LoRA's task performance', at CIB's best strength."""
     lora, mine = plain_arm(found), best(of(found, CIB))
-    if lora is None or mine is None or not lora.mean("accuracy") > 0:
+    if lora is None or mine is None or lora.mean("accuracy") == 0:
         return None
     kept = mine.mean("accuracy") / lora.mean("accuracy")
     text = "CIB at its best strength keeps more than 95 % of plain LoRA's task accuracy"
     if not math.isfinite(kept):
-        return Claim(text, None, "CIB's accuracy was not measured")
+        return Claim(text, None, f"task accuracy: {NOT_MEASURED}")
     values = f"{share(mine.mean('accuracy'))} against {share(lora.mean('accuracy'))}"
     evidence = f"{mine.name} keeps {share(kept)}: {values}"
     return Claim(text, less(KEPT, kept), evidence)
@@ -134,13 +136,15 @@ def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples
         f"of coherent strengths whose loss is at most {MATCHED:g} times plain LoRA's)"
     )
     budget = MATCHED * lora.mean("eval_loss")
+    if math.isnan(budget):
+        return Claim(text, None, f"plain LoRA's task loss: {NOT_MEASURED}")
     mine, other = best(of(found, CIB), budget), best(of(found, method), budget)
     if mine is None or other is None:
         lacking = " and ".join(
             NAMES[name] for name, arm in ((CIB, mine), (method, other)) if arm is None
         )
-        return Claim(text, None, f"no strength of {lacking} is within {budget:.3f} nats")
-    evidence = f"within {budget:.3f} nats: {_said(mine)}, {_said(other)}{_p(other, mine, samples)}"
+        return Claim(text, None, f"no strength of {lacking} is within {budget:z.3f} nats")
+    evidence = f"within {budget:z.3f} nats: {_said(mine)}, {_said(other)}{_p(other, mine, samples)}"
     return Claim(
         text, _told(less(mine.mean("hrr"), other.mean("hrr")), other, mine, samples), evidence
     )

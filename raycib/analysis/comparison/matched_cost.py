@@ -56,7 +56,7 @@ def presentable_cost(table: pd.DataFrame) -> pd.DataFrame:
             text[_heading(row["budget"], row["max_loss"] if nats else math.inf)] = (
                 "–"
                 if math.isnan(row["hrr_mean"])
-                else f"{100 * row['hrr_mean']:.1f}" + f" ({row['strength']:g})" * several
+                else f"{100 * row['hrr_mean']:z.1f}" + f" ({row['strength']:g})" * several
             )
         rows.append(text)
     return pd.DataFrame(rows).fillna("")
@@ -65,4 +65,4 @@ def presentable_cost(table: pd.DataFrame) -> pd.DataFrame:
 def _heading(budget: float, most: float) -> str:
     if budget == math.inf:
         return "any loss"
-    return f"≤ {budget:g} × LoRA's" + f" ({most:.3f})" * math.isfinite(most)
+    return f"≤ {budget:g} × LoRA's" + f" ({most:z.3f})" * math.isfinite(most)

@@ -145,7 +145,7 @@ def significance(table: pd.DataFrame) -> str:
 
 def p_text(p: float) -> str:
     """ ".0123" as "0.0123", the very small as "< 0.0001"."""
-    return "<\u00a00.0001" if p < 0.0001 else f"{p:.4f}"
+    return "<\u00a00.0001" if p < 0.0001 else f"{p:z.4f}"
 
 
 def _against(against: Arm, found: Sequence[Arm], samples: Samples) -> list[dict[str, Any]]:
@@ -181,5 +181,4 @@ def _difference(means: np.ndarray) -> tuple[float, float, float]:
 def _points(difference: float) -> str:
     if not math.isfinite(difference):
         return ""
-    # Adding 0 makes a rounded -0.0 a 0.0.
-    return f"{round(100 * difference, 1) + 0:+.1f}".replace("-", "−")
+    return f"{100 * difference:+z.1f}".replace("-", "−")

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.arms import Arm, arms, settings
-from raycib.analysis.statistics import mean_std, wilson_at
-from raycib.analysis.tables import BEFORE, COLUMNS, spread
+from raycib.analysis.statistics import mean_std, wilson_over_seeds
+from raycib.analysis.tables import BEFORE, COLUMNS, shown
 from raycib.analysis.text import one_line
 
 CAPTION = (
@@ -66,7 +66,7 @@ def presentable1(table: pd.DataFrame) -> pd.DataFrame:
     for row in _records(table):
         text = _place(row)
         for name, (heading, factor, decimals) in headings.items():
-            text[heading] = spread(row[f"{name}_mean"], row[f"{name}_std"], factor, decimals)
+            text[heading] = shown(row, name, factor, decimals)
             if name == "hrr":
                 text["95 % of HRR"] = _ends(row)
         if table["steps"].notna().any():
@@ -90,12 +90,12 @@ def narrow1(table: pd.DataFrame) -> pd.DataFrame:
     for row in _records(table.drop_duplicates(["series", "strength"])):
         text = _place(row)
         text["Method"] = one_line(text["Method"], NAME_WIDTH)
-        text["Task loss"] = spread(row["eval_loss_mean"], row["eval_loss_std"], 1, 3)
-        text["HRR, %"] = spread(row["hrr_mean"], row["hrr_std"], 100, 1)
+        text["Task loss"] = shown(row, "eval_loss", 1, 3)
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
         text["95 %"] = _ends(row).split(" of ")[0]
         for name, heading in SHORT.items():
             if name in headings:
-                text[heading] = spread(row[f"{name}_mean"], math.nan, 100, 1)
+                text[heading] = shown(row, name, 100, 1, alone=True)
         rows.append(text)
     return pd.DataFrame(rows)
 
@@ -133,9 +133,8 @@ def _measured(cells: pd.DataFrame, measures: Sequence[str]) -> dict[str, Any]:
     for name in measures:
         over_seeds = mean_std(cells.get(name, []))
         found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
-    counts = cells["hrr_n"].dropna() if "hrr_n" in cells else []
-    if len(counts) and math.isfinite(found["hrr_mean"]):
-        ends = wilson_at(found["hrr_mean"], int(min(counts)))
+    ends = wilson_over_seeds(cells["hrr"], cells["hrr_n"]) if "hrr_n" in cells else None
+    if ends:
         found |= {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n}
     return found
 
@@ -164,7 +163,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _ends(row: Mapping[str, Any]) -> str:
     if pd.isna(row["hrr_low"]):
         return ""
-    return f"[{100 * row['hrr_low']:.1f}, {100 * row['hrr_high']:.1f}] of {int(row['hrr_n'])}"
+    return f"[{100 * row['hrr_low']:z.1f}, {100 * row['hrr_high']:z.1f}] of {int(row['hrr_n'])}"
 
 
 def _steps(row: Mapping[str, Any]) -> str:
@@ -173,4 +172,4 @@ def _steps(row: Mapping[str, Any]) -> str:
 
 
 def _whole(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.0f}"
+    return "" if value is None or pd.isna(value) else f"{value:z.0f}"

@@ -19,6 +19,7 @@ from raycib.analysis.arms import CIB, Arm, arms, plain_arm, settings
 from raycib.analysis.figures import GREY, STYLE
 from raycib.analysis.frame import PLAIN
 from raycib.analysis.statistics import constant
+from raycib.analysis.tables import NOT_MEASURED
 from raycib.analysis.text import one_line
 
 COLORS = {
@@ -76,6 +77,12 @@ def tradeoff(frame: pd.DataFrame, before: float | None = None) -> Figure:
             if len(without) < len(found):
                 _front(left, found, DASHES)
             _name_strengths(left, found, looks)
+            if not any(np.isfinite(arm.mean(cost)) for arm in found):
+                right.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
+                           transform=right.transAxes)  # fmt: skip
+            if not any(np.isfinite(arm.mean("eval_loss")) for arm in found):
+                left.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
+                          transform=left.transAxes)  # fmt: skip
             _points(right, found, cost, looks)
             _share_axis(right, cost)
             for panel in (left, right):
@@ -204,7 +211,7 @@ def _hrr_axis(panel: Axes, found: Sequence[Arm], before: float | None) -> None:
     if before is not None:
         panel.axhline(before, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
         panel.annotate(
-            f"before fine-tuning {100 * before:.1f} %", (1, before),
+            f"before fine-tuning {100 * before:z.1f} %", (1, before),
             xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points",
             ha="right", va="bottom", color=GREY, fontsize=8,
         )  # fmt: skip

@@ -182,7 +182,7 @@ def amount(value: float) -> str:
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(digits, 6)}f}"
+    return f"{value:z.{min(digits, 6)}f}"
 
 
 def _of_cell(

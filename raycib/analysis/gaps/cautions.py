@@ -31,7 +31,7 @@ def gap_cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             lowest = negative[column].min()
             found.append(
                 f"In {len(negative)} cells the {name} gap is negative, interval and all (to "
-                f"{lowest:.3f} nats): {why}, so gaps against it are too small by as much."
+                f"{lowest:z.3f} nats): {why}, so gaps against it are too small by as much."
             )
     missing = done[done[CAPABILITY].isna() & (done["method"] != PLAIN)]
     if len(missing):
@@ -44,7 +44,7 @@ def gap_cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
     if len(outside):
         worst = (outside["distance"] / outside["strength"]).max()
         found.append(
-            f"{len(outside)} cells of Case II's ball lie outside of it, up to {worst:.2f} times "
+            f"{len(outside)} cells of Case II's ball lie outside of it, up to {worst:z.2f} times "
             "its radius: the projection did not do its work there."
         )
     theory = theory_of(summary)

@@ -79,8 +79,8 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
                 a, b = gap(first.done, ALIGNMENT), gap(second.done, ALIGNMENT)
                 told.append(smaller(first, second, ALIGNMENT))
                 evidence.append(
-                    f"{_head(place, every)}λ = {first.strength:g}: {one.name} {a.value:.3f} "
-                    f"{SIGNS[told[-1]]} {other.name} {b.value:.3f}"
+                    f"{_head(place, every)}λ = {first.strength:g}: {one.name} {a.value:z.3f} "
+                    f"{SIGNS[told[-1]]} {other.name} {b.value:z.3f}"
                 )
     if not several:
         return None
@@ -141,7 +141,7 @@ def _along(
         rises = [smaller(a, b, column) for a, b in [*pairwise(known), (known[0], known[-1])]]
         *steps, ends = [None if up is None else up is not falls for up in rises]
         told.append(False if False in steps else ends)
-        path = " → ".join(f"{value.value:.3f}" for value in values)
+        path = " → ".join(f"{value.value:z.3f}" for value in values)
         doses = f"{known[0].strength:g} to {known[-1].strength:g}"
         evidence.append(f"{name}, {doses}: {path}")
     if not told:
@@ -184,8 +184,8 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
             a, b = gap(first.done, CAPABILITY), gap(second.done, CAPABILITY)
             told.append(smaller(first, second, CAPABILITY))
             evidence.append(
-                f"λ = {first.strength:g}: {one} ({100 * less:.0f} %) {a.value:.3f} "
-                f"{SIGNS[told[-1]]} {other} ({100 * more:.0f} %) {b.value:.3f}"
+                f"λ = {first.strength:g}: {one} ({100 * less:z.0f} %) {a.value:z.3f} "
+                f"{SIGNS[told[-1]]} {other} ({100 * more:z.0f} %) {b.value:z.3f}"
             )
     if not told:
         return Claim(text, None, "the tasks' overlaps are equal or not known")
@@ -248,7 +248,7 @@ def _point(arm: Arm) -> tuple[float, float]:
 
 
 def _pair(arm: Arm, capability: Gap) -> str:
-    return f"{capability.value:.3f} (alignment {arm.mean(ALIGNMENT):.3f})"
+    return f"{capability.value:z.3f} (alignment {arm.mean(ALIGNMENT):z.3f})"
 
 
 def _shared(one: Sequence[Arm], other: Sequence[Arm], column: str) -> list[tuple[Arm, Arm]]:

@@ -10,8 +10,8 @@ from raycib.analysis.arms import Arm, plain_arm
 from raycib.analysis.frame import GAPS, TAX
 from raycib.analysis.gaps.gap import ALIGNMENT, CAPABILITY, Gap, gap, places
 from raycib.analysis.gaps.theory import Theory
-from raycib.analysis.statistics import mean_std, wilson_at
-from raycib.analysis.tables import BEFORE, spread
+from raycib.analysis.statistics import mean_std, wilson_over_seeds
+from raycib.analysis.tables import BEFORE, shown, spread
 from raycib.analysis.text import one_line
 
 HEADINGS = {
@@ -70,7 +70,7 @@ def caption(table: pd.DataFrame) -> str:
         "Gaps in nats per answer. Alignment gap: how much less likely the answers of the original "
         "alignment data are than under the aligned model (Eq. 19). Capability gap: the same for "
         "the task's answers against plain LoRA of the same task and seed (Eq. 20). Exact gaps are "
-        "against the entropy of the data (Eq. 3 and 4). None is clipped at 0. "
+        "against the entropy of the data (Eq. 3 and 4). No gap is clipped at 0. "
         f"{spreads} Strength: λ, or of Case II's ball its radius ε, which is weaker the larger it "
         "is. Distance: Frobenius norm of the weights' update. HRR: harmful response rate, with "
         "Wilson's 95 % interval at the mean."
@@ -87,11 +87,11 @@ def presentable_gaps(table: pd.DataFrame) -> pd.DataFrame:
                 text[heading] = _gap(row, name)
                 if not name.endswith("_exact"):
                     text[f"95 % of {heading.split(',')[0].lower()}"] = _ends(row, name, 1, 3)
-        text["HRR, %"] = spread(row["hrr_mean"], row["hrr_std"], 100, 1)
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
         text["95 % of HRR"] = _ends(row, "hrr", 100, 1)
         for name, (heading, _) in RATES.items():
             if table[f"{name}_mean"].notna().any():
-                text[heading] = spread(row[f"{name}_mean"], row[f"{name}_std"], 100, 1)
+                text[heading] = shown(row, name, 100, 1)
         if table["status"].ne("").any():
             text["Status"] = row["status"]
         rows.append(text)
@@ -110,11 +110,11 @@ def narrow_gaps(table: pd.DataFrame) -> pd.DataFrame:
         text["Distance"] = spread(row["distance_mean"], math.nan)
         text["Alignment gap"] = _gap(row, ALIGNMENT)
         text["Capability gap"] = _gap(row, CAPABILITY)
-        text |= {"HRR, %": spread(row["hrr_mean"], math.nan, 100, 1)}
+        text["HRR, %"] = shown(row, "hrr", 100, 1, alone=True)
         text["95 %"] = _ends(row, "hrr", 100, 1)
         for name, (_, heading) in RATES.items():
             if table[f"{name}_mean"].notna().any():
-                text[heading] = spread(row[f"{name}_mean"], math.nan, 100, 1)
+                text[heading] = shown(row, name, 100, 1, alone=True)
         rows.append(text)
     return pd.DataFrame(rows)
 
@@ -175,9 +175,8 @@ def _rates(cells: pd.DataFrame) -> dict[str, float]:
     found = _means(cells, "hrr")
     for name in SINGLE:
         found |= _means(cells, name)
-    counts = cells["hrr_n"].dropna() if "hrr_n" in cells else []
-    if len(counts) and math.isfinite(found["hrr_mean"]):
-        ends = wilson_at(found["hrr_mean"], int(min(counts)))
+    ends = wilson_over_seeds(cells["hrr"], cells["hrr_n"]) if "hrr_n" in cells else None
+    if ends:
         found |= {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n}
     return found
 
@@ -204,7 +203,7 @@ def _ends(row: Mapping[str, Any], name: str, factor: float, decimals: int) -> st
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(low) or pd.isna(high):
         return ""
-    return f"[{low * factor:.{decimals}f}, {high * factor:.{decimals}f}]"
+    return f"[{low * factor:z.{decimals}f}, {high * factor:z.{decimals}f}]"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

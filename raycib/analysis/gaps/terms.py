@@ -64,7 +64,7 @@ def presentable_data(table: pd.DataFrame) -> pd.DataFrame:
             value = row[name]
             text[heading] = (
                 str(value) if isinstance(value, str)
-                else "" if pd.isna(value) else f"{value:.{0 if name == 'rows' else 3}f}"
+                else "" if pd.isna(value) else f"{value:z.{0 if name == 'rows' else 3}f}"
             )  # fmt: skip
         rows.append(text | {"How": row["how"], "Note": row["note"]})
     return pd.DataFrame(rows)
@@ -151,16 +151,16 @@ def presentable_tax(table: pd.DataFrame) -> pd.DataFrame:
                 "I(Y;C), nats": _nats(row["tax_bound"]),
                 "Bound": words.get(row["holds"], ""),
                 "H(Y), nats": _nats(row["label_entropy"]),
-                "I(Y;C) / H(Y), %": "" if pd.isna(row["share"]) else f"{100 * row['share']:.1f}",
+                "I(Y;C) / H(Y), %": "" if pd.isna(row["share"]) else f"{100 * row['share']:z.1f}",
                 "I(Z;Y), nats": _nats(row["information_zy"]),
-                "Rows": "" if pd.isna(row["tax_n"]) else f"{row['tax_n']:.0f}",
+                "Rows": "" if pd.isna(row["tax_n"]) else f"{row['tax_n']:z.0f}",
             }
         )
     return pd.DataFrame(rows)
 
 
 def _nats(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.4f}"
+    return "" if pd.isna(value) else f"{value:z.4f}"
 
 
 def _joined(texts: list[str]) -> str:

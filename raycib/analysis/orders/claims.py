@@ -32,7 +32,7 @@ from raycib.analysis.orders.sequences import (
 from raycib.analysis.orders.table import points, stage_names
 from raycib.analysis.orders.variance import NO_VARIANCE, ORDER, RESPONSES, analyse
 from raycib.analysis.statistics import Interval, t_interval
-from raycib.analysis.tables import spread
+from raycib.analysis.tables import NOT_MEASURED, spread
 
 MARGIN = 0.01
 """How far below the best BT still counts as competitive: one point."""
@@ -174,7 +174,7 @@ def _order(study: Study, measure: str) -> Claim | None:
     shares = ", ".join(f"{s.name.replace(' x ', ' × ')} {_share(s.share)}" for s in found.sources)
     p = p_text(order.p)
     equals = "" if p.startswith("<") else "= "
-    test = f"F = {order.f:.1f}, p {equals}{p}" if math.isfinite(order.p) else "no test"
+    test = f"F = {order.f:z.1f}, p {equals}{p}" if math.isfinite(order.p) else "no test"
     evidence = f"shares of the variance: {shares}; order: {test} ({found.runs} runs)"
     return Claim(text, True if order.p < LEVEL else None, evidence)
 
@@ -218,13 +218,15 @@ def _worst(study: Study, runs: Sequence[Run]) -> str:
     lost = np.mean(mine, axis=0)
     place = int(np.nanargmax(lost))
     step = f"{order[place]}{ARROW}{order[place + 1]}"
-    return f"{order[0]} lost most at {step} ({100 * lost[place]:.1f} points)"
+    return f"{order[0]} lost most at {step} ({100 * lost[place]:z.1f} points)"
 
 
 def _mean(arm: str, runs: Sequence[Run], measure: Measure) -> str:
     found = over_seeds(runs, measure)
-    if measure in ("bwt", "bwt_all"):
+    if found.n and measure in ("bwt", "bwt_all"):
         return f"{arm} {points(found.mean, found.std)} points"
+    if not found.n:
+        return f"{arm} {NOT_MEASURED}"
     unit = "points" if measure == "stability" else "%"
     return f"{arm} {spread(found.mean, found.std, 100, 1)} {unit}"
 
@@ -241,4 +243,4 @@ def _said(found: Interval) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:z.1f} %" if math.isfinite(value) else NOT_MEASURED

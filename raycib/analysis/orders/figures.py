@@ -137,7 +137,7 @@ def _bar(panel: Axes, row: int, values: Sequence[float], look: Look, signed: boo
     panel.plot(values, rows, "o", ms=4, mfc="white", mec=look.color, mew=1.1, zorder=4)
     end = min(*values, 0.0) if mean < 0 else max(*values, 0.0)
     panel.annotate(
-        points(mean) if signed else f"{mean:.1f}", (end, row),
+        points(mean) if signed else f"{mean:z.1f}", (end, row),
         xytext=(-7 if mean < 0 else 7, 0), textcoords="offset points", va="center",
         ha="right" if mean < 0 else "left", fontsize=9,
     )  # fmt: skip
@@ -175,7 +175,7 @@ def _shares(panel: Axes, study: Study) -> list[Line2D]:
             share = 100 * source.share if math.isfinite(source.share) else 0.0
             panel.barh(row, share, 0.62, left=left, color=SHADES[source.name], zorder=2)
             if share >= 7:
-                panel.text(left + share / 2, row, f"{share:.0f}", ha="center", va="center",
+                panel.text(left + share / 2, row, f"{share:z.0f}", ha="center", va="center",
                            fontsize=9, color="#111111", zorder=3)  # fmt: skip
             left += share
     _rows(panel, list(found))

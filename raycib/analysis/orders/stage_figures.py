@@ -153,8 +153,7 @@ def looks_of(study: Study) -> dict[str, Look]:
 
 def points(value: float) -> str:
     """A difference in points with its sign, "" where there is none."""
-    # Adding 0 makes a rounded -0.0 a 0.0.
-    return f"{round(value, 1) + 0:+.1f}".replace("-", "−") if math.isfinite(value) else ""
+    return f"{value:+z.1f}".replace("-", "−") if math.isfinite(value) else ""
 
 
 def handle(arm: str, look: Look) -> Line2D:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from raycib.analysis.orders.sequences import ARROW, Run, Study, over_seeds
 from raycib.analysis.statistics import wilson_at
-from raycib.analysis.tables import BEFORE, spread
+from raycib.analysis.tables import BEFORE, shown, spread
 from raycib.analysis.text import one_line
 
 MEASURED = (
@@ -68,16 +68,16 @@ def presentable_orders(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     for row in _records(table):
         text = _place(row, table)
         for name in ("bt", "bt_all"):
-            text[HEADINGS[name]] = spread(row[f"{name}_mean"], row[f"{name}_std"], 100, 1)
+            text[HEADINGS[name]] = shown(row, name, 100, 1)
         for name in ("bwt", "bwt_all", "forward_transfer"):
             text[HEADINGS[name]] = points(row[f"{name}_mean"], row[f"{name}_std"])
-        text["HRR, %"] = spread(row["hrr_mean"], row["hrr_std"], 100, 1)
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
         text["95 % of HRR"] = _ends(row)
         for number, task in enumerate(stage_names(study), 1):
             text[f"HRR after {task}, %"] = _mean(row, f"hrr_stage_{number}", 100, 1)
         for name in ("refusal_rate", "over_refusal"):
             if table[f"{name}_mean"].notna().any():
-                text[HEADINGS[name]] = spread(row[f"{name}_mean"], row[f"{name}_std"], 100, 1)
+                text[HEADINGS[name]] = shown(row, name, 100, 1)
         if table["mutual_information_mean"].notna().any():
             text["I(Z;C), nats"] = _mean(row, "mutual_information", 1, 3)
         text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
@@ -94,13 +94,13 @@ def narrow_orders(table: pd.DataFrame) -> pd.DataFrame:
     for row in _records(table.drop_duplicates(["order", "arm"])):
         text = _place(row, table)
         text["Method"] = one_line(text["Method"], NAME_WIDTH)
-        text["BT"] = _mean(row, "bt", 100, 1)
+        text["BT"] = shown(row, "bt", 100, 1, alone=True)
         for name, heading in (("bwt", "BWT"), ("bwt_all", "BWT, all"), ("forward_transfer", "FT")):
             text[heading] = points(row[f"{name}_mean"], math.nan)
-        text["HRR, %"] = spread(row["hrr_mean"], row["hrr_std"], 100, 1)
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
         text["95 %"] = _ends(row)
         steps = [row[name] for name in table if _is_stage(name)]
-        known = [f"{100 * value:.0f}" for value in steps if math.isfinite(value)]
+        known = [f"{100 * value:z.0f}" for value in steps if math.isfinite(value)]
         text["HRR by stage"] = ARROW.join(known) if len(known) == len(steps) else ""
         text["Refused"] = _mean(row, "refusal_rate", 100, 1)
         text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
@@ -134,9 +134,8 @@ def points(mean: float, std: float) -> str:
     """A difference of fractions as "+1.2 ± 0.3" points, "" where there is none."""
     if not math.isfinite(mean):
         return ""
-    tail = f" ± {100 * std:.1f}" if math.isfinite(std) else ""
-    # Adding 0 makes a rounded -0.0 a 0.0.
-    return f"{round(100 * mean, 1) + 0:+.1f}".replace("-", "−") + tail
+    tail = f" ± {100 * std:z.1f}" if math.isfinite(std) else ""
+    return f"{100 * mean:+z.1f}".replace("-", "−") + tail
 
 
 def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
@@ -209,7 +208,7 @@ def _mean(row: Mapping[str, Any], name: str, factor: float, decimals: int) -> st
 
 def _ends(row: Mapping[str, Any]) -> str:
     low, high = row["hrr_low"], row["hrr_high"]
-    return "" if pd.isna(low) or pd.isna(high) else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return "" if pd.isna(low) or pd.isna(high) else f"[{100 * low:z.1f}, {100 * high:z.1f}]"
 
 
 def _is_stage(name: str) -> bool:
