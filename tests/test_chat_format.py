@@ -220,6 +220,15 @@ def test_reasoning_before_an_answer_is_no_part_of_it():
     assert said(byte_level(CHATML), "a</think>b").answer == "a</think>b", "no such tags there"
 
 
+def test_think_tags_that_no_engine_writes_are_found_among_the_ids():
+    tokenizer = byte_level(CHATML + "{# [/THINK] #}")
+    tokenizer.add_tokens([AddedToken("[/THINK]", special=True)])
+    ids = tokenizer("Hm.[/THINK]Yes.<|eot|>", add_special_tokens=False)["input_ids"]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    assert text == "Hm.Yes."
+    assert said(tokenizer, text, ids) == ("Yes.", "Hm.", False)
+
+
 @pytest.mark.parametrize(("template", "apart"), [(CHATML, True), (MISTRAL, False)])
 def test_a_system_prompt_is_heard_with_and_without_a_turn_for_it(template: str, apart: bool):
     if not apart:

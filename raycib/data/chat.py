@@ -24,7 +24,6 @@ CHATML = (
 """The unified prompt of the CIB paper's sequences (C.5), whatever the model's own is. An answer is
 closed by the model's own end of text as well: to most models ChatML's marks are plain text, which
 no engine would stop at. A row's own system prompt takes the place of the one of all."""
-THINK, THOUGHT = "<think>", "</think>"
 
 
 def use_chatml(tokenizer: Any, source: str) -> None:
@@ -48,21 +47,30 @@ class Said(NamedTuple):
     """Whether a mark in plain text ends the turn, which no engine stops at."""
 
 
-def said(tokenizer: Any, text: str) -> Said:
+def said(tokenizer: Any, text: str, ids: Sequence[int] = ()) -> Said:
     """A generated text up to the end of its turn, without the reasoning before the answer.
 
     Reasoning that has not come to its end is no answer, but all that there is: it is left as it
-    stands. Think tags mean something only to a model that has them in its template or vocabulary.
+    stands. Think tags mean something only to a model that has them in its template or vocabulary;
+    where they are special tokens, which no engine writes, they are found among the `ids`.
     """
     form = chat_format(tokenizer)
     text = text.removeprefix(form.before)
     ended = bool(form.mark) and form.mark in text
     if ended:
         text = text.partition(form.mark)[0]
-    if form.thinks and THOUGHT in text:
-        reasoning, _, answer = text.partition(THOUGHT)
-        return Said(answer.lstrip(), reasoning.strip().removeprefix(THINK).strip(), ended)
-    return Said(text, "", ended)
+    if form.tags is None:
+        return Said(text, "", ended)
+    first, ends = form.tags
+    number = tokenizer.convert_tokens_to_ids(ends)
+    if ends not in text and number != tokenizer.unk_token_id and number in ids:
+        place = list(ids).index(number)
+        both = (ids[:place], ids[place + 1 :])
+        text = ends.join(tokenizer.decode(p, skip_special_tokens=True) for p in both)
+    if ends not in text:
+        return Said(text, "", ended)
+    reasoning, _, answer = text.partition(ends)
+    return Said(answer.lstrip(), reasoning.strip().removeprefix(first).strip(), ended)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@ _HARD = '\n\n  - "One" & <b>tw\u00f6</b> {{ 3 }}\n\n\tEnd'
 _TRIALS = ("Here is the answer.", "here", "4", "I can't.")
 """How answers begin, to see whether the prompt's last token stays its own."""
 
+THINK_TAGS = (
+    ("<think>", "</think>"), ("<seed:think>", "</seed:think>"), ("<thought>", "</thought>"),
+    ("[THINK]", "[/THINK]"), ("<|START_THINKING|>", "<|END_THINKING|>"),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ChatFormat:
@@ -45,8 +50,8 @@ class ChatFormat:
     """Text that shows in a generated answer where its turn ends; "" where none shows."""
     takes_system: bool
     """Whether the template has a system turn; else its text comes before the user's."""
-    thinks: bool
-    """Whether the model may put its reasoning before an answer, between think tags."""
+    tags: tuple[str, str] | None
+    """What the model's reasoning may stand between, before an answer."""
     notes: tuple[str, ...]
     """What is mended, for people."""
 
@@ -80,7 +85,8 @@ class ChatFormat:
         )
         if not same:
             said = f"{response.strip()[:60]!r}"
-            why = ": take reasoning out of the rows" if "</think>" in response else ""
+            holds = self.tags and self.tags[1] in response
+            why = ": take reasoning out of the rows" if holds else ""
             raise TemplateError(
                 f"{name_of(tokenizer)} does not write the answer {said} as it is{why}"
             )
@@ -127,7 +133,7 @@ def _look(tokenizer: Any) -> ChatFormat:
     takes_system = _takes_system(tokenizer)
     found = ChatFormat(
         dropped, added, before, closing, ending, end, mark, takes_system,
-        thinks=_thinks(tokenizer), notes=(),
+        tags=_think_tags(tokenizer), notes=(),
     )  # fmt: skip
     _refuse_changes(tokenizer, found)
     found = _with_its_own_tokens(tokenizer, found)
@@ -219,8 +225,9 @@ def _takes_system(tokenizer: Any) -> bool:
         return False
 
 
-def _thinks(tokenizer: Any) -> bool:
-    return "</think>" in str(tokenizer.chat_template) or "</think>" in _control(tokenizer)
+def _think_tags(tokenizer: Any) -> tuple[str, str] | None:
+    known = (str(tokenizer.chat_template), *_control(tokenizer))
+    return next((tags for tags in THINK_TAGS if any(tags[1] in text for text in known)), None)
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:

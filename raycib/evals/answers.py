@@ -70,7 +70,7 @@ def generate_answers(
 def _entry(tokenizer: object, given: Answer) -> dict[str, Any]:
     """What is kept of an answer: `text` is judged and scored; reasoning before it is read by
     nobody, and only kept."""
-    found = said(tokenizer, given.text)
+    found = said(tokenizer, given.text, given.token_ids)
     reason = "stop" if found.ended else given.finish_reason
     entry = {"text": found.answer, "tokens": len(given.token_ids), "finish_reason": reason}
     return entry | ({"reasoning": found.reasoning} if found.reasoning else {})
