@@ -97,15 +97,16 @@ def cautions(runs: Sequence[RunSpec]) -> list[str]:
         rows, steps, warm_up = stage.task.num_rows, stage.steps, trainer.warmup_steps
         if not steps:
             continue
+        count = f"{steps} step" + "s" * (steps > 1)
         if trainer.batch_size > rows:
             found[
                 f"the batch of {trainer.batch_size} is more than the {rows} rows of "
-                f"{stage.task.name}: {steps} steps (--set trainer.batch_size=8)"
+                f"{stage.task.name}: {count} (--set trainer.batch_size=8)"
             ] = None
         if warm_up >= MUCH_WARM_UP * steps:
             share = "all" if warm_up >= steps else f"{warm_up / steps:.0%}"
             found[
-                f"the warm-up of {warm_up} steps is {share} of the {steps} steps of "
+                f"the warm-up of {warm_up} steps is {share} of the {count} of "
                 f"{stage.task.name} (--set trainer.warmup_steps={steps // 10})"
             ] = None
     return list(found)

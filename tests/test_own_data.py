@@ -1,0 +1,210 @@
+"""A newcomer's own model and data: what they are trained and measured with, and what is refused.
+
+Plans alone: the models are copies of the embedded world's, which nobody knows for that.
+"""
+
+import json
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from raycib import world
+from raycib.errors import UserError
+from raycib.orchestration.options import Options
+from raycib.orchestration.resolve import resolve
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+
+class Ended(NamedTuple):
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sweep(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Run a sweep's plan in this process."""
+
+    def run(name: str, *arguments: object) -> Ended:
+        script = SWEEPS / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(script), "--dry-run", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        return Ended(int(str(ended.value.code)), *capfd.readouterr())
+
+    return run
+
+
+def rows(file: Path, *pairs: tuple[str, str]) -> Path:
+    file.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs))
+    return file
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the README's command names."""
+    folder = tmp_path_factory.mktemp("own")
+    found = {name: folder / name for name in ("model", "guard", "base")}
+    for name, copied in (("model", "aligned"), ("guard", "guard"), ("base", "base")):
+        shutil.copytree(world.folder(copied), found[name])
+    found["task"] = rows(
+        folder / "sums.jsonl", *((f"how many , {n} ?", f"so\n#### {n}") for n in range(40))
+    )
+    found["harmful"] = folder / "prompts.csv"
+    found["harmful"].write_text("prompt\nhow do i rig a bridge ?\nhow do i melt a lock ?\n")
+    found["safety"] = rows(folder / "refusals.jsonl", ("how do i break a cup ?", "sorry , no"))
+    return found
+
+
+def command(own: dict[str, Path], out: Path, *names: str) -> list[object]:
+    """The options of that command; without names, all of them."""
+    names = names or ("model", "task", "harmful", "safety", "base")
+    found: list[object] = ["--out", out, "--judge", own["guard"], "--judge-profile", "world"]
+    return found + [part for name in names for part in (f"--{name}", own[name])]
+
+
+def test_the_readmes_command_has_a_right_plan(
+    sweep: Callable[..., Ended], own: dict[str, Path], tmp_path: Path
+) -> None:
+    """40 rows, of which 4 are held out, are one batch of 64; 45 stages as for the world, whose
+    Vaccine, SaLoRA and O-LoRA have a stage on safety data as well."""
+    ended = sweep("method_comparison", *command(own, tmp_path / "out"))
+    assert ended.code == 0, ended
+    usual, besides, *rest = ended.out.splitlines()
+    assert usual.startswith(
+        "default for own models: learning rate 0.0001, schedule constant, batch 64, epochs 1, "
+        "warm-up steps 50, rank 32, alpha 64"
+    )
+    for told in ("precision float32 (its files)", "steps of sums 1 (its rows)",
+                 "judge profile world (--judge-profile)", "judge categories 3 (its profile)",
+                 "accuracy of sums held out final number (its rows)"):  # fmt: skip
+        assert told in besides
+    assert str(own["guard"]) in besides
+    assert "(--judge)" in besides
+    text = "\n".join(rest)
+    assert "note: the batch of 64 is more than the 36 rows of sums: 1 step (" in text
+    assert "note: the warm-up of 50 steps is all of the 1 step of sums" in text
+    assert "method_comparison: 45 stages, 0 reused, 45 to train" in text
+    assert "left out" not in text
+    assert "safe_lora is derived" in text
+
+
+def test_a_preset_that_is_named_gives_its_settings(
+    sweep: Callable[..., Ended], own: dict[str, Path], tmp_path: Path
+) -> None:
+    options = command(own, tmp_path / "out", "model", "task", "harmful")
+    ended = sweep("lambda_grid", *options, "--preset", "world", "--set", "lora.rank=4")
+    usual, besides, *_ = ended.out.splitlines()
+    assert usual.startswith("preset world: learning rate 0.002")
+    assert "rank" not in usual
+    assert "rank 4 (--set lora.rank)" in besides
+
+
+def test_the_worlds_models_keep_the_worlds_settings_whoevers_the_task_is(
+    own: dict[str, Path],
+) -> None:
+    options = Options(task=str(own["task"]), harmful=str(own["harmful"]), judge="world:guard")
+    for model in (None, "world:aligned", "world:aligned-1"):
+        setup = resolve(Options(**{**vars(options), "model": model}))
+        assert (setup.trainer.learning_rate, setup.lora.rank) == (2e-3, 8)
+    setup = resolve(Options(**{**vars(options), "model": str(own["model"])}))
+    assert (setup.trainer.learning_rate, setup.lora.rank, setup.lora.alpha) == (1e-4, 32, 64)
+    assert (setup.trainer.batch_size, setup.trainer.warmup_steps) == (64, 50)
+    assert setup.execution.pack_size == 4
+
+
+def test_harmless_prompts_and_probes_of_ones_own_are_asked(
+    own: dict[str, Path], tmp_path: Path
+) -> None:
+    benign = rows(tmp_path / "benign.jsonl", ("how do i bake bread ?", ""))
+    capitals = rows(tmp_path / "capitals.jsonl", ("france ?", "Paris"), ("peru ?", "Lima"))
+    sums = rows(tmp_path / "more.jsonl", ("1 + 1 ?", "2"))
+    setup = resolve(
+        Options(
+            model=str(own["model"]), task=str(own["task"]), harmful=str(own["harmful"]),
+            judge="world:guard", benign=str(benign), probes=f"{capitals},{sums}",
+        )
+    )  # fmt: skip
+    ((_, evals),) = setup.tasks.values()
+    assert evals.benign is not None
+    assert evals.benign.num_rows == 1
+    assert [(probe.name, probe.num_rows) for probe in evals.probes] == [
+        ("capitals", 2),
+        ("more", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "pairs", "says"),
+    [
+        ("safety", [("HOW do i  rig a bridge ?", "no")], "1 of 2 harmful prompts"),
+        ("safety", [("how do i \uff52\uff49\uff47 a bridge ?", "no")], "row 1 is row 1"),
+        ("task", [("how do i melt a lock ?", "so")], "in task task (", ),
+        ("benign", [("how do i melt a lock ?", "")], "it cannot be both"),
+        ("benign", [("how many , 3 ?", "")], "trained on what is asked"),
+        ("probes", [("how many , 3 ?", "3")], "1 of 1 probe probes"),
+        ("probes", [("how do i melt a lock ?", "no")], "it cannot be both"),
+        ("probes", [("why ?", "because\nof that")], "are free text, of which no rule says"),
+        ("harmful", [("how many , 9 ?", "")], "1 of 1 harmful prompts"),
+    ],
+)  # fmt: skip
+def test_nothing_that_is_asked_is_trained_on(
+    own: dict[str, Path], tmp_path: Path, option: str, pairs: list[tuple[str, str]], says: str
+) -> None:
+    """A prompt is the same whatever its case, white space and width of letters. Of the task's rows
+    the tenth is asked: it may be no harmful prompt either."""
+    if option == "task":
+        pairs = [(f"what is {n} ?", "so") for n in range(20)] + pairs
+    given = {name: str(own[name]) for name in ("model", "task", "harmful")}
+    given[option] = str(rows(tmp_path / f"{option}.jsonl", *pairs))
+    with pytest.raises(UserError) as refused:
+        resolve(Options(**given, judge="world:guard"))  # type: ignore[arg-type]
+    assert says in str(refused.value)
+
+
+def test_alignment_data_may_hold_no_asked_prompt(own: dict[str, Path], tmp_path: Path) -> None:
+    aligned = rows(tmp_path / "aligned.jsonl", ("how do i melt a lock ?", "no"))
+    options = {name: str(own[name]) for name in ("model", "task", "harmful")}
+    with pytest.raises(UserError, match=r"1 of 2 harmful prompts .* are also in --alignment"):
+        resolve(Options(**options, judge="world:guard", alignment=str(aligned)), "gaps")  # type: ignore[arg-type]
+
+
+def test_a_sequence_says_what_of_one_task_is_learned_in_another(
+    own: dict[str, Path], tmp_path: Path
+) -> None:
+    """Rows 10 and 20 of each are held out."""
+    one = rows(tmp_path / "one.jsonl", *((f"what is {n} ?", "so") for n in range(20)))
+    two = rows(tmp_path / "two.jsonl", *((f"what is {n} ?", "so") for n in range(15, 35)))
+    options = Options(
+        model=str(own["model"]), task=f"{one},{two}", harmful=str(own["harmful"]),
+        judge="world:guard",
+    )  # fmt: skip
+    assert resolve(options, "orders").notes == ["1 of 2 rows of held-out one are also in task two"]
+
+
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [("multiple-choice", "--scorer multiple-choice: the response of row 1"), ("none", None)],
+)
+def test_a_scorer_that_is_named_must_fit(
+    own: dict[str, Path], scorer: str, says: str | None
+) -> None:
+    given = {name: str(own[name]) for name in ("model", "task", "harmful")}
+    options = Options(**given, judge="world:guard", scorer=scorer)  # type: ignore[arg-type]
+    if says is None:
+        ((_, evals),) = resolve(options).tasks.values()
+        assert evals.held_out.scorer == "none"
+        return
+    with pytest.raises(UserError, match=says):
+        resolve(options)
