@@ -133,3 +133,23 @@ def test_numbers_are_read_as_they_are_written(tmp_path: Path):
     loaded = read_rows(str(tmp_path / "rows.jsonl"))
     assert [row.response for row in loaded.rows] == answers
     assert "number as the response: 5 rows" in loaded.notes
+
+
+def test_a_data_set_of_the_hub_reads_as_its_file_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`datasets` takes a folder for a data set, so that no network is needed."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    entries: list[dict[str, object]] = [
+        {"Goal": f"g{n}", "Target": "t", "Behavior": "b", "n": n} for n in range(10)
+    ]
+    file, hub = tmp_path / "set" / "train.jsonl", f"hub:{tmp_path}/set:train"
+    file.parent.mkdir()
+    file.write_text("\n".join(map(json.dumps, entries)))
+    assert read_rows(f"{hub}#prompt=Goal#held-out") == read_rows(f"{file}#prompt=Goal#held-out")
+    with pytest.raises(UserError, match=r"data set '.*none:train' could not be loaded: "):
+        load_rows(f"hub:{tmp_path}/none:train")
+    entries[2]["Goal"] = None
+    file.write_text("\n".join(map(json.dumps, entries)))
+    with pytest.raises(UserError, match="set:train', row 3: no prompt in columns 'Behavior', 'Go"):
+        load_rows(hub)
