@@ -176,7 +176,10 @@ def test_rows_that_stand_there_twice_are_kept_and_counted(tmp_path: Path):
     source = save(tmp_path / "rows.jsonl", entries)
     for spec in (describe_rows("harmful", source, 64, 8), describe_task("task", source, 64)):
         assert spec.num_rows == 5
-        assert "asks what an earlier row asks: 2 rows (1 with its answer)" in spec.notes
+        assert (
+            "asks what an earlier row asks, and counts again: 2 rows (1 with its answer)"
+            in spec.notes
+        )
 
 
 def test_notes_move_no_key(tmp_path: Path):

@@ -100,7 +100,9 @@ def _repeats(rows: Sequence[Row]) -> list[str]:
     times = Counter(hash(question(row)) for row in rows)
     again, same = len(rows) - len(times), len(rows) - len(set(rows))
     return (
-        [f"asks what an earlier row asks: {again} rows ({same} with its answer)"] if again else []
+        [f"asks what an earlier row asks, and counts again: {again} rows ({same} with its answer)"]
+        if again
+        else []
     )
 
 
