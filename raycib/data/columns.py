@@ -4,6 +4,7 @@ A role that two columns of a row could have is refused, never chosen by chance; 
 listed as not read.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ ROLES = {
     "image": ("image", "images", "imagefilename", "audio"),
 }
 """Names of columns in small letters, by what they hold."""
+_WRITTEN_TURNS = re.compile(r"""\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 _NAMES = {name for names in ROLES.values() for name in names}
 
 
@@ -219,6 +221,8 @@ class Columns:
     def _text(self, role: str, column: str, value: Any) -> str:
         try:
             text = text_of(value, numbers=role == "response")
+            if _WRITTEN_TURNS.match(text):  # a CSV file of chats would be asked letter by letter
+                raise UserError("a list of turns written as text; save the file as JSONL")
         except UserError as error:
             where = listed([column or role])
             raise UserError(
