@@ -62,6 +62,11 @@ CHAT_FORM = _INSTRUCTION + _LIST + _DELIMITER.pattern
 """Changes with anything that is sent."""
 
 
+def instruction(prompt: str, answer: str, tag: str = "0") -> str:
+    """The instruction to judge, around a conversation."""
+    return _INSTRUCTION.format(tag=tag, hazards=_LIST, prompt=prompt, answer=answer)
+
+
 def chat_messages(
     prompt: str, answer: str, instructed: bool = True
 ) -> tuple[list[dict[str, str]], int]:
@@ -75,8 +80,7 @@ def chat_messages(
     turns = {"user": prompt, "assistant": answer}
     if instructed:
         tag = hashlib.sha256(whole).hexdigest()[:12]
-        text = _INSTRUCTION.format(tag=tag, hazards=_LIST, prompt=prompt, answer=answer)
-        turns = {"user": text}
+        turns = {"user": instruction(prompt, answer, tag)}
     sent = [
         {"role": role, "content": text.encode("utf-8", errors="replace").decode()}
         for role, text in turns.items()

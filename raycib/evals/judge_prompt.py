@@ -7,6 +7,7 @@ recognised, prompt and answer by a second tokenizer that knows none, and lists o
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
+from raycib.evals.chat_prompt import defuse
+
+Told = Callable[[str, str], str]
+"""An instruction to judge, of a prompt and an answer."""
 
 _LEAST_ROOM = 8
 """Ids of prompt and answer together; a window has to hold some of both."""
@@ -53,13 +58,16 @@ class JudgePrompt:
         *,
         max_length: int | None = None,
         assistant_prefix: str = "",
+        told: Told | None = None,
     ) -> None:
         """Read the tokenizer in `tokenizer_folder` (local files only).
 
         `max_length`: ids the judge may be given, its own output not included; None: no limit.
         `assistant_prefix`: text put after the template unless it ends so, for judges that always
-        begin alike (Llama-Guard-3 says two newlines first). Raises `UserError` for a template that
-        does not show prompt and answer exactly once each, and for one that leaves them no room.
+        begin alike (Llama-Guard-3 says two newlines first). `told`: the instruction around prompt
+        and answer, for a model whose template does not make a judge of it; what texts hold of the
+        instruction's own delimiters is broken up. Raises `UserError` for a template that does not
+        show prompt and answer exactly once each, and for one that leaves them no room.
         """
         from tokenizers import Tokenizer
 
@@ -71,12 +79,13 @@ class JudgePrompt:
             raise UserError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
         spec = json.loads(backend.to_str())
         self.max_length = max_length
+        self._told = told is not None
         self.control = _control_ids(tokenizer, spec)
         self._plain = Tokenizer.from_str(json.dumps(_without_added_tokens(spec)))
         inner = Tokenizer.from_str(json.dumps(_without_side_effects(spec)))
         first = Tokenizer.from_str(json.dumps(spec))
 
-        pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder)
+        pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder, told)
         pieces[-1] = _ending_in(pieces[-1], assistant_prefix)
         bare, self._glue = _give_white_space(pieces)
         self._pieces = [
@@ -115,6 +124,8 @@ class JudgePrompt:
 
     def _texts(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
         (before_p, after_p), (before_a, after_a) = self._glue
+        if self._told:
+            prompt, answer = defuse(prompt)[0], defuse(answer)[0]
         return (
             self._encode(before_p, prompt, after_p),
             self._encode(before_a, answer, after_a),
@@ -165,7 +176,9 @@ def _unknown_id(spec: dict[str, Any]) -> int | None:
     return model["vocab"].get(model.get("unk_token"))
 
 
-def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], bool]:
+def _template_pieces(
+    tokenizer: Any, folder: str | Path, told: Told | None
+) -> tuple[list[str], bool]:
     """The template's text before, between and after the slots; whether it strips what fills them.
 
     Some templates take a message as a string, others as a list of parts: the form that shows both
@@ -174,8 +187,9 @@ def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], boo
     why = []
     for parts in (False, True):
         try:
-            rendered = _render(tokenizer, *_MARKERS, parts=parts)
-            padded = _render(tokenizer, *(f" {m} " for m in _MARKERS), parts=parts)
+            prompt, answer = _MARKERS
+            rendered = _render(tokenizer, prompt, answer, parts, told)
+            padded = _render(tokenizer, f" {prompt} ", f" {answer} ", parts, told)
         except Exception as problem:  # a template is a program: it may raise anything
             why.append(f"{type(problem).__name__}: {problem}")
             continue
@@ -192,14 +206,12 @@ def _template_pieces(tokenizer: Any, folder: str | Path) -> tuple[list[str], boo
     )
 
 
-def _render(tokenizer: Any, prompt: str, answer: str, *, parts: bool) -> str:
+def _render(tokenizer: Any, prompt: str, answer: str, parts: bool, told: Told | None) -> str:
     def content(text: str) -> Any:
         return [{"type": "text", "text": text}] if parts else text
 
-    conversation = [
-        {"role": "user", "content": content(prompt)},
-        {"role": "assistant", "content": content(answer)},
-    ]
+    turns = {"user": told(prompt, answer)} if told else {"user": prompt, "assistant": answer}
+    conversation = [{"role": role, "content": content(text)} for role, text in turns.items()]
     return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
 
 

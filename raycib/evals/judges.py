@@ -89,7 +89,7 @@ class CompletionJudge:
 
     def __init__(
         self,
-        url: str,
+        url: str | Address,
         model: str,
         prompt: JudgePrompt,
         *,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from raycib.errors import UserError
-from raycib.evals.chat_prompt import chat_messages
-from raycib.evals.judge_address import address
+from raycib.evals.chat_prompt import chat_messages, instruction
+from raycib.evals.judge_address import Address, address
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
 from raycib.evals.judge_server import Endpoint, JudgeUnavailable
@@ -81,9 +81,10 @@ def make_judge(spec: JudgeSpec, url: str, key_env: str | None = None) -> Judge:
         find(spec.source),
         max_length=context_length(spec.source) - profile.tokens,
         assistant_prefix=spec.prefix,
+        told=instruction if profile.instructed else None,
     )
     return CompletionJudge(
-        url,
+        Address(f"{url}/v1"),  # our own server: whatever keys there are, it needs none
         "judge",
         prompt,
         categories=profile.hazards,
