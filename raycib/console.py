@@ -15,7 +15,9 @@ from raycib.errors import UserError
 from raycib.store import StoreError
 
 INTERRUPTED = 130
-REFUSED_BY_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES}
+REFUSED_BY_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.ENAMETOOLONG,
+}  # fmt: skip
 LONGEST = 2000
 """Characters of an error's line: what it quotes may be of any length."""
 SHORT = reprlib.Repr()
