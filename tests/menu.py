@@ -68,6 +68,7 @@ METHODS: dict[str, AnyMethod] = {
     "case2": Case2(lam=0.01),
     "case1": Case1(lam=2.0, safety=SAFETY, rows_per_step=5),
     "case1, convex": Case1(lam=0.7, form="convex", safety=SAFETY),
+    "case1, means over rows": Case1(lam=2.0, reduction="row", safety=SAFETY, rows_per_step=5),
     # Radii that bind from the second of six steps on: see test_tradeoff_methods.py.
     "case2 ball": Case2Ball(epsilon=0.25),
     "case2 ball, for each module": Case2Ball(epsilon=0.05, scope="module"),
@@ -105,9 +106,12 @@ def at_zero(method: AnyMethod) -> AnyMethod:
 def nearly_zero(method: AnyMethod) -> AnyMethod | None:
     """The same method so weak that all it adds is lost in the rounding of float32, though all of
     its code runs; None where there is no such thing: the smallest safety subspace and the smallest
-    number of modules are one, and without its pull SafeGrad is surgery still."""
+    number of modules are one, without its pull SafeGrad is surgery still, and a mean over rows is
+    no mean over tokens."""
     match method:
         case PlainLoRA() | SaLoRA() | SafeGrad() | SafeLoRA(choose="number"):
+            return None
+        case Case1(reduction="row"):
             return None
         case RandomSubset():
             weak = {"fraction": 0.999}

@@ -152,6 +152,11 @@ def task_loss(model: Callable[[Row], Seen], rows: Sequence[Row]) -> Tensor:
     return -torch.stack([model(row).log_p().sum() for row in rows]).sum() / tokens_of(rows)
 
 
+def mean_of_rows(model: Callable[[Row], Seen], rows: Sequence[Row]) -> Tensor:
+    """-log p of a response token of a row, on average, and that on average over the rows."""
+    return -torch.stack([model(row).log_p().mean() for row in rows]).mean()
+
+
 class Batch(NamedTuple):
     """What one optimiser step sees."""
 
@@ -403,12 +408,12 @@ def case2(lam: float) -> Method:
     return of_loss(loss)
 
 
-def case1(lam: float, task_weight: float = 1.0) -> Method:
-    """Two losses, each the mean over the response tokens of its own rows."""
+def case1(lam: float, task_weight: float = 1.0, loss: Any = task_loss) -> Method:
+    """Two losses, each the mean over its own rows of what `loss` takes."""
     return of_loss(
         lambda model, batch: {
-            "task": (task_weight, task_loss(model, batch.rows)),
-            "alignment": (lam, task_loss(model, batch.safety)),
+            "task": (task_weight, loss(model, batch.rows)),
+            "alignment": (lam, loss(model, batch.safety)),
         }
     )
 

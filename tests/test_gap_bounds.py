@@ -96,6 +96,25 @@ def test_lambda_is_translated_from_means_over_tokens():
     assert theory.lambda_in_nats(0.5, "how-to", "unknown") is None
 
 
+def test_a_convex_weight_is_translated_and_means_over_rows_have_no_lambda():
+    """w = 1/3 is λ = 1/2; w = 1 trains nothing of the task."""
+    theory = theory_of(gaps_sweep())
+    assert theory is not None
+    where = ("how-to", "near outputs")
+    assert theory.lambda_in_nats(1 / 3, *where, "convex") == pytest.approx(0.6875)
+    assert theory.lambda_in_nats(1, *where, "convex") is None
+    assert theory.lambda_in_nats(0.5, *where, "additive", "row") is None
+    summary = gaps_sweep()
+    for cell in summary["cells"]:
+        if cell["method"] == "case1":
+            cell["parameters"] |= {"reduction": "row", "form": "additive"}
+    table = held(summary)
+    ours = table[table["theorem"].isin(["1", "1, by its proof", "2", "2, against LoRA"])]
+    known = ours[ours["bound"].notna()]
+    assert len(ours) and set(known["note"]) <= {"no prompt is shared"}
+    assert "means over rows" in " ".join(ours["note"])
+
+
 # Cells
 
 

@@ -219,6 +219,10 @@ CASES: dict[str, Case] = {
         lambda w: Case1(safety=w.safety, lam=0.9, form="convex", rows_per_step=3),
         lambda _: plain.case1(0.9, 1 - 0.9),
     ),
+    "case1, means over rows": Case(
+        lambda w: Case1(safety=w.safety, lam=2.0, rows_per_step=7, reduction="row"),
+        lambda _: plain.case1(2.0, loss=plain.mean_of_rows),
+    ),
     "case2_ball": Case(
         lambda _: Case2Ball(epsilon=11), lambda _: plain.lora, after=plain.ball(11)
     ),

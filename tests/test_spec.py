@@ -144,6 +144,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "lam": 0.9,
         "form": "convex",
         "rows_per_step": 4,
+        "reduction": "row",
         "safety": SAFETY.model_copy(update={"rows": "f" * 64}),
     },
     Case2Ball: {"epsilon": math.inf, "scope": "module"},

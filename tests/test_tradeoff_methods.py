@@ -423,6 +423,31 @@ def test_the_two_losses_are_means_over_their_own_tokens():
     assert AlignmentPenalty(0.3)(step).keys() == {"task"}, "another micro-batch has them"
 
 
+def test_means_over_rows_weigh_a_short_answer_like_a_long_one():
+    """A batch of 3 rows, of which two are here: 4 nats of 1 token and 6 of 3, so (4 + 2) / 3 = 2;
+    one safety row of 2: 5 nats of 10 tokens, so .5 / 2 = .25. By tokens it is 10 / 9 and 5 / 20."""
+    safety = SimpleNamespace(
+        nll=torch.tensor([[5.0]]), row_loss=torch.tensor([0.5]), totals=Totals(2, 20)
+    )
+    step: Any = SimpleNamespace(
+        nll=torch.tensor([[4.0, 0, 0], [1, 2, 3]]), row_loss=torch.tensor([4.0, 2.0]),
+        totals=Totals(3, 9), safety=safety,
+    )  # fmt: skip
+    found = {
+        reduction: {n: float(t.value) for n, t in AlignmentPenalty(0.3, 1, reduction)(step).items()}
+        for reduction in ("row", "token")
+    }
+    assert found["row"] == {"task": 2.0, "alignment": 0.25}
+    assert found["token"] == pytest.approx({"task": 10 / 9, "alignment": 0.25})
+
+
+def test_a_mean_over_rows_changes_the_key_and_a_mean_over_tokens_is_as_before():
+    old, rows = Case1(safety=SAFETY), Case1(safety=SAFETY, reduction="row")
+    assert "reduction" not in old.identity() and old.key != rows.key
+    assert Case1(safety=SAFETY, reduction="token").key == old.key
+    assert build_method(rows.model_copy(update={"lam": 0.0}), 8).beside is None
+
+
 @pytest.mark.parametrize("form", ["additive", "convex"])
 def test_a_lambda_of_zero_draws_no_safety_rows(form: Any, tiny_folder: Path, tmp_path: Path):
     """Nor does it read them: here they are nowhere."""

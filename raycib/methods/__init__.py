@@ -58,9 +58,9 @@ def build_method(method: AnyMethod, dim: int) -> Method:
             return Method(Sum([task, SafetyAnchor(lam)]), beside=Beside(anchors, anchors, True))
         case spec.SafeGrad(lam=lam, rows_per_step=rows):
             return Method(task, beside=Beside(rows), look_ahead=surgery(lam))
-        case spec.Case1(lam=lam, form=form, rows_per_step=rows):
+        case spec.Case1(lam=lam, form=form, rows_per_step=rows, reduction=reduction):
             rest = 1 - lam if form == "convex" else 1.0
-            return Method(AlignmentPenalty(lam, rest), beside=Beside(rows))
+            return Method(AlignmentPenalty(lam, rest, reduction), beside=Beside(rows))
         case spec.Case2(lam=lam):
             return Method(Sum([task, ParameterDistance(lam)]))
         case spec.Case2Ball(epsilon=epsilon, scope=scope):

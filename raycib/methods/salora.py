@@ -3,9 +3,13 @@
 W' = W + s (C B A - C B0 A0), C = I - Uc Ucᵀ fixed. Uc spans what the module's output does on the
 aligned model's refusals, B0 A0 the start in the task's own directions.
 
-Deviations from the official code: one calibration pass over prompts in the model's own template
-with the prompt masked (it runs the model once for each layer on unmasked text); s may differ from
-1; the adapter is exported with -C B0 A0 as further columns, so that it fits the unchanged base.
+Both calibrate on response tokens. Deviations from the official code: one calibration pass over the
+unchanged model (it runs the model once for each layer, and for the task's directions with B0 A0
+already subtracted from the layers before, which moves the start of later layers by .3 relative);
+exact eigenvectors (its SVD is randomised: its projectors are off by 3e-3 to 6e-2 where singular
+values are close); training masks the prompt (its training text is packed and unmasked); s may
+differ from 1; the adapter is exported with -C B0 A0 as further columns, so that it fits the
+unchanged base.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,7 +8,8 @@ class SafetyAnchor(Objective):
     """Mean squared error, over prompts and dimensions, between the final hidden states of the
     last prompt token here and in the aligned model; weight alpha.
 
-    Needs safety rows beside the task's; only their prompts matter.
+    Needs safety rows beside the task's; only their prompts matter. It counts once an optimiser
+    step: the authors' counts once a micro-batch, and they accumulate 4.
     """
 
     def __init__(self, alpha: float) -> None:

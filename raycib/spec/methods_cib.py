@@ -67,7 +67,8 @@ class KL(MethodBase):
     about: ClassVar = About(
         name="KL",
         paper="the CIB paper's KL row, C.2; official code: KLTrainer of Vaccine",
-        strength="lam",
+        strength="lam: nats per token of divergence against nats per token of the task, without "
+        "unit",
         passes="none with cached references, else +1 forward; the output head twice more",
         needs="nothing",
         deviations="a true KL over the vocabulary; the official one is a softmax over time, which "
@@ -93,7 +94,8 @@ class Vaccine(MethodBase):
     about: ClassVar = About(
         name="Vaccine",
         paper="Huang et al. 2024, arXiv:2402.01109; the CIB paper's rho = 0.01 over 3 steps",
-        strength="rho: L2 norm of the perturbation",
+        strength="rho: L2 norm of the perturbation of all attention outputs together, in the units "
+        "of hidden states",
         passes="+1 forward and +1 backward for each ascent step",
         needs="safety data where it is the alignment stage before the task (the official form)",
         deviations="norm per sequence by default (`norm=batch` is the official one); gradients of "
@@ -115,7 +117,7 @@ class SafeLoRA(MethodBase):
     about: ClassVar = About(
         name="Safe LoRA",
         paper="Hsu et al. 2024, arXiv:2405.16833",
-        strength="threshold (at or below -1 nothing is projected) or number",
+        strength="threshold, a cosine (at or below -1 nothing is projected), or number of modules",
         passes="none: derived from the LoRA stage",
         needs="the base model before alignment",
         deviations="cosines are not rounded, modules are paired by name; 'projection' is the "
@@ -161,9 +163,13 @@ class SaLoRA(MethodBase):
         strength="safety_rank: directions kept fixed; at 0 only init=default is plain LoRA",
         passes="none; one calibration pass over a few rows for the whole grid",
         needs="safety data: harmful prompts with the aligned model's refusals",
-        deviations="calibrated in one pass on response tokens only (the official code runs the "
-        "model once for each layer, on unmasked text); exported as an ordinary adapter of twice "
-        "the rank, on the unchanged base",
+        deviations="calibrated in one pass over the unchanged model, on the response tokens that "
+        "the official code takes too; that one runs the model once for each layer, and its task "
+        "pass has subtracted B0 A0 from the layers before, so that later layers start elsewhere "
+        "(by .3 relative; without that ours is its start to 6e-6); its SVD is randomised "
+        "(projector off by 3e-3 to 6e-2 where singular values are close), ours exact; its training "
+        "text is not masked, ours is; exported as an ordinary adapter of twice the rank, on the "
+        "unchanged base",
     )
     strength_field: ClassVar[str] = "safety_rank"
     starts_itself: ClassVar[bool] = True
@@ -200,7 +206,8 @@ class OLoRA(MethodBase):
     about: ClassVar = About(
         name="O-LoRA",
         paper="Wang et al. 2023, arXiv:2310.14152",
-        strength="lam",
+        strength="lam: nats per token of the task's loss for a unit of overlap, summed over "
+        "entries and modules (so it grows with both; `mean` divides by their number)",
         passes="none",
         needs="an earlier adapter; without one (a first task) it is plain LoRA",
         deviations="the penalty is counted once a step, however many micro-batches there are; no "
@@ -225,7 +232,8 @@ class CIB(MethodBase):
     about: ClassVar = About(
         name="CIB",
         paper="Safety LLMs fine-tuning via Conditional Information Bottleneck, Eq. 14-16",
-        strength="lam",
+        strength="lam: nats of the contrastive loss against nats per token of the task, without "
+        "unit",
         passes="none with cached references, else +1 forward without the head",
         needs="nothing",
         deviations="the paper states four selection rules and three numbers of negatives: each is "

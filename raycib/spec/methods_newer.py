@@ -45,7 +45,7 @@ class ConstrainedToken(MethodBase):
         name="Constrained tokens",
         paper="Qi et al. 2025 (Safety alignment should be made more than just a few tokens deep), "
         "arXiv:2406.05946",
-        strength="beta",
+        strength="beta: strictness, per nat of a token's log-ratio to the aligned model",
         passes="none with cached references, else +1 forward",
         needs="nothing",
         deviations="none known; the mean is over the tokens of the whole effective batch",
@@ -71,7 +71,7 @@ class EMA(MethodBase):
     about: ClassVar = About(
         name="EMA",
         paper="Kim et al. 2025 (Rethinking Safety in LLM Fine-tuning), arXiv:2508.12531",
-        strength="decay",
+        strength="decay: share of the average that a step keeps, without unit",
         passes="none; one more copy of the adapter",
         needs="nothing; its learning rate is to be tuned (--set trainer.learning_rate)",
         deviations="written from the abstract: A and B are averaged each on its own, from their "
@@ -89,10 +89,13 @@ class SBR(MethodBase):
     about: ClassVar = About(
         name="SBR",
         paper="Safety Anchor (Safety Bottleneck Regularization), ICML 2026, arXiv:2605.05995",
-        strength="lam",
+        strength="lam: nats per token of the task's loss for a unit of mean squared error between "
+        "hidden states",
         passes="+1 forward and backward of `anchors` prompts",
         needs="safety data: a few harmful prompts",
-        deviations="none known",
+        deviations="the anchor counts once an optimiser step; the authors accumulate 4 "
+        "micro-batches of which each counts it whole, so that their alpha acts fourfold: their 50 "
+        "is lam = 200 here",
     )
     kind: Literal["sbr"] = "sbr"
     lam: NonNegativeFloat = 50.0
@@ -120,7 +123,7 @@ class SafeGrad(MethodBase):
     about: ClassVar = About(
         name="SafeGrad",
         paper="Yi et al. 2025 (Gradient Surgery for Safe LLM Fine-Tuning), arXiv:2508.07172",
-        strength="lam",
+        strength="lam: gradient of a KL in nats per token against the task's, without unit",
         passes="+1 forward and backward of `rows_per_step` rows",
         needs="safety data: harmful prompts with refusals",
         deviations="written from the abstract: the conflict is that of the adapter's whole "

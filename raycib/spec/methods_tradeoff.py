@@ -2,7 +2,7 @@
 on how far the weights may go (Case II), as a penalty and as the constraint itself."""
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_serializer, model_validator
 
@@ -17,21 +17,36 @@ class Case1(MethodBase):
         name="Case I",
         paper="Fundamental Safety-Capability Trade-offs in Fine-tuning LLMs, Case I, Eq. 2; "
         "official code for the convex form: SEAL, arXiv:2410.07471",
-        strength="lam",
+        strength="lam: nats per token of the proxy against nats per token of the task, so without "
+        "unit (`reduction=row`: per answer's mean token)",
         passes="+1 forward and backward of `rows_per_step` rows",
         needs="proxy safety data: any prompts with the answers to keep",
         deviations="both losses are means over tokens, so in the paper's units, nats an answer, "
-        "lambda is lam times (mean answer tokens of the task / of the proxy)",
+        "lambda is lam times (mean answer tokens of the task / of the proxy); SEAL's code takes a "
+        "mean over each row's tokens and then over rows (`reduction=row`: no lambda in nats an "
+        "answer), and shuffles both sets together, so that its weight goes with their sizes",
     )
     kind: Literal["case1"] = "case1"
     lam: NonNegativeFloat = 0.5
     """Weight of the alignment loss; 0 is plain LoRA, which draws no safety rows."""
     form: Literal["additive", "convex"] = "additive"
     """`additive`: task + lam * alignment (Eq. 2). `convex`: (1 - lam) * task + lam * alignment."""
+    reduction: Literal["token", "row"] = "token"
+    """Both losses as means over all tokens, or over rows of each row's mean over its tokens, which
+    is SEAL's: there a short answer counts as much as a long one. At lam = 0 it is plain LoRA, whose
+    mean is over tokens, either way."""
     rows_per_step: PositiveInt = 8
     """Safety rows of an optimiser step; as many as the batch has would double its cost."""
     safety: TaskSpec
     """The proxy safety data."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; a mean over tokens is left out, as in keys from before there was
+        another."""
+        found = super().identity()
+        if self.reduction == "token":
+            del found["reduction"]
+        return found
 
     @model_validator(mode="after")
     def _convex_weights(self) -> Self:
@@ -51,7 +66,8 @@ class Case2(MethodBase):
     about: ClassVar = About(
         name="Case II penalty",
         paper="Fundamental Safety-Capability Trade-offs in Fine-tuning LLMs, Case II",
-        strength="lam",
+        strength="lam: nats per token of the task's loss for a squared unit of distance (Frobenius "
+        "norm of the effective update)",
         passes="none",
         needs="nothing",
         deviations="the distance is of the effective update scale * B A, not of A and B",
@@ -67,7 +83,8 @@ class Case2Ball(MethodBase):
     about: ClassVar = About(
         name="Case II ball",
         paper="Fundamental Safety-Capability Trade-offs in Fine-tuning LLMs, Case II, Eq. 5",
-        strength="epsilon: the radius, so a larger one holds less; infinite is plain LoRA",
+        strength="epsilon: the radius, in units of distance (Frobenius norm), so a larger one "
+        "holds less; infinite is plain LoRA",
         passes="none",
         needs="nothing",
         deviations="the paper solves Eq. 5 by the penalty alone; the distance is of the effective "

@@ -28,6 +28,7 @@ CAPTION = (
     "where the interval lies above it, and is open where the interval contains it. Slack: bound "
     "less gap, in nats per answer. Looseness: bound / gap, where the gap is positive."
 )
+BY_ROWS = "losses are means over rows: λ has no value in nats per answer"
 Row = dict[str, Any]
 
 
@@ -209,7 +210,8 @@ def _of_cell(
 
 def _case1(cell: Row, theory: Theory) -> Iterator[tuple[str, str, float | None, str]]:
     task, name = str(cell["task"]), proxy_name(cell["proxy"], cell["label"])
-    lam, proxy = theory.lambda_in_nats(cell["strength"], task, name), theory.proxy(name)
+    loss = [str(cell.get(part) or "") for part in ("form", "reduction")]
+    lam, proxy = theory.lambda_in_nats(cell["strength"], task, name, *loss), theory.proxy(name)
     quantity = _exact(cell, ALIGNMENT)
     if not math.isnan(cell[quantity]):
         bound, note = None, "data terms, answer lengths or C_p not known"
@@ -217,6 +219,8 @@ def _case1(cell: Row, theory: Theory) -> Iterator[tuple[str, str, float | None, 
         if lam and not math.isnan(cell["max_nll"]) and None not in terms:
             bound = theorem1(lam, cell["max_nll"], *(term or 0.0 for term in terms))
             note = f"data terms {proxy.how}" if proxy else ""
+        elif loss[1] == "row":
+            note = BY_ROWS
         elif proxy and proxy.kl_outputs is None:
             note = "KL of the outputs infinite or not known"
         yield "1", quantity, bound, note
@@ -224,7 +228,8 @@ def _case1(cell: Row, theory: Theory) -> Iterator[tuple[str, str, float | None, 
         start, nll = theory.aligned_nll.get(task), cell["capability_nll"]
         known = bool(lam) and start is not None and not math.isnan(nll)
         bound = theorem1_by_proof(lam or 1, start or 0, nll) if known else None
-        note = "" if known else "losses or answer lengths not known"
+        unknown = BY_ROWS if loss[1] == "row" else "losses or answer lengths not known"
+        note = "" if known else unknown
         yield "1, by its proof", ALIGNMENT, bound, note
     shared = theory.overlap(name, task)
     # An estimate of 0 does not say that no prompt is shared.
@@ -232,7 +237,7 @@ def _case1(cell: Row, theory: Theory) -> Iterator[tuple[str, str, float | None, 
         bound, note = 0.0, "no prompt is shared"
     elif lam is None or shared is None or shared.divergence is None:
         lacking = "divergence infinite or not known" if shared and lam else "overlap not measured"
-        bound, note = None, lacking
+        bound, note = None, BY_ROWS if loss[1] == "row" else lacking
     else:
         bound, note = theorem2(lam, shared.divergence), f"overlap {shared.how}"
     quantity = _exact(cell, CAPABILITY)

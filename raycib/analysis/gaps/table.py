@@ -71,9 +71,11 @@ def caption(table: pd.DataFrame) -> str:
         "alignment data are than under the aligned model (Eq. 19). Capability gap: the same for "
         "the task's answers against plain LoRA of the same task and seed (Eq. 20). Exact gaps are "
         "against the entropy of the data (Eq. 3 and 4). No gap is clipped at 0. "
-        f"{spreads} Strength: λ, or of Case II's ball its radius ε, which is weaker the larger it "
-        "is. Distance: Frobenius norm of the weights' update. HRR: harmful response rate, with "
-        "Wilson's 95 % interval at the mean."
+        f"{spreads} Strength: λ, or of Case II's ball its radius ε, in units of distance, which is "
+        "weaker the larger it is. λ of Case I weighs nats per token against nats per token, of CIB "
+        "nats of the contrastive loss against nats per token: both without unit; that of Case II's "
+        "penalty is nats per token for a squared unit of distance. Distance: Frobenius norm of the "
+        "weights' update. HRR: harmful response rate, with Wilson's 95 % interval at the mean."
     )
 
 

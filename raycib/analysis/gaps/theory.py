@@ -80,12 +80,21 @@ class Theory:
     """Within which distance; the largest slope of the alignment loss by sampling, by ascent."""
     landscapes: Sequence[Landscape]
 
-    def lambda_in_nats(self, strength: float, task: str, proxy: str) -> float | None:
-        """Case I's λ in the theorems' units.
+    def lambda_in_nats(
+        self, strength: float, task: str, proxy: str, form: str = "additive",
+        reduction: str = "token",
+    ) -> float | None:  # fmt: skip
+        """Case I's λ in the theorems' units; None where it has no finite value in them.
 
         Training minimises L_f / T_f + λ L_s / T_s with T the mean tokens of an answer, since
-        losses are means over tokens; per answer that is L_f + (λ T_f / T_s) L_s.
+        losses are means over tokens; per answer that is L_f + (λ T_f / T_s) L_s. The convex form's
+        weight w is λ = w / (1 - w). Means over rows (``reduction`` "row") weigh each answer by its
+        own length, which no λ undoes.
         """
+        if reduction == "row" or (form == "convex" and strength >= 1):
+            return None
+        if form == "convex":
+            strength /= 1 - strength
         of_task = self.answer_tokens.get(task)
         of_proxy = self.answer_tokens.get(f"proxy:{proxy}")
         return strength * of_task / of_proxy if of_task and of_proxy else None
