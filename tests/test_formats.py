@@ -76,7 +76,9 @@ def test_a_label_that_may_be_wrong_is_refused(labels: list[Any], said: str, tmp_
 
 
 def test_an_answer_that_the_text_lacks_is_unanswerable(tmp_path: Path):
-    first, second = read(tmp_path, SQUAD, SQUAD | {"answers": {"text": [], "answer_start": []}})
+    blank = SQUAD | {"answers": {"text": ["in 1990s", " ", "1990s", "in 1990s"]}}
+    first, second, third = read(tmp_path, SQUAD, SQUAD | {"answers": {"text": []}}, blank)
+    assert third == first, "nothing is no answer"
     assert first.response == "in 1990s"
     assert first.other_answers == ("1990s",), "any of SQuAD's answers is right"
     assert second.response == "unanswerable"

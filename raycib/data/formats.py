@@ -91,7 +91,7 @@ def _squad(entry: Mapping[str, Any], answers: list[Any]) -> Known:
         {"prompt": entry["question"], "response": first},
         ("question", "answers"),
         after=f" {rule}",
-        other_answers=tuple(dict.fromkeys(text for text in others if text != first)),
+        other_answers=tuple(dict.fromkeys(text for text in others if text not in (first, ""))),
         did="" if answers else f"{UNANSWERABLE!r} as the response",
     )
 
