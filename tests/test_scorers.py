@@ -132,6 +132,25 @@ def test_letters_alone_and_options_on_one_line_are_choices_too() -> None:
     assert not is_right("multiple-choice", Row("pick a letter", "A"), "The")
 
 
+def test_options_on_lines_may_hold_letters_of_their_own() -> None:
+    row = Row("Which?\nA. Hepatitis B: acute\nB. Lack of vitamin A. and C.\nC. none", "none")
+    assert said_choice(row.prompt, "Hepatitis B: acute") == "A"
+    assert chosen_scorer([row]) == "multiple-choice"
+
+
+def test_medmcqas_options_are_choices(tmp_path: Path) -> None:
+    entry = {"question": "which?", "opa": "insulin", "opb": "aspirin", "opc": "zinc", "opd": "tea"}
+    (tmp_path / "med.jsonl").write_text(
+        "".join(json.dumps(entry | {"cop": right}) + "\n" for right in (0, 1, 3))
+    )
+    rows = load_rows(str(tmp_path / "med.jsonl"))
+    assert chosen_scorer(rows) == "multiple-choice"
+    for row, letter, other in zip(rows, "ABD", "BAC", strict=True):
+        assert is_right("multiple-choice", row, letter)
+        assert is_right("multiple-choice", row, row.response)
+        assert not is_right("multiple-choice", row, other)
+
+
 def test_short_answers_follow_squads_published_rule() -> None:
     """Lower case, no punctuation, no articles, single spaces."""
     assert normal("The  Eiffel-Tower, in\tParis!") == "eiffeltower in paris"

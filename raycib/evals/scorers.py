@@ -33,7 +33,8 @@ _HEADING = re.compile(r"\s*[0-9]+[.)]\s+\S")
 _LONGEST_NUMBER = 300
 
 _LETTERS = "ABCDEFGHIJ"
-_OPTION = re.compile(
+_LINES = re.compile(r"^[ \t]*\(?(?P<letter>[A-J])[.):][ \t]+(?P<text>\S.*?)[ \t]*$", re.MULTILINE)
+_INLINE = re.compile(
     r"(?:^|(?<=\s))\(?(?P<letter>[A-J])[.):][ \t]+(?P<text>\S.*?)(?=\s+\(?[A-J][.):][ \t]|[ \t]*$)",
     re.MULTILINE,
 )
@@ -173,10 +174,14 @@ def _gold_choice(row: Row) -> frozenset[str]:
 
 
 def _options(prompt: str) -> dict[str, str]:
-    """Options by letter: the last list of a prompt, "A. ...", "B) ..." and so on from A; empty
-    where there are fewer than two."""
+    """Options by letter: the last list of a prompt, "A. ...", "B) ..." and so on, with a line
+    for each or else on one line; empty where there are fewer than two."""
+    return _listed(_LINES, prompt) or _listed(_INLINE, prompt)
+
+
+def _listed(pattern: re.Pattern[str], prompt: str) -> dict[str, str]:
     lists: list[dict[str, str]] = [{}]
-    for option in _OPTION.finditer(prompt):
+    for option in pattern.finditer(prompt):
         letter = option["letter"]
         if letter == "A":
             lists.append({})

@@ -2,6 +2,7 @@
 other."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -47,15 +48,23 @@ def changed(spec: Part, changes: dict[str, Any]) -> Part:
     return found
 
 
-def read_strengths(text: str, method: type[AnyMethod]) -> tuple[float, ...]:
-    """`--strengths` for a method; `UserError` for what is no number, comes twice, or what the
-    method refuses."""
+def numbers(text: str) -> tuple[float, ...]:
+    """`--strengths` before any method has seen them; `UserError` for what is no number or comes
+    twice."""
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UserError(f"--strengths {text!r}: {error}; give numbers like 0,1,5") from error
+    if any(math.isnan(strength) for strength in found):
+        raise UserError(f"--strengths {text!r}: nan is no strength; give numbers like 0,1,5")
     if twice := [strength for strength in found if found.count(strength) > 1]:
         raise UserError(f"--strengths {text!r}: {twice[0]:g} comes twice; give each once")
+    return found
+
+
+def read_strengths(text: str, method: type[AnyMethod]) -> tuple[float, ...]:
+    """`--strengths` for a method; `UserError` for what the method refuses."""
+    found = numbers(text)
     kind = method.model_fields["kind"].default
     for strength in found:
         try:

@@ -3,7 +3,7 @@
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.model_files import describe
-from raycib.orchestration.changes import read_changes
+from raycib.orchestration.changes import numbers, read_changes
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
 from raycib.orchestration.overlaps import refuse_overlaps
@@ -21,6 +21,8 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     `UserError` for bad input."""
     chosen = preset(options.preset or DEFAULT_PRESET)
     changes = read_changes(options.changes)
+    if options.strengths is not None:
+        numbers(options.strengths)
     gaps, sequence = kind == "gaps", kind == "orders"
     if options.orders is not None and not sequence:
         raise UserError("--orders is about task_orders; this sweep has no order of tasks")

@@ -42,6 +42,10 @@ def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     yield Setting(
         "precision", setup.model.dtype, "its files" if setup.origin == OWN_MODEL else setup.origin
     )
+    if setup.tradeoff and (maker := setup.tradeoff.maker):
+        how = maker.trainer
+        value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
+        yield Setting("aligning the base: learning rate", f"{value} {maker.steps}", setup.origin)
     steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
     for task, count in steps.items():
         yield Setting(f"steps of {task}", str(count), "its rows")

@@ -31,12 +31,15 @@ METHODS: dict[str, type[AnyMethod]] = {
 """Every method by its kind, in the order of the menu."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class LoRASpec(Spec):
     """Shape of the adapter. CIB paper: rank 32, alpha 64, targets unstated."""
 
     rank: PositiveInt = 32
     alpha: PositiveFloat = 64.0
-    targets: tuple[str, ...] = (
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
 
@@ -53,7 +56,7 @@ class TrainerSpec(Spec):
     """After the warm-up; `linear` and `cosine` end at zero."""
     max_grad_norm: PositiveFloat = 1.0
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
 
 
 class StageSpec(Spec):
