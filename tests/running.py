@@ -23,6 +23,16 @@ SWEEP = ROOT / "sweeps" / "lambda_grid.py"
 NAME = "lambda_grid"
 SMALL = ("--seeds", "1", "--strengths", "0,5", "--pack", "1", "--set", "trainer.batch_size=32")
 """Two stages of 100 steps, each a pack of its own, with a checkpoint after 50."""
+PLANTED = "planted0secret0of0nobody"
+SECRETS = dict.fromkeys(
+    (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
+        "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY",
+        "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY", "GOOGLE_API_KEY",
+    ),
+    PLANTED,
+)  # fmt: skip
+"""What a person's environment may hold, and nobody else may see."""
 PATIENCE_S = 600
 """Of a whole sweep, on a machine with other things to do."""
 
@@ -127,11 +137,11 @@ def ray_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def sweep(out: Path, *arguments: object, script: Path = SWEEP) -> Iterator[Running]:
+def sweep(out: Path, *arguments: object, script: Path = SWEEP, **environ: str) -> Iterator[Running]:
     """A sweep under way; all of it is gone afterwards."""
     with ray_folder() as temp:
         command = [sys.executable, str(script), "--out", str(out), *map(str, arguments)]
-        running = Running(command, temp, out.with_name(f"{out.name}-{temp.name}"))
+        running = Running(command, temp, out.with_name(f"{out.name}-{temp.name}"), **environ)
         try:
             yield running
         finally:
@@ -218,6 +228,8 @@ class Watcher:
         self.most_memory = 0
         self.addresses: dict[str, str] = {}
         """Of sockets that listened, each with the title of its process."""
+        self.titles: set[str] = set()
+        """Command lines of all processes, which any user of the machine can read."""
         self.folder = running.temp
         self._running, self._every = running, every_s
         self._over = threading.Event()
@@ -236,6 +248,7 @@ class Watcher:
             pids, sockets = holders(self._running.temp)
             pids.add(self._running.process.pid)
             self.most_memory = max(self.most_memory, sum(map(memory, pids)))
+            self.titles |= set(map(title, pids))
             for inode, address in listening().items():
                 # A process that ended since has no title any more; it keeps the one it had.
                 if inode in sockets and (name := title(sockets[inode])):
@@ -243,18 +256,28 @@ class Watcher:
 
 
 class Reference(NamedTuple):
-    """An undisturbed sweep of `SMALL`."""
+    """An undisturbed sweep of `SMALL`, in an environment full of secrets."""
 
     out: Path
     ended: Ended
     seconds: float
     watcher: Watcher
+    leaks: list[str]
+    """Where a secret stood: files, command lines, what was printed."""
+
+
+def files_with(text: str, *folders: Path) -> list[str]:
+    """Files below some folders that hold `text`."""
+    found = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return [str(file) for file in found if text.encode() in file.read_bytes()]
 
 
 def make_reference(out: Path) -> Reference:
     """Run it once, watched."""
     began = time.monotonic()
-    with sweep(out, *SMALL) as running, Watcher(running) as watcher:
+    with sweep(out, *SMALL, **SECRETS) as running, Watcher(running) as watcher:
         ended = running.wait()
+        leaks = files_with(PLANTED, out, running.temp)
+    leaks += [line for line in (*watcher.titles, ended.out, ended.err) if PLANTED in line]
     assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
-    return Reference(out, ended, time.monotonic() - began, watcher)
+    return Reference(out, ended, time.monotonic() - began, watcher, leaks)

@@ -1,20 +1,25 @@
-"""The same sweep as a job on a Ray cluster that was there before."""
+"""The same sweep on a Ray cluster that was there before: as a job, killed, beside others."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 from running import (
     NAME,
     PATIENCE_S,
     ROOT,
     SMALL,
+    SWEEP,
     Reference,
     Running,
     adapters,
@@ -36,6 +41,8 @@ class Cluster(NamedTuple):
     environ: dict[str, str]
     """Of those who may use it."""
     temp: Path
+    gcs: str
+    """What `RAY_ADDRESS` is on it."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,7 +77,7 @@ def cluster() -> Iterator[Cluster]:
         try:
             head.until(lambda: "Ray runtime started" in head.said, 120)
             head.until(lambda: ray(environ, "job", "list").returncode == 0, 120)
-            yield Cluster(address, environ, temp)
+            yield Cluster(address, environ, temp, f"127.0.0.1:{port}")
         finally:
             head.clean()
 
@@ -116,3 +123,137 @@ def test_a_submitted_sweep_gives_the_same_adapters_and_a_readable_log(
     assert scores(out) == scores(reference.out)
     assert summary_of(out)["versions"] == summary_of(reference.out)["versions"]
     assert (out / NAME / "report.html").exists()
+
+
+STRANGER = """
+from ray import serve
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+def theirs(request): return "theirs"
+serve.start(http_options={"host": "127.0.0.1", "port": PORT}, proxy_location="HeadOnly")
+serve.run(theirs.bind(), name="theirs", route_prefix="/")
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(cluster: Cluster) -> str:
+    """The address of somebody else's application on the cluster's Serve."""
+    (port,) = free_ports(1)
+    program = [sys.executable, "-c", STRANGER.replace("PORT", str(port))]
+    environ = cluster.environ | {"RAY_ADDRESS": cluster.gcs}
+    subprocess.run(program, env=environ, cwd=ROOT, check=True, timeout=120, capture_output=True)
+    return f"http://127.0.0.1:{port}"
+
+
+def answer_of(url: str) -> str:
+    return httpx.get(url, timeout=30, trust_env=False).text
+
+
+@contextmanager
+def driver(cluster: Cluster, out: Path, *arguments: str) -> Iterator[Running]:
+    """A sweep on the cluster, as a job's entry point runs it; the cluster outlives it."""
+    own = {name: value for name, value in cluster.environ.items() if name.startswith("RAY")}
+    command = [sys.executable, str(SWEEP), "--out", str(out), *SMALL, *arguments]
+    log = out.with_name(f"{out.name}-{time.monotonic_ns()}")
+    running = Running(command, cluster.temp, log, RAY_ADDRESS=cluster.gcs, **own)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
+def unjudged(reference: Reference, out: Path) -> Path:
+    """The reference sweep without its verdicts: all that is left of it is to judge."""
+    shutil.copytree(reference.out, out)
+    shutil.rmtree(out / "verdicts")
+    return out
+
+
+def verdicts(out: Path) -> list[str]:
+    """Keys of the stored verdicts."""
+    files = (out / "verdicts").glob("*/verdicts.jsonl")
+    return [json.loads(x)["key"] for file in files for x in file.read_text().splitlines()]
+
+
+def whole(out: Path, reference: Reference) -> None:
+    """It ended as an undisturbed sweep does: the same scores, each verdict once."""
+    assert scores(out) == scores(reference.out)
+    assert sorted(verdicts(out)) == sorted(verdicts(reference.out))
+
+
+def test_killed_while_judging_and_run_again_it_finds_its_judge_beside_a_strangers_app(
+    cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
+) -> None:
+    out = unjudged(reference, tmp_path / "out")
+    with driver(cluster, out) as running:
+        running.until(lambda: verdicts(out))
+        running.kill()
+    heard = verdicts(out)
+    assert answer_of(stranger) == "theirs"
+    began = time.monotonic()
+    with driver(cluster, out) as again:
+        assert again.wait().code == 0, again.said
+    print(f"{len(heard)} verdicts before, {time.monotonic() - began:.0f} s after")
+    whole(out, reference)
+    counts = summary_of(out)["counts"]
+    assert counts["judge_calls"] == len(verdicts(out)) - len(heard)
+    assert counts["engine_starts"] == 0, "the judge was up, and was used as it is"
+    assert answer_of(stranger) == "theirs", "what is not ours stays as it is"
+
+
+def test_two_sweeps_share_the_judge_of_the_same_weights_and_the_last_one_takes_it_down(
+    cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
+) -> None:
+    first, second = (unjudged(reference, tmp_path / name) for name in ("first", "second"))
+    with driver(cluster, first) as one, driver(cluster, second) as other:
+        assert one.wait().code == 0, one.said
+        assert other.wait().code == 0, other.said
+    for out in (first, second):
+        whole(out, reference)
+    starts = [summary_of(out)["counts"]["engine_starts"] for out in (first, second)]
+    assert sorted(starts) == [0, 1]
+    assert "raycib-judge" not in answer_of(f"{stranger}/-/routes")
+    assert answer_of(stranger) == "theirs"
+
+
+PHASES = {
+    "training": lambda out, said: "training" in said and list((out / "checkpoints").glob("pack-*")),
+    "answering": lambda out, said: "answering" in said,
+    "judge starting": lambda out, said: "packs of" in said,
+    "judging": lambda out, said: verdicts(out),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_any_phase_and_run_again_it_ends_as_if_nothing_had_happened(
+    phase: str, cluster: Cluster, reference: Reference, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    if phase == "judge starting":
+        unjudged(reference, out)
+    for _ in range(2):
+        with driver(cluster, out) as running:
+            running.until(lambda running=running: PHASES[phase](out, running.said))
+            time.sleep(2 if phase == "judge starting" else 0)
+            running.kill()
+    with driver(cluster, out) as again:
+        assert again.wait().code == 0, again.said
+    assert adapters(out) == adapters(reference.out)
+    whole(out, reference)
+
+
+@pytest.mark.faults
+def test_the_judge_of_a_killed_driver_goes_by_itself(
+    cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
+) -> None:
+    out = unjudged(reference, tmp_path / "out")
+    cluster = cluster._replace(environ=cluster.environ | {"RAYCIB_JUDGE_PATIENCE_S": "10"})
+    with driver(cluster, out) as running:
+        running.until(lambda: verdicts(out))
+        running.kill()
+    deadline = time.monotonic() + 120
+    while "raycib-judge" in answer_of(f"{stranger}/-/routes"):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert answer_of(stranger) == "theirs"

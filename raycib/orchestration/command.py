@@ -303,7 +303,7 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
         _write(sweep, summary, curves, folder)
     except OSError as error:
         print(
-            f"error: {error.filename or folder}: {error.strerror or error}; tables, figures and "
+            f"error: {folder}: {error.strerror or error}; tables, figures and "
             "report are not written, the results are stored: make room and run the same command "
             "again",
             file=sys.stderr,

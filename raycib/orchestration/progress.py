@@ -18,6 +18,8 @@ from rich.table import Table
 ACTOR = "raycib-progress"
 LINE_EVERY = 30.0
 """Seconds between lines in a log."""
+WAITS_AFTER = 5
+"""Looks, a second or less apart, after which work without room is said to wait."""
 
 
 @ray.remote(num_cpus=0)
@@ -63,6 +65,7 @@ class Watch:
         self.detail = ""
         self._file, self._total = folder / "progress.json", total_steps
         self._began, self._training_since = time.monotonic(), None
+        self._waiting = 0
         self._stop = threading.Event()
         self._board: Any = Board.options(name=ACTOR, get_if_exists=True).remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -90,6 +93,8 @@ class Watch:
 
     def _line(self, packs: dict[str, dict[str, Any]]) -> str:
         parts = [f"[{time.monotonic() - self._began:5.0f} s] {self.phase}", self.detail]
+        if self._waiting >= WAITS_AFTER:
+            parts.append(without_room())
         if packs:
             done = sum(news["done"] for news in packs.values())
             parts.append(f"{done}/{self._total} steps")
@@ -137,6 +142,9 @@ class Watch:
             while not self._stop.wait(0.5 if terminal else 1.0):
                 packs = self._packs() if self.phase == "training" else {}
                 self._write(packs)
+                self._waiting = self._waiting + 1 if without_room() else 0
+                if self._waiting == WAITS_AFTER:
+                    last = -LINE_EVERY  # said at once
                 if terminal:
                     live.update(self._table(packs))
                 elif (now := time.monotonic()) - last >= LINE_EVERY:
@@ -152,3 +160,23 @@ class Watch:
         with suppress(OSError):  # a full disk ends the view; the store says what it ends of results
             partial.write_text(json.dumps(news))
             partial.replace(self._file)
+
+
+def without_room() -> str:
+    """What of the cluster's work waits for CPUs or GPUs, how much it wants and how much is free;
+    "" where nothing does."""
+    try:
+        groups = ray.util.placement_group_table().values()
+        wanted = [one["bundles"].values() for one in groups if one["state"] == "PENDING"]
+        free, there = ray.available_resources(), ray.cluster_resources()
+    except Exception:  # a view may fail, the sweep may not
+        return ""
+    if not wanted:
+        return ""
+    said = [
+        f"{max(sum(b.get(kind, 0) for b in group) for group in wanted):g} {kind}s wanted and "
+        f"{free.get(kind, 0):g} of {there.get(kind, 0):g} free"
+        for kind in ("CPU", "GPU")
+        if any(b.get(kind, 0) for group in wanted for b in group)
+    ]
+    return f"waiting for room: {', '.join(said)}"

@@ -1,6 +1,7 @@
 """Do what a sweep still needs, phase by phase, on a Ray cluster."""
 
-import os
+import secrets
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from raycib.orchestration.cluster import Cluster, connect
 from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
 from raycib.orchestration.judge import check_judge, make_judge
 from raycib.orchestration.progress import Watch
+from raycib.orchestration.room import fit_at_once
 from raycib.orchestration.serve import JudgeHandle, start_judge
 from raycib.orchestration.sweep import FAILURES, Sweep
 from raycib.orchestration.theory import landscapes, rows_trained_on
@@ -40,18 +42,22 @@ class Work:
         self.timings: dict[str, float] = {}
         steps = sum(j.stage.steps for wave in self.plan.waves for pack in wave for j in pack.jobs)
         self.watch = Watch(folder, steps)
+        self._storage = _storage(sweep.store.root)
         self._engine: Any = None
         self._coming: dict[tuple[str, ...], Any] = {}
         """Answers that were asked for, by the models that give them together."""
         self._judge: JudgeHandle | None = None
         self._reader: Judge | None = None
+        execution = sweep.setup.execution
+        self._early = execution.judge_starts_early and fit_at_once(execution, cluster.resources)
+        """Services that start while adapters are trained would otherwise wait for each other."""
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
         execution = self.sweep.setup.execution
         with self.watch:
             try:
-                if execution.judge_starts_early:
+                if self._early:
                     self._start_early()
                 with self._phase("training"):
                     if self._make_model(execution):
@@ -64,6 +70,7 @@ class Work:
                     self._ask_judge()
             finally:
                 self._stop_services()
+                shutil.rmtree(self._storage, ignore_errors=True)  # nobody reads it again
 
     @contextmanager
     def _phase(self, name: str, detail: str = "") -> Iterator[None]:
@@ -135,7 +142,7 @@ class Work:
         if not sweep.model_made:
             reason = "the aligned model was not made"
             self.failures |= dict.fromkeys(sweep.stages.keys() - sweep.trained, (reason, reason))
-        elif execution.judge_starts_early:
+        elif self._early:
             self._start_engine()
         return sweep.model_made
 
@@ -164,7 +171,7 @@ class Work:
             sweep.store,
             execution,
             prepared,
-            storage=_storage(sweep.store.root),
+            storage=self._storage,
             packs_at_once=self.cluster.packs_at_once,
             pins_drivers=self.cluster.pins_drivers,
             fail_fast=sweep.setup.options.fail_fast,
@@ -242,44 +249,55 @@ class Work:
             return
         self._judge = start_judge(
             find(setup.judge.source),
+            weights=setup.judge.weights,
             cpus=setup.execution.judge_cpus,
             gpus=setup.execution.judge_gpus,
             max_model_len=context_length(setup.judge.source),
+            shared=self.cluster.shared,
         )
-        self.counts["engine_starts"] += 1
 
     def _ask_judge(self) -> None:
         sweep = self.sweep
         pairs = sweep.pairs()
-        missing = len(sweep.book.missing(pairs))
-        self.watch.detail = f"{missing} answers to read"
-        if not missing:
-            return
-        self._start_judge()
-        if self._reader is None:
-            key_env = sweep.setup.options.judge_key_env
-            self._reader = make_judge(sweep.setup.judge, self._judge_url(), key_env)
-        self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
+        for first in (True, False):
+            missing = len(sweep.book.missing(pairs))
+            self.watch.detail = f"{missing} answers to read"
+            if not missing:
+                return
+            self._start_judge()
+            try:
+                if self._reader is None:
+                    key_env = sweep.setup.options.judge_key_env
+                    self._reader = make_judge(sweep.setup.judge, self._judge_url(), key_env)
+                self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
+            except JudgeUnavailable:
+                if not first or self._judge is None or self._judge.is_up:
+                    raise
+                self._judge = self._reader = None  # it was taken down meanwhile: once more
 
     def _judge_url(self) -> str:
         """Where the judge is; an endpoint's with its secrets, which no spec holds."""
         if self._judge is None:
             return self.sweep.setup.options.judge_url or self.sweep.setup.judge.source
         try:
-            return self._judge.wait_until_ready()
+            url = self._judge.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:
             raise JudgeUnavailable(str(error)) from error
+        self.counts["engine_starts"] += self._judge.started
+        return url
 
     def _stop_services(self) -> None:
-        if self._judge is not None and "RAY_ADDRESS" in os.environ:
+        if self._judge is not None and self.cluster.shared:
             self._judge.stop()  # a cluster of one's own goes down as a whole
         if self._engine is not None:
             ray.kill(self._engine)
 
 
 def _storage(root: str) -> str:
-    """Where Ray keeps its own books: beside the results, absolute since workers change folders."""
-    return f"{root}/ray" if "://" in root else str(Path(root).absolute() / "ray")
+    """Where Ray keeps its own books: beside the results, absolute since workers change folders,
+    and a driver's own, since two may work on one store."""
+    own = f"ray/{secrets.token_hex(4)}"
+    return f"{root}/{own}" if "://" in root else str(Path(root).absolute() / own)
 
 
 def do(sweep: Sweep, folder: Path) -> Work:
@@ -287,7 +305,7 @@ def do(sweep: Sweep, folder: Path) -> Work:
     options, book = sweep.setup.options, sweep.book
     if len(sweep.trained) < len(sweep.stages) or sweep.unanswered or book.missing(sweep.pairs()):
         check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
-    cluster = connect(sweep.setup.execution)
+    cluster = connect(sweep.setup.execution, sweep.setup.judge.kind != "endpoint")
     work = Work(sweep, cluster, folder)
     lanes = [len(pack.jobs) for wave in work.plan.waves for pack in wave]
     print(
@@ -298,6 +316,6 @@ def do(sweep: Sweep, folder: Path) -> Work:
     try:
         work.run()
     finally:
-        if "RAY_ADDRESS" not in os.environ:
+        if not cluster.shared:
             ray.shutdown()
     return work

@@ -10,14 +10,17 @@ from typing import Any
 
 import ray.tune
 from ray.exceptions import RayTaskError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
+from raycib.orchestration.room import TRIAL_CPUS
 from raycib.plan import Pack
 from raycib.presets import Execution
 from raycib.store import Store
 
-TRIAL_CPUS = 0.01
-"""A trial only waits for its workers, which have resources of their own."""
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
+}  # fmt: skip
 WORKER_FAILURES = 3
 """Restarts of a worker group; it resumes from the store's checkpoint each time."""
 CONTROLLER_FAILURES = 2
@@ -97,6 +100,8 @@ def run_packs(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
+    # Tune would write these into the command line of every trial; nodes have their own.
+    ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     configs = {
         pack.name: {
             "pack": pack.model_dump_json(),

@@ -1,0 +1,127 @@
+"""Ray where it cannot run, is not there, or is too small: a line within a minute, and no process
+left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import ROOT, environment
+
+from raycib.errors import UserError
+from raycib.orchestration import cluster, room
+from raycib.presets import PRESETS, Execution
+
+WORLD = PRESETS["world"].execution
+
+
+def connecting(temp: Path, **environ: str) -> tuple[int, str, float]:
+    """Exit code, output and seconds of a program that connects as a sweep does."""
+    code = (
+        "import sys; from raycib.errors import UserError\n"
+        "from raycib.orchestration.cluster import connect; from raycib.presets import PRESETS\n"
+        "from raycib.orchestration.cluster import _children\n"
+        "try: connect(PRESETS['world'].execution)\n"
+        "except UserError as error: print(f'error: {error}')\n"
+        "else: sys.exit(0)\n"
+        "print('left', [p.name() for p in _children()]); sys.exit(2)"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(temp) | environ, cwd=ROOT,
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("nonsense", "Invalid address format"),
+        ("http://127.0.0.1:8265", "ray job submit"),
+        ("ray://127.0.0.1:10001", "ray job submit"),
+        ("127.0.0.1:99999999", "127.0.0.1:99999999"),
+    ],
+)
+@pytest.mark.real
+def test_an_address_without_a_cluster_is_refused_in_one_line(
+    address: str, why: str, tmp_path: Path
+) -> None:
+    code, said, seconds = connecting(tmp_path, RAY_ADDRESS=address)
+    assert code == 2, said
+    assert said.startswith("error: RAY_ADDRESS=") and why in said
+    assert said.splitlines()[0].endswith("or unset RAY_ADDRESS for a Ray of your own")
+    assert seconds < 60
+
+
+@pytest.mark.real
+def test_a_server_that_is_no_ray_and_never_answers_is_given_up_within_a_minute(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        code, said, seconds = connecting(tmp_path, RAY_ADDRESS=address)
+    assert code == 2 and f"error: RAY_ADDRESS={address}: " in said
+    assert seconds < 60
+
+
+@pytest.mark.real
+def test_a_start_that_cannot_succeed_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
+    code, said, _ = connecting(tmp_path, RAY_TMPDIR="/proc/nowhere")
+    assert code == 2 and "error: Ray does not start on this machine: " in said, said
+    assert said.splitlines()[-1] == "left []"
+
+
+def test_a_failed_start_is_said_and_what_it_started_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def start(**where: object) -> None:
+        started.append(subprocess.Popen(["sleep", "300"]))
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(cluster, "_init", start)
+    with pytest.raises(UserError, match="timed out during startup"):
+        cluster._start_here()
+    assert len(started) == cluster.STARTS
+    assert not any(Path(f"/proc/{one.pid}").exists() for one in started)
+    said = capsys.readouterr().out.splitlines()
+    assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
+
+
+def test_a_folder_too_long_for_sockets_is_replaced_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert cluster._short_folder() is None
+    long = tmp_path / ("job_12345678_" * 6)
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setenv(name, str(long))
+        short = cluster._short_folder()
+        assert short and len(short) < 20 and Path(short).is_dir()
+        assert f"Ray's files are in {short}: {long} is too long" in capsys.readouterr().out
+        os.rmdir(short)
+
+
+def test_what_has_no_room_is_named_with_how_much_is_wanted_and_there() -> None:
+    large = PRESETS["llama31-8b"].execution
+    assert room.lacking(WORLD, {"CPU": 1.0}, served=True) == []
+    assert room.lacking(large, {"CPU": 8.0}, served=False) == [
+        "a pack wants 1 GPUs and there are 0",
+        "the engine that answers wants 1 GPUs and there are 0",
+    ]
+    many = WORLD.model_copy(update={"workers": 6})
+    assert room.lacking(many, {"CPU": 2.0}, True) == ["a pack wants 2.41 CPUs and there are 2"]
+
+
+@pytest.mark.parametrize(("workers", "fits"), [(1, True), (3, True), (4, False)])
+def test_services_start_early_only_beside_a_pack(workers: int, fits: bool) -> None:
+    """4 workers of 0.4, a trial of 0.01, the engine's 0.3 and the judge's 0.2 are 2.11 CPUs."""
+    execution: Execution = WORLD.model_copy(update={"workers": workers})
+    assert room.fit_at_once(execution, {"CPU": 2.0}) is fits
