@@ -246,7 +246,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
     judge_weights = weights_fingerprint(find("world:guard"))[:12]
     assert ended.code == 0
     assert ended.err == ""
-    settings, besides, first, *packs, last = ended.out.splitlines()
+    settings, besides, first, *lines, last = ended.out.splitlines()
     assert settings == (
         "preset world: learning rate 0.002, schedule constant, batch 16, epochs 1, warm-up steps "
         "20, rank 8, alpha 16, precision float32, tokens of a row 128, tokens of an answer 40, "
@@ -257,7 +257,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
         "judge categories 3 (its profile)"
     )
     assert first.startswith("lambda_grid: 6 stages, 0 reused, 6 to train, 0 failed before")
-    assert len(packs) == 3
+    sets, packs = lines[:-3], lines[-3:]
+    assert sets[0] == "  open: 3200 rows, longest 30 of 128 tokens"
+    assert sets[1] == "  harmful: 260 rows, longest 14 of 216 tokens, answers up to 40"
+    assert not [line for line in sets if "too long" in line], "the world's rows fit"
     assert all("2 lanes x 200 steps" in pack for pack in packs)
     assert ended.out.count("cib 5 seed") == ended.out.count("lora 0 seed") == 3
     assert last == "models to question: 7"

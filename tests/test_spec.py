@@ -27,7 +27,6 @@ from raycib.spec import (
     JudgeSpec,
     LandscapeSpec,
     LoRASpec,
-    MethodBase,
     MethodSpec,
     ModelSpec,
     OLoRA,
@@ -85,6 +84,8 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "num_rows": 101,
         "max_length": 512,
         "notes": ("12 rows read",),
+        "left_out": (3, 7),
+        "cut": 2,
     },
     LoRASpec: {"rank": 16, "alpha": 32.0, "targets": ("q_proj", "v_proj")},
     TrainerSpec: {
@@ -165,6 +166,8 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "num_rows": 11,
         "max_length": 512,
         "max_tokens": 128,
+        "left_out": (3, 7),
+        "cut": 2,
         "notes": ("12 rows read",),
         "scorer": "exact-match",
     },
@@ -205,8 +208,8 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 }
 """Another valid value of every field."""
 
-LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source", "notes"}} | {
-    RowsSpec: {"name", "source", "notes", "scorer"},
+LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
+    RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
     RunSpec: {"compared", "label"},
 }
@@ -232,7 +235,7 @@ def every_spec() -> list[type[Spec]]:
     while todo:
         kind = todo.pop()
         todo += kind.__subclasses__()
-        if kind.__module__.startswith("raycib.spec.") and kind is not MethodBase:
+        if kind.__module__.startswith("raycib.spec.") and not kind.__name__.endswith("Base"):
             found.append(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 

@@ -106,16 +106,19 @@ def test_training_and_generation_see_the_same_prompt(tokenizer):
     assert list(encode(tokenizer, row, 64).prompt) == encode_prompt(tokenizer, row.prompt)
 
 
-def test_a_long_row_loses_the_end_of_its_response_and_never_its_prompt(tokenizer):
-    """4 prompt tokens: of 3 response tokens 2 fit in 6, 1 in 5, and 4 leave no room."""
-    row = Row("w1 w2", "w2 w1")
-    whole = encode(tokenizer, row, 7)
-    assert len(whole.response) == 3
-    for length, kept in [(6, 2), (5, 1)]:
+def test_a_long_row_loses_the_end_of_its_answer_and_neither_its_prompt_nor_its_turn_s_end(
+    tokenizer,
+):
+    """4 prompt tokens and 1 that closes: of 3 words of the answer 2 fit in 7, 1 in 6; 5 hold
+    none."""
+    row = Row("w1 w2", "w2 w1 w3")
+    whole = encode(tokenizer, row, 8)
+    assert len(whole.response) == 4
+    for length, words in [(7, ("w2", "w1")), (6, ("w2",))]:
         cut = encode(tokenizer, row, length)
-        assert (cut.prompt, cut.response) == (whole.prompt, whole.response[:kept])
-    with pytest.raises(ValueError, match="4 tokens leaves no room in max_length=4: 'w1 w2'"):
-        encode(tokenizer, row, 4)
+        assert (cut.prompt, cut.response) == (whole.prompt, ids(tokenizer, *words, "<eos>"))
+    with pytest.raises(ValueError, match="4 tokens leaves no room for an answer in max_length=5"):
+        encode(tokenizer, row, 5)
 
 
 # Forward passes

@@ -1,7 +1,9 @@
 """From rows to tokens: the model's own chat template, and which tokens are scored."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from raycib.data.chat_format import begins, chat_format, ids_of
@@ -96,9 +98,8 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
     The ids are those of the whole text, cut behind the prompt's, which are the ones that generation
     is given. Where a token of the whole text reaches over the cut, the response is what a model can
     say after the prompt's own ids: the same text, begun with other tokens. A row of more than
-    `max_length` tokens loses the end of its response, never the prompt. Raises `UserError` for a
-    prompt that leaves no room for a response, and for an answer that the template would not write
-    as it is.
+    `max_length` tokens is `shortened`. Raises `UserError` for an answer that the template would not
+    write as it is.
     """
     form = chat_format(tokenizer)
     opening, answer = form.example(tokenizer, form.turns(row.prompt, row.system), row.response)
@@ -114,12 +115,31 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
             f"the answer {row.response[:60]!r} spells the token that ends a turn "
             f"({tokenizer.decode([form.end])!r}): take it out of the rows"
         )
-    if len(prompt) >= max_length:
+    return shortened(tokenizer, Encoded(tuple(prompt), tuple(response)), max_length)
+
+
+def shortened(tokenizer: Any, whole: Encoded, max_length: int) -> Encoded:
+    """An example of at most `max_length` tokens: the answer loses its end, never the end of its
+    turn, and the prompt nothing. UserError where not one token of the answer would be left."""
+    if len(whole) <= max_length:
+        return whole
+    end = end_of_turn(tokenizer)
+    room = max_length - len(whole.prompt) - len(end)
+    if room < 1:
         raise UserError(
-            f"a prompt of {len(prompt)} tokens leaves no room in max_length={max_length}: "
-            f"{row.prompt[:60]!r}; raise --max-length"
+            f"a prompt of {len(whole.prompt)} tokens leaves no room for an answer in "
+            f"max_length={max_length}; raise --max-length"
         )
-    return Encoded(tuple(prompt), tuple(response[: max_length - len(prompt)]))
+    return Encoded(whole.prompt, (*whole.response[:room], *end))
+
+
+def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that close every response: what the template puts after an answer's text."""
+    one, other = (encode(tokenizer, Row("a", text), sys.maxsize).response for text in "ab")
+    if one == other:  # words that the tokenizer does not know
+        return one[1:]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False))
+    return tuple(token for token, _ in same)[::-1]
 
 
 def _continued(tokenizer: Any, prompt: list[int], answer: str, whole: list[int]) -> list[int]:

@@ -16,6 +16,7 @@ import typer
 
 from raycib.adapter_places import check_places
 from raycib.console import make_app, run
+from raycib.data.lengths import TooLong
 from raycib.errors import UserError
 from raycib.orchestration.files import files_read, lines
 from raycib.orchestration.options import Options
@@ -145,11 +146,25 @@ def sweep_command(question: Question) -> None:
             typer.Option("--set", help="A setting, such as trainer.learning_rate=1e-4."),
         ] = None,
         max_length: Annotated[
-            int | None, typer.Option(min=2, help="Tokens of a training row.")
+            int | None,
+            typer.Option(
+                min=2, help="Tokens of a row; default: the preset's, or your longest row's."
+            ),
         ] = None,
         max_tokens: Annotated[
-            int | None, typer.Option(min=1, help="Tokens of a generated answer.")
+            int | None,
+            typer.Option(
+                min=1,
+                help="Tokens of a generated answer; default: the preset's, or what your rows need.",
+            ),
         ] = None,
+        too_long: Annotated[
+            TooLong,
+            typer.Option(
+                help="A row that is too long is left out, its answer is cut before the end of its "
+                "turn, or nothing starts."
+            ),
+        ] = "drop",
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Print the plan; train nothing.")
         ] = False,
@@ -183,6 +198,7 @@ def sweep_command(question: Question) -> None:
             changes=tuple(change or ()),
             max_length=max_length,
             max_tokens=max_tokens,
+            too_long=too_long,
             dry_run=dry_run,
             fail_fast=fail_fast,
         )
@@ -217,7 +233,8 @@ def run_question(question: Question, options: Options) -> int:
         f"{failed_before} failed before; results in {folder}",
         flush=True,
     )
-    for line in lines(files_read(runs)):
+    setup.sets.keep(sweep.store)
+    for line in [*lines(files_read(runs)), *setup.sets.lines()]:
         print(f"  {line}")
     if same := equal_cells(runs):
         print(same)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from raycib.data.lengths import TooLong
 from raycib.errors import UserError
 from raycib.spec import Scorer, Template
 
@@ -38,6 +39,7 @@ class Options:
     """Settings as `part.name=value`; a part is `trainer`, `lora` or a method's kind."""
     max_length: int | None = None
     max_tokens: int | None = None
+    too_long: TooLong = "drop"
     dry_run: bool = False
     fail_fast: bool = False
 

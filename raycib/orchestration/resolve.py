@@ -1,18 +1,26 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
-from raycib.data.rows import describe_rows, describe_task
+from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.orchestration.changes import numbers, read_changes
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
 from raycib.orchestration.overlaps import refuse_overlaps
-from raycib.orchestration.own import DEFAULT_PRESET, settings_of_model, sources_of
+from raycib.orchestration.own import (
+    DEFAULT_PRESET,
+    OWN_MODEL,
+    Sources,
+    settings_of_model,
+    sources_of,
+)
+from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.scoring import scored
 from raycib.orchestration.setup import Setup
-from raycib.orchestration.tradeoff import resolve_tradeoff
-from raycib.presets import TaskSource, preset
-from raycib.spec import EvalSpec, TaskSpec
+from raycib.orchestration.token_counts import TokenCounts
+from raycib.orchestration.tradeoff import resolve_tradeoff, starts_from
+from raycib.presets import Preset, TaskSource, preset
+from raycib.spec import EvalSpec, ModelSpec, TaskSpec
 
 
 def resolve(options: Options, kind: str = "dose") -> Setup:
@@ -35,22 +43,25 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         execution = execution.model_copy(update={"workers": options.workers})
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
-    sizes = (options.max_length or chosen.max_length, options.max_tokens or chosen.max_tokens)
-    resolved = {n: _task(n, source, harmful, benign, probes, sizes) for n, source in tasks.items()}
+    read = _read(given, options)
+    start = starts_from(options, chosen, given.own) if gaps else None
+    source = options.model or (sequence and chosen.sequence_model) or chosen.model
+    dtype = None if options.model else chosen.dtype  # a model of one's own has its own
+    model = start[0] if start else describe(source, dtype, options.chat)
+    sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
+    resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
     tradeoff = None
-    if gaps:
+    if start:
         specs = {name: task for name, (task, _) in resolved.items()}
-        tradeoff = resolve_tradeoff(options, chosen, given.own, specs, sizes[0])
+        tradeoff = resolve_tradeoff(options, chosen, given.own, specs, sets, start)
+        model = tradeoff.model
         resolved = {
-            name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sizes)}))
+            name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sets)}))
             for name, (task, evals) in resolved.items()
         }
     resolved = {n: (task, scored(evals, options.scorer)) for n, (task, evals) in resolved.items()}
     if sequence:
         resolved = _asked_of_all(resolved)
-    source = options.model or (sequence and chosen.sequence_model) or chosen.model
-    dtype = None if options.model else chosen.dtype  # a model of one's own has its own
-    model = tradeoff.model if tradeoff else describe(source, dtype, options.chat)
     setup = Setup(
         origin=origin,
         notes=notes,
@@ -58,7 +69,7 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         tasks=resolved,
         safety_source=given.safety,
         base_source=given.base,
-        sizes=sizes,
+        sets=sets,
         given_lora=chosen.lora,
         given_trainer=(sequence and chosen.sequence_trainer) or chosen.trainer,
         seeds=tuple(range(options.seeds or chosen.seeds)),
@@ -81,6 +92,41 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     return setup
 
 
+def _read(given: Sources, options: Options) -> dict[str, Loaded]:
+    """All rows that are given, by source: what is wrong with them is told before a model is
+    hashed, which takes a minute for a large one."""
+    tasks = given.tasks.values()
+    sources = [part for one in tasks for part in (one.train, one.held_out)]
+    sources += filter(None, (given.harmful, given.benign, options.safety, options.alignment))
+    read = {source: read_rows(source) for source in (*sources, *given.probes.values())}
+    for one in tasks:
+        describe_task("", one.train, 1, read[one.train])
+    return read
+
+
+def _sets(
+    model: ModelSpec,
+    read: dict[str, Loaded],
+    given: Sources,
+    options: Options,
+    preset: Preset | None,
+) -> RowSets:
+    """What describes rows for a model, its tokens of a row and of an answer chosen: those that are
+    given, or a preset's, or else what the rows need."""
+    sets = RowSets(TokenCounts(model, options.out, read), options.too_long)
+    tasks = given.tasks.values()
+    trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
+    aside = list(filter(None, (options.safety, options.alignment)))
+    asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
+    sets.count([*trained, *held_out, *aside], asked)
+    sizes = (
+        options.max_length or (preset and preset.max_length),
+        options.max_tokens or (preset and preset.max_tokens),
+    )
+    sets.choose_sizes(sizes, [*trained, *aside], held_out, asked)
+    return sets
+
+
 def _asked_of_all(
     tasks: dict[str, tuple[TaskSpec, EvalSpec]],
 ) -> dict[str, tuple[TaskSpec, EvalSpec]]:
@@ -100,13 +146,13 @@ def _task(
     harmful: str,
     benign: str | None,
     probes: dict[str, str],
-    sizes: tuple[int, int],
+    sets: RowSets,
 ) -> tuple[TaskSpec, EvalSpec]:
-    task = describe_task(name, source.train, sizes[0])
+    task = sets.task(name, source.train)
     evals = EvalSpec(
-        harmful=describe_rows("harmful", harmful, *sizes),
-        benign=describe_rows("benign", benign, *sizes) if benign else None,
-        held_out=describe_rows(f"{name} held out", source.held_out, *sizes, answered=True),
-        probes=tuple(describe_rows(probe, rows, *sizes) for probe, rows in probes.items()),
+        harmful=sets.prompts("harmful", harmful),
+        benign=sets.prompts("benign", benign) if benign else None,
+        held_out=sets.held_out(f"{name} held out", source.held_out),
+        probes=tuple(sets.prompts(probe, rows) for probe, rows in probes.items()),
     )
     return task, evals

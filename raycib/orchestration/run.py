@@ -190,14 +190,13 @@ class Work:
             return
         asked = [rows for one in sweep.evals.values() for rows in one.asked]
         model = sweep.setup.model
-        longest = max(rows.max_length + rows.max_tokens for rows in asked)
         self._engine = Answering.options(
             num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus
         ).remote(
             sweep.store,
             model,
             max(stage.exported_rank for stage in sweep.stages.values()),
-            context_length(model.source, longest),
+            sweep.setup.sets.engine_length(asked),
         )
         self.counts["engine_starts"] += 1
 

@@ -53,11 +53,12 @@ def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
 
 def _lengths(setup: Setup) -> Iterator[Setting]:
     options = setup.options
+    usual = "its rows" if setup.origin == OWN_MODEL else setup.origin
     for name, value, given in (
         ("tokens of a row", setup.sizes[0], "--max-length" if options.max_length else ""),
         ("tokens of an answer", setup.sizes[1], "--max-tokens" if options.max_tokens else ""),
     ):
-        yield Setting(name, str(value), given or setup.origin)
+        yield Setting(name, str(value), given or usual)
 
 
 def _judge(setup: Setup) -> Iterator[Setting]:

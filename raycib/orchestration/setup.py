@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from raycib.data.rows import describe_task
 from raycib.errors import UserError
 from raycib.grid import Arm, continual, single_task
 from raycib.model_files import describe
 from raycib.orchestration.changes import Part, changed, read_strengths
 from raycib.orchestration.options import Options
+from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.tradeoff import Tradeoff
 from raycib.orders import Order
 from raycib.presets import Execution
@@ -41,8 +41,8 @@ class Setup:
     safety_source: str | None
     base_source: str | None
     """Read only once a method needs them: a base model may have to be fetched."""
-    sizes: tuple[int, int]
-    """Tokens of a training row, and of a generated answer."""
+    sets: RowSets
+    """Rows of this sweep, with their lengths."""
     given_lora: LoRASpec
     given_trainer: TrainerSpec
     """Before what the person changed of them."""
@@ -53,6 +53,11 @@ class Setup:
     changes: dict[str, dict[str, Any]]
     tradeoff: Tradeoff | None = None
     """Where the sweep is about the gaps of the Trade-offs paper."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Tokens of a row, and of a generated answer."""
+        return self.sets.sizes
 
     @cached_property
     def lora(self) -> LoRASpec:
@@ -80,7 +85,7 @@ class Setup:
     def safety(self) -> TaskSpec | None:
         """Safety data, where there is some."""
         source = self.safety_source
-        return describe_task("safety data", source, self.sizes[0]) if source else None
+        return self.sets.task("safety data", source) if source else None
 
     @cached_property
     def base(self) -> ModelSpec | None:

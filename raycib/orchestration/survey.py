@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raycib.adapters import LaneAdapters, LoRAShape
-from raycib.data.chat import Encoded, encode_all
-from raycib.data.rows import rows_of
+from raycib.data.chat import Encoded
+from raycib.data.lengths import examples_of
 from raycib.evals.landscape import lipschitz, smoothness
 from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.theory import LANDSCAPE, LANDSCAPE_FILE, TOKENS, tokens_key
@@ -28,7 +28,7 @@ def survey(
     tokenizer = load_tokenizer(model.source, model.template)
     for task in rows:
         if store.get(TOKENS, tokens_key(model, task)) is None:
-            encoded = encode_all(tokenizer, rows_of(task), task.max_length)
+            encoded = examples_of(tokenizer, task)
             mean = sum(len(one.response) for one in encoded) / len(encoded)
             about = {"rows": task.model_dump(mode="json"), "mean": mean}
             store.put(TOKENS, tokens_key(model, task), lambda folder: None, about)
@@ -37,7 +37,7 @@ def survey(
             shape = LoRAShape(spec.lora.rank, spec.lora.alpha, spec.lora.targets)
             whole = load_model(model, device_of(gpus))
             adapters = LaneAdapters(whole, [shape] * len(spec.radii))
-            data = encode_all(tokenizer, rows_of(spec.rows), spec.rows.max_length)
+            data = examples_of(tokenizer, spec.rows)
             found = _look(adapters, data, spec)
             about = {"spec": spec.model_dump(mode="json")}
             store.put(LANDSCAPE, spec.key, _write(found), about)

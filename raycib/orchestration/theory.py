@@ -6,7 +6,6 @@ import math
 from typing import Any, Literal
 
 from raycib.data.divergence import entropy, mismatch, overlap
-from raycib.data.rows import describe_rows
 from raycib.evals.gaps import load_losses, mean_with_error
 from raycib.evals.scores import Missing
 from raycib.orchestration.sweep import Sweep
@@ -35,15 +34,10 @@ def landscapes(sweep: Sweep) -> dict[str, LandscapeSpec]:
         return LandscapeSpec(what=what, model=setup.model, rows=rows, lora=setup.lora)
 
     for task, gaps in _gaps(sweep).items():
-        found["alignment"] = ask("lipschitz", _few(gaps.alignment))
-        found[task] = ask("smoothness", _few(gaps.task))
+        # The first of some rows: a mean over them is computed hundreds of times.
+        found["alignment"] = ask("lipschitz", setup.sets.first(gaps.alignment, LANDSCAPE_ROWS))
+        found[task] = ask("smoothness", setup.sets.first(gaps.task, LANDSCAPE_ROWS))
     return found
-
-
-def _few(rows: RowsSpec) -> RowsSpec:
-    """The first of some rows: a mean over them is computed hundreds of times."""
-    source = f"{rows.source}#first-{LANDSCAPE_ROWS}"
-    return describe_rows(rows.name, source, rows.max_length, rows.max_tokens)
 
 
 def surveyed(sweep: Sweep) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from raycib.spec.base import NOT_IDENTITY, Location, Spec
 
@@ -48,33 +48,41 @@ class ModelSpec(Spec):
         return found
 
 
-class TaskSpec(Spec):
-    """Training rows of one task, known by their content."""
+class RowsBase(Spec):
+    """Rows known by their content; as they are used, none is longer than `max_length` tokens."""
 
     name: Location
     """What tables call it."""
     source: Location
     """Where the rows are: `world:open`, a file, or a hub data set."""
     rows: str
-    """sha256 over the rows (prompts and responses, in order)."""
+    """sha256 over the rows (prompts and responses, in order), without those left out."""
     num_rows: PositiveInt
+    """Without those left out."""
     max_length: PositiveInt = 1024
-    """Tokens; a longer example loses the end of its response."""
+    """Tokens of a row, prompt and response together."""
+    left_out: Annotated[tuple[NonNegativeInt, ...], NOT_IDENTITY] = ()
+    """Numbers (from 0) of the source's rows that are too long and not used."""
+    cut: NonNegativeInt = 0
+    """Rows whose response loses its end, but not the end of its turn, to be no longer."""
     notes: Notes = ()
 
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; where no row is cut, as in keys from before there was such a thing."""
+        found = super().identity()
+        if not self.cut:
+            del found["cut"]
+        return found
 
-class RowsSpec(Spec):
+
+class TaskSpec(RowsBase):
+    """Training rows of one task."""
+
+
+class RowsSpec(RowsBase):
     """Rows to ask or to measure on: a benchmark's prompts, or a task's held-out rows."""
 
-    name: Location
-    """What tables call it."""
-    source: Location
-    rows: str
-    """sha256 over the rows."""
-    num_rows: PositiveInt
-    max_length: PositiveInt = 1024
     max_tokens: PositiveInt = 256
     """Of a generated answer."""
-    notes: Notes = ()
     scorer: Annotated[Scorer | None, NOT_IDENTITY] = None
     """How answers are scored; None: by the rule that fits the rows."""

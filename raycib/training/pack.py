@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from raycib.adapter_places import check_targets
 from raycib.adapters import LaneAdapters, LoRAShape, WholeModel
-from raycib.data.chat import Encoded, encode_all
-from raycib.data.rows import rows_of
+from raycib.data.chat import Encoded
+from raycib.data.lengths import examples_of
 from raycib.errors import UserError
 from raycib.methods import build_method
 from raycib.methods.method import Opening
@@ -47,7 +47,7 @@ class Loaded:
     def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
         """The rows of a task or benchmark as tokens; lanes with the same rows share them."""
         if spec.key not in self._encoded:
-            rows = encode_all(self.tokenizer, rows_of(spec), spec.max_length)
+            rows = examples_of(self.tokenizer, spec)
             embeddings: Any = self.adapters.model.get_input_embeddings()
             size = embeddings.weight.shape[0]
             for number, row in enumerate(rows):

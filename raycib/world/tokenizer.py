@@ -5,6 +5,7 @@ reads the text "<asst>" as an unknown word, so that no answer can forge a turn.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,3 +77,19 @@ def save_tokenizer(out: Path, template: str) -> None:
     config = json.loads(path.read_text())
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # a name older transformers know too
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def lengths(folder: Path, rows: Sequence[tuple[str, str, str]]) -> list[tuple[int, int]]:
+    """Tokens of each row (prompt, response, system) of a world model in `folder`: of its prompt as
+    it is asked, and of all of it. As the chat template would have it, but without transformers,
+    whose import takes seconds."""
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    asked = [
+        f"{BOS}{f' {SYS} {system}' if system else ''} {USER} {prompt} {ASST}"
+        for prompt, _, system in rows
+    ]
+    whole = [f"{text} {row[1]} {EOS}" for text, row in zip(asked, rows, strict=True)]
+    counts = [[len(one.ids) for one in core.encode_batch(texts)] for texts in (asked, whole)]
+    return list(zip(*counts, strict=True))

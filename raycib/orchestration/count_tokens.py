@@ -1,0 +1,27 @@
+"""A process that counts the tokens of rows: transformers brings torch along, which a driver lacks.
+
+Reads one JSON object (`source`, `template`, `sets` of rows) and writes one as its last line.
+"""
+
+import json
+import sys
+
+from raycib.data.lengths import count_tokens
+from raycib.data.rows import Row
+from raycib.models import load_tokenizer
+
+
+def main() -> None:
+    """Count; whatever stands in the way is told in one line of JSON."""
+    try:
+        asked = json.load(sys.stdin)
+        tokenizer = load_tokenizer(asked["source"], asked["template"])
+        found = [count_tokens(tokenizer, [Row(*row) for row in rows]) for rows in asked["sets"]]
+        print("\n" + json.dumps({"sets": [(one.end, one.rows) for one in found]}))
+    except Exception as error:  # tokenizers fail in many ways, each for the person to mend
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        print("\n" + json.dumps({"error": kind + " ".join(str(error).split())}))
+
+
+if __name__ == "__main__":
+    main()
