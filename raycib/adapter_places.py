@@ -14,6 +14,19 @@ _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Architectures whose layers are products with the transposed weight (Conv1D), which lanes of
 linear layers cannot adapt."""
 
+NO_ADAPTERS_IN_VLLM = {
+    "BailingMoeV2_5ForCausalLM", "BailingMoeV3ForCausalLM", "BloomForCausalLM",
+    "Cohere2MoeForCausalLM", "DbrxForCausalLM", "DeepseekV32ForCausalLM", "DeepseekV4ForCausalLM",
+    "FalconForCausalLM", "FalconMambaForCausalLM", "GPT2LMHeadModel", "GPTJForCausalLM",
+    "GPTNeoXForCausalLM", "Gemma3nForCausalLM", "HCXVisionV2ForCausalLM", "HYV4ForCausalLM",
+    "HrmTextForCausalLM", "IQuestLoopCoderForCausalLM", "InklingForCausalLM",
+    "InklingForConditionalGeneration", "KimiLinearForCausalLM", "Mamba2ForCausalLM",
+    "MambaForCausalLM", "MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM",
+    "MiniMaxM3SparseForCausalLM", "OrionForCausalLM", "Qwen4ExpForCausalLM", "StableLmForCausalLM",
+    "Step1ForCausalLM", "Step3TextForCausalLM", "Step3p5ForCausalLM", "Zamba2ForCausalLM",
+}  # fmt: skip
+"""Architectures that vLLM 0.29 serves without adapters (`SupportsLoRA` in its models)."""
+
 
 def check_places(runs: Iterable[RunSpec]) -> None:
     """Raise `UserError` where a stage's adapter or its method finds no place in its model."""
@@ -25,6 +38,7 @@ def check_places(runs: Iterable[RunSpec]) -> None:
     }
     for source, targets, perturbs in sorted(asked):
         check_targets(source, targets)
+        check_engine(source)
         if perturbs:
             check_attention(source)
 
@@ -47,6 +61,16 @@ def check_targets(source: str, targets: Iterable[str]) -> None:
             raise UserError(
                 f"model {source!r} has no linear layer named {target!r} (lora.targets); {mend}"
             )
+
+
+def check_engine(source: str) -> None:
+    """Raise `UserError` where vLLM cannot answer with adapters of the model at `source`."""
+    named = read_config(find(source)).get("architectures") or [None]
+    if named[0] in NO_ADAPTERS_IN_VLLM:
+        raise UserError(
+            f"model {source!r} is a {named[0]}, which vLLM serves without adapters: it could be "
+            "trained, but not asked; choose a model of another architecture"
+        )
 
 
 def check_attention(source: str) -> None:

@@ -19,7 +19,7 @@ from raycib.model_config import (
     refuse_other_kinds,
     vocabulary,
 )
-from raycib.spec import MADE, TODAY, ModelSpec, Template
+from raycib.spec import MADE, TODAY, JudgeSpec, ModelSpec, Template
 from raycib.store import Store
 from raycib.weight_files import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
 
@@ -112,7 +112,7 @@ def checked(source: str, trained: bool = True) -> Path:
 
 def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:
     """sha256 over names and contents of the matching files."""
-    return _fingerprint(folder, _matching(folder, patterns))
+    return _fingerprint(folder, matching(folder, patterns))
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -126,7 +126,8 @@ def weights_fingerprint(folder: Path) -> str:
     return _fingerprint(folder, files)
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
+def matching(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
+    """What a folder holds under these names, folders left out."""
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     return {path for path in found if not path.is_dir()}
 
@@ -149,7 +150,7 @@ def _digest(path: Path, _: Stamp) -> str:
 def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
     """Raise `UserError` where the tokenizer's files cannot be read, or its words have ids that the
     model has no embeddings for (tokens added later are checked where they occur)."""
-    for path in sorted(_matching(folder, TOKENIZER)):
+    for path in sorted(matching(folder, TOKENIZER)):
         stamp(path)
     path = folder / "tokenizer_config.json"
     longest = read_json(path).get("model_max_length") if path.exists() else None
@@ -174,7 +175,7 @@ def _largest_id(path: Path, _: Stamp) -> int:
     return max((one for one in ids if type(one) is int), default=-1)
 
 
-def verified(spec: ModelSpec) -> Path:
+def verified(spec: ModelSpec | JudgeSpec) -> Path:
     """The folder of a spec, whose weights and tokenizer are still the ones that it names."""
     folder = find(spec.source)
     if spec.source.startswith(MADE):

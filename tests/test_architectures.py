@@ -1,5 +1,7 @@
 """Each architecture is read as it reads itself, or refused in one line."""
 
+import ast
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,28 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from raycib.adapter_places import check_attention, check_targets
+from raycib.adapter_places import (
+    NO_ADAPTERS_IN_VLLM,
+    check_attention,
+    check_places,
+    check_targets,
+)
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.decoder import attention_blocks, hidden_states, perturbed
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.model_gate import check_model
 from raycib.models import load_model, token_loss
-from raycib.spec import LoRASpec
+from raycib.spec import (
+    EvalSpec,
+    LoRASpec,
+    PlainLoRA,
+    RowsSpec,
+    RunSpec,
+    StageSpec,
+    TaskSpec,
+    Vaccine,
+)
 
 CPU = torch.device("cpu")
 WORDS = 48
@@ -150,6 +166,54 @@ def test_other_projections_are_adapted_where_they_are_named(
     gradients = {n: p.grad for n, p in adapters.parameters_of(0).items() if n.endswith("lora_B")}
     assert len(gradients) == 2 * len(targets)
     assert all(g is not None and g.norm() > 0 for g in gradients.values())
+
+
+def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(saved: Any):
+    stage = tiny_stage(saved("GPTNeoX"), ("query_key_value",))
+    with pytest.raises(UserError, match="GPTNeoXForCausalLM, which vLLM serves without adapters"):
+        check_places([stage])
+    check_places([tiny_stage(saved("Phi3"), ("qkv_proj",))])
+
+
+def test_vaccine_needs_one_attention_block_a_layer_and_says_so_at_once(saved: Any):
+    """Whose layers are convolutions and attention in turn."""
+    hybrid = saved("Lfm2", layer_types=["conv", "full_attention"])
+    check_places([tiny_stage(hybrid, ("q_proj",))])
+    with pytest.raises(UserError, match="layer 0 has 0 attention blocks"):
+        check_places([tiny_stage(hybrid, ("q_proj",), Vaccine(rho=2.0))])
+
+
+def tiny_stage(folder: Path, targets: tuple[str, ...], method: Any = None) -> RunSpec:
+    rows = {"name": "rows", "source": "-", "rows": "0" * 64, "num_rows": 8, "max_length": 16}
+    stage = StageSpec(
+        model=describe(str(folder)),
+        task=TaskSpec(**rows),
+        method=method or PlainLoRA(),
+        lora=LoRASpec(targets=targets),
+    )
+    asked = RowsSpec(**rows, max_tokens=4)
+    return RunSpec(stages=(stage,), evals=EvalSpec(harmful=asked, held_out=asked))
+
+
+def test_the_list_of_architectures_without_adapters_is_vllms():
+    """Read from its source: importing it takes long."""
+    (place,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore[union-attr]
+    folder = Path(place) / "model_executor" / "models"
+    bases, registry = {}, {}
+    for file in folder.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                names = (ast.unparse(base).split("[")[0] for base in node.bases)
+                bases[node.name] = [name.split(".")[-1] for name in names]
+            if isinstance(node, ast.Assign) and "_TEXT_GENERATION_MODELS" in ast.unparse(node)[:30]:
+                registry = ast.literal_eval(node.value)
+
+    def adapts(name: str, seen: frozenset[str] = frozenset()) -> bool:
+        more = set(bases.get(name, ())) - seen
+        return name == "SupportsLoRA" or any(adapts(base, seen | {name}) for base in more)
+
+    assert len(registry) > 100
+    assert {a for a, (_, name) in registry.items() if not adapts(name)} == NO_ADAPTERS_IN_VLLM
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "proj", "norm", "experts.0.w1"])

@@ -9,7 +9,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raycib.adapters.lanes import LaneAdapters
-from raycib.model_files import TOKENIZER, find
+from raycib.errors import UserError
+from raycib.model_files import TOKENIZER, find, matching
+from raycib.weight_files import weight_files
 
 
 class WholeModel(LaneAdapters):
@@ -36,8 +38,15 @@ class WholeModel(LaneAdapters):
     def freeze(self, lane: int, folder: Path) -> None:
         """Take over a stored model, which is done: nothing lies below one."""
         self._check_lane(lane)
-        for file in sorted(folder.glob("*.safetensors")):  # without what is tied
-            self.model.load_state_dict(load_file(file), strict=False)
+        lacking = {name for name, _ in self.model.named_parameters()}  # tied ones once
+        for file in weight_files(folder):
+            tensors = load_file(file)
+            strange = self.model.load_state_dict(tensors, strict=False).unexpected_keys
+            if strange:
+                raise UserError(f"{file} holds {strange[0]}, which the model does not have")
+            lacking -= tensors.keys()
+        if lacking:
+            raise UserError(f"{folder} lacks {min(lacking)} of the model")
 
     def export(self, lane: int, folder: Path, base_model_name: str) -> None:
         """Write a Hugging Face model folder, which transformers and vLLM load."""
@@ -46,6 +55,8 @@ class WholeModel(LaneAdapters):
         self.model.save_pretrained(folder, state_dict=weights)
         self.model.config.dtype = self._dtype  # which the line above took from the model
         self.model.config.save_pretrained(folder)
-        for pattern in TOKENIZER:
-            for file in find(base_model_name).glob(pattern):
-                shutil.copyfile(file, folder / file.name)
+        base = find(base_model_name)
+        for file in matching(base, TOKENIZER):
+            copy = folder / file.relative_to(base)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)

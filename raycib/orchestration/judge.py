@@ -58,8 +58,8 @@ def describe_judge(
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
     if judge is None:
         raise UserError("no judge: give --judge or --judge-url")
-    chosen = folder_profile(find(judge), judge, profile)
     folder = checked(judge, trained=False)
+    chosen = folder_profile(folder, judge, profile)
     return JudgeSpec(
         kind="guard",
         source=judge,

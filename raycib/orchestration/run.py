@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from raycib.evals.judges import Judge, JudgeUnavailable
-from raycib.model_files import context_length, find
+from raycib.model_files import context_length, verified
 from raycib.orchestration.cluster import Cluster, connect
 from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
 from raycib.orchestration.judge import check_judge, make_judge
@@ -247,7 +247,7 @@ class Work:
         if setup.judge.kind == "endpoint" or self._judge is not None:
             return
         self._judge = start_judge(
-            find(setup.judge.source),
+            verified(setup.judge),
             weights=setup.judge.weights,
             cpus=setup.execution.judge_cpus,
             gpus=setup.execution.judge_gpus,
