@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from raycib.store import Store, StoreError
+from raycib.tracking_room import without_password
 
 IMPORTS = "from transformers import LlamaForCausalLM; import vllm"
 IMPORT_TIMEOUT_S = 300
@@ -188,7 +189,7 @@ def _results(out: str) -> Finding:
 
 def _mlflow() -> Finding:
     """Where sweeps will be shown; a server is asked whether it is there."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
         return Finding("mlflow", "ok", "a SQLite file beside the results")
     if not uri.startswith(("http://", "https://")):
@@ -202,14 +203,15 @@ def _mlflow() -> Finding:
         )
     import httpx
 
+    shown = without_password(uri)
     try:
         answer = httpx.get(f"{uri.rstrip('/')}/health", timeout=5)
-    except httpx.HTTPError as error:
-        said = f"{httpx.URL(uri).host} does not answer: {error}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        said = f"{shown} does not answer: {error}"
     else:
         if answer.status_code in (200, 401, 403):  # a login may guard even this page
-            return Finding("mlflow", "ok", f"the server {httpx.URL(uri).host} answers")
-        said = f"{httpx.URL(uri).host} answers with status {answer.status_code}"
+            return Finding("mlflow", "ok", f"the server {shown} answers")
+        said = f"{shown} answers with status {answer.status_code}"
     todo = "start it; sweeps run without it, and `raycib track` shows them later"
     return Finding("mlflow", "note", said, todo)
 

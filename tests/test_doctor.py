@@ -169,3 +169,12 @@ def test_what_an_import_says_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     last = examine()[-1]
     assert (last.name, last.level) == ("imports", "problem")
     assert last.found.endswith("ImportError: no libcudart here")
+
+
+@pytest.mark.parametrize("uri", ["http://[::1", "http://u:secret@127.0.0.1:1", "http://"])
+def test_an_address_that_is_none_is_a_note_without_its_password(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    one = found("mlflow")
+    assert one.level == "note" and "secret" not in one.found
