@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import ROOT, environment
+from running import ROOT, environment, ray_folder
 
 from raycib.errors import UserError
 from raycib.orchestration import cluster, room
@@ -125,3 +125,23 @@ def test_services_start_early_only_beside_a_pack(workers: int, fits: bool) -> No
     """4 workers of 0.4, a trial of 0.01, the engine's 0.3 and the judge's 0.2 are 2.11 CPUs."""
     execution: Execution = WORLD.model_copy(update={"workers": workers})
     assert room.fit_at_once(execution, {"CPU": 2.0}) is fits
+
+
+@pytest.mark.real
+def test_work_without_room_is_named_with_what_it_wants_and_what_is_free() -> None:
+    code = (
+        "import time, ray; from ray.util.placement_group import placement_group\n"
+        "from raycib.orchestration.progress import without_room\n"
+        "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "print([without_room()]); placement_group([{'CPU': 2}, {'CPU': 1}])\n"
+        "while not without_room(): time.sleep(0.2)\n"
+        "print(without_room())"
+    )
+    with ray_folder() as temp:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(temp), cwd=ROOT,
+            capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "['']", "waiting for room: 3 CPUs wanted and 1 of 1 free",
+    ], done.stderr  # fmt: skip
