@@ -43,6 +43,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
             f"{cell_name(most, kind)}). They count neither as safe nor as harmful."
         )
+    found += _at_limit(done, kind)
     found += judge_cautions(summary.get("judge") or {})
     if left_out := summary.get("left_out"):
         found.append(f"Left out for want of what they need: {', '.join(left_out)}.")
@@ -75,6 +76,27 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             "does not mean closer to the aligned model."
         )
     return [one_line(text, 600) for text in found]
+
+
+def _at_limit(done: pd.DataFrame, kind: str) -> list[str]:
+    """Answers that ended because they might be no longer, by the set that they answer."""
+    found = []
+    for name in done.columns:
+        if not name.startswith("at_limit_") or name.endswith("_n") or f"{name}_n" not in done:
+            continue
+        counts = pd.to_numeric(done[name]).fillna(0)
+        if not counts.any():
+            continue
+        most = done.loc[counts.idxmax()]
+        asked = name.removeprefix("at_limit_").replace("_", "-")
+        found.append(
+            f"Of the answers to {asked} rows {int(counts.sum())} ended at the limit of tokens, in "
+            f"{int((counts > 0).sum())} cells (at most {int(most[name])} of "
+            f"{int(most[f'{name}_n'])}, in {cell_name(most, kind)}): they lack their end, are "
+            "judged and scored without it, and may count as wrong for that alone; raise "
+            "--max-tokens."
+        )
+    return found
 
 
 def _selection(frame: pd.DataFrame) -> list[str]:

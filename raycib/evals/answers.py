@@ -28,6 +28,16 @@ def load_answers(store: Store, subject: str, rows: RowsSpec) -> list[str] | None
     return [entry["text"] for entry in json.loads(record.path(_FILE).read_text())]
 
 
+def count_at_limit(store: Store, subject: str, rows: RowsSpec) -> int | None:
+    """Answers that came to no end of their own within `max_tokens`, or None where there are no
+    answers yet."""
+    record = store.get(KIND, answers_key(subject, rows))
+    if record is None:
+        return None
+    entries = json.loads(record.path(_FILE).read_text())
+    return sum(entry["finish_reason"] == "length" for entry in entries)
+
+
 def generate_answers(
     store: Store,
     engine: Generator,

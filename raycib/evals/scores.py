@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from raycib.data.rows import Row, rows_of
-from raycib.evals.answers import load_answers
+from raycib.evals.answers import count_at_limit, load_answers
 from raycib.evals.capability import accuracy, is_refusal, is_unsafe, mean_f1
 from raycib.evals.harmfulness import (
     harmful_response_rate,
@@ -72,8 +72,21 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
         **({"accuracies": tasks} if tasks else {}),
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,
+        "at_limit": _at_limit(store, subject, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
+
+
+def _at_limit(store: Store, subject: str, evals: EvalSpec) -> dict[str, int]:
+    """By set, answers that ended at the limit of tokens, and of how many."""
+    sets = {"harmful": evals.harmful, "held_out": evals.held_out}
+    sets |= {"benign": evals.benign} if evals.benign else {}
+    sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks)}
+    found: dict[str, int] = {}
+    for name, rows in sets.items():
+        found[name] = count_at_limit(store, subject, rows) or 0
+        found[f"{name}_n"] = rows.num_rows
+    return found
 
 
 def _answered(store: Store, subject: str, spec: RowsSpec) -> tuple[list[Row], list[str]]:

@@ -58,6 +58,7 @@ def summarise(
         "model": {"name": setup.model_name, "weights": setup.model.weights},
         "judge": account(setup.judge, sweep.book, sweep.pairs(), _asks_the_world(sweep)),
         "files": files_read(sweep.runs),
+        "rows": setup.sets.told(),
         "aligned": {"scores": _aligned(sweep)},
         "cells": cells,
         **({"theory": theory(sweep)} if setup.tradeoff else {}),
