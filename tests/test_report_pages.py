@@ -29,12 +29,16 @@ KINDS = {
     "orders": lambda: orders_sweep(2, 2),
 }
 MEASURED = {
-    "settings": {"learning_rate": 1e-3, "clip": None, "packed": True, "targets": ["q", "v"]},
+    "settings": [
+        {"setting": "learning rate", "value": 1e-3, "from": "the preset"},
+        {"setting": "clip", "value": None, "from": "<i>--set", "packed": True},
+    ],
     "rows": [
         {"data": "task", "rows": 3200, "cut": 0},
         {"data": "<b>held out", "rows": 160, "longest": 91},
     ],
-    "judge": {"name": "world:guard", "protected": True, "unread": {"no verdict": 2, "cut": 1},
+    "judge": {"name": "world:guard", "protected": True, "targets": ["q", "v"],
+              "unread": {"no verdict": 2, "cut": 1},
               "profiles": [{"language": "en", "read": 260}]},
 }  # fmt: skip
 
@@ -141,8 +145,9 @@ def test_two_cells_are_chosen_compared_exchanged_and_searched(page, chromium):
 def test_how_it_was_measured_stands_on_every_page(page):
     text = page[1].read_text(encoding="utf-8")
     part = text[text.index('<section id="measured">') : text.index('<section id="provenance">')]
-    for words in ("learning rate</dt><dd>0.001", "clip</dt><dd>not given", "packed</dt><dd>yes",
-                  "targets</dt><dd>q, v", "unread: no verdict</dt><dd>2", "&lt;b&gt;held out",
+    for words in ("<td>learning rate</td>", ">0.001</td>", "<td>not given</td>", "<td>yes</td>",
+                  "&lt;i&gt;--set", "targets</dt><dd>q, v", "unread: no verdict</dt><dd>2",
+                  "&lt;b&gt;held out",
                   "<caption>Profiles</caption>", "<h3>Judge</h3>"):  # fmt: skip
         assert words in part
 
