@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def connect(execution: Execution, judge_is_served: bool = True) -> Cluster:
             _join(os.environ["RAY_ADDRESS"])
         else:
             _start_here()
-    resources: dict[str, Any] = ray.cluster_resources()
+    resources = _resources()
     if short := lacking(execution, resources, judge_is_served):
         if not shared:
             ray.shutdown()
@@ -84,6 +85,14 @@ def connect(execution: Execution, judge_is_served: bool = True) -> Cluster:
         shared=shared,
         resources=resources,
     )
+
+
+def _resources() -> dict[str, Any]:
+    """All there is; a cluster that has just begun may take a moment to say it."""
+    deadline = time.monotonic() + 5
+    while "CPU" not in (there := ray.cluster_resources()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return there
 
 
 def is_shared() -> bool:
