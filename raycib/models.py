@@ -1,6 +1,7 @@
 """The frozen base model, loaded as its spec says, and what it makes of tokens."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,15 +69,36 @@ def load_model(spec: ModelSpec, device: torch.device) -> Any:
             f"the weights of {spec.source!r} are not those of a {type(model).__name__} of this "
             f"config.json: {problem}; fetch or save the model again"
         )
+    _refuse_other_class(folder, model)
+    model = model.to(device).eval().requires_grad_(False)
+    check_model(model, spec.source)
+    return model
+
+
+def check_architecture(source: str) -> None:
+    """Raise `UserError` where transformers makes no model of the configuration at `source`; no
+    weights are read, and no memory is taken for them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = find(source)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {source!r} cannot be loaded: {reason}") from error
+    _refuse_other_class(folder, model)
+
+
+def _refuse_other_class(folder: Path, model: Any) -> None:
+    """vLLM goes by the architecture that config.json names, transformers by the model's type."""
     named = read_config(folder).get("architectures") or [type(model).__name__]
     if named[0] != type(model).__name__:
         raise UserError(
             f"{folder / 'config.json'} is of {named[0]}, which vLLM would run, but its model_type "
             f"{model.config.model_type!r} is a {type(model).__name__}; correct one of them"
         )
-    model = model.to(device).eval().requires_grad_(False)
-    check_model(model, spec.source)
-    return model
 
 
 def _misfit(report: dict[str, Any]) -> str | None:

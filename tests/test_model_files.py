@@ -22,7 +22,7 @@ from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.generate import ENGINE_READS
 from raycib.model_files import checked, context_length, describe, find
-from raycib.models import load_model, load_tokenizer
+from raycib.models import check_architecture, load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[3, 5, 7, 9, 11]])
@@ -221,6 +221,17 @@ def test_weights_that_do_not_fit_the_architecture_are_refused_at_load(
     with pytest.raises(UserError, match=says) as refused:
         load_model(describe(str(folder)), CPU)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", list(REFUSED_WHEN_LOADED)[-4:])
+def test_a_configuration_that_makes_no_model_is_refused_without_its_weights(
+    folder: Path, name: str
+) -> None:
+    check_architecture(str(folder))
+    spoil, says = REFUSED_WHEN_LOADED[name]
+    spoil(folder)
+    with pytest.raises(UserError, match=says):
+        check_architecture(str(folder))
 
 
 def logits(spec: Any) -> torch.Tensor:

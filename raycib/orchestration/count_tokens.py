@@ -8,13 +8,14 @@ import sys
 
 from raycib.data.lengths import count_tokens
 from raycib.data.rows import Row
-from raycib.models import load_tokenizer
+from raycib.models import check_architecture, load_tokenizer
 
 
 def main() -> None:
     """Count; whatever stands in the way is told in one line of JSON."""
     try:
         asked = json.load(sys.stdin)
+        check_architecture(asked["source"])  # here, where torch is, before anything starts
         tokenizer = load_tokenizer(asked["source"], asked["template"])
         found = [count_tokens(tokenizer, [Row(*row) for row in rows]) for rows in asked["sets"]]
         print("\n" + json.dumps({"sets": [(one.end, one.rows) for one in found]}))
