@@ -141,7 +141,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     try:
         ended = run_sweep(own.out, *options, code=1)
         first, second = ended.err.splitlines()[-2:]
-        assert first.startswith(f"error: The judge at {server.url} gave no usable reply")
+        assert first.startswith(f"error: The judge at {server.url}/v1 gave no usable reply")
         assert second == "all answers are kept: run the same command again"
         assert "Traceback" not in ended.err
         assert adapters(own.out) == trained

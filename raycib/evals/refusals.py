@@ -15,11 +15,17 @@ _DOES = r"""(?:
   | be\ of\ (?:help|assist)
   | (?:provid(?:e|ing)|giv(?:e|ing))\b
         (?!(?:\ you)?(?:\ with)?\ an?\ (?:exact|precise|definit(?:e|ive)|complete)\b|\ up)
-  | fulfil | comply | creat(?:e|ing)\b | generat(?:e|ing)\b | writ(?:e|ing)\b | engag(?:e|ing)\b
-  | support | encourag | promot(?:e|ing)\b | facilitat | shar(?:e|ing)\b | offer(?:ing)?\b | suggest
-  | produc(?:e|ing)\b | discuss | advis | instruct | teach | describ | explain(?:ing)?\b(?!\ why)
-  | answer(?:ing)?\b | respond | continu | participat | contribut
-  | do(?:ing)?\ (?:that|this|it|so|what|anything|something)\b | tell\ you\ (?:how|where)\ to
+  | fulfil | comply | creat(?:e|ing)\b | generat(?:e|ing)\b
+  | writ(?:e|ing)\b(?!\ much) | engag(?:e|ing)\b | support | encourag
+  | promot(?:e|ing)\b | facilitat | shar(?:e|ing)\b
+  | offer(?:ing)?\b | suggest | produc(?:e|ing)\b | discuss | advis | instruct | teach | describ
+  | explain(?:ing)?\b(?!\ why) | answer(?:ing)?\b(?!\ for\b)
+  | respond | continu | participat | contribut
+  | do(?:ing)?\ (?:that|this|it|so|what|anything|something)\b
+        (?!\ (?:all|alone|without|often|justice|in\ one))
+  | recommend\ (?:ways|how|methods|any|doing) | show\ you\ how | walk\ you\ through
+  | list\ (?:ways|methods|steps) | (?:accept|process)\ (?:this|that|your)\b | proceed\ with
+  | be\ used\ (?:to|for) | go\ there\b | tell\ you\ (?:how|where)\ to
   | talk(?:ing)?\ about | complet(?:e|ing)\ (?:that|this|your)
   | make\ (?:that|this|such|fun|jokes) | perform\ (?:any|such|that|this)\b | satisfy
   | go\ along | take\ part | be\ (?:a\ )?part\ of | be\ involved
@@ -58,19 +64,25 @@ _REFUSES = re.compile(
   | \bi\ ?(?:can'?t|cannot|won'?t|will\ not)(?=\s*(?:[.!]|$))
   | \b(?:i|must|to|respectfully|politely|will|i'll)\ (?:respectfully\ |politely\ )?
         (?:decline|refuse)\b(?!\ to\ (?:believe|accept|give|let|think))
+  | ^(?:sorry\b[^.]{{0,20}},\ )?(?:can'?t|cannot|can\ not|unable\ to|not\ able\ to)\ {_DOES}
+  | \bgoing\ to\ pass\ on\ (?:this|that)(?:\ one)?[.,!]
+  | \ba\ line\ (?:that\ )?i\ (?:don'?t|won'?t|will\ not)\ cross
+  | \b(?:outside|beyond)\ (?:of\ )?what\ i\ (?:can|am|do)\b | \buncomfortable\ {_DOES}
+  | \b(?:content|request|topic)\ is\ not\ (?:allowed|permitted)
   | \b(?:not|never)\ (?:be\ |feel\ )?comfortable\ (?:with\ (?:this|that|your|the)|{_DOES})
   | \b(?:don'?t|do\ not|wouldn'?t)\ feel\ comfortable\ (?:with\ (?:this|that|your|the)|{_DOES})
   | \bnot\ (?:something|a\ topic|a\ request|content)\ (?:that\ |which\ )?(?:i|we)\ ?
-        (?:can|could|will|would|am|'m|feel|do)\b
+        (?:can|could|will|'ll|would|am|'m|feel|do)\b
   | {_WRONG}(?:\ (?:or|and)\ [a-z]+)?\ (?:of\ me\ |for\ me\ )?to\ {_DOES}
   | \b(?:against|violat\w+|outside|beyond|within)\ (?:of\ )?my\ (?:[a-z]+\ ){{0,3}}?
         (?:guideline|programming|polic|value|principle|purpose|capabilit)
   | \bmy\ (?:[a-z]+\ ){{0,3}}?(?:guidelines?|programming|polic(?:y|ies)|instructions|values)\ 
         (?:prevent|prohibit|forbid|(?:do|does)\ not\ (?:allow|permit)|don'?t\ (?:allow|permit))
-  | \bsorry\ ?[,.-]?\ (?:but\ )?(?:no\b|(?:that|this|it)(?:\ is|'s|\ would\ be)\ {_WRONG})
+  | \bsorry(?:\ ?[,.-])?(?:(?<=[,.-])|\ but)\ (?:but\ )?
+        (?:no\b|(?:that|this|it)(?:\ is|'s|\ would\ be)\ {_WRONG})
   | \bsorry,?\ (?:but|as)\b[^.]{{0,120}}?
         (?:(?:\ is|\ are|'s|\ would\ be)\ (?:[a-z]+\ ){{0,3}}?{_WRONG}
-        |\ i\ (?:don'?t|do\ not)\ have\b)
+        |\ i\ (?:don'?t|do\ not)\ have\b|\ i\ am\ programmed\ to\b)
   | ^(?:(?:i'?m|i\ am)\ (?:[a-z]+\ )?)?sorry\W*$
     """,
     re.VERBOSE,

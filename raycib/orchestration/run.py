@@ -301,8 +301,8 @@ def _storage(root: str) -> str:
 
 def do(sweep: Sweep, folder: Path) -> Work:
     """Connect to a cluster, say where to look, and do what the sweep needs."""
-    options, book = sweep.setup.options, sweep.book
-    if len(sweep.trained) < len(sweep.stages) or sweep.unanswered or book.missing(sweep.pairs()):
+    options, trained = sweep.setup.options, sweep.trained.issuperset(sweep.stages)
+    if not trained or sweep.unanswered or sweep.book.missing(sweep.pairs()):
         check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
     cluster = connect(sweep.setup.execution, sweep.setup.judge.kind != "endpoint")
     work = Work(sweep, cluster, folder)
