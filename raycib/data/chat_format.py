@@ -280,10 +280,9 @@ def _notes(tokenizer: Any, found: ChatFormat) -> Iterator[str]:
     if found.dropped.strip() or found.added.strip():
         yield f"prompts end with {found.added!r} instead of the template's {found.dropped!r}"
     if not found.closing.startswith(found.ending):
-        yield (
-            f"the template ends a turn with {found.closing.strip()!r}, which is no token: answers "
-            "end with the eos token"
-        )
+        shown = found.closing.strip()
+        ends = f"a turn with {shown!r}, which is no token" if shown else "no turn"
+        yield f"the template ends {ends}: answers end with the eos token"
     elif left_out := found.closing.removeprefix(found.ending).strip():
         yield f"what the template writes after the end of a turn, {left_out!r}, is left out"
     if not found.takes_system:
