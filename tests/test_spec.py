@@ -76,6 +76,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "dtype": "bfloat16",
         "template": "chatml",
         "day": "2024-07-26",
+        "notes": ("thinking is switched off",),
     },
     TaskSpec: {
         "name": "additions",
@@ -208,7 +209,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 }
 """Another valid value of every field."""
 
-LOCATIONS = {ModelSpec: {"source"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
+LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
     RunSpec: {"compared", "label"},

@@ -1,20 +1,22 @@
 """What was done to a sweep's files while they were read, for people: columns that were not read,
-rows that were left out, texts that were joined."""
+rows that were left out, texts that were joined; and what of a chat template is mended."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from raycib.spec import RowsSpec, RunSpec, Spec, TaskSpec
+from raycib.spec import ModelSpec, RowsSpec, RunSpec, Spec, TaskSpec
 
 
 def files_read(runs: Iterable[RunSpec]) -> list[dict[str, Any]]:
-    """Every set of rows from a file or the hub, once: its name, its source and what was done."""
+    """Every set of rows from a file or the hub, and the model, once: its name, its source and what
+    was done."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for run in runs:
-        for rows in _rows_in(run):
-            if rows.notes:
-                told = {"set": rows.name, "source": rows.source, "read": list(rows.notes)}
-                found.setdefault((rows.name, rows.source), told)
+        for read in _read_in(run):
+            if read.notes:
+                name = "chat template" if isinstance(read, ModelSpec) else read.name
+                told = {"set": name, "source": read.source, "read": list(read.notes)}
+                found.setdefault((name, read.source), told)
     return list(found.values())
 
 
@@ -23,12 +25,12 @@ def lines(files: Iterable[dict[str, Any]]) -> list[str]:
     return [f"{one['set']} ({one['source']}): {'; '.join(one['read'])}" for one in files]
 
 
-def _rows_in(value: Any) -> Iterator[TaskSpec | RowsSpec]:
-    if isinstance(value, TaskSpec | RowsSpec):
+def _read_in(value: Any) -> Iterator[ModelSpec | TaskSpec | RowsSpec]:
+    if isinstance(value, ModelSpec | TaskSpec | RowsSpec):
         yield value
     elif isinstance(value, Spec):
         for name in type(value).model_fields:
-            yield from _rows_in(getattr(value, name))
+            yield from _read_in(getattr(value, name))
     elif isinstance(value, tuple):
         for part in value:
-            yield from _rows_in(part)
+            yield from _read_in(part)

@@ -65,7 +65,7 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     setup = Setup(
         origin=origin,
         notes=notes,
-        model=model,
+        model=model.model_copy(update={"notes": sets.chat_notes}),
         tasks=resolved,
         safety_source=given.safety,
         base_source=given.base,

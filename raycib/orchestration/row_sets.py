@@ -134,6 +134,11 @@ class RowSets:
         """Put what was counted into the store, so that it is counted once."""
         self._counts.keep(store)
 
+    @property
+    def chat_notes(self) -> tuple[str, ...]:
+        """What of the model's chat template is mended."""
+        return self._counts.notes
+
     def lines(self) -> list[str]:
         """All sets for people."""
         return [str(one) for one in self.sets.values()]

@@ -30,6 +30,8 @@ class TokenCounts:
         self._known: dict[Row, Length] = {}
         self._end = 0
         self._new: list[list[Row]] = []
+        self.notes: tuple[str, ...] = ()
+        """What of the chat template is mended."""
 
     def read(self, source: str) -> Loaded:
         """The rows at `source`, read once."""
@@ -59,7 +61,8 @@ class TokenCounts:
             def write(folder: Path, text: str = text) -> None:
                 (folder / FILE).write_text(text)
 
-            store.put(KIND, self._key(rows), write, {"model": self.model.source, "rows": len(rows)})
+            about = {"model": self.model.source, "rows": len(rows), "notes": self.notes}
+            store.put(KIND, self._key(rows), write, about)
         self._new.clear()
 
     def _key(self, rows: Sequence[Row]) -> str:
@@ -72,6 +75,7 @@ class TokenCounts:
             record = Store(self._root).get(KIND, self._key(rows))
             if record:
                 self._learn(rows, *json.loads(record.path(FILE).read_text()))
+                self.notes = tuple(record.about["notes"])
         return all(row in self._known for row in rows)
 
     def _learn(self, rows: Sequence[Row], end: int, counted: Sequence[Sequence[int]]) -> None:
@@ -88,10 +92,12 @@ class TokenCounts:
             return [(1, world_tokenizer.lengths(folder, rows)) for rows in texts]
         self._new += sets
         asked = {"source": self.model.source, "template": self.model.template, "sets": sets}
-        return _in_a_process(asked)
+        found = _in_a_process(asked)
+        self.notes = tuple(found["notes"])
+        return found["sets"]
 
 
-def _in_a_process(asked: dict[str, Any]) -> list[Any]:
+def _in_a_process(asked: dict[str, Any]) -> dict[str, Any]:
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
@@ -109,4 +115,4 @@ def _in_a_process(asked: dict[str, Any]) -> list[Any]:
         raise UserError(f"tokens of {asked['source']!r} could not be counted: {last}") from None
     if "error" in found:
         raise UserError(found["error"])
-    return found["sets"]
+    return found

@@ -37,6 +37,8 @@ class ModelSpec(Spec):
     """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""
     day: str = ""
     """What a template that prints the date is told; "" where it prints none."""
+    notes: Notes = ()
+    """What of its chat template is mended."""
 
     def identity(self) -> dict[str, Any]:
         """As any spec's; one's own template is part of the tokenizer already."""

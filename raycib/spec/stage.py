@@ -168,6 +168,7 @@ class StageSpec(Spec):
             dtype=self.model.dtype,
             template=self.model.template,
             day=self.model.day,
+            notes=self.model.notes,
         )
 
 
