@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from raycib.data.chat_format import begins, chat_format, ids_of
-from raycib.data.rendering import asked, name_of
+from raycib.data.chat_format import chat_format, continued, ids_of
+from raycib.data.rendering import asked
 from raycib.data.rows import Row
 from raycib.errors import UserError
 
@@ -105,11 +105,7 @@ def encode(tokenizer: Any, row: Row, max_length: int) -> Encoded:
     opening, answer = form.example(tokenizer, form.turns(row.prompt, row.system), row.response)
     prompt = ids_of(tokenizer, opening)
     whole = ids_of(tokenizer, opening + answer)
-    response = (
-        whole[len(prompt) :]
-        if begins(whole, prompt)
-        else _continued(tokenizer, prompt, answer, whole)
-    )
+    response = continued(tokenizer, prompt, answer, whole)
     if response.count(form.end) != 1:
         raise UserError(
             f"the answer {row.response[:60]!r} spells the token that ends a turn "
@@ -140,23 +136,6 @@ def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
         return one[1:]
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False))
     return tuple(token for token, _ in same)[::-1]
-
-
-def _continued(tokenizer: Any, prompt: list[int], answer: str, whole: list[int]) -> list[int]:
-    """Ids of `answer` that say, after those of the prompt, what `whole` says.
-
-    Some tokenizers put a space before any text; after a line break they put none.
-    """
-    for lead in ("", "\n"):
-        first, ids = ids_of(tokenizer, lead) if lead else [], ids_of(tokenizer, lead + answer)
-        rest = ids[len(first) :]
-        if begins(ids, first) and tokenizer.decode(prompt + rest) == tokenizer.decode(whole):
-            return rest
-    raise UserError(
-        f"the answer {answer[:60]!r} begins within the last token of its prompt, and the tokenizer "
-        "cannot begin it elsewhere: put a line break or a control token before answers in "
-        f"{name_of(tokenizer)}"
-    )
 
 
 def encode_all(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[Encoded]:

@@ -245,11 +245,31 @@ def _with_its_own_tokens(tokenizer: Any, found: ChatFormat) -> ChatFormat:
             "tokenizer makes no token that ends an answer: give it an eos_token"
         )
     for keep in (lambda text: text, lambda text: text.rstrip(" "), str.rstrip):
-        kept = [(keep(prompt), prompt + answer) for prompt, answer in whole]
-        if all(begins(ids_of(tokenizer, text), ids_of(tokenizer, p)) for p, text in kept):
-            left = whole[0][0][len(kept[0][0]) :]
+        cut = [(keep(prompt), (prompt + answer)[len(keep(prompt)) :]) for prompt, answer in whole]
+        if all(_in_place(tokenizer, prompt, answer) for prompt, answer in cut):
+            left = whole[0][0][len(cut[0][0]) :]
             return _left_to_the_answer(found, left) if left else found
     return found
+
+
+def continued(tokenizer: Any, prompt: list[int], answer: str, whole: list[int]) -> list[int]:
+    """Ids of `answer` that say, after those of the prompt, what the `whole` text's say: its own,
+    where those of the prompt are its first.
+
+    Some tokenizers put a space before any text; after a line break they put none.
+    """
+    if begins(whole, prompt):
+        return whole[len(prompt) :]
+    for lead in ("", "\n"):
+        first, ids = ids_of(tokenizer, lead) if lead else [], ids_of(tokenizer, lead + answer)
+        rest = ids[len(first) :]
+        if begins(ids, first) and tokenizer.decode(prompt + rest) == tokenizer.decode(whole):
+            return rest
+    raise TemplateError(
+        f"the answer {answer[:60]!r} begins within the last token of its prompt, and the tokenizer "
+        "cannot begin it elsewhere: put a line break or a control token before answers in "
+        f"{name_of(tokenizer)}"
+    )
 
 
 def _left_to_the_answer(found: ChatFormat, left: str) -> ChatFormat:
@@ -257,6 +277,18 @@ def _left_to_the_answer(found: ChatFormat, left: str) -> ChatFormat:
     kept = found.added[: max(0, len(found.added) - len(left))]
     more = left[: max(0, len(left) - len(found.added))]
     return replace(found, dropped=more + found.dropped, added=kept, before=left + found.before)
+
+
+def _in_place(tokenizer: Any, prompt: str, answer: str) -> bool:
+    """Whether the answer, said after the prompt's own ids, has the tokens that it has in the whole
+    text. Those of the prompt's end may be others: some tokenizers write two line breaks before a
+    word otherwise than at the end of a text, and models are used with the latter."""
+    whole = ids_of(tokenizer, prompt + answer)
+    try:
+        ids = continued(tokenizer, ids_of(tokenizer, prompt), answer, whole)
+    except TemplateError:
+        return False
+    return whole[len(whole) - len(ids) :] == ids
 
 
 def begins(whole: list[int], first: list[int]) -> bool:
