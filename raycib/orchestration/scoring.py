@@ -6,8 +6,6 @@ from raycib.evals.capability import scorer_of
 from raycib.evals.scorers import unfit
 from raycib.spec import EvalSpec, RowsSpec, Scorer
 
-FREE_TEXT = "not measured: free text"
-
 
 def scored(evals: EvalSpec, named: Scorer | None) -> EvalSpec:
     """The evaluation with a task's held-out rows scored as `named`. `UserError` where a row does
@@ -36,4 +34,6 @@ def scorer_name(spec: RowsSpec) -> str:
     scorer = scorer_of(spec, rows_of(spec))
     if scorer is None:
         return "the world's own rules"
-    return FREE_TEXT if scorer == "none" else scorer.replace("-", " ")
+    if scorer == "none":
+        return "not measured" if spec.scorer else "not measured: free text"
+    return scorer.replace("-", " ")

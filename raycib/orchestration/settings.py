@@ -39,9 +39,8 @@ def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     yield found("trainer", "warmup_steps", "warm-up steps")
     yield found("lora", "rank", "rank")
     yield found("lora", "alpha", "alpha")
-    yield Setting(
-        "precision", setup.model.dtype, "its files" if setup.origin == OWN_MODEL else setup.origin
-    )
+    whose = "its files" if setup.options.model or setup.origin == OWN_MODEL else setup.origin
+    yield Setting("precision", setup.model.dtype, whose)
     if setup.tradeoff and (maker := setup.tradeoff.maker):
         how = maker.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
