@@ -35,7 +35,10 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     if options.orders is not None and not sequence:
         raise UserError("--orders is about task_orders; this sweep has no order of tasks")
     given = sources_of(options, chosen, kind)
-    notes = refuse_overlaps(given, options.alignment)
+    read = _read(given, options)
+    notes = refuse_overlaps(
+        given, options.alignment, lambda source: (read.get(source) or read_rows(source)).rows
+    )
     chosen, origin = settings_of_model(options, chosen, kind)
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = chosen.execution
@@ -43,7 +46,6 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         execution = execution.model_copy(update={"workers": options.workers})
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
-    read = _read(given, options)
     start = starts_from(options, chosen, given.own) if gaps else None
     source = options.model or (sequence and chosen.sequence_model) or chosen.model
     dtype = None if options.model else chosen.dtype  # a model of one's own has its own
