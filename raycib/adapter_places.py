@@ -27,9 +27,19 @@ NO_ADAPTERS_IN_VLLM = {
 }  # fmt: skip
 """Architectures that vLLM 0.29 serves without adapters (`SupportsLoRA` in its models)."""
 
+LARGEST_RANK = 512
+"""Of an adapter that vLLM answers with."""
+
 
 def check_places(runs: Iterable[RunSpec]) -> None:
     """Raise `UserError` where a stage's adapter or its method finds no place in its model."""
+    runs = list(runs)
+    for stage in (stage for run in runs for stage in run.adapters):
+        if stage.exported_rank > LARGEST_RANK:
+            raise UserError(
+                f"an adapter of rank {stage.exported_rank} could be trained, but vLLM answers with "
+                f"{LARGEST_RANK} at most; choose a smaller lora.rank"
+            )
     asked = {
         (run.stages[0].model.source, stage.lora.targets, isinstance(stage.method, Vaccine))
         for run in runs

@@ -12,6 +12,7 @@ import transformers
 from torch.nn import functional as F
 
 from raycib.adapter_places import (
+    LARGEST_RANK,
     NO_ADAPTERS_IN_VLLM,
     check_attention,
     check_places,
@@ -20,6 +21,7 @@ from raycib.adapter_places import (
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.decoder import attention_blocks, hidden_states, perturbed
 from raycib.errors import UserError
+from raycib.evals.generate import LORA_RANKS
 from raycib.model_files import describe
 from raycib.model_gate import check_model
 from raycib.models import load_model, token_loss
@@ -172,7 +174,12 @@ def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(save
     stage = tiny_stage(saved("GPTNeoX"), ("query_key_value",))
     with pytest.raises(UserError, match="GPTNeoXForCausalLM, which vLLM serves without adapters"):
         check_places([stage])
-    check_places([tiny_stage(saved("Phi3"), ("qkv_proj",))])
+    run = tiny_stage(saved("Phi3"), ("qkv_proj",))
+    check_places([run])
+    assert max(LORA_RANKS) == LARGEST_RANK
+    wide = run.final.model_copy(update={"lora": LoRASpec(rank=513, targets=("qkv_proj",))})
+    with pytest.raises(UserError, match="rank 513"):
+        check_places([run.model_copy(update={"stages": (wide,)})])
 
 
 def test_vaccine_needs_one_attention_block_a_layer_and_says_so_at_once(saved: Any):
