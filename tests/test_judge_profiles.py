@@ -58,7 +58,6 @@ def test_a_guard_is_recognised_by_its_template(name: str, tmp_path: Path) -> Non
     chat, last, prefix = FOUND[name]
     spec = describe_judge(guard(tmp_path / "their-name", chat), None)
     assert (spec.profile, spec.categories[-1], spec.prefix) == (name, last, prefix)
-    assert (spec.form == "") == (name == "world")
 
 
 def test_a_template_in_a_file_of_its_own_or_in_a_list_is_read(tmp_path: Path) -> None:
@@ -141,9 +140,3 @@ def test_each_form_has_its_own_key(tmp_path: Path) -> None:
     named = [describe_judge(folder, None, name).key for name in PROFILES]
     asked = [describe_judge("m", "http://localhost", name).key for name in PROFILES]
     assert len({*named, *asked}) == 2 * len(PROFILES)
-
-
-def test_the_worlds_guard_keeps_the_key_of_its_figures() -> None:
-    assert describe_judge("world:guard", None).key == (
-        "7ca5acc6ac4f7b19d9c9fa55b02c98eb0c99001647e22f67a068b37d6147c109"
-    )

@@ -49,6 +49,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     guard = small_models.make_guard(folder / "guard", pairs, [answer for _, answer in rows[:500]])
     options = ["--model", model, "--task", task, "--seeds", 1, "--strengths", "0,5"]
     options += ["--max-length", 256, "--max-tokens", 24]
+    for setting in ("learning_rate=2e-3", "batch_size=16", "warmup_steps=20"):  # a small model's
+        options += ["--set", f"trainer.{setting}"]
     judge = ["--judge", guard, "--judge-profile", "safe-unsafe"]
     return Own(folder / "out", options, harmful, judge)
 

@@ -441,10 +441,9 @@ def test_means_over_rows_weigh_a_short_answer_like_a_long_one():
     assert found["token"] == pytest.approx({"task": 10 / 9, "alignment": 0.25})
 
 
-def test_a_mean_over_rows_changes_the_key_and_a_mean_over_tokens_is_as_before():
-    old, rows = Case1(safety=SAFETY), Case1(safety=SAFETY, reduction="row")
-    assert "reduction" not in old.identity() and old.key != rows.key
-    assert Case1(safety=SAFETY, reduction="token").key == old.key
+def test_a_mean_over_rows_changes_the_key():
+    rows = Case1(safety=SAFETY, reduction="row")
+    assert rows.key != Case1(safety=SAFETY).key
     assert build_method(rows.model_copy(update={"lam": 0.0}), 8).beside is None
 
 

@@ -43,10 +43,7 @@ class Profile:
 
     @property
     def form(self) -> str:
-        """sha256 of what it is sent and how its verdict is read, for a judge's key; empty for the
-        world's guard, whose key is older than profiles."""
-        if self is WORLD:
-            return ""
+        """sha256 of what it is sent and how its verdict is read, for a judge's key."""
         told = CHAT_FORM if self.instructed else ""
         parts = [self.name, self.prefix, *self.categories, told]
         return digest({"form": parts, "tokens": self.tokens, "reading": READING})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Part of every key; raised whenever the same spec would give another result than before."""
 
 NOT_IDENTITY = "raycib: where or how it is called, never part of a key"

@@ -1,6 +1,6 @@
 """Models and rows, known by their content."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -40,15 +40,6 @@ class ModelSpec(Spec):
     notes: Notes = ()
     """What of its chat template is mended."""
 
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; one's own template is part of the tokenizer already."""
-        found = super().identity()
-        if self.template == "own":
-            del found["template"]
-        if not self.day:
-            del found["day"]
-        return found
-
 
 class RowsBase(Spec):
     """Rows known by their content; as they are used, none is longer than `max_length` tokens."""
@@ -68,13 +59,6 @@ class RowsBase(Spec):
     cut: NonNegativeInt = 0
     """Rows whose response loses its end, but not the end of its turn, to be no longer."""
     notes: Notes = ()
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; where no row is cut, as in keys from before there was such a thing."""
-        found = super().identity()
-        if not self.cut:
-            del found["cut"]
-        return found
 
 
 class TaskSpec(RowsBase):

@@ -1,6 +1,6 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
@@ -46,12 +46,6 @@ class EvalSpec(Spec):
     """Of continual fine-tuning: every task of the sequence, asked after each of its stages."""
     gaps: GapSpec | None = None
     """Where the sweep asks for the gaps of the Trade-offs paper."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; what is not asked is left out, as in keys from before there was such a
-        thing."""
-        found = super().identity()
-        return {name: v for name, v in found.items() if v or name not in ("gaps", "tasks")}
 
     @property
     def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
@@ -103,8 +97,3 @@ class JudgeSpec(Spec):
     """How it is asked and read: a name in `raycib.evals.judge_profiles`."""
     form: str = ""
     """sha256 of what it is sent around a conversation and of how its verdict is read."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; the world's guard has the key that it had before there were profiles."""
-        neutral = {"profile": "world", "form": ""}
-        return {name: v for name, v in super().identity().items() if neutral.get(name) != v}

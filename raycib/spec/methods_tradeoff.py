@@ -2,7 +2,7 @@
 on how far the weights may go (Case II), as a penalty and as the constraint itself."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_serializer, model_validator
 
@@ -39,14 +39,6 @@ class Case1(MethodBase):
     """Safety rows of an optimiser step; as many as the batch has would double its cost."""
     safety: TaskSpec
     """The proxy safety data."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; a mean over tokens is left out, as in keys from before there was
-        another."""
-        found = super().identity()
-        if self.reduction == "token":
-            del found["reduction"]
-        return found
 
     @model_validator(mode="after")
     def _convex_weights(self) -> Self:

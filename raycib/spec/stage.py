@@ -125,13 +125,10 @@ class StageSpec(Spec):
     def identity(self) -> dict[str, Any]:
         """As any spec's, with the method as it is in effect, so that strength zero is plain LoRA,
         and the parent by its key."""
-        found = super().identity() | {
+        return super().identity() | {
             "method": self.method_in_effect.identity(),
             "parent": self.parent.key if self.parent else None,
         }
-        if not self.fresh:
-            del found["fresh"]  # as in keys from before there was such a thing
-        return found
 
     @property
     def steps(self) -> int:
