@@ -127,8 +127,10 @@ class RowSets:
         return spec
 
     def engine_length(self, asked: Sequence[RowsSpec]) -> int:
-        """Tokens that an engine must take: the longest prompt of these sets with its answer."""
-        return max(self._longest_prompts[rows.key] + rows.max_tokens for rows in asked)
+        """Tokens that an engine is set up for: a row and an answer of the usual sizes, or the
+        longest prompt of these sets with its answer; never more than the model takes."""
+        longest = max(self._longest_prompts[rows.key] + rows.max_tokens for rows in asked)
+        return min(self.context, max(longest, sum(self.sizes)))
 
     def keep(self, store: Store) -> None:
         """Put what was counted into the store, so that it is counted once."""
