@@ -4,13 +4,12 @@ Exit codes: 0 all cells have scores, 1 some failed or their files could not be w
 was wrong, 130 interrupted.
 """
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,14 +22,12 @@ from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.orchestration.settings import cautions, in_lines, settings_of
 from raycib.orchestration.setup import Setup
-from raycib.orchestration.summary import all_samples, reasons, stored_histories, summarise
+from raycib.orchestration.shown import print_plan, show
+from raycib.orchestration.summary import reasons, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.swept import equal_cells, refuse_swept
 from raycib.orchestration.theory import surveyed
-from raycib.plan import waits
 from raycib.spec import RunSpec, Scorer, Template
-
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -241,7 +238,7 @@ def run_question(question: Question, options: Options) -> int:
     if question.kind == "comparison" and setup.left_out:
         print("left out: " + ", ".join(setup.left_out))
     if options.dry_run:
-        _print_plan(sweep)
+        print_plan(sweep)
         return 0
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -276,73 +273,3 @@ def _results_folder(out: str, name: str) -> Path:
             f"cannot write results to {folder}: {error.strerror}; choose --out"
         ) from error
     return folder
-
-
-def _print_plan(sweep: Sweep) -> None:
-    """What a run would do: packs by wave, and what they hold."""
-    from raycib.orchestration.room import packs_here
-
-    plan = sweep.plan(packs_here(sweep.setup.execution))
-    for number, wave in enumerate(plan.waves, 1):
-        for reason in waits(wave) if number > 1 else []:
-            print(f"wave {number} waits for wave {number - 1}: {reason}")
-        for pack in wave:
-            steps = max(job.stage.steps for job in pack.jobs)
-            cells = ", ".join(
-                f"{job.stage.method_in_effect.kind} {job.stage.method.strength:g} "
-                f"seed {job.stage.seed}"
-                for job in pack.jobs
-            )
-            print(f"wave {number}  {pack.name}  {len(pack.jobs)} lanes x {steps} steps: {cells}")
-    print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
-
-
-def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
-    """Print the table, then write the exhibits and tell MLflow; whether all files are written.
-
-    The table comes first: nothing that goes wrong later may keep it from a person.
-    """
-    from raycib.analysis.exhibits import terminal_table
-
-    print("\n" + terminal_table(summary))
-    for note in sweep.store.damaged:
-        print(f"damaged and set aside: {note}")
-    counts = summary["counts"]
-    print(
-        f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
-        f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
-        f"distinct examples; {counts['engine_starts']} engine starts; "
-        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
-        flush=True,
-    )
-    curves = stored_histories(sweep.store, sweep.stages)
-    try:
-        _write(sweep, summary, curves, folder)
-    except OSError as error:
-        print(
-            f"error: {folder}: {error.strerror or error}; tables, figures and "
-            "report are not written, the results are stored: make room and run the same command "
-            "again",
-            file=sys.stderr,
-        )
-        return False
-    print(f"report  {folder / 'report.html'}", flush=True)
-    _track(summary, curves, folder)
-    return True
-
-
-def _write(sweep: Sweep, summary: dict[str, Any], curves: Histories, folder: Path) -> None:
-    from raycib.analysis.report import write_exhibits
-    from raycib.analysis.writing import write_text
-
-    write_text(folder / "summary.json", json.dumps(summary, indent=1))
-    write_exhibits(summary, all_samples(sweep), curves, folder)
-
-
-def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:
-    from raycib.tracking import default_uri, track
-    from raycib.tracking_room import without_password
-
-    link = track(summary, curves, folder)
-    place = without_password(default_uri(folder.parent))
-    print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))

@@ -1,0 +1,82 @@
+"""What a person sees of a sweep: its plan before, its table, files and MLflow afterwards."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raycib.orchestration.room import packs_here
+from raycib.orchestration.summary import all_samples, stored_histories
+from raycib.orchestration.sweep import Sweep
+from raycib.plan import waits
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def print_plan(sweep: Sweep) -> None:
+    """What a run would do: packs by wave, and what they hold."""
+    plan = sweep.plan(packs_here(sweep.setup.execution))
+    for number, wave in enumerate(plan.waves, 1):
+        for reason in waits(wave) if number > 1 else []:
+            print(f"wave {number} waits for wave {number - 1}: {reason}")
+        for pack in wave:
+            steps = max(job.stage.steps for job in pack.jobs)
+            cells = ", ".join(
+                f"{job.stage.method_in_effect.kind} {job.stage.method.strength:g} "
+                f"seed {job.stage.seed}"
+                for job in pack.jobs
+            )
+            print(f"wave {number}  {pack.name}  {len(pack.jobs)} lanes x {steps} steps: {cells}")
+    print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
+
+
+def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
+    """Print the table, then write the exhibits and tell MLflow; whether all files are written.
+
+    The table comes first: nothing that goes wrong later may keep it from a person.
+    """
+    from raycib.analysis.exhibits import terminal_table
+
+    print("\n" + terminal_table(summary))
+    for note in sweep.store.damaged:
+        print(f"damaged and set aside: {note}")
+    counts = summary["counts"]
+    print(
+        f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
+        f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
+        f"distinct examples; {counts['engine_starts']} engine starts; "
+        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
+        flush=True,
+    )
+    curves = stored_histories(sweep.store, sweep.stages)
+    try:
+        _write(sweep, summary, curves, folder)
+    except OSError as error:
+        print(
+            f"error: {folder}: {error.strerror or error}; tables, figures and "
+            "report are not written, the results are stored: make room and run the same command "
+            "again",
+            file=sys.stderr,
+        )
+        return False
+    print(f"report  {folder / 'report.html'}", flush=True)
+    _track(summary, curves, folder)
+    return True
+
+
+def _write(sweep: Sweep, summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+    from raycib.analysis.report import write_exhibits
+    from raycib.analysis.writing import write_text
+
+    write_text(folder / "summary.json", json.dumps(summary, indent=1))
+    write_exhibits(summary, all_samples(sweep), curves, folder)
+
+
+def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+    from raycib.tracking import default_uri, track
+    from raycib.tracking_room import without_password
+
+    link = track(summary, curves, folder)
+    place = without_password(default_uri(folder.parent))
+    print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))
