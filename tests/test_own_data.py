@@ -95,6 +95,7 @@ def test_the_readmes_command_has_a_right_plan(
     text = "\n".join(rest)
     assert "note: the batch of 64 is more than the 36 rows of sums: 1 step (" in text
     assert "note: the warm-up of 50 steps is all of the 1 step of sums" in text
+    assert "note: cib does nothing in any of the 1 steps of sums: its cells are plain LoRA" in text
     assert "method_comparison: 45 stages, 0 reused, 45 to train" in text
     assert "left out" not in text
     assert "safe_lora is derived" in text

@@ -169,6 +169,7 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
     for cell in summary["cells"]:
         cell["scores"]["hrr"] |= {"n": 260, "unread": 0}
         cell["scores"]["cosine"] = 0.95
+        cell["adapter"] = cell["key"]
     assert cautions(summary, to_frame(summary)) == []
 
 
@@ -177,6 +178,7 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
     [
         (lambda s: s["judge"].update(protected=False), "judge is not protected"),
         (lambda s: s["judge"].pop("protected"), "judge is not protected"),
+        (lambda s: [c.update(adapter="ab") for c in s["cells"][:2]], "same weights, byte for byte"),
         (lambda s: s["cells"][0]["scores"].update(negative_cosine=0.95), "nearly one vector"),
         (lambda s: s["cells"][0]["scores"].update(incoherent_rate=rate(0.2, 260)), "neither"),
         (lambda s: s["cells"][0]["scores"].update(accuracy=rate(1, 150)), "accuracy lost up to 10"),

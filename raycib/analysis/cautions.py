@@ -33,6 +33,7 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
             "answers than the others and are not comparable with them."
         )
+    found += _equal_adapters(summary)
     found += _not_measured(done)
     unread = done[done["hrr_unread"].fillna(0) > 0]
     if len(unread):
@@ -76,6 +77,24 @@ def cautions(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             "does not mean closer to the aligned model."
         )
     return [one_line(text, 600) for text in found]
+
+
+def _equal_adapters(summary: Mapping[str, Any]) -> list[str]:
+    """Cells that ask for different things and ended with the same weights."""
+    named: dict[str, dict[str, str]] = {}
+    for cell in summary["cells"]:
+        if cell.get("adapter"):
+            what = cell.get("label") or cell["method"]
+            name = f"{what} {cell['strength']:g} (seed {cell['seed']})"
+            named.setdefault(cell["adapter"], {})[cell["key"]] = name
+    same = [list(names.values()) for names in named.values() if len(names) > 1]
+    if not same:
+        return []
+    return [
+        f"{len(same)} groups of cells have the same weights, byte for byte (first: "
+        f"{', '.join(same[0])}): what sets them apart did nothing, so that they score alike is no "
+        "finding."
+    ]
 
 
 def _at_limit(done: pd.DataFrame, kind: str) -> list[str]:

@@ -6,10 +6,14 @@ from typing import NamedTuple
 from raycib.orchestration.own import OWN_MODEL
 from raycib.orchestration.scoring import scorer_name
 from raycib.orchestration.setup import Setup
-from raycib.spec import RunSpec
+from raycib.spec import RunSpec, StageSpec
 
-MUCH_WARM_UP = 0.25
-"""Share of a training in which the learning rate still rises, from which on it is said."""
+MUCH = 0.25
+"""Share of a training in which the learning rate still rises, or a method does nothing yet, from
+which on it is said."""
+
+
+MORE_ROWS = "its queue fills too slowly (--set cib.num_negatives=8, or give more rows)"
 
 
 class Setting(NamedTuple):
@@ -107,10 +111,23 @@ def cautions(runs: Sequence[RunSpec]) -> list[str]:
                 f"the batch of {trainer.batch_size} is more than the {rows} rows of "
                 f"{stage.task.name}: {count} (--set trainer.batch_size=8)"
             ] = None
-        if warm_up >= MUCH_WARM_UP * steps:
+        if warm_up >= MUCH * steps:
             share = "all" if warm_up >= steps else f"{warm_up / steps:.0%}"
             found[
                 f"the warm-up of {warm_up} steps is {share} of the {count} of "
                 f"{stage.task.name} (--set trainer.warmup_steps={steps // 10})"
             ] = None
-    return list(found)
+        found |= dict.fromkeys(_idle(stage) for stage in run.adapters)
+    return [note for note in found if note]
+
+
+def _idle(stage: StageSpec) -> str:
+    """Says so where a stage's method begins late, or never; "" where it does not."""
+    method, rows = stage.method_in_effect, stage.task.num_rows
+    idle, steps = method.idle_steps(min(stage.trainer.batch_size, rows)), stage.steps
+    if not steps or idle < MUCH * steps:
+        return ""
+    where = f"of the {steps} steps of {stage.task.name}"
+    if idle >= steps:
+        return f"{method.kind} does nothing in any {where}: its cells are plain LoRA; {MORE_ROWS}"
+    return f"{method.kind} does nothing in the first {idle:g} {where}; {MORE_ROWS}"

@@ -126,6 +126,7 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
     parameters |= stage.trainer.model_dump(mode="json")
     return {
         "key": stage.key,
+        "adapter": sweep.adapters.get(stage.key),
         # Plain LoRA is what all else is compared with: one that differs by more has another name.
         "method": LORA_VARIANT if run.label and method.is_plain else method.kind,
         "label": run.label or None,

@@ -17,6 +17,7 @@ from raycib.plan import Plan, make_plan
 from raycib.spec import EvalSpec, Reading, RowsSpec, RunSpec, TaskSpec
 from raycib.store import Store
 
+ADAPTER_FILE = "adapter_model.safetensors"
 STAGES, FAILURES, FORWARDS = "stages", "failures", "forwards"
 
 
@@ -44,7 +45,10 @@ class Sweep:
         trained, is moved aside and trained anew."""
         there = set(self.store.keys(STAGES))
         every = self.makers | self.stages
-        self.trained = {k for k in every if k in there and self.store.get(STAGES, k)}
+        records = {k: record for k in every if k in there and (record := self.store.get(STAGES, k))}
+        self.trained = set(records)
+        self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
+        """sha256 of what was trained."""
         self._measured = set(self.store.keys(MEASURES)) | set(self.store.keys(GAPS))
         self._answered = set(self.store.keys(ANSWERS))
 

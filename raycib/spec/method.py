@@ -71,6 +71,10 @@ class MethodBase(Spec):
         """Rows of an epoch, of a task of `task_rows`."""
         return task_rows
 
+    def idle_steps(self, rows_a_step: int) -> float:
+        """Optimiser steps at the beginning of a task in which it does nothing yet."""
+        return 0
+
     def exported_rank(self, rank: int) -> int:
         """Rank of the adapter it exports, of trained factors of rank `rank`."""
         return rank

@@ -1,5 +1,6 @@
 """The methods of the CIB paper's tables. What each does is in `raycib/methods`, file by file."""
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -268,6 +269,11 @@ class CIB(MethodBase):
     """Subtract the mean reference of the task before every cosine; a deviation from the paper."""
     max_age: PositiveInt | None = None
     """Optimiser steps after which a queued row expires; none in the paper."""
+
+    def idle_steps(self, rows_a_step: int) -> float:
+        """Until the queue holds K rows; infinite where it never does."""
+        most = min(self.queue_size, (self.max_age or self.queue_size) * rows_a_step)
+        return math.inf if self.num_negatives > most else -(-self.num_negatives // rows_a_step)
 
     @property
     def readings(self) -> tuple[Reading, ...]:
