@@ -154,6 +154,7 @@ PASSES = {
     "safegrad": ((2, 3), (3, 3)),
     "case1": ((2, 2), (2, 2)),
     "case1, convex": ((2, 2), (2, 2)),
+    "case1, means over rows": ((2, 2), (2, 2)),
 } | {name: ((1, 1), (2, 1)) for name, method in METHODS.items() if isinstance(method, CIB)}
 """Of decoder and head in a step with cached and with live references; (1, 1) for all others. A KL
 applies the head to its own states and to the reference's, beside the task's; a reference of
