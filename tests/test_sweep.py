@@ -35,7 +35,8 @@ GIB = 2**30
 
 def test_a_sweep_prints_table_3_and_where_everything_is(reference: Reference) -> None:
     said = reference.ended.out
-    assert said.startswith("lambda_grid: 2 stages, 0 reused, 2 to train, 0 failed before")
+    assert said.startswith("preset world: learning rate 0.002, schedule constant, ")
+    assert "\nlambda_grid: 2 stages, 0 reused, 2 to train, 0 failed before" in said
     for row in ("before fine-tuning", "LoRA", "CIB"):
         assert f"\n{row}" in said
     assert "2 stages trained, 0 reused; " in said
