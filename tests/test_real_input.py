@@ -92,7 +92,8 @@ def test_answers_are_words_and_tuning_lowers_the_loss(own: Own, judged: dict[str
     assert len(answers) == 3 * (520 + ROWS // 10)
     words = [word for answer in answers for word in answer.split() if word.isalpha()]
     assert len(words) > 5 * len(answers)
-    assert {"the", "is"} <= set(words)
+    known = set((DATA / "gsm8k" / "train.jsonl").read_text().split())
+    assert sum(word in known for word in words) > 0.95 * len(words), "its vocabulary has pieces"
     scores = judged["cells"][0]["scores"]
     assert scores["eval_loss"] < scores["eval_loss_before"]
 

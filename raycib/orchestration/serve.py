@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,14 +155,18 @@ def judge_app(arguments: dict[str, Any]) -> Any:
 
 
 @ray.remote(num_cpus=0, max_retries=0, max_calls=1, runtime_env={"env_vars": _QUIET | _PATIENT})
-def _deploy(arguments: dict[str, Any], app: str, host: str, port: int) -> tuple[str, bool]:
+def _deploy(
+    arguments: dict[str, Any], app: str, host: str, port: int, shared: bool
+) -> tuple[str, bool]:
     """Have Serve run the judge; over once it is ready. Its address, and whether it had to be
-    started. One call a process: vLLM is large."""
+    started. One call a process: vLLM is large. Locks are processes, which a Ray of one's own
+    saves."""
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with shared_serve.alone(app):
-        with shared_serve.alone("serve"):
+    alone = shared_serve.alone if shared else nullcontext
+    with alone(app):
+        with alone("serve"):
             shared_serve.start_serve(host, port)
         where = shared_serve.address(app)
         shared_serve.drop_orphans(keep=app)
@@ -278,7 +283,7 @@ def start_judge(
     )
     lease = shared_serve.hold(config.app) if shared else None
     port = port or _free_port(host)
-    deployed = _deploy.remote(judge_arguments(config), config.app, host, port)
+    deployed = _deploy.remote(judge_arguments(config), config.app, host, port, shared)
     return JudgeHandle(deployed, config, lease)
 
 
