@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 PROGRAM = ROOT / "raycib" / "__main__.py"
-SLOW_S = 20
+SLOW_S = 120
 """A plan that takes longer hangs, as far as a person can tell."""
 
 MOST_BYTES = 2**33
