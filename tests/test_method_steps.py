@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from raycib.data.chat import encode_all
+from raycib.data.chat import encode
 from raycib.data.rows import describe_task, rows_of
 from raycib.model_files import describe, find
 from raycib.models import load_tokenizer
@@ -86,7 +86,8 @@ class World(NamedTuple):
         return find(self.aligned.source)
 
     def encode(self, spec: TaskSpec) -> list:
-        return encode_all(load_tokenizer(self.aligned.source), rows_of(spec), 64)
+        tokenizer = load_tokenizer(self.aligned.source)
+        return [encode(tokenizer, row, 64) for row in rows_of(spec)]
 
 
 def louder(folder: Path) -> ModelSpec:

@@ -11,7 +11,7 @@ from raycib.data.rendering import asked
 from raycib.data.rows import Row
 from raycib.errors import UserError
 
-__all__ = ["CHATML", "Encoded", "Said", "asked", "encode", "encode_all", "encode_prompt", "said"]
+__all__ = ["CHATML", "Encoded", "Said", "asked", "encode", "encode_prompt", "said"]
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}"
@@ -136,8 +136,3 @@ def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
         return one[1:]
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], other[::-1], strict=False))
     return tuple(token for token, _ in same)[::-1]
-
-
-def encode_all(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[Encoded]:
-    """`encode` of every row, in order."""
-    return [encode(tokenizer, row, max_length) for row in rows]

@@ -83,16 +83,14 @@ def settings_of_model(options: Options, chosen: Preset, kind: str) -> tuple[Pres
 def gpu_in_reach() -> bool:
     """Whether this machine, or the cluster of `RAY_ADDRESS`, has an NVIDIA GPU. Asks the driver's
     files: torch is not imported for a plan."""
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):  # else Ray is not imported for a plan either
         import ray
 
-        from raycib.orchestration.cluster import connect
+        from raycib.orchestration.cluster import connect, is_shared
 
-        try:
+        if is_shared():
             connect(Execution())
-        except ConnectionError as error:
-            raise UserError(f"no Ray cluster at RAY_ADDRESS: {error}; start or unset it") from error
-        return ray.cluster_resources().get("GPU", 0.0) > 0
+            return ray.cluster_resources().get("GPU", 0.0) > 0
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
 
 
