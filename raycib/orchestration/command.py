@@ -8,14 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Any, Literal, get_type_hints
 
 from raycib.adapter_places import check_places
 from raycib.console import make_app, run
-from raycib.data.lengths import TooLong
 from raycib.errors import UserError
 from raycib.orchestration.files import files_read, lines
 from raycib.orchestration.options import Options
@@ -27,7 +25,7 @@ from raycib.orchestration.summary import reasons, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.swept import equal_cells, refuse_swept
 from raycib.orchestration.theory import surveyed
-from raycib.spec import RunSpec, Scorer, Template
+from raycib.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -47,160 +45,11 @@ class Question:
 def sweep_command(question: Question) -> None:
     """Run a sweep script as a program."""
 
-    def main(
-        out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs",
-        seeds: Annotated[
-            int | None,
-            typer.Option(min=1, max=1000, help="Seeds a cell; default: the sweep's."),
-        ] = None,
-        preset: Annotated[
-            str | None,
-            typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
-        ] = None,
-        workers: Annotated[
-            int | None, typer.Option(min=1, help="Ray Train workers a pack.")
-        ] = None,
-        pack: Annotated[
-            int | None, typer.Option(min=1, help="Adapters trained together; default: automatic.")
-        ] = None,
-        model: Annotated[
-            str | None, typer.Option(help="Your own aligned model: a folder or a hub id.")
-        ] = None,
-        task: Annotated[
-            str | None,
-            typer.Option(
-                help="Your own task: JSON, JSONL or CSV, a tenth held out; for task_orders "
-                "several, with commas."
-            ),
-        ] = None,
-        harmful: Annotated[
-            str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
-        ] = None,
-        benign: Annotated[
-            str | None, typer.Option(help="Your own harmless prompts, for over-refusal.")
-        ] = None,
-        probes: Annotated[
-            str | None,
-            typer.Option(help="Your own tests of other abilities, with commas, for utility."),
-        ] = None,
-        scorer: Annotated[
-            Scorer | None,
-            typer.Option(help="How your task's answers are scored; default: as its rows need."),
-        ] = None,
-        safety: Annotated[
-            str | None,
-            typer.Option(
-                help="Your own harmful prompts with refusals, for methods that need some."
-            ),
-        ] = None,
-        base: Annotated[
-            str | None, typer.Option(help="The model that your aligned one was made from.")
-        ] = None,
-        alignment: Annotated[
-            str | None,
-            typer.Option(
-                help="The data it was aligned on, for trade-off sweeps; without --model, --base is "
-                "aligned on them first."
-            ),
-        ] = None,
-        orders: Annotated[
-            str | None,
-            typer.Option(
-                help="Of a sequence of tasks: all, sample:6, or e.g. 'a>b>c;c>b>a'; default: the "
-                "given one."
-            ),
-        ] = None,
-        chat: Annotated[
-            Template, typer.Option(help="The model's own chat template, or the unified ChatML.")
-        ] = "own",
-        methods: Annotated[
-            str | None,
-            typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),
-        ] = None,
-        judge: Annotated[
-            str | None,
-            typer.Option(help="Guard model to serve; with --judge-url the model's name there."),
-        ] = None,
-        judge_url: Annotated[
-            str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")
-        ] = None,
-        judge_profile: Annotated[
-            str | None,
-            typer.Option(
-                help="How the judge is asked and read, where its files or name do not tell: "
-                "llama-guard-3, instruct ..."
-            ),
-        ] = None,
-        judge_key_env: Annotated[
-            str | None,
-            typer.Option(help="The environment variable that holds the key for --judge-url."),
-        ] = None,
-        strengths: Annotated[
-            str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
-        ] = None,
-        change: Annotated[
-            list[str] | None,
-            typer.Option("--set", help="A setting, such as trainer.learning_rate=1e-4."),
-        ] = None,
-        max_length: Annotated[
-            int | None,
-            typer.Option(
-                min=2, help="Tokens of a row; default: the preset's, or your longest row's."
-            ),
-        ] = None,
-        max_tokens: Annotated[
-            int | None,
-            typer.Option(
-                min=1,
-                help="Tokens of a generated answer; default: the preset's, or what your rows need.",
-            ),
-        ] = None,
-        too_long: Annotated[
-            TooLong,
-            typer.Option(
-                help="A row that is too long is left out, its answer is cut before the end of its "
-                "turn, or nothing starts."
-            ),
-        ] = "drop",
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the plan; train nothing.")
-        ] = False,
-        fail_fast: Annotated[
-            bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
-        ] = False,
-    ) -> int:
-        options = Options(
-            out=out if "://" in out else str(Path(out).absolute()),
-            seeds=seeds,
-            preset=preset,
-            workers=workers,
-            pack=pack,
-            model=model,
-            task=task,
-            harmful=harmful,
-            benign=benign,
-            probes=probes,
-            scorer=scorer,
-            safety=safety,
-            base=base,
-            alignment=alignment,
-            orders=orders,
-            chat=chat,
-            methods=methods,
-            judge=judge,
-            judge_url=judge_url,
-            judge_profile=judge_profile,
-            judge_key_env=judge_key_env,
-            strengths=strengths,
-            changes=tuple(change or ()),
-            max_length=max_length,
-            max_tokens=max_tokens,
-            too_long=too_long,
-            dry_run=dry_run,
-            fail_fast=fail_fast,
-        )
-        return run_question(question, options)
+    def main(**given: Any) -> int:
+        return run_question(question, Options(**given))
 
+    main.__signature__ = signature(Options)  # type: ignore[attr-defined]
+    main.__annotations__ = get_type_hints(Options, include_extras=True)
     app = make_app(question.question)
     app.command(help=question.question)(main)
     run(app)

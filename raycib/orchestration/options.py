@@ -1,6 +1,10 @@
-"""What a person may ask of any sweep."""
+"""What a person may ask of any sweep: one declaration for the command line and for Python."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from raycib.data.lengths import TooLong
 from raycib.errors import UserError
@@ -11,48 +15,133 @@ from raycib.spec import Scorer, Template
 class Options:
     """What a person may ask of any sweep; None keeps the preset's choice."""
 
-    out: str = "runs"
-    seeds: int | None = None
-    preset: str | None = None
-    """None: the world, whose settings are for its own models alone."""
-    workers: int | None = None
-    pack: int | None = None
-    model: str | None = None
-    task: str | None = None
-    harmful: str | None = None
-    benign: str | None = None
-    probes: str | None = None
-    scorer: Scorer | None = None
-    safety: str | None = None
-    base: str | None = None
-    alignment: str | None = None
-    orders: str | None = None
-    chat: Template = "own"
-    methods: str | None = None
-    judge: str | None = None
-    judge_url: str | None = None
-    judge_profile: str | None = None
-    judge_key_env: str | None = None
-    """The environment variable that holds the key for `judge_url`."""
-    strengths: str | None = None
-    changes: tuple[str, ...] = ()
-    """Settings as `part.name=value`; a part is `trainer`, `lora` or a method's kind."""
-    max_length: int | None = None
-    max_tokens: int | None = None
-    too_long: TooLong = "drop"
-    dry_run: bool = False
-    fail_fast: bool = False
+    out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs"
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Seeds a cell; default: the sweep's."),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
+    ] = None
+    workers: Annotated[int | None, typer.Option(min=1, help="Ray Train workers a pack.")] = None
+    pack: Annotated[
+        int | None, typer.Option(min=1, help="Adapters trained together; default: automatic.")
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(help="Your own aligned model: a folder or a hub id.")
+    ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own task: JSON, JSONL or CSV, a tenth held out; for task_orders "
+            "several, with commas."
+        ),
+    ] = None
+    harmful: Annotated[
+        str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+    ] = None
+    benign: Annotated[
+        str | None, typer.Option(help="Your own harmless prompts, for over-refusal.")
+    ] = None
+    probes: Annotated[
+        str | None,
+        typer.Option(help="Your own tests of other abilities, with commas, for utility."),
+    ] = None
+    scorer: Annotated[
+        Scorer | None,
+        typer.Option(help="How your task's answers are scored; default: as its rows need."),
+    ] = None
+    safety: Annotated[
+        str | None,
+        typer.Option(help="Your own harmful prompts with refusals, for methods that need some."),
+    ] = None
+    base: Annotated[
+        str | None, typer.Option(help="The model that your aligned one was made from.")
+    ] = None
+    alignment: Annotated[
+        str | None,
+        typer.Option(
+            help="The data it was aligned on, for trade-off sweeps; without --model, --base is "
+            "aligned on them first."
+        ),
+    ] = None
+    orders: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a sequence of tasks: all, sample:6, or e.g. 'a>b>c;c>b>a'; default: the "
+            "given one."
+        ),
+    ] = None
+    chat: Annotated[
+        Template, typer.Option(help="The model's own chat template, or the unified ChatML.")
+    ] = "own"
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),
+    ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Guard model to serve; with --judge-url the model's name there."),
+    ] = None
+    judge_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")
+    ] = None
+    judge_profile: Annotated[
+        str | None,
+        typer.Option(
+            help="How the judge is asked and read, where its files or name do not tell: "
+            "llama-guard-3, instruct ..."
+        ),
+    ] = None
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(help="The environment variable that holds the key for --judge-url."),
+    ] = None
+    strengths: Annotated[
+        str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
+    ] = None
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, such as trainer.learning_rate=1e-4."),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens of a row; default: the preset's, or your longest row's."),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a generated answer; default: the preset's, or what your rows need.",
+        ),
+    ] = None
+    too_long: Annotated[
+        TooLong,
+        typer.Option(
+            help="A row that is too long is left out, its answer is cut before the end of its "
+            "turn, or nothing starts."
+        ),
+    ] = "drop"
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = (
+        False
+    )
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
+    ] = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            for text in value if isinstance(value, tuple) else (value,):
+            for text in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(text, str) and not _is_text(text):
                     option = "set" if field.name == "changes" else field.name.replace("_", "-")
                     raise UserError(
                         f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
                         "or write it in UTF-8"
                     )
+        if "://" not in self.out:  # workers change folders
+            object.__setattr__(self, "out", str(Path(self.out).absolute()))
 
 
 def _is_text(value: str) -> bool:

@@ -28,7 +28,7 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
     paper, "orders" has several tasks, one after the other. Reads every file once; raises
     `UserError` for bad input."""
     chosen = preset(options.preset or DEFAULT_PRESET)
-    changes = read_changes(options.changes)
+    changes = read_changes(options.changes or ())
     if options.strengths is not None:
         numbers(options.strengths)
     gaps, sequence = kind == "gaps", kind == "orders"
