@@ -21,6 +21,7 @@ from raycib.model_config import (
 )
 from raycib.spec import MADE, TODAY, JudgeSpec, ModelSpec, Template
 from raycib.store import Store
+from raycib.store.kinds import STAGES
 from raycib.weight_files import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
 
 TOKENIZER = (
@@ -84,7 +85,7 @@ def _made(source: str) -> Path:
     key, _, root = source.removeprefix(MADE).partition("@")
     if not re.fullmatch("[0-9a-f]{64}", key) or not root:
         raise UserError(f"no model at {source!r:.200}; a stage's is named {MADE}KEY@STORE")
-    record = Store(root).get("stages", key)
+    record = Store(root).get(STAGES, key)
     if record is None:
         raise UserError(
             f"the model of stage {key[:12]} is not in {root}; it failed, or was removed"

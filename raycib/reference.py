@@ -23,9 +23,9 @@ from raycib.models import token_loss
 from raycib.pooling import pool, token_states
 from raycib.spec import Layer, ModelSpec, Pooling, Reading, Tokens, digest
 from raycib.store import Record, Store
+from raycib.store.kinds import FORWARDS, REFERENCES
 from raycib.tensors import Batch, collate, to_device
 
-KIND = "references"
 TOKENS_AT_ONCE = 16384
 
 
@@ -77,7 +77,7 @@ def load_bank(
     """The bank as stored, or None where a reading of it is missing."""
     bank = ReferenceBank({})
     for reading in readings:
-        record = store.get(KIND, reference_key(model, rows, max_length, reading))
+        record = store.get(REFERENCES, reference_key(model, rows, max_length, reading))
         if record is None:
             return None
         found = load_file(record.path("reference.safetensors"))
@@ -93,7 +93,7 @@ def missing_readings(
 ) -> list[Reading]:
     """Those that the store does not have."""
     keys = {one: reference_key(model, rows, max_length, one) for one in readings}
-    return [one for one, key in keys.items() if store.get(KIND, key) is None]
+    return [one for one, key in keys.items() if store.get(REFERENCES, key) is None]
 
 
 def compute_bank(
@@ -131,7 +131,7 @@ def compute_bank(
         "model": model.key, "rows": rows, "max_length": max_length, "examples": len(data),
         "readings": list(map(".".join, readings)),
     }  # fmt: skip
-    store.put("forwards", uuid.uuid4().hex, lambda folder: None, about)
+    store.put(FORWARDS, uuid.uuid4().hex, lambda folder: None, about)
     for reading, parts in found.items():
         _put(store, reference_key(model, rows, max_length, reading), parts, reading)
     return len(data)
@@ -172,4 +172,6 @@ def _put(store: Store, key: str, parts: Sequence[Tensor], reading: Reading) -> R
         save_file(tensors, folder / "reference.safetensors")
 
     what, layer = reading
-    return store.put(KIND, key, write, {"pooling": what, "layer": layer, "examples": len(parts)})
+    return store.put(
+        REFERENCES, key, write, {"pooling": what, "layer": layer, "examples": len(parts)}
+    )

@@ -22,7 +22,7 @@ from raycib.data.chat import encode, end_of_turn, use_chatml
 from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
 from raycib.errors import UserError
-from raycib.evals.answers import KIND, answers_key, count_at_limit
+from raycib.evals.answers import answers_key, count_at_limit
 from raycib.model_files import describe
 from raycib.models import load_tokenizer
 from raycib.orchestration import token_counts
@@ -30,6 +30,7 @@ from raycib.orchestration.token_counts import TokenCounts
 from raycib.presets import WORLD
 from raycib.spec import StageSpec, TrainerSpec
 from raycib.store import Store
+from raycib.store.kinds import GENERATIONS
 
 SWEEP = Path(__file__).parents[1] / "sweeps" / "lambda_grid.py"
 ANYTHING = sys.maxsize
@@ -233,7 +234,9 @@ def test_answers_that_ended_at_the_limit_are_counted_and_said(tmp_path: Path):
     ends = ["stop", "length", "length"]
     text = json.dumps([{"text": "", "tokens": 8, "finish_reason": end} for end in ends])
     key = answers_key("model", rows)
-    store.put(KIND, key, lambda folder: (folder / "answers.json").write_text(text) and None, {})
+    store.put(
+        GENERATIONS, key, lambda folder: (folder / "answers.json").write_text(text) and None, {}
+    )
     assert count_at_limit(store, "model", rows) == 2
 
 

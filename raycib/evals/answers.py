@@ -10,8 +10,8 @@ from raycib.data.rows import rows_of
 from raycib.evals.generate import Answer, GenerationRequest, Generator
 from raycib.spec import RowsSpec, digest
 from raycib.store import Store
+from raycib.store.kinds import GENERATIONS
 
-KIND = "generations"
 _FILE = "answers.json"
 
 
@@ -22,7 +22,7 @@ def answers_key(subject: str, rows: RowsSpec) -> str:
 
 def load_answers(store: Store, subject: str, rows: RowsSpec) -> list[str] | None:
     """The answers in the order of the rows, or None where there are none yet."""
-    record = store.get(KIND, answers_key(subject, rows))
+    record = store.get(GENERATIONS, answers_key(subject, rows))
     if record is None:
         return None
     return [entry["text"] for entry in json.loads(record.path(_FILE).read_text())]
@@ -31,7 +31,7 @@ def load_answers(store: Store, subject: str, rows: RowsSpec) -> list[str] | None
 def count_at_limit(store: Store, subject: str, rows: RowsSpec) -> int | None:
     """Answers that came to no end of their own within `max_tokens`, or None where there are no
     answers yet."""
-    record = store.get(KIND, answers_key(subject, rows))
+    record = store.get(GENERATIONS, answers_key(subject, rows))
     if record is None:
         return None
     entries = json.loads(record.path(_FILE).read_text())
@@ -54,7 +54,7 @@ def generate_answers(
         (subject, name)
         for subject, _ in subjects
         for name, (spec, _) in sets.items()
-        if store.get(KIND, answers_key(subject, spec)) is None
+        if store.get(GENERATIONS, answers_key(subject, spec)) is None
     ]
     folders = dict(subjects)
     encoded: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -94,4 +94,4 @@ def _put(store: Store, subject: str, rows: RowsSpec, entries: list[dict[str, Any
         (folder / _FILE).write_text(json.dumps(entries, indent=0))
 
     about = {"subject": subject, "rows": rows.model_dump(mode="json")}
-    store.put(KIND, answers_key(subject, rows), write, about)
+    store.put(GENERATIONS, answers_key(subject, rows), write, about)

@@ -13,8 +13,9 @@ from raycib.data.divergence import entropy
 from raycib.evals.scores import Missing
 from raycib.spec import GapSpec
 from raycib.store import Store
+from raycib.store.kinds import GAPS
 
-KIND, FILE = "gaps", "losses.json"
+FILE = "losses.json"
 """Where `evals.losses` left its values."""
 Z95 = 1.959964
 
@@ -41,7 +42,7 @@ def paired_gap(own: Sequence[float], reference: Sequence[float]) -> dict[str, An
 
 def load_losses(store: Store, subject: str, gaps: GapSpec) -> dict[str, Any]:
     """The stored `RowLosses` of a model; raises `Missing`."""
-    record = store.get(KIND, gaps.losses_key(subject))
+    record = store.get(GAPS, gaps.losses_key(subject))
     if record is None:
         raise Missing(f"no losses of {subject[:12]}")
     return json.loads(record.path(FILE).read_text())

@@ -19,8 +19,9 @@ from raycib.evals.judges import Verdict
 from raycib.evals.verdicts import Pair, VerdictBook
 from raycib.spec import EvalSpec, RowsSpec
 from raycib.store import Store
+from raycib.store.kinds import MEASURES
 
-MEASURES, MEASURES_FILE = "measures", "measures.json"
+MEASURES_FILE = "measures.json"
 """Where `evals.representation` left its values."""
 
 

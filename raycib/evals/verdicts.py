@@ -7,8 +7,8 @@ from pathlib import Path
 from raycib.evals.judges import Judge, Verdict, verdict_key
 from raycib.spec import digest
 from raycib.store import Store
+from raycib.store.kinds import VERDICTS
 
-KIND = "verdicts"
 CHUNK = 256
 """Conversations a record: what is lost at most when the judge or the machine goes down."""
 _FILE = "verdicts.jsonl"
@@ -26,8 +26,8 @@ class VerdictBook:
         self.sources: set[str] = set()
         """Where the judge was when it said what is known."""
         self._known: dict[str, Verdict] = {}
-        for key in store.keys(KIND):
-            if key.startswith(self._prefix) and (record := store.get(KIND, key)):
+        for key in store.keys(VERDICTS):
+            if key.startswith(self._prefix) and (record := store.get(VERDICTS, key)):
                 self.sources.add(record.about.get("source", source))
                 for line in record.path(_FILE).read_text().splitlines():
                     entry = json.loads(line)
@@ -83,5 +83,5 @@ class VerdictBook:
 
         about = {"judge": self.judge_key, "verdicts": len(keys), "source": self.source}
         self.sources.add(self.source)
-        self.store.put(KIND, self._prefix + digest(keys)[:40], write, about)
+        self.store.put(VERDICTS, self._prefix + digest(keys)[:40], write, about)
         self._known.update(zip(keys, verdicts, strict=True))

@@ -26,9 +26,10 @@ from raycib.decoder import hidden_states
 from raycib.errors import UserError
 from raycib.methods.method import Opening, Start
 from raycib.spec import SaLoRA, TaskSpec, digest
+from raycib.store.kinds import SUBSPACES
 from raycib.tensors import collate, to_device
 
-KIND, FILE = "subspaces", "directions.safetensors"
+FILE = "directions.safetensors"
 MOST_DIRECTIONS = 128
 """Kept of each module: any smaller subspace is the first of them."""
 ROWS_AT_ONCE = 16
@@ -130,7 +131,7 @@ def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tenso
         {"subspaces": 1, "model": model.identity(), "rows": rows.identity(), "count": count,
          "targets": list(targets)}
     )  # fmt: skip
-    record = opening.store.get(KIND, key)
+    record = opening.store.get(SUBSPACES, key)
     if record is None:
         data = opening.encode(rows)[:count]
         modules = opening.adapters.modules_of(opening.lane)
@@ -143,5 +144,5 @@ def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tenso
             save_file(found, folder / FILE)
 
         about = {"rows": rows.model_dump(mode="json"), "examples": len(data)}
-        record = opening.store.put(KIND, key, write, about)
+        record = opening.store.put(SUBSPACES, key, write, about)
     return load_file(record.path(FILE))

@@ -18,11 +18,12 @@ from raycib.orchestration.judge import check_judge, make_judge
 from raycib.orchestration.progress import Watch
 from raycib.orchestration.room import fit_at_once
 from raycib.orchestration.serve import JudgeHandle, start_judge
-from raycib.orchestration.sweep import FAILURES, Sweep
+from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.theory import landscapes, rows_trained_on
 from raycib.orchestration.train import run_packs
 from raycib.plan import Pack
 from raycib.presets import Execution
+from raycib.store.kinds import FAILURES
 
 __all__ = ["JudgeUnavailable", "Work", "do"]
 

@@ -12,12 +12,13 @@ from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.files import files_read
 from raycib.orchestration.judge import account
 from raycib.orchestration.settings import Setting, settings_of
-from raycib.orchestration.sweep import STAGES, Sweep
+from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.theory import theory
 from raycib.plan import Plan
 from raycib.provenance import versions
 from raycib.spec import PlainLoRA, RunSpec, StageSpec
 from raycib.store import Store
+from raycib.store.kinds import STAGES
 
 FORMAT = 1
 HISTORY_FILE = "history.json"

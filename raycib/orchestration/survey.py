@@ -11,10 +11,11 @@ from raycib.data.chat import Encoded
 from raycib.data.lengths import examples_of
 from raycib.evals.landscape import lipschitz, smoothness
 from raycib.models import load_model, load_tokenizer
-from raycib.orchestration.theory import LANDSCAPE, LANDSCAPE_FILE, TOKENS, tokens_key
+from raycib.orchestration.theory import LANDSCAPE_FILE, tokens_key
 from raycib.orchestration.worker import device_of
 from raycib.spec import LandscapeSpec, ModelSpec, TaskSpec
 from raycib.store import Store
+from raycib.store.kinds import ANSWER_TOKENS, LANDSCAPE
 
 
 def survey(
@@ -27,11 +28,11 @@ def survey(
     """Compute what the store lacks of `landscapes`, and the mean answer tokens of `rows`."""
     tokenizer = load_tokenizer(model.source, model.template)
     for task in rows:
-        if store.get(TOKENS, tokens_key(model, task)) is None:
+        if store.get(ANSWER_TOKENS, tokens_key(model, task)) is None:
             encoded = examples_of(tokenizer, task)
             mean = sum(len(one.response) for one in encoded) / len(encoded)
             about = {"rows": task.model_dump(mode="json"), "mean": mean}
-            store.put(TOKENS, tokens_key(model, task), lambda folder: None, about)
+            store.put(ANSWER_TOKENS, tokens_key(model, task), lambda folder: None, about)
     for spec in landscapes:
         if store.get(LANDSCAPE, spec.key) is None:
             shape = LoRAShape(spec.lora.rank, spec.lora.alpha, spec.lora.targets)

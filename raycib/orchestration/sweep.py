@@ -7,18 +7,16 @@ anywhere is continued by running it again, and a finished one is only read.
 from collections.abc import Sequence
 from pathlib import Path
 
-from raycib.evals.answers import KIND as ANSWERS
 from raycib.evals.answers import answers_key
-from raycib.evals.gaps import KIND as GAPS
-from raycib.evals.scores import MEASURES, Missing, harmful_pairs
+from raycib.evals.scores import Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictBook
 from raycib.orchestration.setup import Setup
 from raycib.plan import Plan, make_plan
 from raycib.spec import EvalSpec, Reading, RowsSpec, RunSpec, TaskSpec
 from raycib.store import Store
+from raycib.store.kinds import FAILURES, FORWARDS, GAPS, GENERATIONS, MEASURES, STAGES
 
 ADAPTER_FILE = "adapter_model.safetensors"
-STAGES, FAILURES, FORWARDS = "stages", "failures", "forwards"
 
 
 class Sweep:
@@ -50,7 +48,7 @@ class Sweep:
         self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
         """sha256 of what was trained."""
         self._measured = set(self.store.keys(MEASURES)) | set(self.store.keys(GAPS))
-        self._answered = set(self.store.keys(ANSWERS))
+        self._answered = set(self.store.keys(GENERATIONS))
 
     def measured(self, subject: str, evals: EvalSpec) -> bool:
         """Whether all that is measured with the model in memory is there."""

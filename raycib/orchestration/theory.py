@@ -20,10 +20,10 @@ from raycib.spec import (
     TaskSpec,
     digest,
 )
+from raycib.store.kinds import ANSWER_TOKENS, LANDSCAPE
 
-LANDSCAPE, LANDSCAPE_FILE = "landscape", "landscape.json"
+LANDSCAPE_FILE = "landscape.json"
 """Where `survey.survey` left what it found."""
-TOKENS = "answer_tokens"
 
 
 def landscapes(sweep: Sweep) -> dict[str, LandscapeSpec]:
@@ -46,7 +46,7 @@ def surveyed(sweep: Sweep) -> bool:
         return True
     shapes = (sweep.store.get(LANDSCAPE, spec.key) for spec in landscapes(sweep).values())
     rows = rows_trained_on(sweep).values()
-    lengths = (sweep.store.get(TOKENS, tokens_key(sweep.setup.model, one)) for one in rows)
+    lengths = (sweep.store.get(ANSWER_TOKENS, tokens_key(sweep.setup.model, one)) for one in rows)
     return all(shapes) and all(lengths)
 
 
@@ -114,7 +114,7 @@ def rows_trained_on(sweep: Sweep) -> dict[str, TaskSpec]:
 def _answer_tokens(sweep: Sweep) -> dict[str, float]:
     found = {}
     for name, rows in rows_trained_on(sweep).items():
-        if record := sweep.store.get(TOKENS, tokens_key(sweep.setup.model, rows)):
+        if record := sweep.store.get(ANSWER_TOKENS, tokens_key(sweep.setup.model, rows)):
             found[name] = record.about["mean"]
     return found
 

@@ -14,9 +14,10 @@ from raycib.errors import UserError
 from raycib.model_files import find
 from raycib.spec import ModelSpec, digest
 from raycib.store import Store
+from raycib.store.kinds import LENGTHS
 from raycib.world import tokenizer as world_tokenizer
 
-KIND, FILE = "lengths", "lengths.json"
+FILE = "lengths.json"
 """Where lengths are kept, so that they are counted once."""
 
 
@@ -62,7 +63,7 @@ class TokenCounts:
                 (folder / FILE).write_text(text)
 
             about = {"model": self.model.source, "rows": len(rows), "notes": self.notes}
-            store.put(KIND, self._key(rows), write, about)
+            store.put(LENGTHS, self._key(rows), write, about)
         self._new.clear()
 
     def _key(self, rows: Sequence[Row]) -> str:
@@ -72,7 +73,7 @@ class TokenCounts:
     def _knows(self, rows: Sequence[Row]) -> bool:
         there = "://" in self._root or os.path.isdir(self._root)  # a look makes no folder
         if not all(row in self._known for row in rows) and there:
-            record = Store(self._root).get(KIND, self._key(rows))
+            record = Store(self._root).get(LENGTHS, self._key(rows))
             if record:
                 self._learn(rows, *json.loads(record.path(FILE).read_text()))
                 self.notes = tuple(record.about["notes"])

@@ -11,11 +11,10 @@ from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat_format import chat_format
 from raycib.evals.answers import generate_answers
 from raycib.evals.gaps import FILE as LOSSES_FILE
-from raycib.evals.gaps import KIND as GAPS
 from raycib.evals.generate import Generator
 from raycib.evals.losses import row_losses
 from raycib.evals.representation import measure
-from raycib.evals.scores import MEASURES, MEASURES_FILE
+from raycib.evals.scores import MEASURES_FILE
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.progress import Teller
@@ -23,8 +22,9 @@ from raycib.plan import Pack
 from raycib.presets import Execution
 from raycib.spec import EvalSpec, LoRASpec, ModelSpec, Reading, RowsSpec, TaskSpec
 from raycib.store import Store
+from raycib.store.kinds import GAPS, MEASURES, STAGES
 from raycib.training.lane import Lane
-from raycib.training.pack import STAGES, Loaded, ensure_bank, load, train_pack
+from raycib.training.pack import Loaded, ensure_bank, load, train_pack
 from raycib.training.workers import Workers
 
 Readings = tuple[Reading, ...]

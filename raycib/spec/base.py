@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +28,10 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    key_name: ClassVar[str]
+    """Stands for the class in a key; never changed, so that a class may be renamed. A spec that is
+    only ever a part of others has none, and no key."""
+
     def identity(self) -> dict[str, Any]:
         """The fields that can change a result, as plain JSON values."""
         found: dict[str, Any] = {}
@@ -40,7 +44,7 @@ class Spec(BaseModel):
     @property
     def key(self) -> str:
         """sha256 of the identity as canonical JSON, 64 hex digits."""
-        return digest({"kind": type(self).__name__, "version": RESULTS_VERSION, **self.identity()})
+        return digest({"kind": self.key_name, "version": RESULTS_VERSION, **self.identity()})
 
     @property
     def short(self) -> str:

@@ -1,6 +1,6 @@
 """Models and rows, known by their content."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -24,6 +24,7 @@ Scorer = Literal["final-number", "multiple-choice", "exact-match", "none"]
 class ModelSpec(Spec):
     """The aligned model everything starts from, known by its content."""
 
+    key_name: ClassVar[str] = "ModelSpec"
     source: Location
     """Where it is: `world:aligned`, a folder, a hub id with `@revision`, or `stage:KEY@STORE`."""
     weights: str
@@ -64,10 +65,13 @@ class RowsBase(Spec):
 class TaskSpec(RowsBase):
     """Training rows of one task."""
 
+    key_name: ClassVar[str] = "TaskSpec"
+
 
 class RowsSpec(RowsBase):
     """Rows to ask or to measure on: a benchmark's prompts, or a task's held-out rows."""
 
+    key_name: ClassVar[str] = "RowsSpec"
     max_tokens: PositiveInt = 256
     """Of a generated answer."""
     scorer: Annotated[Scorer | None, NOT_IDENTITY] = None

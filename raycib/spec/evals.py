@@ -1,6 +1,6 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
@@ -12,6 +12,7 @@ DECISION: Pooling = "last_prompt_token"
 class GapSpec(Spec):
     """Rows that the gaps of the Trade-offs paper are measured on."""
 
+    key_name: ClassVar[str] = "GapSpec"
     alignment: RowsSpec
     """Of the original alignment data: the safety alignment gap, Eq. 19."""
     task: RowsSpec
@@ -31,6 +32,7 @@ class GapSpec(Spec):
 class EvalSpec(Spec):
     """What is measured on every model, before and after fine-tuning."""
 
+    key_name: ClassVar[str] = "EvalSpec"
     harmful: RowsSpec
     """Answered and judged: harmful response rate, refusals."""
     benign: RowsSpec | None = None
@@ -81,6 +83,7 @@ class EvalSpec(Spec):
 class JudgeSpec(Spec):
     """Who reads the answers. Equal keys give equal verdicts, up to the hardware's rounding."""
 
+    key_name: ClassVar[str] = "JudgeSpec"
     kind: Literal["guard", "endpoint"]
     """`guard`: our own server, asked with token ids. `endpoint`: a foreign chat endpoint."""
     source: Location

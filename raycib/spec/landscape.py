@@ -1,6 +1,6 @@
 """What is asked of the loss landscape around the aligned model."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from raycib.spec.base import Spec
 from raycib.spec.data import ModelSpec, RowsSpec
@@ -15,6 +15,7 @@ LANDSCAPE_ROWS = 64
 class LandscapeSpec(Spec):
     """Constants of the Trade-offs paper's assumptions, of a model's loss on some rows."""
 
+    key_name: ClassVar[str] = "LandscapeSpec"
     what: Literal["lipschitz", "smoothness"]
     """Theorem 3's local Lipschitz constant, or Theorem 4's gradient norm and smoothness."""
     model: ModelSpec

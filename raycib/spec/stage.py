@@ -1,6 +1,6 @@
 """A stage (one adapter, or model, trained on one task) and a run (one cell of a grid)."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -37,6 +37,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class LoRASpec(Spec):
     """Shape of the adapter. CIB paper: rank 32, alpha 64, targets unstated."""
 
+    key_name: ClassVar[str] = "LoRASpec"
     rank: PositiveInt = 32
     alpha: PositiveFloat = 64.0
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = (
@@ -47,6 +48,7 @@ class LoRASpec(Spec):
 class TrainerSpec(Spec):
     """How every method is trained. Defaults are the CIB paper's where it states them (C.2)."""
 
+    key_name: ClassVar[str] = "TrainerSpec"
     learning_rate: PositiveFloat = 1e-4
     batch_size: PositiveInt = 64
     """Rows per optimiser step, over all micro-batches and workers."""
@@ -63,6 +65,7 @@ class StageSpec(Spec):
     """One adapter fine-tuned on one task by one method from the base or a parent's adapter; or a
     whole model, such as the aligned one, made from another."""
 
+    key_name: ClassVar[str] = "StageSpec"
     model: ModelSpec
     task: TaskSpec
     method: MethodSpec = PlainLoRA()
@@ -172,6 +175,7 @@ class StageSpec(Spec):
 class RunSpec(Spec):
     """One cell of a grid: a chain of stages (oldest first) and what to measure after each."""
 
+    key_name: ClassVar[str] = "RunSpec"
     stages: tuple[StageSpec, ...]
     evals: EvalSpec
     compared: Annotated[MethodSpec | None, NOT_IDENTITY] = None

@@ -24,12 +24,12 @@ from raycib.randomness import generator
 from raycib.reference import ReferenceBank, compute_bank, load_bank, missing_readings
 from raycib.spec import ModelSpec, Reading, RowsSpec, StageSpec, TaskSpec
 from raycib.store import Record, Store
+from raycib.store.kinds import CHECKPOINTS, STAGES
 from raycib.training.lane import Lane
 from raycib.training.loop import train
 from raycib.training.stream import Stream
 from raycib.training.workers import Workers
 
-STAGES, CHECKPOINTS = "stages", "checkpoints"
 HISTORY_FILE = "history.json"
 
 Progress = Callable[[Sequence[Lane]], None]

@@ -1,0 +1,99 @@
+"""Names on disk never move: keys of what is stored, and the store's folders, are those of the first
+store that somebody filled. `golden/keys.json` was written once and is only ever added to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from menu import METHODS
+
+from raycib.data.rows import Row
+from raycib.evals.answers import answers_key
+from raycib.orchestration.theory import tokens_key
+from raycib.orchestration.token_counts import TokenCounts
+from raycib.reference import reference_key
+from raycib.spec import (
+    MADE,
+    EvalSpec,
+    GapSpec,
+    JudgeSpec,
+    LandscapeSpec,
+    LoRASpec,
+    ModelSpec,
+    PlainLoRA,
+    RowsSpec,
+    StageSpec,
+    TaskSpec,
+)
+from raycib.store import kinds
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "keys.json").read_text())
+MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
+TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
+ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=10)
+PARENT = StageSpec(model=MODEL, task=TASK)
+GAPS = GapSpec(alignment=ROWS, task=ROWS)
+EVALS = EvalSpec(harmful=ROWS, held_out=ROWS, gaps=GAPS)
+GUARD = JudgeSpec(
+    kind="guard", source="guard", weights="g" * 64, tokenizer="k" * 64, categories=("S1", "S2"),
+    prefix="\n\n", profile="llama-guard-3", form="f" * 64,
+)  # fmt: skip
+ENDPOINT = JudgeSpec(kind="endpoint", source="https://judge.example", weights="gpt", form="e" * 64)
+
+
+def stage_of(method: Any) -> StageSpec:
+    """As a grid makes it: on top of another where the method is about that, or derived from it."""
+    below = {"parent": PARENT} if method.derived or method.stacked else {}
+    return StageSpec(model=MODEL, task=TASK, method=method, fresh=method.stacked, **below)
+
+
+def found() -> dict[str, Any]:
+    """What `golden/keys.json` holds, computed anew."""
+    evals = {
+        "whole": EVALS.key,
+        "measures": EVALS.measures_key(PARENT.key),
+        "gaps": GAPS.losses_key(PARENT.key),
+        "answers": answers_key(PARENT.key, ROWS),
+    }
+    rows = {
+        "asked": ROWS.key,
+        "task": TASK.key,
+        "answer tokens": tokens_key(MODEL, TASK),
+        "lengths": TokenCounts(MODEL, "", {})._key([Row("two and two?", "four")]),
+        "reference": reference_key(MODEL, TASK.rows, 64, ("mean_response", "final_norm")),
+    }
+    whole = StageSpec(model=MODEL, task=TASK, lora=None)
+    made = MODEL.model_copy(update={"weights": whole.key, "source": f"{MADE}{whole.key}@there"})
+    models = {"given": MODEL.key, "made": made.key}
+    landscape = LandscapeSpec(what="lipschitz", model=MODEL, rows=ROWS, lora=LoRASpec())
+    return {
+        "stages": {name: stage_of(method).key for name, method in METHODS.items()}
+        | {"a whole model": whole.key},
+        "evals": evals,
+        "rows": rows,
+        "models": models,
+        "judges": {"guard": GUARD.key, "endpoint": ENDPOINT.key},
+        "landscape": landscape.key,
+        "folders": {n: value for n, value in vars(kinds).items() if n.isupper()},
+    }
+
+
+@pytest.mark.parametrize("part", GOLDEN)
+def test_names_on_disk_are_as_ever(part: str):
+    now = found()[part]
+    pinned = {name: now.get(name) for name in GOLDEN[part]} if isinstance(now, dict) else now
+    assert pinned == GOLDEN[part], "see RESULTS_VERSION: every stored result would be lost"
+
+
+@pytest.mark.parametrize("one", [PARENT, EVALS, MODEL, TASK, ROWS, GUARD])
+def test_a_class_may_be_renamed(one: Any):
+    """A key hashes what the class calls itself on disk, not what Python calls it."""
+    renamed = type("Another", (type(one),), {})
+    assert renamed.model_validate(dict(one)).key == one.key
+
+
+def test_a_method_enters_by_its_kind():
+    """So has no key of its own to move."""
+    assert not hasattr(PlainLoRA, "key_name")
+    assert PlainLoRA().identity() == {"kind": "lora"}
