@@ -205,14 +205,6 @@ def test_shell_scripts_parse_and_are_programs(script: Path) -> None:
     assert driver_resource() in script.read_text()
 
 
-@pytest.mark.parametrize("text", [CLUSTER / "README.md", CLUSTER.parent / "SECURITY.md"])
-def test_links_lead_somewhere(text: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", text.read_text())
-    assert links
-    missing = [link for link in links if not (text.parent / link).exists()]
-    assert missing == []
-
-
 def test_the_readme_names_every_file_and_the_resource() -> None:
     text = (CLUSTER / "README.md").read_text()
     unnamed = {f.name for f in CLUSTER.iterdir() if f"({f.name})" not in text}

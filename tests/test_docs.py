@@ -1,0 +1,270 @@
+"""What the documentation says can be done: every command, option, file, link and line of Python.
+
+Commands are parsed by the programs' own command lines, in this process; nothing is started.
+"""
+
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from inspect import signature
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import pytest
+import typer
+from typer.main import get_command
+
+from raycib.cli import app
+from raycib.orchestration.options import Options
+from raycib.spec import METHODS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md")
+]
+PAGES += [ROOT / "sweeps/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
+"""Code that pages may show: each file is run by a test."""
+NOT_OURS = {"cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
+"""Programs whose words are not looked at, but for the files that they name."""
+LONGEST_README = 900
+LONGEST_AVERAGE = 15
+"""Words of a sentence that is taken in one breath."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", page.read_text())]
+
+
+def prose(page: Path) -> str:
+    """All that is in no fenced block."""
+    return re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
+
+
+def spans(page: Path) -> list[str]:
+    """`Code` in the text."""
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Every command of a page, in words: those of bash blocks, and those in the text."""
+    for block in blocks(page):
+        if block.language == "bash":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if not line.startswith("export "):  # its value may be a program's output
+                    yield from simple(line)
+    for span in spans(page):
+        if re.match(r"(python|make|raycib|ray) \S", span) and "..." not in span:
+            yield from simple(span)
+
+
+def simple(line: str) -> Iterator[list[str]]:
+    """The commands of a line between `&&`, `|` and `&`."""
+    words = shlex.split(line, comments=True)
+    while words:
+        command = [*takewhile(lambda word: word not in ("&&", "|", "&"), words)]
+        words = words[len(command) + 1 :]
+        if command:
+            yield command
+
+
+@cache
+def sweep() -> Any:
+    """The command line of every sweep, as `sweep_command` makes it."""
+
+    def main(**given: Any) -> None: ...
+
+    main.__signature__ = signature(Options)  # type: ignore[attr-defined]
+    main.__annotations__ = get_type_hints(Options, include_extras=True)
+    program = typer.Typer()
+    program.command()(main)
+    return get_command(program)
+
+
+def parse(program: Any, words: list[str]) -> dict[str, Any]:
+    """What a program reads in its words; raises for a command, option or value it does not have."""
+    while words and hasattr(program, "commands"):
+        assert words[0] in program.commands, f"no command {words[0]!r}"
+        program, words = program.commands[words[0]], words[1:]
+    if not words or "--help" in words:  # a program that the text only names
+        return {}
+    return program.make_context(program.name, words).params
+
+
+def check(words: list[str]) -> None:
+    """One command; an error says what of it does not exist."""
+    program, *rest = words
+    for word in rest:
+        if re.match(r"(sweeps|cluster|docs|tests|raycib)/", word):
+            assert (ROOT / word).exists(), f"no file {word}"
+    if program in ("python", "cluster/laptop.sh"):
+        assert program == "python" or (ROOT / program).stat().st_mode & 0o111
+        if rest and rest[0].startswith("sweeps/"):
+            parse(sweep(), rest[1:])
+    elif program == "make":
+        check_make(rest)
+    elif program == "raycib":
+        parse(get_command(app), rest)
+    elif program == "ray":
+        from ray.scripts.scripts import cli
+
+        if entry := parse(cli, rest).get("entrypoint"):
+            check([*entry])
+    else:
+        assert program in NOT_OURS, f"nobody checks {program!r}"
+
+
+def check_make(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for word in words:
+        name, equals, value = word.partition("=")
+        found = re.search(rf"(?m)^{name} \?=" if equals else rf"(?m)^{name}:", makefile)
+        assert found, f"the Makefile has no {word!r}"
+        if name == "SWEEP" and not (value == "" or value.isupper()):
+            assert (ROOT / "sweeps" / f"{value}.py").exists(), f"no sweep {value}"
+
+
+@each_page
+def test_every_command_exists_with_its_options_and_files(page: Path) -> None:
+    for words in commands(page):
+        try:
+            check(words)
+        except Exception as error:
+            pytest.fail(f"{' '.join(words)}: {error}", pytrace=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python sweeps/lambda_grid.py --lamda 1",
+        "python sweeps/lambda_grid.py --too-long shorten",
+        "python sweeps/lamda_grid.py",
+        "make swep",
+        "make sweep SWEEP=lamda_grid",
+        "raycib method",
+        "raycib methods --yaml",
+        "ray job submit -- python sweeps/lambda_grid.py --seed 1",
+        "slurm submit",
+    ],
+)
+def test_a_command_that_does_not_exist_is_found(command: str) -> None:
+    with pytest.raises(Exception, match=r"\w"):
+        check(shlex.split(command))
+
+
+@each_page
+def test_every_option_in_the_text_exists(page: Path) -> None:
+    """`--option` alone, as text and tables name them."""
+    ours = {name for one in sweep().params for name in one.opts}
+    for program in get_command(app).commands.values():  # type: ignore[attr-defined]
+        ours |= {name for one in program.params for name in one.opts}
+    ours |= {"--entrypoint-num-*", "--runtime-env-json", "--help"}  # Ray's, and everybody's
+    named = [span.split()[0].partition("=")[0] for span in spans(page) if span.startswith("--")]
+    assert [name for name in named if name not in ours] == []
+
+
+@each_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What headings are called in an address, as GitHub does it."""
+    headings = re.findall(r"(?m)^#+ (.*)$", prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_every_file_and_name_of_the_package_exists(page: Path) -> None:
+    """`raycib/x.py` and `raycib.x.Y`, wherever the text has them."""
+    for span in spans(page):
+        if re.fullmatch(r"(raycib|sweeps|docs|tests|cluster)/[\w./-]*", span):
+            assert (ROOT / span).exists(), f"no file {span}"
+        if re.fullmatch(r"raycib(\.\w+)+(\(.*\))?", span):
+            resolve(span.partition("(")[0])
+
+
+def resolve(name: str) -> Any:
+    """What a dotted name stands for; raises where there is none."""
+    first, *rest = name.split(".")
+    found: Any = importlib.import_module(first)
+    for place, part in enumerate(rest, 1):
+        if not hasattr(found, part):
+            importlib.import_module(".".join([first, *rest[:place]]))
+        found = getattr(found, part)
+    return found
+
+
+@each_page
+def test_python_that_is_shown_is_part_of_a_file_that_runs(page: Path) -> None:
+    sources = {file.name: file.read_text() for file in SHOWN}
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.text)
+            assert any(block.text.strip() in text for text in sources.values()), block.text
+
+
+@each_page
+def test_commands_stand_in_fenced_blocks_of_a_known_kind(page: Path) -> None:
+    """What is indented instead is read by no test above."""
+    assert {block.language for block in blocks(page)} <= {"bash", "python", "text"}
+    assert re.findall(r"(?m)^\n(?: {4,}|\t)(?![-*\d])\S.*$", prose(page)) == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= LONGEST_README
+
+
+@each_page
+def test_sentences_are_taken_in_one_breath(page: Path) -> None:
+    lengths = [len(sentence.split()) for sentence in sentences(page)]
+    assert sum(lengths) / len(lengths) <= LONGEST_AVERAGE
+
+
+def sentences(page: Path) -> list[str]:
+    """Of the running text: without tables, headings, pictures and the marks of lists."""
+    lines = [line.strip() for line in prose(page).splitlines()]
+    text = "\n".join(line for line in lines if not re.match(r"[|#!>]", line))
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"(?m)^[-*] ", "\n\n", text)
+    parts = re.split(r"\n\s*\n|(?<=[.!?])\**\s+", text)
+    return [part for part in parts if re.search(r"\w", part)]
+
+
+@each_page
+def test_one_word_for_one_thing(page: Path) -> None:
+    """What the glossary calls otherwise: an adapter group is no pack, a variant no arm."""
+    text = re.sub(r"`[^`]*`", "", prose(page)).lower()
+    assert re.findall(r"\b(?:lane|pack|wave|arm|caution|exhibit|dose|board)s?\b", text) == []
+
+
+def test_every_method_stands_in_the_table_of_methods() -> None:
+    rows = re.findall(r"(?m)^\| `(\w+)` \|", (ROOT / "docs" / "methods.md").read_text())
+    assert sorted(rows) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "sweeps/README.md", "docs/findings.md"])
+def test_every_sweep_is_named(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [f.stem for f in (ROOT / "sweeps").glob("*.py") if f.stem not in text] == []
