@@ -26,7 +26,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md")
 ]
-PAGES += [ROOT / "sweeps/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += [
+    ROOT / "sweeps/README.md",
+    ROOT / "raycib/world/weights/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
 """Code that pages may show: each file is run by a test."""
 NOT_OURS = {"cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
