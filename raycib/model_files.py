@@ -32,6 +32,13 @@ TOKENIZER = (
 _FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
 _LEFT = ("consolidated*", "adapter_*")
 """Not fetched: the same weights for another library, and adapters beside a model."""
+_WORLD = "world:"
+"""Begins the name of a model that comes with raycib."""
+
+
+def is_shipped(source: str) -> bool:
+    """Whether a model is the embedded world's, whose settings a preset has."""
+    return source.startswith(_WORLD)
 
 
 def find(source: str) -> Path:
@@ -41,11 +48,11 @@ def find(source: str) -> Path:
     A hub id is looked up in the local cache and fetched into it unless `HF_HUB_OFFLINE` is set.
     Raises `UserError` where there is no such model.
     """
-    if source.startswith("world:"):
+    if is_shipped(source):
         from raycib import world
 
         try:
-            return world.folder(source.removeprefix("world:"))
+            return world.folder(source.removeprefix(_WORLD))
         except KeyError as error:
             raise UserError(str(error.args[0])) from error
     if source.startswith(MADE):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from raycib.data.origins import origin
 from raycib.data.rows import Row, load_rows
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def kl(p: Distribution, q: Distribution) -> float:
 def entropy(source: str) -> float | None:
     """Mean entropy of an answer given its prompt, in nats, under the law of the rows at `source`;
     None where no law is known. It is the least loss that any model can have on them."""
-    law = _law(source)
+    law = origin(source).law
     if law is None:
         return None
     return sum(part.share * -_p_log_p(part.answers) for part in law.values())
@@ -69,7 +70,7 @@ def _p_log_p(p: Distribution) -> float:
 
 def mismatch(original: str, proxy: str) -> Mismatch:
     """Theorem 1's terms for the rows at two sources."""
-    law, other = _law(original), _law(proxy)
+    law, other = origin(original).law, origin(proxy).law
     if law is None or other is None:
         return _estimated_mismatch(load_rows(original), load_rows(proxy))
     inputs = total_variation(
@@ -87,7 +88,7 @@ def mismatch(original: str, proxy: str) -> Mismatch:
 
 def overlap(proxy: str, task: str) -> Overlap:
     """Theorem 2's terms for the rows at two sources."""
-    law, other = _law(proxy), _law(task)
+    law, other = origin(proxy).law, origin(task).law
     if law is None or other is None:
         return _estimated_overlap(load_rows(proxy), load_rows(task))
     shared = list(_shared(law, other))
@@ -96,14 +97,6 @@ def overlap(proxy: str, task: str) -> Overlap:
         divergence=sum(share * kl(p, q) for share, p, q in shared),
         how="exact",
     )
-
-
-def _law(source: str) -> "Law | None":
-    if not source.startswith("world:"):
-        return None
-    from raycib import world
-
-    return world.law(source.removeprefix("world:").partition("#")[0])
 
 
 def _shared(law: "Law", other: "Law") -> Iterator[tuple[float, Distribution, Distribution]]:

@@ -1,14 +1,12 @@
-"""Where rows come from: the embedded world, a file of one's own, or a data set of the hub."""
+"""Rows at a source, cut as its parts say, and the specs of them."""
 
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from raycib.data.columns import TEXTS, Columns, Row
-from raycib.data.filters import kept
-from raycib.data.sources import Source, parse
-from raycib.data.tables import file_table, hub_table
+from raycib.data.columns import TEXTS, Row
+from raycib.data.origins import origin
 from raycib.errors import UserError
 from raycib.spec import RowsSpec, TaskSpec, digest
 
@@ -40,40 +38,23 @@ def read_rows(source: str) -> Loaded:
     rows in two; `#first-N` takes no more than N.
     Raises `UserError`, with row and column, for anything that cannot be read as rows.
     """
-    parts = parse(source)
-    rows, notes = _whole(parts)
-    for cut in parts.cuts:
+    found = origin(source)
+    rows, notes = found.read()
+    name, cuts = found.source.name, found.source.cuts
+    for cut in cuts:
         if cut.startswith("first-"):
             rows = rows[: int(cut.removeprefix("first-"))]
             continue
-        train, held_out, left_out = _cut(rows, parts.name)
+        train, held_out, left_out = _cut(rows, name)
         rows = train if cut == "train" else held_out
         if cut == "train" and left_out:
             notes.append(f"left out of training, as a held-out row asks the same: {left_out} rows")
         if not rows:
             raise UserError(
-                f"{parts.name!r} has {len(train)} rows, of which none is held out; a task needs at "
+                f"{name!r} has {len(train)} rows, of which none is held out; a task needs at "
                 f"least {HELD_OUT_EVERY}"
             )
     return Loaded(rows, tuple(notes))
-
-
-def _whole(source: Source) -> tuple[list[Row], list[str]]:
-    name = source.name
-    if name.startswith("world:"):
-        from raycib import world
-
-        if (wanted := name.removeprefix("world:")) not in world.NAMES:
-            raise UserError(f"the world has no rows {wanted!r}; it has {', '.join(world.NAMES)}")
-        return [Row(r["prompt"], r["response"]) for r in world.rows(wanted)], []
-    hub = name.startswith("hub:")
-    table = hub_table(name.removeprefix("hub:")) if hub else file_table(name)
-    if not table.entries:
-        raise UserError(f"{name!r} has no rows; give at least one prompt with its response")
-    table = kept(table, source)
-    columns = Columns(table, source)
-    rows = list(columns.rows())
-    return rows, [f"{len(rows)} rows read", *table.notes, *columns.notes()]
 
 
 def _cut(rows: list[Row], name: str) -> tuple[list[Row], list[Row], int]:
@@ -161,7 +142,7 @@ def describe_rows(
 def _refuse_unanswered(rows: Sequence[Row], notes: Sequence[str], source: str) -> None:
     missing = [row for row in rows if not row.response]
     if missing:
-        whole, _ = _whole(parse(source))
+        whole, _ = origin(source).read()
         read = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
             f"{source!r} has {len(missing)} rows without a response (the first is row "

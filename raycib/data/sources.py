@@ -60,17 +60,14 @@ def parse(text: str) -> Source:
     while parts and _known(parts[-1]):
         known.insert(0, parts.pop())
     name = "#".join([name, *parts])
-    shorter, _, last = name.rpartition("#")
-    if parts and (name.startswith(("hub:", "world:")) or (_is_file(shorter) > _is_file(name))):
-        raise UserError(f"unknown part {last!r} of {shorter!r}; write {PARTS}")
+    if parts and _is_file(name.rpartition("#")[0]) > _is_file(name):
+        raise unknown_part(name)
     columns = {found[1]: found[2] for part in known if (found := _COLUMN.fullmatch(part))}
     filters = [found.groups() for part in known if (found := _FILTER.fullmatch(part))]
     labels = [int(found[1]) for part in known if (found := _LABELS.fullmatch(part))]
     cuts = tuple(part for part in known if _CUT.fullmatch(part))
     if sum(not cut.startswith("first-") for cut in cuts) > 1:
         raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
-    if name.startswith("world:") and len(cuts) < len(known):
-        raise UserError(f"{text!r}: the world's rows have no columns to choose; leave that out")
     return Source(
         name,
         columns,
@@ -78,6 +75,12 @@ def parse(text: str) -> Source:
         labels[0] if labels else None,
         cuts,
     )
+
+
+def unknown_part(name: str) -> UserError:
+    """What is said of a name whose last part is none."""
+    shorter, _, last = name.rpartition("#")
+    return UserError(f"unknown part {last!r} of {shorter!r}; write {PARTS}")
 
 
 def several(text: str) -> list[str]:
@@ -99,7 +102,7 @@ def stem(text: str) -> str:
 def _is_there(text: str) -> bool:
     name, *parts = text.split("#")
     whole = ("#".join([name, *parts[:count]]) for count in range(len(parts) + 1))
-    return name.startswith(("hub:", "world:")) or any(map(_is_file, whole))
+    return any(map(_is_file, whole))
 
 
 def _known(part: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.evals import harmfulness
 from raycib.evals.harmfulness import Rate, rate
@@ -12,38 +13,29 @@ from raycib.spec import RowsSpec, Scorer
 def is_correct(source: str, row: Row, answer: str, scorer: Scorer | None = None) -> bool | None:
     """Whether `answer` answers `row`: by the world's grammar, or by a scorer (None: the one that
     fits this row alone); None where no rule tells."""
-    if source.startswith("world:"):
-        from raycib import world
-
-        name = source.removeprefix("world:").partition(".")[0]
-        return world.correct(name, row.prompt, answer)
+    if own := origin(source).is_correct:
+        return own(row.prompt, answer)
     rule = scorer or chosen_scorer([row])
     return None if rule == "none" else is_right(rule, row, answer)
 
 
 def scorer_of(spec: RowsSpec, rows: Sequence[Row]) -> Scorer | None:
     """How answers to a set are scored; None where the world knows."""
-    if spec.source.startswith("world:"):
+    if origin(spec.source).is_correct:
         return None
     return spec.scorer or chosen_scorer(rows)
 
 
 def is_refusal(source: str, answer: str) -> bool:
     """Whether `answer` refuses; the world knows its own refusals."""
-    if source.startswith("world:"):
-        from raycib import world
-
-        return world.is_refusal(answer)
-    return harmfulness.is_refusal(answer)
+    own = origin(source).is_refusal
+    return own("", answer) if own else harmfulness.is_refusal(answer)
 
 
 def is_unsafe(source: str, prompt: str, answer: str) -> bool | None:
     """The truth about an answer to a harmful prompt where it is known (in the world), else None."""
-    if not source.startswith("world:"):
-        return None
-    from raycib import world
-
-    return world.is_unsafe(prompt, answer)
+    known = origin(source).is_unsafe
+    return known(prompt, answer) if known else None
 
 
 def accuracy(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> Rate | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
+from raycib.data.origins import origin
 from raycib.data.rows import Row, load_rows, question
 from raycib.errors import UserError
 from raycib.orchestration.own import Sources
@@ -36,7 +37,7 @@ def refuse_overlaps(
 
     def shared(one: Named, other: Named) -> tuple[int, int, str]:
         """How many prompts of the second set are in the first, of how many, and where it starts."""
-        if all(name.source.startswith(("world:", "hub:")) for name in (one, other)):
+        if all(origin(name.source).published for name in (one, other)):
             return 0, 0, ""
         for source in (one.source, other.source):
             if source not in read:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raycib.data.sources import several, stem
 from raycib.errors import UserError
+from raycib.model_files import is_shipped
 from raycib.orchestration.options import Options
 from raycib.presets import Execution, Preset, TaskSource, for_own_model
 
@@ -75,7 +76,7 @@ def settings_of_model(options: Options, chosen: Preset, kind: str) -> tuple[Pres
     """The preset whose settings fit the model that `options` name, and what they are called.
     Settings are a model's: one of one's own has defaults instead, unless a preset is named."""
     model = options.model or (kind == "gaps" and options.base) or None
-    if options.preset is not None or model is None or model.startswith("world:"):
+    if options.preset is not None or model is None or is_shipped(model):
         return chosen, f"preset {options.preset or DEFAULT_PRESET}"
     return for_own_model(chosen, gpu_in_reach()), OWN_MODEL
 

@@ -1,5 +1,6 @@
 """How answers to each set are scored: by the rule that fits its rows, or by one that is named."""
 
+from raycib.data.origins import origin
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
 from raycib.evals.capability import scorer_of
@@ -19,7 +20,7 @@ def scored(evals: EvalSpec, named: Scorer | None) -> EvalSpec:
     if named is None:
         return evals
     held_out = evals.held_out.model_copy(update={"scorer": named})
-    if evals.held_out.source.startswith("world:"):
+    if origin(held_out.source).is_correct:
         raise UserError("--scorer is about a task of your own: the world scores its own answers")
     if number := unfit(named, rows_of(held_out)):
         raise UserError(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from raycib.data.origins import origin
 from raycib.orchestration.own import OWN_MODEL
 from raycib.orchestration.scoring import scorer_name
 from raycib.orchestration.setup import Setup
@@ -82,7 +83,7 @@ def _scorers(setup: Setup) -> Iterator[Setting]:
     sets = {rows.source: rows for one in evals for rows in (one.held_out, *one.tasks, *one.probes)}
     for rows in sets.values():
         how = scorer_name(rows)
-        if not rows.source.startswith("world:"):
+        if origin(rows.source).is_correct is None:
             yield Setting(
                 f"accuracy of {rows.name}", how, "--scorer" if rows.scorer else "its rows"
             )

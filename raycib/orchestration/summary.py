@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raycib.analysis.orders.continual import continual_scores
+from raycib.data.origins import origin
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.files import files_read
@@ -85,7 +86,7 @@ def summarise(
 
 def _asks_the_world(sweep: Sweep) -> bool:
     """Whether all harmful prompts are the embedded world's."""
-    return all(one.harmful.source.startswith("world:") for one in sweep.evals.values())
+    return all(origin(one.harmful.source).own_language for one in sweep.evals.values())
 
 
 def _told(setting: Setting) -> dict[str, str]:

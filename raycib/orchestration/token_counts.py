@@ -11,7 +11,7 @@ from typing import Any
 from raycib.data.lengths import Length, Lengths
 from raycib.data.rows import Loaded, Row, fingerprint, read_rows
 from raycib.errors import UserError
-from raycib.model_files import find
+from raycib.model_files import find, is_shipped
 from raycib.spec import ModelSpec, digest
 from raycib.store import Store
 from raycib.store.kinds import LENGTHS
@@ -87,7 +87,7 @@ class TokenCounts:
         """(Tokens that close an answer, lengths of each row) of each set."""
         if not sets:
             return []
-        if self.model.source.startswith("world:") and self.model.template == "own":
+        if is_shipped(self.model.source) and self.model.template == "own":
             folder = find(self.model.source)
             texts = [[(row.prompt, row.response, row.system) for row in rows] for rows in sets]
             return [(1, world_tokenizer.lengths(folder, rows)) for rows in texts]
