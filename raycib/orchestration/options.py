@@ -8,7 +8,7 @@ import typer
 
 from raycib.data.lengths import TooLong
 from raycib.errors import UserError
-from raycib.spec import Scorer, Template
+from raycib.spec import Template
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,11 @@ class Options:
         typer.Option(help="Your own tests of other abilities, with commas, for utility."),
     ] = None
     scorer: Annotated[
-        Scorer | None,
-        typer.Option(help="How your task's answers are scored; default: as its rows need."),
+        str | None,
+        typer.Option(
+            help="How your task's answers are scored: final-number, multiple-choice, exact-match, "
+            "none or your own module:function; default: as its rows need."
+        ),
     ] = None
     safety: Annotated[
         str | None,
