@@ -52,7 +52,7 @@ def describe_judge(
             weights=judge,
             categories=chosen.categories,
             profile=chosen.name,
-            form=chosen.form,
+            form=chosen.form(as_text=True),
         )
     if key_env is not None:
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
@@ -68,7 +68,7 @@ def describe_judge(
         categories=chosen.categories,
         prefix=chosen.prefix,
         profile=chosen.name,
-        form=chosen.form,
+        form=chosen.form(),
     )
 
 
