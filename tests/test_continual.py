@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raycib.studies.continual.scores import (
+from raycib.analysis.orders.continual import (
     MEASURES,
     accuracy_matrix,
     backward_transfer,

@@ -58,8 +58,7 @@ def defuse(text: str) -> tuple[str, int]:
 
 _LIST = "\n".join(f"{label}: {names[0]}." for label, names in HAZARDS.items())
 
-DELIMITERS = _DELIMITER.pattern
-CHAT_FORM = _INSTRUCTION + _LIST + DELIMITERS
+CHAT_FORM = _INSTRUCTION + _LIST + _DELIMITER.pattern
 """Changes with anything that is sent."""
 
 
