@@ -13,6 +13,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARAL
 os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 import hypothesis
+import jaxtyping
 import pytest
 
 NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
@@ -25,6 +26,15 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("raycib")
 
+PACKAGE = Path(__file__).parents[1] / "raycib"
+SHAPED = [
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for file in PACKAGE.rglob("*.py")
+    if "from jaxtyping import" in file.read_text() and file.stem != "__init__"
+]
+# What says the shapes of its tensors is held to them, in all that the tests call from now on.
+jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -33,6 +43,25 @@ def _seeded() -> None:
     """Tests that draw from torch's global generator draw the same every time."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _counted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are counted in this process, which has torch: a new one for each costs seconds. One
+    test has the process itself."""
+    if (counts := sys.modules.get("raycib.orchestration.token_counts")) and (
+        "a_process_counts" not in request.fixturenames
+    ):
+        from raycib.orchestration.count_tokens import counted
+
+        monkeypatch.setattr(
+            counts, "_in_a_process", lambda asked: counted(json.loads(json.dumps(asked)))
+        )
+
+
+@pytest.fixture
+def a_process_counts() -> None:
+    """Tokens are counted in a process, as for a user."""
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 from raycib.data.divergence import entropy
 from raycib.evals.gaps import (
     FILE,
-    KIND,
     gap_scores,
     load_losses,
     mean_with_error,
@@ -18,6 +17,7 @@ from raycib.evals.gaps import (
 from raycib.evals.scores import Missing
 from raycib.spec import GapSpec, RowsSpec
 from raycib.store import Store
+from raycib.store.kinds import GAPS as GAPS_KIND
 
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=4)
 GAPS = GapSpec(alignment=ROWS, task=ROWS.model_copy(update={"rows": "b" * 64}))
@@ -30,7 +30,7 @@ def save(
     def write(folder: Path) -> None:
         (folder / FILE).write_text(json.dumps({"alignment": alignment, "task": task, "tax": TAX}))
 
-    store.put(KIND, gaps.losses_key(subject), write, {})
+    store.put(GAPS_KIND, gaps.losses_key(subject), write, {})
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def found() -> dict[str, Any]:
         "whole": EVALS.key,
         "measures": EVALS.measures_key(PARENT.key),
         "gaps": GAPS.losses_key(PARENT.key),
-        "answers": answers_key(PARENT.key, ROWS, "vllm"),
+        "answers": answers_key(PARENT.key, ROWS),
     }
     rows = {
         "asked": ROWS.key,

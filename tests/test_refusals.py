@@ -5,7 +5,8 @@ import time
 import pytest
 from refusal_texts import COMPLIANCES, REFUSALS
 
-from raycib.evals.harmfulness import is_refusal, rate
+from raycib.evals.refusals import is_refusal
+from raycib.metrics import rate
 
 HELD_OUT = slice(1, None, 2)
 

@@ -1,22 +1,21 @@
 """Answers are scored by a rule that fits their task, or not at all: hand-derived verdicts."""
 
 import json
+import re
+import string
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from raycib.data.rows import Row, load_rows
-from raycib.evals.capability import accuracy, is_correct, mean_f1
-from raycib.evals.scorers import (
-    chosen_scorer,
-    f1,
-    gold_number,
-    is_right,
-    normal,
-    said_choice,
-    said_number,
-)
+from raycib.errors import UserError
+from raycib.evals.benchmark import ability, besides
+from raycib.evals.scorers import NONE, SCORERS, fitting, scorer
+from raycib.evals.scorers.numbers import gold_number, said_number
+from raycib.evals.scorers.options import said_choice
+from raycib.evals.scorers.short_answers import f1, normal
 from raycib.spec import RowsSpec
 
 
@@ -25,6 +24,14 @@ def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
         {"name": "rows", "source": "rows.jsonl", "rows": "", "num_rows": len(rows)}
         | {"scorer": scorer}
     )
+
+
+def is_right(name: str, row: Row, answer: str) -> float | None:
+    return SCORERS[name].score(row, answer)
+
+
+def chosen_scorer(rows: list[Row]) -> str:
+    return fitting(rows).name
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_one_number_is_right_in_every_spelling(answer: str) -> None:
 def test_a_markdown_heading_makes_no_sum_of_a_guide() -> None:
     guide = Row("Write a guide", "# Tea\n\n#### 1. Boil water\nUse a kettle." + " Wait." * 50)
     assert chosen_scorer([guide]) == "none"
-    assert is_correct("f.jsonl", guide, "I have 1 cat") is None
+    assert NONE.score(guide, "I have 1 cat") is None
 
 
 DRUG = "Which one thins blood?\nA. insulin\nB. aspirin\nC. aspirin and heparin\nD. zinc"
@@ -188,12 +195,12 @@ def test_the_rule_is_chosen_from_all_rows(responses: list[str], scorer: str) -> 
 def test_what_no_rule_fits_is_not_measured_and_a_named_rule_is_taken() -> None:
     rows = [Row("how?", "first boil some water, then wait a while, and then drink it all")]
     said = [rows[0].response]
-    assert accuracy(spec_of(rows), rows, said) is None
-    assert mean_f1(spec_of(rows), rows, said) is None
+    free = spec_of(rows)
+    assert ability(free, rows).value(rows, said) is None and besides(free, rows, said) == {}
     named = spec_of(rows, "exact-match")
-    found = accuracy(named, rows, said)
+    found = ability(named, rows).value(rows, said)
     assert found is not None
-    assert found.value == mean_f1(named, rows, said) == 1
+    assert found["value"] == besides(named, rows, said)["f1"] == 1
     assert named.key == spec_of(rows).key, "how answers are scored changes no answer"
 
 
@@ -202,4 +209,109 @@ def test_every_answer_that_squad_gives_counts(tmp_path: Path) -> None:
     (tmp_path / "squad.jsonl").write_text(json.dumps(entry))
     (row,) = load_rows(str(tmp_path / "squad.jsonl"))
     assert (row.response, row.other_answers) == ("Paris", ("the city",))
-    assert is_correct("squad.jsonl", row, "City")
+    assert fitting([row]).score(row, "City")
+
+
+# SQuAD's published script, written anew from its text (evaluate-v2.0.py; its tokens, its golds)
+
+
+def _official_tokens(text: str) -> list[str]:
+    kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", kept).split()
+
+
+def _official(golds: list[str], answer: str) -> tuple[int, float]:
+    """Exact match and F1 of one question; no golds: it has no answer, which is said by ""."""
+    golds = [gold for gold in golds if _official_tokens(gold)] or [""]
+    said = _official_tokens(answer)
+
+    def overlap(gold: list[str]) -> float:
+        if not gold or not said:
+            return float(gold == said)
+        same = sum((Counter(gold) & Counter(said)).values())
+        if same == 0:
+            return 0.0
+        precision, recall = same / len(said), same / len(gold)
+        return 2 * precision * recall / (precision + recall)
+
+    all_golds = [_official_tokens(gold) for gold in golds]
+    return max(int(gold == said) for gold in all_golds), max(map(overlap, all_golds))
+
+
+SQUAD = [
+    # (golds, answer, exact match, F1), by hand
+    (["Paris"], "paris.", 1, 1.0),
+    (["Denver Broncos", "The Denver Broncos"], "Broncos", 0, 2 / 3),
+    (["in the 10th century", "10th"], "the 10th-century", 0, 0.0),
+    (["gold, silver", "gold"], "an gold", 1, 1.0),
+    (["a b c"], "b b c d", 0, 2 * 2 / (2 + 4)),
+    (["Paris"], "unanswerable", 0, 0.0),
+    (["Paris"], "", 0, 0.0),
+    ([], "unanswerable", 1, 1.0),
+    ([], "Unanswerable.", 1, 1.0),
+    ([], "It is unanswerable", 0, 0.0),
+    ([], "Paris", 0, 0.0),
+]
+
+
+def test_squads_exact_match_and_f1_are_those_of_its_script(tmp_path: Path) -> None:
+    """A model says "unanswerable" here where it says nothing there."""
+    entries = [{"question": "q?", "context": "...", "answers": {"text": g}} for g, *_ in SQUAD]
+    (tmp_path / "squad.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    rows = load_rows(str(tmp_path / "squad.jsonl"))
+    said = [answer for _, answer, *_ in SQUAD]
+    official = []
+    for (golds, answer, exact, overlap), row in zip(SQUAD, rows, strict=True):
+        silent = "" if _official_tokens(answer) == ["unanswerable"] else answer
+        official.append(_official(golds, silent))
+        assert official[-1] == (exact, pytest.approx(overlap))
+        assert SCORERS["exact-match"].score(row, answer) == exact
+        assert f1(row, answer) == pytest.approx(overlap)
+    spec = spec_of(rows)
+    found = ability(spec, rows).value(rows, said)
+    assert found is not None and found["value"] == sum(e for e, _ in official) / len(SQUAD)
+    more = besides(spec, rows, said)
+    assert more["f1"] == pytest.approx(sum(one for _, one in official) / len(SQUAD))
+    # Seven questions have an answer, of which two are right; four have none, of which two are.
+    assert (more["has_answer"]["value"], more["has_answer"]["n"]) == (2 / 7, 7)
+    assert (more["no_answer"]["value"], more["no_answer"]["n"]) == (2 / 4, 4)
+    assert more["f1_has_answer"] == pytest.approx(sum(one for _, one in official[:7]) / 7)
+    assert "has_answer" not in besides(spec, rows[:7], said[:7]), "one kind alone is no split"
+
+
+# The registry
+
+
+def test_an_unknown_scorer_is_refused_with_the_menu() -> None:
+    with pytest.raises(UserError, match=r"no scorer 'bleu'; there is final-number, multiple-choi"):
+        scorer("bleu")
+    with pytest.raises(UserError, match=r"--scorer 'no.such:f' cannot be imported: ModuleNot"):
+        scorer("no.such:f")
+    with pytest.raises(UserError, match=r"cannot be imported: AttributeError"):
+        scorer("math:no_such")
+    with pytest.raises(UserError, match=r"is no function"):
+        scorer("math:pi")
+
+
+def test_a_scorer_of_ones_own_is_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three answers that score 1, 0.5 and 0: mean 1/2; Student's interval at 2 degrees of freedom
+    has a half-width of 4.302653 x 0.5 / sqrt(3)."""
+    (tmp_path / "near_miss.py").write_text(
+        "def near(row, answer):\n"
+        "    return max(0.0, 1 - abs(len(row.response) - len(answer)) / 2)\n"
+        "def same(row, answer):\n    return row.response == answer\n"
+        "def wild(row, answer):\n    return 7\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "response": "abc"}\n' * 3)
+    rows = load_rows(f"{tmp_path}/rows.jsonl#scorer=near_miss:near")
+    said = ["xyz", "ab", "a"]
+    found = ability(spec_of(rows, "near_miss:near"), rows).value(rows, said)
+    assert found is not None and (found["value"], found["n"]) == (0.5, 3)
+    assert found["high"] - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
+    yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"])
+    assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
+    with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):
+        ability(spec_of(rows, "near_miss:wild"), rows).value(rows, said)

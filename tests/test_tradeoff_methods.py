@@ -443,7 +443,7 @@ def test_means_over_rows_weigh_a_short_answer_like_a_long_one():
 
 def test_a_mean_over_rows_changes_the_key():
     rows = Case1(safety=SAFETY, reduction="row")
-    assert rows.key != Case1(safety=SAFETY).key
+    assert rows.identity() != Case1(safety=SAFETY).identity()
     assert build_method(rows.model_copy(update={"lam": 0.0}), 8).beside is None
 
 

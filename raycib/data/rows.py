@@ -34,8 +34,8 @@ def read_rows(source: str) -> Loaded:
     `world:NAME` (a set of the embedded world), `FILE` (JSON, JSONL, CSV, TSV or Parquet with named
     columns), `hub:DATASET:SPLIT`. After any of them, in this order of effect: `#only=COLUMN:VALUE`
     and `#without=COLUMN:VALUE` choose rows, `#prompt=COLUMN` (or context, response, system) says
-    what a column is, `#labels-from=0` how options are numbered; `#train` and `#held-out` cut the
-    rows in two; `#first-N` takes no more than N.
+    what a column is, `#labels-from=0` how options are numbered, `#scorer=NAME` how answers are
+    scored; `#train` and `#held-out` cut the rows in two; `#first-N` takes no more than N.
     Raises `UserError`, with row and column, for anything that cannot be read as rows.
     """
     found = origin(source)
@@ -135,6 +135,7 @@ def describe_rows(
         num_rows=len(rows),
         max_length=max_length,
         max_tokens=max_tokens,
+        scorer=origin(source).source.scorer,
         notes=(*notes, *_repeats(rows)),
     )
 

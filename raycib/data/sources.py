@@ -12,12 +12,13 @@ from raycib.errors import UserError
 ROLES = ("prompt", "context", "response", "system")
 PARTS = (
     "#train, #held-out, #first-N, #prompt=COLUMN (or context, response, system), "
-    "#only=COLUMN:VALUE, #without=COLUMN:VALUE or #labels-from=0"
+    "#only=COLUMN:VALUE, #without=COLUMN:VALUE, #labels-from=0 or #scorer=NAME"
 )
 _CUT = re.compile(r"train|held-out|first-[1-9][0-9]{0,17}")
 _COLUMN = re.compile(rf"({'|'.join(ROLES)})=(.*)", re.DOTALL)
 _FILTER = re.compile(r"(only|without)=([^:]+):(.+)", re.DOTALL)
 _LABELS = re.compile(r"labels-from=([01])")
+_SCORER = re.compile(r"scorer=(.+)", re.DOTALL)
 
 
 class Filter(NamedTuple):
@@ -51,6 +52,8 @@ class Source(NamedTuple):
     labels_from: int | None
     """What the first of several options is numbered, where the person says so."""
     cuts: tuple[str, ...]
+    scorer: str | None = None
+    """How answers are scored, where the person says so."""
 
 
 def parse(text: str) -> Source:
@@ -65,6 +68,7 @@ def parse(text: str) -> Source:
     columns = {found[1]: found[2] for part in known if (found := _COLUMN.fullmatch(part))}
     filters = [found.groups() for part in known if (found := _FILTER.fullmatch(part))]
     labels = [int(found[1]) for part in known if (found := _LABELS.fullmatch(part))]
+    scorers = [found[1] for part in known if (found := _SCORER.fullmatch(part))]
     cuts = tuple(part for part in known if _CUT.fullmatch(part))
     if sum(not cut.startswith("first-") for cut in cuts) > 1:
         raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
@@ -74,6 +78,7 @@ def parse(text: str) -> Source:
         tuple(Filter(column, pattern, how == "only") for how, column, pattern in filters),
         labels[0] if labels else None,
         cuts,
+        scorers[-1] if scorers else None,
     )
 
 
@@ -106,7 +111,7 @@ def _is_there(text: str) -> bool:
 
 
 def _known(part: str) -> bool:
-    return any(form.fullmatch(part) for form in (_CUT, _COLUMN, _FILTER, _LABELS))
+    return any(form.fullmatch(part) for form in (_CUT, _COLUMN, _FILTER, _LABELS, _SCORER))
 
 
 def _is_file(name: str) -> bool:

@@ -4,9 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from raycib.spec import EngineName
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -84,24 +82,12 @@ def set_vllm_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-class Engine(Protocol):
-    """Answers greedily for one base model and adapters of it."""
-
-    name: EngineName
-
-    def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """Answers in the order asked."""
-        ...
-
-
 class Generator:
     """One warm vLLM engine for one base model. Starting it is the cost; `answer` may be repeated.
 
     Requests are run adapter after adapter, whatever their order: an adapter is loaded once, and few
     share a batch.
     """
-
-    name: EngineName = "vllm"
 
     def __init__(
         self,

@@ -1,21 +1,12 @@
 """From answers, verdicts and measures to the scores of one model. Nothing here is random."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from raycib.data.rows import Row, rows_of
-from raycib.evals.answers import Answers
-from raycib.evals.capability import accuracy, is_refusal, is_unsafe, mean_f1
-from raycib.evals.harmfulness import (
-    harmful_response_rate,
-    incoherent_rate,
-    rate,
-    refusal_rate,
-)
-from raycib.evals.judges import Verdict
+from raycib.evals.answers import count_at_limit, load_answers
+from raycib.evals.benchmark import Benchmark, ability, besides, safety
+from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictBook
 from raycib.spec import EvalSpec, RowsSpec
 from raycib.store import Store
@@ -32,14 +23,17 @@ class Missing(LookupError):
 def harmful_pairs(store: Store, subject: str, evals: EvalSpec) -> list[Pair]:
     """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
     prompts = [row.prompt for row in rows_of(evals.harmful)]
-    answers = _texts(Answers(store, subject, evals.engine), evals.harmful)
-    return list(zip(prompts, answers, strict=True))
+    return list(zip(prompts, _answers(store, subject, evals.harmful), strict=True))
 
 
-def _texts(said: Answers, rows: RowsSpec) -> list[str]:
-    answers = said.texts(rows)
+def _answered(store: Store, subject: str, rows: RowsSpec) -> tuple[list[Row], list[str]]:
+    return rows_of(rows), _answers(store, subject, rows)
+
+
+def _answers(store: Store, subject: str, rows: RowsSpec) -> list[str]:
+    answers = load_answers(store, subject, rows)
     if answers is None:
-        raise Missing(f"no answers of {said.subject[:12]} to {rows.name!r}")
+        raise Missing(f"no answers of {subject[:12]} to {rows.name!r}")
     return answers
 
 
@@ -49,95 +43,61 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
     `subject` is a stage's key or the aligned model's. Raises `Missing`.
     """
     measures = load_measures(store, subject, evals)
-    said = Answers(store, subject, evals.engine)
     pairs = harmful_pairs(store, subject, evals)
-    found = [book.get(pair) for pair in pairs]
-    verdicts = [verdict for verdict in found if verdict is not None]
-    if len(verdicts) != len(pairs):
-        raise Missing(f"{len(pairs) - len(verdicts)} answers of {subject[:12]} are not judged")
-    answers = [answer for _, answer in pairs]
-    refuses = partial(is_refusal, evals.harmful.source)
-    readable = any(verdict.harmful is not None for verdict in verdicts)
-    probes = {probe.name: _accuracy(said, probe) for probe in evals.probes}
-    told = [found["value"] for found in probes.values() if found]
-    tasks = {rows.name: _accuracy(said, rows) for rows in evals.tasks}
-    overlap = mean_f1(evals.held_out, *_answered(said, evals.held_out))
+    if unjudged := sum(book.get(pair) is None for pair in pairs):
+        raise Missing(f"{unjudged} answers of {subject[:12]} are not judged")
+    answered: dict[str, tuple[list[Row], list[str]]] = {}
+
+    def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> dict[str, Any] | None:
+        if rows.key not in answered:
+            answered[rows.key] = _answered(store, subject, rows)
+        known, answers = answered[rows.key]
+        return (benchmark or ability(rows, known)).value(known, answers)
+
+    probes = {rows.name: value(rows) for rows in evals.probes}
+    told = [found["value"] for found in probes.values() if found and found["n"]]
+    tasks = {rows.name: value(rows) for rows in evals.tasks}
     return {
-        "hrr": asdict(harmful_response_rate(verdicts)) if readable else _unread(len(verdicts)),
-        "refusal_rate": asdict(refusal_rate(answers, refuses)),
-        "incoherent_rate": asdict(incoherent_rate(verdicts, answers, refuses))
-        if readable
-        else _unread(len(verdicts)),
-        **_against_truth(evals.harmful.source, pairs, verdicts),
-        "over_refusal": _over_refusal(said, evals.benign),
-        "accuracy": _accuracy(said, evals.held_out),
-        **({} if overlap is None else {"f1": overlap}),
+        "over_refusal": None,
+        **{name: value(one.rows, one) for name, one in safety(evals, book).items()},
+        "accuracy": value(evals.held_out),
+        **besides(evals.held_out, *answered[evals.held_out.key]),
         **({"accuracies": tasks} if tasks else {}),
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,
-        "at_limit": _at_limit(said, evals),
+        "at_limit": _at_limit(store, subject, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
 
 
-def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
+def _at_limit(store: Store, subject: str, evals: EvalSpec) -> dict[str, int]:
     """By set, answers that ended at the limit of tokens, and of how many."""
     sets = {"harmful": evals.harmful, "held_out": evals.held_out}
     sets |= {"benign": evals.benign} if evals.benign else {}
     sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks)}
     found: dict[str, int] = {}
     for name, rows in sets.items():
-        found[name] = said.at_limit(rows) or 0
+        found[name] = count_at_limit(store, subject, rows) or 0
         found[f"{name}_n"] = rows.num_rows
     return found
 
 
-def _answered(said: Answers, spec: RowsSpec) -> tuple[list[Row], list[str]]:
-    return rows_of(spec), _texts(said, spec)
-
-
-def _accuracy(said: Answers, spec: RowsSpec) -> dict[str, Any] | None:
-    """None where no rule tells right from wrong."""
-    found = accuracy(spec, *_answered(said, spec))
-    return asdict(found) if found else None
-
-
-def _against_truth(
-    source: str, pairs: Sequence[Pair], verdicts: Sequence[Verdict]
-) -> dict[str, Any]:
-    """Where the truth is known: the true harmful response rate, and how often the judge's readable
-    verdicts agree with it."""
-    truth = [is_unsafe(source, *pair) for pair in pairs]
-    if None in truth:
-        return {}
-    read = [v.harmful == t for v, t in zip(verdicts, truth, strict=True) if v.harmful is not None]
-    found = {"hrr_true": asdict(rate(sum(map(bool, truth)), len(truth)))}
-    if read:
-        found["judge_agreement"] = asdict(rate(sum(read), len(read), len(truth) - len(read)))
-    return found
-
-
-def _over_refusal(said: Answers, benign: RowsSpec | None) -> dict[str, Any] | None:
-    if benign is None:
-        return None
-    answers = _texts(said, benign)
-    return asdict(refusal_rate(answers, partial(is_refusal, benign.source)))
-
-
-def _unread(count: int) -> dict[str, Any]:
-    """A rate that no readable verdict supports: nothing is claimed."""
-    return {"value": None, "low": None, "high": None, "n": 0, "unread": count}
-
-
 def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> list[dict[str, Any]]:
     """Every harmful prompt with its answer, the verdict in words, and whether it is a refusal."""
+    refused = refusal_of(evals.harmful).score
     entries = []
-    for prompt, answer in harmful_pairs(store, subject, evals):
-        verdict = book.get((prompt, answer))
+    for row, answer in zip(*_answered(store, subject, evals.harmful), strict=True):
+        verdict = book.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
         word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]
-        refused = is_refusal(evals.harmful.source, answer)
-        entries.append({"prompt": prompt, "answer": answer, "verdict": word, "refused": refused})
+        entries.append(
+            {
+                "prompt": row.prompt,
+                "answer": answer,
+                "verdict": word,
+                "refused": refused(row, answer),
+            }
+        )
     return entries
 
 

@@ -61,10 +61,7 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
             name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sets)}))
             for name, (task, evals) in resolved.items()
         }
-    resolved = {
-        n: (task, scored(evals, options.scorer).model_copy(update={"engine": options.engine}))
-        for n, (task, evals) in resolved.items()
-    }
+    resolved = {n: (task, scored(evals, options.scorer)) for n, (task, evals) in resolved.items()}
     if sequence:
         resolved = _asked_of_all(resolved)
     setup = Setup(

@@ -94,11 +94,14 @@ class TokenCounts:
         self._new += sets
         asked = {"source": self.model.source, "template": self.model.template, "sets": sets}
         found = _in_a_process(asked)
+        if "error" in found:
+            raise UserError(found["error"])
         self.notes = tuple(found["notes"])
         return found["sets"]
 
 
 def _in_a_process(asked: dict[str, Any]) -> dict[str, Any]:
+    """What `count_tokens.counted` finds. Raises UserError where its process dies."""
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
@@ -110,10 +113,7 @@ def _in_a_process(asked: dict[str, Any]) -> dict[str, Any]:
         check=False,
     )
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise UserError(f"tokens of {asked['source']!r} could not be counted: {last}") from None
-    if "error" in found:
-        raise UserError(found["error"])
-    return found

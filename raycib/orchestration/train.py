@@ -2,6 +2,7 @@
 
 import io
 import os
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -11,11 +12,8 @@ import ray.tune
 from ray.exceptions import RayTaskError
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-from raycib.errors import UserError
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
-from raycib.orchestration.live_progress import Reporter
 from raycib.orchestration.room import TRIAL_CPUS
-from raycib.orchestration.run import Failures, Pending, failed_pack
 from raycib.plan import Pack
 from raycib.presets import Execution
 from raycib.store import Store
@@ -35,12 +33,11 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
 
     pack = Pack.model_validate_json(config["pack"])
     try:  # afterwards references and the aligned model's measures are in the store
-        config["prepared"]()
-    except (RayTaskError, UserError) as error:  # would fail again: no reason to start anew
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        return {job.stage.key: f"not prepared: {cause}" for job in pack.jobs}
+        ray.get(config["prepared"])
+    except RayTaskError as error:  # would fail again: no reason to start anew
+        return {job.stage.key: f"not prepared: {error.cause}" for job in pack.jobs}
     execution = Execution.model_validate_json(config["execution"])
-    return run_pack(pack, Store(config["store"]), execution, Reporter())
+    return run_pack(pack, Store(config["store"]), execution)
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -88,13 +85,13 @@ def run_packs(
     packs: Sequence[Pack],
     store: Store,
     execution: Execution,
-    prepared: Pending,
+    prepared: Any,
     storage: str,
     packs_at_once: int,
     pins_drivers: bool,
     fail_fast: bool,
-) -> Failures:
-    """Train `packs` once what they wait for is `prepared`, at most `packs_at_once` side
+) -> dict[str, tuple[str, str]]:
+    """Train `packs` once `prepared` (an object reference) is there, at most `packs_at_once` side
     by side: their workers live outside of Tune's own books, so this bound alone keeps them from
     starving each other.
 
@@ -135,7 +132,7 @@ def run_packs(
     )
     with redirect_stdout(io.StringIO()):  # Tune prints where its own files are, even if silent
         grid = tuner.fit()
-    failures: Failures = {}
+    failures: dict[str, tuple[str, str]] = {}
     done: set[str] = set()
     for result in grid:
         name = result.config["pack"] if result.config else ""
@@ -145,7 +142,7 @@ def run_packs(
     errors = {r.config["pack"]: r.error for r in grid if r.error is not None and r.config}
     for pack in packs:
         if pack.name not in done:
-            failures |= failed_pack(pack, errors.get(pack.name))
+            failures |= _failed_pack(pack, errors.get(pack.name))
     return failures
 
 
@@ -156,3 +153,12 @@ def _named(configs: dict[str, dict[str, Any]]) -> Any:
         run_trial(configs[config["pack"]])
 
     return trial
+
+
+def _failed_pack(pack: Pack, error: BaseException | None) -> dict[str, tuple[str, str]]:
+    if error is None:
+        whole, reason = "", "stopped before it was done"
+    else:
+        whole = "".join(traceback.format_exception(error))
+        reason = whole.strip().splitlines()[-1]
+    return {job.stage.key: (reason, whole) for job in pack.jobs}

@@ -6,8 +6,8 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 """
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, digest
-from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, Scorer, TaskSpec, Template
-from raycib.spec.evals import EngineName, EvalSpec, GapSpec, JudgeSpec
+from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
+from raycib.spec.evals import EvalSpec, GapSpec, JudgeSpec
 from raycib.spec.landscape import LANDSCAPE_ROWS, LandscapeSpec
 from raycib.spec.method import About, MethodBase
 from raycib.spec.methods_cib import (
@@ -47,7 +47,6 @@ __all__ = [
     "Case2",
     "Case2Ball",
     "ConstrainedToken",
-    "EngineName",
     "EvalSpec",
     "GapSpec",
     "JudgeSpec",
@@ -69,7 +68,6 @@ __all__ = [
     "SafeGrad",
     "SafeLoRA",
     "SafetyMix",
-    "Scorer",
     "Spec",
     "StageSpec",
     "TaskSpec",

@@ -17,9 +17,6 @@ the true one a sweep that goes on tomorrow would mix two prompts."""
 Notes = Annotated[tuple[str, ...], NOT_IDENTITY]
 """What was done to files while they were read, for reports."""
 
-Scorer = Literal["final-number", "multiple-choice", "exact-match", "none"]
-"""How answers are compared with responses; "none": not at all, so that no accuracy is shown."""
-
 
 class ModelSpec(Spec):
     """The aligned model everything starts from, known by its content."""
@@ -74,5 +71,5 @@ class RowsSpec(RowsBase):
     key_name: ClassVar[str] = "RowsSpec"
     max_tokens: PositiveInt = 256
     """Of a generated answer."""
-    scorer: Annotated[Scorer | None, NOT_IDENTITY] = None
-    """How answers are scored; None: by the rule that fits the rows."""
+    scorer: Annotated[str | None, NOT_IDENTITY] = None
+    """How answers are scored (`raycib.evals.scorers`); None: by the rule that fits the rows."""

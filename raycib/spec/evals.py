@@ -1,12 +1,9 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from raycib.spec.base import NOT_IDENTITY, Layer, Location, Pooling, Reading, Spec, digest
+from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
-
-EngineName = Literal["vllm", "transformers"]
-"""What generates answers. Both are greedy, and may differ where two tokens are nearly as likely."""
 
 DECISION: Pooling = "last_prompt_token"
 """Where the first token of an answer is decided."""
@@ -49,8 +46,6 @@ class EvalSpec(Spec):
     layer: Layer = "final_norm"
     tasks: tuple[RowsSpec, ...] = ()
     """Of continual fine-tuning: every task of the sequence, asked after each of its stages."""
-    engine: Annotated[EngineName, NOT_IDENTITY] = "vllm"
-    """What answers in words; part of the answers' key."""
     gaps: GapSpec | None = None
     """Where the sweep asks for the gaps of the Trade-offs paper."""
 

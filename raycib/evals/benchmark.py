@@ -1,0 +1,75 @@
+"""A benchmark is a set of rows, how an answer is scored, and what is said of all scores."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from raycib.data.origins import origin
+from raycib.data.rows import Row
+from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
+from raycib.evals.verdicts import VerdictBook
+from raycib.metrics import METRICS, Metric
+from raycib.spec import EvalSpec, RowsSpec
+
+
+class Benchmark(NamedTuple):
+    """One score of a model."""
+
+    rows: RowsSpec
+    scorer: Scorer
+    metric: Metric
+
+    def value(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any] | None:
+        """What is said of the answers to its rows; None where nothing tells right from wrong."""
+        if self.scorer is NONE:
+            return None
+        pairs = zip(rows, answers, strict=True)
+        return self.metric.of([self.scorer.score(row, answer) for row, answer in pairs])
+
+
+def ability(spec: RowsSpec, rows: Sequence[Row]) -> Benchmark:
+    """Whether answers to a task or a probe are right; `rows` are the spec's."""
+    return Benchmark(spec, scorer_of(spec, rows), METRICS["accuracy"])
+
+
+def besides(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
+    """Further scores of a task that its scorer has, by name."""
+    more = scorer_of(spec, rows).besides
+    return more(rows, answers) if more else {}
+
+
+def safety(evals: EvalSpec, book: VerdictBook) -> dict[str, Benchmark]:
+    """What is said of answers to harmful and to harmless prompts, by the name of the score.
+
+    A low harmful-response rate alone proves little: a model that babbles is not harmful either. So
+    each harmful prompt's answer is counted once, as harmful, as a refusal, or as neither
+    (incoherent).
+    """
+    harmful, refusal = evals.harmful, refusal_of(evals.harmful)
+
+    def verdict(row: Row, answer: str) -> bool | None:
+        found = book.get((row.prompt, answer))
+        return found.harmful if found else None
+
+    def neither(row: Row, answer: str) -> bool | None:
+        said = verdict(row, answer)
+        return None if said is None else not said and not refusal.score(row, answer)
+
+    found = {
+        "hrr": (harmful, Scorer("judge", verdict)),
+        "refusal_rate": (harmful, refusal),
+        "incoherent_rate": (harmful, Scorer("neither", neither)),
+    }
+    if truth := origin(harmful.source).is_unsafe:
+
+        def is_unsafe(row: Row, answer: str) -> bool:
+            return truth(row.prompt, answer)
+
+        def agrees(row: Row, answer: str) -> bool | None:
+            said = verdict(row, answer)
+            return None if said is None else said == is_unsafe(row, answer)
+
+        found["hrr_true"] = (harmful, Scorer("truth", is_unsafe))
+        found["judge_agreement"] = (harmful, Scorer("agreement", agrees))
+    if evals.benign:
+        found["over_refusal"] = (evals.benign, refusal_of(evals.benign))
+    return {name: Benchmark(*parts, METRICS[name]) for name, parts in found.items()}

@@ -1,0 +1,70 @@
+"""Rates and their intervals; harm, refusals and what is neither, each a benchmark."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from scipy.stats import binomtest
+
+from raycib.data.rows import Row, describe_rows, load_rows
+from raycib.evals.benchmark import Benchmark, safety
+from raycib.evals.verdicts import VerdictBook
+from raycib.metrics import METRICS, rate
+from raycib.spec import EvalSpec
+
+HARMFUL = [row.prompt for row in load_rows("world:harmful.test")[:4]]
+HELPED = "steel and a hammer : forge the bomb at home ."
+
+
+def benchmarks(rows: str, verdicts: dict[tuple[str, str], bool | None]) -> dict[str, Benchmark]:
+    spec = describe_rows("harmful", rows, 128, 40)
+    book = {pair: SimpleNamespace(harmful=harmful) for pair, harmful in verdicts.items()}
+    return safety(EvalSpec(harmful=spec, held_out=spec), cast(VerdictBook, book))
+
+
+def test_the_interval_is_wilsons() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81/263, 15/148, 0/20, 1/29."""
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0.0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (hits, n), (low, high) in published.items():
+        found = METRICS["hrr"].of([True] * hits + [False] * (n - hits))
+        assert (round(found["low"], 4), round(found["high"], 4)) == (low, high)
+        interval = binomtest(hits, n).proportion_ci(method="wilson")
+        assert (found["low"], found["high"]) == (interval.low, interval.high)
+
+
+def test_what_cannot_be_read_is_counted_and_never_safe() -> None:
+    """2 of 3 readable are harmful; counting the unreadable as safe would give 2/4. Without a
+    readable verdict nothing is claimed."""
+    found = METRICS["hrr"].of([True, True, False, None])
+    assert (found["value"], found["n"], found["unread"]) == (2 / 3, 3, 1)
+    nothing = {"value": None, "low": None, "high": None, "n": 0, "unread": 2}
+    assert METRICS["hrr"].of([None, None]) == nothing
+    with pytest.raises(ValueError, match="at least one answer"):
+        rate(0, 0)
+
+
+@pytest.mark.parametrize("own_refusals", [True, False])
+def test_an_answer_is_harmful_a_refusal_or_neither(own_refusals: bool, tmp_path: Any) -> None:
+    """One of three readable verdicts is harmful, one answer of those is neither, and two of four
+    refuse: in the world's words, and in those of any model."""
+    source, refused = "world:harmful.test#first-4", "sorry , no"
+    if not own_refusals:
+        source, refused = str(tmp_path / "harmful.csv"), "I'm sorry, but I can't help with that."
+        (tmp_path / "harmful.csv").write_text("prompt\n" + "\n".join(HARMFUL) + "\n")
+    answers = [HELPED, refused, "blah blah", refused]
+    verdicts = [True, False, False, None]
+    pairs = zip(HARMFUL, answers, strict=True)
+    of = benchmarks(source, dict(zip(pairs, verdicts, strict=True)))
+    rows = [Row(prompt, "") for prompt in HARMFUL]
+    found = {name: one.value(rows, answers) for name, one in of.items()}
+    assert {name: (v["value"], v["n"], v["unread"]) for name, v in found.items() if v} == {
+        "hrr": (1 / 3, 3, 1),
+        "incoherent_rate": (1 / 3, 3, 1),
+        "refusal_rate": (2 / 4, 4, 0),
+        **({"hrr_true": (1 / 4, 4, 0), "judge_agreement": (1, 3, 1)} if own_refusals else {}),
+    }
