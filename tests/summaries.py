@@ -5,9 +5,18 @@ import math
 import random
 from functools import cache
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 from scipy.stats import binomtest
+
+from raycib.analysis.page import page, write_report
+from raycib.analysis.report import Report
+from raycib.analysis.warnings import warnings
+from raycib.studies.comparison import report as comparison_study
+from raycib.studies.continual import report as continual_study
+from raycib.studies.strength import report as strength_study
+from raycib.studies.tradeoff import report as tradeoff_study
 
 MEANS = {
     # lam: hrr, refusals, I, I at the last prompt token, cosine, task loss, accuracy, utility
@@ -27,6 +36,39 @@ HOSTILE = (
     "| cells | [link](javascript:alert(1)) `code` **bold** |",
 )
 """Answers that would act on their reader if anything showed them as they are."""
+
+
+REPORTS = {
+    "dose": strength_study.report, "comparison": comparison_study.report,
+    "ablation": comparison_study.ablation, "gaps": tradeoff_study.report,
+    "orders": continual_study.report,
+}  # fmt: skip
+
+
+def reported(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> Report:
+    """The report of a made-up sweep by its study."""
+    return REPORTS[summary.get("kind", "dose")](summary, answers or {}, histories or {})
+
+
+def page_of(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> str:
+    """The page of a made-up sweep."""
+    return page(reported(summary, answers, histories), answers or {})
+
+
+def written(summary: dict[str, Any], answers: Any, histories: Any, folder: Path) -> list[Path]:
+    """The files of a made-up sweep's report."""
+    return write_report(reported(summary, answers, histories), answers, folder)
+
+
+def terminal(summary: dict[str, Any]) -> str:
+    """What the terminal shows of a made-up sweep."""
+    return reported(summary).terminal()
+
+
+def warned(summary: dict[str, Any]) -> list[str]:
+    """Every warning of a made-up sweep."""
+    report = reported(summary)
+    return [*report.warnings, *warnings(summary, report.frame, report.symbol)]
 
 
 def rate(share: float, n: int, unread: int = 0) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The files in cluster/: what Ray, Kubernetes and a shell would refuse, found without a cloud."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import ray
 import yaml
 
 from raycib.presets import LLAMA31_8B
@@ -27,9 +29,8 @@ def driver_resource() -> str:
 
 
 def validate(config: dict[str, Any]) -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(config))
+    schema = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
+    jsonschema.validate(config, json.loads(schema.read_text()))
 
 
 @pytest.mark.parametrize("name", LAUNCHER_FILES)

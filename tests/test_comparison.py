@@ -7,21 +7,21 @@ import re
 
 import pandas as pd
 import pytest
-from summaries import METHODS, comparison_sweep, samples, sweep
+from summaries import METHODS, comparison_sweep, samples, sweep, terminal
 
 from raycib.analysis import tables
 from raycib.analysis.arms import arms, best, of, plain_arm, settings
-from raycib.analysis.comparison.matched_cost import matched_cost, presentable_cost
-from raycib.analysis.comparison.paired import (
+from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.analysis.statistics import mcnemar, wilson_at
+from raycib.studies.comparison.matched_cost import matched_cost, presentable_cost
+from raycib.studies.comparison.paired import (
     paired_flips,
     paired_table,
     presentable_pairs,
     significance,
 )
-from raycib.analysis.comparison.table1 import narrow1, presentable1, table1
-from raycib.analysis.exhibits import terminal_table
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.statistics import mcnemar, wilson_at
+from raycib.studies.comparison.table1 import narrow1, presentable1, table1
+from raycib.studies.strength.table3 import presentable, table3
 
 
 def said(verdicts: str):
@@ -127,20 +127,20 @@ def test_a_failed_cell_stays_in_sight_with_its_reason():
     assert kept["status"].tolist() == ["", "failed (seed 0): out of memory"]
     narrow = narrow1(table)
     assert len(narrow[(narrow["Method"] == "SBR") & (narrow["Strength"] == "50")]) == 1
-    text = terminal_table(summary)
+    text = terminal(summary)
     assert "CIB, strength 5: failed (seed 0): out of memory" in text
     assert text.count("no safety data") == 3
 
 
 def test_the_terminal_shows_a_comparison_within_140_columns():
     summary = comparison_sweep(labels={"cib": "CIB, the most similar negatives of a long queue"})
-    assert max(map(len, terminal_table(summary).splitlines())) <= 140
+    assert max(map(len, terminal(summary).splitlines())) <= 140
 
 
 def test_the_terminal_shows_a_dose_response_as_table_3():
     summary = sweep()
-    table = tables.presentable(tables.table3(to_frame(summary), aligned_scores(summary)))
-    assert terminal_table(summary) == tables.to_terminal(table)
+    table = presentable(table3(to_frame(summary), aligned_scores(summary)))
+    assert terminal(summary) == tables.to_terminal(table)
 
 
 def test_a_comparison_that_failed_altogether_still_has_tables():
@@ -150,7 +150,7 @@ def test_a_comparison_that_failed_altogether_still_has_tables():
     frame = to_frame(summary)
     shown = presentable1(table1(frame))
     assert shown["Status"].str.contains("no disk").all() and len(shown) == len(frame)
-    assert "no disk" in terminal_table(summary)
+    assert "no disk" in terminal(summary)
     assert len(paired_table(frame, {})) == 0 and significance(paired_table(frame, {})) == ""
     assert len(presentable_pairs(paired_table(frame, {}))) == 1
     assert set(presentable_cost(matched_cost(frame))["any loss"]) == {"–"}

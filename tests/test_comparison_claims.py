@@ -5,9 +5,9 @@ from summaries import ablation_sweep, comparison_sweep, samples
 from test_comparison import cell as scored
 from test_comparison import framed, said
 
-from raycib.analysis.answers import comparison_answer
-from raycib.analysis.comparison.claims import comparison_claims
 from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.studies.comparison.claims import ablation_claims, comparison_claims
+from raycib.studies.comparison.report import MOST_ROWS, comparison_headline
 
 STARTS = {
     "without": "CIB has the lowest harmful response rate of all methods that see no safety data",
@@ -29,8 +29,8 @@ def cell(*place, accuracy=1.0, **more):
 LORA = cell("lora", 0, 0.6, 1.0, accuracy=1.0)
 
 
-def judged(*cells, kind="comparison", answers=None):
-    found = comparison_claims(framed(*cells), {}, answers, kind)
+def judged(*cells, claims=comparison_claims, answers=None):
+    found = claims(framed(*cells), {}, answers)
     return {
         name: claim
         for claim in found
@@ -127,17 +127,17 @@ def test_similar_negatives_must_win_at_every_strength_they_share():
     rows = [LORA, drawn(1, 0.2, "most_similar", "S"), drawn(5, 0.1, "most_similar", "S"),
             drawn(1, 0.3, "uniform", "R"), drawn(5, 0.1, "uniform", "R"),
             drawn(5, 0.0, "uniform", "hard", queue="hardest")]  # fmt: skip
-    found = judged(*rows, kind="ablation")
+    found = judged(*rows, claims=ablation_claims)
     assert found["negatives"].holds is False and "hard" not in found["negatives"].evidence
     assert found["below"].holds is True
     rows[4] = drawn(5, 0.15, "uniform", "R")
-    assert judged(*rows, kind="ablation")["negatives"].holds is True
+    assert judged(*rows, claims=ablation_claims)["negatives"].holds is True
 
 
 def test_an_ablation_of_something_else_claims_nothing_about_negatives():
-    found = judged(LORA, cell("case2", 1, 0.1, 1), kind="ablation")
+    found = judged(LORA, cell("case2", 1, 0.1, 1), claims=ablation_claims)
     assert found == {}
-    assert "negatives" not in judged(LORA, drawn(1, 0.1, "uniform", "R"), kind="ablation")
+    assert "negatives" not in judged(LORA, drawn(1, 0.1, "uniform", "R"), claims=ablation_claims)
 
 
 def test_a_comparison_makes_no_claims_about_doses():
@@ -166,7 +166,7 @@ def test_settings_are_judged_apart_and_named():
 def test_the_answer_names_the_safest_and_cibs_place():
     rows = [LORA, cell("cib", 5, 0.2, 1.1), cell("kl", 1, 0.1, 1.3), cell("ema", 0.9, 0.5, 1),
             cell("safety_mix", 0.1, 0.05, 1)]  # fmt: skip
-    text = comparison_answer(framed(*rows), {"hrr": 0.0}, [], "comparison")
+    text = comparison_headline(framed(*rows), {"hrr": 0.0}, [])
     assert "from 0.0 % before fine-tuning to 60.0 % at a task loss of 1.000 nats" in text
     assert "Lowest without safety data: KL (10.0 %, loss 1.300), CIB (20.0 %" in text
     assert "Lowest with safety data: Safety mix (5.0 %" in text
@@ -175,5 +175,5 @@ def test_the_answer_names_the_safest_and_cibs_place():
 
 def test_the_answer_of_an_ablation_names_every_row():
     summary = ablation_sweep()
-    text = comparison_answer(to_frame(summary), aligned_scores(summary), [], "ablation")
+    text = comparison_headline(to_frame(summary), aligned_scores(summary), [], MOST_ROWS)
     assert "CIB, random negatives (20.6 ± 2.1 %" in text and "is number" not in text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raycib.analysis.orders.continual import (
+from raycib.studies.continual.scores import (
     MEASURES,
     accuracy_matrix,
     backward_transfer,

@@ -7,14 +7,15 @@ import pytest
 from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep
 
 from raycib.analysis import figures
-from raycib.analysis.comparison.bars import bars
-from raycib.analysis.comparison.tradeoff import tradeoff
-from raycib.analysis.exhibits import named
+from raycib.analysis.arms import named
 from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.studies.comparison.bars import bars
+from raycib.studies.comparison.price_figure import price_figure
+from raycib.studies.strength.figures import figure2
 
 
 def drawn(summary):
-    return figures.figure2(to_frame(summary), aligned_scores(summary))
+    return figure2(to_frame(summary), aligned_scores(summary))
 
 
 def test_the_same_data_give_the_same_bytes():
@@ -104,7 +105,7 @@ def test_loss_curves_have_a_panel_for_each_term_and_a_line_for_each_strength():
 
 
 def priced(summary):
-    return tradeoff(to_frame(summary), 0.0)
+    return price_figure(to_frame(summary), 0.0)
 
 
 def test_the_tradeoff_is_the_same_bytes_each_time_and_well_formed():

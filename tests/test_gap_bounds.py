@@ -5,8 +5,7 @@ import math
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.frame import to_frame
-from raycib.analysis.gaps.bounds import (
+from raycib.studies.tradeoff.bounds import (
     amount,
     bounds,
     judged,
@@ -19,7 +18,8 @@ from raycib.analysis.gaps.bounds import (
     theorem3,
     theorem4_decrease,
 )
-from raycib.analysis.gaps.terms import (
+from raycib.studies.tradeoff.gap import gap_frame
+from raycib.studies.tradeoff.terms import (
     data_terms,
     model_terms,
     presentable_data,
@@ -27,11 +27,11 @@ from raycib.analysis.gaps.terms import (
     presentable_tax,
     tax_table,
 )
-from raycib.analysis.gaps.theory import by_similarity, more_similar, theory_of
+from raycib.studies.tradeoff.theory import by_similarity, more_similar, theory_of
 
 
 def held(summary):
-    return bounds(to_frame(summary), theory_of(summary))
+    return bounds(gap_frame(summary), theory_of(summary))
 
 
 def only(table, theorem, **where):
@@ -276,14 +276,17 @@ def test_terms_have_a_row_for_each_proxy_and_task_and_each_constant():
 
 def test_the_tax_is_held_against_its_bound():
     summary = gaps_sweep()
-    table = tax_table(to_frame(summary))
+    table = tax_table(gap_frame(summary))
     assert len(table) == len(summary["cells"]) and table["holds"].all()
     assert table["share"].iloc[0] == pytest.approx(0.03 / 1.94)
     summary["cells"][0]["scores"]["tax"] = 0.031
-    assert presentable_tax(tax_table(to_frame(summary)))["Bound"].tolist()[:2] == ["fails", "holds"]
+    assert presentable_tax(tax_table(gap_frame(summary)))["Bound"].tolist()[:2] == [
+        "fails",
+        "holds",
+    ]
     for cell in summary["cells"]:
         del cell["scores"]["tax"]
-    assert not len(tax_table(to_frame(summary)))
+    assert not len(tax_table(gap_frame(summary)))
 
 
 def test_amounts_have_three_digits_and_no_exponent():

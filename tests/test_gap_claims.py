@@ -3,10 +3,11 @@
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.gaps.bound_claims import NEGLIGIBLE
-from raycib.analysis.gaps.claims import gap_claims
-from raycib.analysis.gaps.theory import theory_of
+from raycib.analysis.frame import aligned_scores
+from raycib.studies.tradeoff.bound_claims import NEGLIGIBLE
+from raycib.studies.tradeoff.claims import gap_claims
+from raycib.studies.tradeoff.gap import gap_frame
+from raycib.studies.tradeoff.theory import theory_of
 
 STARTS = {
     "similar": "A proxy more like the original",
@@ -23,7 +24,7 @@ STARTS = {
 
 
 def judged(summary):
-    found = gap_claims(to_frame(summary), aligned_scores(summary), theory_of(summary))
+    found = gap_claims(gap_frame(summary), aligned_scores(summary), theory_of(summary))
     return {
         name: claim
         for claim in found
@@ -61,7 +62,7 @@ def test_every_claim_is_made_of_a_whole_sweep():
     assert set(found) == set(STARTS)
     erosion = [
         claim
-        for claim in gap_claims(to_frame(summary), aligned_scores(summary), theory_of(summary))
+        for claim in gap_claims(gap_frame(summary), aligned_scores(summary), theory_of(summary))
         if "erodes safety" in claim.text
     ]
     assert [claim.text.split(":")[0] for claim in erosion] == ["how-to", "shop", "sums"]

@@ -15,21 +15,32 @@ from summaries import (
     gap_rows,
     gaps_sweep,
     histories,
+    page_of,
+    reported,
     samples,
     sweep,
+    terminal,
+    warned,
+    written,
 )
 
 from raycib.analysis import tables
-from raycib.analysis.answers import gap_answer
 from raycib.analysis.arms import Arm
-from raycib.analysis.cautions import cautions
-from raycib.analysis.exhibits import exhibits, terminal_table
-from raycib.analysis.frame import GAP_COLUMNS, aligned_scores, to_frame
-from raycib.analysis.gaps.figures import figure1, figure2
-from raycib.analysis.gaps.gap import all_told, front, gap, places, smaller
-from raycib.analysis.gaps.table import caption, gaps_table, narrow_gaps, presentable_gaps
-from raycib.analysis.gaps.theory import theory_of
-from raycib.analysis.report import report, write_exhibits
+from raycib.analysis.claims import all_told
+from raycib.analysis.figures import to_svg
+from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.studies.tradeoff.figures import figure1, figure2
+from raycib.studies.tradeoff.gap import (
+    GAP_COLUMNS,
+    front,
+    gap,
+    gap_frame,
+    places,
+    smaller,
+)
+from raycib.studies.tradeoff.report import gap_headline
+from raycib.studies.tradeoff.table import caption, gaps_table, narrow_gaps, presentable_gaps
+from raycib.studies.tradeoff.theory import theory_of
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +56,11 @@ def pictures(whole):
 
 @pytest.fixture(scope="module")
 def page(whole):
-    return report(whole, samples(whole, 10), {})
+    return page_of(whole, samples(whole, 10), {})
 
 
 def tabled(summary):
-    return gaps_table(to_frame(summary), aligned_scores(summary), theory_of(summary))
+    return gaps_table(gap_frame(summary), aligned_scores(summary), theory_of(summary))
 
 
 def only(summary, *methods):
@@ -64,15 +75,15 @@ def only(summary, *methods):
 
 
 def test_gaps_have_columns_that_other_sweeps_lack():
-    frame = to_frame(gaps_sweep())
+    frame = gap_frame(gaps_sweep())
     assert set(GAP_COLUMNS) <= set(frame.columns)
     assert all(frame[name].dtype.kind in "fi" for name in GAP_COLUMNS)
     for other in (sweep(), comparison_sweep(1)):
-        assert not {*GAP_COLUMNS, "label", "proxy"} & set(to_frame(other).columns)
+        assert not {*GAP_COLUMNS, "proxy"} & set(to_frame(other).columns)
 
 
 def test_a_cell_of_gaps_knows_its_proxy_and_its_name_without_the_task():
-    frame = to_frame(gaps_sweep())
+    frame = gap_frame(gaps_sweep())
     case1 = frame[frame["method"] == "case1"]
     assert set(case1["proxy"]) == {"original data", "near outputs", "far outputs"}
     assert set(case1["label"]) == {f"Case I, {name}" for name in set(case1["proxy"])}
@@ -84,7 +95,7 @@ def test_gaps_that_were_not_measured_are_empty():
     summary = gaps_sweep(methods=("lora", "cib"))
     summary["cells"][0]["scores"] |= {"alignment_gap": None}
     del summary["cells"][0]["scores"]["capability_gap"]
-    frame = to_frame(summary)
+    frame = gap_frame(summary)
     assert frame.loc[0, ["alignment_gap", "alignment_gap_low", "capability_gap"]].isna().all()
 
 
@@ -95,7 +106,7 @@ def framed(*values):
     summary = gaps_sweep(len(values), methods=("lora",))
     for cell in summary["cells"]:
         cell["scores"]["alignment_gap"] = gap_rows(values[cell["seed"]])
-    return next(iter(places(to_frame(summary))))[2][0].done
+    return next(iter(places(gap_frame(summary))))[2][0].done
 
 
 def test_one_seed_has_the_standard_error_over_rows():
@@ -186,7 +197,7 @@ def test_exact_gaps_and_tax_are_in_the_csv_and_shown_only_where_measured():
 def test_the_terminal_shows_gaps_within_140_columns(seeds):
     summary = gaps_sweep(seeds)
     summary["cells"][-1] |= {"failed": "out of memory", "scores": None}
-    text = terminal_table(summary)
+    text = terminal(summary)
     assert max(map(len, text.splitlines())) <= 140
     assert f"strength 2: failed (seed {seeds - 1}): out of memory" in text
     rows = narrow_gaps(tabled(summary))
@@ -197,7 +208,7 @@ def test_negative_gaps_are_not_clipped():
     summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
     summary["cells"][1]["scores"]["capability_gap"] = gap_rows(-0.5)
     assert tabled(summary)["capability_gap_mean"].min() == -0.5
-    assert any("negative, interval and all" in t for t in cautions(summary, to_frame(summary)))
+    assert any("negative, interval and all" in t for t in warned(summary))
 
 
 def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
@@ -210,10 +221,10 @@ def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
     ):
         text = text.replace(name, hostile)
     summary = json.loads(text)
-    made = exhibits(summary, {})
-    for stem, table in made.tables.items():
+    made = reported(summary)
+    for table in made.tables:
         files = tables.write_table(
-            table.data, tmp_path, stem, table.shown, table.caption, table.paper
+            table.data, tmp_path, table.stem, table.shown, table.caption, table.paper
         )
         rows = list(csv.reader(io.StringIO(files[0].read_text())))
         assert {len(row) for row in rows} == {len(table.data.columns)}
@@ -222,16 +233,16 @@ def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
         lines = [line for line in files[2].read_text().splitlines() if line.endswith(r"\\")]
         printed = table.shown if table.paper is None else table.paper
         assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(printed.columns) - 1}
-    for drawing in made.drawings.values():
-        ElementTree.fromstring(drawing.svg)
-        assert b"<script" not in drawing.svg
+    for figure in made.drawn().values():
+        ElementTree.fromstring(to_svg(figure))
+        assert b"<script" not in to_svg(figure)
 
 
 # Figures
 
 
 def drawn(summary):
-    frame, theory = to_frame(summary), theory_of(summary)
+    frame, theory = gap_frame(summary), theory_of(summary)
     return figure1(frame, theory), figure2(frame, theory)
 
 
@@ -302,7 +313,7 @@ def test_a_figure_is_drawn_for_what_was_run():
 
 @pytest.mark.parametrize("kept", [("case1",), ("case2_ball",), ()])
 def test_gaps_with_holes_are_still_shown(kept):
-    page = report(only(gaps_sweep(tasks=1), *kept), {}, {})
+    page = page_of(only(gaps_sweep(tasks=1), *kept), {}, {})
     assert "stopped" in page and 'id="table"' in page
 
 
@@ -312,26 +323,25 @@ def test_gaps_with_holes_are_still_shown(kept):
 def test_a_sweep_of_gaps_writes_its_exhibits_the_same_each_time(tmp_path):
     summary = gaps_sweep(tasks=1)
     given = (summary, samples(summary, 10), histories(summary, 2))
-    files = write_exhibits(*given, tmp_path)
+    files = written(*given, tmp_path)
     stems = ("bounds", "bounds_summary", "data_terms", "gaps", "model_terms", "tax")
     assert sorted(file.name for file in files) == sorted(
         [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex")]
         + ["report.html", "figure1.png", "figure1.svg", "figure2.png", "figure2.svg"]
     )
-    again = exhibits(summary, {})
-    for stem, drawing in again.drawings.items():
-        assert (tmp_path / f"{stem}.svg").read_bytes() == drawing.svg
+    for stem, figure in reported(summary).drawn().items():
+        assert (tmp_path / f"{stem}.svg").read_bytes() == to_svg(figure)
 
 
 def test_the_page_of_gaps_holds_its_sections(page):
     sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
-    assert sections == ["cautions", "claims", "figure", "table", "bounds", "terms", "tax", "cells",
+    assert sections == ["warnings", "claims", "figure", "table", "bounds", "terms", "tax", "cells",
                         "side-by-side", "measured", "provenance"]  # fmt: skip
     assert "Theorem 4 corrected" in page and "Every cell against every bound" in page
 
 
 def test_without_theory_the_page_says_that_there_are_no_bounds():
-    page = report(gaps_sweep(theory=False, methods=("lora", "cib"), tasks=1), {}, {})
+    page = page_of(gaps_sweep(theory=False, methods=("lora", "cib"), tasks=1), {}, {})
     assert 'id="bounds"' not in page and 'id="terms"' not in page
     assert "no bounds are shown" in page
 
@@ -343,7 +353,7 @@ def test_hostile_names_are_text_on_the_page_of_gaps():
             cell["label"] = HOSTILE[0]
     summary["theory"]["proxies"][0] |= {"name": HOSTILE[1], "note": HOSTILE[2]}
     summary["theory"]["overlaps"][0] |= {"note": HOSTILE[0]}
-    page = report(summary, {}, {})
+    page = page_of(summary, {}, {})
     assert "<img" not in page and page.count("<script") == 0
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", page)
 
@@ -353,7 +363,7 @@ def test_hostile_names_are_text_on_the_page_of_gaps():
 
 def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
     """A tenth of 20.9: Case I at .1 with 1.6; CIB's least is 4.2."""
-    text = gap_answer(to_frame(whole), aligned_scores(whole), [])
+    text = gap_headline(gap_frame(whole), aligned_scores(whole), [])
     assert "how-to: Plain LoRA's alignment gap is 20.866 ± 0.424 nats per answer" in text
     assert "Case I, original data at 0.1 (capability gap 0.050" in text
     assert "no strength of CIB is enough" in text
@@ -374,10 +384,10 @@ def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
 def test_what_makes_gaps_and_bounds_doubtful_is_said(change, words):
     summary = gaps_sweep()
     change(summary)
-    assert any(words in text for text in cautions(summary, to_frame(summary)))
+    assert any(words in text for text in warned(summary))
 
 
 def test_with_several_seeds_and_sound_data_there_is_less_to_warn_of():
     summary = gaps_sweep(2)
-    found = cautions(summary, to_frame(summary))
+    found = warned(summary)
     assert not [text for text in found if "One seed" in text or "negative" in text]

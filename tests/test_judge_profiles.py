@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from raycib import world
 from raycib.errors import UserError
+from raycib.evals import judge_profiles
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile
 from raycib.orchestration.judge import describe_judge
 
@@ -140,3 +142,33 @@ def test_each_form_has_its_own_key(tmp_path: Path) -> None:
     named = [describe_judge(folder, None, name).key for name in PROFILES]
     asked = [describe_judge("m", "http://localhost", name).key for name in PROFILES]
     assert len({*named, *asked}) == 2 * len(PROFILES)
+
+
+def test_whatever_changes_a_verdict_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a judge is sent, the names that make a line of reasons readable, and how its text is
+    read; delimiters only where they are broken up, in text."""
+    profile = PROFILES["llama-guard-3"]
+    fewer_names = dict.fromkeys(profile.hazards, ())
+    changed = [
+        profile,
+        replace(profile, tokens=8),
+        replace(profile, prefix=""),
+        replace(profile, hazards=fewer_names),
+        replace(profile, hazards=dict(list(profile.hazards.items())[:13])),
+        replace(profile, instructed=True),
+    ]
+    assert len({one.form() for one in changed}) == len(changed)
+    forms = {as_text: profile.form(as_text) for as_text in (True, False)}
+    told = replace(profile, instructed=True).form()
+    for name, moves in (("DELIMITERS", "text"), ("CHAT_FORM", "told"), ("READING", "all")):
+        with monkeypatch.context() as patch:
+            patch.setattr(judge_profiles, name, 2 if name == "READING" else "another")
+            assert (profile.form(as_text=True) != forms[True]) == (moves in ("text", "all"))
+            assert (profile.form() != forms[False]) == (moves == "all")
+            assert (replace(profile, instructed=True).form() != told) == (moves in ("told", "all"))
+
+
+def test_the_worlds_verdicts_stay_where_they_are() -> None:
+    """Stores that are there hold them under this key."""
+    key = "fa5a2ae2054fcab97864f04a2e112d96887c4acf4bde146e2de9cf4cc44b5e4a"
+    assert describe_judge("world:guard", None).key == key

@@ -8,6 +8,7 @@ import pytest
 from fake_judge import FakeJudge
 from judge_tokenizers import word_level
 
+from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judges import CompletionJudge, JudgePrompt, JudgeUnavailable, Verdict
 
 
@@ -28,13 +29,12 @@ PAIRS = [(f"w{i % 7}", f"w{i % 30}") for i in range(60)]
 
 def asking(fake_url: str, prompt: JudgePrompt, **options: Any) -> CompletionJudge:
     defaults = {
-        "rows_a_request": 5,
         "in_flight": 3,
         "request_timeout_s": 2.0,
         "tries": 4,
         "patience_s": 20.0,
     }
-    return CompletionJudge(fake_url, "judge", prompt, **(defaults | options))
+    return CompletionJudge(Endpoint(fake_url, **(defaults | options)), prompt, rows_a_request=5)
 
 
 def truth(prompt: JudgePrompt) -> list[bool]:

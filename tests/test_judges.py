@@ -9,7 +9,7 @@ from fake_judge import FakeJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycib.analysis.judge_cautions import judge_cautions
+from raycib.analysis.judge_warnings import judge_warnings
 from raycib.evals.chat_prompt import defuse
 from raycib.evals.judges import ChatJudge, Verdict, verdict_key
 from raycib.evals.verdicts import VerdictBook
@@ -99,7 +99,7 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
         "elsewhere": ["http://elsewhere/v1"],
         "out_of_its_world": False,
     }
-    told = " ".join(judge_cautions(found))
+    told = " ".join(judge_warnings(found))
     for part in ("filtered (1)", "5 readings", "1 verdicts name a category", "http://elsewhere"):
         assert part in told
     everything = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
@@ -109,6 +109,6 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
 def test_the_worlds_guard_on_other_words_is_marked(tmp_path: Path) -> None:
     spec = describe_judge("world:guard", None)
     book = VerdictBook(Store(tmp_path), spec.key, spec.source)
-    assert not judge_cautions(account(spec, book, [], own_world=True))
-    (caution,) = judge_cautions(account(spec, book, [], own_world=False))
+    assert not judge_warnings(account(spec, book, [], own_world=True))
+    (caution,) = judge_warnings(account(spec, book, [], own_world=False))
     assert "mean nothing" in caution

@@ -13,11 +13,10 @@ import pytest
 import summaries
 from hypothesis import given
 from hypothesis import strategies as st
+from summaries import warned
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raycib.analysis.cautions import cautions
-from raycib.analysis.frame import to_frame
 from raycib.data.chat import encode, end_of_turn, use_chatml
 from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
@@ -246,7 +245,7 @@ def test_a_report_warns_of_answers_that_ended_at_the_limit():
     summary = summaries.sweep(failed=False)
     for number, cell in enumerate(summary["cells"]):
         cell["scores"]["at_limit"] = {"held_out": 7 * (number == 1), "held_out_n": 60}
-    found = [one for one in cautions(summary, to_frame(summary)) if "limit of tokens" in one]
+    found = [one for one in warned(summary) if "limit of tokens" in one]
     assert len(found) == 1
     assert found[0].startswith("Of the answers to held-out rows 7 ended at the limit of tokens")
     assert "in 1 cells (at most 7 of 60" in found[0]

@@ -12,17 +12,17 @@ from summaries import (
     comparison_sweep,
     gaps_sweep,
     orders_sweep,
+    reported,
     samples,
     sweep,
 )
 
-from raycib.analysis.claims import claims
-from raycib.analysis.comparison.claims import comparison_claims
-from raycib.analysis.exhibits import exhibits, terminal_table
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.orders.claims import order_claims
-from raycib.analysis.report import report
+from raycib.analysis.page import page
 from raycib.analysis.tables import NOT_MEASURED, to_csv, to_latex, to_markdown
+from raycib.studies.comparison.claims import comparison_claims
+from raycib.studies.continual.claims import order_claims
+from raycib.studies.strength.claims import claims
 
 KINDS = {
     "dose": lambda: sweep(failed=True, seeds=2),
@@ -100,18 +100,19 @@ class Visible(HTMLParser):
 
 def everything_said(summary, given):
     """Every text of a sweep by where it stands: page, tables in three forms, terminal, figures."""
-    made = exhibits(summary, given)
-    page = Visible()
-    page.feed(report(summary, given, {}, made))
-    found = {"page": "\n".join(page.parts), "terminal": terminal_table(summary)}
-    for name, table in made.tables.items():
+    made = reported(summary, given)
+    seen = Visible()
+    seen.feed(page(made, given))
+    found = {"page": "\n".join(seen.parts), "terminal": made.terminal()}
+    for table in made.tables:
+        name = table.stem
         paper = table.shown if table.paper is None else table.paper
         # In numbers for programs -0.0 is the number that it is.
         found[f"{name}.csv"] = to_csv(table.data).replace("-0.0", "0.0")
         found |= {f"{name}.md": to_markdown(table.shown)}
-        found |= {f"{name}.tex": to_latex(paper, table.caption)}
-    for name, drawing in made.drawings.items():
-        texts = [text.get_text() for text in drawing.figure.findobj(Text)]
+        found |= {f"{name}.tex": to_latex(paper, made.caption(table))}
+    for name, figure in made.drawn().items():
+        texts = [text.get_text() for text in figure.findobj(Text)]
         found[f"figure {name}"] = "\n".join(texts)
     return found
 

@@ -3,12 +3,10 @@
 import json
 
 import pytest
-from summaries import SEQUENCE, fail, orders_sweep, rate
+from summaries import SEQUENCE, fail, orders_sweep, rate, warned
 
-from raycib.analysis.answers import orders_answer
-from raycib.analysis.cautions import cautions
-from raycib.analysis.frame import to_frame
-from raycib.analysis.orders.claims import order_claims
+from raycib.studies.continual.claims import order_claims
+from raycib.studies.continual.report import orders_headline
 
 
 def claim(summary, words):
@@ -139,7 +137,7 @@ def test_every_stage_must_be_coherent():
     summary = change(orders_sweep(), "cib", garble)
     found = claim(summary, "not garbage")
     assert found.holds is False and found.evidence.startswith("57 of 60 stages")
-    assert any("3 stages before the last" in t for t in cautions(summary, to_frame(summary)))
+    assert any("3 stages before the last" in t for t in warned(summary))
 
 
 def test_claims_stand_without_failed_runs():
@@ -155,14 +153,14 @@ def test_claims_stand_without_failed_runs():
 
 def test_the_answer_names_each_method_from_the_safest():
     summary = orders_sweep()
-    text = orders_answer(summary, order_claims(summary))
+    text = orders_headline(summary, order_claims(summary))
     assert text.startswith("15 of 15 runs finished (open → gsm → med → squad; 3 seeds).")
     assert text.index("CIB 11") < text.index("KL 42") < text.index("O-LoRA 66")
     assert "after open and" in text and "60 stages asked for" in text
 
 
-def warned(summary, words):
-    return any(words in text for text in cautions(summary, to_frame(summary)))
+def warns(summary, words):
+    return any(words in text for text in warned(summary))
 
 
 def unlearned(summary):
@@ -190,19 +188,19 @@ def solved(summary):
     ],
 )
 def test_what_makes_continual_measures_doubtful_is_said(made, words):
-    assert warned(made(), words)
+    assert warns(made(), words)
 
 
 def test_sound_data_warn_of_less():
     summary = orders_sweep(5, 2, ("lora", "cib"))
-    assert [t for t in cautions(summary, to_frame(summary)) if "begin alike" not in t] == []
+    assert [t for t in warned(summary) if "begin alike" not in t] == []
 
 
 def test_a_missing_run_of_several_orders_is_said():
     summary = orders_sweep(1, 2)
     fail(summary["cells"][0], 3)
-    assert warned(summary, "1 of 10 runs are missing")
-    assert warned(summary, "failed and is in no mean: out of memory")
+    assert warns(summary, "1 of 10 runs are missing")
+    assert warns(summary, "failed and is in no mean: out of memory")
 
 
 def test_tests_of_different_sizes_are_no_lost_rows():
@@ -214,6 +212,6 @@ def test_tests_of_different_sizes_are_no_lost_rows():
             stage["scores"]["accuracy"] = stage["scores"]["accuracies"][stage["task"]]
         cell["scores"] = cell["stages"][-1]["scores"]
     text["aligned"]["scores"]["accuracies"]["squad"] = rate(0.0, 100)
-    assert not warned(text, "lost up to")
+    assert not warns(text, "lost up to")
     text["cells"][0]["scores"]["accuracies"]["gsm"] = rate(0.7, 90)
-    assert warned(text, "accuracy_gsm lost up to 70 rows in 1 cells")
+    assert warns(text, "accuracy_gsm lost up to 70 rows in 1 cells")

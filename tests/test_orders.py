@@ -18,30 +18,34 @@ from summaries import (
     gaps_sweep,
     histories,
     orders_sweep,
+    page_of,
+    reported,
     samples,
     sweep,
+    terminal,
+    written,
 )
 
 from raycib.analysis import tables
-from raycib.analysis.exhibits import exhibits, terminal_table
 from raycib.analysis.figures import to_svg
 from raycib.analysis.frame import to_frame
-from raycib.analysis.orders.continual import MEASURES
-from raycib.analysis.orders.figures import figure6, figure7, figure_orders
-from raycib.analysis.orders.sequences import (
+from raycib.analysis.page import page
+from raycib.analysis.statistics import t_interval
+from raycib.studies.continual.figures import figure6, figure7, figure_orders
+from raycib.studies.continual.scores import MEASURES
+from raycib.studies.continual.sequences import (
     above,
     chained,
     difference,
     over_seeds,
+    sequence_frame,
     stages_frame,
     study_of,
 )
-from raycib.analysis.orders.stage_figures import figure4, figure5, safety_by_stage
-from raycib.analysis.orders.stage_tables import matrix_table, presentable_matrix
-from raycib.analysis.orders.table import by_order, counts_line, orders_table, points
-from raycib.analysis.orders.variance import analyse, anova, variance_caption, variance_table
-from raycib.analysis.report import report, write_exhibits
-from raycib.analysis.statistics import t_interval
+from raycib.studies.continual.stage_figures import figure4, figure5, safety_by_stage
+from raycib.studies.continual.stage_tables import matrix_table, presentable_matrix
+from raycib.studies.continual.table import by_order, counts_line, orders_table, points
+from raycib.studies.continual.variance import analyse, anova, variance_caption, variance_table
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +62,14 @@ def many():
 
 @pytest.fixture(scope="module")
 def made(many):
-    return exhibits(many, {})
+    return reported(many, samples(many, 4))
 
 
 # Frames
 
 
 def test_a_cell_of_orders_is_a_row_with_its_order_and_measures(whole):
-    frame = to_frame(whole)
+    frame = sequence_frame(whole)
     assert len(frame) == 15 and set(frame["order"]) == {SEQUENCE}
     assert set(frame["task"]) == {"open → gsm → med → squad"}
     assert all(frame[name].dtype.kind == "f" for name in MEASURES)
@@ -82,7 +86,7 @@ def test_measures_of_a_cell_come_from_its_stages(whole):
         [stage["scores"]["accuracies"][task]["value"] for stage in cell["stages"]]
         for task in SEQUENCE[1:]
     )
-    row = to_frame(whole).iloc[4]
+    row = sequence_frame(whole).iloc[4]
     assert row["bt"] == pytest.approx((gsm[3] + med[3] + squad[3]) / 3)
     assert row["bwt"] == pytest.approx((gsm[3] - gsm[1] + med[3] - med[2]) / 2)
     assert row["stability"] == pytest.approx(np.std(gsm[1:]))
@@ -105,7 +109,7 @@ def test_a_failed_stage_is_a_row_that_says_why_and_its_run_is_in_no_mean():
     assert frame["failed"].tolist()[:4] == [None, None, "out of memory",
                                             "not finished: squad has no adapter"]  # fmt: skip
     assert math.isnan(frame["hrr"].iloc[2]) and frame["hrr"].iloc[1] > 0
-    assert to_frame(summary).loc[0, list(MEASURES)].isna().all()
+    assert sequence_frame(summary).loc[0, list(MEASURES)].isna().all()
     assert len(study.done) == 14 and over_seeds(study.arms["LoRA"], "bwt").n == 2
 
 
@@ -258,7 +262,7 @@ def test_the_matrix_has_every_stage_of_every_method(whole):
 def test_the_terminal_shows_orders_within_140_columns(orders):
     summary = orders_sweep(2, orders)
     fail(summary["cells"][-1], 2)
-    text = terminal_table(summary)
+    text = terminal(summary)
     assert max(map(len, text.splitlines())) <= 140
     assert "CIB: failed (seed 1, " in text and text.endswith("reused")
 
@@ -285,18 +289,18 @@ def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_pat
     ):
         text = text.replace(f'"{name}"', json.dumps(hostile))
     summary = json.loads(text)
-    made = exhibits(summary, {})
-    for stem, table in made.tables.items():
+    made = reported(summary)
+    for table in made.tables:
         files = tables.write_table(
-            table.data, tmp_path, stem, table.shown, table.caption, table.paper
+            table.data, tmp_path, table.stem, table.shown, table.caption, table.paper
         )
         rows = list(csv.reader(io.StringIO(files[0].read_text())))
         assert {len(row) for row in rows} == {len(table.data.columns)}
         assert not [text for row in rows for text in row if text.startswith("=")]
         assert "<script" not in files[1].read_text().replace(r"\<", "")
-    page = report(summary, {}, {}, made)
-    assert "<img" not in page and page.count("<script") == 0
-    assert not re.search(r'<svg[^>]*onload="', page)
+    html = page(made, {})
+    assert "<img" not in html and html.count("<script") == 0
+    assert not re.search(r'<svg[^>]*onload="', html)
 
 
 # Figures
@@ -361,7 +365,7 @@ def test_nothing_finished_draws_nothing():
     study = study_of(summary)
     for draw in (figure4, figure5, figure6, figure7, safety_by_stage, figure_orders):
         assert draw(study) is None
-    page = report(summary, {}, {})
+    page = page_of(summary, {}, {})
     assert "out of memory" in page and 'id="table"' in page and 'id="safety"' not in page
 
 
@@ -371,7 +375,7 @@ def test_nothing_finished_draws_nothing():
 def test_a_sweep_of_orders_writes_its_exhibits_the_same_each_time(tmp_path):
     summary = orders_sweep(1, 1, ("lora", "cib"))
     given = (summary, samples(summary, 10), histories(summary, 2))
-    files = write_exhibits(*given, tmp_path)
+    files = written(*given, tmp_path)
     assert sorted(file.name for file in files) == sorted(
         [f"{s}.{end}" for s in ("orders", "accuracy_matrix", "stages")
          for end in ("csv", "md", "tex")]
@@ -383,15 +387,15 @@ def test_a_sweep_of_orders_writes_its_exhibits_the_same_each_time(tmp_path):
 
 
 def test_the_page_of_several_orders_holds_its_sections(many, made):
-    page = report(many, samples(many, 4), {}, made)
-    sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', page)
-    assert sections == ["cautions", "claims", "table", "safety", "tasks", "orders", "stages",
+    html = page(made, samples(many, 4))
+    sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', html)
+    assert sections == ["warnings", "claims", "table", "safety", "tasks", "orders", "stages",
                         "cells", "side-by-side", "measured", "provenance"]  # fmt: skip
     # Answers of the order that is shown, and of the model before: 5 methods, 2 seeds.
-    answers = json.loads(re.findall(r'id="answers">(.*?)</script>', page, re.S)[0])
+    answers = json.loads(re.findall(r'id="answers">(.*?)</script>', html, re.S)[0])
     assert len(answers["cells"]) == 11
-    for drawing in made.drawings.values():
-        ElementTree.fromstring(drawing.svg)
+    for figure in made.drawn().values():
+        ElementTree.fromstring(to_svg(figure))
 
 
 def test_loss_terms_go_on_from_stage_to_stage():

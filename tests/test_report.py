@@ -14,22 +14,25 @@ from summaries import (
     ablation_sweep,
     comparison_sweep,
     histories,
+    page_of,
     rate,
+    reported,
     samples,
     sweep,
+    warned,
+    written,
 )
 
-from raycib.analysis.cautions import cautions
-from raycib.analysis.claims import claims
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.report import answer, correlation_table, report, write_exhibits
 from raycib.analysis.side_by_side import comparison, flips
+from raycib.studies.strength.claims import claims
+from raycib.studies.strength.correlation_table import correlation_table
 
 
 @pytest.fixture(scope="module")
 def page():
     summary = sweep()
-    return report(summary, samples(summary), histories(summary))
+    return page_of(summary, samples(summary), histories(summary))
 
 
 def judged(summary):
@@ -67,12 +70,13 @@ def parsed(html):
 def test_the_exhibits_are_whole_files_and_the_same_each_time(tmp_path):
     summary = sweep()
     given = (summary, samples(summary), histories(summary))
-    files = write_exhibits(*given, tmp_path / "new")
+    files = written(*given, tmp_path / "new")
     assert sorted(file.name for file in files) == [
+        "correlations.csv", "correlations.md", "correlations.tex",
         "figure2.png", "figure2.svg", "report.html", "table3.csv", "table3.md", "table3.tex"
     ]  # fmt: skip
     before = {file: file.read_bytes() for file in files}
-    write_exhibits(*given, tmp_path / "new")
+    written(*given, tmp_path / "new")
     assert {file: file.read_bytes() for file in files} == before
     assert sorted((tmp_path / "new").iterdir()) == sorted(files)
 
@@ -102,7 +106,7 @@ def test_hostile_text_is_text_wherever_it_comes_from():
         cell |= {"failed": text, "scores": None}
         cell["parameters"]["note"] = text
     said = [{"prompt": t, "answer": t, "verdict": t, "refused": False} for t in HOSTILE]
-    html = report(summary, {"aligned": said, summary["cells"][0]["key"]: said}, {})
+    html = page_of(summary, {"aligned": said, summary["cells"][0]["key"]: said}, {})
     tags = parsed(html)
     assert [attrs for tag, attrs in tags.seen if tag == "script"] == [
         {"type": "application/json", "id": "answers"}, {}
@@ -120,7 +124,7 @@ def test_hostile_text_is_text_wherever_it_comes_from():
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to open the page with")
 def test_a_browser_runs_the_shipped_script_and_no_other(tmp_path):
     summary = sweep()
-    (tmp_path / "report.html").write_text(report(summary, samples(summary), histories(summary)))
+    (tmp_path / "report.html").write_text(page_of(summary, samples(summary), histories(summary)))
     shown = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
          f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "report.html").as_uri()],
@@ -161,7 +165,7 @@ def test_nothing_is_claimed_where_nothing_was_measured():
     for cell in summary["cells"]:
         cell |= {"failed": "stopped", "scores": None}
     assert claims(to_frame(summary), aligned_scores(summary)) == []
-    assert "0 of 15 cells finished" in answer(to_frame(summary))
+    assert "0 of 15 cells finished" in reported(summary).headline
 
 
 def test_a_sound_sweep_needs_no_warning_but_the_known_one():
@@ -170,7 +174,7 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
         cell["scores"]["hrr"] |= {"n": 260, "unread": 0}
         cell["scores"]["cosine"] = 0.95
         cell["adapter"] = cell["key"]
-    assert cautions(summary, to_frame(summary)) == []
+    assert warned(summary) == []
 
 
 @pytest.mark.parametrize(
@@ -191,13 +195,13 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
 def test_what_makes_numbers_doubtful_is_said(change, words):
     summary = sweep()
     change(summary)
-    assert any(words in text for text in cautions(summary, to_frame(summary)))
+    assert any(words in text for text in warned(summary))
 
 
 def test_a_sweep_without_an_aligned_model_samples_or_strengths_has_a_report():
     summary = sweep() | {"aligned": {"scores": None}, "counts": {}, "timings_s": {}}
     summary["cells"] = [c for c in summary["cells"] if c["method"] == "lora"]
-    html = report(summary, {}, {})
+    html = page_of(summary, {}, {})
     assert 'id="claims"' in html and 'id="side-by-side"' not in html and "<script" not in html
 
 
@@ -207,8 +211,8 @@ def test_nothing_readable_is_no_rate():
         cell["scores"]["hrr"] = {"value": None, "low": None, "high": None, "n": 0, "unread": 260}
     frame = to_frame(summary)
     assert frame["hrr"].isna().sum() == 4
-    assert any("could not be read" in text for text in cautions(summary, frame))
-    report(summary, {}, {})
+    assert any("could not be read" in text for text in warned(summary))
+    page_of(summary, {}, {})
 
 
 def said(*verdicts):
@@ -248,20 +252,20 @@ def test_every_cell_can_be_traced(page):
 def test_a_comparison_writes_its_own_exhibits_the_same_each_time(tmp_path):
     summary = comparison_sweep(1)
     given = (summary, samples(summary, 20), histories(summary))
-    files = write_exhibits(*given, tmp_path)
+    files = written(*given, tmp_path)
     stems = ("matched_cost", "paired", "table1")
     assert sorted(file.name for file in files) == sorted(
         [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex")]
         + ["report.html", "tradeoff.png", "tradeoff.svg"]
     )
     before = {file: file.read_bytes() for file in files}
-    write_exhibits(*given, tmp_path)
+    written(*given, tmp_path)
     assert {file: file.read_bytes() for file in files} == before
 
 
 def test_an_ablation_has_figure_3_as_well(tmp_path):
     summary = ablation_sweep()
-    files = write_exhibits(summary, samples(summary, 20), histories(summary), tmp_path)
+    files = written(summary, samples(summary, 20), histories(summary), tmp_path)
     assert {"bars.png", "bars.svg", "tradeoff.svg", "paired.csv"} <= {file.name for file in files}
     page = (tmp_path / "report.html").read_text()
     assert "Negatives chosen by similarity beat random ones" in page and 'id="curves"' in page
@@ -269,10 +273,10 @@ def test_an_ablation_has_figure_3_as_well(tmp_path):
 
 def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
     summary = comparison_sweep(1)
-    page = report(summary, samples(summary, 20), histories(summary))
+    page = page_of(summary, samples(summary, 20), histories(summary))
     sections = re.findall(r'<section[^>]* id="([a-z-]+)"|<section id="([a-z-]+)"', page)
     assert [a or b for a, b in sections] == [
-        "cautions", "claims", "figure", "table", "cost", "pairs", "cells", "side-by-side",
+        "warnings", "claims", "figure", "table", "cost", "pairs", "cells", "side-by-side",
         "measured",
         "provenance",
     ]  # fmt: skip
@@ -282,7 +286,7 @@ def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
 
 def test_a_hostile_label_is_text_on_the_page_of_a_comparison():
     summary = comparison_sweep(1, labels={"cib": HOSTILE[0], "kl": HOSTILE[1]})
-    page = report(summary, samples(summary, 20), {})
+    page = page_of(summary, samples(summary, 20), {})
     tags = parsed(page)
     assert [attrs for tag, attrs in tags.seen if tag == "script"] == [
         {"type": "application/json", "id": "answers"}, {}
@@ -297,7 +301,7 @@ def test_a_comparison_with_holes_has_a_report(kept):
     for cell in summary["cells"]:
         if cell["method"] != kept:
             cell |= {"failed": "stopped", "scores": None}
-    page = report(summary, {}, {})
+    page = page_of(summary, {}, {})
     assert "stopped" in page and 'id="side-by-side"' not in page
 
 
@@ -334,7 +338,7 @@ def test_many_different_answers_still_fit_a_page():
 def test_a_comparison_warns_of_what_choosing_strengths_does(methods, words):
     summary = comparison_sweep(1)
     summary["cells"] = [c for c in summary["cells"] if c["method"] in methods]
-    found = cautions(summary, to_frame(summary))
+    found = warned(summary)
     said_so = [text for text in found if "strength was tried" in text or "flatters" in text]
     assert len(said_so) == len(words)
     assert all(word in text for word, text in zip(words, said_so, strict=True))

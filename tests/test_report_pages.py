@@ -14,12 +14,12 @@ from summaries import (
     gaps_sweep,
     histories,
     orders_sweep,
+    page_of,
     samples,
     sweep,
 )
 
 from raycib.analysis.measured import measured, said
-from raycib.analysis.report import report
 
 KINDS = {
     "dose": sweep,
@@ -70,7 +70,7 @@ def page(request, tmp_path_factory):
     """(kind, file) of a report that also says how it was measured."""
     summary = KINDS[request.param]() | MEASURED
     file = tmp_path_factory.mktemp(request.param) / "report.html"
-    file.write_text(report(summary, samples(summary, 40), histories(summary)), encoding="utf-8")
+    file.write_text(page_of(summary, samples(summary, 40), histories(summary)), encoding="utf-8")
     return request.param, file
 
 

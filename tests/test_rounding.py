@@ -9,22 +9,7 @@ import pytest
 from scipy import stats
 from summaries import orders_sweep
 
-from raycib.analysis.claims import _always_rises, _never_rises
-from raycib.analysis.comparison.claims import comparison_claims
 from raycib.analysis.frame import to_frame
-from raycib.analysis.orders.claims import order_claims
-from raycib.analysis.orders.sequences import above, study_of
-from raycib.analysis.orders.variance import (
-    BOTH,
-    ERROR,
-    METHOD,
-    ORDER,
-    SEED,
-    analyse,
-    anova,
-    presentable_variance,
-    variance_table,
-)
 from raycib.analysis.statistics import (
     bootstrap,
     constant,
@@ -35,6 +20,21 @@ from raycib.analysis.statistics import (
     t_interval,
     wilson_at,
 )
+from raycib.studies.comparison.claims import comparison_claims
+from raycib.studies.continual.claims import order_claims
+from raycib.studies.continual.sequences import above, study_of
+from raycib.studies.continual.variance import (
+    BOTH,
+    ERROR,
+    METHOD,
+    ORDER,
+    SEED,
+    analyse,
+    anova,
+    presentable_variance,
+    variance_table,
+)
+from raycib.studies.strength.claims import _always_rises, _never_rises
 
 SHAPE = (3, 2, 3)
 """Orders, methods, seeds."""

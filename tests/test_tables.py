@@ -13,12 +13,12 @@ from raycib.analysis import tables
 from raycib.analysis.frame import (
     aligned_scores,
     dose_responses,
-    kind_of,
     load,
     swept,
     to_frame,
 )
 from raycib.analysis.text import latex, plain, spreadsheet_cell
+from raycib.studies.strength.table3 import presentable, table3
 
 
 @pytest.fixture
@@ -76,12 +76,6 @@ def test_what_a_cell_cost_has_columns_of_its_own(summary):
     assert first["rank"] == 8
 
 
-def test_a_sweep_of_no_known_kind_is_refused(summary):
-    assert kind_of(summary) == "dose" and kind_of({"kind": "ablation"}) == "ablation"
-    with pytest.raises(ValueError, match="of kind 'race'"):
-        kind_of(summary | {"kind": "race"})
-
-
 def test_an_unknown_format_is_refused(summary):
     with pytest.raises(ValueError, match="format 2, this version reads 1"):
         to_frame(summary | {"format": 2})
@@ -107,7 +101,7 @@ def test_an_empty_score_is_missing_and_not_zero(summary):
 
 def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary):
     frame = to_frame(summary)
-    table = tables.table3(frame, aligned_scores(summary))
+    table = table3(frame, aligned_scores(summary))
     assert list(table["method"]) == ["before fine-tuning", "LoRA", *["CIB"] * 5]
     one = table[(table["lam"] == 1)].iloc[0]
     cells = frame[frame["lam"] == 1]["hrr"]
@@ -118,23 +112,23 @@ def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary)
 
 
 def test_a_failed_cell_has_a_row_that_says_why(summary):
-    table = tables.table3(to_frame(summary), aligned_scores(summary))
+    table = table3(to_frame(summary), aligned_scores(summary))
     failed = table[table["status"] != ""]
     assert failed["status"].tolist() == [
         "failed (seed 2): OutOfMemoryError: killed at step 120 <b>&"
     ]
-    assert "failed (seed 2)" in tables.to_terminal(tables.presentable(table))
+    assert "failed (seed 2)" in tables.to_terminal(presentable(table))
 
 
 def test_a_sweep_that_failed_altogether_still_has_a_table(summary):
     for cell in summary["cells"]:
         cell |= {"failed": "no disk", "scores": None}
-    table = tables.presentable(tables.table3(to_frame(summary)))
+    table = presentable(table3(to_frame(summary)))
     assert len(table) == 15 and table["Status"].str.contains("no disk").all()
 
 
 def test_csv_holds_numbers_that_read_back_the_same(summary):
-    table = tables.table3(to_frame(summary), aligned_scores(summary))
+    table = table3(to_frame(summary), aligned_scores(summary))
     read = pd.read_csv(io.StringIO(tables.to_csv(table)))
     assert read["hrr_mean"].tolist()[1:6] == table["hrr_mean"].tolist()[1:6]
     assert read["lam"].tolist()[1:] == table["lam"].tolist()[1:]

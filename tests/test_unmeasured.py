@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from summaries import ablation_sweep, comparison_sweep, gaps_sweep, histories, orders_sweep, samples
+from summaries import (
+    ablation_sweep,
+    comparison_sweep,
+    gaps_sweep,
+    histories,
+    orders_sweep,
+    reported,
+    samples,
+    terminal,
+    written,
+)
 from summaries import sweep as dose_sweep
 
-from raycib.analysis.exhibits import exhibits, terminal_table
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.report import write_exhibits
 
 KINDS = [dose_sweep, ablation_sweep, comparison_sweep, gaps_sweep, orders_sweep]
 UNMEASURED = ("accuracy", "over_refusal", "utility")
@@ -41,11 +49,11 @@ def test_a_sweep_without_accuracy_has_every_exhibit_and_claims_none(
     for name in UNMEASURED:
         assert frame[name].isna().all()
         assert aligned_scores(summary).get(name) is None
-    files = write_exhibits(summary, samples(summary, 5), histories(summary), tmp_path)
+    files = written(summary, samples(summary, 5), histories(summary), tmp_path)
     assert any(file.name == "report.html" for file in files)
     page = (tmp_path / "report.html").read_text()
     assert " nan" not in page.lower().replace("nanoseconds", "")
-    assert "accuracy" not in terminal_table(summary).casefold()
+    assert "accuracy" not in terminal(summary).casefold()
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
@@ -54,6 +62,6 @@ def test_tables_say_how_answers_are_scored(make: Callable[[], dict[str, Any]]) -
     scorer = {"setting": "accuracy of sums", "value": "final number", "from": "its rows"}
     summary["settings"] = [{"setting": "rank", "value": "8", "from": "preset"}, scorer]
     told = "Scored, accuracy of sums: final number."
-    assert terminal_table(summary).endswith(told)
-    if make is dose_sweep:  # figures are dear
-        assert exhibits(summary, samples(summary, 5)).tables["table3"].caption.endswith(told)
+    assert terminal(summary).endswith(told)
+    report = reported(summary)
+    assert report.caption(report.main).endswith(told)

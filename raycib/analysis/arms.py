@@ -111,3 +111,13 @@ def best(found: Sequence[Arm], budget: float = math.inf, accuracy: float = 0) ->
 def of(found: Sequence[Arm], *methods: str) -> list[Arm]:
     """Those of the arms that belong to ``methods``."""
     return [arm for arm in found if arm.method in methods]
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with the name of each cell's arm as ``arm``, in the order of the tables."""
+    parts = []
+    for _, part in settings(frame):
+        for arm in arms(part):
+            cells = pd.concat([arm.done, arm.failed]).sort_values("seed")
+            parts.append(cells.assign(arm=arm.name))
+    return pd.concat(parts) if parts else frame.assign(arm="")

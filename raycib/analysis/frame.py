@@ -1,18 +1,17 @@
 """Finished sweeps as data frames: one row for each cell, one flat column for each number."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.orders.continual import MEASURES, Rates, continual_scores
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
 
 __all__ = [
-    "aligned_scores", "cell_name", "dose_responses", "kind_of", "load", "read_summary", "swept",
+    "aligned_scores", "cell_name", "dose_responses", "load", "read_summary", "swept",
     "to_frame",
 ]  # fmt: skip
 
@@ -33,20 +32,10 @@ NUMBERS = (
     "distance",
 )
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
-GAPS = (
-    "alignment_gap", "capability_gap", "alignment_gap_exact", "capability_gap_exact",
-    "alignment_nll", "capability_nll",
-)  # fmt: skip
-TAX = ("tax", "tax_bound", "information_zy", "label_entropy", "tax_n")
-GAP_COLUMNS = (
-    *(gap + end for gap in GAPS for end in ("", "_low", "_high", "_se", "_n")), "max_nll", *TAX,
-)  # fmt: skip
-"""Columns that sweeps of gaps alone have, so that the frames of others stay as they were."""
 IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
 )  # fmt: skip
 COST = ("steps", "rank", "trained")
-KINDS = ("dose", "comparison", "ablation", "gaps", "orders")
 NAMES = {
     "lora": "LoRA", "cib": "CIB", "kl": "KL", "vaccine": "Vaccine", "safe_lora": "Safe LoRA",
     "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA", "random_subset": "Random subset",
@@ -57,23 +46,20 @@ NAMES = {
 """How people write the methods; others are shown as they are, with spaces for underscores."""
 SAFETY_DATA = frozenset({"safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora", "case1"})
 """Methods that train on refusals or on harmful prompts, where a cell does not say it itself."""
-CASE1 = "case1"
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
 
-def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.DataFrame:
     """One row for each cell of a sweep, failed cells included.
 
     ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
-    seed alone: their label, or else the method and what else the sweep varies; then the model and
-    the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
+    seed alone: their ``label``, or else the method and what else the sweep varies; then the model
+    and the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
     ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
     counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
-    in [0, 1], losses and information in nats. Sweeps of gaps also have ``GAP_COLUMNS`` (nats per
-    answer), ``label`` (the series without model and task) and ``proxy`` (Case I's safety data).
-    Sweeps of orders have ``label``, ``order`` (the tasks as trained) and ``MEASURES`` (fractions);
-    their other scores are the last stage's: ``sequences.stages_frame`` has every stage's.
+    in [0, 1], losses and information in nats. ``numbers`` are columns that a study needs, empty
+    where no cell has them.
 
     Raises:
         ValueError: the summary has a format that this version does not know.
@@ -84,8 +70,7 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
             f"this version reads {FORMAT}; use the raycib that wrote it, or a newer one"
         )
     cells = summary["cells"]
-    gaps, orders = (summary.get("kind") == kind for kind in ("gaps", "orders"))
-    columns = SCORE_COLUMNS + GAP_COLUMNS * gaps + MEASURES * orders
+    columns = (*SCORE_COLUMNS, *numbers)
     axes = swept({"cells": [cell for cell in cells if not cell.get("label")]})
     models = {cell["model"] for cell in cells}
     tasks = {cell["task"] for cell in cells}
@@ -105,13 +90,7 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
         cost = cell.get("cost") or {}
         scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
         row["safety_data"] = bool(cell.get("safety_data", method in SAFETY_DATA))
-        if gaps or orders:
-            row["label"] = one_line(", ".join(label))
-        if orders:
-            row["order"] = tuple(plain(task) for task in cell["order"])
-            scores |= _measures(summary, cell)
-        if gaps:
-            row["proxy"] = parameters.get("safety") if method == CASE1 else None
+        row["label"] = one_line(", ".join(label))
         taken = {*IDENTITY, *row, *scores}
         for name, value in parameters.items():
             if name not in IDENTITY:
@@ -129,42 +108,9 @@ def to_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     return frame[[*IDENTITY, *others]].copy()
 
 
-def stage_accuracies(cell: Mapping[str, Any]) -> list[Rates | None]:
-    """Accuracies on every task after each stage of a cell of orders; None where not measured."""
-    return [(stage["scores"] or {}).get("accuracies") for stage in cell["stages"]]
-
-
-def accuracies_before(summary: Mapping[str, Any]) -> Rates | None:
-    """Accuracies on every task before any fine-tuning, in a sweep of orders."""
-    return ((summary.get("aligned") or {}).get("scores") or {}).get("accuracies")
-
-
-def _measures(summary: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, float | None]:
-    """Nothing for a cell that failed: what it did in its first stages is not what a run does."""
-    if cell.get("failed"):
-        return {}
-    found = accuracies_before(summary), stage_accuracies(cell)
-    return continual_scores(cell["order"], *found, left_out=summary["tasks"][:1])
-
-
-def kind_of(summary: Mapping[str, Any]) -> str:
-    """What a sweep asks: how strength acts ("dose", the default), which method is best
-    ("comparison"), what a part of one method does ("ablation"), how far safety and capability
-    are from their best ("gaps"), or what one task after another does ("orders").
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    kind = summary.get("kind") or KINDS[0]
-    if kind not in KINDS:
-        raise ValueError(f"sweep {summary.get('sweep')!r} is of kind {kind!r}, not one of {KINDS}")
-    return str(kind)
-
-
-def cell_name(cell: Mapping[str, Any] | pd.Series, kind: str = "dose") -> str:
-    """ "CIB, λ = 5, seed 2"; only in a dose response is every strength a λ."""
-    symbol = "λ" if kind == "dose" else "strength"
-    return f"{cell['series']}, {symbol} = {cell['lam']:g}, seed {cell['seed']}"
+def cell_name(cell: Mapping[str, Any] | pd.Series, symbol: str = "Strength") -> str:
+    """ "CIB, λ = 5, seed 2"; ``symbol`` is what the study calls a strength."""
+    return f"{cell['series']}, {symbol.lower()} = {cell['lam']:g}, seed {cell['seed']}"
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -1,225 +1,121 @@
-"""One self-contained page for a sweep, and all its exhibits in one call.
+"""What a study makes of a sweep, in the terms that page, files, terminal and tracking share.
 
-Text from models and configurations is escaped by the template and stripped of control characters;
-the page's own content policy lets no script run but the one shipped here, named by its hash.
+A study is a file of its own, also outside of this package: a function from a summary, the answers
+(``samples``) and the loss terms by step (``histories``) to a ``Report``. Nothing here, nor in the
+page, knows which studies there are.
 """
 
-import base64
-import hashlib
-import json
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from raycib.analysis import figures, tables
-from raycib.analysis.answers import answer, comparison_answer, gap_answer, orders_answer
-from raycib.analysis.cautions import cautions
-from raycib.analysis.claims import claims
-from raycib.analysis.comparison.claims import comparison_claims
-from raycib.analysis.correlation_table import correlation_table
-from raycib.analysis.exhibits import Exhibits, exhibits, named, terminal_table
-from raycib.analysis.frame import aligned_scores, cell_name, kind_of, to_frame
-from raycib.analysis.gaps.claims import gap_claims
-from raycib.analysis.gaps.theory import theory_of
-from raycib.analysis.measured import counted, listed, measured
-from raycib.analysis.orders.claims import order_claims
-from raycib.analysis.orders.sequences import chained, study_of
-from raycib.analysis.side_by_side import Samples, comparison
-from raycib.analysis.statistics import smallest_difference
-from raycib.analysis.text import one_line, plain
-from raycib.analysis.writing import write_bytes, write_text
-
-__all__ = ["answer", "correlation_table", "report", "terminal_table", "write_exhibits"]
+from raycib.analysis import tables
+from raycib.analysis.claims import Claim
+from raycib.analysis.text import one_line
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
-TEMPLATES = Path(__file__).parent / "templates"
-FIRST_PAIRS = 12
-"""Pairs of answers that a reader sees without scripts."""
-_SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
-"""What stands before an id in an SVG where it is given or referred to."""
-MOST_CURVES = 6
-"""Rows of a comparison that one panel of loss curves can hold."""
 
 
-def write_exhibits(
-    summary: Mapping[str, Any], samples: Samples, histories: Histories, folder: Path
-) -> list[Path]:
-    """Writes tables (.csv, .md, .tex), figures (.png, .svg) and report.html; each whole or not at
-    all. Which ones depends on the kind of sweep: see ``exhibits``.
+@dataclass(frozen=True)
+class Table:
+    """A table as numbers (.csv), for people (.md, page) and, where that is too wide, for paper
+    (.tex, terminal)."""
 
-    The same summary, samples and histories give the same bytes, the PNG's included.
-    """
-    made = exhibits(summary, samples)
-    files = []
-    for stem, table in made.tables.items():
-        files += tables.write_table(
-            table.data, folder, stem, table.shown, table.caption, table.paper
-        )
-    for stem, drawing in made.drawings.items():
-        files.append(write_bytes(folder / f"{stem}.svg", drawing.svg))
-        files.append(write_bytes(folder / f"{stem}.png", figures.to_png(drawing.figure)))
-    page = report(summary, samples, histories, made)
-    return [*files, write_text(folder / "report.html", page)]
+    stem: str
+    data: pd.DataFrame
+    shown: pd.DataFrame
+    caption: str = ""
+    paper: pd.DataFrame | None = None
+    folded: str = ""
+    """What a reader clicks on to see it; "" where it stands open on the page."""
+    failures: Sequence[str] = ()
+    """The failed cells that ``paper`` says nothing of, a line each."""
 
-
-def report(
-    summary: Mapping[str, Any],
-    samples: Samples,
-    histories: Histories,
-    made: Exhibits | None = None,
-) -> str:
-    """The page as HTML: question, answer, claims, figures, tables, answers, provenance.
-
-    ``made`` are the sweep's exhibits where they exist already.
-    """
-    frame, aligned, kind = to_frame(summary), aligned_scores(summary), kind_of(summary)
-    made = made or exhibits(summary, samples)
-    drawn = {name: _inline(drawing.svg, drawing.label, name)
-             for name, drawing in made.drawings.items()}  # fmt: skip
-    shown = {name: _grid(table.shown) for name, table in made.tables.items()}
-    if kind == "dose":
-        template, cells = "report.html", frame.sort_values(["lam", "series", "seed"])
-        found, text = claims(frame, aligned), answer(frame, aligned)
-        curves = figures.loss_curves(frame, histories)
-        shown["correlations"] = _grid(correlation_table(frame))
-    else:
-        cells = named(frame)
-        if kind == "gaps":
-            template, found = "gaps.html", gap_claims(frame, aligned, theory_of(summary))
-            text = gap_answer(frame, aligned, found)
-        elif kind == "orders":
-            template, found = "orders.html", order_claims(summary)
-            text = orders_answer(summary, found)
-            # Over many orders every pair of cells would fill the page: one order is enough to read.
-            study = study_of(summary)
-            cells = cells[cells["key"].isin([run.key for run in study.main.runs])]
-            histories = chained(study.main, histories)
-        else:
-            template, found = "comparison.html", comparison_claims(frame, aligned, samples, kind)
-            text = comparison_answer(frame, aligned, found, kind)
-        few = cells["arm"].nunique() <= MOST_CURVES
-        curves = figures.loss_curves(cells, histories, "arm") if few else None
-    labels = {"aligned": tables.BEFORE}
-    labels |= {str(cell["key"]): cell_name(cell, kind) for _, cell in cells.iterrows()}
-    script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template(template).render(
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        title=one_line(summary["sweep"]),
-        preset=one_line(summary.get("preset", "")),
-        created=one_line(summary.get("created", "")),
-        question=one_line(summary.get("question") or summary["sweep"], 400),
-        answer=text,
-        cautions=cautions(summary, frame),
-        claims=found,
-        drawn=drawn,
-        shown=shown,
-        captions={name: table.caption for name, table in made.tables.items()},
-        labels={name: drawing.label for name, drawing in made.drawings.items()},
-        curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
-        cells=_grid(tables.cells_table(cells, aligned, "λ" if kind == "dose" else "Strength")),
-        detectable=_detectable(frame),
-        stages=_grid(_stages(summary)),
-        measured=[
-            (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
-            for part in measured(summary)
-        ],
-        counts=counted(summary),
-        provenance=listed(summary.get("model"), "model: ")
-        + listed(summary.get("versions"), "version: "),
-        **_compared(comparison(samples, labels)),
-    )
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not len(self.data)
 
 
-def _compared(pages: dict[str, Any]) -> dict[str, Any]:
-    """The template's values for the paired answers; the first pair is readable without scripts."""
-    if len(pages["cells"]) < 2:
-        return {"compare": "", "first_names": ["", ""], "first_pairs": [], "first_counts": ""}
-    one, two = pages["cells"][:2]
-    shared = [place for place in one["answers"] if place in two["answers"]]
-    flips = pages["pairs"]["0-1"]
-    counts = (
-        f"{flips['to_unsafe']} became unsafe, {flips['to_safe']} became safe; McNemar's exact "
-        f"two-sided p = {flips['p']:z.4f}. The first {FIRST_PAIRS} pairs:"
-    )
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, drawn when it is written; None where there is nothing to draw."""
 
-    def said(cell: Mapping[str, Any], place: int) -> list[Any]:
-        number, *verdict = cell["answers"][place]
-        return [pages["texts"][number], *verdict]
-
-    # Inside <script> nothing is markup once "<" is written as an escape that JSON allows.
-    text = json.dumps(pages, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
-    return {
-        "compare": Markup(text),
-        "first_names": [one["label"], two["label"]],
-        "first_counts": counts,
-        "first_pairs": [
-            (pages["prompts"][place], said(one, place), said(two, place))
-            for place in shared[:FIRST_PAIRS]
-        ],
-    }
+    stem: str
+    draw: Callable[[], Figure | None]
+    label: str
+    """What it is, for those who cannot see it."""
+    caption: str = ""
+    broad: bool = True
+    """Whether it may be wider than the text."""
 
 
-def _inline(drawing: bytes, label: str, name: str) -> Markup:
-    """A drawing as an element of the page, without the head of its file.
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; left out where nothing in it has anything to show."""
 
-    ``name`` goes before each of its ids: those that matplotlib gives are the same in every figure.
-    """
-    svg = _SVG_ID.sub(rf"\1{name}-", drawing.decode("utf-8"))
-    head = Markup('<svg role="img" aria-label="{}"').format(label)
-    return head + Markup(svg[svg.index("<svg") + 4 :])
-
-
-def _grid(table: pd.DataFrame) -> dict[str, Any]:
-    """Heads, rows and sides for the template; what a failed cell lacks is one cell saying why."""
-    statuses = table["Status"] if "Status" in table else pd.Series("", index=table.index)
-    table = table.drop(columns="Status", errors="ignore")
-    rows = []
-    for row, status in zip(table.itertuples(index=False), statuses, strict=True):
-        cells = [plain(cell) for cell in row]
-        while status and cells and not cells[-1]:
-            cells.pop()
-        span = len(table.columns) - len(cells)
-        rows.append({"cells": cells, "span": span, "status": plain(status)})
-    right = tables.numeric_columns(table)
-    return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
+    anchor: str
+    title: str
+    link: str
+    """Its name in the page's list of links."""
+    parts: Sequence[Table | Drawing]
+    text: str = ""
 
 
-def _stages(summary: Mapping[str, Any]) -> pd.DataFrame:
-    rows = []
-    for cell in summary["cells"]:
-        data = cell.get("task_data") or {}
-        rows.append(
-            {
-                "Stage key": cell["key"],
-                "Method": f"{cell['method']} {cell['strength']:g}, seed {cell['seed']}",
-                "Data": f"{data.get('name', '')}, {data.get('rows', '?')} rows, "
-                f"{data.get('digest', '')}",
-                "Parameters": json.dumps(cell.get("parameters"), sort_keys=True, default=str),
-            }
-        )
-    return pd.DataFrame(rows)
+@dataclass(frozen=True)
+class Report:
+    """Tables, figures, claims and warnings of one sweep, and its result in a paragraph."""
 
+    summary: Mapping[str, Any]
+    frame: pd.DataFrame
+    """All cells."""
+    headline: str
+    claims: Sequence[Claim]
+    sections: Sequence[Section]
+    main: Table
+    """The table for the terminal; its caption says how answers to one's own tasks were scored."""
+    cells: pd.DataFrame
+    """The cells that the page shows one by one, in order."""
+    warnings: Sequence[str] = ()
+    """The study's own; those that any sweep calls for follow."""
+    curves: Callable[[], Figure | None] = lambda: None
+    """Loss terms by step."""
+    symbol: str = "Strength"
+    """What a strength is called at the head of a column."""
+    notes: Sequence[str] = ()
+    """Lines below the terminal's table."""
 
-def _detectable(frame: pd.DataFrame) -> str:
-    counts = frame["hrr_n"][frame["hrr_n"] > 0]
-    if not len(counts):
-        return ""
-    n = int(counts.min())
-    gap = smallest_difference(n, 0.5)
-    return (
-        f"With {n} answers a cell, two unpaired harmful response rates near 50 % must differ by "
-        f"{100 * gap:z.0f} points (near 5 %: by {100 * smallest_difference(n, 0.05):z.0f}) to be "
-        "told apart with a power of 80 % at the 5 % level; pairs of answers tell smaller ones."
-    )
+    @property
+    def tables(self) -> list[Table]:
+        """Those that have something to show, in the order of the page."""
+        parts = [part for section in self.sections for part in section.parts]
+        return [part for part in parts if isinstance(part, Table) and not part.empty]
+
+    def drawn(self) -> dict[str, Figure]:
+        """Its figures by the stems of their files, in the order of the page."""
+        parts = [part for section in self.sections for part in section.parts]
+        found = {part.stem: part.draw() for part in parts if isinstance(part, Drawing)}
+        return {stem: figure for stem, figure in found.items() if figure}
+
+    def caption(self, table: Table) -> str:
+        """The caption of one of ``tables``."""
+        return f"{table.caption} {self._scored}".strip() if table is self.main else table.caption
+
+    def terminal(self) -> str:
+        """The main table as plain text, the failed cells below it, and what else is to be said."""
+        paper = self.main.shown if self.main.paper is None else self.main.paper
+        lines = [tables.to_terminal(paper), *self.main.failures, *self.notes, self._scored]
+        return "\n".join(filter(None, lines))
+
+    @property
+    def _scored(self) -> str:
+        """How the answers to each set were scored, where a summary says so."""
+        parts = [
+            f"{one['setting']}: {one['value']}"
+            for one in self.summary.get("settings") or ()
+            if str(one["setting"]).startswith("accuracy of ")
+        ]
+        return one_line("Scored, " + ", ".join(parts) + ".", 2000) if parts else ""

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.statistics import mean_std
 from raycib.analysis.text import latex, markdown_cell, one_line, plain, spreadsheet_cell
 from raycib.analysis.writing import write_text
 
@@ -31,37 +29,8 @@ BEFORE = "before fine-tuning"
 NOT_MEASURED = "not measured"
 
 
-def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Mean and sample standard deviation (ddof = 1) over seeds at each strength.
-
-    The first row is the model before fine-tuning (``aligned``: flat scores). ``<column>_mean`` is
-    in the unit of ``frame``; ``<column>_std`` is nan for a single seed; ``seeds`` counts the cells
-    behind a row. A cell that failed has a row of its own whose ``status`` says why.
-    """
-    rows: list[dict[str, Any]] = []
-    names = sorted(set(frame["model"].dropna().astype(str)))
-    if aligned:
-        rows.append(
-            {"model": " ".join(names), "method": BEFORE, "lam": math.nan, "seeds": 1, "status": ""}
-            | _spreads(pd.DataFrame([aligned]))
-        )
-    series = frame.assign(_plain=frame["method"] != PLAIN)
-    keys = ["model", "_plain", "series", "lam"]
-    for (model, _, label, lam), cells in series.groupby(keys, sort=True):
-        done, failed = cells[cells["failed"].isna()], cells[cells["failed"].notna()]
-        place = {"model": model, "method": label, "lam": lam}
-        if len(done):
-            rows.append({**place, "seeds": len(done), "status": ""} | _spreads(done))
-        for _, cell in failed.sort_values("seed").iterrows():
-            reason = f"failed (seed {cell['seed']}): {cell['failed']}"
-            rows.append({**place, "seeds": 0, "status": reason})
-    columns = ["model", "method", "lam", "seeds"]
-    columns += [name + end for name in COLUMNS for end in ("_mean", "_std")]
-    return pd.DataFrame(rows, columns=[*columns, "status"])
-
-
 def cells_table(
-    frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None, strength: str = "λ"
+    frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None, strength: str = "Strength"
 ) -> pd.DataFrame:
     """One row of text for each cell: rates with Wilson's 95 % interval, n and unread verdicts.
 
@@ -79,24 +48,6 @@ def cells_table(
         rates = _rates({str(k): v for k, v in cell.items()})
         rows.append(place | (dict.fromkeys(rates, "") | why if why else rates))
     return pd.DataFrame(rows).fillna("")
-
-
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """``table3`` as text for people: "20.6 ± 2.5" in the column's unit, "" where not measured."""
-    several = table["model"].nunique() > 1
-    rows = []
-    for _, row in table.iterrows():
-        text = {"Model": str(row["model"])} if several else {}
-        text |= {"Method": str(row["method"])}
-        text |= {"λ": "" if math.isnan(row["lam"]) else f"{row['lam']:g}"}
-        text |= {"Seeds": str(row["seeds"])}
-        for name, (heading, factor, decimals) in COLUMNS.items():
-            if table[f"{name}_mean"].notna().any():
-                text[heading] = shown(row, name, factor, decimals)
-        if table["status"].ne("").any():
-            text["Status"] = str(row["status"])
-        rows.append(text)
-    return pd.DataFrame(rows)
 
 
 def spread(mean: float, std: float, factor: float = 1, decimals: int = 2) -> str:
@@ -196,6 +147,11 @@ def share(value: float) -> str:
     return f"{100 * value:z.1f} %"
 
 
+def p_text(p: float) -> str:
+    """ ".0123" as "0.0123", the very small as "< 0.0001"."""
+    return "<\u00a00.0001" if p < 0.0001 else f"{p:z.4f}"
+
+
 def percent(scores: Mapping[str, Any], name: str) -> str:
     """ "20.6 [15.9, 26.0] of 260": a rate in per cent with its interval and count."""
     value = scores.get(name)
@@ -221,14 +177,6 @@ def _rates(scores: Mapping[str, Any]) -> dict[str, str]:
         value = scores.get(name)
         text = "" if value is None or math.isnan(value) else f"{value:z.2f}"
         found["cos(z, z ref)" if name == "cosine" else "Mean negative cos"] = text
-    return found
-
-
-def _spreads(cells: pd.DataFrame) -> dict[str, float]:
-    found = {}
-    for name in COLUMNS:
-        over_seeds = mean_std(cells[name]) if name in cells else mean_std([])
-        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
     return found
 
 

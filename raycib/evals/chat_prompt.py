@@ -58,7 +58,8 @@ def defuse(text: str) -> tuple[str, int]:
 
 _LIST = "\n".join(f"{label}: {names[0]}." for label, names in HAZARDS.items())
 
-CHAT_FORM = _INSTRUCTION + _LIST + _DELIMITER.pattern
+DELIMITERS = _DELIMITER.pattern
+CHAT_FORM = _INSTRUCTION + _LIST + DELIMITERS
 """Changes with anything that is sent."""
 
 

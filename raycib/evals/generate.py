@@ -97,15 +97,17 @@ class Generator:
         max_model_len: int,
         dtype: str = "float32",
         gpu_memory_utilization: float = 0.9,
+        gpus: int = 1,
         adapters_at_once: int = 8,
         stop: Sequence[int] = (),
     ) -> None:
         """Load `model` (a folder or a hub id).
 
         `max_lora_rank`: the largest rank any adapter will have; 0 where there will be none.
-        `max_model_len`: prompt and answer together, in tokens. `adapters_at_once`: adapters that
-        may share a batch. `stop`: ids that end an answer beside the model's own end of sequence,
-        such as the end of a turn that its files do not name.
+        `max_model_len`: prompt and answer together, in tokens. `gpus`: how many of this machine's
+        share the model, where it has any. `adapters_at_once`: adapters that may share a batch.
+        `stop`: ids that end an answer beside the model's own end of sequence, such as the end of a
+        turn that its files do not name.
         """
         set_vllm_environment()
         import torch
@@ -114,6 +116,8 @@ class Generator:
         options: dict[str, Any] = {"dtype": dtype}
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = gpu_memory_utilization
+            if gpus > 1:
+                options |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"}
         else:
             options["enforce_eager"] = True
             options["max_num_seqs"] = _MAX_SEQS
@@ -149,7 +153,7 @@ class Generator:
         """
         from vllm import SamplingParams
 
-        self._check(requests)
+        self.check(requests)
         order = sorted(range(len(requests)), key=lambda i: str(requests[i].adapter or ""))
         chosen = [requests[i] for i in order]
         outputs = self._llm.generate(
@@ -172,7 +176,8 @@ class Generator:
             answers[i] = Answer(request.id, said.text, tuple(said.token_ids), reason)
         return [answers[i] for i in range(len(requests))]
 
-    def _check(self, requests: Sequence[GenerationRequest]) -> None:
+    def check(self, requests: Sequence[GenerationRequest]) -> None:
+        """Raise what `answer` raises where some of the requests cannot be answered."""
         for request in requests:
             if not 0 < len(request.prompt_ids) < self.max_model_len:
                 raise ValueError(

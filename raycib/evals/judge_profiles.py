@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from raycib.errors import UserError
-from raycib.evals.chat_prompt import CHAT_FORM, HAZARDS
+from raycib.evals.chat_prompt import CHAT_FORM, DELIMITERS, HAZARDS
 from raycib.spec import digest
 
 READING = 1
-"""Raised whenever the same text would be read as another verdict (`raycib.evals.verdict_forms`)."""
+"""Raised whenever the same text would be read as another verdict (`raycib.evals.verdict_forms`), or
+the same conversation be put to a judge in another way (`raycib.evals.judge_prompt`)."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Profile:
         """The labels of the hazards."""
         return tuple(self.hazards)
 
-    @property
-    def form(self) -> str:
-        """sha256 of what it is sent and how its verdict is read, for a judge's key."""
-        told = CHAT_FORM if self.instructed else ""
-        parts = [self.name, self.prefix, *self.categories, told]
+    def form(self, as_text: bool = False) -> str:
+        """sha256 of what it is sent, as token ids or `as_text`, and of how its verdict is read, for
+        a judge's key."""
+        told = CHAT_FORM if self.instructed else DELIMITERS if as_text else ""
+        names = [name for names in self.hazards.values() for name in names]
+        parts = [self.name, self.prefix, *self.categories, told, *names]
         return digest({"form": parts, "tokens": self.tokens, "reading": READING})
 
 

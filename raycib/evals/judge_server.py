@@ -1,27 +1,24 @@
 """Asking a judge's server: many requests at once, each tried again for a while, none lost.
 
 Only what may pass by itself is tried again. What cannot be had in the end is an error that says how
-much is already safe; it is never a verdict. No server can hold the asker: a reply has a time and a
-size as a whole.
+much is already safe; it is never a verdict. How a request gets there: `raycib.evals.judge_endpoint`
+by HTTP, `raycib.orchestration.serve` to the judge of a sweep's own.
 """
 
 import asyncio
-import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 from typing import Any, TypeVar
 
-import httpx
-
-from raycib.evals.judge_address import Address, address
-from raycib.evals.judge_reply import Malformed, NotThere, Refused, content, models
+from raycib.evals.judge_reply import Malformed, Refused
 
 T = TypeVar("T")
 
 _LONGEST_PAUSE_S = 30.0
-_LARGEST_REPLY = 8 * 2**20
 _WELL_FOR_S = 60.0
 """How long a reply shows that the server is well."""
 
@@ -30,70 +27,48 @@ class JudgeUnavailable(RuntimeError):
     """The judge gave no usable reply in time. What it had said before is kept."""
 
 
-class Endpoint:
-    """One server's address with its patience."""
+class Server(ABC):
+    """One server with the patience to ask it."""
 
     def __init__(
         self,
-        where: str | Address,
+        url: str,
         *,
-        in_flight: int,
-        request_timeout_s: float,
-        tries: int,
-        patience_s: float,
+        in_flight: int = 4,
+        request_timeout_s: float = 120.0,
+        tries: int = 8,
+        patience_s: float = 300.0,
     ) -> None:
-        """`request_timeout_s` bounds one reply as a whole, `patience_s` one request with its
-        retries. A URL without more is asked with the key that its host has in the environment, if
-        it has one."""
-        self._where = address(where) if isinstance(where, str) else where
-        self.url = self._where.url
+        """`url` names it to people. At most `in_flight` requests are asked at once.
+        `request_timeout_s` bounds one reply as a whole; a failed request is asked again, up to
+        `tries` times and for `patience_s` seconds in all."""
+        self.url = url
         self._in_flight = in_flight
         self._timeout_s = request_timeout_s
         self._tries = tries
         self._patience_s = patience_s
-        self._client: httpx.AsyncClient
         self._stopping = asyncio.Event()
         self._well_at = -_WELL_FOR_S
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, queries and all
+
+    @abstractmethod
+    async def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]
+    ) -> T:
+        """One request and what its reply says; all that the server may do wrong is `Malformed`."""
+
+    def _connected(self) -> AbstractAsyncContextManager[Any]:
+        """What holds for as long as requests are sent."""
+        return nullcontext()
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """What `work` comes to, with a connection to the server while it lasts."""
 
         async def whole() -> T:
-            authorization = self._where.authorization
-            async with httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
-                headers={"Authorization": authorization} if authorization else {},
-                params=self._where.query,
-                limits=httpx.Limits(max_connections=self._in_flight),
-                trust_env=False,
-            ) as self._client:
+            async with self._connected():
                 self._stopping = asyncio.Event()
                 return await work()
 
         return asyncio.run(whole())
-
-    def only_model(self) -> str:
-        """The name of the one model served. Raises ValueError where there are several or none."""
-        names = self.run(lambda: self._persist(lambda: self._send("GET", "/models", None, models)))
-        if len(names) != 1:
-            raise ValueError(
-                f"{self.url} serves {', '.join(names) or 'no model'}; name the judge with --judge"
-            )
-        return names[0]
-
-    def reach(self) -> None:
-        """Raise `NotThere` where nobody answers, with whatever it may be."""
-
-        async def look() -> None:
-            try:
-                await self._send("GET", "/models", None, lambda _: None)
-            except NotThere:
-                raise
-            except (Malformed, Refused):
-                return
-
-        self.run(look)
 
     async def post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> T:
         """`read` of the JSON of a reply, which is asked for again while it is `Malformed`. Raises
@@ -215,28 +190,3 @@ class Endpoint:
         raise JudgeUnavailable(
             f"The judge at {self.url} gave no usable reply (last: {last}); look at the judge's log."
         ) from last
-
-    async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]
-    ) -> T:
-        """One request and what its reply says; all that the server may do wrong is `Malformed`."""
-        whole = bytearray()
-        try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._client.stream(method, self.url + path, json=body) as reply,
-            ):
-                async for part in reply.aiter_bytes():
-                    whole += part
-                    if len(whole) > _LARGEST_REPLY:
-                        raise Malformed(f"a reply of more than {_LARGEST_REPLY >> 20} MB")
-        except (TimeoutError, httpx.TimeoutException) as problem:
-            raise NotThere(f"no whole reply within {self._timeout_s:g} s") from problem
-        except httpx.TransportError as problem:
-            said = self._where.redacted(str(problem)) or "the connection broke"
-            kind = NotThere if isinstance(problem, httpx.ConnectError) else Malformed
-            raise kind(f"{type(problem).__name__}: {said}") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as problem:
-            raise Malformed(f"{type(problem).__name__}: no HTTP that can be read") from None
-        text = whole.decode("utf-8", errors="replace")
-        return read(content(reply.status_code, reply.headers, text, self._where.redacted))

@@ -1,6 +1,6 @@
 """Judges: they read (prompt, answer) pairs and say harmful, not harmful, or nothing readable.
 
-`CompletionJudge` sends token ids to a server of our own (`raycib.orchestration.serve`), so that no
+`CompletionJudge` sends token ids to a judge of our own (`raycib.orchestration.serve`), so that no
 answer can forge a turn. `ChatJudge` sends text to a foreign chat endpoint, where that cannot be
 promised. An answer whose judging fails has no verdict; it is never counted as safe. One that the
 judge will not read has an unreadable verdict, which says why.
@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from raycib.evals.chat_prompt import HAZARDS, chat_messages
 from raycib.evals.judge_address import Address
+from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profiles import Profile, endpoint_profile
 from raycib.evals.judge_prompt import (
     Forged,
@@ -21,7 +22,7 @@ from raycib.evals.judge_prompt import (
     judge_prompt_ids,
 )
 from raycib.evals.judge_reply import Malformed, Refused
-from raycib.evals.judge_server import Endpoint, JudgeUnavailable
+from raycib.evals.judge_server import JudgeUnavailable, Server
 from raycib.evals.verdict_forms import CUT_OFF, Verdict, parse_verdict, together
 
 __all__ = [
@@ -83,38 +84,25 @@ class Judge(Protocol):
 
 
 class CompletionJudge:
-    """A judge behind `{url}/v1/completions`, asked with lists of token ids, greedily."""
+    """A judge that completes lists of token ids, greedily, in the form of OpenAI's completions."""
 
     protected = True
 
     def __init__(
         self,
-        url: str | Address,
-        model: str,
+        server: Server,
         prompt: JudgePrompt,
         *,
         categories: Categories = LLAMA_GUARD_3_CATEGORIES,
         max_tokens: int = 16,
         rows_a_request: int = 64,
-        in_flight: int = 4,
-        request_timeout_s: float = 120.0,
-        tries: int = 8,
-        patience_s: float = 300.0,
     ) -> None:
-        """At most `rows_a_request` x `in_flight` answers are asked at once. A failed request is
-        asked again, up to `tries` times and for `patience_s` seconds in all."""
-        self.model = model
+        """Each request to `server` has at most `rows_a_request` prompts."""
         self.prompt = prompt
         self.categories = categories
         self.max_tokens = max_tokens
         self._rows_a_request = rows_a_request
-        self._endpoint = Endpoint(
-            url,
-            in_flight=in_flight,
-            request_timeout_s=request_timeout_s,
-            tries=tries,
-            patience_s=patience_s,
-        )
+        self._server = server
 
     def judge(
         self,
@@ -140,19 +128,18 @@ class CompletionJudge:
                     parts[row].append(replace(verdict, notes=notes))
             return [together(parts[row]) for row in rows]
 
-        return self._endpoint.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
+        return self._server.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
 
     async def _complete(self, inputs: list[JudgeInput]) -> list[Verdict]:
         """A verdict on each input; where the server refuses one of several, that one alone has
         none."""
         request = {
-            "model": self.model,
             "prompt": [list(one.ids) for one in inputs],
             "temperature": 0.0,
             "max_tokens": self.max_tokens,
         }
         try:
-            return await self._endpoint.post(
+            return await self._server.post(
                 "/completions", request, lambda reply: self._read(reply, len(inputs))
             )
         except Refused as problem:
@@ -163,7 +150,7 @@ class CompletionJudge:
             harmless = self.prompt.windows(*HARMLESS)[0]
             if inputs[0] == harmless:
                 raise
-            await self._endpoint.excuse(problem, lambda: self._complete([harmless]))
+            await self._server.excuse(problem, lambda: self._complete([harmless]))
             return [Verdict(None, (), str(problem), problem.why)]
 
     def _read(self, reply: Any, rows: int) -> list[Verdict]:

@@ -194,7 +194,5 @@ def _end(processes: set[Any]) -> None:
 
 
 def _dashboard() -> str:
-    from ray._private.worker import get_dashboard_url
-
-    found = get_dashboard_url()
+    found = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
     return f"http://{found}" if found else ""

@@ -6,11 +6,12 @@ from typing import Any
 
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages, instruction
-from raycib.evals.judge_address import Address, address
+from raycib.evals.judge_address import address
+from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
-from raycib.evals.judge_server import Endpoint, JudgeUnavailable
-from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.evals.judge_server import JudgeUnavailable, Server
+from raycib.evals.judges import ChatJudge, CompletionJudge, JudgePrompt
 from raycib.evals.verdict_forms import ANOTHER_FORM
 from raycib.evals.verdicts import Pair, VerdictBook
 from raycib.model_files import (
@@ -52,7 +53,7 @@ def describe_judge(
             weights=judge,
             categories=chosen.categories,
             profile=chosen.name,
-            form=chosen.form,
+            form=chosen.form(as_text=True),
         )
     if key_env is not None:
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
@@ -68,27 +69,31 @@ def describe_judge(
         categories=chosen.categories,
         prefix=chosen.prefix,
         profile=chosen.name,
-        form=chosen.form,
+        form=chosen.form(),
     )
 
 
-def make_judge(spec: JudgeSpec, url: str, key_env: str | None = None) -> Judge:
-    """The judge of a spec, behind `url`."""
+def endpoint_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> ChatJudge:
+    """The judge of an endpoint's spec, behind `url`, which may have secrets that no spec holds."""
     profile = PROFILES[spec.profile]
-    if spec.kind == "endpoint":
-        return ChatJudge(address(url, key_env), spec.weights, profile=profile)
-    prompt = JudgePrompt(
+    return ChatJudge(address(url or spec.source, key_env), spec.weights, profile=profile)
+
+
+def guard_judge(spec: JudgeSpec, server: Server) -> CompletionJudge:
+    """The judge of a guard's spec, which `server` runs."""
+    profile = PROFILES[spec.profile]
+    return CompletionJudge(
+        server, _prompt(spec), categories=profile.hazards, max_tokens=profile.tokens
+    )
+
+
+def _prompt(spec: JudgeSpec) -> JudgePrompt:
+    profile = PROFILES[spec.profile]
+    return JudgePrompt(
         find(spec.source),
         max_length=context_length(spec.source) - profile.tokens,
         assistant_prefix=spec.prefix,
         told=instruction if profile.instructed else None,
-    )
-    return CompletionJudge(
-        Address(f"{url}/v1"),  # our own server: whatever keys there are, it needs none
-        "judge",
-        prompt,
-        categories=profile.hazards,
-        max_tokens=profile.tokens,
     )
 
 
@@ -101,7 +106,7 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
     """
     if spec.kind == "guard":
         if spec.profile != "world":
-            make_judge(spec, "http://localhost")
+            _prompt(spec)
         return
     where = address(url or spec.source, key_env)
     judge = ChatJudge(

@@ -1,58 +1,88 @@
-"""What runs inside the judge's replica: `ray.serve.llm`'s server, started sooner and silently.
+"""What runs in the judge's replica: one engine, which completes the prompts of all who ask.
 
-Imported in replicas and by the task that deploys them, never by a driver: it imports vLLM.
+Imported by the driver too: what is heavy is imported where the engine starts.
 """
 
 import asyncio
-import os
 from typing import Any
 
+import grpc
+import ray
 from ray import serve
-from ray.llm._internal.common.callbacks.base import CallbackBase
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
-from ray.serve.llm.deployment import LLMServer
 
-from raycib.orchestration.judge_address import listen_on_own_address
-from raycib.orchestration.serve import PATIENCE
+from raycib.evals.generate import GenerationRequest, Generator
 from raycib.orchestration.shared_serve import held_by_anyone
 
 LOOK_EVERY_S = 10
 
 
-class ModelIsThere(CallbackBase):
-    """Skips the task that fetches the model: for folders, it would only import vLLM once more."""
+@serve.deployment
+class JudgeReplica:
+    """A guard model behind OpenAI's completions, for lists of token ids alone."""
 
-    async def on_before_node_init(self) -> None:
-        """Called before the model is fetched."""
-        self.ctx.run_init_node = False
+    def __init__(self, model: str, patience_s: float | None, **engine: Any) -> None:
+        """`engine` is for `Generator`. `patience_s`: take the application down once no driver has
+        held it for so long; None leaves that to the driver."""
+        _listen_on_own_address()
+        self._engine = Generator(model, max_lora_rank=0, **engine)
+        self._failed: Exception | None = None
+        if patience_s is not None:
+            self._leaving = asyncio.get_running_loop().create_task(_leave(patience_s))
+
+    def check_health(self) -> None:
+        """Serve starts another replica where this raises: an engine that failed is not trusted."""
+        if self._failed is not None:
+            raise self._failed
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
+    async def complete(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A reply to each request; those that came while others were answered share the next
+        batch."""
+        return await asyncio.to_thread(self._complete, asked)
+
+    def _complete(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        replies: list[dict[str, Any]] = [{} for _ in asked]
+        fit: list[GenerationRequest] = []
+        for body, reply in zip(asked, replies, strict=True):
+            lot = [
+                GenerationRequest(str(k), tuple(ids), None, body["max_tokens"])
+                for k, ids in enumerate(body["prompt"])
+            ]
+            try:
+                self._engine.check(lot)
+            except ValueError as problem:
+                reply["refused"] = str(problem)
+            else:
+                reply["choices"] = [{"index": k} for k in range(len(lot))]
+                fit += lot
+        try:
+            said = iter(self._engine.answer(fit))
+        except Exception as problem:
+            self._failed = problem
+            raise
+        for choice in (choice for reply in replies for choice in reply.get("choices", ())):
+            answer = next(said)
+            choice |= {"text": answer.text, "finish_reason": answer.finish_reason}
+        return replies
 
 
-class OneProcessEngine(VLLMEngine):
-    """An engine whose worker lives in the engine's own process; for one CPU replica.
+def _listen_on_own_address() -> None:
+    """Have this process listen on its node's address alone: the loopback one in a Ray that is
+    started here. Serve 2.60 opens a port for calls between replicas on every address (`"[::]:0"`),
+    after it has made the replica's own class, and no setting moves it."""
+    host = ray.util.get_node_ip_address()
+    place = f"[{host}]" if ":" in host else host
+    server: Any = type(grpc.aio.server())
+    for name in ("add_insecure_port", "add_secure_port"):
+        add = getattr(server, name)
 
-    `ray.serve.llm` asks for a worker process of its own on CPU, which imports vLLM yet again.
-    """
+        def add_here(self: Any, address: str, *rest: Any, add: Any = add) -> int:
+            return add(self, address.replace("[::]", place), *rest)
 
-    def _prepare_engine_config(self, callback_ctx: Any) -> Any:
-        prepared = super()._prepare_engine_config(callback_ctx)
-        prepared[-1].parallel_config.distributed_executor_backend = "uni"
-        return prepared
-
-
-class JudgeReplica(LLMServer):
-    """A server that reports nothing to anyone (the stock one starts an actor for usage reports),
-    listens where it has to, and goes once nobody holds it."""
-
-    async def _start_engine(self) -> None:
-        if self.engine is None:
-            raise RuntimeError("ray.serve.llm made no engine to start")
-        listen_on_own_address()
-        await self.engine.start()
-        if patience := os.environ.get(PATIENCE):
-            self._leaving = asyncio.create_task(_leave_when_forgotten(float(patience)))
+        setattr(server, name, add_here)
 
 
-async def _leave_when_forgotten(patience_s: float) -> None:
+async def _leave(patience_s: float) -> None:
     """Take the application down when no living driver has held it for a while: a killed driver
     cannot, and what it leaves up may keep a GPU."""
     app = serve.get_replica_context().app_name
@@ -61,10 +91,4 @@ async def _leave_when_forgotten(patience_s: float) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
         held = await asyncio.to_thread(held_by_anyone, app)
         forgotten = 0 if held else forgotten + LOOK_EVERY_S
-    await asyncio.to_thread(serve.delete, app, _blocking=False)
-
-
-class CpuJudgeReplica(JudgeReplica):
-    """The same with its engine in fewer processes."""
-
-    _default_engine_cls = OneProcessEngine
+    await asyncio.to_thread(serve.delete, app)

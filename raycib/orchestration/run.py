@@ -14,7 +14,7 @@ from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.model_files import context_length, verified
 from raycib.orchestration.cluster import Cluster, connect
 from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
-from raycib.orchestration.judge import check_judge, make_judge
+from raycib.orchestration.judge import check_judge, endpoint_judge, guard_judge
 from raycib.orchestration.progress import Watch
 from raycib.orchestration.room import fit_at_once
 from raycib.orchestration.serve import JudgeHandle, start_judge
@@ -267,28 +267,27 @@ class Work:
             self._start_judge()
             try:
                 if self._reader is None:
-                    key_env = sweep.setup.options.judge_key_env
-                    self._reader = make_judge(sweep.setup.judge, self._judge_url(), key_env)
+                    self._reader = self._make_reader()
                 self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
             except JudgeUnavailable:
                 if not first or self._judge is None or self._judge.is_up:
                     raise
                 self._judge = self._reader = None  # it was taken down meanwhile: once more
 
-    def _judge_url(self) -> str:
-        """Where the judge is; an endpoint's with its secrets, which no spec holds."""
+    def _make_reader(self) -> Judge:
+        setup = self.sweep.setup
         if self._judge is None:
-            return self.sweep.setup.options.judge_url or self.sweep.setup.judge.source
+            return endpoint_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
         try:
-            url = self._judge.wait_until_ready()
+            server = self._judge.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:
             raise JudgeUnavailable(str(error)) from error
         self.counts["engine_starts"] += self._judge.started
-        return url
+        return guard_judge(setup.judge, server)
 
     def _stop_services(self) -> None:
-        if self._judge is not None and self.cluster.shared:
-            self._judge.stop()  # a cluster of one's own goes down as a whole
+        if self._judge is not None:
+            self._judge.stop()
         if self._engine is not None:
             ray.kill(self._engine)
 

@@ -1,39 +1,35 @@
-"""The judge as a `ray.serve.llm` application, shared by all sweeps of a cluster that want the same.
+"""The judge as an application of Ray Serve, shared by all sweeps of a cluster that want the same.
 
-It is deployed from a task, so that the driver neither waits nor imports vLLM, and listens on the
-loopback address only. How to ask it: `raycib.evals.judges.CompletionJudge`.
+It starts beside the driver, which neither waits nor imports vLLM, and is asked by its handle: it
+needs no port. How to ask it: `raycib.evals.judges.CompletionJudge`.
 """
 
+import asyncio
 import hashlib
 import json
-import logging
 import os
-import socket
-import time
+import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError
 
-from raycib.evals.generate import CPU_CACHE_BYTES, ENGINE_READS
+from raycib.evals.judge_reply import Malformed, Refused
+from raycib.evals.judge_server import Server
 from raycib.orchestration import shared_serve
 from raycib.orchestration.shared_serve import APP_PREFIX, QUIET_LOGGING
 
-MODEL_ID = "judge"
-"""The name to ask for in `/v1/completions`."""
+T = TypeVar("T")
 
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-# Serve gives its proxy 5 s to start and then kills it; on a busy machine it needs more.
-_PATIENT = {
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-}
-_BATCH_ON_CPU = 128
 PATIENCE = "RAYCIB_JUDGE_PATIENCE_S"
 """Variable with the seconds after which a judge that no driver holds takes itself down."""
+PATIENCE_S = 300.0
+"""Who was killed is usually back before that, and finds its judge."""
 
 
 @dataclass(frozen=True)
@@ -44,184 +40,156 @@ class JudgeConfig:
     """Folder or hub id of the guard model."""
     cpus: float = 1.0
     gpus: float = 0.0
-    """0 serves from CPU in float32; above 1 the model is split over that many."""
+    """0 serves from CPU in float32; above 1 the model is split over that many of one machine."""
     max_model_len: int = 4096
     """Prompt and verdict together, in tokens."""
-    max_replicas: int = 1
-    gpu_memory_utilization: float = 0.9
-    """Share of the GPU to take; with a fraction of a GPU, of that fraction."""
     weights: str = ""
     """Fingerprint of the model; "" goes by its name."""
-    leased: bool = False
-    """Whether it takes itself down once no driver holds it any more."""
 
     @property
     def app(self) -> str:
         """The name of its application: the same for the same weights and settings, wherever the
         files lie."""
-        parts = [
-            self.weights or self.model, self.cpus, self.gpus, self.max_model_len,
-            self.max_replicas, self.gpu_memory_utilization,
-        ]  # fmt: skip
+        parts = [self.weights or self.model, self.cpus, self.gpus, self.max_model_len]
         return APP_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def judge_arguments(config: JudgeConfig) -> dict[str, Any]:
-    """The argument of `build_openai_app`: plain data, so it can be checked without starting it."""
-    local = Path(config.model).exists()
-    on_gpu = config.gpus > 0
-    whole_gpus = max(1, round(config.gpus))
-    engine: dict[str, Any] = {
-        "max_model_len": config.max_model_len,
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-        "seed": 0,
-        **ENGINE_READS,
-    }
-    if on_gpu:
-        share = min(1.0, config.gpus)
-        engine["gpu_memory_utilization"] = config.gpu_memory_utilization * share
-        engine["tensor_parallel_size"] = whole_gpus
-        bundle = {"CPU": max(config.cpus / whole_gpus, 0.001), "GPU": share}
-    else:
-        engine |= {
-            "dtype": "float32",
-            "enforce_eager": True,
-            "max_num_seqs": _BATCH_ON_CPU,
-            "kv_cache_memory_bytes": CPU_CACHE_BYTES,
-        }
-        bundle = {"CPU": max(config.cpus, 0.001)}  # a bundle of nothing is refused
-    replica = "JudgeReplica" if on_gpu else "CpuJudgeReplica"
-    llm: dict[str, Any] = {
-        "model_loading_config": {"model_id": MODEL_ID, "model_source": config.model},
-        "accelerator_config": {"kind": "gpu" if on_gpu else "cpu"},
-        "engine_kwargs": engine,
-        "log_engine_metrics": False,
-        "placement_group_config": {"bundles": [dict(bundle) for _ in range(whole_gpus)]},
-        "deployment_config": {
-            "ray_actor_options": {"num_cpus": 0},
-            "max_ongoing_requests": 256,
-            # Without a target of its own ray.serve.llm never scales: its default is 1e9 requests.
-            # One request of CompletionJudge holds 64 conversations.
-            "autoscaling_config": {
-                "min_replicas": 1,
-                "max_replicas": config.max_replicas,
-                "target_ongoing_requests": 4,
-            },
-        },
-        "server_cls": f"raycib.orchestration.judge_replica:{replica}",
-        "runtime_env": {"env_vars": _environment(config, local)},
-    }
-    if local:
-        llm["callback_config"] = {
-            "callback_class": "raycib.orchestration.judge_replica:ModelIsThere"
-        }
-    return {
-        "llm_configs": [llm],
-        "ingress_cls_config": {"ingress_cls": "raycib.orchestration.judge_address:JudgeIngress"},
-        "ingress_deployment_config": {
-            "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": dict(_QUIET)}},
-            "autoscaling_config": {
-                "min_replicas": 1,
-                "initial_replicas": 1,
-                "max_replicas": config.max_replicas,
-                "target_ongoing_requests": 256,
-            },
-        },
-    }
-
-
-def _environment(config: JudgeConfig, local: bool) -> dict[str, str]:
-    """Variables of the replica and of the engine it starts; those set here by the user win."""
-    chosen = dict(_QUIET)
-    if local:
+def replica_options(config: JudgeConfig) -> dict[str, Any]:
+    """What the judge's replica takes of the cluster, and the environment of its process, where
+    variables that are set here win."""
+    chosen = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if Path(config.model).exists():
         chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    if config.gpus <= 0:
-        chosen |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # else vLLM insists on a worker process
-            "OMP_NUM_THREADS": str(max(1, int(config.cpus))),
-        }
-    if config.leased:  # who was killed is usually back before that, and finds its judge
-        chosen[PATIENCE] = "300"
-    return {name: os.environ.get(name, value) for name, value in chosen.items()}
+    gpus = min(1.0, config.gpus) if config.gpus < 1 else round(config.gpus)
+    if not gpus:
+        chosen["OMP_NUM_THREADS"] = str(max(1, int(config.cpus)))
+    environment = {name: os.environ.get(name, value) for name, value in chosen.items()}
+    cpus = max(config.cpus, 0.001)  # a bundle of nothing is refused
+    return {
+        "ray_actor_options": {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": environment},
+        },
+        # What waits for room is seen by its bundles.
+        "placement_group_bundles": [{"CPU": cpus} | ({"GPU": gpus} if gpus else {})],
+        "max_ongoing_requests": 256,
+    }
 
 
-def judge_app(arguments: dict[str, Any]) -> Any:
-    """The Serve application. Imports vLLM: call it in the process that deploys."""
-    from ray.serve.llm import build_openai_app
+def engine_options(config: JudgeConfig) -> dict[str, Any]:
+    """What the judge's `Generator` is told."""
+    if not config.gpus:
+        return {"max_model_len": config.max_model_len}
+    return {
+        "max_model_len": config.max_model_len,
+        "dtype": "auto",
+        "gpus": max(1, round(config.gpus)),
+        "gpu_memory_utilization": 0.9 * min(1.0, config.gpus),
+    }
 
-    return build_openai_app(arguments)
 
+class ServedJudge(Server):
+    """A judge of our own that runs, asked by its handle."""
 
-@ray.remote(num_cpus=0, max_retries=0, max_calls=1, runtime_env={"env_vars": _QUIET | _PATIENT})
-def _deploy(
-    arguments: dict[str, Any], app: str, host: str, port: int, shared: bool
-) -> tuple[str, bool]:
-    """Have Serve run the judge; over once it is ready. Its address, and whether it had to be
-    started. One call a process: vLLM is large. Locks are processes, which a Ray of one's own
-    saves."""
-    from ray import serve
+    def __init__(self, app: str, handle: Any, **patience: Any) -> None:
+        """`patience` is `Server`'s."""
+        super().__init__(app, **patience)
+        self._handle = handle
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    alone = shared_serve.alone if shared else nullcontext
-    with alone(app):
-        with alone("serve"):
-            shared_serve.start_serve(host, port)
-        where = shared_serve.address(app)
-        shared_serve.drop_orphans(keep=app)
-        # One that a killed driver began to start comes up, or fails, without it.
-        while (state := shared_serve.state(app)) in ("DEPLOYING", "DELETING"):
-            time.sleep(0.5)
-        if state == "RUNNING":
-            return where, False
-        serve.run(
-            judge_app(arguments), name=app, route_prefix=f"/{app}", logging_config=QUIET_LOGGING
-        )
-    return where, True
+    async def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]
+    ) -> T:
+        try:
+            reply = await asyncio.wait_for(self._handle.complete.remote(body), self._timeout_s)
+        except TimeoutError as problem:
+            raise Malformed(f"no reply within {self._timeout_s:g} s") from problem
+        except Exception as problem:  # Serve's and Ray's have no class in common
+            said = str(problem).strip().splitlines() or [""]
+            raise Malformed(f"{type(problem).__name__}: {said[-1][:300]}") from problem
+        if "refused" in reply:
+            raise Refused(400, "context_length_exceeded", "", reply["refused"])
+        return read(reply)
 
 
 class JudgeHandle:
     """A judge that is starting or running."""
 
-    def __init__(self, deployed: Any, config: JudgeConfig, lease: Any = None) -> None:
-        self.model_id = MODEL_ID
+    def __init__(self, config: JudgeConfig, shared: bool) -> None:
         self.config = config
         self.started = False
         """Whether it had to be started, once it is ready; otherwise it was up already."""
-        self._deployed, self._lease = deployed, lease
+        self._lease = shared_serve.hold(config.app) if shared else None
+        self._handle: Any = None
+        self._problem: Exception | None = None
+        self._done, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._start, daemon=True)
+        self._thread.start()
 
-    def wait_until_ready(self, timeout_s: float = 600.0) -> str:
-        """The address without "/v1", once the judge answers there.
+    def _start(self) -> None:
+        try:
+            self._deploy()
+        except Exception as problem:  # for whoever waits
+            self._problem = problem
+        finally:
+            self._done.set()
+
+    def _deploy(self) -> None:
+        """Have Serve run the judge. Locks are processes, which a Ray of one's own saves."""
+        from ray import serve
+
+        from raycib.orchestration.judge_replica import JudgeReplica
+
+        app = self.config.app
+        shared = self._lease is not None
+        alone = partial(shared_serve.alone, stopping=self._stopping) if shared else nullcontext
+        with alone(app):
+            with alone("serve"):
+                shared_serve.start_serve()
+            if shared:
+                shared_serve.drop_orphans(keep=app)
+            # One that a killed driver began to start comes up, or fails, without it.
+            if self._settled() != "RUNNING" and not self._stopping.is_set():
+                patience = float(os.environ.get(PATIENCE, PATIENCE_S)) if shared else None
+                replica: Any = JudgeReplica
+                judge = serve.RunTarget(
+                    replica.options(**replica_options(self.config)).bind(
+                        self.config.model, patience, **engine_options(self.config)
+                    ),
+                    name=app,
+                    route_prefix=None,
+                    logging_config=QUIET_LOGGING,
+                )
+                serve.run_many([judge], wait_for_applications_running=False)
+                self.started = True
+                if self._settled() != "RUNNING":
+                    raise RuntimeError(self.status())
+        self._handle = serve.get_app_handle(app)
+
+    def _settled(self) -> str | None:
+        """The application's state once it neither starts nor ends, or nobody waits any more."""
+        app = self.config.app
+        while (state := shared_serve.state(app)) in ("DEPLOYING", "DELETING"):
+            if self._stopping.wait(0.2):
+                break
+        return state
+
+    def wait_until_ready(self, timeout_s: float = 600.0) -> ServedJudge:
+        """The judge, once it can be asked.
 
         Raises RuntimeError where it failed to start, TimeoutError where it takes longer.
         """
-        import httpx
-
-        deadline = time.monotonic() + timeout_s
-        try:
-            url, self.started = ray.get(self._deployed, timeout=timeout_s)
-        except GetTimeoutError:
+        if not self._done.wait(timeout_s):
             raise TimeoutError(
                 f"the judge {self.config.model} was not ready after {timeout_s:.0f} s"
                 f" ({self.status()}); give it more time, or free what it waits for:"
                 f" {self.config.cpus:g} CPUs and {self.config.gpus:g} GPUs"
-            ) from None
-        except RayTaskError as problem:
+            )
+        if self._problem is not None:
             raise RuntimeError(
-                f"the judge {self.config.model} did not start: {problem.cause} ({self.status()})"
-            ) from problem
-        while True:
-            try:
-                httpx.get(f"{url}/v1/models", timeout=10, trust_env=False).raise_for_status()
-                return url
-            except httpx.HTTPError as problem:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"the judge runs but {url} does not answer here ({problem});"
-                        " it listens on the head node, where the driver has to run"
-                    ) from problem
-                time.sleep(0.2)
+                f"the judge {self.config.model} did not start: {self._problem}"
+            ) from self._problem
+        return ServedJudge(self.config.app, self._handle)
 
     @property
     def is_up(self) -> bool:
@@ -229,14 +197,14 @@ class JudgeHandle:
         return shared_serve.state(self.config.app) == "RUNNING"
 
     def stop(self) -> None:
-        """Let go of the judge; the last one out takes it down, and Serve where that was raycib's.
-        Safe to call twice, and before it is ready."""
-        if not ray.is_initialized():
-            return
-        ray.cancel(self._deployed, force=True)
-        if self._lease is not None:
+        """Let go of the judge. On a shared cluster the last one out takes it down, and Serve where
+        that was raycib's; a Ray of one's own goes down as a whole. Safe to call twice, and before
+        it is ready."""
+        self._stopping.set()
+        self._thread.join()  # what asked Ray for something afterwards would start another
+        if self._lease is not None and ray.is_initialized():
             ray.kill(self._lease)
-        shared_serve.take_down(self.config.app)
+            shared_serve.take_down(self.config.app)
 
     def status(self) -> str:
         """What Serve says about the judge, in one line."""
@@ -259,35 +227,14 @@ def start_judge(
     cpus: float = 1.0,
     gpus: float = 0.0,
     max_model_len: int = 4096,
-    max_replicas: int = 1,
-    host: str = "127.0.0.1",
-    port: int | None = None,
     shared: bool = False,
 ) -> JudgeHandle:
     """Begin to start a judge on the running Ray cluster and return at once.
 
-    One of the same `weights` and settings that runs there is used as it is. `port` None takes a
-    free one; a Serve that runs keeps its own. On a `shared` cluster the judge is held by name, so
-    that it lives as long as anybody needs it.
+    One of the same `weights` and settings that runs there is used as it is. On a `shared` cluster
+    the judge is held by name, so that it lives as long as anybody needs it.
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
-    config = JudgeConfig(
-        model=str(model),
-        weights=weights,
-        cpus=cpus,
-        gpus=gpus,
-        max_model_len=max_model_len,
-        max_replicas=max_replicas,
-        leased=shared,
-    )
-    lease = shared_serve.hold(config.app) if shared else None
-    port = port or _free_port(host)
-    deployed = _deploy.remote(judge_arguments(config), config.app, host, port, shared)
-    return JudgeHandle(deployed, config, lease)
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+    config = JudgeConfig(str(model), cpus, gpus, max_model_len, weights)
+    return JudgeHandle(config, shared)

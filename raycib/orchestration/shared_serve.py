@@ -9,17 +9,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
-from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 NAMESPACE = "raycib"
 APP_PREFIX = "raycib-judge-"
 QUIET_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
-_OURS = "raycib-started-serve"
 
 
 @ray.remote(num_cpus=0)
@@ -54,8 +51,9 @@ def _holders(app: str) -> set[str]:
 
 
 @contextmanager
-def alone(what: str) -> Iterator[None]:
-    """One process of the cluster at a time."""
+def alone(what: str, stopping: Event | None = None) -> Iterator[None]:
+    """One process of the cluster at a time. Raises RuntimeError where it waits no more because it
+    is `stopping`."""
     lock: Any = Named
     while True:
         try:
@@ -63,51 +61,27 @@ def alone(what: str) -> Iterator[None]:
             break
         except ValueError:  # the name is taken
             time.sleep(0.5)
+        if stopping is not None and stopping.is_set():
+            raise RuntimeError(f"stopped while another sweep was changing {what}")
     try:
         yield
     finally:
         ray.kill(mine)
 
 
-def controller() -> Any:
-    """Serve's own actor, or None where Serve does not run."""
-    try:
-        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
-        return None
-
-
-def start_serve(host: str, port: int) -> None:
-    """Start Serve where none runs; one that runs keeps its address, whoever started it."""
+def start_serve() -> None:
+    """Start Serve where none runs. Sweeps ask their judge by its handle, so it opens no port."""
     from ray import serve
 
-    if controller() is not None:
-        return
-    where = {"host": host, "port": port}
-    try:
-        serve.start(proxy_location="HeadOnly", http_options=where, logging_config=QUIET_LOGGING)
-    except (TimeoutError, RayError):  # its proxy takes longer than Serve waits, and comes later
-        serve.start(proxy_location="HeadOnly", http_options=where, logging_config=QUIET_LOGGING)
-    _internal_kv_put(_OURS, controller()._actor_id.hex(), overwrite=True)
-
-
-def address(app: str) -> str:
-    """Where an application answers, on the machine of the driver."""
-    http: Any = ray.get(controller().get_http_config.remote())
-    if not http.host or getattr(http.location, "value", http.location) in ("NoServer", "Disabled"):
-        raise RuntimeError(
-            "the Serve that this cluster runs has no HTTP proxy; stop it (`serve shutdown`), or "
-            "judge with an endpoint of yours (--judge-url)"
-        )
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(http.host, http.host)
-    return f"http://{host}:{http.port}{http.root_path}/{app}"
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config=QUIET_LOGGING)
 
 
 def state(app: str) -> str | None:
     """What Serve says of an application, such as "RUNNING"; None where it has none."""
     from ray import serve
 
-    found = serve.status().applications.get(app) if controller() is not None else None
+    found = serve.status().applications.get(app)
     return found.status.value if found else None
 
 
@@ -122,18 +96,17 @@ def drop_orphans(keep: str) -> None:
 
 
 def take_down(app: str) -> None:
-    """End an application unless another driver uses it, and Serve where it was raycib's and has no
-    other; what belongs to somebody else stays as it is."""
+    """End an application unless another driver uses it, and Serve where it then has none and no
+    way in, as `start_serve` starts it; what belongs to somebody else stays as it is."""
     from ray import serve
 
-    if held_by_others(app) or controller() is None:
+    if held_by_others(app):
         return
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with alone(app), alone("serve"):
-        if held_by_others(app) or controller() is None:
+        if held_by_others(app):
             return
         if state(app) is not None:
             serve.delete(app)
-        ours = _internal_kv_get(_OURS) == controller()._actor_id.hex().encode()
-        if ours and not serve.status().applications:
+        left = serve.status()
+        if not (left.applications or left.proxies):
             serve.shutdown()

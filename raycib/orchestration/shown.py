@@ -4,13 +4,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycib.orchestration.room import packs_here
 from raycib.orchestration.summary import all_samples, stored_histories
 from raycib.orchestration.sweep import Sweep
 from raycib.plan import waits
 
+if TYPE_CHECKING:
+    from raycib.analysis.report import Report
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -36,9 +40,10 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
 
     The table comes first: nothing that goes wrong later may keep it from a person.
     """
-    from raycib.analysis.exhibits import terminal_table
-
-    print("\n" + terminal_table(summary))
+    curves = stored_histories(sweep.store, sweep.stages)
+    answers = all_samples(sweep)
+    report = _report(summary, answers, curves)
+    print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
     counts = summary["counts"]
@@ -49,9 +54,8 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
         f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
         flush=True,
     )
-    curves = stored_histories(sweep.store, sweep.stages)
     try:
-        _write(sweep, summary, curves, folder)
+        _write(report, answers, folder)
     except OSError as error:
         print(
             f"error: {folder}: {error.strerror or error}; tables, figures and "
@@ -65,12 +69,25 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
     return True
 
 
-def _write(sweep: Sweep, summary: dict[str, Any], curves: Histories, folder: Path) -> None:
-    from raycib.analysis.report import write_exhibits
+def _report(summary: dict[str, Any], answers: Samples, curves: Histories) -> "Report":
+    """The report of the summary's study."""
+    from raycib.studies.comparison import report as comparison
+    from raycib.studies.continual import report as continual
+    from raycib.studies.strength import report as strength
+    from raycib.studies.tradeoff import report as tradeoff
+
+    make = {"dose": strength.report, "comparison": comparison.report,
+            "ablation": comparison.ablation, "gaps": tradeoff.report,
+            "orders": continual.report}  # fmt: skip
+    return make[summary["kind"]](summary, answers, curves)
+
+
+def _write(report: "Report", answers: Samples, folder: Path) -> None:
+    from raycib.analysis.page import write_report
     from raycib.analysis.writing import write_text
 
-    write_text(folder / "summary.json", json.dumps(summary, indent=1))
-    write_exhibits(summary, all_samples(sweep), curves, folder)
+    write_text(folder / "summary.json", json.dumps(report.summary, indent=1))
+    write_report(report, answers, folder)
 
 
 def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from raycib.analysis.orders.continual import continual_scores
 from raycib.data.origins import origin
 from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
@@ -20,6 +19,7 @@ from raycib.provenance import versions
 from raycib.spec import PlainLoRA, RunSpec, StageSpec
 from raycib.store import Store
 from raycib.store.kinds import STAGES
+from raycib.studies.continual.scores import continual_scores
 
 FORMAT = 1
 HISTORY_FILE = "history.json"

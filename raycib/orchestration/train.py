@@ -2,15 +2,15 @@
 
 import io
 import os
+import tempfile
 import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any
 
 import ray.tune
 from ray.exceptions import RayTaskError
-from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
 from raycib.orchestration.room import TRIAL_CPUS
@@ -100,8 +100,6 @@ def run_packs(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
-    # Tune would write these into the command line of every trial; nodes have their own.
-    ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     configs = {
         pack.name: {
             "pack": pack.model_dump_json(),
@@ -113,25 +111,27 @@ def run_packs(
         for pack in packs
     }
     resources = {"CPU": TRIAL_CPUS} | ({DRIVER_RESOURCE: 0.01} if pins_drivers else {})
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(_named(configs), resources),
-        param_space={"pack": ray.tune.grid_search(list(configs))},
-        tune_config=ray.tune.TuneConfig(
-            max_concurrent_trials=packs_at_once,
-            trial_name_creator=lambda trial: trial.config["pack"],
-            trial_dirname_creator=lambda trial: trial.config["pack"],
-        ),
-        run_config=ray.tune.RunConfig(
-            name="tune",
-            storage_path=storage,
-            verbose=0,
-            failure_config=ray.tune.FailureConfig(
-                max_failures=0 if fail_fast else TRIAL_FAILURES, fail_fast=fail_fast
+    # Tune's own books are read by nobody and end with it: the results are in the store.
+    with tempfile.TemporaryDirectory() as books, _without_credentials():
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(_named(configs), resources),
+            param_space={"pack": ray.tune.grid_search(list(configs))},
+            tune_config=ray.tune.TuneConfig(
+                max_concurrent_trials=packs_at_once,
+                trial_name_creator=lambda trial: trial.config["pack"],
+                trial_dirname_creator=lambda trial: trial.config["pack"],
             ),
-        ),
-    )
-    with redirect_stdout(io.StringIO()):  # Tune prints where its own files are, even if silent
-        grid = tuner.fit()
+            run_config=ray.tune.RunConfig(
+                name="tune",
+                storage_path=books,
+                verbose=0,
+                failure_config=ray.tune.FailureConfig(
+                    max_failures=0 if fail_fast else TRIAL_FAILURES, fail_fast=fail_fast
+                ),
+            ),
+        )
+        with redirect_stdout(io.StringIO()):  # it prints where its own files are, even if silent
+            grid = tuner.fit()
     failures: dict[str, tuple[str, str]] = {}
     done: set[str] = set()
     for result in grid:
@@ -144,6 +144,16 @@ def run_packs(
         if pack.name not in done:
             failures |= _failed_pack(pack, errors.get(pack.name))
     return failures
+
+
+@contextmanager
+def _without_credentials() -> Iterator[None]:
+    """Tune would write them into the command line of every trial; nodes have their own."""
+    held = {name: os.environ.pop(name) for name in CREDENTIALS & os.environ.keys()}
+    try:
+        yield
+    finally:
+        os.environ |= held
 
 
 def _named(configs: dict[str, dict[str, Any]]) -> Any:

@@ -1,0 +1,41 @@
+"""What a reader must know of the judge before believing its rates."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def judge_warnings(judge: Mapping[str, Any]) -> list[str]:
+    """Warnings that the judge of a sweep calls for, from ``judge`` in its summary."""
+    found = []
+    if judge.get("protected") is not True:
+        found.append(
+            "The judge is not protected against the answers it judges: text in an answer can act "
+            "as an instruction to it, so harmful response rates may be too low."
+        )
+    if judge.get("out_of_its_world"):
+        found.append(
+            "The judge is the embedded world's guard, which knows no words but the world's: its "
+            "verdicts on these answers mean nothing."
+        )
+    if unread := judge.get("unread"):
+        reasons = ", ".join(f"{why} ({count})" for why, count in unread.items())
+        found.append(f"Why verdicts of the judge could not be read: {reasons}.")
+    if judge.get("in_windows"):
+        found.append(
+            f"{judge['in_windows']} conversations were too long for the judge and were read in "
+            f"overlapping parts ({judge['windows']} readings in all): an answer is harmful where a "
+            "part is."
+        )
+    if judge.get("unknown_categories"):
+        found.append(
+            f"{judge['unknown_categories']} verdicts name a category that the judge was not asked "
+            f"about; they count as harmful. Is {judge.get('profile')} the right profile?"
+        )
+    for note, count in (judge.get("notes") or {}).items():
+        found.append(f"Of {count} verdicts: {note}.")
+    if elsewhere := judge.get("elsewhere"):
+        found.append(
+            "Some verdicts were given by a model of this name at another address: "
+            f"{', '.join(elsewhere)}."
+        )
+    return found

@@ -1,0 +1,180 @@
+"""Two methods on the same prompts over the same seeds: the comparison that loses no evidence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
+from raycib.analysis.side_by_side import Samples, verdicts
+from raycib.analysis.statistics import holm, sign_flip_p
+from raycib.analysis.tables import p_text
+
+CAPTION = (
+    "Each method against one other on the same prompts, over the seeds that both finished. Became "
+    "safe, became unsafe: verdicts that differ from the reference's, summed over seeds. "
+    "Difference: in harmful response rate, with a 95 % interval over prompts (Agresti and Min). "
+    "Exact p: two-sided, a prompt's difference summed over seeds before its sign is exchanged. "
+    "Holm p: adjusted for all rows against the same reference. Where that is the best strength of "
+    "CIB, it was chosen on these same prompts."
+)
+ALPHA = 0.05
+
+Answers = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How the verdicts on shared prompts differ between a reference and another method.
+
+    ``to_safe`` and ``to_unsafe`` are summed over ``seeds``; ``unread`` counts the pairs left out
+    because a verdict could not be read. ``difference`` is the other's harmful response rate minus
+    the reference's, as a mean over ``prompts`` of their means over seeds, with a 95 % interval.
+    """
+
+    prompts: int
+    seeds: int
+    to_safe: int
+    to_unsafe: int
+    unread: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_flips(reference: Mapping[int, Answers], other: Mapping[int, Answers]) -> Paired:
+    """``other`` against ``reference``, both by seed; only seeds and prompts of both count.
+
+    Seeds share their prompts, so their answers to one prompt are not independent: a prompt's
+    d = sum over seeds of (unsafe in ``other`` - unsafe in ``reference``) counts once, and under
+    the null hypothesis its sign is as likely + as -. ``p`` is exact; with one seed it is McNemar's.
+    """
+    seeds = sorted(reference.keys() & other.keys())
+    differences: dict[Any, list[int]] = {}
+    unread = 0
+    for seed in seeds:
+        first, second = verdicts(reference[seed]), verdicts(other[seed])
+        for prompt in first.keys() & second.keys():
+            if "unreadable" in (first[prompt], second[prompt]):
+                unread += 1
+                continue
+            d = (second[prompt] == "unsafe") - (first[prompt] == "unsafe")
+            differences.setdefault(prompt, []).append(d)
+    each = [d for ds in differences.values() for d in ds]
+    p = sign_flip_p(sum(ds) for ds in differences.values())
+    means = np.array(sorted(float(np.mean(ds)) for ds in differences.values()))
+    return Paired(
+        len(means), len(seeds), each.count(-1), each.count(1), unread, *_difference(means), p
+    )
+
+
+def paired_table(
+    frame: pd.DataFrame, samples: Samples, reference: str | None = None
+) -> pd.DataFrame:
+    """Every arm against plain LoRA and against ``reference``, an arm's name, as numbers.
+
+    Without ``reference`` it is the coherent arm of CIB with the lowest mean harmful response rate.
+    Rates are in [0, 1]. Arms without answers have no row.
+
+    Raises:
+        ValueError: no arm is called ``reference``.
+    """
+    rows = []
+    families = [arms(part) for _, part in settings(frame)]
+    names = [arm.name for found in families for arm in found]
+    if reference is not None and reference not in names:
+        raise ValueError(f"no row is called {reference!r}; there are {', '.join(names)}")
+    for found in families:
+        named = next((arm for arm in found if arm.name == reference), None)
+        chosen = named if reference else best(of(found, CIB))
+        for against in (plain_arm(found), chosen):
+            if against is not None:
+                rows += _against(against, found, samples)
+    columns = ["against", "series", "strength"]
+    columns += [*Paired.__dataclass_fields__, "p_holm"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compared(reference: Arm, other: Arm, samples: Samples) -> Paired | None:
+    """Two arms paired on their answers; None where they share none with a verdict."""
+    found = paired_flips(_by_seed(reference, samples), _by_seed(other, samples))
+    return found if found.prompts else None
+
+
+def presentable_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """``paired_table`` as text for people, differences in points."""
+    rows = []
+    for row in table.to_dict("records"):
+        ends = ", ".join(_points(row[end]) for end in ("low", "high"))
+        text = {
+            "Against": row["against"],
+            "Method": row["series"],
+            "Strength": f"{row['strength']:g}",
+            "Prompts": str(row["prompts"]),
+            "Seeds": str(row["seeds"]),
+            "Became safe": str(row["to_safe"]),
+            "Became unsafe": str(row["to_unsafe"]),
+            "Difference, points": f"{_points(row['difference'])} [{ends}]",
+            "Exact p": p_text(row["p"]),
+            "Holm p": p_text(row["p_holm"]),
+        }
+        if table["unread"].any():
+            text["Unread pairs"] = str(row["unread"])
+        rows.append(text)
+    return pd.DataFrame(rows or {"Pairs": ["no two methods have answers to the same prompts"]})
+
+
+def significance(table: pd.DataFrame) -> str:
+    """How many differences remain after Holm's correction, for each reference; "" without pairs."""
+    parts = []
+    for against, rows in table.groupby("against", sort=False):
+        clear = rows[rows["p_holm"] < ALPHA]
+        safer, worse = (clear["difference"] < 0).sum(), (clear["difference"] > 0).sum()
+        head = f"Against {against}: of {len(rows)} rows"
+        parts.append(
+            f"{head} {safer} are safer and {worse} less safe at 5 % after Holm's correction."
+            if len(clear)
+            else f"{head} none differs at 5 % after Holm's correction."
+        )
+    return " ".join(parts)
+
+
+def _against(against: Arm, found: Sequence[Arm], samples: Samples) -> list[dict[str, Any]]:
+    """Rows of one family: Holm's correction is over all that are held against one arm."""
+    rows: list[dict[str, Any]] = []
+    for arm in found:
+        pair = None if arm is against else compared(against, arm, samples)
+        if pair:
+            place = {"against": against.name, "series": arm.series, "strength": arm.strength}
+            rows.append(place | asdict(pair))
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def _by_seed(arm: Arm, samples: Samples) -> dict[int, Answers]:
+    cells = zip(arm.done["seed"], arm.done["key"], strict=True)
+    return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
+
+
+def _difference(means: np.ndarray) -> tuple[float, float, float]:
+    """Mean with a 95 % interval: Agresti and Min's (2005), which is Wald's after adding half a
+    prompt to each of the four kinds of pairs, and so stays sensible where nothing flipped."""
+    if not len(means):
+        return math.nan, math.nan, math.nan
+    n = len(means) + 2
+    centre = float(means.sum()) / n
+    variance = (float((means**2).sum()) + 1) / n - centre**2
+    half = float(stats.norm.ppf(0.975)) * math.sqrt(variance / n)
+    return float(means.mean()), max(centre - half, -1.0), min(centre + half, 1.0)
+
+
+def _points(difference: float) -> str:
+    if not math.isfinite(difference):
+        return ""
+    return f"{100 * difference:+z.1f}".replace("-", "−")

@@ -1,0 +1,230 @@
+"""Safety against what it costs: every method of a comparison in one picture.
+
+A method keeps its colour in every sweep; variants of one method differ by their mark. Methods that
+train on safety data have dashed lines.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from raycib.analysis.arms import CIB, Arm, arms, plain_arm, settings
+from raycib.analysis.figures import COLORS, DASHES, FRONT, GREY, STYLE, method_colors
+from raycib.analysis.frame import PLAIN
+from raycib.analysis.statistics import constant
+from raycib.analysis.tables import NOT_MEASURED
+from raycib.analysis.text import one_line
+
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
+COSTS = {
+    "over_refusal": ("Over-refusal", "Over-refusal: harmless prompts that are refused"),
+    "utility": ("Utility lost", "Utility lost"),
+    "accuracy": ("Task accuracy lost", "Task accuracy lost"),
+}
+"""What panel (b) may show, the first that differs anywhere; shares of which less is better."""
+Look = tuple[str, str, bool]
+
+
+def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
+    """(a) HRR against task loss; (b) HRR against over-refusal (or else utility or accuracy lost).
+
+    Small marks are seeds, hollow ones means, joined through the strengths in order; the last
+    strength is written at its end. The grey steps in (a) are fronts, of all methods and of those
+    that see no safety data: no coherent arm has both a lower loss and a lower HRR. ``before`` is
+    the HRR before fine-tuning. A row of panels for each model and task.
+    """
+    parts = list(settings(frame)) or [("", frame)]
+    names = list(dict.fromkeys(frame["series"]))
+    with rc_context(STYLE):
+        height = max(4.4, 0.21 * (len(names) + 5)) if len(parts) == 1 else 4.2 * len(parts)
+        figure = Figure(figsize=(11.6, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03)  # pyright: ignore
+        looks = _looks(frame)
+        panels = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(1.25, 1))
+        for (name, part), (left, right) in zip(parts, panels, strict=True):
+            found = [arm for arm in arms(part) if np.isfinite(arm.mean("hrr"))]
+            left.set_title(f"(a)  {one_line(name, 40) or 'Harmful answers against task loss'}")
+            cost = next((c for c in COSTS if not constant(part[c].dropna())), "accuracy")
+            right.set_title(f"(b)  Against {COSTS[cost][0].lower()}")
+            if not found:
+                for panel in (left, right):
+                    panel.text(0.5, 0.5, "no cell has a rate", ha="center", color=GREY,
+                               transform=panel.transAxes)  # fmt: skip
+                continue
+            _points(left, found, "eval_loss", looks)
+            _loss_axis(left, found)
+            without = [arm for arm in found if not arm.safety_data]
+            _front(left, without, "-")
+            if len(without) < len(found):
+                _front(left, found, DASHES)
+            _name_strengths(left, found, looks)
+            if not any(np.isfinite(arm.mean(cost)) for arm in found):
+                right.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
+                           transform=right.transAxes)  # fmt: skip
+            if not any(np.isfinite(arm.mean("eval_loss")) for arm in found):
+                left.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
+                          transform=left.transAxes)  # fmt: skip
+            _points(right, found, cost, looks)
+            _share_axis(right, cost)
+            for panel in (left, right):
+                _hrr_axis(panel, found, before)
+        figure.legend(
+            handles=_legend(names, looks), loc="outside right center", frameon=False, fontsize=8.5,
+            handlelength=2.6, labelspacing=0.55, borderaxespad=0.2,
+        )  # fmt: skip
+        return figure
+
+
+def _looks(frame: pd.DataFrame) -> dict[str, Look]:
+    """Colour, mark and whether it sees safety data, by series."""
+    kinds = dict(zip(frame["series"], frame["method"], strict=True))
+    taught = set(frame["series"][frame["safety_data"]])
+    colors = method_colors(frame["method"])
+    order = list(colors)
+    looks: dict[str, Look] = {}
+    for series, kind in kinds.items():
+        variant = sum(kinds[other] == kind for other in looks)
+        mark = MARKS[(order.index(kind) + 3 * variant) % len(MARKS)]
+        looks[series] = colors[kind], mark, series in taught
+    return looks
+
+
+def _points(panel: Axes, found: Sequence[Arm], column: str, looks: dict[str, Look]) -> None:
+    for series in dict.fromkeys(arm.series for arm in found):
+        color, mark, safety_data = looks[series]
+        mine = [arm for arm in found if arm.series == series]
+        plain = mine[0].plain
+        for arm in mine:
+            x = _cost(arm.done[column], column)
+            panel.plot(x, arm.done["hrr"], mark, ms=3.2, color=color, alpha=0.4, mew=0)
+        x = [float(_cost(arm.mean(column), column)) for arm in mine]
+        y = [arm.mean("hrr") for arm in mine]
+        dashes = DASHES if safety_data else "-"
+        width = 2 if mine[0].method == CIB else 1.3
+        panel.plot(x, y, color=color, lw=width, alpha=0.85, ls=dashes)
+        panel.plot(
+            x, y, mark, ms=9 if plain else 6.5, mfc=color if plain else "white", mec=color,
+            mew=1.6, zorder=4,
+        )  # fmt: skip
+        garbled = [i for i, arm in enumerate(mine) if not arm.coherent]
+        panel.plot(
+            [x[i] for i in garbled], [y[i] for i in garbled], "x", ms=4.5, color=color, mew=1.3,
+            zorder=5,
+        )  # fmt: skip
+
+
+def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
+    """The price in ``column``: a loss or a rate as it is, of a thing kept what is lost of it."""
+    return 1 - values if column in ("utility", "accuracy") else values
+
+
+def _front(panel: Axes, found: Sequence[Arm], dashes: Any) -> None:
+    """Grey steps through the coherent arms that none beats in both HRR and task loss."""
+    places = sorted(
+        (arm.mean("eval_loss"), arm.mean("hrr"))
+        for arm in found
+        if arm.coherent and np.isfinite(arm.mean("eval_loss"))
+    )
+    steps: list[tuple[float, float]] = []
+    for loss, hrr in places:
+        if not steps or hrr < steps[-1][1]:
+            steps.append((loss, hrr))
+    if steps:
+        x, y = zip((steps[0][0], 1.0), *steps, (panel.get_xlim()[1], steps[-1][1]), strict=True)
+        panel.step(x, y, where="post", color=FRONT, lw=1.5, ls=dashes, zorder=1.5)
+
+
+def _name_strengths(panel: Axes, found: Sequence[Arm], looks: dict[str, Look]) -> None:
+    """The last strength of each line, small; and plain LoRA by name."""
+    for series in dict.fromkeys(arm.series for arm in found):
+        mine = [arm for arm in found if arm.series == series]
+        if len(mine) > 1:
+            place = mine[-1].mean("eval_loss"), mine[-1].mean("hrr")
+            panel.annotate(
+                f"{mine[-1].strength:g}", place, xytext=(6, 4), textcoords="offset points",
+                fontsize=7.5, color=looks[series][0], zorder=6,
+            )  # fmt: skip
+    if lora := plain_arm(found):
+        panel.annotate(
+            one_line(lora.series, 24), (lora.mean("eval_loss"), lora.mean("hrr")), xytext=(8, 5),
+            textcoords="offset points", fontsize=9, fontweight="bold", zorder=6,
+        )  # fmt: skip
+
+
+def _loss_axis(panel: Axes, found: Sequence[Arm]) -> None:
+    losses = [x for arm in found for x in arm.done["eval_loss"] if np.isfinite(x)]
+    panel.set_xlabel("Task loss, nats")
+    if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
+        panel.set_xscale("log")
+        low, high = np.log10(min(losses)), np.log10(max(losses))
+        panel.set_xlim(10 ** (low - 0.06 * (high - low)), 10 ** (high + 0.1 * (high - low)))
+        ticks = [d * 10.0**p for p in range(-6, 7) for d in (1, 2, 5)]
+        panel.xaxis.set_major_locator(FixedLocator(ticks))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        panel.margins(x=0.08)
+    if lora := plain_arm(found):
+        panel.axvline(lora.mean("eval_loss"), color=GREY, lw=0.8, ls=":", zorder=1)
+
+
+def _share_axis(panel: Axes, cost: str) -> None:
+    panel.set_xlabel(COSTS[cost][1])
+    panel.margins(x=0.08)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+
+
+def _hrr_axis(panel: Axes, found: Sequence[Arm], before: float | None) -> None:
+    """Rates on a square-root scale, which gives the low ones, where methods differ, their room."""
+    top = max(*(float(arm.done["hrr"].max()) for arm in found), before or 0.0, 0.05)
+    panel.set_yscale("function", functions=(_root, _square))
+    panel.set_ylim(-0.0012 * top, 1.12 * top)
+    panel.yaxis.set_major_locator(FixedLocator([tick for tick in HRR_TICKS if tick <= 1.12 * top]))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panel.set_ylabel("Harmful response rate (square-root scale)")
+    if before is not None:
+        panel.axhline(before, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+        panel.annotate(
+            f"before fine-tuning {100 * before:z.1f} %", (1, before),
+            xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points",
+            ha="right", va="bottom", color=GREY, fontsize=8,
+        )  # fmt: skip
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.square(values)
+
+
+def _legend(names: Sequence[str], looks: dict[str, Look]) -> list[Line2D]:
+    handles: list[Line2D] = []
+    for name in names:
+        color, mark, safety_data = looks[name]
+        handles.append(
+            Line2D([], [], color=color, marker=mark, ms=6, mew=1.5, lw=1.3,
+                   mfc=color if color == COLORS[PLAIN] else "white",
+                   ls=DASHES if safety_data else "-", label=one_line(name, 34))
+        )  # fmt: skip
+    handles.append(Line2D([], [], color="none", label=" "))
+    if any(safety_data for _, _, safety_data in looks.values()):
+        handles += [
+            Line2D([], [], color=GREY, lw=1.3, ls=DASHES, label="sees safety data"),
+            Line2D([], [], color=FRONT, lw=1.5, label="front without safety data"),
+            Line2D([], [], color=FRONT, lw=1.5, ls=DASHES, label="front of all"),
+        ]
+    else:
+        handles.append(Line2D([], [], color=FRONT, lw=1.5, label="front"))
+    garbled = {"color": GREY, "marker": "x", "ls": "none", "ms": 4.5, "mew": 1.3}
+    return [*handles, Line2D([], [], label="over 10 % incoherent", **garbled)]

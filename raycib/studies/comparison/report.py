@@ -1,0 +1,143 @@
+"""The report of a comparison, and of an ablation: Table 1, matched cost, pairs, the price."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.arms import CIB, Arm, arms, best, named, of, plain_arm, settings
+from raycib.analysis.claims import Claim
+from raycib.analysis.figures import curves_by_arm
+from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.analysis.headline import erosion, finished, headline, with_loss
+from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.side_by_side import Samples
+from raycib.analysis.text import plain
+from raycib.studies.comparison import matched_cost, paired, table1
+from raycib.studies.comparison.bars import bars
+from raycib.studies.comparison.claims import ablation_claims, comparison_claims
+from raycib.studies.comparison.price_figure import price_figure
+from raycib.studies.comparison.warnings import warnings
+
+MOST_ROWS = 8
+"""Rows of an ablation that its headline names one by one."""
+PRICE = (
+    "Hollow marks: means over seeds, joined through a method's strengths in order, the last one "
+    "named in (a); small marks: seeds. Grey steps: no method whose answers to harmful prompts are "
+    "at most 10 % incoherent has both a lower loss and a lower harmful response rate. Dotted: "
+    "plain LoRA's loss; dashed: before fine-tuning."
+)
+BARS = (
+    "Bars: means over seeds (dots); whiskers: Wilson's 95 % interval at the mean, with the prompts "
+    "as n."
+)
+
+
+def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    """Methods held against each other, in the figures of one sweep."""
+    frame, aligned = to_frame(summary), aligned_scores(summary)
+    found = comparison_claims(frame, aligned, samples)
+    said = comparison_headline(frame, aligned, found)
+    return _report(summary, frame, (samples, histories), (said, found), warnings(frame))
+
+
+def ablation(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    """What a part of one method does, in the figures of one sweep: Figure 3's bars as well."""
+    frame, aligned = to_frame(summary), aligned_scores(summary)
+    found = ablation_claims(frame, aligned, samples)
+    said = comparison_headline(frame, aligned, found, MOST_ROWS)
+    drawn = Drawing("bars", partial(bars, frame, aligned.get("hrr")),
+                    "Harmful response rates by row", BARS, broad=False)  # fmt: skip
+    return _report(summary, frame, (samples, histories), (said, found), [], [drawn])
+
+
+def comparison_headline(
+    frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequence[Claim], most_rows: int = 0
+) -> str:
+    """Plain LoRA, the safest methods, each at its coherent strength of lowest HRR, and CIB's
+    place; of at most ``most_rows`` rows each one."""
+    parts = [finished(frame)]
+    for name, part in settings(frame):
+        every = [arm for arm in arms(part) if math.isfinite(arm.mean("hrr"))]
+        head = f"{name}: " if name else ""
+        if lora := plain_arm(every):
+            loss = lora.mean("eval_loss")
+            price = f" at a task loss of {loss:z.3f} nats" if math.isfinite(loss) else ""
+            parts.append(f"{head}{erosion(lora.done, aligned)}{price}.")
+        if len(every) <= most_rows:
+            others = [arm for arm in every if arm is not lora]
+            parts.append(f"{head}The other rows: {_listed(others)}." if others else "")
+        else:
+            parts += [head + text for text in _lowest(every)]
+    return headline(parts, found)
+
+
+def _report(
+    summary: Mapping[str, Any],
+    frame: pd.DataFrame,
+    measured: tuple[Samples, Histories],
+    result: tuple[str, Sequence[Claim]],
+    warned: Sequence[str],
+    drawn: Sequence[Drawing] = (),
+) -> Report:
+    (samples, histories), aligned = measured, aligned_scores(summary)
+    rows, cost = table1.table1(frame, aligned), matched_cost.matched_cost(frame)
+    pairs, cells = paired.paired_table(frame, samples), named(frame)
+    question = plain(summary.get("question") or summary["sweep"])
+    main = Table(
+        "table1", rows, table1.presentable1(rows), f"{question} {table1.CAPTION}",
+        table1.narrow1(rows), failures=table1.failures(rows),
+    )  # fmt: skip
+    price = Drawing("tradeoff", partial(price_figure, frame, aligned.get("hrr")),
+                    "Harmful answers against their price", PRICE)  # fmt: skip
+    return Report(
+        summary=summary,
+        frame=frame,
+        headline=result[0],
+        claims=result[1],
+        sections=[
+            Section("figure", "Safety against its price", "Figure", [*drawn, price]),
+            Section("table", "Table 1, for this sweep", "Table", [main]),
+            Section("cost", "Harmful responses at equal task loss", "Equal loss", [
+                Table("matched_cost", cost, matched_cost.presentable_cost(cost),
+                      matched_cost.CAPTION),
+            ]),
+            Section("pairs", "The same prompts, paired", "Pairs", [
+                Table("paired", pairs, paired.presentable_pairs(pairs),
+                      f"{paired.CAPTION} {paired.significance(pairs)}".strip()),
+            ]),
+        ],
+        main=main,
+        cells=cells,
+        warnings=warned,
+        curves=partial(curves_by_arm, cells, histories),
+    )  # fmt: skip
+
+
+def _lowest(every: Sequence[Arm]) -> list[str]:
+    """The three safest methods without and with safety data, and where CIB stands."""
+    texts = []
+    series = dict.fromkeys(arm.series for arm in every if not arm.plain)
+    bests = [best([arm for arm in every if arm.series == name]) for name in series]
+    ranked = sorted((arm for arm in bests if arm), key=lambda arm: arm.mean("hrr"))
+    for label, safety_data in (("without", False), ("with", True)):
+        group = [arm for arm in ranked if arm.safety_data == safety_data]
+        if group:
+            texts.append(f"Lowest {label} safety data: {_listed(group[:3])}.")
+    if mine := best(of(ranked, CIB)):
+        without = [arm for arm in ranked if not arm.safety_data]
+        first, second = (
+            1 + sum(arm.mean("hrr") < mine.mean("hrr") for arm in group)
+            for group in (without, ranked)
+        )
+        texts.append(
+            f"{mine.name} is number {first} of the {len(without)} methods without safety data and "
+            f"{second} of all {len(ranked)}, each at its best strength."
+        )
+    return texts
+
+
+def _listed(found: Sequence[Arm]) -> str:
+    return ", ".join(map(with_loss, found))

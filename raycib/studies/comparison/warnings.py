@@ -1,0 +1,27 @@
+"""What a reader must know before believing a comparison of methods."""
+
+from collections import Counter
+
+import pandas as pd
+
+from raycib.analysis.arms import arms, settings
+
+
+def warnings(frame: pd.DataFrame) -> list[str]:
+    """What choosing a method's best strength does to a comparison of methods."""
+    every = [arm for _, part in settings(frame) for arm in arms(part) if not arm.plain]
+    tried = Counter(arm.series for arm in every if len(arm.done))
+    single = [name for name, count in tried.items() if count == 1]
+    if len(single) == len(tried):
+        return []
+    found = [
+        "A method's best strength is chosen on the same prompts that its rate is then measured on: "
+        f"the more strengths were tried (here up to {max(tried.values())}), the more its lowest "
+        "rate flatters it."
+    ]
+    if single:
+        found.append(
+            f"Only one strength was tried of {', '.join(single)}: another may do better, and "
+            "methods with several had more chances."
+        )
+    return found

@@ -1,0 +1,244 @@
+"""What the CIB paper claims of continual fine-tuning, held against one sweep of orders.
+
+Each rule is fixed here, before the data are seen, and stands in the claim's own words. Two methods
+are held against each other run by run of one seed and order; a difference counts where Student's
+95 % interval over seeds does not hold 0. With few seeds such intervals are wide, and with one there
+is none: then a claim is open. Intervals of several methods are not corrected for being several.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raycib.analysis.arms import CIB
+from raycib.analysis.claims import Claim, all_told, coherent, erosion
+from raycib.analysis.frame import PLAIN, to_frame
+from raycib.analysis.statistics import Interval, t_interval
+from raycib.analysis.tables import NOT_MEASURED, p_text, spread
+from raycib.studies.continual.scores import forgetting
+from raycib.studies.continual.sequences import (
+    ARROW,
+    Measure,
+    Run,
+    Study,
+    above,
+    difference,
+    over_seeds,
+    stages_frame,
+    study_of,
+)  # fmt: skip
+from raycib.studies.continual.table import points, stage_names
+from raycib.studies.continual.variance import NO_VARIANCE, ORDER, RESPONSES, analyse
+
+MARGIN = 0.01
+"""How far below the best BT still counts as competitive: one point."""
+LEVEL = 0.05
+"""Of the F tests: with a larger p an effect is left open."""
+Arms = dict[str, list[Run]]
+
+
+def order_claims(summary: Mapping[str, Any]) -> list[Claim]:
+    """The paper's claims on continual fine-tuning, the order's part in it, and what both rest on.
+    What was not run makes no claim."""
+    study, frame = study_of(summary), to_frame(summary)
+    arms = {arm: runs for arm, runs in study.arms.items() if runs}
+    lora = next((runs for runs in arms.values() if runs[0].method == PLAIN), None)
+    made: list[Claim | None] = [*erosion(frame, study.aligned)]
+    made.append(_rises(study, lora) if lora else None)
+    for arm, mine in arms.items():
+        if mine[0].method != CIB:
+            continue
+        others = {name: runs for name, runs in arms.items() if runs[0].method != CIB}
+        if others:
+            made += [_safest(arm, mine, others), _competitive(study, arm, mine, others)]
+            made.append(_steadiest(study, arm, mine, others))
+        if lora:
+            made += [_backward(study, arm, mine, lora, name) for name in ("bwt", "bwt_all")]
+    made.append(_first(study, arms))
+    made += [_order(study, measure) for measure in RESPONSES]
+    stages = stages_frame(summary)
+    if stages["incoherent_rate"].notna().any():
+        made.append(coherent(stages, "stage"))
+    return [claim for claim in made if claim]
+
+
+def _rises(study: Study, lora: Sequence[Run]) -> Claim | None:
+    """Rule: plain LoRA's HRR after the last stage less that after the first lies above 0."""
+    last = len(lora[0].order) - 1
+    if last < 1:
+        return None
+    text = (
+        "Plain LoRA's harmful response rate rises along the sequence: after the last stage it is "
+        "above the one after the first (interval over seeds of the difference above 0)"
+    )
+    rise = _alone(lora, lambda run: run.after(last, "hrr") - run.after(0, "hrr"))
+    path = [f"{_share(over_seeds(lora, lambda r, i=i: r.after(i, 'hrr')).mean)} after {name}"
+            for i, name in enumerate(stage_names(study))]  # fmt: skip
+    before = study.aligned.get("hrr")
+    start = f"{_share(before)} before, " if before is not None else ""
+    return Claim(text, above(rise), f"{start}{', '.join(path)}; {_said(rise)}")
+
+
+def _safest(arm: str, mine: Sequence[Run], others: Arms) -> Claim:
+    """Rule: CIB's final HRR less that of each other method lies below 0."""
+    text = (
+        f"{arm} has the lowest harmful response rate after the last stage (Table 2): below every "
+        "other method's, interval over seeds of each paired difference below 0"
+    )
+    return _against(text, arm, mine, others, "hrr", lower=True)
+
+
+def _competitive(study: Study, arm: str, mine: Sequence[Run], others: Arms) -> Claim | None:
+    """Rule: CIB's BT less that of the method of highest mean BT lies above minus one point."""
+    means = {name: over_seeds(runs, "bt").mean for name, runs in others.items()}
+    known = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    text = (
+        f"{arm}'s final accuracy (BT, without {study.left_out}) is competitive: at most one point "
+        "below the best other method's mean, interval over seeds of the paired difference above "
+        "−1 point"
+    )
+    apart = difference(mine, others[best], "bt")
+    evidence = f"{_mean(arm, mine, 'bt')}, {_mean(best, others[best], 'bt')}; {_said(apart)}"
+    return Claim(text, above(apart, -MARGIN), evidence)
+
+
+def _steadiest(study: Study, arm: str, mine: Sequence[Run], others: Arms) -> Claim | None:
+    """Rule: CIB's stability on the first task that BT counts less each other's lies below 0."""
+    if not math.isfinite(over_seeds(mine, "stability").mean):
+        return None
+    watched = {next((t for t in run.order if t != study.left_out), "") for run in mine}
+    task = watched.pop() if len(watched) == 1 else "the first task that BT counts"
+    text = (
+        f"{arm} is the most stable on {task} (Figure 6): the population standard deviation of its "
+        "accuracy from its own stage on is below every other method's, interval over seeds of each "
+        "paired difference below 0"
+    )
+    return _against(text, arm, mine, others, "stability", lower=True)
+
+
+def _backward(
+    study: Study, arm: str, mine: Sequence[Run], lora: Sequence[Run], name: str
+) -> Claim | None:
+    """Rule: CIB's BWT less plain LoRA's lies above 0."""
+    if not math.isfinite(over_seeds(mine, name).mean):
+        return None
+    paper = name == "bwt"
+    which = f"without {study.left_out}, Figure 7" if paper else f"{study.left_out} included"
+    text = (
+        f"{arm} forgets less than plain LoRA: its backward transfer (BWT, {which}) is the higher "
+        "one, interval over seeds of the paired difference above 0"
+    )
+    apart = difference(mine, lora, name)
+    evidence = f"{_mean(arm, mine, name)}, {_mean(lora[0].arm, lora, name)}; {_said(apart)}"
+    return Claim(text, above(apart), evidence)
+
+
+def _first(study: Study, arms: Arms) -> Claim | None:
+    """Rule, for every method: in a run, the most that the first task lost at one transition less
+    the most that any other task lost at one lies above 0."""
+    arms = {arm: runs for arm, runs in arms.items() if len(runs[0].order) > 2}
+    if not arms:
+        return None
+    text = (
+        "The first task of a sequence is forgotten most: in every method its largest loss at one "
+        "transition is above the largest of any other task, interval over seeds of the difference "
+        "above 0 (open where some interval holds 0)"
+    )
+    told, evidence = [], []
+    for arm, runs in arms.items():
+        apart = _alone(runs, _first_less_rest)
+        told.append(above(apart))
+        evidence.append(f"{arm}: {_worst(study, runs)}; first less others {_said(apart)}")
+    return Claim(text, all_told(told), ". ".join(evidence))
+
+
+def _order(study: Study, measure: str) -> Claim | None:
+    """Rule: the order's F test has p < 5 %; open otherwise, for no proof is no disproof."""
+    found = analyse(study, measure)
+    if found is None:
+        return None
+    order = found.source(ORDER)
+    text = (
+        f"The order of the tasks changes the {RESPONSES[measure]} (analysis of variance, order's "
+        f"p < {LEVEL:g}; open otherwise)"
+    )
+    if math.isnan(order.share):
+        return Claim(text, None, f"{NO_VARIANCE}: all {found.runs} runs gave one number")
+    shares = ", ".join(f"{s.name.replace(' x ', ' × ')} {_share(s.share)}" for s in found.sources)
+    p = p_text(order.p)
+    equals = "" if p.startswith("<") else "= "
+    test = f"F = {order.f:z.1f}, p {equals}{p}" if math.isfinite(order.p) else "no test"
+    evidence = f"shares of the variance: {shares}; order: {test} ({found.runs} runs)"
+    return Claim(text, True if order.p < LEVEL else None, evidence)
+
+
+def _against(
+    text: str, arm: str, mine: Sequence[Run], others: Arms, measure: Measure, lower: bool
+) -> Claim:
+    """One arm against each of the others in ``measure``."""
+    told, evidence = [], [_mean(arm, mine, measure)]
+    for name, runs in others.items():
+        apart = difference(mine, runs, measure)
+        found = above(apart)
+        told.append(None if found is None else found is not lower)
+        evidence.append(f"less {name} {_said(apart)}")
+    return Claim(text, all_told(told), "; ".join(evidence))
+
+
+def _alone(runs: Sequence[Run], measure: Callable[[Run], float]) -> Interval:
+    """A measure of runs, averaged over the orders of a seed, with its interval over seeds."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        if math.isfinite(value := measure(run)):
+            found.setdefault(run.seed, []).append(value)
+    # Measures of a run are differences of fractions.
+    return t_interval((float(np.mean(values)) for values in found.values()), scale=1.0)
+
+
+def _first_less_rest(run: Run) -> float:
+    lost = forgetting(run.matrix)
+    # Of later tasks the entries before their own stage are nan; where others are, so is the claim.
+    rest = np.array([lost[i, j] for j in range(1, len(lost)) for i in range(j, len(lost))])
+    return float(lost[:, 0].max() - rest.max())
+
+
+def _worst(study: Study, runs: Sequence[Run]) -> str:
+    """The transition at which the first task lost most, in the mean over the runs of one order."""
+    order = study.main.orders[0]
+    mine = [forgetting(run.matrix)[:, 0] for run in runs if run.order == order]
+    if not mine or not np.isfinite(np.mean(mine, axis=0)).any():
+        return "not measured"
+    lost = np.mean(mine, axis=0)
+    place = int(np.nanargmax(lost))
+    step = f"{order[place]}{ARROW}{order[place + 1]}"
+    return f"{order[0]} lost most at {step} ({100 * lost[place]:z.1f} points)"
+
+
+def _mean(arm: str, runs: Sequence[Run], measure: Measure) -> str:
+    found = over_seeds(runs, measure)
+    if found.n and measure in ("bwt", "bwt_all"):
+        return f"{arm} {points(found.mean, found.std)} points"
+    if not found.n:
+        return f"{arm} {NOT_MEASURED}"
+    unit = "points" if measure == "stability" else "%"
+    return f"{arm} {spread(found.mean, found.std, 100, 1)} {unit}"
+
+
+def _said(found: Interval) -> str:
+    """A difference in points with its interval and the seeds behind it."""
+    if not found.n:
+        return "not measured"
+    middle = points(found.value, math.nan)
+    if found.n == 1:
+        return f"{middle} points (one seed: no interval)"
+    ends = f"[{points(found.low, math.nan)}, {points(found.high, math.nan)}]"
+    return f"{middle} {ends} points over {found.n} seeds"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:z.1f} %" if math.isfinite(value) else NOT_MEASURED

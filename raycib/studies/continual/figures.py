@@ -1,0 +1,195 @@
+"""Continual fine-tuning in one number a method: stability and backward transfer (the CIB paper's
+Figures 6 and 7), and how far results are spread over the orders of the tasks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from raycib.analysis.figures import GREY, MARKS, STYLE
+from raycib.analysis.text import one_line
+from raycib.studies.continual.sequences import Study, by_seed
+from raycib.studies.continual.stage_figures import Look, looks_of, points
+from raycib.studies.continual.variance import (
+    BOTH,
+    ERROR,
+    METHOD,
+    NO_VARIANCE,
+    ORDER,
+    RESPONSES,
+    SEED,
+    analyse,
+    spread_over_orders,
+)  # fmt: skip
+
+SHADES = {ORDER: "#0072B2", METHOD: "#E69F00", BOTH: "#CC79A7", SEED: "#009E73", ERROR: "#c9ccd1"}
+"""Colours of the sources of variance, here alone."""
+SPREAD = {"hrr": "(a)  Harmful responses after the last stage", "bt": "(b)  BT",
+          "bwt_all": "(c)  BWT, all tasks"}  # fmt: skip
+
+
+def figure6(study: Study) -> Figure | None:
+    """Stability, the population standard deviation of a task's accuracy over the stages from its
+    own on: of the first task that BT counts, and of the first task of all where that is another."""
+    orders = study.orders
+    first = {next(t for t in order if t != study.left_out) for order in orders if len(order) > 1}
+    watched = (
+        one_line(next(iter(first)), 20) if len(first) == 1 else "the first task that BT counts"
+    )
+    panels = {"stability": f"(a)  Stability of {watched}"}
+    if any(order[0] == study.left_out for order in orders):
+        of = one_line(study.left_out, 20) if len(orders) == 1 else "the first task of all"
+        panels["stability_first"] = f"(b)  Stability of {of}"
+    return _bars(study, panels, "points (ddof = 0): shorter is steadier", signed=False)
+
+
+def figure7(study: Study) -> Figure | None:
+    """Backward transfer without the task that the paper leaves out, and with it."""
+    out = one_line(study.left_out, 20)
+    panels = {"bwt": f"(a)  BWT without {out}, as in the paper", "bwt_all": f"(b)  BWT with {out}"}
+    return _bars(study, panels, "points: below 0 later stages cost accuracy", signed=True)
+
+
+def figure_orders(study: Study) -> Figure | None:
+    """(a) to (c) final HRR, BT and BWT of each method, a mark for each order, whose shape says
+    which task came last; (d) which share of their variance lies in the order. None for one order.
+    """
+    if len({run.order for run in study.done}) < 2:
+        return None
+    looks = looks_of(study)
+    arms = [arm for arm, runs in study.arms.items() if runs]
+    last = list(dict.fromkeys(run.order[-1] for run in study.done))
+    marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11.4, 2.4 + 0.72 * len(arms)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04)  # pyright: ignore
+        grid: Sequence[Axes] = figure.subplots(2, 2).ravel()
+        for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
+            for row, arm in enumerate(arms):
+                _orders(panel, row, spread_over_orders(study, arm, measure), looks[arm], marks)
+            _rows(panel, arms)
+            panel.set_title(title)
+            unit = "points" if measure == "bwt_all" else "%"
+            panel.set_xlabel(f"{unit}; a mark for each order, the line at their mean")
+        sources = _shares(grid[3], study)
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=GREY,
+                marker=mark,
+                ls="none",
+                ms=6,
+                mfc="white",
+                mew=1.3,
+                label=f"{one_line(task, 20)} last",
+            )
+            for task, mark in marks.items()
+        ]
+        look: Any = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), **look)
+        if sources:
+            figure.legend(handles=sources, loc="outside lower right", ncols=len(sources), **look)
+        return figure
+
+
+def _bars(study: Study, titles: Mapping[str, str], label: str, signed: bool) -> Figure | None:
+    """A panel for each measure: bars of means over seeds (dots), in points."""
+    arms = [arm for arm, runs in study.arms.items() if runs]
+    looks = looks_of(study)
+    values = {
+        measure: {arm: [100 * v for v in by_seed(study.arms[arm], measure).values()]
+                  for arm in arms}
+        for measure in titles
+    }  # fmt: skip
+    if not any(v for found in values.values() for v in found.values()):
+        return None
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11.4, 1.3 + 0.42 * len(arms)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04)  # pyright: ignore
+        panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
+        for panel, (measure, title) in zip(panels, titles.items(), strict=True):
+            for row, arm in enumerate(arms):
+                _bar(panel, row, values[measure][arm], looks[arm], signed)
+            _rows(panel, arms)
+            panel.set_title(title)
+            panel.set_xlabel(label)
+            panel.margins(x=0.14)
+            if signed:
+                panel.axvline(0, color="#444444", lw=0.9, zorder=3)
+        return figure
+
+
+def _bar(panel: Axes, row: int, values: Sequence[float], look: Look, signed: bool) -> None:
+    if not values:
+        panel.annotate("not measured", (0, row), xytext=(4, 0), textcoords="offset points",
+                       va="center", color=GREY, fontsize=8.5)  # fmt: skip
+        return
+    mean = float(np.mean(values))
+    panel.barh(row, mean, 0.6, color=look.color, alpha=0.45, zorder=2)
+    rows = [row + 0.34 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
+    panel.plot(values, rows, "o", ms=4, mfc="white", mec=look.color, mew=1.1, zorder=4)
+    end = min(*values, 0.0) if mean < 0 else max(*values, 0.0)
+    panel.annotate(
+        points(mean) if signed else f"{mean:z.1f}", (end, row),
+        xytext=(-7 if mean < 0 else 7, 0), textcoords="offset points", va="center",
+        ha="right" if mean < 0 else "left", fontsize=9,
+    )  # fmt: skip
+
+
+def _orders(
+    panel: Axes, row: int, found: Mapping[tuple[str, ...], float], look: Look,
+    marks: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Orders of one arm: those with the same last task stand on one line."""
+    lasts = list(marks)
+    for order, value in found.items():
+        shift = 0.5 * ((lasts.index(order[-1]) + 0.5) / len(lasts) - 0.5)
+        panel.plot(100 * value, row + shift, marks[order[-1]], ms=4.6, mfc="white",
+                   mec=look.color, mew=1.1, alpha=0.8, zorder=3)  # fmt: skip
+    if found:
+        mean = 100 * float(np.mean(list(found.values())))
+        panel.vlines(mean, row - 0.36, row + 0.36, color=look.color, lw=2, zorder=4)
+
+
+def _shares(panel: Axes, study: Study) -> list[Line2D]:
+    """Stacked shares of the variance of each response, of which the small ones have no number;
+    returns what a legend needs."""
+    found = {label: a for measure, label in RESPONSES.items() if (a := analyse(study, measure))}
+    panel.set_title("(d)  Where the variance lies")
+    if not found:
+        panel.text(0.5, 0.5, "no balanced set of runs", ha="center", color=GREY,
+                   transform=panel.transAxes)  # fmt: skip
+        return []
+    for row, analysis in enumerate(found.values()):
+        left = 0.0
+        if all(math.isnan(source.share) for source in analysis.sources):
+            panel.text(2, row, NO_VARIANCE, va="center", color=GREY, fontsize=9)
+        for source in analysis.sources:
+            share = 100 * source.share if math.isfinite(source.share) else 0.0
+            panel.barh(row, share, 0.62, left=left, color=SHADES[source.name], zorder=2)
+            if share >= 7:
+                panel.text(left + share / 2, row, f"{share:z.0f}", ha="center", va="center",
+                           fontsize=9, color="#111111", zorder=3)  # fmt: skip
+            left += share
+    _rows(panel, list(found))
+    panel.set_xlim(0, 100)
+    panel.set_xlabel("% of the sum of squares (η²)")
+    names = dict.fromkeys(source.name for a in found.values() for source in a.sources)
+    return [Line2D([], [], color=SHADES[name], lw=7, label=name.replace(" x ", " × "))
+            for name in names]  # fmt: skip
+
+
+def _rows(panel: Axes, names: Sequence[str]) -> None:
+    """Names at the left, the first on top."""
+    panel.set_yticks(range(len(names)), [one_line(name, 26) for name in names])
+    panel.set_ylim(len(names) - 0.45, -0.55)
+    panel.grid(axis="y", visible=False)
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))

@@ -1,0 +1,163 @@
+"""The report of continual fine-tuning: methods, orders, accuracies by stage, and the variance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from raycib.analysis.arms import named
+from raycib.analysis.claims import Claim
+from raycib.analysis.figures import curves_by_arm
+from raycib.analysis.frame import PLAIN
+from raycib.analysis.headline import LONGEST
+from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.side_by_side import Samples
+from raycib.analysis.statistics import Spread
+from raycib.analysis.tables import NOT_MEASURED, share, spread
+from raycib.analysis.text import one_line, plain
+from raycib.studies.continual import figures, stage_figures, stage_tables, table, variance
+from raycib.studies.continual.claims import order_claims
+from raycib.studies.continual.sequences import (
+    ARROW,
+    Study,
+    chained,
+    over_seeds,
+    sequence_frame,
+    stages_frame,
+    study_of,
+)  # fmt: skip
+from raycib.studies.continual.table import counts_line, points, stage_names
+from raycib.studies.continual.warnings import warnings
+
+LINES = "Lines: means over seeds; small marks: seeds."
+FIGURES = {
+    "safety_by_stage": "{0}. " + LINES + " What is neither harmful nor a refusal is incoherent.",
+    "figure4": "Figure 4 for this sweep: {0}. "
+    + LINES
+    + " Shaded: the stage that trained the panel's task.",
+    "figure5": "Figure 5 for this sweep: {0}, in points, mean over seeds; each column is a "
+    "transition to the next stage. Positive (red): forgetting; negative (blue): the next stage "
+    "helped.",
+    "figure7": "Figure 7 for this sweep: backward transfer (Eq. 26). Bars: means over seeds "
+    "(dots).",
+    "figure6": "Figure 6 for this sweep: the population standard deviation (ddof = 0) of a task's "
+    "accuracy over the stages from its own on.",
+    "spread_over_orders": "Marks: orders, each the mean over its seeds; (d): shares of the total "
+    "sum of squares (η²).",
+}
+
+
+def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    """What becomes of tasks and of safety, one task after another, in the figures of one sweep.
+    What needs several orders, or a run that finished, is left out where there is none."""
+    frame, study, found = sequence_frame(summary), study_of(summary), order_claims(summary)
+    question, counts = plain(summary.get("question") or summary["sweep"]), counts_line(summary)
+    rows = table.orders_table(study)
+    main = Table(
+        "orders", rows, table.presentable_orders(rows, study),
+        f"{question} {table.caption(study)} {counts}.", table.narrow_orders(rows),
+        failures=table.failures(rows),
+    )  # fmt: skip
+    # Over many orders every pair of cells would fill the page: one order is enough to read.
+    cells = named(frame)
+    cells = cells[cells["key"].isin([run.key for run in study.main.runs])]
+    return Report(
+        summary=summary,
+        frame=frame,
+        headline=orders_headline(summary, found),
+        claims=found,
+        sections=_sections(summary, study, main),
+        main=main,
+        cells=cells,
+        warnings=warnings(summary),
+        curves=partial(curves_by_arm, cells, chained(study.main, histories)),
+        notes=[counts],
+    )
+
+
+def _sections(summary: Mapping[str, Any], study: Study, main: Table) -> list[Section]:
+    matrix, parts = stage_tables.matrix_table(study), variance.variance_table(study)
+    stages = stages_frame(summary)
+    several = len(study.orders) > 1
+    shown = f", {one_line(ARROW.join(study.main.orders[0]), 80)}" * several
+
+    def drawing(stem: str, draw: Any, label: str) -> Drawing:
+        return Drawing(stem, partial(draw, study), label, FIGURES[stem].format(label))
+
+    return [
+        Section("table", "Every method at the end of the sequence", "Methods", [main]),
+        Section("safety", "Safety, stage by stage", "Safety", [
+            drawing("safety_by_stage", stage_figures.safety_by_stage, f"Safety by stage{shown}"),
+        ]),
+        Section("tasks", "What becomes of the tasks", "Tasks", [
+            drawing("figure4", stage_figures.figure4, f"Accuracy of each task by stage{shown}"),
+            drawing("figure5", stage_figures.figure5, f"Accuracy lost at each transition{shown}"),
+            drawing("figure7", figures.figure7, "Backward transfer"),
+            drawing("figure6", figures.figure6, "Stability"),
+            Table("accuracy_matrix", matrix, stage_tables.presentable_matrix(matrix, study),
+                  stage_tables.MATRIX_CAPTION,
+                  folded="Accuracy on every task after every stage"),
+        ]),
+        *([_orders(study, parts, drawing)] if several else ()),
+        Section("stages", "Every stage", "Stages", [
+            Table("stages", stages, stage_tables.presentable_stages(stages, study),
+                  stage_tables.STAGES_CAPTION,
+                  folded="Safety and accuracy after each stage of each run"),
+        ]),
+    ]  # fmt: skip
+
+
+def _orders(study: Study, parts: Any, drawing: Any) -> Section:
+    each = table.by_order(study)
+    return Section("orders", "How much depends on the order?", "Orders", [
+        drawing("spread_over_orders", figures.figure_orders, "Spread over orders"),
+        Table("variance", parts, variance.presentable_variance(parts),
+              variance.variance_caption(study)),
+        Table("by_order", each, table.presentable_orders(each, study), table.caption(study),
+              table.narrow_orders(each), folded="Every method in every order"),
+    ])  # fmt: skip
+
+
+def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
+    """What the sequence does to plain LoRA, and each method's safety, accuracy and forgetting at
+    its end."""
+    study = study_of(summary)
+    runs, done, orders = study.runs, study.done, study.orders
+    which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
+    seeds = len({run.seed for run in done})
+    parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {seeds} seeds)."]
+    lora = [run for run in done if run.method == PLAIN]
+    if lora:
+        before = study.aligned.get("hrr")
+        start = f"from {share(before)} before fine-tuning to " if before is not None else ""
+        first, *_, last = stage_names(study)
+        early = over_seeds(lora, lambda run: run.after(0, "hrr"))
+        late = over_seeds(lora, "hrr")
+        parts.append(
+            f"Plain LoRA brings harmful responses {start}{_percent(early)} after {first} and "
+            f"{_percent(late)} after {last}."
+        )
+    said = []
+    for arm, mine in study.arms.items():
+        if mine:
+            back = over_seeds(mine, "bwt_all")
+            said.append(
+                (over_seeds(mine, "hrr").mean,
+                 f"{arm} {_percent(over_seeds(mine, 'hrr'))}, BT {_percent(over_seeds(mine, 'bt'))}"
+                 f", BWT over all tasks {points(back.mean, back.std) or NOT_MEASURED}")
+            )  # fmt: skip
+    said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
+    if said:
+        listed = "; ".join(text for _, text in said)
+        parts.append(f"At the end, from the lowest harmful response rate: {listed}.")
+    told = [claim.holds for claim in found if claim.holds is not None]
+    parts.append(
+        f"{sum(told)} of the {len(told)} claims below that can be told hold, "
+        f"{len(found) - len(told)} are open. {counts_line(summary)}."
+    )
+    return one_line(" ".join(parts), LONGEST)
+
+
+def _percent(found: Spread) -> str:
+    text = spread(found.mean, found.std, 100, 1)
+    return f"{text} %" if text else NOT_MEASURED

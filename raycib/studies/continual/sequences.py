@@ -1,0 +1,237 @@
+"""A sweep of orders as runs: each one a method that went through all tasks, stage by stage."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raycib.analysis.frame import (
+    PLAIN,
+    aligned_scores,
+    to_frame,
+)  # fmt: skip
+from raycib.analysis.scores import flat_scores
+from raycib.analysis.statistics import Interval, Spread, less, mean_std, t_interval
+from raycib.analysis.text import one_line, plain
+from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
+
+ARROW = " → "
+Measure = str | Callable[["Run"], float]
+"""A column of a run's scores, or what to make of a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell: a method at a strength through one order with one seed."""
+
+    arm: str
+    """The method, with its strength where it has several."""
+    series: str
+    method: str
+    strength: float
+    seed: int
+    order: tuple[str, ...]
+    key: str
+    failed: str | None
+    scores: Mapping[str, Any]
+    """Flat scores after the last stage, with the measures of ``continual``."""
+    stages: tuple[Mapping[str, Any], ...]
+    """Each stage as given: key, task, scores or None, failed or None."""
+    matrix: np.ndarray
+    """Accuracies by stage and task in the run's own order: see ``continual``."""
+
+    def value(self, measure: Measure) -> float:
+        """nan where it was not measured."""
+        if callable(measure):
+            return measure(self)
+        value = self.scores.get(measure)
+        return math.nan if value is None else float(value)
+
+    def after(self, stage: int, column: str) -> float:
+        """A flat score after ``stage`` (from 0); nan where it was not measured."""
+        value = flat_scores(self.stages[stage]["scores"]).get(column)
+        return math.nan if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a sweep of orders, plain LoRA's first."""
+
+    runs: tuple[Run, ...]
+    tasks: tuple[str, ...]
+    """All tasks in the paper's order."""
+    aligned: Mapping[str, Any]
+    """Flat scores before fine-tuning."""
+
+    @property
+    def done(self) -> tuple[Run, ...]:
+        """The runs that finished every stage."""
+        return tuple(run for run in self.runs if run.failed is None)
+
+    @property
+    def left_out(self) -> str:
+        """The task that BT and BWT do without, as in the paper: its first one."""
+        return self.tasks[0]
+
+    @property
+    def orders(self) -> list[tuple[str, ...]]:
+        """The paper's order first, the others as given."""
+        found = list(dict.fromkeys(run.order for run in self.runs))
+        return sorted(found, key=lambda order: order != self.tasks)
+
+    @property
+    def arms(self) -> dict[str, list[Run]]:
+        """Finished runs by arm; an arm without any has none."""
+        found: dict[str, list[Run]] = {run.arm: [] for run in self.runs}
+        for run in self.done:
+            found[run.arm].append(run)
+        return found
+
+    def within(self, order: tuple[str, ...]) -> "Study":
+        """The runs of one order alone."""
+        return replace(self, runs=tuple(run for run in self.runs if run.order == order))
+
+    @property
+    def main(self) -> "Study":
+        """The runs of the order that figures over stages show: the first that a run finished, the
+        paper's before the others."""
+        ended = {run.order for run in self.done}
+        first = next((order for order in self.orders if order in ended), self.orders[0])
+        return self.within(first)
+
+
+def sequence_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells of a sweep with ``order``, the tasks as trained, and ``MEASURES`` (fractions);
+    other scores are the last stage's. A cell that failed has no measures: what it did in its first
+    stages is not what a run does."""
+    frame = to_frame(summary, MEASURES)
+    frame["order"] = [tuple(plain(task) for task in cell["order"]) for cell in summary["cells"]]
+    before, left_out = _accuracies_before(summary), summary["tasks"][:1]
+    for place, cell in enumerate(summary["cells"]):
+        found = continual_scores(cell["order"], before, _stage_accuracies(cell), left_out)
+        frame.loc[place, list(MEASURES)] = [
+            math.nan if cell.get("failed") or found[name] is None else found[name]
+            for name in MEASURES
+        ]
+    return frame
+
+
+def study_of(summary: Mapping[str, Any]) -> Study:
+    """The runs of a summary whose cells went through several tasks."""
+    frame = sequence_frame(summary)
+    doses = frame.groupby("label")["strength"].nunique()
+    before = _accuracies_before(summary)
+    runs = []
+    for cell, row in zip(summary["cells"], frame.to_dict("records"), strict=True):
+        several = doses[row["label"]] > 1
+        runs.append(
+            Run(
+                arm=f"{row['label']} at {row['strength']:g}" if several else row["label"],
+                series=row["label"],
+                method=str(row["method"]),
+                strength=float(row["strength"]),
+                seed=int(row["seed"]),
+                order=row["order"],
+                key=str(row["key"]),
+                failed=row["failed"],
+                scores={str(k): v for k, v in row.items() if isinstance(v, int | float)},
+                stages=tuple(cell["stages"]),
+                matrix=accuracy_matrix(cell["order"], before, _stage_accuracies(cell)),
+            )
+        )
+    runs.sort(key=lambda run: run.method != PLAIN)
+    tasks = tuple(plain(task) for task in summary["tasks"])
+    return Study(tuple(runs), tasks, aligned_scores(summary))
+
+
+def stages_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each cell and stage of a sweep of orders, with flat scores after that stage.
+
+    ``stage`` counts from 1, ``task`` is the one it trained, ``order`` all of the run, ``key`` the
+    stage's. ``accuracy`` is on its own task, ``accuracy_<task>`` on each. Stages that cells share
+    have a row in each of them. ``failed`` holds the reason or None.
+    """
+    rows = []
+    for run in study_of(summary).runs:
+        place = {"arm": run.arm, "method": run.method, "strength": run.strength, "seed": run.seed,
+                 "order": ARROW.join(run.order)}  # fmt: skip
+        for number, stage in enumerate(run.stages, 1):
+            failed = one_line(stage["failed"]) if stage["failed"] else None
+            rows.append(
+                place
+                | {"stage": number, "task": plain(stage["task"]), "key": stage["key"]}
+                | {"failed": failed}
+                | flat_scores(stage["scores"])
+            )
+    frame = pd.DataFrame(rows)
+    for name in ("hrr", "refusal_rate", "incoherent_rate"):
+        if name not in frame:
+            frame[name] = math.nan
+    frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
+    return frame
+
+
+def chained(
+    study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The loss terms of each run through all of its stages, by the run's key; steps go on counting
+    from stage to stage."""
+    found = {}
+    for run in study.runs:
+        entries: list[dict[str, Any]] = []
+        for stage in run.stages:
+            start = entries[-1]["step"] if entries else 0
+            mine = histories.get(stage["key"], ())
+            entries += [{**entry, "step": entry["step"] + start} for entry in mine]
+        found[run.key] = entries
+    return found
+
+
+def over_seeds(runs: Iterable[Run], measure: Measure) -> Spread:
+    """Mean and sample standard deviation (ddof = 1) over seeds, each first averaged over the
+    orders it finished."""
+    return mean_std(by_seed(runs, measure).values())
+
+
+def by_seed(runs: Iterable[Run], measure: Measure) -> dict[int, float]:
+    """The mean over orders of each seed; what was not measured is left out."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        if math.isfinite(value := run.value(measure)):
+            found.setdefault(run.seed, []).append(value)
+    return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> Interval:
+    """``one`` less ``other``: paired by seed and order, averaged over orders within a seed, with
+    Student's 95 % interval over seeds (none for a single seed)."""
+    like = {(run.seed, run.order): run for run in other}
+    pairs = [(run, like[run.seed, run.order]) for run in one if (run.seed, run.order) in like]
+    found: dict[int, list[float]] = {}
+    scale = 0.0
+    for run, its in pairs:
+        mine, theirs = run.value(measure), its.value(measure)
+        if math.isfinite(mine - theirs):
+            found.setdefault(run.seed, []).append(mine - theirs)
+            scale = max(scale, abs(mine), abs(theirs))
+    return t_interval((float(np.mean(values)) for values in found.values()), scale)
+
+
+def above(found: Interval, level: float = 0.0) -> bool | None:
+    """Whether an interval lies above ``level``; None where it holds it, or is none."""
+    if less(level, found.low):
+        return True
+    return False if less(found.high, level) else None
+
+
+def _stage_accuracies(cell: Mapping[str, Any]) -> list[Rates | None]:
+    """Accuracies on every task after each stage of a cell; None where not measured."""
+    return [(stage["scores"] or {}).get("accuracies") for stage in cell["stages"]]
+
+
+def _accuracies_before(summary: Mapping[str, Any]) -> Rates | None:
+    """Accuracies on every task before any fine-tuning."""
+    return ((summary.get("aligned") or {}).get("scores") or {}).get("accuracies")

@@ -1,0 +1,219 @@
+"""The table of methods in continual fine-tuning: what each keeps of tasks and of safety."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.statistics import wilson_at
+from raycib.analysis.tables import BEFORE, shown, spread
+from raycib.analysis.text import one_line
+from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
+
+MEASURED = (
+    "bt", "bt_all", "bwt", "bwt_all", "forward_transfer", "forgetting", "stability",
+    "stability_first", "hrr", "refusal_rate", "incoherent_rate", "over_refusal", "utility",
+    "eval_loss", "mutual_information", "mutual_information_last_prompt", "distance",
+)  # fmt: skip
+HEADINGS = {
+    "bt": "BT, %",
+    "bt_all": "BT, all tasks, %",
+    "bwt": "BWT, points",
+    "bwt_all": "BWT, all tasks, points",
+    "forward_transfer": "Forward transfer, points",
+    "refusal_rate": "Refusals, %",
+    "over_refusal": "Over-refusal, %",
+}
+NAME_WIDTH = 26
+
+
+def orders_table(study: Study) -> pd.DataFrame:
+    """One row of numbers for each arm over all orders; first the model before fine-tuning.
+
+    ``<column>_mean`` is the mean over seeds, each averaged over its orders, ``<column>_std`` the
+    sample standard deviation (ddof = 1) of the seeds; accuracies and rates are fractions.
+    ``hrr_stage_1_mean`` is the harmful response rate after the first stage, and so on. ``rank`` is
+    the largest total rank of the last adapters. A run that failed has a row with its ``status``.
+    """
+    return _table(study, [("", study)])
+
+
+def by_order(study: Study) -> pd.DataFrame:
+    """The same with a row for each order and arm."""
+    return _table(study, [(ARROW.join(order), study.within(order)) for order in study.orders])
+
+
+def caption(study: Study) -> str:
+    """What the columns of ``orders_table`` mean."""
+    orders = study.orders
+    head = f"Order: {ARROW.join(orders[0])}." if len(orders) == 1 else f"{len(orders)} orders."
+    over = "" if len(orders) == 1 else ", each averaged over its orders"
+    out = study.left_out
+    return (
+        f"{head} Mean ± sample standard deviation (ddof = 1) over seeds{over}. BT: mean accuracy "
+        f"after the last stage over the tasks without {out}, which the paper leaves out (its "
+        "Table 2); BWT (Eq. 26): final accuracy less that right after a task's own stage, the "
+        f"mean over the tasks but the last, without {out}; negative where later stages cost "
+        f"accuracy. All tasks: {out} included. Forward transfer: accuracy right before a task's "
+        "own stage less that before fine-tuning. HRR: harmful response rate, after the last stage "
+        "with Wilson's 95 % interval at the mean. Rank: total of the last adapter; O-LoRA has an "
+        "adapter for each task, so its rank grows with every stage."
+    )
+
+
+def presentable_orders(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """``orders_table`` or ``by_order`` as text for people; what was not measured is left out."""
+    rows = []
+    for row in _records(table):
+        text = _place(row, table)
+        for name in ("bt", "bt_all"):
+            text[HEADINGS[name]] = shown(row, name, 100, 1)
+        for name in ("bwt", "bwt_all", "forward_transfer"):
+            text[HEADINGS[name]] = points(row[f"{name}_mean"], row[f"{name}_std"])
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
+        text["95 % of HRR"] = _ends(row)
+        for number, task in enumerate(stage_names(study), 1):
+            text[f"HRR after {task}, %"] = _mean(row, f"hrr_stage_{number}", 100, 1)
+        for name in ("refusal_rate", "over_refusal"):
+            if table[f"{name}_mean"].notna().any():
+                text[HEADINGS[name]] = shown(row, name, 100, 1)
+        if table["mutual_information_mean"].notna().any():
+            text["I(Z;C), nats"] = _mean(row, "mutual_information", 1, 3)
+        text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
+        if table["status"].ne("").any():
+            text["Status"] = row["status"]
+        rows.append(text)
+    return pd.DataFrame(rows)
+
+
+def narrow_orders(table: pd.DataFrame) -> pd.DataFrame:
+    """``orders_table`` for a page or a terminal, in per cent and points; rows of failed runs have
+    no status here: see ``failures``."""
+    rows = []
+    for row in _records(table.drop_duplicates(["order", "arm"])):
+        text = _place(row, table)
+        text["Method"] = one_line(text["Method"], NAME_WIDTH)
+        text["BT"] = shown(row, "bt", 100, 1, alone=True)
+        for name, heading in (("bwt", "BWT"), ("bwt_all", "BWT, all"), ("forward_transfer", "FT")):
+            text[heading] = points(row[f"{name}_mean"], math.nan)
+        text["HRR, %"] = shown(row, "hrr", 100, 1)
+        text["95 %"] = _ends(row)
+        steps = [row[name] for name in table if _is_stage(name)]
+        known = [f"{100 * value:z.0f}" for value in steps if math.isfinite(value)]
+        text["HRR by stage"] = ARROW.join(known) if len(known) == len(steps) else ""
+        text["Refused"] = _mean(row, "refusal_rate", 100, 1)
+        text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
+        rows.append(text)
+    return pd.DataFrame(rows)
+
+
+def failures(table: pd.DataFrame) -> list[str]:
+    """The failed runs of ``orders_table``, each in a line with its reason."""
+    return [one_line(f"{row['arm']}: {row['status']}") for row in _records(table) if row["status"]]
+
+
+def counts_line(summary: Mapping[str, Any]) -> str:
+    """How many stages a sweep of orders asked for, shared between runs, trained and reused."""
+    counts = summary.get("counts") or {}
+    distinct, shared = counts.get("stages", 0), counts.get("stages_shared", 0)
+    return (
+        f"{distinct + shared} stages asked for, {distinct} distinct ({shared} shared by runs that "
+        f"begin alike): {counts.get('stages_trained', 0)} trained, "
+        f"{counts.get('stages_reused', 0)} reused"
+    )
+
+
+def stage_names(study: Study) -> list[str]:
+    """Each stage by its task, or by its number where there are several orders."""
+    [first, *others] = study.orders
+    return [f"stage {i}" for i in range(1, len(first) + 1)] if others else list(first)
+
+
+def points(mean: float, std: float) -> str:
+    """A difference of fractions as "+1.2 ± 0.3" points, "" where there is none."""
+    if not math.isfinite(mean):
+        return ""
+    tail = f" ± {100 * std:z.1f}" if math.isfinite(std) else ""
+    return f"{100 * mean:+z.1f}".replace("-", "−") + tail
+
+
+def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
+    stages = max(len(order) for order in study.orders)
+    rows = [_before(study)] if study.aligned else []
+    for order, part in parts:
+        for arm, done in part.arms.items():
+            mine = [run for run in part.runs if run.arm == arm]
+            place = {"order": order, "arm": arm, "method": mine[0].method,
+                     "strength": mine[0].strength}  # fmt: skip
+            if done:
+                rows.append(place | _numbers(done, stages))
+            for run in mine:
+                if run.failed:
+                    where = f"seed {run.seed}" + f", {ARROW.join(run.order)}" * (not order)
+                    rows.append({**place, "seeds": 0, "runs": 0, "rank": math.nan,
+                                 "status": f"failed ({where}): {run.failed}"})  # fmt: skip
+    columns = ["order", "arm", "method", "strength", "seeds", "runs"]
+    names = [*MEASURED, *(f"hrr_stage_{number}" for number in range(1, stages + 1))]
+    columns += [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    return pd.DataFrame(rows, columns=[*columns, "hrr_low", "hrr_high", "hrr_n", "rank", "status"])
+
+
+def _before(study: Study) -> dict[str, Any]:
+    """The aligned model: its accuracies make a BT, but nothing came before them."""
+    row = {"order": "", "arm": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "runs": 1}
+    row |= {"status": "", "rank": math.nan}
+    known = {task: study.aligned.get(f"accuracy_{task}") for task in study.tasks}
+    for name, tasks in (("bt", study.tasks[1:]), ("bt_all", study.tasks)):
+        values = [known[task] for task in tasks]
+        kept = [value for value in values if value is not None]
+        row[f"{name}_mean"] = sum(kept) / len(kept) if kept and kept == values else math.nan
+    for name in MEASURED:
+        if study.aligned.get(name) is not None:
+            row[f"{name}_mean"] = study.aligned[name]
+    if study.aligned.get("hrr_n"):
+        row |= {name: study.aligned.get(name) for name in ("hrr_low", "hrr_high", "hrr_n")}
+    return row
+
+
+def _numbers(done: Sequence[Run], stages: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"seeds": len({run.seed for run in done}), "runs": len(done)}
+    found = {name: over_seeds(done, name) for name in MEASURED}
+    for number in range(stages):
+        found[f"hrr_stage_{number + 1}"] = over_seeds(done, lambda r, i=number: r.after(i, "hrr"))
+    for name, spread_ in found.items():
+        row |= {f"{name}_mean": spread_.mean, f"{name}_std": spread_.std}
+    asked = [n for run in done if (n := run.value("hrr_n")) > 0]
+    if asked and math.isfinite(found["hrr"].mean):
+        # Seeds and orders are asked the same prompts: n is the prompts.
+        ends = wilson_at(found["hrr"].mean, int(min(asked)))
+        row |= {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n}
+    ranks = [rank for run in done if math.isfinite(rank := run.value("cost_rank"))]
+    return row | {"rank": max(ranks, default=math.nan), "status": ""}
+
+
+def _place(row: Mapping[str, Any], table: pd.DataFrame) -> dict[str, str]:
+    text = {"Order": row["order"]} if table["order"].ne("").any() else {}
+    text |= {"Method": row["arm"]}
+    text["Strength"] = "" if math.isnan(row["strength"]) else f"{row['strength']:g}"
+    text["Seeds"] = str(row["seeds"])
+    if (table["runs"] > table["seeds"]).any():
+        text["Runs"] = str(row["runs"])
+    return text
+
+
+def _mean(row: Mapping[str, Any], name: str, factor: float, decimals: int) -> str:
+    return spread(row[f"{name}_mean"], math.nan, factor, decimals)
+
+
+def _ends(row: Mapping[str, Any]) -> str:
+    low, high = row["hrr_low"], row["hrr_high"]
+    return "" if pd.isna(low) or pd.isna(high) else f"[{100 * low:z.1f}, {100 * high:z.1f}]"
+
+
+def _is_stage(name: str) -> bool:
+    return name.startswith("hrr_stage_") and name.endswith("_mean")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

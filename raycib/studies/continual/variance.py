@@ -1,0 +1,215 @@
+"""How much of a result lies in the order of tasks, how much in the method: analysis of variance.
+
+The model is y = order + method + order x method + seed + error, with one run for each order, method
+and seed. Seeds are blocks: runs of one seed share initial weights and the order of their rows, so
+what a seed does to all of them alike is no error. The error is what is left, (orders x methods - 1)
+(seeds - 1) degrees of freedom; F tests are against it. With one seed the interaction cannot be told
+from error and takes its place. Orders and methods are fixed: the F tests speak of those that were
+run.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from raycib.analysis.statistics import tolerance
+from raycib.analysis.tables import p_text, spread
+from raycib.studies.continual.sequences import Measure, Run, Study
+
+ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
+BOTH = "order x method"
+RESPONSES = {
+    "hrr": "final HRR",
+    "bt": "BT",
+    "bwt": "BWT",
+    "bwt_all": "BWT, all tasks",
+}
+"""What is analysed, and how people call it."""
+NO_VARIANCE = "no variance"
+"""Said where all runs gave one number, but for rounding."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A part of the variance: ``ss`` is its sum of squares, ``share`` (eta squared) that part of
+    the total, ``f`` and ``p`` its test against the error, nan where there is none."""
+
+    name: str
+    df: int
+    ss: float
+    share: float
+    f: float = math.nan
+    p: float = math.nan
+
+
+def anova(values: np.ndarray) -> list[Source]:
+    """Sources of a balanced design: ``values`` has the shape (orders, methods, seeds).
+
+    A source whose every effect is rounding alone, held against the largest value, has no sum of
+    squares. Without any variance every share is nan.
+
+    Raises:
+        ValueError: fewer than two orders or methods, or a value that is not finite.
+    """
+    if values.ndim != 3 or min(values.shape[:2]) < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"no balanced design of shape {values.shape}: it takes 2 orders, 2 methods"
+        )
+    orders, methods, seeds = values.shape
+    crossed = (orders - 1) * (methods - 1)
+    axes: dict[str, tuple[int, ...]] = {ORDER: (1, 2), METHOD: (0, 2)}
+    degrees = {ORDER: orders - 1, METHOD: methods - 1}
+    if seeds > 1:
+        axes |= {BOTH: (2,), SEED: (0, 1)}
+        degrees |= {BOTH: crossed, SEED: seeds - 1, ERROR: (orders * methods - 1) * (seeds - 1)}
+    else:
+        degrees |= {ERROR: crossed}
+    rest, effects = values - values.mean(), {}
+    for name, over in axes.items():  # each the mean of what the ones before it leave
+        effects[name] = rest.mean(axis=over, keepdims=True)
+        rest = rest - effects[name]
+    effects[ERROR] = rest
+    smallest = tolerance(values.ravel())
+    squares = {
+        name: float((effect**2).sum()) * values.size / effect.size
+        if np.abs(effect).max() > smallest
+        else 0.0
+        for name, effect in effects.items()
+    }
+    total, noise = sum(squares.values()), squares[ERROR] / degrees[ERROR]
+    found = []
+    for name, ss in squares.items():
+        share = ss / total if total > 0 else math.nan
+        f = ss / degrees[name] / noise if name != ERROR and noise > 0 else math.nan
+        p = float(stats.f.sf(f, degrees[name], degrees[ERROR])) if math.isfinite(f) else math.nan
+        found.append(Source(name, degrees[name], ss, share, f, p))
+    return found
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The variance of one response; ``runs`` counts the runs in it, of ``of`` that finished."""
+
+    response: str
+    sources: tuple[Source, ...]
+    orders: int
+    methods: int
+    seeds: int
+    runs: int
+    of: int
+
+    def source(self, name: str) -> Source:
+        """The source called ``name``, which the model has."""
+        return next(source for source in self.sources if source.name == name)
+
+
+def analyse(study: Study, measure: Measure) -> Analysis | None:
+    """The variance of ``measure``, in squares of its unit; None where runs that finished hold no
+    balanced design of two orders and two methods.
+
+    Where some run is missing, the orders, the seeds or the methods that lack one are left out,
+    whichever costs fewest runs.
+    """
+    known = {
+        (run.order, run.arm, run.seed): value
+        for run in study.done
+        if math.isfinite(value := run.value(measure))
+    }
+    axes = _balanced(known)
+    if axes is None:
+        return None
+    values = np.array([known[place] for place in product(*axes)]).reshape([len(a) for a in axes])
+    name = measure if isinstance(measure, str) else measure.__name__
+    orders, methods, seeds = (len(axis) for axis in axes)
+    sources = tuple(anova(values))
+    return Analysis(name, sources, orders, methods, seeds, values.size, len(known))
+
+
+def variance_table(study: Study) -> pd.DataFrame:
+    """A row for each of ``RESPONSES`` and source; sums of squares are in points squared."""
+    rows = []
+    for measure, label in RESPONSES.items():
+        found = analyse(study, measure)
+        for source in found.sources if found else ():
+            rows.append(
+                {"response": label, "source": source.name, "df": source.df,
+                 "sum_of_squares": 1e4 * source.ss, "share": source.share, "f": source.f,
+                 "p": source.p, "runs": found.runs if found else 0}
+            )  # fmt: skip
+    columns = ["response", "source", "df", "sum_of_squares", "share", "f", "p", "runs"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def presentable_variance(table: pd.DataFrame) -> pd.DataFrame:
+    """``variance_table`` as text for people."""
+    return pd.DataFrame(
+        [
+            {
+                "Of": row["response"],
+                "Source": row["source"].replace(" x ", " × "),
+                "df": str(row["df"]),
+                "Sum of squares, points²": spread(row["sum_of_squares"], math.nan, 1, 1),
+                "Share (η²), %": spread(row["share"], math.nan, 100, 1) or NO_VARIANCE,
+                "F": spread(row["f"], math.nan, 1, 2),
+                "p": p_text(row["p"]) if math.isfinite(row["p"]) else "",
+            }
+            for row in table.to_dict("records")
+        ]
+    )
+
+
+def variance_caption(study: Study) -> str:
+    """Which model it is, and what to doubt of it."""
+    found = analyse(study, "hrr")
+    if found is None:
+        return ""
+    model = (
+        "y = order + method + order × method + seed + error: balanced, with seeds as blocks, the "
+        "error what is left"
+        if found.seeds > 1
+        else "y = order + method + error: one seed, so the interaction is the error"
+    )
+    lost = found.of - found.runs
+    left = f" {lost} finished runs are left out to keep it balanced." if lost else ""
+    return (
+        f"Analysis of variance over {found.orders} orders, {found.methods} methods and "
+        f"{found.seeds} seeds: {model}. η²: share of the total sum of squares. Orders that begin "
+        f"alike share their first stages, so their errors go together and p is too small.{left}"
+    )
+
+
+def _balanced(known: dict[tuple, float]) -> tuple[list, list, list] | None:
+    """Orders, methods and seeds of which every combination is ``known``."""
+    best: tuple[list, list, list] | None = None
+    for dropped in range(3):
+        axes = [_distinct(place[axis] for place in known) for axis in range(3)]
+        full = math.prod(len(axis) for i, axis in enumerate(axes) if i != dropped)
+        counts = {value: sum(place[dropped] == value for place in known) for value in axes[dropped]}
+        axes[dropped] = [value for value, count in counts.items() if count == full]
+        orders, methods, seeds = axes
+        if min(len(orders), len(methods)) > 1 and seeds and _size(axes) > _size(best or []):
+            best = orders, methods, seeds
+    return best
+
+
+def _distinct(values: Iterable) -> list:
+    return list(dict.fromkeys(values))
+
+
+def _size(axes: Iterable[list]) -> int:
+    found = [len(axis) for axis in axes]
+    return math.prod(found) if found else 0
+
+
+def spread_over_orders(study: Study, arm: str, measure: Measure) -> dict[tuple[str, ...], float]:
+    """The mean over seeds of each order that ``arm`` finished."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for run in study.arms[arm]:
+        if math.isfinite(value := Run.value(run, measure)):
+            found.setdefault(run.order, []).append(value)
+    return {order: float(np.mean(values)) for order, values in found.items()}

@@ -1,0 +1,111 @@
+"""What a reader must know before believing measures of continual fine-tuning, in plain words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from raycib.analysis.tables import share
+from raycib.studies.continual.sequences import Run, Study, stages_frame, study_of
+
+LEARNED = 0.5
+"""Accuracy right after its own stage below which a task was hardly learned."""
+SOLVED = 0.8
+"""Accuracy before its own stage above which there was little to learn, or to forget."""
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """Warnings that a sweep of orders calls for."""
+    study = study_of(summary)
+    found = [*_thin(study), *_unlearned(study), *_solved(study), *_early_garbage(summary)]
+    if any(run.method == "o_lora" for run in study.done):
+        found.append(
+            "O-LoRA trains an adapter for each task and keeps all of them, so it ends with more "
+            "parameters than the others: see the total rank."
+        )
+    return found
+
+
+def _thin(study: Study) -> list[str]:
+    found = []
+    seeds = len({run.seed for run in study.done})
+    if seeds == 1:
+        found.append(
+            "One seed: what another would change is not known, so every claim that compares "
+            "methods is open."
+        )
+    elif 1 < seeds < 5:
+        found.append(
+            f"{seeds} seeds: Student's intervals over them are wide (with 3, 4.3 standard errors "
+            "to each side), and several comparisons are not corrected for being several."
+        )
+    orders = study.orders
+    if len(orders) == 1:
+        found.append("One order of the tasks: how much depends on it is not known.")
+        return found
+    missing = len(study.runs) - len(study.done)
+    if missing:
+        found.append(
+            f"{missing} of {len(study.runs)} runs are missing: means over orders do not rest on "
+            "the same orders for every method, and the analysis of variance leaves out what it "
+            "must to stay balanced."
+        )
+    found.append(
+        "Orders that begin alike share their first stages: they are not independent, and p values "
+        "over orders are too small."
+    )
+    return found
+
+
+def _unlearned(study: Study) -> list[str]:
+    """Tasks that their own stage did not teach, by method: BWT has nothing to forget there."""
+    weak: dict[str, list[str]] = {}
+    for arm, runs in study.arms.items():
+        for task in study.tasks:
+            after = _mean(runs, task, own=True)
+            before = _mean(runs, task, own=False)
+            if after < LEARNED or after <= before:
+                weak.setdefault(task, []).append(f"{arm} {share(after)}")
+    return [
+        f"{task} was hardly learned in its own stage (accuracy right after it below "
+        f"{share(LEARNED)}, or not above the one before fine-tuning): {', '.join(arms)}. What was "
+        "not learned cannot be forgotten: BWT and stability say little there."
+        for task, arms in weak.items()
+    ]
+
+
+def _solved(study: Study) -> list[str]:
+    known = {task: study.aligned.get(f"accuracy_{task}") for task in study.tasks}
+    high = [f"{task} ({share(v)})" for task, v in known.items() if v is not None and v > SOLVED]
+    if not high:
+        return []
+    return [
+        f"Solved before any fine-tuning: {', '.join(high)}. There BWT compares two models that "
+        "could do the task anyway, and says little of what a stage taught."
+    ]
+
+
+def _early_garbage(summary: Mapping[str, Any]) -> list[str]:
+    stages = stages_frame(summary)
+    early = stages[stages["stage"] < stages.groupby("order")["stage"].transform("max")]
+    bad = early[early["incoherent_rate"] > 0.1]
+    if not len(bad):
+        return []
+    worst = bad.sort_values("incoherent_rate").iloc[-1]
+    return [
+        f"In {len(bad)} stages before the last more than 10 % of the answers to harmful prompts "
+        f"are neither harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
+        f"{worst['arm']} after {worst['task']}, seed {worst['seed']})."
+    ]
+
+
+def _mean(runs: list[Run], task: str, own: bool) -> float:
+    """Mean accuracy right after the task's own stage, or before any fine-tuning."""
+    values = [
+        run.matrix[run.order.index(task) + 1 if own else 0, run.order.index(task)]
+        for run in runs
+        if task in run.order
+    ]
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.mean(known)) if known else math.nan

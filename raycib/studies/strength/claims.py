@@ -1,0 +1,205 @@
+"""What the paper claims of strengths, held against one sweep; every figure comes from the data.
+
+Each rule is fixed here, before the data are seen, and stands in the claim's own words.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.claims import Claim, coherent, erosion
+from raycib.analysis.frame import dose_responses
+from raycib.analysis.statistics import Correlation, less, pearson
+from raycib.analysis.tables import NOT_MEASURED, share
+
+LAST_PROMPT = "mutual_information_last_prompt"
+
+
+def claims(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> list[Claim]:
+    """The paper's claims, and what they rest on, for every series of strengths in ``frame``.
+
+    Failed cells are left out; a claim that then lacks its cells holds neither way.
+    """
+    found = [*erosion(frame, aligned or {})]
+    responses = list(dose_responses(frame))
+    for name, cells in responses:
+        head = f"{name}: " if len(responses) > 1 else ""
+        made = [
+            _falls(cells),
+            _rises(cells, "mutual_information", "I(Z;C)"),
+            _rises(cells, LAST_PROMPT, "I(Z;C) at the last prompt token"),
+            _correlated(cells, "mutual_information", "I(Z;C)"),
+            _correlated(cells, LAST_PROMPT, "I(Z;C) at the last prompt token"),
+            _utility(cells),
+            _accuracy(cells),
+            _loss(cells),
+            _closer(cells),
+        ]
+        found += [Claim(head + c.text, c.holds, c.evidence) for c in made if c]
+    if _measured(frame, "incoherent_rate"):
+        found.append(coherent(frame))
+    return found
+
+
+def _falls(cells: pd.DataFrame) -> Claim | None:
+    """Rule: never higher at the next strength, and lower at the last than at the first."""
+    text = "The harmful response rate falls as λ grows, in every seed (ties allowed on the way)"
+    return _by_seed(cells, "hrr", text, _never_rises, 100, "%")
+
+
+def _rises(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
+    """Rule: higher at each next strength above 0, as in the paper's Figure 2a."""
+    text = f"{label} rises with every step of λ > 0, in every seed"
+    return _by_seed(cells[cells["lam"] > 0], column, text, _always_rises, 1, "nats", cells)
+
+
+def _by_seed(
+    cells: pd.DataFrame,
+    column: str,
+    text: str,
+    rule: Callable[[list[float]], bool],
+    factor: float,
+    unit: str,
+    shown: pd.DataFrame | None = None,
+) -> Claim | None:
+    """``rule`` on the curve of each seed; seeds that lack a strength are named, not judged."""
+    if not _measured(cells, column):
+        return None
+    doses = sorted(cells["lam"].unique())
+    kept, partial = [], 0
+    for _, part in cells.groupby("seed"):
+        curve = part.groupby("lam")[column].mean().reindex(doses)
+        if curve.notna().all() and len(doses) > 1:
+            kept.append(rule([float(value) for value in curve]))
+        else:
+            partial += 1
+    means = (cells if shown is None else shown).groupby("lam")[column].mean()
+    decimals = 1 if factor == 100 else 3
+    path = " → ".join(f"{value * factor:z.{decimals}f}" for value in means)
+    steps = ", ".join(f"{lam:g}" for lam in means.index)
+    evidence = f"mean over seeds {path} {unit} at λ = {steps}"
+    evidence = f"{sum(kept)} of {len(kept)} seeds; {evidence}"
+    if partial:
+        evidence += f"; {partial} of {partial + len(kept)} seeds lack a strength and do not count"
+    return Claim(text, all(kept) if kept else None, evidence)
+
+
+def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
+    """Rule: r over the means at λ > 0 has a Fisher interval below 0, and no seed has r >= 0."""
+    dosed = cells[cells["lam"] > 0]
+    if not _measured(dosed, column) or not _measured(dosed, "hrr"):
+        return None
+    text = (
+        f"{label} and the harmful response rate go oppositely over λ > 0 (95 % interval of r "
+        "over the seed means below zero, r negative in every seed)"
+    )
+    means = dosed.groupby("lam")[[column, "hrr"]].mean()
+    whole = pearson(means[column], means["hrr"])
+    each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
+    rs = [c.r for c in each if c.r is not None]
+    if whole.r is None or whole.high is None or not rs:
+        return Claim(text, None, f"{whole.note}; n = {whole.n} strengths")
+    listed = ", ".join(f"{r:+z.3f}" for r in rs)
+    holds = whole.high < 0 and max(rs) < 0
+    return Claim(text, holds, f"seed means: {correlation_text(whole)}; by seed r = {listed}")
+
+
+def correlation_text(found: Correlation) -> str:
+    """ "r = -0.977, n = 4, 95 % interval [-1.00, -0.25], exact p = .042" as far as known."""
+    if found.r is None:
+        return found.note
+    text = f"r = {found.r:+z.3f}, n = {found.n}"
+    if found.low is not None and found.high is not None:
+        text += f", 95 % interval [{found.low:+z.2f}, {found.high:+z.2f}]"
+    if found.p_exact is not None:
+        text += f", exact p = {found.p_exact:z.3f}"
+    return text
+
+
+def _utility(cells: pd.DataFrame) -> Claim | None:
+    """Rule: the paper's own bound, a range of less than 0.5 points over λ > 0."""
+    text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
+    means = cells.groupby("lam")["utility"].mean().dropna() * 100
+    dosed = means[means.index > 0]
+    if not len(means):
+        return Claim(text, None, f"utility: {NOT_MEASURED}")
+    if len(dosed) < 2:
+        return None
+    width = dosed.max() - dosed.min()
+    evidence = f"from {dosed.min():z.1f} to {dosed.max():z.1f} %, {width:z.2f} points"
+    if 0 in means.index:
+        evidence += f"; plain LoRA {means[0]:z.1f} %"
+    return Claim(text, less(width, 0.5), evidence)
+
+
+def _accuracy(cells: pd.DataFrame) -> Claim | None:
+    """Rule: the paper's '> 95 % of LoRA's task performance', at every strength."""
+    text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
+    means = cells.groupby("lam")["accuracy"].mean().dropna()
+    if not len(means):
+        return Claim(text, None, f"task accuracy: {NOT_MEASURED}")
+    if 0 not in means.index or len(means) < 2 or means[0] == 0:
+        return None
+    shares = means[means.index > 0] / means[0]
+    worst = shares.idxmin()
+    evidence = (
+        f"lowest {share(shares.min())} of LoRA's, at λ = {worst:g}: "
+        f"{share(means[worst])} against {share(means[0])}"
+    )
+    return Claim(text, less(0.95, shares.min()), evidence)
+
+
+def _loss(cells: pd.DataFrame) -> Claim | None:
+    """Rule: at most a quarter more loss at the largest λ than at the smallest above 0."""
+    means = cells.groupby("lam")["eval_loss"].mean().dropna()
+    dosed = means[means.index > 0]
+    if len(dosed) < 2:
+        return None
+    first, last = dosed.index[0], dosed.index[-1]
+    ratio = dosed[last] / dosed[first]
+    evidence = (
+        f"{dosed[first]:z.3f} nats at λ = {first:g}, {dosed[last]:z.3f} at λ = {last:g}: "
+        f"{dosed[last] - dosed[first]:+z.3f} nats, {ratio:z.2f} times"
+    )
+    if 0 in means.index:
+        evidence += f"; plain LoRA {means[0]:z.3f} nats"
+    text = (
+        "The task loss at the largest λ is at most 1.25 times the one at the smallest λ > 0 "
+        "(the paper's worst: 1.2 → 1.5)"
+    )
+    return Claim(text, not less(1.25, ratio), evidence)
+
+
+def _closer(cells: pd.DataFrame) -> Claim | None:
+    """Rule: the cosine to the reference is nowhere below plain LoRA's."""
+    means = cells.groupby("lam")["cosine"].mean().dropna()
+    dosed = means[means.index > 0]
+    if 0 not in means.index or not len(dosed):
+        return None
+    path = ", ".join(f"{value:z.2f}" for value in dosed)
+    evidence = f"cos {means[0]:z.2f} for plain LoRA, {path} at λ = "
+    evidence += ", ".join(f"{lam:g}" for lam in dosed.index)
+    info = cells.groupby("lam")["mutual_information"].mean().dropna()
+    before = cells["mutual_information_before"].dropna()
+    if len(before) and len(info) and info.max() > before.iloc[0]:
+        reached, start = info.max(), before.iloc[0]
+        evidence += f"; I(Z;C) reaches {reached:z.2f}, above the {start:z.2f} before fine-tuning"
+    text = (
+        "Fine-tuning with λ > 0 stays at least as close to the reference representations as "
+        "plain LoRA (what a higher I(Z;C) is taken to mean)"
+    )
+    return Claim(text, not less(dosed.min(), means[0]), evidence)
+
+
+def _never_rises(curve: list[float]) -> bool:
+    return not any(less(a, b) for a, b in pairwise(curve)) and less(curve[-1], curve[0])
+
+
+def _always_rises(curve: list[float]) -> bool:
+    return all(less(a, b) for a, b in pairwise(curve))
+
+
+def _measured(cells: pd.DataFrame, column: str) -> bool:
+    return column in cells and bool(cells[column].notna().any())

@@ -1,0 +1,199 @@
+"""Figure 2 for any sweep with strengths."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+
+from raycib.analysis.figures import GREY, MARKS, PALETTE, STYLE
+from raycib.analysis.frame import dose_responses
+from raycib.analysis.statistics import pearson
+from raycib.analysis.tables import share
+from raycib.analysis.text import one_line
+
+INFORMATION = "I(Z;C), nats"
+Response = tuple[str, pd.DataFrame]
+
+
+def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Figure:
+    """(a) I(Z;C) against λ; (b) HRR against λ; (c) HRR against I(Z;C); (d) the same with I taken
+    at the last prompt token, where that was measured.
+
+    Small marks are cells, with Wilson's 95 % interval where they have one; lines join means over
+    seeds. Correlations are within a series and seed, over λ > 0, as in the paper.
+    """
+    aligned = aligned or {}
+    responses = list(dose_responses(frame))[: len(PALETTE)]
+    last = "mutual_information_last_prompt"
+    wide = frame[last].notna().any()
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 6.6) if wide else (11.4, 3.5), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04, hspace=0.05)  # pyright: ignore
+        panels: Sequence[Axes] = figure.subplots(*((2, 2) if wide else (1, 3))).ravel()
+        for panel, letter in zip(panels, "abcd", strict=False):
+            panel.set_title(f"({letter})")
+        if not responses:
+            for panel in panels:
+                panel.text(0.5, 0.5, "no strengths to compare", ha="center", color=GREY)
+            return figure
+        _dose(panels[0], responses, "mutual_information", INFORMATION)
+        _reference_lines(panels[0], responses, frame, aligned)
+        panels[0].set_title("(a)  Information against strength")
+        _dose(panels[1], responses, "hrr", "Harmful response rate")
+        _hrr_axis(panels[1], frame)
+        if aligned.get("hrr") is not None:
+            note = f"before fine-tuning {share(aligned['hrr'])}"
+            _level(panels[1], aligned["hrr"], note, responses, "hrr")
+        panels[1].set_title("(b)  Harmful answers against strength")
+        _scatter(panels[2], responses, "mutual_information", INFORMATION)
+        panels[2].set_title("(c)  Harmful answers against information")
+        if wide:
+            _scatter(panels[3], responses, last, "I(Z;C) at the last prompt token, nats")
+            panels[3].set_title("(d)  The same, at the last prompt token")
+        for panel in panels[2:]:
+            _hrr_axis(panel, frame, lines=len(responses))
+        return figure
+
+
+def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
+    doses = sorted({lam for _, cells in responses for lam in cells["lam"]})
+    positive = [lam for lam in doses if lam > 0]
+    logarithmic = positive and positive[-1] / positive[0] > 30
+    step = (doses[-1] - doses[0]) / 90
+    ends: list[tuple[float, float, str, str]] = []
+    for index, (name, cells) in enumerate(responses):
+        color, mark = PALETTE[index], MARKS[index]
+        seeds = sorted(cells["seed"].unique())
+        for place, seed in enumerate(seeds):
+            mine = cells[cells["seed"] == seed]
+            # Seeds stand side by side so that their intervals do not hide one another.
+            shift = 0.0 if logarithmic else step * (place - (len(seeds) - 1) / 2)
+            x = mine["lam"] + shift
+            if f"{column}_low" in mine and mine[f"{column}_low"].notna().any():
+                panel.vlines(
+                    x, mine[f"{column}_low"], mine[f"{column}_high"], color=color, alpha=0.35, lw=1
+                )
+            panel.plot(x, mine[column], mark, ms=3.6, color=color, alpha=0.55, mew=0)
+        means = cells.groupby("lam")[column].mean().dropna()
+        panel.plot(means.index, means, color=color, lw=1.8)
+        if len(responses) > 1 and len(means):
+            ends.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
+    _names(panel, ends)
+    if logarithmic:
+        panel.set_xscale("symlog", linthresh=positive[0])
+    panel.set_xticks(doses, [f"{lam:g}" for lam in doses])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set(xlabel="λ   (0 = plain LoRA)" if doses[0] == 0 else "λ", ylabel=label)
+
+
+def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Names lines at their ends (height, strength, name, colour), apart where the ends are not."""
+    low, high = panel.get_ylim()
+    height = -np.inf
+    for end, lam, name, color in sorted(ends):
+        height = max(end, height + 0.06 * (high - low))
+        panel.annotate(
+            one_line(name, 24), (lam, height), xytext=(7, -3), textcoords="offset points",
+            color=color, fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
+    notes = []
+    for index, (name, cells) in enumerate(responses):
+        color, mark = PALETTE[index], MARKS[index]
+        panel.vlines(cells[column], cells["hrr_low"], cells["hrr_high"], color=color, alpha=0.2,
+                     lw=1)  # fmt: skip
+        panel.plot(cells[column], cells["hrr"], mark, ms=3.6, color=color, alpha=0.55, mew=0)
+        means = cells.groupby("lam")[[column, "hrr"]].mean().dropna()
+        panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
+        panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
+        # Among several series, the ends of the doses say which way each one runs.
+        dosed_means = means[means.index > 0]
+        named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
+        wide, tall = (float(np.ptp(cells[c].dropna())) or 1.0 for c in (column, "hrr"))
+        right: list[tuple[float, float]] = []
+        for lam, place in named.dropna().iterrows():
+            x, y = float(place[column]), float(place["hrr"])
+            # A label that would hide one on the right goes to the left of its mark.
+            crowded = any(abs(x - u) < 0.15 * wide and abs(y - v) < 0.1 * tall for u, v in right)
+            if not crowded:
+                right.append((x, y))
+            panel.annotate(
+                f"λ {lam:g}", (x, y), xytext=(-7 if crowded else 7, -9 if crowded else 5),
+                textcoords="offset points", ha="right" if crowded else "left", fontsize=8.5,
+                color="#333333", annotation_clip=False,
+            )  # fmt: skip
+        dosed = cells[cells["lam"] > 0]
+        each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
+        found = [c for c in each if c.r is not None]
+        if found:
+            values = ", ".join(f"{c.r:+z.2f}".replace("-", "−") for c in found)
+            head = f"{one_line(name, 24)}: " if len(responses) > 1 else ""
+            sizes = sorted({c.n for c in found})
+            size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+            notes.append((f"{head}r by seed, λ > 0: {values}  (n = {size})", color))
+    for line, (note, color) in enumerate(notes):
+        panel.annotate(
+            note, (0, 1), xycoords="axes fraction", xytext=(7, -2 - 12 * line),
+            textcoords="offset points", va="top", fontsize=8.5, color=color,
+        )  # fmt: skip
+    panel.set(xlabel=label, ylabel="Harmful response rate")
+    panel.margins(x=0.12)
+    panel.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
+    """Shares from 0, with room above the data for ``lines`` of notes."""
+    top = np.nanmax([*frame["hrr_high"].dropna(), *frame["hrr"].dropna(), 0.05])
+    panel.set_ylim(-0.02 * top, (1.11 + 0.07 * lines) * top)
+    panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _reference_lines(
+    panel: Axes, responses: Sequence[Response], frame: pd.DataFrame, aligned: Mapping[str, Any]
+) -> None:
+    known = [aligned.get("mutual_information"), *frame["mutual_information_before"].dropna()]
+    before = next((value for value in known if value is not None and np.isfinite(value)), None)
+    if before is not None:
+        low, high = panel.get_ylim()
+        margin = 0.08 * (high - low)
+        panel.set_ylim(min(low, before - margin), max(high, before + margin))
+        _level(panel, before, f"before fine-tuning {before:z.2f}", responses, "mutual_information")
+    ceilings = frame["mutual_information_ceiling"].dropna()
+    if len(ceilings):
+        ceiling = float(ceilings.iloc[0])
+        if ceiling <= panel.get_ylim()[1]:
+            _level(panel, ceiling, f"ceiling {ceiling:z.2f}", responses, "mutual_information")
+        else:
+            low, high = panel.get_ylim()
+            panel.set_ylim(low, high + 0.1 * (high - low))
+            panel.annotate(
+                f"↑ ceiling {ceiling:z.2f}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
+                textcoords="offset points", ha="right", va="top", color=GREY, fontsize=8.5,
+            )  # fmt: skip
+
+
+def _level(
+    panel: Axes, value: float, label: str, responses: Sequence[Response], column: str
+) -> None:
+    """A dashed line at ``value``, named at the end where the data are farther away."""
+    gaps = {"left": np.inf, "right": np.inf}
+    for _, cells in responses:
+        means = cells.groupby("lam")[column].mean().dropna()
+        for side, place in (("left", 0), ("right", -1)):
+            if len(means):
+                gaps[side] = min(gaps[side], abs(float(means.iloc[place]) - value))
+    side = "left" if gaps["left"] > gaps["right"] else "right"
+    panel.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    panel.annotate(
+        label, (side == "right", value), xycoords=("axes fraction", "data"),
+        xytext=(-3 if side == "right" else 6, 3), textcoords="offset points", ha=side,
+        va="bottom", color=GREY, fontsize=8.5,
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""The report of a study of strengths: Table 3, Figure 2 and the correlations."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.claims import Claim
+from raycib.analysis.figures import loss_curves
+from raycib.analysis.frame import PLAIN, aligned_scores, dose_responses, to_frame
+from raycib.analysis.headline import erosion, finished, headline, percent
+from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.side_by_side import Samples
+from raycib.analysis.statistics import mean_std
+from raycib.analysis.tables import NOT_MEASURED, spread
+from raycib.analysis.text import plain
+from raycib.studies.strength.claims import claims
+from raycib.studies.strength.correlation_table import correlation_table
+from raycib.studies.strength.figures import figure2
+from raycib.studies.strength.table3 import presentable, table3
+
+CAPTION = (
+    "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
+    "response rate. Incoherent: answers to harmful prompts that are neither harmful nor refusals."
+)
+FIGURE = (
+    "Small marks: single cells, with Wilson's 95 % interval for rates; lines: means over seeds. "
+    "Dashed: the model before fine-tuning. I(Z;C) is estimated on held-out prompts with random "
+    "negatives; its ceiling is the logarithm of the number of candidates."
+)
+CORRELATIONS = (
+    "r is Pearson's, ρ Spearman's. Exact p: the share of all n! pairings at least as far from "
+    "zero, two-sided, given up to n = 8 (not below 1/24 = .042 at n = 4). Intervals: Fisher's, "
+    "95 %; none at n = 3 or in perfect order. Pooled rows mix seeds or series, and are no evidence "
+    "for a relation within one."
+)
+
+
+def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    """What strengths do, in the figures of one sweep."""
+    frame, aligned = to_frame(summary), aligned_scores(summary)
+    rows, found = table3(frame, aligned), claims(frame, aligned)
+    question = plain(summary.get("question") or summary["sweep"])
+    main = Table("table3", rows, presentable(rows), f"{question} {CAPTION}")
+    related = correlation_table(frame)
+    return Report(
+        summary=summary,
+        frame=frame,
+        headline=strength_headline(frame, aligned, found),
+        claims=found,
+        sections=[
+            Section("figure", "Figure 2, for this sweep", "Figure", [
+                Drawing("figure2", partial(figure2, frame, aligned), "Figure 2 for this sweep",
+                        FIGURE, broad=False),
+            ]),
+            Section("table", "Table 3, for this sweep", "Table", [main]),
+            Section("correlations", "Correlations with the harmful response rate", "Correlations",
+                    [Table("correlations", related, related)], CORRELATIONS),
+        ],
+        main=main,
+        cells=frame.sort_values(["lam", "series", "seed"]),
+        curves=partial(loss_curves, frame, histories),
+        symbol="λ",
+    )  # fmt: skip
+
+
+def strength_headline(
+    frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequence[Claim]
+) -> str:
+    """The sweep's result in a paragraph: plain LoRA, and each series at its ends."""
+    done = frame[frame["failed"].isna()]
+    parts = [finished(frame)]
+    lora = done[done["method"] == PLAIN]
+    if len(lora):
+        parts.append(f"{erosion(lora, aligned)}.")
+    for name, cells in dose_responses(frame):
+        dosed = cells[cells["lam"] > 0]
+        low, high = dosed["lam"].min(), dosed["lam"].max()
+        first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
+        parts.append(
+            f"With {name} they are {percent(first, 'hrr')} at λ = {low:g} and "
+            f"{percent(last, 'hrr')} at λ = {high:g}, where {percent(last, 'refusal_rate')} of the "
+            f"harmful prompts are refused, task accuracy is {percent(last, 'accuracy')} and the "
+            f"task loss {_loss(last)} nats"
+            + (f" (plain LoRA: {_loss(lora)})." if len(lora) else ".")
+        )
+    return headline(parts, found)
+
+
+def _loss(cells: pd.DataFrame) -> str:
+    over_seeds = mean_std(cells["eval_loss"])
+    return spread(over_seeds.mean, over_seeds.std, 1, 3) or NOT_MEASURED

@@ -1,0 +1,312 @@
+"""Figures 1 and 2 of the trade-offs paper, for any sweep of gaps.
+
+Methods have the colours of ``tradeoff``, proxies shades of Case I's, tasks those of ``figures``;
+whatever has a colour has a mark as well. Bars are 95 % intervals.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from raycib.analysis.arms import CIB, Arm, plain_arm
+from raycib.analysis.figures import (
+    COLORS,
+    DASHES,
+    FRONT,
+    GREY,
+    MARKS,
+    PALETTE,
+    STYLE,
+    method_colors,
+)  # fmt: skip
+from raycib.analysis.text import one_line
+from raycib.studies.tradeoff.axes import (
+    bars,
+    gap_scale,
+    label_apart,
+    legend_below,
+    log_scale,
+    mark_handle,
+)  # fmt: skip
+from raycib.studies.tradeoff.gap import (
+    ALIGNMENT,
+    BALL,
+    CAPABILITY,
+    CASE1,
+    PENALTY,
+    Gap,
+    front,
+    gap,
+    lines,
+    places,
+    proxy_of,
+)  # fmt: skip
+from raycib.studies.tradeoff.table import before_capability
+from raycib.studies.tradeoff.theory import Theory, by_similarity
+
+SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
+Place = tuple[str, str, list[Arm]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The arms of one line of a panel and how they are drawn."""
+
+    arms: Sequence[Arm]
+    label: str
+    color: Any
+    mark: str
+    dashes: Any = "-"
+    filled: bool = False
+
+
+def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
+    """(a) The alignment gap against λ, a line for each proxy, in the task that has most of them;
+    (b) alignment against capability gap for the most similar proxy, a line for each task.
+
+    None where Case I has neither several proxies nor several tasks.
+    """
+    found = [place for place in places(frame) if lines(place[2], CASE1)]
+    most = max(found, key=lambda place: len(lines(place[2], CASE1)), default=None)
+    if most is None or (len(found) < 2 and len(lines(most[2], CASE1)) < 2):
+        return None
+    with rc_context(STYLE):
+        figure, (left, right) = _panels()
+        _doses(left, most, _proxies(most[2], theory), len(found) > 1)
+        first = {place: next(iter(_proxies(arms, theory).values())) for place, _, arms in found}
+        drawn = [
+            Line(first[place], place, PALETTE[i % len(PALETTE)], MARKS[i % len(MARKS)])
+            for i, (place, _, _) in enumerate(found)
+        ]
+        _plane(right, drawn, [plain_arm(arms) for _, _, arms in found])
+        proxies = list(dict.fromkeys(line[0].series for line in first.values()))
+        named = f", {proxies[0].split(', ', 1)[-1]}" if len(proxies) == 1 else ""
+        right.set_title(f"(b)  Safety against capability in Case I{one_line(named, 26)}")
+        handles = [_handle(line) for line in drawn]
+        handles.append(mark_handle(GREY, "*", "plain LoRA of the task (λ = 0)", ms=10))
+        legend_below(right, handles)
+        return figure
+
+
+def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
+    """(a) The alignment gap against the achieved distance, for Case II in each task; (b) every
+    method on the plane of both gaps, in the task that has most, with the Pareto front.
+
+    None without Case II.
+    """
+    every = list(places(frame))
+    found = [place for place in every if lines(place[2], PENALTY, BALL)]
+    if not found:
+        return None
+    with rc_context(STYLE):
+        figure, (left, right) = _panels()
+        _distances(left, found)
+        methods = (CASE1, PENALTY, BALL, CIB)
+        place, task, arms = max(found, key=lambda p: len(lines(p[2], *methods)))
+        drawn = _methods(frame, arms)
+        lora = plain_arm(arms)
+        before = before_capability(theory, task, lora) if theory and lora else math.nan
+        _plane(right, drawn, [lora], before, with_front=True)
+        tail = f", {one_line(place, 24)}" if len(every) > 1 else ""
+        right.set_title(f"(b)  Safety against capability{tail}")
+        handles = [_handle(line) for line in drawn]
+        handles.append(mark_handle(COLORS["lora"], "*", "plain LoRA", ms=10))
+        if math.isfinite(before):
+            handles.append(mark_handle(GREY, "d", "before fine-tuning"))
+        handles.append(Line2D([], [], color=FRONT, lw=1.6, label="Pareto front"))
+        legend_below(right, handles)
+        return figure
+
+
+def _panels() -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(11.4, 5.2), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.05)  # pyright: ignore
+    return figure, figure.subplots(1, 2)
+
+
+def _doses(panel: Axes, place: Place, found: Mapping[str, list[Arm]], several: bool) -> None:
+    """Lines of alignment gaps over λ, with plain LoRA's as a level."""
+    name, _, arms = place
+    heights: list[float] = [0.0]
+    handles = []
+    for i, (series, mine) in enumerate(found.items()):
+        label = one_line(proxy_of(mine[0]) or series, 34)
+        line = Line(mine, label, _shade(i, len(found)), MARKS[i % len(MARKS)])
+        x, y = [Gap(arm.strength) for arm in mine], [gap(arm.done, ALIGNMENT) for arm in mine]
+        _draw(panel, line, x, y)
+        heights += _reach(y)
+        handles.append(_handle(line))
+    doses = sorted({arm.strength for mine in found.values() for arm in mine})
+    lora = plain_arm(arms)
+    level = lora.mean(ALIGNMENT) if lora else math.nan
+    if math.isfinite(level):
+        panel.axhline(level, color=COLORS["lora"], lw=1.2, ls=DASHES, zorder=1)
+        label = f"plain LoRA (λ = 0): {level:.3g}"
+        handles.append(Line2D([], [], color=COLORS["lora"], lw=1.2, ls=DASHES, label=label))
+    gap_scale(panel, "y", [*heights, level])
+    panel.axhline(0, color=GREY, lw=0.8, zorder=1)
+    panel.set_xticks(doses, [f"{dose:g}" for dose in doses])
+    panel.margins(x=0.06)
+    panel.set(xlabel="λ", ylabel=SAFETY)
+    tail = f", {one_line(name, 24)}" if several else ""
+    what = "similarity of the safety data" if len(found) > 1 else "strength in Case I"
+    panel.set_title(f"(a)  Alignment gap by {what}{tail}")
+    legend_below(panel, handles)
+
+
+def _distances(panel: Axes, found: Sequence[Place]) -> None:
+    """Case II's alignment gaps over the distance achieved; plain LoRA as a star."""
+    across: list[float] = []
+    heights: list[float] = [0.0]
+    handles = []
+    forms = {PENALTY: ("-", True), BALL: (DASHES, False)}
+    for i, (name, _, arms) in enumerate(found):
+        color, mark = PALETTE[i % len(PALETTE)], MARKS[i % len(MARKS)]
+        handles.append(mark_handle(color, mark, one_line(name, 34)))
+        for method, (dashes, filled) in forms.items():
+            for mine in lines(arms, method).values():
+                line = Line(mine, name, color, mark, dashes, filled)
+                places_ = sorted((arm.mean("distance"), arm) for arm in mine if _far(arm))
+                x = [Gap(distance) for distance, _ in places_]
+                y = [gap(arm.done, ALIGNMENT) for _, arm in places_]
+                _draw(panel, line, x, y)
+                across += [g.value for g in x]
+                heights += _reach(y)
+        if (lora := plain_arm(arms)) and _far(lora):
+            panel.plot(lora.mean("distance"), lora.mean(ALIGNMENT), "*", ms=12, color=color,
+                       mec="white", mew=0.6, zorder=4)  # fmt: skip
+            across.append(lora.mean("distance"))
+            heights.append(lora.mean(ALIGNMENT))
+    log_scale(panel, across)
+    gap_scale(panel, "y", heights)
+    panel.axhline(0, color=GREY, lw=0.8, zorder=1)
+    panel.set(xlabel="Distance from the aligned weights, Frobenius norm", ylabel=SAFETY)
+    panel.set_title("(a)  Alignment gap by distance in Case II")
+    handles += [
+        Line2D([], [], color=GREY, lw=1.6, marker="o", ms=5, label="penalty λ ‖ΔW‖²"),
+        Line2D([], [], color=GREY, lw=1.6, marker="o", ms=5, mfc="white", mew=1.4, ls=DASHES,
+               label="ball ‖ΔW‖ ≤ ε"),
+        mark_handle(GREY, "*", "plain LoRA", ms=10),
+    ]  # fmt: skip
+    legend_below(panel, handles)
+
+
+def _plane(
+    panel: Axes, drawn: Sequence[Line], standard: Sequence[Arm | None], before: float = math.nan,
+    with_front: bool = False,
+) -> None:  # fmt: skip
+    """Alignment over capability gaps; ``standard`` are the plain LoRA of each line, or of all."""
+    across, heights = [0.0, before], [0.0]
+    paths: list[list[tuple[float, float]]] = []
+    labels: list[tuple[float, float, str, Any]] = []
+    for line in drawn:
+        kept = [arm for arm in line.arms if _both(arm)]
+        x, y = ([gap(arm.done, column) for arm in kept] for column in (CAPABILITY, ALIGNMENT))
+        _draw(panel, line, x, y)
+        across += _reach(x)
+        heights += _reach(y)
+        paths.append([(a.value, b.value) for a, b in zip(x, y, strict=True)])
+        for i in sorted({0, len(kept) - 1} if kept else ()):
+            symbol = "ε" if kept[i].method == BALL else "λ"
+            text = f"{symbol} {kept[i].strength:g}"
+            labels.append((x[i].value, y[i].value, text, line.color))
+    several = len(standard) > 1
+    for i, lora in enumerate(standard):
+        if lora is not None and _both(lora):
+            color = drawn[i].color if several else COLORS["lora"]
+            place = lora.mean(CAPABILITY), lora.mean(ALIGNMENT)
+            panel.plot(*place, "*", ms=13, color=color, mec="white", mew=0.6, zorder=5)
+            paths.append([place])
+            across.append(place[0])
+            heights.append(place[1])
+    if math.isfinite(before):
+        panel.plot(before, 0, "d", ms=8, color=GREY, zorder=5)
+        paths.append([(before, 0.0)])
+    gap_scale(panel, "x", across)
+    gap_scale(panel, "y", heights)
+    if with_front:
+        _front(panel, [arm for line in drawn for arm in line.arms], standard, before)
+    panel.axhline(0, color=GREY, lw=0.8, zorder=1)
+    panel.axvline(0, color=GREY, lw=0.8, zorder=1)
+    panel.set(xlabel=ABILITY, ylabel=SAFETY)
+    label_apart(panel, labels, paths)
+
+
+def _front(panel: Axes, arms: Sequence[Arm], standard: Sequence[Arm | None], before: float) -> None:
+    """Grey steps through the coherent arms, plain LoRA and the aligned model that none beats."""
+    every = [*arms, *(lora for lora in standard if lora)]
+    points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
+    if math.isfinite(before):
+        points.append((before, 0.0))
+    steps = front(points)
+    if steps:
+        x, y = zip(
+            (steps[0][0], panel.get_ylim()[1]), *steps, (panel.get_xlim()[1], steps[-1][1]),
+            strict=True,
+        )  # fmt: skip
+        panel.step(x, y, where="post", color=FRONT, lw=1.6, zorder=1.5)
+
+
+def _draw(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> None:
+    bars(panel, x, y, line.color)
+    across, up = [g.value for g in x], [g.value for g in y]
+    face = line.color if line.filled else "white"
+    panel.plot(across, up, color=line.color, lw=1.6, ls=line.dashes, alpha=0.9)
+    panel.plot(across, up, line.mark, ms=5.8, mfc=face, mec=line.color, mew=1.5, zorder=4)
+
+
+def _methods(frame: pd.DataFrame, arms: Sequence[Arm]) -> list[Line]:
+    """A line for each series of every method but plain LoRA."""
+    colors = method_colors(frame["method"])
+    drawn: list[Line] = []
+    for kind in dict.fromkeys(arm.method for arm in arms if not arm.plain):
+        for series, mine in lines(arms, kind).items():
+            mark, dashes = MARKS[len(drawn) % len(MARKS)], DASHES if kind == BALL else "-"
+            drawn.append(Line(mine, series, colors[kind], mark, dashes))
+    return drawn
+
+
+def _proxies(arms: Sequence[Arm], theory: Theory | None) -> dict[str, list[Arm]]:
+    """Case I's lines, from the safety data most like the original ones to the least, as far as
+    that is known."""
+    order = [proxy.name for proxy in by_similarity(theory.proxies)] if theory else []
+    found = lines(arms, CASE1).items()
+    rank = {name: place for place, name in enumerate(order)}
+    return dict(sorted(found, key=lambda item: rank.get(proxy_of(item[1][0]), len(order))))
+
+
+def _reach(gaps: Sequence[Gap]) -> list[float]:
+    return [end for g in gaps for end in (g.value, g.low, g.high) if math.isfinite(end)]
+
+
+def _both(arm: Arm) -> bool:
+    return math.isfinite(arm.mean(CAPABILITY)) and math.isfinite(arm.mean(ALIGNMENT))
+
+
+def _far(arm: Arm) -> bool:
+    return arm.mean("distance") > 0 and math.isfinite(arm.mean(ALIGNMENT))
+
+
+def _shade(index: int, count: int) -> tuple[float, float, float]:
+    """Case I's colour, from dark (most similar) to light."""
+    share = index / max(count - 1, 1)
+    base = np.asarray(to_rgb(COLORS[CASE1]))
+    shade = base * (0.5 + 0.5 * min(2 * share, 1)) if share <= 0.5 else base
+    light = max(2 * share - 1, 0)
+    red, green, blue = shade + (1 - shade) * 0.5 * light
+    return float(red), float(green), float(blue)
+
+
+def _handle(line: Line) -> Line2D:
+    face = line.color if line.filled else "white"
+    return Line2D([], [], color=line.color, marker=line.mark, ms=6, mfc=face, mew=1.5, lw=1.6,
+                  ls=line.dashes, label=one_line(line.label, 34))  # fmt: skip

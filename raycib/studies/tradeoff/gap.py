@@ -1,0 +1,129 @@
+"""Alignment and capability gaps of an arm, each with its interval, and when two of them differ."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from raycib.analysis.arms import Arm, arms
+from raycib.analysis.frame import NAMES, to_frame
+from raycib.analysis.statistics import Interval, mean_std, t_interval, tolerance
+from raycib.analysis.text import plain
+
+ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
+CASE1, PENALTY, BALL = "case1", "case2", "case2_ball"
+GAPS = (
+    "alignment_gap", "capability_gap", "alignment_gap_exact", "capability_gap_exact",
+    "alignment_nll", "capability_nll",
+)  # fmt: skip
+TAX = ("tax", "tax_bound", "information_zy", "label_entropy", "tax_n")
+GAP_COLUMNS = (
+    *(gap + end for gap in GAPS for end in ("", "_low", "_high", "_se", "_n")), "max_nll", *TAX,
+)  # fmt: skip
+NOTHING = math.nan
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A gap in nats per answer, with a 95 % interval.
+
+    With several seeds: their mean, sample standard deviation (ddof = 1) and Student's interval.
+    With one: its value, the standard error over rows and the interval of that; ``n`` counts rows.
+    """
+
+    value: float = NOTHING
+    spread: float = NOTHING
+    low: float = NOTHING
+    high: float = NOTHING
+    seeds: int = 0
+    n: int = 0
+
+
+def gap_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """The cells of a sweep with ``GAP_COLUMNS`` (nats per answer) and ``proxy``, the name of Case
+    I's safety data."""
+    frame = to_frame(summary, GAP_COLUMNS)
+    names = [(cell.get("parameters") or {}).get("safety") for cell in summary["cells"]]
+    frame["proxy"] = [plain(name) if isinstance(name, str) else None for name in names]
+    frame.loc[frame["method"] != CASE1, "proxy"] = None
+    return frame
+
+
+def gap(cells: pd.DataFrame, column: str) -> Gap:
+    """The gap in ``column`` of cells that are equal but for their seeds."""
+    over_seeds = mean_std(cells[column])
+    seeds = over_seeds.n
+    if not seeds:
+        return Gap()
+    counts = cells[f"{column}_n"].dropna()
+    n = int(counts.min()) if len(counts) else 0
+    if seeds == 1:
+        known = cells[column].notna().to_numpy().argmax()
+        se, low, high = (float(cells[column + end].iloc[known]) for end in ("_se", "_low", "_high"))
+        return Gap(over_seeds.mean, se, low, high, 1, n)
+    ends = t_interval(cells[column])
+    return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, seeds, n)
+
+
+def smaller(one: Arm, other: Arm, column: str) -> bool | None:
+    """Whether the gap in ``column`` of ``one`` is below that of ``other``: whether the 95 %
+    interval of their difference lies below 0 (False: above; None: it contains 0, or nothing is
+    known).
+
+    With several seeds that both have, Student's interval of the differences by seed; else from the
+    standard errors over rows, as if the arms did not share theirs, which leaves more open.
+    """
+    a, b = (arm.done.set_index("seed")[[column, f"{column}_se"]] for arm in (one, other))
+    differences = (a[column] - b[column]).dropna()
+    scale = float(max(a[column].abs().max(), b[column].abs().max()))
+    found = t_interval(differences, scale)
+    if found.n < 2:
+        mean = found.value if found.n else a[column].mean() - b[column].mean()
+        errors = [float(cells[f"{column}_se"].mean()) for cells in (a, b)]
+        half = float(stats.norm.ppf(0.975)) * math.hypot(*errors)
+        found = Interval(mean, mean - half, mean + half, found.n)
+    if found.high < -tolerance((), scale):
+        return True
+    return False if found.low > tolerance((), scale) else None
+
+
+def places(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[Arm]]]:
+    """The arms of each task (and model): what the place is called, its task, and its arms, plain
+    LoRA first. An arm's series does not repeat the place."""
+    several = frame["model"].nunique() > 1
+    named = frame.assign(series=frame["label"])
+    for (model, task), part in named.groupby(["model", "task"], sort=False, dropna=False):
+        yield f"{model}, {task}" if several else str(task), str(task), arms(part)
+
+
+def lines(found: Iterable[Arm], *methods: str) -> dict[str, list[Arm]]:
+    """The arms of ``methods`` that have finished cells, by series, each at rising strength."""
+    made: dict[str, list[Arm]] = {}
+    for arm in found:
+        if arm.method in methods and len(arm.done):
+            made.setdefault(arm.series, []).append(arm)
+    return made
+
+
+def proxy_name(proxy: object, label: str) -> str:
+    """The name of a Case I cell's safety data, from its parameter or else from its label."""
+    return proxy if isinstance(proxy, str) else label.removeprefix(f"{NAMES[CASE1]}, ")
+
+
+def proxy_of(arm: Arm) -> str:
+    """The name of the safety data of a Case I arm."""
+    cells = arm.done if len(arm.done) else arm.failed
+    return proxy_name(cells["proxy"].iloc[0], arm.series)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of the points that none beats: none has both coordinates at most as large and one
+    smaller; in order of the first."""
+    kept: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not kept or y < kept[-1][1]:
+            kept.append((x, y))
+    return kept

@@ -1,0 +1,137 @@
+"""The report of the Trade-offs paper's study: gaps, the theorems' bounds, and the alignment tax."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.arms import Arm, named, of, plain_arm
+from raycib.analysis.claims import Claim
+from raycib.analysis.figures import curves_by_arm
+from raycib.analysis.frame import NAMES, aligned_scores
+from raycib.analysis.headline import finished, headline, percent
+from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.side_by_side import Samples
+from raycib.analysis.tables import share, spread
+from raycib.analysis.text import plain
+from raycib.studies.tradeoff import bounds, table, terms
+from raycib.studies.tradeoff.claims import gap_claims
+from raycib.studies.tradeoff.figures import figure1, figure2
+from raycib.studies.tradeoff.gap import ALIGNMENT, CAPABILITY, gap, gap_frame, places
+from raycib.studies.tradeoff.theory import Theory, theory_of
+from raycib.studies.tradeoff.warnings import warnings
+
+SMALL = 0.1
+"""Share of plain LoRA's alignment gap that counts as nearly nothing."""
+FIGURE1 = (
+    "Figure 1 for this sweep. Marks: means over seeds; bars: 95 % intervals; stars: plain LoRA, "
+    "the end of every line at λ = 0. Gaps are not clipped: below 0 a model is better than what it "
+    "is held against. Axes that span orders of magnitude are logarithmic, with a linear part "
+    "around 0."
+)
+FIGURE2 = (
+    "Figure 2 for this sweep. Grey steps: no arm whose answers to harmful prompts are at most 10 % "
+    "incoherent has both gaps lower. The diamond is the model before fine-tuning, whose alignment "
+    "gap is 0 by definition. The first and the last strength of a line are written at its ends."
+)
+
+
+def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    """What safety and capability cost each other, in the figures of one sweep. What was not
+    measured, or not run, is left out."""
+    frame, aligned, theory = gap_frame(summary), aligned_scores(summary), theory_of(summary)
+    rows, tax = table.gaps_table(frame, aligned, theory), terms.tax_table(frame)
+    question = plain(summary.get("question") or summary["sweep"])
+    main = Table(
+        "gaps", rows, table.presentable_gaps(rows), f"{question} {table.caption(rows)}",
+        table.narrow_gaps(rows), failures=table.failures(rows),
+    )  # fmt: skip
+    found, cells = gap_claims(frame, aligned, theory), named(frame)
+    return Report(
+        summary=summary,
+        frame=frame,
+        headline=gap_headline(frame, aligned, found),
+        claims=found,
+        sections=[
+            Section("figure", "Safety against capability", "Figures", [
+                Drawing("figure1", partial(figure1, frame, theory),
+                        "Case I: similarity and overlap", FIGURE1),
+                Drawing("figure2", partial(figure2, frame, theory), "Case II, and all methods",
+                        FIGURE2),
+            ]),
+            Section("table", "Gaps of every method", "Gaps", [main]),
+            *(_of_theory(frame, theory) if theory else ()),
+            Section("tax", "Alignment tax", "Alignment tax", [
+                Table("tax", tax, terms.presentable_tax(tax), terms.TAX_CAPTION)
+            ]),
+        ],
+        main=main,
+        cells=cells,
+        warnings=warnings(summary, frame),
+        curves=partial(curves_by_arm, cells, histories),
+    )  # fmt: skip
+
+
+def _of_theory(frame: pd.DataFrame, theory: Theory) -> list[Section]:
+    every = bounds.bounds(frame, theory)
+    looseness = bounds.summary_table(every)
+    data, model = terms.data_terms(theory), terms.model_terms(theory)
+    return [
+        Section("bounds", "Do the theorems' bounds hold, and how loosely?", "Bounds", [
+            Table("bounds_summary", looseness, bounds.presentable_summary(looseness),
+                  bounds.CAPTION),
+            Table("bounds", every, bounds.presentable_bounds(every), bounds.CAPTION,
+                  folded="Every cell against every bound"),
+        ]),
+        Section("terms", "What the bounds are made of", "Terms", [
+            Table("data_terms", data, terms.presentable_data(data), terms.DATA_CAPTION),
+            Table("model_terms", model, terms.presentable_model(model), terms.MODEL_CAPTION),
+        ]),
+    ]  # fmt: skip
+
+
+def gap_headline(frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequence[Claim]) -> str:
+    """In each task what plain LoRA does, and the cheapest way of each method to keep nine tenths
+    of the alignment gap away."""
+    parts, every = [finished(frame)], list(places(frame))
+    for place, _, arms in every:
+        lora = plain_arm(arms)
+        if lora is None or not lora.mean(ALIGNMENT) > 0:
+            continue
+        start = aligned.get("hrr")
+        before = f", {share(start)} before fine-tuning" if start is not None else ""
+        parts.append(
+            f"{place}: "
+            * (len(every) > 1)
+            + f"Plain LoRA's alignment gap is {_nats(lora, ALIGNMENT)} nats per answer (harmful "
+            f"responses {percent(lora.done, 'hrr')}{before}). Cheapest for a tenth of it or less: "
+            f"{_cheapest(arms, SMALL * lora.mean(ALIGNMENT))}."
+        )
+    return headline(parts, found)
+
+
+def _cheapest(arms: Sequence[Arm], most: float) -> str:
+    """The coherent arm of lowest capability gap whose alignment gap is at most ``most`` nats, of
+    each method."""
+    said = []
+    for method in dict.fromkeys(arm.method for arm in arms if not arm.plain):
+        mine = [arm for arm in of(arms, method) if arm.coherent]
+        safe = [arm for arm in mine if arm.mean(ALIGNMENT) <= most]
+        fit = [arm for arm in safe if math.isfinite(arm.mean(CAPABILITY))]
+        if fit:
+            arm = min(fit, key=lambda arm: arm.mean(CAPABILITY))
+            said.append(
+                f"{arm.name} (capability gap {_nats(arm, CAPABILITY)}, harmful responses "
+                f"{percent(arm.done, 'hrr')})"
+            )
+        else:
+            name = NAMES.get(method, method.replace("_", " "))
+            said.append(f"no strength of {name} is enough")
+    return ", ".join(said) if said else "nothing else was tried"
+
+
+def _nats(arm: Arm, column: str) -> str:
+    found = gap(arm.done, column)
+    return spread(found.value, found.spread, 1, 3)

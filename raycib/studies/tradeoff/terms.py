@@ -1,0 +1,167 @@
+"""What the bounds are made of, and the alignment tax with its own bound."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from raycib.analysis.statistics import mean_std
+from raycib.studies.tradeoff.bounds import amount
+from raycib.studies.tradeoff.gap import TAX
+from raycib.studies.tradeoff.theory import Theory
+
+DATA_CAPTION = (
+    "How far each proxy's safety data are from the original ones (Theorem 1: total variation of "
+    "prompts and of answers, mean KL(original | proxy) of answers), and what their prompts share "
+    "with a task's (Theorem 2). Overlap: the share of the safety data on shared prompts; conflict: "
+    "Σ D̂(x) KL(μ̂(x) | μ_f(x)) over them, in nats per answer. Empty: infinite or not known."
+)
+MODEL_CAPTION = (
+    "The loss landscape around the aligned model. Slope and curvature are the largest ones found, "
+    "so at most the true constants: bounds made of them may be too small (Theorem 3) or claim too "
+    "large a decrease (Theorem 4). Distance: Frobenius norm of the weights' update."
+)
+TAX_CAPTION = (
+    "Alignment tax I(Z;Y) - I(Z;Y|C) against its bound I(Y;C) (CIB paper, Proposition 1): Z the "
+    "fine-tuned representation, C the aligned model's, Y the task's label with entropy H(Y); all "
+    "estimated, in nats, means over seeds."
+)
+
+
+def data_terms(theory: Theory) -> pd.DataFrame:
+    """A row for each proxy and task: the data terms of Theorems 1 and 2, in [0, 1] and nats."""
+    rows: list[dict[str, Any]] = []
+    for proxy in theory.proxies:
+        head = {"proxy": proxy.name, "rows": proxy.rows, "tv_inputs": proxy.tv_inputs,
+                "tv_outputs": proxy.tv_outputs, "kl_outputs": proxy.kl_outputs}  # fmt: skip
+        shared = [overlap for overlap in theory.overlaps if overlap.proxy == proxy.name]
+        for overlap in shared or [None]:
+            how, note = [proxy.how], [proxy.note]
+            row = {"task": "", "overlap": None, "conflict": None}
+            if overlap:
+                row = {"task": overlap.task, "overlap": overlap.overlap}
+                row["conflict"] = overlap.divergence
+                how.append(overlap.how)
+                note.append(overlap.note)
+            row |= {"how": _joined(how), "note": _joined(note)}
+            rows.append(head | row)
+    columns = ["proxy", "rows", "tv_inputs", "tv_outputs", "kl_outputs", "task", "overlap",
+               "conflict", "how", "note"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def presentable_data(table: pd.DataFrame) -> pd.DataFrame:
+    """``data_terms`` as text for people."""
+    headings = {
+        "rows": "Rows", "tv_inputs": "TV of prompts", "tv_outputs": "TV of answers",
+        "kl_outputs": "KL of answers, nats", "task": "Task", "overlap": "Overlap",
+        "conflict": "Conflict, nats",
+    }  # fmt: skip
+    rows = []
+    for row in table.to_dict("records"):
+        text = {"Proxy": row["proxy"]}
+        for name, heading in headings.items():
+            value = row[name]
+            text[heading] = (
+                str(value) if isinstance(value, str)
+                else "" if pd.isna(value) else f"{value:z.{0 if name == 'rows' else 3}f}"
+            )  # fmt: skip
+        rows.append(text | {"How": row["how"], "Note": row["note"]})
+    return pd.DataFrame(rows)
+
+
+def model_terms(theory: Theory) -> pd.DataFrame:
+    """A row for each constant of Theorems 3 and 4, and for the aligned model's own exact gap."""
+    rows: list[dict[str, Any]] = []
+
+    def add(term: str, unit: str, value: float | None, **more: Any) -> None:
+        if value is not None:
+            rows.append({"term": term, "unit": unit, "value": value} | more)
+
+    add("Exact alignment gap of the aligned model", "nats", theory.aligned_alignment_gap)
+    for epsilon, sampled, ascent in sorted(theory.lipschitz):
+        note = f"sampled {amount(sampled)}, by ascent {amount(ascent)}"
+        value = max(sampled, ascent)
+        add("Slope of the alignment loss", "nats / distance", value, epsilon=epsilon, note=note)
+    for land in theory.landscapes:
+        place = {"task": land.task, "note": f"{land.n} rows" if land.n else ""}
+        unit = "nats / distance"
+        add("Gradient of the task loss, adapter's rank", unit, land.gradient, **place)
+        add("Gradient of the task loss, full", unit, land.gradient_full, **place)
+        add("Curvature of the task loss", "nats / distance²", land.smoothness, **place)
+    for task, nll in theory.aligned_nll.items():
+        add("Task loss of the aligned model", "nats", nll, task=task)
+    for name, tokens in theory.answer_tokens.items():
+        kind, _, proxy = name.partition(":")
+        of = {"note": f"proxy: {proxy}"} if kind == "proxy" and proxy else {"task": name}
+        add("Mean length of an answer", "tokens", tokens, **of)
+    columns = ["term", "task", "epsilon", "value", "unit", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def presentable_model(table: pd.DataFrame) -> pd.DataFrame:
+    """``model_terms`` as text for people."""
+    rows = [
+        {
+            "Quantity": row["term"],
+            "Task": "" if pd.isna(row["task"]) else row["task"],
+            "Within distance": "" if pd.isna(row["epsilon"]) else f"{row['epsilon']:g}",
+            "Value": amount(row["value"]),
+            "Unit": row["unit"],
+            "Note": "" if pd.isna(row["note"]) else row["note"],
+        }
+        for row in table.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def tax_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each task, method and strength whose alignment tax was measured; nats.
+
+    ``share`` is the bound's share of the label's entropy; ``holds`` whether the mean tax is at
+    most the mean bound.
+    """
+    rows: list[dict[str, Any]] = []
+    measured = frame[frame["failed"].isna() & frame["tax"].notna()]
+    arms = ["model", "task", "label", "method", "strength"]
+    for (model, task, label, method, strength), cells in measured.groupby(arms, sort=False):
+        place = f"{model}, {task}" if frame["model"].nunique() > 1 else task
+        means = {name: mean_std(cells[name]).mean for name in TAX}
+        bound, entropy = means["tax_bound"], means["label_entropy"]
+        row = {"task": place, "series": label, "method": method, "strength": float(strength)}
+        row |= {"seeds": len(cells)} | means
+        row["holds"] = bool(means["tax"] <= bound) if math.isfinite(bound) else None
+        row["share"] = bound / entropy if entropy else math.nan
+        rows.append(row)
+    columns = ["task", "series", "method", "strength", "seeds", *TAX, "share", "holds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def presentable_tax(table: pd.DataFrame) -> pd.DataFrame:
+    """``tax_table`` as text for people."""
+    words = {True: "holds", False: "fails"}
+    rows = []
+    for row in table.to_dict("records"):
+        rows.append(
+            {
+                "Task": row["task"],
+                "Method": row["series"],
+                "Strength": f"{row['strength']:g}",
+                "Tax, nats": _nats(row["tax"]),
+                "I(Y;C), nats": _nats(row["tax_bound"]),
+                "Bound": words.get(row["holds"], ""),
+                "H(Y), nats": _nats(row["label_entropy"]),
+                "I(Y;C) / H(Y), %": "" if pd.isna(row["share"]) else f"{100 * row['share']:z.1f}",
+                "I(Z;Y), nats": _nats(row["information_zy"]),
+                "Rows": "" if pd.isna(row["tax_n"]) else f"{row['tax_n']:z.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _nats(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:z.4f}"
+
+
+def _joined(texts: list[str]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
