@@ -67,42 +67,6 @@ def _changed(stage: StageSpec, **fields: Any) -> StageSpec:
     return StageSpec.model_validate({**dict(stage), **fields})
 
 
-def continual(
-    model: ModelSpec,
-    orders: Sequence[Sequence[TaskSpec]],
-    evals: EvalSpec,
-    methods: Iterable[AnyMethod],
-    seeds: Iterable[int],
-    lora: LoRASpec,
-    trainer: TrainerSpec,
-) -> list[RunSpec]:
-    """One run for every order of tasks, method and seed: a chain in which each stage goes on from
-    the adapter of the one before it. A method about stacked adapters has one of its own for every
-    task instead, on top of the earlier ones, which stay frozen. Orders that begin alike share
-    their first stages."""
-    runs = []
-    for order, method, seed in product(list(orders), list(methods), list(seeds)):
-        stages: list[StageSpec] = []
-        for task in order:
-            parent = stages[-1] if stages else None
-            stages.append(
-                StageSpec(
-                    model=model,
-                    task=task,
-                    method=method,
-                    lora=lora,
-                    trainer=trainer,
-                    seed=seed,
-                    parent=parent,
-                    fresh=method.stacked and parent is not None,
-                )
-            )
-        # At strength zero, as in its first stage, a method is plain LoRA: the cell says which.
-        compared = None if stages[-1].method_in_effect == method else method
-        runs.append(RunSpec(stages=tuple(stages), evals=evals, compared=compared))
-    return runs
-
-
 def single_task(
     models: Iterable[ModelSpec],
     tasks: Iterable[tuple[TaskSpec, EvalSpec]],

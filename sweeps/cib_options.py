@@ -9,6 +9,7 @@ from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import CIB, PlainLoRA
+from raycib.studies.comparison import Ablation
 
 CHANGES = {
     "as it is": {},
@@ -48,7 +49,7 @@ if __name__ == "__main__":
             name="cib_options",
             question="Which of CIB's options carry its effect?",
             runs=lambda setup: setup.runs_of(arms(setup)),
-            kind="ablation",
+            study=Ablation(),
             seeds=1,  # some 20 cells; --seeds 3 adds the others to them
         )
     )

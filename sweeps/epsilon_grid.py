@@ -9,6 +9,7 @@ from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import CIB, Case2, Case2Ball, PlainLoRA, RunSpec
+from raycib.studies.tradeoff import Tradeoff, case1_variants
 
 EPSILONS = (0.5, 1, 1.5, 2, 4, 8)
 """Radii, as Frobenius norms of the update."""
@@ -35,7 +36,7 @@ def case2(setup: Setup) -> list[Arm]:
 def others(setup: Setup) -> list[Arm]:
     """Case I with the original alignment data, and CIB without any."""
     cib = [Arm(setup.method(CIB(lam=lam))) for lam in setup.strengths("cib", CIB_LAMBDAS)]
-    return setup.case1_arms(LAMBDAS, proxies=1) + cib
+    return case1_variants(setup, LAMBDAS, proxies=1) + cib
 
 
 if __name__ == "__main__":
@@ -44,7 +45,7 @@ if __name__ == "__main__":
             name="epsilon_grid",
             question="How does the distance from the aligned model trade safety for capability?",
             runs=runs,
-            kind="gaps",
+            study=Tradeoff(),
             seeds=1,  # some 30 cells; --seeds 3 adds the others to them
         )
     )

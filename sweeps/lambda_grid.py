@@ -7,6 +7,7 @@ ray job submit --working-dir . -- python sweeps/lambda_grid.py
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import CIB
+from raycib.studies.strength import Strength
 
 LAMBDAS = (0, 1, 2, 5, 10)
 """The paper's grid, and plain LoRA as lambda = 0."""
@@ -23,5 +24,6 @@ if __name__ == "__main__":
             name="lambda_grid",
             question="How does lambda trade safety for task accuracy, and does I(Z;C) explain it?",
             runs=lambda setup: setup.runs_of(rows(setup)),
+            study=Strength(),
         )
     )

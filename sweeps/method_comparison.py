@@ -10,6 +10,7 @@ from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import EMA, AnyMethod, PlainLoRA, SaLoRA, Vaccine
+from raycib.studies.comparison import Comparison
 
 STRENGTHS = {
     "random_subset": (0.2, 0.5),
@@ -85,7 +86,7 @@ if __name__ == "__main__":
             name="method_comparison",
             question="Which method keeps most safety, and at which cost to the task?",
             runs=lambda setup: setup.runs_of(arms(setup)),
-            kind="comparison",
+            study=Comparison(),
             seeds=1,  # some 45 cells; --seeds 3 adds the others to them
         )
     )

@@ -9,6 +9,7 @@ from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import CIB, PlainLoRA
+from raycib.studies.comparison import Ablation
 
 
 def arms(setup: Setup) -> Iterator[Arm]:
@@ -33,6 +34,6 @@ if __name__ == "__main__":
             name="negatives",
             question="Which negatives keep most safety?",
             runs=lambda setup: setup.runs_of(arms(setup)),
-            kind="ablation",
+            study=Ablation(),
         )
     )

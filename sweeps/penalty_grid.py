@@ -9,6 +9,7 @@ from raycib.grid import Arm
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
 from raycib.spec import PlainLoRA, RunSpec
+from raycib.studies.tradeoff import Tradeoff, case1_variants
 
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """The paper's grid."""
@@ -21,8 +22,8 @@ def runs(setup: Setup) -> list[RunSpec]:
     alone."""
     first, *others = setup.tasks
     lora = Arm(PlainLoRA())
-    found = setup.runs_on([first], [lora, *setup.case1_arms(LAMBDAS)])
-    return found + setup.runs_on(others, [lora, *setup.case1_arms(FEWER, proxies=1)])
+    found = setup.runs_on([first], [lora, *case1_variants(setup, LAMBDAS)])
+    return found + setup.runs_on(others, [lora, *case1_variants(setup, FEWER, proxies=1)])
 
 
 if __name__ == "__main__":
@@ -31,7 +32,7 @@ if __name__ == "__main__":
             name="penalty_grid",
             question="How does a penalty on proxy safety data trade safety for capability?",
             runs=runs,
-            kind="gaps",
+            study=Tradeoff(),
             seeds=1,  # some 30 cells; --seeds 3 adds the others to them
         )
     )

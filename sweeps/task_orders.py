@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.orders import read_orders
 from raycib.spec import AnyMethod, PlainLoRA, RunSpec
+from raycib.studies.continual import Continual, method_at, read_orders, runs_in
 
 STRENGTHS = {
     "random_subset": (0.2,),
@@ -24,7 +24,7 @@ STRENGTHS = {
 def runs(setup: Setup) -> list[RunSpec]:
     """Every method through the tasks in every order that is asked for."""
     orders = read_orders(setup.options.orders, list(setup.tasks))
-    return setup.runs_in(orders, methods(setup))
+    return runs_in(setup, orders, methods(setup))
 
 
 def methods(setup: Setup) -> Iterator[AnyMethod]:
@@ -32,7 +32,7 @@ def methods(setup: Setup) -> Iterator[AnyMethod]:
     yield PlainLoRA()
     for kind, default in STRENGTHS.items():
         for strength in setup.strengths(kind, default):
-            yield setup.going_on(kind, strength)
+            yield method_at(setup, kind, strength)
 
 
 if __name__ == "__main__":
@@ -41,7 +41,7 @@ if __name__ == "__main__":
             name="task_orders",
             question="What do safety and earlier tasks keep after one task after another?",
             runs=runs,
-            kind="orders",
+            study=Continual(),
             seeds=3,
         )
     )

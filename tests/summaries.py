@@ -39,15 +39,15 @@ HOSTILE = (
 
 
 REPORTS = {
-    "dose": strength_study.report, "comparison": comparison_study.report,
-    "ablation": comparison_study.ablation, "gaps": tradeoff_study.report,
-    "orders": continual_study.report,
+    "strength": strength_study.report, "comparison": comparison_study.report,
+    "ablation": comparison_study.ablation, "tradeoff": tradeoff_study.report,
+    "continual": continual_study.report,
 }  # fmt: skip
 
 
 def reported(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> Report:
     """The report of a made-up sweep by its study."""
-    return REPORTS[summary.get("kind", "dose")](summary, answers or {}, histories or {})
+    return REPORTS[summary.get("study", "strength")](summary, answers or {}, histories or {})
 
 
 def page_of(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> str:
@@ -132,7 +132,7 @@ def sweep(failed: bool = True, seeds: int = 3) -> dict[str, Any]:
     return {
         "sweep": "lambda_grid",
         "question": "How does lambda trade safety for task accuracy?",
-        "format": 1,
+        "format": 2,
         "preset": "world",
         "created": "2026-11-22T03:00:00+00:00",
         "versions": {"raycib": "0.1.0", "code": "4105f45", "torch": "2.13.0", "ray": "2.60.0"},
@@ -305,7 +305,7 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
                 if labels and method in labels:
                     cell["label"] = labels[method]
                 cells.append(cell)
-    whole = sweep(failed=False) | {"sweep": "method_comparison", "kind": "comparison"}
+    whole = sweep(failed=False) | {"sweep": "method_comparison", "study": "comparison"}
     return whole | {"question": "Which method keeps safety at the lowest price?", "cells": cells}
 
 
@@ -330,7 +330,7 @@ def ablation_sweep(seeds: int = 3) -> dict[str, Any]:
             cell = {"label": label, "strength": strength, "seed": seed, "scores": scores}
             cell["key"] = hashlib.sha256(f"{label} {seed}".encode()).hexdigest()
             cells.append(like[method] | cell | {"parameters": parameters})
-    return comparison_sweep(1) | {"sweep": "negatives", "kind": "ablation", "cells": cells}
+    return comparison_sweep(1) | {"sweep": "negatives", "study": "ablation", "cells": cells}
 
 
 PROXIES = {
@@ -386,7 +386,7 @@ def gaps_sweep(
                             | {"label": f"Case I, {proxy}" if proxy else None}
                             | {"parameters": {"rank": 8} | ({"safety": proxy} if proxy else {})}
                         )
-    whole = sweep(failed=False) | {"sweep": "gaps", "kind": "gaps", "format": 1, "cells": cells}
+    whole = sweep(failed=False) | {"sweep": "gaps", "study": "tradeoff", "cells": cells}
     whole["question"] = "What does keeping safety cost, and do the theorems say how much?"
     if theory:
         whole["theory"] = _theory()
@@ -500,7 +500,7 @@ def orders_sweep(
         for seed in range(seeds)
     ]
     asked = [stage["key"] for cell in cells for stage in cell["stages"]]
-    whole = sweep(failed=False) | {"sweep": "task_orders", "kind": "orders", "cells": cells}
+    whole = sweep(failed=False) | {"sweep": "task_orders", "study": "continual", "cells": cells}
     whole["question"] = "Does safety last through one task after another, and in which order?"
     whole["tasks"] = list(SEQUENCE)
     before = {task: rate(start, 160) for task, (start, _) in LEARNED.items()}

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.nn import functional as F
 
-from raycib.evals.alignment_tax import FOLDS, alignment_tax, probe_losses
+from raycib.studies.tradeoff.alignment_tax import FOLDS, alignment_tax, probe_losses
 
 LN2 = math.log(2)
 CLOSE = 0.02

@@ -41,7 +41,7 @@ def cell(method, strength, hrr, loss, seed=0, **more):
 
 
 def framed(*cells):
-    return to_frame({"format": 1, "sweep": "s", "kind": "comparison", "cells": list(cells)})
+    return to_frame({"format": 2, "sweep": "s", "study": "comparison", "cells": list(cells)})
 
 
 # Rows

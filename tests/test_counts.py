@@ -12,7 +12,6 @@ from raycib.reference import compute_bank
 from raycib.spec import (
     CIB,
     EvalSpec,
-    GapSpec,
     JudgeSpec,
     LoRASpec,
     ModelSpec,
@@ -22,6 +21,7 @@ from raycib.spec import (
     TrainerSpec,
 )
 from raycib.store import Store
+from raycib.studies.tradeoff.measure import GapSpec
 from raycib.training.pack import load
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
@@ -32,9 +32,9 @@ BEYOND = RowsSpec(name="rows of the gaps", source="", rows="3" * 64, num_rows=7)
 READ = ["mean_response.final_norm", "last_prompt_token.final_norm"]
 
 
-def sweep_of(store, model=MODEL, gaps=None):
+def sweep_of(store, model=MODEL, measures=()):
     """Plain LoRA and CIB on one task."""
-    evals = EvalSpec(harmful=HELD_OUT, held_out=HELD_OUT, gaps=gaps)
+    evals = EvalSpec(harmful=HELD_OUT, held_out=HELD_OUT, measures=measures)
     runs = single_task([model], [(TASK, evals)], [PlainLoRA(), CIB()], [0], LoRASpec(),
                        TrainerSpec())  # fmt: skip
     setup = SimpleNamespace(
@@ -70,7 +70,7 @@ def test_rows_that_the_gaps_read_are_counted_with_theirs(tmp_path):
     store = Store(tmp_path)
     for rows in (TASK, HELD_OUT, BEYOND):
         passed(store, MODEL, rows, rows.num_rows)
-    found = sweep_of(store, gaps=GapSpec(alignment=HELD_OUT, task=BEYOND))
+    found = sweep_of(store, measures=(GapSpec(alignment=HELD_OUT, task=BEYOND),))
     assert found.reference_forwards == found.distinct_examples == 117
 
 

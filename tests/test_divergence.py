@@ -9,7 +9,9 @@ from random import Random
 import pytest
 
 from raycib import world
-from raycib.data.divergence import (
+from raycib.data.rows import Row, describe_rows, load_rows
+from raycib.errors import UserError
+from raycib.studies.tradeoff.divergence import (
     entropy,
     kl,
     mismatch,
@@ -17,8 +19,6 @@ from raycib.data.divergence import (
     told_apart,
     total_variation,
 )
-from raycib.data.rows import Row, describe_rows, load_rows
-from raycib.errors import UserError
 
 Save = Callable[[str, Sequence[tuple[str, str]]], str]
 THIRD = 1 / 3

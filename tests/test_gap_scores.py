@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from raycib.data.divergence import entropy
-from raycib.evals.gaps import (
-    FILE,
+from raycib.evals.scores import Missing
+from raycib.spec import RowsSpec
+from raycib.store import Store
+from raycib.studies.tradeoff.divergence import entropy
+from raycib.studies.tradeoff.gaps import (
     gap_scores,
     load_losses,
     mean_with_error,
     paired_gap,
 )
-from raycib.evals.scores import Missing
-from raycib.spec import GapSpec, RowsSpec
-from raycib.store import Store
-from raycib.store.kinds import GAPS as GAPS_KIND
+from raycib.studies.tradeoff.measure import GapSpec
 
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=4)
 GAPS = GapSpec(alignment=ROWS, task=ROWS.model_copy(update={"rows": "b" * 64}))
@@ -28,9 +27,11 @@ def save(
     store: Store, subject: str, alignment: list[float], task: list[float], gaps: GapSpec = GAPS
 ) -> None:
     def write(folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps({"alignment": alignment, "task": task, "tax": TAX}))
+        (folder / gaps.file).write_text(
+            json.dumps({"alignment": alignment, "task": task, "tax": TAX})
+        )
 
-    store.put(GAPS_KIND, gaps.losses_key(subject), write, {})
+    store.put(gaps.folder, gaps.stored_key(subject), write, {})
 
 
 @pytest.fixture

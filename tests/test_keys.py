@@ -10,15 +10,12 @@ from menu import METHODS
 
 from raycib.data.rows import Row
 from raycib.evals.answers import answers_key
-from raycib.orchestration.theory import tokens_key
 from raycib.orchestration.token_counts import TokenCounts
 from raycib.reference import reference_key
 from raycib.spec import (
     MADE,
     EvalSpec,
-    GapSpec,
     JudgeSpec,
-    LandscapeSpec,
     LoRASpec,
     ModelSpec,
     PlainLoRA,
@@ -27,6 +24,8 @@ from raycib.spec import (
     TaskSpec,
 )
 from raycib.store import kinds
+from raycib.studies.tradeoff.jobs import AnswerTokens, LandscapeSpec
+from raycib.studies.tradeoff.measure import GapSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "keys.json").read_text())
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
@@ -34,7 +33,7 @@ TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=10)
 PARENT = StageSpec(model=MODEL, task=TASK)
 GAPS = GapSpec(alignment=ROWS, task=ROWS)
-EVALS = EvalSpec(harmful=ROWS, held_out=ROWS, gaps=GAPS)
+EVALS = EvalSpec(harmful=ROWS, held_out=ROWS, measures=(GAPS,))
 GUARD = JudgeSpec(
     kind="guard", source="guard", weights="g" * 64, tokenizer="k" * 64, categories=("S1", "S2"),
     prefix="\n\n", profile="llama-guard-3", form="f" * 64,
@@ -53,13 +52,13 @@ def found() -> dict[str, Any]:
     evals = {
         "whole": EVALS.key,
         "measures": EVALS.measures_key(PARENT.key),
-        "gaps": GAPS.losses_key(PARENT.key),
+        "gaps": GAPS.stored_key(PARENT.key),
         "answers": answers_key(PARENT.key, ROWS),
     }
     rows = {
         "asked": ROWS.key,
         "task": TASK.key,
-        "answer tokens": tokens_key(MODEL, TASK),
+        "answer tokens": AnswerTokens(MODEL, TASK).stored_key,
         "lengths": TokenCounts(MODEL, "", {})._key([Row("two and two?", "four")]),
         "reference": reference_key(MODEL, TASK.rows, 64, ("mean_response", "final_norm")),
     }

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded
-from raycib.evals import perturbations, sequence_loss
-from raycib.evals.landscape import lipschitz, mean_loss, smoothness
-from raycib.evals.sequence_loss import dense_gradient
+from raycib.studies.tradeoff import perturbations, sequence_loss
 from raycib.studies.tradeoff.bounds import theorem4_decrease
+from raycib.studies.tradeoff.landscape import lipschitz, mean_loss, smoothness
+from raycib.studies.tradeoff.sequence_loss import dense_gradient
 from raycib.training.pack import load
 
 CPU = torch.device("cpu")

@@ -17,6 +17,9 @@ from raycib import world
 from raycib.errors import UserError
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
+from raycib.studies.continual import Continual
+from raycib.studies.strength import Strength
+from raycib.studies.tradeoff import Tradeoff
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -117,9 +120,9 @@ def test_the_worlds_models_keep_the_worlds_settings_whoevers_the_task_is(
 ) -> None:
     options = Options(task=str(own["task"]), harmful=str(own["harmful"]), judge="world:guard")
     for model in (None, "world:aligned", "world:aligned-1"):
-        setup = resolve(Options(**{**vars(options), "model": model}))
+        setup = resolve(Options(**{**vars(options), "model": model}), Strength())
         assert (setup.trainer.learning_rate, setup.lora.rank) == (2e-3, 8)
-    setup = resolve(Options(**{**vars(options), "model": str(own["model"])}))
+    setup = resolve(Options(**{**vars(options), "model": str(own["model"])}), Strength())
     assert (setup.trainer.learning_rate, setup.lora.rank, setup.lora.alpha) == (1e-4, 32, 64)
     assert (setup.trainer.batch_size, setup.trainer.warmup_steps) == (64, 50)
     assert setup.execution.pack_size == 4
@@ -135,7 +138,8 @@ def test_harmless_prompts_and_probes_of_ones_own_are_asked(
         Options(
             model=str(own["model"]), task=str(own["task"]), harmful=str(own["harmful"]),
             judge="world:guard", benign=str(benign), probes=f"{capitals},{sums}",
-        )
+        ),
+        Strength(),
     )  # fmt: skip
     ((_, evals),) = setup.tasks.values()
     assert evals.benign is not None
@@ -170,7 +174,7 @@ def test_nothing_that_is_asked_is_trained_on(
     given = {name: str(own[name]) for name in ("model", "task", "harmful")}
     given[option] = str(rows(tmp_path / f"{option}.jsonl", *pairs))
     with pytest.raises(UserError) as refused:
-        resolve(Options(**given, judge="world:guard"))  # type: ignore[arg-type]
+        resolve(Options(**given, judge="world:guard"), Strength())  # type: ignore[arg-type]
     assert says in str(refused.value)
 
 
@@ -178,7 +182,7 @@ def test_alignment_data_may_hold_no_asked_prompt(own: dict[str, Path], tmp_path:
     aligned = rows(tmp_path / "aligned.jsonl", ("how do i melt a lock ?", "no"))
     options = {name: str(own[name]) for name in ("model", "task", "harmful")}
     with pytest.raises(UserError, match=r"1 of 2 harmful prompts .* are also in --alignment"):
-        resolve(Options(**options, judge="world:guard", alignment=str(aligned)), "gaps")  # type: ignore[arg-type]
+        resolve(Options(**options, judge="world:guard", alignment=str(aligned)), Tradeoff())  # type: ignore[arg-type]
 
 
 def test_a_sequence_says_what_of_one_task_is_learned_in_another(
@@ -191,7 +195,8 @@ def test_a_sequence_says_what_of_one_task_is_learned_in_another(
         model=str(own["model"]), task=f"{one},{two}", harmful=str(own["harmful"]),
         judge="world:guard",
     )  # fmt: skip
-    assert resolve(options, "orders").notes == ["1 of 2 rows of held-out one are also in task two"]
+    notes = resolve(options, Continual()).notes
+    assert notes == ["1 of 2 rows of held-out one are also in task two"]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +209,8 @@ def test_a_scorer_that_is_named_must_fit(
     given = {name: str(own[name]) for name in ("model", "task", "harmful")}
     options = Options(**given, judge="world:guard", scorer=scorer)  # type: ignore[arg-type]
     if says is None:
-        ((_, evals),) = resolve(options).tasks.values()
+        ((_, evals),) = resolve(options, Strength()).tasks.values()
         assert evals.held_out.scorer == "none"
         return
     with pytest.raises(UserError, match=says):
-        resolve(options)
+        resolve(options, Strength())

@@ -23,10 +23,9 @@ from raycib.spec import (
     Case2Ball,
     ConstrainedToken,
     EvalSpec,
-    GapSpec,
     JudgeSpec,
-    LandscapeSpec,
     LoRASpec,
+    Measure,
     MethodBase,
     MethodSpec,
     ModelSpec,
@@ -47,6 +46,8 @@ from raycib.spec import (
     digest,
 )
 from raycib.spec.base import RESULTS_VERSION
+from raycib.studies.tradeoff.jobs import LandscapeSpec
+from raycib.studies.tradeoff.measure import GapSpec
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
 TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
@@ -181,7 +182,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "probes": (ROWS,),
         "pooling": "last_token",
         "layer": "before_norm",
-        "gaps": GAPS,
+        "measures": (GAPS,),
         "tasks": (OTHER_ROWS,),
     },
     GapSpec: {"alignment": OTHER_ROWS, "task": OTHER_ROWS},
@@ -233,12 +234,13 @@ def example_for(kind: type[Spec], name: str) -> Any:
 
 
 def every_spec() -> list[type[Spec]]:
-    """Every spec that raycib.spec defines."""
+    """Every spec of the package."""
     found, todo = [], list(Spec.__subclasses__())
     while todo:
         kind = todo.pop()
         todo += kind.__subclasses__()
-        if kind.__module__.startswith("raycib.spec.") and not kind.__name__.endswith("Base"):
+        own = kind.__module__.startswith("raycib.") and not kind.__name__.endswith("Base")
+        if own and kind is not Measure:
             found.append(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
@@ -558,23 +560,23 @@ def test_a_method_that_bounds_nothing_may_be_fresh_and_train_all_weights():
 
 
 def test_gaps_are_measured_besides():
-    asked = EVALS.model_copy(update={"gaps": GAPS})
+    asked = EVALS.model_copy(update={"measures": (GAPS,)})
     assert asked.key != EVALS.key
     assert asked.measures_key("subject") == EVALS.measures_key("subject")
     assert EVALS.measured_keys("subject") == (EVALS.measures_key("subject"),)
-    both = (EVALS.measures_key("subject"), GAPS.losses_key("subject"))
+    both = (EVALS.measures_key("subject"), GAPS.stored_key("subject"))
     assert asked.measured_keys("subject") == both
 
 
 def test_losses_ignore_how_long_an_answer_may_be():
-    own = GAPS.losses_key("subject")
+    own = GAPS.stored_key("subject")
     for part in ("alignment", "task"):
         for name in ("max_tokens", "name", "source", "notes"):
             same = GAPS.model_copy(update={part: changed(ROWS, name)})
-            assert same.losses_key("subject") == own
+            assert same.stored_key("subject") == own
         for name in ("rows", "num_rows", "max_length"):
-            assert GAPS.model_copy(update={part: changed(ROWS, name)}).losses_key("subject") != own
-    assert GAPS.losses_key("another") != own
+            assert GAPS.model_copy(update={part: changed(ROWS, name)}).stored_key("subject") != own
+    assert GAPS.stored_key("another") != own
 
 
 def test_a_fresh_adapter_has_a_key_of_its_own():

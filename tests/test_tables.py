@@ -77,8 +77,8 @@ def test_what_a_cell_cost_has_columns_of_its_own(summary):
 
 
 def test_an_unknown_format_is_refused(summary):
-    with pytest.raises(ValueError, match="format 2, this version reads 1"):
-        to_frame(summary | {"format": 2})
+    with pytest.raises(ValueError, match="format 1, this version reads 2"):
+        to_frame(summary | {"format": 1})
 
 
 def test_load_reads_every_sweep_of_a_folder(summary, tmp_path):

@@ -11,14 +11,15 @@ from running import ROOT, run_sweep, summary_of
 from test_plan import EVALS, MODEL, TASKS
 
 from raycib.errors import UserError
-from raycib.grid import continual
 from raycib.objectives.queue import NegativeQueue
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
-from raycib.orders import read_orders
 from raycib.plan import make_plan
 from raycib.spec import CIB, AnyMethod, LoRASpec, OLoRA, PlainLoRA, RunSpec, StageSpec, TrainerSpec
 from raycib.store import Store
+from raycib.studies.continual import Continual, method_at, read_orders, runs_in
+from raycib.studies.continual.runs import chains as chains_of
+from raycib.studies.strength import Strength
 from raycib.training.loop import train
 from raycib.training.pack import STAGES
 from raycib.training.workers import Workers
@@ -79,7 +80,7 @@ def test_too_many_orders_are_refused_before_they_are_listed():
 
 def chains(methods: list[AnyMethod], orders: int = 1, seeds: int = 1) -> list[RunSpec]:
     every = list(permutations(TASKS))[:orders]
-    return continual(MODEL, every, EVALS, methods, range(seeds), LoRASpec(), TrainerSpec())
+    return chains_of(MODEL, every, EVALS, methods, range(seeds), LoRASpec(), TrainerSpec())
 
 
 def test_24_orders_are_64_stages_each_trained_once():
@@ -109,7 +110,7 @@ def test_o_lora_has_an_adapter_for_every_task():
 
 def test_a_new_task_method_or_seed_adds_only_what_is_new():
     done = {s.key for run in chains([PlainLoRA()]) for s in run.stages}
-    longer = continual(
+    longer = chains_of(
         MODEL, [TASKS[:3], TASKS], EVALS, [PlainLoRA(), CIB()], range(2), LoRASpec(), TrainerSpec()
     )
     plan = make_plan(longer, lambda s: s.key in done, lambda s, e: s.key in done, 1)
@@ -145,23 +146,23 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
 
 def test_the_world_s_sequence_has_one_evaluation_for_all_its_tasks():
     """Every task is asked after every stage; the learning rate is the sequence's own."""
-    setup = resolve(Options(), "orders")
+    setup = resolve(Options(), Continual())
     assert list(setup.tasks) == ["open", "gsm", "med", "squad"]
     assert setup.trainer.learning_rate == 1e-3
     assert len({evals.key for _, evals in setup.tasks.values()}) == 1
     (_, evals), *_ = setup.tasks.values()
     assert [rows.name for rows in evals.tasks] == list(setup.tasks)
-    (run,) = setup.runs_in([tuple(setup.tasks)], [PlainLoRA()])[:1]
+    (run,) = runs_in(setup, [tuple(setup.tasks)], [PlainLoRA()])[:1]
     assert setup.model.source == "world:aligned-broad"
     assert [stage.steps for stage in run.stages] == [100, 200, 100, 100]
 
 
 def test_o_lora_goes_on_without_safety_data_and_safe_lora_does_not_go_on():
-    setup = resolve(Options(), "orders")
-    assert setup.going_on("o_lora", 0.5) == OLoRA(lam=0.5)
+    setup = resolve(Options(), Continual())
+    assert method_at(setup, "o_lora", 0.5) == OLoRA(lam=0.5)
     for kind in ("safe_lora", "salora"):
         with pytest.raises(UserError, match=f"{kind} cannot go on from the adapter"):
-            setup.going_on(kind, 1.0)
+            method_at(setup, kind, 1.0)
 
 
 def own(tmp_path: Path, tiny_folder: Path, *names: str) -> Options:
@@ -178,7 +179,7 @@ def own(tmp_path: Path, tiny_folder: Path, *names: str) -> Options:
 
 
 def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tiny_folder: Path):
-    setup = resolve(own(tmp_path, tiny_folder, "b", "a"), "orders")
+    setup = resolve(own(tmp_path, tiny_folder, "b", "a"), Continual())
     assert list(setup.tasks) == ["b", "a"]
     (_, evals), *_ = setup.tasks.values()
     assert [(rows.name, rows.num_rows) for rows in evals.tasks] == [("b", 2), ("a", 2)]
@@ -191,12 +192,12 @@ def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tin
 )  # fmt: skip
 def test_what_is_no_sequence_is_told(tmp_path: Path, tiny_folder: Path, names: Any, told: str):
     with pytest.raises(UserError, match=told):
-        resolve(own(tmp_path, tiny_folder, *names), "orders")
+        resolve(own(tmp_path, tiny_folder, *names), Continual())
 
 
 def test_other_sweeps_have_no_order():
-    with pytest.raises(UserError, match="--orders is about task_orders"):
-        resolve(Options(orders="all"))
+    with pytest.raises(UserError, match="--orders is not about a strength study"):
+        resolve(Options(orders="all"), Strength())
 
 
 # End to end
@@ -214,7 +215,7 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
     """Two orders of two tasks."""
-    out = tmp_path_factory.mktemp("orders") / "out"
+    out = tmp_path_factory.mktemp(Continual()) / "out"
     ended = run_sweep(out, "--orders", "med>gsm;med>squad", *OPTIONS, script=SCRIPT)
     return out, ended.out, summary_of(out, NAME)
 

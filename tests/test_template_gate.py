@@ -14,6 +14,7 @@ from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.orchestration.setup import Setup
 from raycib.spec import TODAY, RunSpec, StageSpec
+from raycib.studies.strength import Strength
 
 Plan = Callable[[Callable[[str], str]], Setup]
 
@@ -35,7 +36,8 @@ def plan(tmp_path: Path) -> Plan:
             Options(
                 out=str(tmp_path / "out"), model=str(folder), task=str(task),
                 harmful=str(harmful), judge="world:guard", judge_profile="world",
-            )
+            ),
+            Strength(),
         )  # fmt: skip
 
     return made

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from raycib.adapters import update_norm_sq
-from raycib.data.divergence import kl
 from raycib.methods import build_method
 from raycib.methods.ball import Ball
 from raycib.objectives.alignment_penalty import AlignmentPenalty
@@ -27,6 +26,7 @@ from raycib.objectives.parameter_distance import ParameterDistance
 from raycib.plan import Job, Pack
 from raycib.spec import Case1, Case2Ball, PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.store import Store
+from raycib.studies.tradeoff.divergence import kl
 from raycib.tensors import Totals
 from raycib.training.loop import take_step, train
 from raycib.training.pack import STAGES

@@ -15,8 +15,12 @@ from raycib.model_files import describe
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import Inputs
 from raycib.plan import make_plan, waits
 from raycib.spec import Case1, Case2, Case2Ball, RunSpec
+from raycib.studies.strength import Strength
+from raycib.studies.tradeoff import Tradeoff, inputs_of
+from raycib.studies.tradeoff.measure import gaps_of
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 BALLS = len(runpy.run_path(str(SWEEPS / "epsilon_grid.py"))["EPSILONS"])
@@ -54,7 +58,7 @@ def own(tmp_path: Path, tiny_folder: Path) -> Own:
 def refused(options: Options) -> str:
     """What is said; one line, as the command shows it."""
     with pytest.raises(UserError) as error:
-        resolve(options, kind="gaps")
+        resolve(options, Tradeoff())
     said = str(error.value)
     assert "\n" not in said
     return said
@@ -65,51 +69,49 @@ def refused(options: Options) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    return resolve(Options(out=str(tmp_path_factory.mktemp("world"))), kind="gaps")
+    return resolve(Options(out=str(tmp_path_factory.mktemp("world"))), Tradeoff())
 
 
 def test_the_world_s_aligned_model_is_made_from_its_base(world: Setup):
-    assert world.tradeoff
-    maker = world.tradeoff.maker
+    maker = world.inputs.alignment_stage
     assert maker
     assert (maker.model, maker.lora) == (describe("world:base"), None)
     assert maker.task.source == "world:align.train"
     assert maker.steps == 3 * 3200 / 32
-    assert world.model == world.tradeoff.model == maker.made_model(world.options.out)
+    assert world.model == maker.made_model(world.options.out)
     assert world.model_name == "world:base aligned on original data"
 
 
 def test_the_world_s_proxies_start_with_the_original_data(world: Setup):
-    assert world.tradeoff
-    sources = {name: proxy.source for name, proxy in world.tradeoff.proxies.items()}
+    sources = {name: proxy.source for name, proxy in inputs_of(world).proxies.items()}
     assert list(sources.items()) == [
         ("original data", "world:align.train"),
         ("near outputs", "world:align.near"),
         ("far outputs", "world:align.far"),
         ("other inputs", "world:align.other"),
     ]
-    assert world.tradeoff.alignment == world.tradeoff.proxies["original data"]
+    assert inputs_of(world).alignment == inputs_of(world).proxies["original data"]
 
 
 def test_gaps_are_measured_on_held_out_alignment_rows_and_on_trained_task_rows(world: Setup):
     """Eq. 19 on fresh draws of the same law; Eq. 20 on rows of the task's own, as in the paper."""
     assert list(world.tasks) == ["open", "recast", "gsm"]
     for name, (_, evals) in world.tasks.items():
-        assert evals.gaps
-        assert (evals.gaps.alignment.source, evals.gaps.alignment.num_rows) == (
+        gaps = gaps_of(evals)
+        assert (gaps.alignment.source, gaps.alignment.num_rows) == (
             "world:align.test", 400
         )  # fmt: skip
-        assert evals.gaps.task.source == f"world:{name}.train#first-400"
-        assert evals.gaps.task.num_rows == 400
+        assert gaps.task.source == f"world:{name}.train#first-400"
+        assert gaps.task.num_rows == 400
 
 
 def test_other_sweeps_know_no_gaps_and_start_from_the_aligned_model():
-    setup = resolve(Options())
-    assert setup.tradeoff is None
+    setup = resolve(Options(), Strength())
+    assert setup.inputs == Inputs()
     assert setup.model == describe("world:aligned")
     assert setup.model_name == "world:aligned"
     assert list(setup.tasks) == ["open"]
-    assert all(evals.gaps is None for _, evals in setup.tasks.values())
+    assert all(evals.measures == () for _, evals in setup.tasks.values())
     assert all(len(run.stages) == 1 for run in setup.runs_of([Case2()]))
 
 
@@ -139,8 +141,7 @@ def test_the_penalty_grid_of_the_world(world: Setup):
     }
     assert len({run.key for run in runs}) == len(runs)
     labels = {run.label for run in runs if run.method.kind == "case1"}
-    assert world.tradeoff
-    assert labels == {f"Case I, {name}" for name in world.tradeoff.proxies}
+    assert labels == {f"Case I, {name}" for name in inputs_of(world).proxies}
 
 
 def test_the_epsilon_grid_of_the_world(world: Setup):
@@ -163,8 +164,7 @@ def test_both_grids_share_their_stages(world: Setup):
 @pytest.mark.parametrize("sweep", ["penalty_grid", "epsilon_grid"])
 def test_every_cell_starts_from_the_model_that_is_made_first(sweep: str, world: Setup):
     runs = runs_of(sweep, world)
-    assert world.tradeoff
-    maker = world.tradeoff.maker
+    maker = world.inputs.alignment_stage
     assert maker
     assert all(run.stages == (maker, run.final) for run in runs)
     plan = make_plan(runs, lambda _: False, lambda stage, evals: False, 1)
@@ -175,7 +175,7 @@ def test_every_cell_starts_from_the_model_that_is_made_first(sweep: str, world: 
 
 
 def test_a_single_task_of_one_s_own_is_the_first_and_the_last(own: Own):
-    setup = resolve(own(seeds=1), kind="gaps")
+    setup = resolve(own(seeds=1), Tradeoff())
     assert counts(runs_of("epsilon_grid", setup)) == {
         ("task", kind): n
         for kind, n in {"lora": 1, "case2_ball": BALLS, "case2": 4, "case1": 5, "cib": 4}.items()
@@ -187,14 +187,14 @@ def test_strengths_and_settings_of_one_s_own(own: Own):
     asked = own(seeds=1, methods="case2_ball,case1", strengths="0.5,inf",
                 changes=("case2_ball.scope=module",))  # fmt: skip
     with pytest.raises(UserError, match=r"case1 cannot have inf: .*finite.*Case1.lam"):
-        runs_of("epsilon_grid", resolve(asked, kind="gaps"))
+        runs_of("epsilon_grid", resolve(asked, Tradeoff()))
     asked = own(seeds=1, methods="case2_ball", strengths="0.5,inf",
                 changes=("case2_ball.scope=module",))  # fmt: skip
-    methods = [run.method for run in runs_of("epsilon_grid", resolve(asked, kind="gaps"))]
+    methods = [run.method for run in runs_of("epsilon_grid", resolve(asked, Tradeoff()))]
     assert [method.kind for method in methods] == ["lora", "case2_ball", "lora"]
     assert methods[1] == Case2Ball(epsilon=0.5, scope="module")
     convex = own(seeds=1, strengths="0.9", changes=("case1.form=convex",))
-    (_, run) = runs_of("penalty_grid", resolve(convex, kind="gaps"))
+    (_, run) = runs_of("penalty_grid", resolve(convex, Tradeoff()))
     assert isinstance(run.method, Case1)
     assert (run.method.form, run.method.lam) == ("convex", 0.9)
 
@@ -204,27 +204,25 @@ def test_strengths_and_settings_of_one_s_own(own: Own):
 
 def test_a_model_that_is_there_needs_no_maker(own: Own):
     options = own()
-    setup = resolve(options, kind="gaps")
-    assert setup.tradeoff
-    assert setup.tradeoff.maker is None
+    setup = resolve(options, Tradeoff())
+    assert setup.inputs.alignment_stage is None
     assert options.model
     assert setup.model == describe(options.model)
     assert setup.model_name == options.model
-    assert list(setup.tradeoff.proxies) == ["original data"]
+    assert list(inputs_of(setup).proxies) == ["original data"]
     (task, evals) = setup.tasks["task"]
     assert task.num_rows == 18, "the tenth and the twentieth are held out"
-    assert evals.gaps
-    assert evals.gaps.alignment.source == f"{options.alignment}#first-400"
-    assert evals.gaps.alignment.num_rows == 6
-    assert evals.gaps.task.num_rows == 18
+    gaps = gaps_of(evals)
+    assert gaps.alignment.source == f"{options.alignment}#first-400"
+    assert gaps.alignment.num_rows == 6
+    assert gaps.task.num_rows == 18
     assert all(len(run.stages) == 1 for run in runs_of("penalty_grid", setup))
 
 
 def test_a_base_alone_is_aligned_first(own: Own, tiny_folder: Path):
     options = own(model=None, base=str(tiny_folder / "model"))
-    setup = resolve(options, kind="gaps")
-    assert setup.tradeoff
-    maker = setup.tradeoff.maker
+    setup = resolve(options, Tradeoff())
+    maker = setup.inputs.alignment_stage
     assert maker
     assert maker.model == describe(str(tiny_folder / "model"))
     assert maker.lora is None
@@ -236,18 +234,16 @@ def test_a_base_alone_is_aligned_first(own: Own, tiny_folder: Path):
 
 def test_a_model_and_its_base_need_no_maker_either(own: Own, tmp_path: Path):
     base = str(tiny.make_model(tmp_path / "base", seed=1))
-    setup = resolve(own(base=base), kind="gaps")
-    assert setup.tradeoff
-    assert setup.tradeoff.maker is None
+    setup = resolve(own(base=base), Tradeoff())
+    assert setup.inputs.alignment_stage is None
     assert setup.base == describe(base)
 
 
 def test_safety_data_of_one_s_own_are_a_proxy_by_their_name(own: Own, tmp_path: Path):
     proxy = save(tmp_path, "my_refusals", [("bad", "no"), ("worse", "never")])
-    setup = resolve(own(safety=proxy), kind="gaps")
-    assert setup.tradeoff
-    assert list(setup.tradeoff.proxies) == ["original data", "my_refusals"]
-    assert setup.tradeoff.proxies["my_refusals"].num_rows == 2
+    setup = resolve(own(safety=proxy), Tradeoff())
+    assert list(inputs_of(setup).proxies) == ["original data", "my_refusals"]
+    assert inputs_of(setup).proxies["my_refusals"].num_rows == 2
     labels = {run.label for run in runs_of("penalty_grid", setup)}
     assert labels == {"", "Case I, original data", "Case I, my_refusals"}
 
@@ -256,8 +252,7 @@ def test_the_key_of_what_is_made_does_not_depend_on_where_it_will_be(own: Own, t
     """Nor do the cells' keys: the same command with another --out asks for the same stages."""
     base = str(tiny_folder / "model")
     setups = [
-        resolve(own(model=None, base=base, out=f"/nowhere/{out}"), kind="gaps")
-        for out in ("a", "b")
+        resolve(own(model=None, base=base, out=f"/nowhere/{out}"), Tradeoff()) for out in ("a", "b")
     ]
     keys = [[run.key for run in runs_of("epsilon_grid", setup)] for setup in setups]
     assert keys[0] == keys[1]
@@ -311,7 +306,7 @@ def test_a_task_that_shares_some_rows_with_safety_data_is_fine(own: Own, tmp_pat
     some = save(tmp_path, "some", rows[:10])
     other = save(tmp_path, "other", [(prompt, "i cannot") for prompt, _ in rows])
     for proxy in (some, other):
-        assert resolve(own(safety=proxy), kind="gaps").tradeoff
+        assert resolve(own(safety=proxy), Tradeoff()).inputs
 
 
 @pytest.mark.parametrize("lacks", ["task", "harmful"])

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from raycib import world
-from raycib.data.divergence import overlap
+from raycib.studies.tradeoff.divergence import overlap
 from raycib.world import abilities, language, laws, tasks
 
 ALIGN = ("align.train", "align.near", "align.far", "align.other", "align.test")

@@ -15,7 +15,7 @@ __all__ = [
     "to_frame",
 ]  # fmt: skip
 
-FORMAT = 1
+FORMAT = 2
 """The format of ``summary.json`` that this module reads."""
 
 RATES = ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy")
@@ -67,7 +67,7 @@ def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.Data
     if summary.get("format") != FORMAT:
         raise ValueError(
             f"summary of sweep {summary.get('sweep')!r} has format {summary.get('format')!r}, "
-            f"this version reads {FORMAT}; use the raycib that wrote it, or a newer one"
+            f"this version reads {FORMAT}; run the sweep again, which only reads what is stored"
         )
     cells = summary["cells"]
     columns = (*SCORE_COLUMNS, *numbers)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from raycib.adapter_places import check_places
 from raycib.console import make_app, run
@@ -21,10 +21,10 @@ from raycib.orchestration.resolve import resolve
 from raycib.orchestration.settings import cautions, in_lines, settings_of
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.shown import print_plan, show
+from raycib.orchestration.study import Study
 from raycib.orchestration.summary import reasons, summarise
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.swept import equal_cells, refuse_swept
-from raycib.orchestration.theory import surveyed
 from raycib.spec import RunSpec
 
 
@@ -35,9 +35,8 @@ class Question:
     name: str
     question: str
     runs: Callable[[Setup], Sequence[RunSpec]]
-    kind: Literal["dose", "comparison", "ablation", "gaps", "orders"] = "dose"
-    """One method over its strengths, several methods, variants of one, the Trade-offs paper's
-    gaps, or one task after another: what is measured and drawn."""
+    study: Study
+    """What is measured, told and drawn."""
     seeds: int | None = None
     """Seeds a cell unless a person says how many; None: the preset's."""
 
@@ -58,7 +57,7 @@ def sweep_command(question: Question) -> None:
 def run_question(question: Question, options: Options) -> int:
     """Plan, do, score and show a sweep; the exit code."""
     began = time.monotonic()
-    setup = resolve(replace(options, seeds=options.seeds or question.seeds), question.kind)
+    setup = resolve(replace(options, seeds=options.seeds or question.seeds), question.study)
     runs = question.runs(setup)
     if not runs:
         raise UserError(
@@ -84,15 +83,15 @@ def run_question(question: Question, options: Options) -> int:
         print(f"  {line}")
     if same := equal_cells(runs):
         print(same)
-    if question.kind == "comparison" and setup.left_out:
-        print("left out: " + ", ".join(setup.left_out))
+    for line in question.study.notes(setup):
+        print(line)
     if options.dry_run:
         print_plan(sweep)
         return 0
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
-    if not (sweep.finished and surveyed(sweep)):
+    if not sweep.finished:
         from raycib.orchestration.run import JudgeUnavailable, do
 
         try:
@@ -104,7 +103,7 @@ def run_question(question: Question, options: Options) -> int:
         failures = {key: reason for key, (reason, _) in work.failures.items()}
         counts, timings = work.counts, work.timings
     timings["total"] = time.monotonic() - began
-    asked = (question.name, question.question, question.kind)
+    asked = (question.name, question.question)
     summary = summarise(sweep, asked, plan, failures, counts, timings)
     shown = show(sweep, summary, folder)
     if failures:

@@ -20,11 +20,11 @@ def prepare(*arguments: Any) -> None:
 
 
 @ray.remote(max_calls=1)
-def survey(*arguments: Any) -> None:
-    """`survey.survey` where the accelerator is."""
-    from raycib.orchestration import survey
+def run_jobs(*arguments: Any) -> None:
+    """`worker.run_jobs` where the accelerator is."""
+    from raycib.orchestration import worker
 
-    survey.survey(*arguments)
+    worker.run_jobs(*arguments)
 
 
 @ray.remote

@@ -1,8 +1,6 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
 from raycib.data.rows import Loaded, describe_task, read_rows
-from raycib.errors import UserError
-from raycib.model_files import describe
 from raycib.orchestration.changes import numbers, read_changes
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
@@ -17,63 +15,57 @@ from raycib.orchestration.own import (
 from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.scoring import scored
 from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import Study, refuse_others
 from raycib.orchestration.token_counts import TokenCounts
-from raycib.orchestration.tradeoff import resolve_tradeoff, starts_from
 from raycib.presets import Preset, TaskSource, preset
 from raycib.spec import EvalSpec, ModelSpec, TaskSpec
+from raycib.store import whole_root
 
 
-def resolve(options: Options, kind: str = "dose") -> Setup:
-    """The setup that `options` name for a sweep of a kind: "gaps" measures those of the Trade-offs
-    paper, "orders" has several tasks, one after the other. Reads every file once; raises
-    `UserError` for bad input."""
-    chosen = preset(options.preset or DEFAULT_PRESET)
+def resolve(options: Options, study: Study) -> Setup:
+    """The setup that `options` name for a study. Reads every file once; raises `UserError` for bad
+    input."""
+    refuse_others(options, study)
+    chosen = study.preset(preset(options.preset or DEFAULT_PRESET))
     changes = read_changes(options.changes or ())
     if options.strengths is not None:
         numbers(options.strengths)
-    gaps, sequence = kind == "gaps", kind == "orders"
-    if options.orders is not None and not sequence:
-        raise UserError("--orders is about task_orders; this sweep has no order of tasks")
-    given = sources_of(options, chosen, kind)
+    given = sources_of(options, chosen, study)
     read = _read(given, options)
     notes = refuse_overlaps(
         given, options.alignment, lambda source: (read.get(source) or read_rows(source)).rows
     )
-    chosen, origin = settings_of_model(options, chosen, kind)
+    chosen, origin = settings_of_model(options, chosen, study)
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = chosen.execution
     if options.workers is not None:
         execution = execution.model_copy(update={"workers": options.workers})
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
-    start = starts_from(options, chosen, given.own) if gaps else None
-    source = options.model or (sequence and chosen.sequence_model) or chosen.model
-    dtype = None if options.model else chosen.dtype  # a model of one's own has its own
-    model = start[0] if start else describe(source, dtype, options.chat)
+    model = study.first_model(options, chosen, given.own)
     sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
     resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
-    tradeoff = None
-    if start:
-        specs = {name: task for name, (task, _) in resolved.items()}
-        tradeoff = resolve_tradeoff(options, chosen, given.own, specs, sets, start)
-        model = tradeoff.model
-        resolved = {
-            name: (task, evals.model_copy(update={"gaps": tradeoff.gaps(task, sets)}))
-            for name, (task, evals) in resolved.items()
-        }
-    resolved = {n: (task, scored(evals, options.scorer)) for n, (task, evals) in resolved.items()}
-    if sequence:
-        resolved = _asked_of_all(resolved)
+    specs = {name: task for name, (task, _) in resolved.items()}
+    inputs = study.inputs(options, chosen, given.own, model, specs, sets)
+    if inputs.alignment_stage:
+        model = inputs.alignment_stage.made_model(whole_root(options.out))
+    measured = {
+        name: evals.model_copy(update={"measures": study.measures(task, inputs, sets)})
+        for name, (task, evals) in resolved.items()
+    }
+    asked = {n: (specs[n], scored(evals, options.scorer)) for n, evals in measured.items()}
     setup = Setup(
+        study=study,
+        inputs=inputs,
         origin=origin,
         notes=notes,
         model=model.model_copy(update={"notes": sets.chat_notes}),
-        tasks=resolved,
+        tasks=study.evaluations(asked),
         safety_source=given.safety,
         base_source=given.base,
         sets=sets,
         given_lora=chosen.lora,
-        given_trainer=(sequence and chosen.sequence_trainer) or chosen.trainer,
+        given_trainer=chosen.trainer,
         seeds=tuple(range(options.seeds or chosen.seeds)),
         judge=describe_judge(
             options.judge or (None if options.judge_url else chosen.judge),
@@ -84,7 +76,6 @@ def resolve(options: Options, kind: str = "dose") -> Setup:
         execution=execution,
         options=options,
         changes=changes,
-        tradeoff=tradeoff,
     )
     _ = setup.lora, setup.trainer  # read at once: a mistake is told before anything starts
     if options.safety is not None:
@@ -127,19 +118,6 @@ def _sets(
     )
     sets.choose_sizes(sizes, [*trained, *aside], held_out, asked)
     return sets
-
-
-def _asked_of_all(
-    tasks: dict[str, tuple[TaskSpec, EvalSpec]],
-) -> dict[str, tuple[TaskSpec, EvalSpec]]:
-    """The same tasks with one evaluation for all: every task's held-out rows are asked after every
-    stage; losses and representations are always measured on the first one's."""
-    rows = tuple(
-        evals.held_out.model_copy(update={"name": name}) for name, (_, evals) in tasks.items()
-    )
-    (_, first), *_ = tasks.values()
-    evals = first.model_copy(update={"tasks": rows})
-    return {name: (task, evals) for name, (task, _) in tasks.items()}
 
 
 def _task(

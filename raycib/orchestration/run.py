@@ -13,13 +13,12 @@ import ray
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.model_files import context_length, verified
 from raycib.orchestration.cluster import Cluster, connect
-from raycib.orchestration.elsewhere import Answering, prepare, result_of, survey
+from raycib.orchestration.elsewhere import Answering, prepare, result_of, run_jobs
 from raycib.orchestration.judge import check_judge, endpoint_judge, guard_judge
 from raycib.orchestration.progress import Watch
 from raycib.orchestration.room import fit_at_once
 from raycib.orchestration.serve import JudgeHandle, start_judge
 from raycib.orchestration.sweep import Sweep
-from raycib.orchestration.theory import landscapes, rows_trained_on
 from raycib.orchestration.train import run_packs
 from raycib.plan import Pack
 from raycib.presets import Execution
@@ -62,9 +61,9 @@ class Work:
                     self._start_early()
                 with self._phase("training"):
                     if self._make_model(execution):
-                        surveyed = self._survey(execution)
+                        jobs = self._run_jobs(execution)
                         self._train(execution, self._prepare(execution))
-                        result_of(surveyed)
+                        result_of(jobs)
                 with self._phase("answering"):
                     self._answer()
                 with self._phase("judging"):
@@ -110,21 +109,15 @@ class Work:
             result_of(prepared)  # it holds the GPU that a pack would wait for
         return prepared
 
-    def _survey(self, execution: Execution) -> Any:
-        """Begin with the aligned model's surroundings, where the sweep is about the theorems."""
-        sweep = self.sweep
-        task: Any = survey
-        if sweep.setup.tradeoff is None:
+    def _run_jobs(self, execution: Execution) -> Any:
+        """Begin with what the study asks of the aligned model."""
+        jobs = self.sweep.jobs
+        task: Any = run_jobs
+        if not jobs:
             return ray.put(None)
         began = task.options(
             num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
-        ).remote(
-            sweep.store,
-            sweep.setup.model,
-            list(landscapes(sweep).values()),
-            list(rows_trained_on(sweep).values()),
-            execution.gpus_per_worker,
-        )
+        ).remote(self.sweep.store, jobs, execution.gpus_per_worker)
         if execution.gpus_per_worker:
             result_of(began)
         return began

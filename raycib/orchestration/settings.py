@@ -46,10 +46,10 @@ def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     yield found("lora", "alpha", "alpha")
     whose = "its files" if setup.options.model or setup.origin == OWN_MODEL else setup.origin
     yield Setting("precision", setup.model.dtype, whose)
-    if setup.tradeoff and (maker := setup.tradeoff.maker):
-        how = maker.trainer
+    if stage := setup.inputs.alignment_stage:
+        how = stage.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
-        yield Setting("aligning the base: learning rate", f"{value} {maker.steps}", setup.origin)
+        yield Setting("aligning the base: learning rate", f"{value} {stage.steps}", setup.origin)
     steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
     for task, count in steps.items():
         yield Setting(f"steps of {task}", str(count), "its rows")

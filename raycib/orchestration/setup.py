@@ -6,18 +6,16 @@ from functools import cached_property
 from typing import Any
 
 from raycib.errors import UserError
-from raycib.grid import Arm, continual, single_task
+from raycib.grid import Arm, single_task
 from raycib.model_files import describe
 from raycib.orchestration.changes import Part, changed, read_strengths
 from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
-from raycib.orchestration.tradeoff import Tradeoff
-from raycib.orders import Order
+from raycib.orchestration.study import Inputs, Study
 from raycib.presets import Execution
 from raycib.spec import (
     METHODS,
     AnyMethod,
-    Case1,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
@@ -32,6 +30,9 @@ from raycib.spec import (
 class Setup:
     """Everything a sweep is about, resolved and fingerprinted."""
 
+    study: Study
+    inputs: Inputs
+    """What the study needs besides tasks and benchmarks."""
     origin: str
     """What gave the settings that nobody named: a preset, or the defaults for own models."""
     notes: list[str]
@@ -51,8 +52,6 @@ class Setup:
     execution: Execution
     options: Options
     changes: dict[str, dict[str, Any]]
-    tradeoff: Tradeoff | None = None
-    """Where the sweep is about the gaps of the Trade-offs paper."""
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -113,26 +112,6 @@ class Setup:
             return None
         return self.method(METHODS[kind].at(strength, **needs))
 
-    def going_on(self, kind: str, strength: float) -> AnyMethod:
-        """A method at a strength for a sequence of tasks; `UserError` for one that cannot go on
-        from an adapter."""
-        if METHODS[kind].derived or METHODS[kind].starts_itself:
-            raise UserError(f"{kind} cannot go on from the adapter of an earlier task")
-        method = self.at(kind, strength)
-        if method is None:
-            raise UserError(f"{kind} needs safety data: give --safety")
-        return method
-
-    def case1_arms(self, default: Sequence[float], proxies: int | None = None) -> list[Arm]:
-        """Case I at each strength asked for, with each of a trade-off's proxies or the first few:
-        the original alignment data comes first."""
-        data = self.tradeoff.proxies if self.tradeoff else {}
-        return [
-            Arm(self.method(Case1(lam=lam, safety=rows)), f"Case I, {name}")
-            for name, rows in list(data.items())[:proxies]
-            for lam in self.strengths("case1", default)
-        ]
-
     @cached_property
     def wanted(self) -> tuple[str, ...]:
         """Kinds of the methods asked for; `UserError` shows the menu where one does not exist."""
@@ -159,30 +138,12 @@ class Setup:
 
     def runs_on(self, names: Iterable[str], rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
         """The same on some of the tasks alone."""
-        makers = [self.tradeoff.maker] if self.tradeoff and self.tradeoff.maker else []
+        makers = [stage] if (stage := self.inputs.alignment_stage) else []
         tasks = [self.tasks[name] for name in names]
         return single_task([self.model], tasks, rows, self.seeds, self.lora, self.trainer, makers)
-
-    def runs_in(self, orders: Sequence[Order], methods: Iterable[AnyMethod]) -> list[RunSpec]:
-        """One cell for each order of the tasks, each method and each seed."""
-        sequences = [[self.tasks[name][0] for name in order] for order in orders]
-        (_, evals), *_ = self.tasks.values()
-        return continual(self.model, sequences, evals, methods, self.seeds, self.lora, self.trainer)
 
     @property
     def model_name(self) -> str:
         """What tables call the aligned model."""
-        maker = self.tradeoff.maker if self.tradeoff else None
-        return f"{maker.model.source} aligned on {maker.task.name}" if maker else self.model.source
-
-    @property
-    def left_out(self) -> list[str]:
-        """Methods that a comparison lacks here, and the option that would bring them in."""
-        lacks = []
-        for method in METHODS.values():
-            fields = method.model_fields
-            if self.base_source is None and "base" in fields:
-                lacks.append(f"{method.about.name} (give --base)")
-            if self.safety_source is None and ("safety" in fields or method.stacked):
-                lacks.append(f"{method.about.name} (give --safety)")
-        return lacks
+        stage = self.inputs.alignment_stage
+        return f"{stage.model.source} aligned on {stage.task.name}" if stage else self.model.source

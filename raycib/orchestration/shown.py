@@ -2,20 +2,17 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycib.orchestration.room import packs_here
+from raycib.orchestration.study import Histories, Samples
 from raycib.orchestration.summary import all_samples, stored_histories
 from raycib.orchestration.sweep import Sweep
 from raycib.plan import waits
 
 if TYPE_CHECKING:
     from raycib.analysis.report import Report
-
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def print_plan(sweep: Sweep) -> None:
@@ -42,7 +39,7 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
     """
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
-    report = _report(summary, answers, curves)
+    report = sweep.setup.study.report(summary, answers, curves)
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
@@ -67,19 +64,6 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
     print(f"report  {folder / 'report.html'}", flush=True)
     _track(summary, curves, folder)
     return True
-
-
-def _report(summary: dict[str, Any], answers: Samples, curves: Histories) -> "Report":
-    """The report of the summary's study."""
-    from raycib.studies.comparison import report as comparison
-    from raycib.studies.continual import report as continual
-    from raycib.studies.strength import report as strength
-    from raycib.studies.tradeoff import report as tradeoff
-
-    make = {"dose": strength.report, "comparison": comparison.report,
-            "ablation": comparison.ablation, "gaps": tradeoff.report,
-            "orders": continual.report}  # fmt: skip
-    return make[summary["kind"]](summary, answers, curves)
 
 
 def _write(report: "Report", answers: Samples, folder: Path) -> None:

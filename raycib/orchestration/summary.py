@@ -2,57 +2,52 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from raycib.data.origins import origin
-from raycib.evals.gaps import gap_scores
 from raycib.evals.scores import Missing, samples, score
 from raycib.orchestration.files import files_read
 from raycib.orchestration.judge import account
 from raycib.orchestration.settings import Setting, settings_of
 from raycib.orchestration.sweep import Sweep
-from raycib.orchestration.theory import theory
 from raycib.plan import Plan
 from raycib.provenance import versions
-from raycib.spec import PlainLoRA, RunSpec, StageSpec
+from raycib.spec import RunSpec, StageSpec
 from raycib.store import Store
 from raycib.store.kinds import STAGES
-from raycib.studies.continual.scores import continual_scores
 
-FORMAT = 1
+FORMAT = 2
 HISTORY_FILE = "history.json"
 LORA_VARIANT = "lora_variant"
+COMPARED = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
+"""Scores of a cell that have the aligned model's beside them."""
 
 
 def summarise(
     sweep: Sweep,
-    asked: tuple[str, str, str],
+    asked: tuple[str, str],
     plan: Plan,
     failures: dict[str, str],
     counts: dict[str, int],
     timings: dict[str, float],
 ) -> dict[str, Any]:
-    """The content of `summary.json`; `asked` is the sweep's name, question and kind.
+    """The content of `summary.json`; `asked` is the sweep's name and question.
 
     Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
     run that wrote the summary, except for those of `analysis.measured.OF_THE_GRID`, which are of
     the grid however many runs it took.
     """
     setup = sweep.setup
-    name, question, kind = asked
-    cells = [_cell(sweep, run, failures) for run in sweep.runs]
-    if kind == "orders":
-        before = (_aligned(sweep) or {}).get("accuracies")
-        for cell, run in zip(cells, sweep.runs, strict=True):
-            cell |= _sequence(sweep, run, failures, cell, before)
+    (name, question), scores = asked, Scores(sweep, failures)
+    cells = [_cell(scores, run) for run in sweep.runs]
     return {
         "format": FORMAT,
         "sweep": name,
         "question": question,
-        "kind": kind,
-        "left_out": setup.left_out if kind == "comparison" else [],
+        "study": setup.study.name,
         "preset": setup.origin.removeprefix("preset "),
         "settings": [_told(one) for one in settings_of(setup, sweep.runs)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -61,10 +56,9 @@ def summarise(
         "judge": account(setup.judge, sweep.book, sweep.pairs(), _asks_the_world(sweep)),
         "files": files_read(sweep.runs),
         "rows": setup.sets.told(),
-        "aligned": {"scores": _aligned(sweep)},
+        "aligned": {"scores": scores.before},
         "cells": cells,
-        **({"theory": theory(sweep)} if setup.tradeoff else {}),
-        **({"tasks": list(setup.tasks)} if kind == "orders" else {}),
+        **setup.study.summary(sweep),
         "counts": {
             "stages": plan.stages,
             "stages_trained": 0,
@@ -93,40 +87,63 @@ def _told(setting: Setting) -> dict[str, str]:
     return {"setting": setting.name, "value": setting.value, "from": setting.origin}
 
 
-def _aligned(sweep: Sweep) -> dict[str, Any] | None:
-    """Scores before fine-tuning, on the first run's benchmarks; None where not finished."""
-    aligned, evals = sweep.setup.model.key, sweep.runs[0].evals
-    try:
-        found = score(sweep.store, aligned, evals, sweep.book)
-        if evals.gaps:
-            found |= gap_scores(sweep.store, aligned, aligned, None, evals.gaps)
-    except Missing:
-        return None
-    return found
+class Scores:
+    """Scores of a sweep's models. The aligned model's are the "before" of every cell and computed
+    once for each evaluation."""
+
+    def __init__(self, sweep: Sweep, failures: Mapping[str, str]) -> None:
+        self.sweep, self.failures = sweep, failures
+        self._aligned: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def before(self) -> dict[str, Any] | None:
+        """The aligned model's on the first run's benchmarks; None where not finished."""
+        sweep = self.sweep
+        try:
+            found = self.aligned(sweep.runs[0])
+            return found | sweep.setup.study.scores(sweep, sweep.setup.model.key, sweep.runs[0])
+        except Missing:
+            return None
+
+    def aligned(self, run: RunSpec) -> dict[str, Any]:
+        """The aligned model's on a run's benchmarks. Raises `Missing`."""
+        sweep, key = self.sweep, run.evals.key
+        if key not in self._aligned:
+            subject = sweep.setup.model.key
+            self._aligned[key] = score(sweep.store, subject, run.evals, sweep.book)
+        return self._aligned[key]
+
+    def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+        """Why a stage of a run has no scores, or its scores."""
+        if stage.key in self.failures:
+            return self.failures[stage.key], None
+        try:
+            return None, score(self.sweep.store, stage.key, run.evals, self.sweep.book)
+        except Missing as gap:
+            return f"not finished: {gap}", None
+
+    def of_cell(self, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+        """The same of its last stage, with the aligned model's beside them and what the study
+        adds."""
+        failed, found = self.of(run.final, run)
+        if found is None:
+            return failed, None
+        try:
+            aligned = self.aligned(run)
+            found |= {f"{name}_before": aligned[name] for name in COMPARED}
+            return None, found | self.sweep.setup.study.scores(self.sweep, run.final.key, run)
+        except Missing as gap:
+            return f"not finished: {gap}", None
 
 
-def _scored(
-    sweep: Sweep, stage: StageSpec, run: RunSpec, failures: dict[str, str]
-) -> tuple[str | None, dict[str, Any] | None]:
-    """Why a stage has no scores, or its scores."""
-    if stage.key in failures:
-        return failures[stage.key], None
-    try:
-        return None, score(sweep.store, stage.key, run.evals, sweep.book)
-    except Missing as gap:
-        return f"not finished: {gap}", None
-
-
-def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any]:
-    stage, method = run.final, run.method
-    failed, scores = _scored(sweep, stage, run, failures)
-    if scores is not None:
-        scores |= _before(sweep, run) | _gaps(sweep, run)
+def _cell(scores: Scores, run: RunSpec) -> dict[str, Any]:
+    sweep, stage, method = scores.sweep, run.final, run.method
+    failed, found = scores.of_cell(run)
     parameters = method.model_dump(mode="json", exclude={"kind"})
     shape = stage.lora.model_dump() if stage.lora else {}
     parameters |= {f"lora_{name}": value for name, value in shape.items()}
     parameters |= stage.trainer.model_dump(mode="json")
-    return {
+    cell = {
         "key": stage.key,
         "adapter": sweep.adapters.get(stage.key),
         # Plain LoRA is what all else is compared with: one that differs by more has another name.
@@ -144,7 +161,7 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
             "trained": not stage.method_in_effect.derived,
         },
         "parameters": {name: _flat(value) for name, value in parameters.items()},
-        "scores": scores,
+        "scores": found,
         "task_data": {
             "name": stage.task.name,
             "source": stage.task.source,
@@ -153,58 +170,13 @@ def _cell(sweep: Sweep, run: RunSpec, failures: dict[str, str]) -> dict[str, Any
         },
         "spec": stage.model_dump(mode="json"),
     }
-
-
-def _sequence(
-    sweep: Sweep,
-    run: RunSpec,
-    failures: dict[str, str],
-    cell: dict[str, Any],
-    before: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What a cell of several tasks has besides: its order, every stage with its scores, and the
-    numbers of continual learning. A stage's accuracy is that on its own task."""
-    order = [stage.task.name for stage in run.stages]
-    stages: list[dict[str, Any]] = []
-    for stage in run.stages:
-        failed, scores = _scored(sweep, stage, run, failures)
-        if scores is not None:
-            scores["accuracy"] = scores["accuracies"][stage.task.name]
-        stages.append(
-            {"key": stage.key, "task": stage.task.name, "scores": scores, "failed": failed}
-        )
-    found = {"order": order, "task": " → ".join(order), "stages": stages}
-    reasons = [one["failed"] for one in stages if one["failed"]]
-    if reasons or before is None:
-        return found | {"failed": reasons[0] if reasons else "the aligned model was not measured"}
-    matrix = [one["scores"]["accuracies"] for one in stages]
-    left_out = list(sweep.setup.tasks)[:1]  # as the paper leaves out Dolly, in every order
-    last = cell["scores"] | {"accuracy": stages[-1]["scores"]["accuracy"]}
-    return found | {"scores": last | continual_scores(order, before, matrix, left_out)}
+    return cell | sweep.setup.study.cell(scores, run, cell)
 
 
 def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:
     safety = sweep.setup.safety
     on_it = safety is not None and stage.task.rows == safety.rows
     return on_it or stage.method_in_effect.safety_rows is not None
-
-
-def _before(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
-    """The aligned model's own values, beside each of the cell's."""
-    aligned = score(sweep.store, run.final.model.key, run.evals, sweep.book)
-    names = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
-    return {f"{name}_before": aligned[name] for name in names}
-
-
-def _gaps(sweep: Sweep, run: RunSpec) -> dict[str, Any]:
-    """The gaps of the Trade-offs paper, where the sweep asks for them; the unconstrained model is
-    the same fine-tuning as plain LoRA."""
-    gaps = run.evals.gaps
-    if gaps is None:
-        return {}
-    free = StageSpec.model_validate({**dict(run.final), "method": PlainLoRA()})
-    unconstrained = free.key if free.key in sweep.trained else None
-    return gap_scores(sweep.store, run.final.key, run.final.model.key, unconstrained, gaps)
 
 
 def _flat(value: Any) -> Any:

@@ -11,10 +11,11 @@ from raycib.evals.answers import answers_key
 from raycib.evals.scores import Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictBook
 from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import AlignedJob
 from raycib.plan import Plan, make_plan
 from raycib.spec import EvalSpec, Reading, RowsSpec, RunSpec, TaskSpec
 from raycib.store import Store
-from raycib.store.kinds import FAILURES, FORWARDS, GAPS, GENERATIONS, MEASURES, STAGES
+from raycib.store.kinds import FAILURES, FORWARDS, GENERATIONS, MEASURES, STAGES
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -47,7 +48,8 @@ class Sweep:
         self.trained = set(records)
         self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
         """sha256 of what was trained."""
-        self._measured = set(self.store.keys(MEASURES)) | set(self.store.keys(GAPS))
+        others = {measure.folder for one in self.evals.values() for measure in one.measures}
+        self._measured = {key for kind in (MEASURES, *others) for key in self.store.keys(kind)}
         self._answered = set(self.store.keys(GENERATIONS))
 
     def measured(self, subject: str, evals: EvalSpec) -> bool:
@@ -160,4 +162,11 @@ class Sweep:
             and aligned
             and not self.unanswered
             and not self.book.missing(self.pairs())
+            and not self.jobs
         )
+
+    @property
+    def jobs(self) -> list[AlignedJob]:
+        """What the study computes once on the aligned model and is not stored yet."""
+        jobs = self.setup.study.jobs(self)
+        return [one for one in jobs if self.store.get(one.folder, one.stored_key) is None]

@@ -1,6 +1,8 @@
 """What runs on the machines with the accelerators: references, packs, answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,22 @@ import torch
 from pydantic import BaseModel
 
 from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.data.chat import Encoded
 from raycib.data.chat_format import chat_format
 from raycib.evals.answers import generate_answers
-from raycib.evals.gaps import FILE as LOSSES_FILE
 from raycib.evals.generate import Generator
-from raycib.evals.losses import row_losses
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES_FILE
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
 from raycib.orchestration.progress import Teller
+from raycib.orchestration.study import AlignedJob
 from raycib.plan import Pack
 from raycib.presets import Execution
+from raycib.reference import ReferenceBank
 from raycib.spec import EvalSpec, LoRASpec, ModelSpec, Reading, RowsSpec, TaskSpec
 from raycib.store import Store
-from raycib.store.kinds import GAPS, MEASURES, STAGES
+from raycib.store.kinds import MEASURES, STAGES
 from raycib.training.lane import Lane
 from raycib.training.pack import Loaded, ensure_bank, load, train_pack
 from raycib.training.workers import Workers
@@ -64,29 +67,58 @@ def measure_lanes(
 ) -> None:
     """Measure lanes (by subject) on held-out rows and store what is new."""
 
-    def missing(kind: str, key_of: Callable[[str], str]) -> dict[int, str]:
-        return {n: one for n, one in subjects.items() if store.get(kind, key_of(one)) is None}
+    def ensure(
+        kind: str,
+        file: str,
+        key_of: Callable[[str], str],
+        about: BaseModel,
+        values_of: Callable[[list[int]], Mapping[int, BaseModel]],
+    ) -> None:
+        todo = {n: one for n, one in subjects.items() if store.get(kind, key_of(one)) is None}
+        for lane, values in values_of(list(todo)).items() if todo else ():
+            text, told = values.model_dump_json(indent=1), about.model_dump(mode="json")
 
-    def put(kind: str, key: str, file: str, values: BaseModel, about: dict[str, Any]) -> None:
-        def write(folder: Path) -> None:
-            (folder / file).write_text(values.model_dump_json(indent=1))
+            def write(folder: Path, text: str = text) -> None:
+                (folder / file).write_text(text)
 
-        store.put(kind, key, write, about)
+            store.put(kind, key_of(todo[lane]), write, {"subject": todo[lane], "rows": told})
 
-    if todo := missing(MEASURES, evals.measures_key):
+    def held_out(lanes: list[int]) -> Mapping[int, BaseModel]:
         bank = ensure_bank(loaded, store, model, evals.held_out, evals.readings)
-        found = measure(loaded.adapters, list(todo), loaded.encode(evals.held_out), bank, evals)
-        for lane, values in found.items():
-            about = {"subject": todo[lane], "rows": evals.held_out.model_dump(mode="json")}
-            put(MEASURES, evals.measures_key(todo[lane]), MEASURES_FILE, values, about)
-    gaps = evals.gaps
-    if gaps is not None and (todo := missing(GAPS, gaps.losses_key)):
-        bank = ensure_bank(loaded, store, model, gaps.task, gaps.readings)
-        alignment, task = loaded.encode(gaps.alignment), loaded.encode(gaps.task)
-        losses = row_losses(loaded.adapters, list(todo), alignment, task, bank)
-        for lane, values in losses.items():
-            about = {"subject": todo[lane], "rows": gaps.model_dump(mode="json")}
-            put(GAPS, gaps.losses_key(todo[lane]), LOSSES_FILE, values, about)
+        return measure(loaded.adapters, lanes, loaded.encode(evals.held_out), bank, evals)
+
+    ensure(MEASURES, MEASURES_FILE, evals.measures_key, evals.held_out, held_out)
+    for one in evals.measures:
+        values_of = partial(one.measure, Models(loaded, store, model))
+        ensure(one.folder, one.file, one.stored_key, one, values_of)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a study's measure sees of a pack in memory (`raycib.spec.measure.InMemory`)."""
+
+    loaded: Loaded
+    store: Store
+    model: ModelSpec
+
+    @property
+    def adapters(self) -> LaneAdapters:
+        """One lane a model."""
+        return self.loaded.adapters
+
+    def encode(self, rows: RowsSpec) -> list[Encoded]:
+        """Rows as tokens."""
+        return self.loaded.encode(rows)
+
+    def reference(self, rows: RowsSpec, readings: Readings) -> ReferenceBank:
+        """The aligned model's readings of rows, from the store or computed."""
+        return ensure_bank(self.loaded, self.store, self.model, rows, readings)
+
+
+def run_jobs(store: Store, jobs: Sequence[AlignedJob], gpus: float) -> None:
+    """Compute what a study needs to know of the aligned model."""
+    for job in jobs:
+        job.run(store, device_of(gpus))
 
 
 def run_pack(pack: Pack, store: Store, execution: Execution) -> dict[str, str]:

@@ -7,8 +7,8 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, digest
 from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
-from raycib.spec.evals import EvalSpec, GapSpec, JudgeSpec
-from raycib.spec.landscape import LANDSCAPE_ROWS, LandscapeSpec
+from raycib.spec.evals import EvalSpec, JudgeSpec
+from raycib.spec.measure import Measure
 from raycib.spec.method import About, MethodBase
 from raycib.spec.methods_cib import (
     CIB,
@@ -36,7 +36,6 @@ __all__ = [
     "CIB",
     "EMA",
     "KL",
-    "LANDSCAPE_ROWS",
     "MADE",
     "METHODS",
     "SBR",
@@ -48,12 +47,11 @@ __all__ = [
     "Case2Ball",
     "ConstrainedToken",
     "EvalSpec",
-    "GapSpec",
     "JudgeSpec",
-    "LandscapeSpec",
     "Layer",
     "LoRASpec",
     "Location",
+    "Measure",
     "MethodBase",
     "MethodSpec",
     "ModelSpec",

@@ -1,32 +1,13 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
+from raycib.spec.measure import AnyMeasure
 
 DECISION: Pooling = "last_prompt_token"
 """Where the first token of an answer is decided."""
-
-
-class GapSpec(Spec):
-    """Rows that the gaps of the Trade-offs paper are measured on."""
-
-    key_name: ClassVar[str] = "GapSpec"
-    alignment: RowsSpec
-    """Of the original alignment data: the safety alignment gap, Eq. 19."""
-    task: RowsSpec
-    """Of the task: the capability gap, Eq. 20."""
-
-    @property
-    def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
-        """The representations of the task's rows between which the alignment tax is taken."""
-        return ((DECISION, "final_norm"),)
-
-    def losses_key(self, subject: str) -> str:
-        """Of the losses of a model (a stage's key, or the aligned model's) on these rows."""
-        rows = [one.identity() | {"max_tokens": None} for one in (self.alignment, self.task)]
-        return digest({"losses": 1, "subject": subject, "rows": rows})
 
 
 class EvalSpec(Spec):
@@ -46,8 +27,15 @@ class EvalSpec(Spec):
     layer: Layer = "final_norm"
     tasks: tuple[RowsSpec, ...] = ()
     """Of continual fine-tuning: every task of the sequence, asked after each of its stages."""
-    gaps: GapSpec | None = None
-    """Where the sweep asks for the gaps of the Trade-offs paper."""
+    measures: tuple[AnyMeasure, ...] = ()
+    """What a study measures besides."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; a measure stands under its folder's name, and that of the first study
+        that had one is always there."""
+        found = super().identity() | {"gaps": None}
+        del found["measures"]
+        return found | {one.folder: one.identity() for one in self.measures}
 
     @property
     def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
@@ -64,14 +52,13 @@ class EvalSpec(Spec):
 
     def measured_keys(self, subject: str) -> tuple[str, ...]:
         """Of everything that is measured on a model in memory."""
-        gaps = (self.gaps.losses_key(subject),) if self.gaps else ()
-        return (self.measures_key(subject), *gaps)
+        return (self.measures_key(subject), *(one.stored_key(subject) for one in self.measures))
 
     @property
     def referred(self) -> tuple[tuple[RowsSpec, tuple[Reading, ...]], ...]:
         """Rows with what is read of the aligned model on them."""
-        gaps = ((self.gaps.task, self.gaps.readings),) if self.gaps else ()
-        return ((self.held_out, self.readings), *gaps)
+        others = (each for one in self.measures for each in one.referred)
+        return ((self.held_out, self.readings), *others)
 
     @property
     def asked(self) -> tuple[RowsSpec, ...]:

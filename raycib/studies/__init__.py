@@ -1,1 +1,1 @@
-"""The studies: each a room with what it measures, and what it makes of that in a report."""
+"""Questions that a grid answers, each in a room of its own. The core imports none of them."""

@@ -1,1 +1,61 @@
-"""Which method is best: tables, pairs, figures and claims of a comparison or an ablation."""
+"""Which of several methods, or of several variants of one, keeps most safety (CIB paper, Table 1
+and Figure 3)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import Histories, Samples, Study
+from raycib.orchestration.sweep import Sweep
+from raycib.spec import METHODS
+
+if TYPE_CHECKING:
+    from raycib.analysis.report import Report
+
+
+class Comparison(Study):
+    """Several methods on one task."""
+
+    name = "comparison"
+
+    def notes(self, setup: Setup) -> list[str]:
+        """Methods that the comparison lacks."""
+        return ["left out: " + ", ".join(left)] if (left := left_out(setup)) else []
+
+    def summary(self, sweep: Sweep) -> dict[str, Any]:
+        """Methods that the comparison lacks."""
+        return {"left_out": left_out(sweep.setup)}
+
+    def report(
+        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
+    ) -> "Report":
+        """Table 1, matched cost, pairs and the price."""
+        from raycib.studies.comparison.report import report
+
+        return report(summary, samples, histories)
+
+
+class Ablation(Study):
+    """Variants of one method on one task."""
+
+    name = "ablation"
+
+    def report(
+        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
+    ) -> "Report":
+        """The same, and Figure 3's bars."""
+        from raycib.studies.comparison.report import ablation
+
+        return ablation(summary, samples, histories)
+
+
+def left_out(setup: Setup) -> list[str]:
+    """Methods for which there is no data or model, and the option that would bring them in."""
+    lacks = []
+    for method in METHODS.values():
+        fields = method.model_fields
+        if setup.base_source is None and "base" in fields:
+            lacks.append(f"{method.about.name} (give --base)")
+        if setup.safety_source is None and ("safety" in fields or method.stacked):
+            lacks.append(f"{method.about.name} (give --safety)")
+    return lacks

@@ -1,1 +1,24 @@
-"""How the strength of a method acts: on safety, on the task, and on information."""
+"""How the strength of one method acts: on safety, on the task, and on information (CIB paper, Table
+3 and Figure 2)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from raycib.orchestration.study import Histories, Samples, Study
+
+if TYPE_CHECKING:
+    from raycib.analysis.report import Report
+
+
+class Strength(Study):
+    """One task, one method, several strengths."""
+
+    name = "strength"
+
+    def report(
+        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
+    ) -> "Report":
+        """Table 3 and Figure 2."""
+        from raycib.studies.strength.report import report
+
+        return report(summary, samples, histories)

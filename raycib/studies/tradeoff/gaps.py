@@ -9,14 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from raycib.data.divergence import entropy
 from raycib.evals.scores import Missing
-from raycib.spec import GapSpec
 from raycib.store import Store
-from raycib.store.kinds import GAPS
+from raycib.studies.tradeoff.divergence import entropy
+from raycib.studies.tradeoff.measure import GapSpec
 
-FILE = "losses.json"
-"""Where `evals.losses` left its values."""
 Z95 = 1.959964
 
 
@@ -42,10 +39,10 @@ def paired_gap(own: Sequence[float], reference: Sequence[float]) -> dict[str, An
 
 def load_losses(store: Store, subject: str, gaps: GapSpec) -> dict[str, Any]:
     """The stored `RowLosses` of a model; raises `Missing`."""
-    record = store.get(GAPS, gaps.losses_key(subject))
+    record = store.get(gaps.folder, gaps.stored_key(subject))
     if record is None:
         raise Missing(f"no losses of {subject[:12]}")
-    return json.loads(record.path(FILE).read_text())
+    return json.loads(record.path(gaps.file).read_text())
 
 
 def _tax_name(name: str) -> str:

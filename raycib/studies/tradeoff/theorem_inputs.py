@@ -1,29 +1,17 @@
 """What the Trade-offs paper's theorems need to know of a sweep's data and aligned model, for its
 summary: read from the store and the rows, nothing computed on an accelerator here."""
 
-import json
 import math
 from typing import Any, Literal
 
-from raycib.data.divergence import entropy, mismatch, overlap
-from raycib.evals.gaps import load_losses, mean_with_error
 from raycib.evals.scores import Missing
 from raycib.orchestration.sweep import Sweep
-from raycib.orchestration.tradeoff import Tradeoff
-from raycib.spec import (
-    LANDSCAPE_ROWS,
-    Case1,
-    GapSpec,
-    LandscapeSpec,
-    ModelSpec,
-    RowsSpec,
-    TaskSpec,
-    digest,
-)
-from raycib.store.kinds import ANSWER_TOKENS, LANDSCAPE
-
-LANDSCAPE_FILE = "landscape.json"
-"""Where `survey.survey` left what it found."""
+from raycib.spec import Case1, RowsSpec, TaskSpec
+from raycib.studies.tradeoff.divergence import entropy, mismatch, overlap
+from raycib.studies.tradeoff.gaps import load_losses, mean_with_error
+from raycib.studies.tradeoff.inputs import inputs_of
+from raycib.studies.tradeoff.jobs import LANDSCAPE_ROWS, AnswerTokens, LandscapeSpec
+from raycib.studies.tradeoff.measure import GapSpec, gaps_of
 
 
 def landscapes(sweep: Sweep) -> dict[str, LandscapeSpec]:
@@ -40,23 +28,17 @@ def landscapes(sweep: Sweep) -> dict[str, LandscapeSpec]:
     return found
 
 
-def surveyed(sweep: Sweep) -> bool:
-    """Whether all that the theorems ask of the aligned model is there."""
-    if sweep.setup.tradeoff is None:
-        return True
-    shapes = (sweep.store.get(LANDSCAPE, spec.key) for spec in landscapes(sweep).values())
-    rows = rows_trained_on(sweep).values()
-    lengths = (sweep.store.get(ANSWER_TOKENS, tokens_key(sweep.setup.model, one)) for one in rows)
-    return all(shapes) and all(lengths)
+def answer_tokens(sweep: Sweep) -> dict[str, AnswerTokens]:
+    """Of all rows that a loss of this sweep is a mean over: "open", "proxy:near outputs"."""
+    tasks = {run.final.task.name: run.final.task for run in sweep.runs}
+    rows = tasks | {f"proxy:{name}": proxy for name, proxy in _proxies(sweep).items()}
+    return {name: AnswerTokens(model=sweep.setup.model, rows=one) for name, one in rows.items()}
 
 
 def theory(sweep: Sweep) -> dict[str, Any]:
     """The theorems' terms as plain JSON: nats an answer, distances in [0, 1], and whether each is
     exact or estimated."""
-    tradeoff = sweep.setup.tradeoff
-    assert tradeoff is not None
-    gaps = _gaps(sweep)
-    proxies = _proxies(sweep, tradeoff)
+    tradeoff, gaps, proxies = inputs_of(sweep.setup), _gaps(sweep), _proxies(sweep)
     tasks = {run.final.task.name: run.final.task for run in sweep.runs}
     least = entropy(tradeoff.held_out)
     aligned: dict[str, Any] = {}
@@ -74,11 +56,12 @@ def theory(sweep: Sweep) -> dict[str, Any]:
         }
         if least is not None:
             alignment_gap = mean_with_error(losses["alignment"])["value"] - least
-    shapes = {name: _landscape(sweep, spec) for name, spec in landscapes(sweep).items()}
+    shapes = {name: spec.found(sweep.store) for name, spec in landscapes(sweep).items()}
+    lengths = {name: one.found(sweep.store) for name, one in answer_tokens(sweep).items()}
     return {
         "aligned": aligned,
         "alignment_gap_exact": alignment_gap,
-        "answer_tokens": _answer_tokens(sweep),
+        "answer_tokens": {name: mean for name, mean in lengths.items() if mean is not None},
         "proxies": [
             {
                 "name": name,
@@ -97,42 +80,15 @@ def theory(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def tokens_key(model: ModelSpec, rows: TaskSpec) -> str:
-    """Of the mean length of the answers in some rows, as a model's tokenizer cuts them."""
-    what = {"tokenizer": model.tokenizer, "rows": rows.rows, "max_length": rows.max_length}
-    return digest({"answer tokens": 1, **what})
-
-
-def rows_trained_on(sweep: Sweep) -> dict[str, TaskSpec]:
-    """All rows that a loss of this sweep is a mean over: "open", "proxy:near outputs"."""
-    tradeoff = sweep.setup.tradeoff
-    proxies = _proxies(sweep, tradeoff) if tradeoff else {}
-    tasks = {run.final.task.name: run.final.task for run in sweep.runs}
-    return tasks | {f"proxy:{name}": proxy for name, proxy in proxies.items()}
-
-
-def _answer_tokens(sweep: Sweep) -> dict[str, float]:
-    found = {}
-    for name, rows in rows_trained_on(sweep).items():
-        if record := sweep.store.get(ANSWER_TOKENS, tokens_key(sweep.setup.model, rows)):
-            found[name] = record.about["mean"]
-    return found
-
-
 def _gaps(sweep: Sweep) -> dict[str, GapSpec]:
     """Rows of the gaps, by task."""
-    return {run.final.task.name: run.evals.gaps for run in sweep.runs if run.evals.gaps}
+    return {run.final.task.name: gaps_of(run.evals) for run in sweep.runs}
 
 
-def _proxies(sweep: Sweep, tradeoff: Tradeoff) -> dict[str, TaskSpec]:
+def _proxies(sweep: Sweep) -> dict[str, TaskSpec]:
     """The safety data that a cell of this sweep uses, by name."""
     used = {m.safety.name for run in sweep.runs if isinstance(m := run.method, Case1)}
-    return {name: proxy for name, proxy in tradeoff.proxies.items() if name in used}
-
-
-def _landscape(sweep: Sweep, spec: LandscapeSpec) -> Any:
-    record = sweep.store.get(LANDSCAPE, spec.key)
-    return json.loads(record.path(LANDSCAPE_FILE).read_text()) if record else None
+    return {name: proxy for name, proxy in inputs_of(sweep.setup).proxies.items() if name in used}
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.evals.perturbations import (
+from raycib.randomness import generator
+from raycib.studies.tradeoff.perturbations import (
     Direction,
     borrowed,
     factors,
@@ -30,8 +31,7 @@ from raycib.evals.perturbations import (
     rank_of,
     steepest,
 )
-from raycib.evals.sequence_loss import dense_gradient, mean_loss, slopes_of
-from raycib.randomness import generator
+from raycib.studies.tradeoff.sequence_loss import dense_gradient, mean_loss, slopes_of
 
 SAMPLES = 4
 """Random directions of `lipschitz`."""

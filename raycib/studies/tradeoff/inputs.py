@@ -1,18 +1,19 @@
-"""What a trade-off sweep is about besides tasks and benchmarks: the aligned model's own alignment
+"""What a trade-off study is about besides tasks and benchmarks: the aligned model's own alignment
 data, what may stand in for it, and the stage that makes the aligned model where there is none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raycib.data.rows import rows_of
 from raycib.data.sources import stem
 from raycib.errors import UserError
-from raycib.model_files import describe
+from raycib.grid import Arm
 from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
+from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import Inputs
 from raycib.presets import Preset
-from raycib.spec import GapSpec, ModelSpec, StageSpec, TaskSpec
-from raycib.store import whole_root
+from raycib.spec import Case1, ModelSpec, StageSpec, TaskSpec
 
 ORIGINAL = "original data"
 """What the alignment data itself is called among the proxies."""
@@ -20,51 +21,53 @@ GAP_ROWS = 400
 """Rows of a task, and of alignment data of one's own, that a gap is measured on."""
 
 
-@dataclass(frozen=True)
-class Tradeoff:
+@dataclass(frozen=True, kw_only=True)
+class TradeoffInputs(Inputs):
     """Resolved and fingerprinted."""
 
-    model: ModelSpec
-    """The aligned model."""
-    maker: StageSpec | None
-    """The stage that makes it from its base, all weights trained; None where it is there."""
     alignment: TaskSpec
     held_out: str
     """Source of the rows that the safety alignment gap is measured on."""
     proxies: dict[str, TaskSpec]
     """Safety data for Case I, by name; the original alignment data first."""
 
-    def gaps(self, task: TaskSpec, sets: RowSets) -> GapSpec:
-        """Rows to measure both gaps on; the task's are rows that it is trained on, as in the
-        paper (4.6.2)."""
-        first = f"{task.source}#first-{GAP_ROWS}"
-        return GapSpec(
-            alignment=sets.held_out("alignment data", self.held_out, asked=False),
-            task=sets.held_out(f"{task.name} rows", first, asked=False),
-        )
+
+def inputs_of(setup: Setup) -> TradeoffInputs:
+    """Those of a sweep that is a trade-off study; TypeError for another."""
+    if not isinstance(setup.inputs, TradeoffInputs):
+        raise TypeError(f"a {setup.study.name} study has no alignment data; give Tradeoff()")
+    return setup.inputs
 
 
-def starts_from(options: Options, chosen: Preset, own_data: bool) -> tuple[ModelSpec, bool]:
-    """The model that a trade-off sweep starts from, and whether it is the aligned one or a base
-    that is aligned first; `own_data` says that the preset's data are not meant."""
-    base = options.base or (chosen.base if chosen.alignment and not own_data else None)
-    if options.model or base is None:
-        dtype = None if options.model else chosen.dtype
-        return describe(options.model or chosen.model, dtype, options.chat), True
-    return describe(base, None if options.base else chosen.dtype, options.chat), False
+def case1_variants(setup: Setup, default: Sequence[float], proxies: int | None = None) -> list[Arm]:
+    """Case I at each strength asked for, with each of the proxies or the first few: the original
+    alignment data comes first."""
+    return [
+        Arm(setup.method(Case1(lam=lam, safety=rows)), f"Case I, {name}")
+        for name, rows in list(inputs_of(setup).proxies.items())[:proxies]
+        for lam in setup.strengths("case1", default)
+    ]
 
 
-def resolve_tradeoff(
+def base_to_align(options: Options, chosen: Preset, own: bool) -> str | None:
+    """The base that is aligned first; None where the aligned model is there. `own` says that the
+    preset's data are not meant."""
+    if options.model:
+        return None
+    return options.base or (chosen.base if chosen.alignment and not own else None)
+
+
+def resolve_inputs(
     options: Options,
     chosen: Preset,
-    own_data: bool,
+    own: bool,
+    model: ModelSpec,
     tasks: Mapping[str, TaskSpec],
     sets: RowSets,
-    start: tuple[ModelSpec, bool],
-) -> Tradeoff:
-    """The trade-off that `options` name, from what `starts_from` said. Raises `UserError` for what
-    is missing or makes no sense."""
-    source = options.alignment or (None if own_data else chosen.alignment)
+) -> TradeoffInputs:
+    """Those that `options` name; `model` is the base or the aligned one. Raises `UserError` for
+    what is missing or makes no sense."""
+    source = options.alignment or (None if own else chosen.alignment)
     if source is None:
         raise UserError(
             "the safety alignment gap is measured on the data that the model was aligned on: give "
@@ -84,12 +87,12 @@ def resolve_tradeoff(
     held_out = f"{source}#first-{GAP_ROWS}"
     if not given and chosen.alignment_held_out:
         held_out = chosen.alignment_held_out
-    model, aligned = start
-    maker = None
-    if not aligned:
-        maker = StageSpec(model=model, task=alignment, trainer=chosen.alignment_trainer, lora=None)
-        model = maker.made_model(whole_root(options.out))
-    return Tradeoff(model, maker, alignment, held_out, proxies)
+    stage = None
+    if base_to_align(options, chosen, own):
+        stage = StageSpec(model=model, task=alignment, trainer=chosen.alignment_trainer, lora=None)
+    return TradeoffInputs(
+        alignment_stage=stage, alignment=alignment, held_out=held_out, proxies=proxies
+    )
 
 
 def _refuse_same_rows(task: TaskSpec, proxy: TaskSpec) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.evals.alignment_tax import alignment_tax
 from raycib.evals.passes import lane_steps
 from raycib.reference import ReferenceBank
 from raycib.spec import Layer, Pooling
 from raycib.spec.evals import DECISION
+from raycib.studies.tradeoff.alignment_tax import alignment_tax
 
 TAX_ROWS = 256
 """Of the task's rows: probes are fitted to them anew for every model."""
@@ -30,7 +30,7 @@ class RowLosses(BaseModel):
     """-log p of each answer, nats: the sum over its tokens."""
     task: list[float]
     tax: dict[str, float]
-    """The alignment tax and its parts on the task's rows, nats (`evals.alignment_tax`)."""
+    """The alignment tax and its parts on the task's rows, nats (`alignment_tax`)."""
 
 
 @torch.no_grad()

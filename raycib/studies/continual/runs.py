@@ -1,0 +1,73 @@
+"""Cells of several tasks: chains of stages."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+from raycib.errors import UserError
+from raycib.orchestration.setup import Setup
+from raycib.spec import (
+    METHODS,
+    AnyMethod,
+    EvalSpec,
+    LoRASpec,
+    ModelSpec,
+    RunSpec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+)
+from raycib.studies.continual.orders import Order
+
+
+def method_at(setup: Setup, kind: str, strength: float) -> AnyMethod:
+    """A method at a strength for a sequence of tasks; `UserError` for one that cannot go on from
+    an adapter."""
+    if METHODS[kind].derived or METHODS[kind].starts_itself:
+        raise UserError(f"{kind} cannot go on from the adapter of an earlier task")
+    method = setup.at(kind, strength)
+    if method is None:
+        raise UserError(f"{kind} needs safety data: give --safety")
+    return method
+
+
+def runs_in(setup: Setup, orders: Sequence[Order], methods: Iterable[AnyMethod]) -> list[RunSpec]:
+    """One cell for each order of the tasks, each method and each seed."""
+    sequences = [[setup.tasks[name][0] for name in order] for order in orders]
+    (_, evals), *_ = setup.tasks.values()
+    return chains(setup.model, sequences, evals, methods, setup.seeds, setup.lora, setup.trainer)
+
+
+def chains(
+    model: ModelSpec,
+    orders: Sequence[Sequence[TaskSpec]],
+    evals: EvalSpec,
+    methods: Iterable[AnyMethod],
+    seeds: Iterable[int],
+    lora: LoRASpec,
+    trainer: TrainerSpec,
+) -> list[RunSpec]:
+    """One run for every order of tasks, method and seed: a chain in which each stage goes on from
+    the adapter of the one before it. A method about stacked adapters has one of its own for every
+    task instead, on top of the earlier ones, which stay frozen. Orders that begin alike share
+    their first stages."""
+    runs = []
+    for order, method, seed in product(list(orders), list(methods), list(seeds)):
+        stages: list[StageSpec] = []
+        for task in order:
+            parent = stages[-1] if stages else None
+            stages.append(
+                StageSpec(
+                    model=model,
+                    task=task,
+                    method=method,
+                    lora=lora,
+                    trainer=trainer,
+                    seed=seed,
+                    parent=parent,
+                    fresh=method.stacked and parent is not None,
+                )
+            )
+        # At strength zero, as in its first stage, a method is plain LoRA: the cell says which.
+        compared = None if stages[-1].method_in_effect == method else method
+        runs.append(RunSpec(stages=tuple(stages), evals=evals, compared=compared))
+    return runs

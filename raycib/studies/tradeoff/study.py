@@ -1,0 +1,92 @@
+"""What a trade-off study takes, measures and tells."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from raycib.model_files import describe
+from raycib.orchestration.options import Options
+from raycib.orchestration.row_sets import RowSets
+from raycib.orchestration.study import AlignedJob, Histories, Inputs, Samples, Study
+from raycib.orchestration.sweep import Sweep
+from raycib.presets import Preset, TaskSource
+from raycib.spec import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.studies.tradeoff.gaps import gap_scores
+from raycib.studies.tradeoff.inputs import (
+    GAP_ROWS,
+    TradeoffInputs,
+    base_to_align,
+    resolve_inputs,
+)
+from raycib.studies.tradeoff.measure import GapSpec, gaps_of
+from raycib.studies.tradeoff.theorem_inputs import answer_tokens, landscapes, theory
+
+if TYPE_CHECKING:
+    from raycib.analysis.report import Report
+
+
+class Tradeoff(Study):
+    """Both gaps of every model, the alignment tax, and what each theorem needs to be checked."""
+
+    name = "tradeoff"
+    options = frozenset({"alignment"})
+
+    def tasks(self, chosen: Preset, own: str | None) -> dict[str, TaskSource]:
+        """The preset's tasks for such studies; a person's own one."""
+        if own or not chosen.tradeoff_tasks:
+            return super().tasks(chosen, own)
+        return {name: chosen.tasks[name] for name in chosen.tradeoff_tasks}
+
+    def own_model(self, options: Options) -> str | None:
+        """A base of one's own is aligned first."""
+        return options.model or options.base
+
+    def first_model(self, options: Options, chosen: Preset, own: bool) -> ModelSpec:
+        """The aligned model, or the base that it is made from."""
+        base = base_to_align(options, chosen, own)
+        if base is None:
+            return super().first_model(options, chosen, own)
+        return describe(base, None if options.base else chosen.dtype, options.chat)
+
+    def inputs(
+        self,
+        options: Options,
+        chosen: Preset,
+        own: bool,
+        model: ModelSpec,
+        tasks: Mapping[str, TaskSpec],
+        sets: RowSets,
+    ) -> TradeoffInputs:
+        """Alignment data, what may stand in for them, and the alignment stage."""
+        return resolve_inputs(options, chosen, own, model, tasks, sets)
+
+    def measures(self, task: TaskSpec, inputs: Inputs, sets: RowSets) -> tuple[Measure, ...]:
+        """Losses for both gaps; the task's rows are some that it is trained on, as in the paper
+        (4.6.2)."""
+        assert isinstance(inputs, TradeoffInputs)
+        first = f"{task.source}#first-{GAP_ROWS}"
+        alignment = sets.held_out("alignment data", inputs.held_out, asked=False)
+        rows = sets.held_out(f"{task.name} rows", first, asked=False)
+        return (GapSpec(alignment=alignment, task=rows),)
+
+    def jobs(self, sweep: Sweep) -> list[AlignedJob]:
+        """The loss landscape, and how long answers are."""
+        return [*answer_tokens(sweep).values(), *landscapes(sweep).values()]
+
+    def scores(self, sweep: Sweep, subject: str, run: RunSpec) -> dict[str, Any]:
+        """Both gaps and the tax; the unconstrained model is the same fine-tuning as plain LoRA."""
+        aligned = sweep.setup.model.key
+        free = StageSpec.model_validate({**dict(run.final), "method": PlainLoRA()}).key
+        unconstrained = free if subject != aligned and free in sweep.trained else None
+        return gap_scores(sweep.store, subject, aligned, unconstrained, gaps_of(run.evals))
+
+    def summary(self, sweep: Sweep) -> dict[str, Any]:
+        """What the theorems need."""
+        return {"theory": theory(sweep)}
+
+    def report(
+        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
+    ) -> "Report":
+        """Gaps, the theorems' bounds with what they are made of, the tax, Figures 1 and 2."""
+        from raycib.studies.tradeoff.report import report
+
+        return report(summary, samples, histories)
