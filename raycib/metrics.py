@@ -37,6 +37,20 @@ class Metric:
     """What tables call it."""
     better: Literal["higher", "lower", ""]
     """"" where neither is."""
+    unit: Literal["%", "nats"] = "%"
+    decimals: int = 1
+    counted: bool = True
+    """Whether it comes with an interval and the number of answers that it is over."""
+
+    @property
+    def heading(self) -> str:
+        """Of a column, with its unit."""
+        return f"{self.title}, {self.unit}"
+
+    @property
+    def factor(self) -> int:
+        """From a stored value to the unit."""
+        return 100 if self.unit == "%" else 1
 
     def of(self, scores: Sequence[float | None]) -> dict[str, Any]:
         """Value, 95 % interval and n. Scores of True and False are a share with Wilson's interval;
@@ -61,12 +75,26 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 
 METRICS = {
+    "mutual_information": Metric("I(Z;C)", "", "nats", 3, counted=False),
+    "mutual_information_last_prompt": Metric(
+        "I(Z;C) at last prompt token", "", "nats", 3, counted=False
+    ),
     "hrr": Metric("HRR", "lower"),
     "refusal_rate": Metric("Refusals", ""),
     "incoherent_rate": Metric("Incoherent", "lower"),
-    "hrr_true": Metric("True HRR", "lower"),
-    "judge_agreement": Metric("Judge's agreement", "higher"),
     "over_refusal": Metric("Over-refusal", "lower"),
+    "eval_loss": Metric("Task loss", "lower", "nats", 3, counted=False),
+    "utility": Metric("Utility", "higher", counted=False),
     "accuracy": Metric("Task accuracy", "higher"),
 }
-"""All that is summed up of answers, by the name of the score; in tables it is in %."""
+"""What every sweep measures, by the name of the score and in the order of its tables."""
+FURTHER_METRICS = {
+    "f1": Metric("F1", "higher", counted=False),
+    "has_answer": Metric("Right where there is an answer", "higher"),
+    "f1_has_answer": Metric("F1 where there is an answer", "higher", counted=False),
+    "no_answer": Metric("Right where there is none", "higher"),
+    "hrr_true": Metric("True HRR", "lower"),
+    "judge_agreement": Metric("Verdicts that agree with the truth", "higher"),
+}
+"""What is measured where a task's scorer or the source of its prompts can tell it; shown by cell.
+"""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
+from raycib.metrics import METRICS
 
 __all__ = [
     "aligned_scores", "cell_name", "dose_responses", "load", "read_summary", "swept",
@@ -18,7 +19,7 @@ __all__ = [
 FORMAT = 2
 """The format of ``summary.json`` that this module reads."""
 
-RATES = ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy")
+RATES = tuple(name for name, one in METRICS.items() if one.counted)
 NUMBERS = (
     "eval_loss",
     "utility",

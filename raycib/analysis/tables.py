@@ -11,18 +11,9 @@ import pandas as pd
 
 from raycib.analysis.text import latex, markdown_cell, one_line, plain, spreadsheet_cell
 from raycib.analysis.writing import write_text
+from raycib.metrics import FURTHER_METRICS, METRICS
 
-COLUMNS: dict[str, tuple[str, float, int]] = {
-    "mutual_information": ("I(Z;C), nats", 1, 3),
-    "mutual_information_last_prompt": ("I(Z;C) at last prompt token, nats", 1, 3),
-    "hrr": ("HRR, %", 100, 1),
-    "refusal_rate": ("Refusals, %", 100, 1),
-    "incoherent_rate": ("Incoherent, %", 100, 1),
-    "over_refusal": ("Over-refusal, %", 100, 1),
-    "eval_loss": ("Task loss, nats", 1, 3),
-    "utility": ("Utility, %", 100, 1),
-    "accuracy": ("Task accuracy, %", 100, 1),
-}
+COLUMNS = {name: (one.heading, one.factor, one.decimals) for name, one in METRICS.items()}
 """Each measured column of Table 3: its heading, the factor of its unit, and its decimals."""
 
 BEFORE = "before fine-tuning"
@@ -167,9 +158,11 @@ def percent(scores: Mapping[str, Any], name: str) -> str:
 
 def _rates(scores: Mapping[str, Any]) -> dict[str, str]:
     found = {}
-    for name, (heading, _, _) in COLUMNS.items():
-        if name in ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy"):
-            found[heading] = percent(scores, name) or NOT_MEASURED
+    for name, one in METRICS.items():
+        if one.counted:
+            found[one.heading] = percent(scores, name) or NOT_MEASURED
+    found |= {one.heading: text for name, one in FURTHER_METRICS.items()
+              if (text := percent(scores, name))}  # fmt: skip
     unread = scores.get("hrr_unread")
     counted = unread is not None and math.isfinite(unread)
     found["Unread"] = str(int(unread or 0)) if counted else ""

@@ -7,8 +7,9 @@ import pandas as pd
 
 from raycib.analysis.frame import aligned_scores, cell_name
 from raycib.analysis.judge_warnings import judge_warnings
-from raycib.analysis.tables import COLUMNS, share
+from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
+from raycib.metrics import METRICS
 
 ASKED = ("hrr", "refusal_rate", "over_refusal", "eval_loss", "utility", "accuracy")
 """Scores that a reader looks for in every cell."""
@@ -119,7 +120,7 @@ def _at_limit(done: pd.DataFrame, symbol: str) -> list[str]:
 
 def _not_measured(done: pd.DataFrame) -> list[str]:
     """Scores that no cell has, and those that some lack, so that a mean rests on fewer seeds."""
-    missing = {COLUMNS[name][0].split(",")[0]: int(done[name].isna().sum()) for name in ASKED}
+    missing = {METRICS[name].title: int(done[name].isna().sum()) for name in ASKED}
     never = [name for name, count in missing.items() if count == len(done)]
     partly = [f"{name} in {n} of {len(done)} cells" for name, n in missing.items()
               if 0 < n < len(done)]  # fmt: skip

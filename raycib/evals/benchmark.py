@@ -7,7 +7,7 @@ from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
 from raycib.evals.verdicts import VerdictBook
-from raycib.metrics import METRICS, Metric
+from raycib.metrics import FURTHER_METRICS, METRICS, Metric
 from raycib.spec import EvalSpec, RowsSpec
 
 
@@ -72,4 +72,5 @@ def safety(evals: EvalSpec, book: VerdictBook) -> dict[str, Benchmark]:
         found["judge_agreement"] = (harmful, Scorer("agreement", agrees))
     if evals.benign:
         found["over_refusal"] = (evals.benign, refusal_of(evals.benign))
-    return {name: Benchmark(*parts, METRICS[name]) for name, parts in found.items()}
+    metrics = METRICS | FURTHER_METRICS
+    return {name: Benchmark(*parts, metrics[name]) for name, parts in found.items()}

@@ -11,7 +11,7 @@ from typing import Any
 from raycib.data.formats import UNANSWERABLE
 from raycib.data.rows import Row
 from raycib.evals.scorers.scorer import Scorer
-from raycib.metrics import METRICS
+from raycib.metrics import FURTHER_METRICS
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -62,8 +62,8 @@ def squad(rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
         for kind in (True, False)
     }
     if all(kinds.values()):
-        found["has_answer"] = METRICS["accuracy"].of([exact(*pair) for pair in kinds[True]])
-        found["no_answer"] = METRICS["accuracy"].of([exact(*pair) for pair in kinds[False]])
+        for name, kind in (("has_answer", True), ("no_answer", False)):
+            found[name] = FURTHER_METRICS[name].of([exact(*pair) for pair in kinds[kind]])
         found["f1_has_answer"] = _mean_f1(*zip(*kinds[True], strict=True))
     return found
 

@@ -21,6 +21,7 @@ from raycib.analysis.frame import PLAIN
 from raycib.analysis.statistics import constant
 from raycib.analysis.tables import NOT_MEASURED
 from raycib.analysis.text import one_line
+from raycib.metrics import METRICS
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
@@ -123,7 +124,7 @@ def _points(panel: Axes, found: Sequence[Arm], column: str, looks: dict[str, Loo
 
 def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
     """The price in ``column``: a loss or a rate as it is, of a thing kept what is lost of it."""
-    return 1 - values if column in ("utility", "accuracy") else values
+    return 1 - values if METRICS[column].better == "higher" else values
 
 
 def _front(panel: Axes, found: Sequence[Arm], dashes: Any) -> None:
