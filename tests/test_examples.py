@@ -11,15 +11,10 @@ from raycib.evals.scorers import scorer
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-
 def test_a_scorer_of_ones_own_by_hand() -> None:
     """1 % of 200 is 2: 198 and 202 are right, 197.9 is not; where no number is wanted, nothing is
     said."""
-    near = scorer("near_number:within_one_percent")
+    near = scorer(f"{EXAMPLES}/near_number.py:within_one_percent")
     answers = ["198", "It is 202.", "197.9", "two hundred"]
     assert [near.score(Row("How far?", "200"), one) for one in answers] == [
         True,
@@ -28,9 +23,9 @@ def test_a_scorer_of_ones_own_by_hand() -> None:
         False,
     ]
     assert near.score(Row("How far?", "very far"), "200") is None
-    assert near.name.startswith("near_number:within_one_percent (")
+    assert "near_number.py:within_one_percent (" in near.name
 
 
 def test_a_function_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="within_two_percent"):
-        scorer("near_number:within_two_percent")
+        scorer(f"{EXAMPLES}/near_number.py:within_two_percent")

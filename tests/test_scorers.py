@@ -1,13 +1,13 @@
 """Answers are scored by a rule that fits their task, or not at all: hand-derived verdicts."""
 
 import json
-import re
-import string
-from collections import Counter
+import random
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, normalize_answer
 
 from raycib.data.rows import Row, load_rows
 from raycib.errors import UserError
@@ -212,30 +212,16 @@ def test_every_answer_that_squad_gives_counts(tmp_path: Path) -> None:
     assert fitting([row]).score(row, "City")
 
 
-# SQuAD's published script, written anew from its text (evaluate-v2.0.py; its tokens, its golds)
+# SQuAD's published script (evaluate-v2.0.py), as transformers has it
 
 
-def _official_tokens(text: str) -> list[str]:
-    kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
-    return re.sub(r"\b(a|an|the)\b", " ", kept).split()
-
-
-def _official(golds: list[str], answer: str) -> tuple[int, float]:
-    """Exact match and F1 of one question; no golds: it has no answer, which is said by ""."""
-    golds = [gold for gold in golds if _official_tokens(gold)] or [""]
-    said = _official_tokens(answer)
-
-    def overlap(gold: list[str]) -> float:
-        if not gold or not said:
-            return float(gold == said)
-        same = sum((Counter(gold) & Counter(said)).values())
-        if same == 0:
-            return 0.0
-        precision, recall = same / len(said), same / len(gold)
-        return 2 * precision * recall / (precision + recall)
-
-    all_golds = [_official_tokens(gold) for gold in golds]
-    return max(int(gold == said) for gold in all_golds), max(map(overlap, all_golds))
+def official(golds: Sequence[str], answer: str) -> tuple[int, float]:
+    """Exact match and F1 of one question; no golds: it has no answer, which "" says."""
+    golds = [gold for gold in golds if normalize_answer(gold)] or [""]
+    return (
+        max(compute_exact(gold, answer) for gold in golds),
+        max(compute_f1(gold, answer) for gold in golds),
+    )
 
 
 SQUAD = [
@@ -260,23 +246,54 @@ def test_squads_exact_match_and_f1_are_those_of_its_script(tmp_path: Path) -> No
     (tmp_path / "squad.jsonl").write_text("\n".join(map(json.dumps, entries)))
     rows = load_rows(str(tmp_path / "squad.jsonl"))
     said = [answer for _, answer, *_ in SQUAD]
-    official = []
+    published = []
     for (golds, answer, exact, overlap), row in zip(SQUAD, rows, strict=True):
-        silent = "" if _official_tokens(answer) == ["unanswerable"] else answer
-        official.append(_official(golds, silent))
-        assert official[-1] == (exact, pytest.approx(overlap))
+        silent = "" if normalize_answer(answer) == "unanswerable" else answer
+        published.append(official(golds, silent))
+        assert published[-1] == (exact, pytest.approx(overlap))
         assert SCORERS["exact-match"].score(row, answer) == exact
         assert f1(row, answer) == pytest.approx(overlap)
     spec = spec_of(rows)
     found = ability(spec, rows).value(rows, said)
-    assert found is not None and found["value"] == sum(e for e, _ in official) / len(SQUAD)
+    assert found is not None and found["value"] == sum(e for e, _ in published) / len(SQUAD)
     more = besides(spec, rows, said)
-    assert more["f1"] == pytest.approx(sum(one for _, one in official) / len(SQUAD))
+    assert more["f1"] == pytest.approx(sum(one for _, one in published) / len(SQUAD))
     # Seven questions have an answer, of which two are right; four have none, of which two are.
     assert (more["has_answer"]["value"], more["has_answer"]["n"]) == (2 / 7, 7)
     assert (more["no_answer"]["value"], more["no_answer"]["n"]) == (2 / 4, 4)
-    assert more["f1_has_answer"] == pytest.approx(sum(one for _, one in official[:7]) / 7)
+    assert more["f1_has_answer"] == pytest.approx(sum(one for _, one in published[:7]) / 7)
     assert "has_answer" not in besides(spec, rows[:7], said[:7]), "one kind alone is no split"
+
+
+def test_any_short_answers_have_the_scores_of_squads_script() -> None:
+    draw = random.Random("short answers")
+    words = (
+        "the",
+        "a",
+        "Paris",
+        "paris.",
+        "an",
+        "10th",
+        "10th-",
+        "(river)",
+        "Seine",
+        "of",
+        "\u00e9",
+    )
+
+    def text() -> str:
+        return draw.choice((" ", "  ", "\t")).join(draw.choices(words, k=draw.randint(1, 3)))
+
+    right = 0
+    for _ in range(500):
+        golds, answer = [text() for _ in range(draw.randint(1, 3))], text()
+        if not all(map(normalize_answer, (*golds, answer))):
+            continue  # "the" is an answer here, and none there
+        row = Row("q?", golds[0], other_answers=tuple(golds[1:]))
+        found = (SCORERS["exact-match"].score(row, answer), pytest.approx(f1(row, answer)))
+        assert official(golds, answer) == found
+        right += bool(found[0])
+    assert right > 20
 
 
 # The registry
@@ -289,6 +306,8 @@ def test_an_unknown_scorer_is_refused_with_the_menu() -> None:
         scorer("no.such:f")
     with pytest.raises(UserError, match=r"cannot be imported: AttributeError"):
         scorer("math:no_such")
+    with pytest.raises(UserError, match=r"cannot be imported: FileNotFoundError"):
+        scorer("no_such.py:f")
     with pytest.raises(UserError, match=r"is no function"):
         scorer("math:pi")
 
@@ -308,9 +327,10 @@ def test_a_scorer_of_ones_own_is_a_function(
     (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "response": "abc"}\n' * 3)
     rows = load_rows(f"{tmp_path}/rows.jsonl#scorer=near_miss:near")
     said = ["xyz", "ab", "a"]
-    found = ability(spec_of(rows, "near_miss:near"), rows).value(rows, said)
-    assert found is not None and (found["value"], found["n"]) == (0.5, 3)
-    assert found["high"] - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
+    for name in ("near_miss:near", f"{tmp_path}/near_miss.py:near"):
+        found = ability(spec_of(rows, name), rows).value(rows, said)
+        assert found is not None and (found["value"], found["n"]) == (0.5, 3)
+        assert found["high"] - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
     yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"])
     assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
     with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):

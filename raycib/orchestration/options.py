@@ -52,7 +52,7 @@ class Options:
         str | None,
         typer.Option(
             help="How your task's answers are scored: final-number, multiple-choice, exact-match, "
-            "none or your own module:function; default: as its rows need."
+            "none or your own FILE.py:function; default: as its rows need."
         ),
     ] = None
     safety: Annotated[

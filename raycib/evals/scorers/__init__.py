@@ -1,8 +1,8 @@
 """The registry of scorers, and which of them fits a set of rows.
 
 A further scorer is a file here and a name in `SCORERS`, or a function of one's own, (row, answer)
-to True, False or a number in [0, 1], named "package.module:function". Scores are computed anew from
-stored answers whenever a sweep is shown, so no scorer enters a key.
+to True, False or a number in [0, 1], named "my_scorers.py:function" (see `raycib.custom`). Scores
+are computed anew from stored answers whenever a sweep is shown, so no scorer enters a key.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def scorer(name: str, option: str = "--scorer") -> Scorer:
         return SCORERS[name]
     if ":" not in name:
         raise UserError(
-            f"{option}: no scorer {name!r}; there is {', '.join(SCORERS)}, or your own function as "
-            "package.module:function"
+            f"{option}: no scorer {name!r}; there is {', '.join(SCORERS)}, or your own function: "
+            "my_scorers.py:function"
         )
     function, code = load(option, name)
     if not callable(function):
