@@ -64,13 +64,13 @@ def nothing_works_after(seconds: float, folder: Path) -> None:
         time.sleep(0.2)
 
 
-def test_a_worker_and_a_trial_killed_in_training_change_nothing(
+def test_a_trial_killed_twice_in_training_changes_nothing(
     reference: Reference, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     with sweep(out, *SMALL) as running:
         running.until(lambda: checkpoints(out))
-        kill_one(running, "RayTrainWorker")
+        kill_one(running, TRIAL)
         kill_one(running, TRIAL)
         ended = running.wait()
     assert ended.code == 0, ended

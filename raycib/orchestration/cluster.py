@@ -26,14 +26,6 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
-# A pack's tensors are large enough for malloc to map and unmap them at every step, and the page
-# faults cost a quarter of its time; these keep the memory.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-
 DRIVER_RESOURCE = "TRAIN_DRIVER"
 """Custom resource of nodes that must not be preempted; trials stay there where it exists."""
 

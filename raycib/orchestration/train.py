@@ -1,4 +1,5 @@
-"""Packs on the cluster: one Ray Tune trial each, a Ray Train worker group inside it."""
+"""Packs on the cluster: one Ray Tune trial each, which trains by itself or waits for a group of Ray
+Train workers that train together."""
 
 import io
 import os
@@ -6,13 +7,12 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from functools import partial
 from typing import Any
 
 import ray.tune
 from ray.exceptions import RayTaskError
 
-from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT, KEEP_MEMORY
+from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT
 from raycib.orchestration.room import TRIAL_CPUS
 from raycib.plan import Pack
 from raycib.presets import Execution
@@ -22,9 +22,10 @@ CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
 }  # fmt: skip
 WORKER_FAILURES = 3
-"""Restarts of a worker group; it resumes from the store's checkpoint each time."""
+"""Restarts of whoever trains; the store's checkpoint is resumed each time."""
 CONTROLLER_FAILURES = 2
 TRIAL_FAILURES = 1
+"""Restarts of a trial that only waits for its workers."""
 
 
 def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
@@ -41,15 +42,25 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """One trial: the pack's worker group from start to end, reported to Tune once."""
+    """One trial, reported to Tune once: the trial itself trains the pack, or a group of workers
+    does that it starts and waits for."""
+    grouped = Execution.model_validate_json(config["execution"]).workers > 1
+    failures = train_with_group(config) if grouped else train_on_workers(config)
+    ray.tune.report({"failures": failures})
+
+
+def train_with_group(config: dict[str, Any]) -> dict[str, str]:
+    """Ray Train's worker group from start to end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     pack = Pack.model_validate_json(config["pack"])
     execution = Execution.model_validate_json(config["execution"])
     resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-    result = _trainer(execution)(
+    result = TorchTrainer(
         train_on_workers,
         train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=execution.workers,
             use_gpu=execution.gpus_per_worker > 0,
@@ -62,23 +73,19 @@ def run_trial(config: dict[str, Any]) -> None:
             failure_config=FailureConfig(
                 max_failures=WORKER_FAILURES, controller_failure_limit=CONTROLLER_FAILURES
             ),
-            worker_runtime_env={"env_vars": ENVIRONMENT | KEEP_MEMORY},
+            worker_runtime_env={"env_vars": ENVIRONMENT},
         ),
     ).fit()
-    ray.tune.report({"failures": result.return_value})
+    return result.return_value or {}
 
 
-def _trainer(execution: Execution) -> Any:
-    """Ray Train's trainer for a worker group. A worker on its own needs no process group, whose
-    store would listen on every address of the machine."""
-    if execution.workers == 1:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-        return DataParallelTrainer
-    from ray.train.torch import TorchConfig, TorchTrainer  # imports torch, which a driver lacks
-
-    backend = "nccl" if execution.gpus_per_worker else "gloo"
-    return partial(TorchTrainer, torch_config=TorchConfig(backend=backend))
+def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float]:
+    """What a trial takes for itself: all that training takes, or next to nothing where it waits
+    for workers that have resources of their own."""
+    if execution.workers > 1:
+        return {"CPU": TRIAL_CPUS} | ({DRIVER_RESOURCE: 0.01} if pins_drivers else {})
+    taken = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
+    return {name: amount for name, amount in taken.items() if amount}
 
 
 def run_packs(
@@ -92,7 +99,7 @@ def run_packs(
     fail_fast: bool,
 ) -> dict[str, tuple[str, str]]:
     """Train `packs` once `prepared` (an object reference) is there, at most `packs_at_once` side
-    by side: their workers live outside of Tune's own books, so this bound alone keeps them from
+    by side: workers in groups live outside of Tune's own books, so this bound alone keeps them from
     starving each other.
 
     Returns (reason, traceback) of every failed stage, by key. The results are in the store.
@@ -110,7 +117,8 @@ def run_packs(
         }
         for pack in packs
     }
-    resources = {"CPU": TRIAL_CPUS} | ({DRIVER_RESOURCE: 0.01} if pins_drivers else {})
+    resources = trial_resources(execution, pins_drivers)
+    allowed = WORKER_FAILURES if execution.workers == 1 else TRIAL_FAILURES
     # Tune's own books are read by nobody and end with it: the results are in the store.
     with tempfile.TemporaryDirectory() as books, _without_credentials():
         tuner = ray.tune.Tuner(
@@ -126,7 +134,7 @@ def run_packs(
                 storage_path=books,
                 verbose=0,
                 failure_config=ray.tune.FailureConfig(
-                    max_failures=0 if fail_fast else TRIAL_FAILURES, fail_fast=fail_fast
+                    max_failures=0 if fail_fast else allowed, fail_fast=fail_fast
                 ),
             ),
         )

@@ -27,6 +27,7 @@ from raycib.spec import EvalSpec, LoRASpec, ModelSpec, Reading, RowsSpec, TaskSp
 from raycib.store import Store
 from raycib.store.kinds import MEASURES, STAGES
 from raycib.training.lane import Lane
+from raycib.training.memory import keep_memory
 from raycib.training.pack import Loaded, ensure_bank, load, train_pack
 from raycib.training.workers import Workers
 
@@ -124,6 +125,7 @@ def run_jobs(store: Store, jobs: Sequence[AlignedJob], gpus: float) -> None:
 def run_pack(pack: Pack, store: Store, execution: Execution) -> dict[str, str]:
     """Train a pack's unfinished stages, then measure all of them. Every worker of the pack calls
     this; returns why each failed stage failed, by key."""
+    keep_memory()
     workers = Workers.current()
     tell = Teller(pack.name)
     loaded = load([job.stage for job in pack.jobs], device_of(execution.gpus_per_worker))
