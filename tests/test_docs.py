@@ -117,7 +117,7 @@ def check(words: list[str]) -> None:
             assert (ROOT / file).exists(), f"no file {file}"
     if program in ("python", "cluster/laptop.sh"):
         assert program == "python" or (ROOT / program).stat().st_mode & 0o111
-        if rest and rest[0].startswith("sweeps/"):
+        if rest and rest[0].startswith(("sweeps/", "docs/examples/")):
             parse(sweep(), rest[1:])
     elif program == "make":
         check_make(rest)

@@ -1,12 +1,18 @@
 """The files of docs/examples, which the guides show: each does what its guide says."""
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
+import summaries
 
+from raycib.analysis.frame import FORMAT
 from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.scorers import scorer
+from raycib.orchestration.command import Question, run_question
+from raycib.orchestration.options import Options
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -29,3 +35,53 @@ def test_a_scorer_of_ones_own_by_hand() -> None:
 def test_a_function_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="within_two_percent"):
         scorer(f"{EXAMPLES}/near_number.py:within_two_percent")
+
+
+def example(name: str) -> Any:
+    """A file of the examples as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def a_cell(part: int, seed: int, harmful: int) -> dict[str, Any]:
+    """Plain LoRA at 0.002 / part, with `harmful` of 100 answers."""
+    label = f"learning rate {0.002 / part:g}"
+    scores = {"hrr": summaries.rate(harmful / 100, 100), "eval_loss": 0.03}
+    cell = {"key": f"{part} {seed}", "method": "lora", "strength": 0, "seed": seed, "label": label}
+    return cell | {"task": "open", "model": "m", "failed": None, "scores": scores}
+
+
+@pytest.mark.parametrize(("last", "holds"), [(30, True), (50, False)])
+def test_a_study_of_ones_own_by_hand(last: int, holds: bool) -> None:
+    """Seed 0: 80, 40, `last` of 100; seed 1: 60, 40, 20. Means .7, .4, (`last` + 20) / 200."""
+    study = example("learning_rate")
+    counts = {0: (80, 40, last), 1: (60, 40, 20)}
+    cells = [
+        a_cell(part, seed, harmful)
+        for seed, row in counts.items()
+        for part, harmful in zip(study.PARTS, row, strict=True)
+    ]
+    summary = {"format": FORMAT, "sweep": "learning_rate", "cells": cells}
+    report = study.LearningRate().report(summary, {}, {})
+    [claim] = report.claims
+    assert claim.holds is holds
+    assert report.main.data["hrr"].tolist() == pytest.approx([0.7, 0.4, (last + 20) / 200])
+    assert "0.0005" in report.terminal()
+
+
+def test_the_example_of_a_study_plans_its_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three learning rates, two seeds; a fourth of 0.002 is 0.0005."""
+    study = example("learning_rate")
+    question = Question(
+        name="learning_rate",
+        question="Is a lower learning rate a defence?",
+        runs=lambda setup: setup.runs_of(study.variants(setup)),
+        study=study.LearningRate(),
+    )
+    assert run_question(question, Options(out=str(tmp_path), seeds=2, dry_run=True)) == 0
+    assert "learning_rate: 6 stages, 0 reused, 6 to train" in capsys.readouterr().out

@@ -1,0 +1,88 @@
+"""A study of one's own: is a lower learning rate a defence?
+
+python docs/examples/learning_rate.py --seeds 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from raycib.grid import Arm
+from raycib.orchestration.command import Question, sweep_command
+from raycib.orchestration.setup import Setup
+from raycib.orchestration.study import Histories, Samples, Study
+from raycib.spec import PlainLoRA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from raycib.analysis.claims import Claim
+    from raycib.analysis.report import Report
+
+PARTS = (1, 2, 4)
+"""Of the preset's learning rate."""
+
+
+def variants(setup: Setup) -> Iterator[Arm]:
+    """Plain LoRA at each learning rate."""
+    for part in PARTS:
+        rate = setup.trainer.learning_rate / part
+        trainer = setup.trainer.model_copy(update={"learning_rate": rate})
+        yield Arm(PlainLoRA(), f"learning rate {rate:g}", trainer=trainer)
+
+
+class LearningRate(Study):
+    """Plain LoRA at several learning rates."""
+
+    name = "learning_rate"
+
+    def report(self, summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+        """One table and one claim."""
+        from raycib.analysis.frame import to_frame
+        from raycib.analysis.headline import finished, headline
+        from raycib.analysis.report import Report, Section, Table
+
+        frame = to_frame(summary)
+        rows = table(frame)
+        main = Table("rates", rows, rows.round(3), "Means over seeds.")
+        found = [lower_is_safer(frame)]
+        return Report(
+            summary=summary,
+            frame=frame,
+            headline=headline([finished(frame)], found),
+            claims=found,
+            sections=[Section("rates", "Learning rates", "Table", [main])],
+            main=main,
+            cells=frame,
+        )
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """HRR in [0, 1] and task loss in nats for each learning rate, from the highest on."""
+    done = frame[frame["failed"].isna()]
+    means = done.groupby("series", sort=False)[["hrr", "eval_loss"]].mean()
+    return means.reset_index(names="learning rate")
+
+
+def lower_is_safer(frame: pd.DataFrame) -> Claim:
+    """Rule: from one learning rate to the next lower one HRR does not rise, in any seed."""
+    from raycib.analysis.claims import Claim
+
+    by_seed = frame.pivot_table("hrr", "seed", "series", sort=False, dropna=False)
+    falls = [all(b <= a for a, b in pairwise(rates)) for rates in by_seed.to_numpy()]
+    text = "A lower learning rate leaves fewer harmful answers, in every seed"
+    whole = not by_seed.isna().to_numpy().any()
+    return Claim(text, all(falls) if whole else None, f"{sum(falls)} of {len(falls)} seeds")
+
+
+if __name__ == "__main__":
+    sweep_command(
+        Question(
+            name="learning_rate",
+            question="Is a lower learning rate a defence?",
+            runs=lambda setup: setup.runs_of(variants(setup)),
+            study=LearningRate(),
+        )
+    )
