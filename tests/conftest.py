@@ -103,3 +103,22 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
     import running
 
     return running.make_reference(tmp_path_factory.mktemp("reference") / "out")
+
+
+@pytest.fixture(scope="session")
+def connecting() -> Iterator[Any]:
+    """How connecting to what is no Ray ends; see `no_cluster.py`."""
+    import no_cluster
+
+    with no_cluster.connecting() as ended:
+        yield ended
+
+
+@pytest.fixture(scope="session")
+def cluster(connecting: Any) -> Iterator[Any]:
+    """A Ray that was there before, for all tests that join one; see `ray_head.py`. Beside it
+    `connecting` waits, until it is wanted."""
+    import ray_head
+
+    with ray_head.head() as started:
+        yield started

@@ -2,14 +2,13 @@
 left behind."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from running import ROOT, environment, ray_folder
+from ray_head import Cluster
+from running import ROOT
 
 from raycib.errors import UserError
 from raycib.orchestration import cluster, room
@@ -18,62 +17,23 @@ from raycib.presets import PRESETS, Execution
 WORLD = PRESETS["world"].execution
 
 
-def connecting(temp: Path, **environ: str) -> tuple[int, str, float]:
-    """Exit code, output and seconds of a program that connects as a sweep does."""
+@pytest.mark.real
+def test_work_without_room_is_named_with_what_it_wants_and_what_is_free(cluster: Cluster) -> None:
     code = (
-        "import sys; from raycib.errors import UserError\n"
-        "from raycib.orchestration.cluster import connect; from raycib.presets import PRESETS\n"
-        "from raycib.orchestration.cluster import _children\n"
-        "try: connect(PRESETS['world'].execution)\n"
-        "except UserError as error: print(f'error: {error}')\n"
-        "else: sys.exit(0)\n"
-        "print('left', [p.name() for p in _children()]); sys.exit(2)"
+        "import time, ray; from ray.util.placement_group import placement_group\n"
+        "from raycib.orchestration.progress import without_room\n"
+        f"ray.init({cluster.gcs!r}, log_to_driver=False)\n"
+        "print([without_room()]); placement_group([{'CPU': 2}, {'CPU': 1}])\n"
+        "while not without_room(): time.sleep(0.2)\n"
+        "print(without_room())"
     )
-    began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(temp) | environ, cwd=ROOT,
+        [sys.executable, "-c", code], env=cluster.environ, cwd=ROOT,
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
-
-
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [
-        ("127.0.0.1:1", "Connection refused"),
-        ("nonsense", "Invalid address format"),
-        ("http://127.0.0.1:8265", "ray job submit"),
-        ("ray://127.0.0.1:10001", "ray job submit"),
-        ("127.0.0.1:99999999", "127.0.0.1:99999999"),
-    ],
-)
-@pytest.mark.real
-def test_an_address_without_a_cluster_is_refused_in_one_line(
-    address: str, why: str, tmp_path: Path
-) -> None:
-    code, said, seconds = connecting(tmp_path, RAY_ADDRESS=address)
-    assert code == 2, said
-    assert said.startswith("error: RAY_ADDRESS=") and why in said
-    assert said.splitlines()[0].endswith("or unset RAY_ADDRESS for a Ray of your own")
-    assert seconds < 60
-
-
-@pytest.mark.real
-def test_a_server_that_is_no_ray_and_never_answers_is_given_up_within_a_minute(
-    tmp_path: Path,
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        code, said, seconds = connecting(tmp_path, RAY_ADDRESS=address)
-    assert code == 2 and f"error: RAY_ADDRESS={address}: " in said
-    assert seconds < 60
-
-
-@pytest.mark.real
-def test_a_start_that_cannot_succeed_is_one_line_and_leaves_no_process(tmp_path: Path) -> None:
-    code, said, _ = connecting(tmp_path, RAY_TMPDIR="/proc/nowhere")
-    assert code == 2 and "error: Ray does not start on this machine: " in said, said
-    assert said.splitlines()[-1] == "left []"
+    assert done.stdout.splitlines() == [
+        "['']", "waiting for room: 3 CPUs wanted and 2 of 2 free",
+    ], done.stderr  # fmt: skip
 
 
 def test_a_failed_start_is_said_and_what_it_started_is_ended(
@@ -125,23 +85,3 @@ def test_services_start_early_only_beside_a_pack(workers: int, fits: bool) -> No
     """4 workers of 0.4, a trial of 0.01, the engine's 0.3 and the judge's 0.2 are 2.11 CPUs."""
     execution: Execution = WORLD.model_copy(update={"workers": workers})
     assert room.fit_at_once(execution, {"CPU": 2.0}) is fits
-
-
-@pytest.mark.real
-def test_work_without_room_is_named_with_what_it_wants_and_what_is_free() -> None:
-    code = (
-        "import time, ray; from ray.util.placement_group import placement_group\n"
-        "from raycib.orchestration.progress import without_room\n"
-        "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
-        "print([without_room()]); placement_group([{'CPU': 2}, {'CPU': 1}])\n"
-        "while not without_room(): time.sleep(0.2)\n"
-        "print(without_room())"
-    )
-    with ray_folder() as temp:
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment(temp), cwd=ROOT,
-            capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-    assert done.stdout.splitlines() == [
-        "['']", "waiting for room: 3 CPUs wanted and 1 of 1 free",
-    ], done.stderr  # fmt: skip

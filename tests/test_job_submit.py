@@ -3,96 +3,29 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
+from ray_head import Cluster, free_ports, ray
 from running import (
     NAME,
-    PATIENCE_S,
     ROOT,
     SMALL,
     SWEEP,
     Reference,
     Running,
     adapters,
-    environment,
-    ray_folder,
     scores,
     summary_of,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
-
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-class Cluster(NamedTuple):
-    """A Ray that was started from the command line."""
-
-    address: str
-    environ: dict[str, str]
-    """Of those who may use it."""
-    temp: Path
-    gcs: str
-    """What `RAY_ADDRESS` is on it."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Two CPUs, a token in a file, nothing but loopback."""
-    with ray_folder() as temp:
-        token = temp / "token"
-        token.write_text("fedcba9876543210fedcba9876543210")
-        token.chmod(0o600)
-        port, dashboard, client, agent, grpc = free_ports(5)
-        command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
-        command += ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={temp / 'ray'}"]
-        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-        command += [f"--ray-client-server-port={client}", f"--dashboard-agent-grpc-port={grpc}"]
-        command += [f"--dashboard-agent-listen-port={agent}"]
-        own = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": ""}
-        own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # it listens on loopback, as asked
-        head = Running(command, temp, temp / "head", **own)
-        address = f"http://127.0.0.1:{dashboard}"
-        environ = environment(temp) | own | {"RAY_API_SERVER_ADDRESS": address}
-        try:
-            head.until(lambda: "Ray runtime started" in head.said, 120)
-            head.until(lambda: ray(environ, "job", "list").returncode == 0, 120)
-            yield Cluster(address, environ, temp, f"127.0.0.1:{port}")
-        finally:
-            head.clean()
-
-
-def ray(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The `ray` program, to its end."""
-    return subprocess.run(
-        [RAY, *arguments],
-        env=environ,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
 
 
 def test_a_submit_without_the_token_is_refused(cluster: Cluster) -> None:

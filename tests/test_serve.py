@@ -1,14 +1,13 @@
 """The judge behind Serve: its configuration, and one real one, asked with ids."""
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_head import Cluster
 
 from raycib import world
 from raycib.evals.judge_reply import Refused
@@ -47,25 +46,16 @@ def test_what_the_user_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A Ray of our own: its own folder (short: sockets live in it), token authentication."""
+def joined(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is a driver on the tests' Ray."""
     import ray
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    folder = tempfile.mkdtemp(prefix="rcs", dir="/tmp")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=folder,
-    )
+    for name, value in cluster.environ.items():
+        if name.startswith("RAY"):
+            monkeypatch.setenv(name, value)
+    ray.init(cluster.gcs, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def greedy_texts(folder: Path, prompts: list[list[int]], length: int) -> list[str]:
@@ -84,7 +74,7 @@ def greedy_texts(folder: Path, prompts: list[list[int]], length: int) -> list[st
 
 @pytest.mark.real
 @pytest.mark.timeout(400)
-def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(own_ray: None) -> None:
+def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> None:
     guard = world.folder("guard")
     length = 128
     began = time.monotonic()
