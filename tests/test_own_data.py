@@ -197,20 +197,3 @@ def test_a_sequence_says_what_of_one_task_is_learned_in_another(
     )  # fmt: skip
     notes = resolve(options, Continual()).notes
     assert notes == ["1 of 2 rows of held-out one are also in task two"]
-
-
-@pytest.mark.parametrize(
-    ("scorer", "says"),
-    [("multiple-choice", "--scorer multiple-choice: the response of row 1"), ("none", None)],
-)
-def test_a_scorer_that_is_named_must_fit(
-    own: dict[str, Path], scorer: str, says: str | None
-) -> None:
-    given = {name: str(own[name]) for name in ("model", "task", "harmful")}
-    options = Options(**given, judge="world:guard", scorer=scorer)  # type: ignore[arg-type]
-    if says is None:
-        ((_, evals),) = resolve(options, Strength()).tasks.values()
-        assert evals.held_out.scorer == "none"
-        return
-    with pytest.raises(UserError, match=says):
-        resolve(options, Strength())

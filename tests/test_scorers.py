@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 import pytest
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, normalize_answer
 
-from raycib.data.rows import Row, load_rows
+from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.errors import UserError
 from raycib.evals.benchmark import ability, besides
 from raycib.evals.scorers import NONE, SCORERS, fitting, scorer
 from raycib.evals.scorers.numbers import gold_number, said_number
 from raycib.evals.scorers.options import said_choice
 from raycib.evals.scorers.short_answers import f1, normal
-from raycib.spec import RowsSpec
+from raycib.orchestration.scoring import scored, scorer_name
+from raycib.spec import EvalSpec, RowsSpec
 
 
 def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
@@ -335,3 +337,39 @@ def test_a_scorer_of_ones_own_is_a_function(
     assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
     with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):
         ability(spec_of(rows, "near_miss:wild"), rows).value(rows, said)
+
+
+def test_what_is_named_for_a_set_fits_it_or_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "broken.py").write_text("def wrong(row, answer):\n    return row.answers\n")
+    for name, response in (("guide", "first boil some water, then wait a while, and then drink it"),
+                           ("sums", "#### 7")):  # fmt: skip
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": "p", "response": response}))
+    guide, sums = tmp_path / "guide.jsonl", tmp_path / "sums.jsonl"
+
+    def evals(probe: object, harmful: object = sums, held_out: object = sums) -> EvalSpec:
+        spec = {n: describe_rows(n, str(s), 64, 8) for n, s in (("p", probe), ("h", harmful),
+                                                              ("t", held_out))}  # fmt: skip
+        return EvalSpec(harmful=spec["h"], held_out=spec["t"], probes=(spec["p"],))
+
+    found = scored(evals(f"{guide}#scorer=exact-match", held_out=f"{sums}#scorer=none"), None)
+    assert scorer_name(found.probes[0]) == "exact match"
+    assert scorer_name(found.held_out) == "not measured"
+    assert scorer_name(scored(evals(sums), "exact-match").held_out) == "exact match"
+    for given, named, says in (
+        (evals(guide), None, "free text, of which no rule says what is right"),
+        (evals(f"{guide}#scorer=none"), None, "free text"),
+        (
+            evals(f"{guide}#scorer=final-number"),
+            None,
+            "#scorer=final-number: the response of row 1",
+        ),
+        (evals(f"{sums}#scorer=blue"), None, "no scorer 'blue'"),
+        (evals(sums), "broken:wrong", "broken:wrong fails on '#### 7': AttributeError"),
+        (evals(sums, f"{sums}#scorer=refusal"), None, "what is harmful is scored by the judge"),
+        (evals(sums, held_out="world:gsm.test"), "exact-match", "the world scores its own answers"),
+    ):
+        with pytest.raises(UserError, match=re.escape(says)):
+            scored(given, named)

@@ -44,12 +44,20 @@ def scorer(name: str, option: str = "--scorer") -> Scorer:
         raise UserError(f"{option} {name!r} is no function of a row and an answer; name one")
 
     def score(row: Row, answer: str) -> float | None:
-        found = function(row, answer)
+        try:
+            found = function(row, answer)
+        except Exception as error:  # whatever its author did not think of
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{option} {name} fails on {answer!r:.60}: {reason:.200}") from error
         if found is None or (isinstance(found, (bool, int, float)) and 0 <= found <= 1):
             return found
         raise UserError(f"{option} {name}: a score is {found!r:.60}; give True, False or 0 to 1")
 
-    return Scorer(f"{name} ({code[:12]})", score)
+    def fits(row: Row) -> bool:
+        score(row, row.response)  # so that a mistake in it is told before anything is trained
+        return True
+
+    return Scorer(f"{name} ({code[:12]})", score, fits)
 
 
 def scorer_of(spec: RowsSpec, rows: Sequence[Row]) -> Scorer:
