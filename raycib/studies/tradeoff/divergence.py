@@ -46,7 +46,7 @@ class Overlap(NamedTuple):
 
 def total_variation(p: Distribution, q: Distribution) -> float:
     """Half the sum of absolute differences: (.8, .2) and (.2, .8) are .6 apart."""
-    return sum(abs(p.get(x, 0.0) - q.get(x, 0.0)) for x in {*p, *q}) / 2
+    return math.fsum(abs(p.get(x, 0.0) - q.get(x, 0.0)) for x in {*p, *q}) / 2  # in any order
 
 
 def kl(p: Distribution, q: Distribution) -> float:
