@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from raycib.evals.scores import Missing
+from raycib.evals.scores import Missing, load_values
 from raycib.spec import RowsSpec
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import entropy
 from raycib.studies.tradeoff.gaps import (
     gap_scores,
-    load_losses,
     mean_with_error,
     paired_gap,
 )
@@ -132,15 +131,15 @@ def test_against_a_known_law_a_gap_is_the_loss_above_its_entropy(tmp_path: Path)
 @pytest.mark.parametrize("lacks", ["subject", "aligned", "unconstrained"])
 def test_losses_that_are_not_there_yet_are_missing(lacks: str, store: Store):
     asked = {"subject": "safe", "aligned": "aligned", "unconstrained": "free"}
-    with pytest.raises(Missing, match="no losses of nobody"):
+    with pytest.raises(Missing, match="no gaps of nobody"):
         gap_scores(store, **{**asked, lacks: "nobody"}, gaps=GAPS)
-    with pytest.raises(Missing, match="no losses of nobody"):
-        load_losses(store, "nobody", GAPS)
+    with pytest.raises(Missing, match="no gaps of nobody"):
+        load_values(store, "nobody", GAPS)
 
 
 def test_losses_on_other_rows_are_others(store: Store):
     other = GAPS.model_copy(update={"task": ROWS})
     with pytest.raises(Missing):
-        load_losses(store, "safe", other)
+        load_values(store, "safe", other)
     renamed = GAPS.model_copy(update={"task": GAPS.task.model_copy(update={"source": "moved"})})
-    assert load_losses(store, "safe", renamed)["task"] == [4.0, 6.0, 5.0]
+    assert load_values(store, "safe", renamed)["task"] == [4.0, 6.0, 5.0]

@@ -8,7 +8,7 @@ from raycib.evals.answers import count_at_limit, load_answers
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
 from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictBook
-from raycib.spec import EvalSpec, RowsSpec
+from raycib.spec import EvalSpec, Measure, RowsSpec
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
 
@@ -103,7 +103,16 @@ def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> l
 
 def load_measures(store: Store, subject: str, evals: EvalSpec) -> dict[str, Any]:
     """The stored measures of a model on held-out rows; raises `Missing`."""
-    record = store.get(MEASURES, evals.measures_key(subject))
+    return _load(store, MEASURES, evals.measures_key(subject), MEASURES_FILE, subject)
+
+
+def load_values(store: Store, subject: str, measure: Measure) -> dict[str, Any]:
+    """What a study's measure found on a model, as plain JSON; raises `Missing`."""
+    return _load(store, measure.folder, measure.stored_key(subject), measure.file, subject)
+
+
+def _load(store: Store, folder: str, key: str, file: str, subject: str) -> dict[str, Any]:
+    record = store.get(folder, key)
     if record is None:
-        raise Missing(f"no measures of {subject[:12]}")
-    return json.loads(record.path(MEASURES_FILE).read_text())
+        raise Missing(f"no {folder} of {subject[:12]}")
+    return json.loads(record.path(file).read_text())

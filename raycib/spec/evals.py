@@ -33,6 +33,9 @@ class EvalSpec(Spec):
     def identity(self) -> dict[str, Any]:
         """As any spec's; a measure stands under its folder's name, and that of the first study
         that had one is always there."""
+        folders = [one.folder for one in self.measures]
+        if len(set(folders)) < len(folders):
+            raise ValueError(f"found measures in the folders {folders}; give each one of its own")
         found = super().identity() | {"gaps": None}
         del found["measures"]
         return found | {one.folder: one.identity() for one in self.measures}

@@ -4,12 +4,11 @@ All in nats an answer, as means over rows with standard errors; differences are 
 and never clipped: a gap may be negative.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from raycib.evals.scores import Missing
+from raycib.evals.scores import load_values
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import entropy
 from raycib.studies.tradeoff.measure import GapSpec
@@ -37,14 +36,6 @@ def paired_gap(own: Sequence[float], reference: Sequence[float]) -> dict[str, An
     return mean_with_error([a - b for a, b in zip(own, reference, strict=True)])
 
 
-def load_losses(store: Store, subject: str, gaps: GapSpec) -> dict[str, Any]:
-    """The stored `RowLosses` of a model; raises `Missing`."""
-    record = store.get(gaps.folder, gaps.stored_key(subject))
-    if record is None:
-        raise Missing(f"no losses of {subject[:12]}")
-    return json.loads(record.path(gaps.file).read_text())
-
-
 def _tax_name(name: str) -> str:
     """Fields of the alignment tax, told apart from other counts and errors."""
     return f"tax_{name}" if name in ("n", "labels", "slack_se") else name
@@ -59,7 +50,7 @@ def gap_scores(
     defence, None where there is none), and, where the law of the rows is known, against its
     entropy. Raises `Missing`.
     """
-    own, before = (load_losses(store, one, gaps) for one in (subject, aligned))
+    own, before = (load_values(store, one, gaps) for one in (subject, aligned))
     found: dict[str, Any] = {
         "alignment_gap": paired_gap(own["alignment"], before["alignment"]),
         "alignment_nll": mean_with_error(own["alignment"]),
@@ -68,7 +59,7 @@ def gap_scores(
         **{_tax_name(name): value for name, value in own["tax"].items()},
     }
     if unconstrained is not None:
-        free = load_losses(store, unconstrained, gaps)
+        free = load_values(store, unconstrained, gaps)
         found["capability_gap"] = paired_gap(own["task"], free["task"])
     for name, rows, losses in (
         ("alignment_gap_exact", gaps.alignment, own["alignment"]),

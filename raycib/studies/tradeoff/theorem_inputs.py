@@ -4,11 +4,11 @@ summary: read from the store and the rows, nothing computed on an accelerator he
 import math
 from typing import Any, Literal
 
-from raycib.evals.scores import Missing
+from raycib.evals.scores import Missing, load_values
 from raycib.orchestration.sweep import Sweep
 from raycib.spec import Case1, RowsSpec, TaskSpec
 from raycib.studies.tradeoff.divergence import entropy, mismatch, overlap
-from raycib.studies.tradeoff.gaps import load_losses, mean_with_error
+from raycib.studies.tradeoff.gaps import mean_with_error
 from raycib.studies.tradeoff.inputs import inputs_of
 from raycib.studies.tradeoff.jobs import LANDSCAPE_ROWS, AnswerTokens, LandscapeSpec
 from raycib.studies.tradeoff.measure import GapSpec, gaps_of
@@ -45,7 +45,7 @@ def theory(sweep: Sweep) -> dict[str, Any]:
     alignment_gap = None
     for task, spec in gaps.items():
         try:
-            losses = load_losses(sweep.store, sweep.setup.model.key, spec)
+            losses = load_values(sweep.store, sweep.setup.model.key, spec)
         except Missing:
             continue
         nll = mean_with_error(losses["task"])["value"]

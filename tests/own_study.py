@@ -1,0 +1,49 @@
+"""A study of a third party: how far a model moved from the aligned one, by a measure of its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from raycib.evals.scores import load_values
+from raycib.orchestration.study import Inputs
+from raycib.orchestration.sweep import Sweep
+from raycib.spec import Measure, RunSpec, TaskSpec, digest
+from raycib.spec.measure import InMemory
+from raycib.studies.strength import Strength
+
+
+class Moved(BaseModel):
+    """Of one model."""
+
+    norm: float
+
+
+class UpdateNorm(Measure):
+    """The Frobenius norm of all that fine-tuning added."""
+
+    folder: ClassVar[str] = "update_norms"
+
+    def stored_key(self, subject: str) -> str:
+        """Of a model."""
+        return digest({"update norm": 1, "subject": subject})
+
+    def measure(self, models: InMemory, slots: Sequence[int]) -> Mapping[int, BaseModel]:
+        """By adapter slot."""
+        square = models.adapters.update_norm_sq
+        return {slot: Moved(norm=float(square(slot).sqrt())) for slot in slots}
+
+
+class Distance(Strength):
+    """A strength study that also says how far each model moved."""
+
+    name = "distance"
+
+    def measures(self, task: TaskSpec, inputs: Inputs, sets: Any) -> tuple[Measure, ...]:
+        """On every model."""
+        return (UpdateNorm(),)
+
+    def scores(self, sweep: Sweep, subject: str, run: RunSpec) -> dict[str, Any]:
+        """Beside all other scores of a model."""
+        (measure,) = run.evals.measures
+        return {"moved": load_values(sweep.store, subject, measure)["norm"]}

@@ -1,0 +1,107 @@
+"""A study brings what only it needs: the core knows none, and a third party's is a file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import own_study
+import pytest
+import tiny
+from own_study import Distance, UpdateNorm
+
+from raycib.errors import UserError
+from raycib.evals.scores import Missing, load_measures, load_values
+from raycib.orchestration.options import Options
+from raycib.orchestration.resolve import resolve
+from raycib.orchestration.study import OF_STUDIES, Study
+from raycib.orchestration.worker import device_of, measure_lanes
+from raycib.spec import EvalSpec, PlainLoRA
+from raycib.store import Store
+from raycib.studies.comparison import Ablation, Comparison
+from raycib.studies.continual import Continual
+from raycib.studies.strength import Strength
+from raycib.studies.tradeoff import Tradeoff
+from raycib.studies.tradeoff.measure import GapSpec
+from raycib.training.pack import STAGES, load
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+
+@pytest.fixture(scope="module")
+def evals(tmp_path_factory: pytest.TempPathFactory) -> EvalSpec:
+    """With a measure of a third party's."""
+    whole = tiny.make_evals(tmp_path_factory.mktemp("rows"))
+    return whole.model_copy(update={"measures": (UpdateNorm(),)})
+
+
+def test_a_measure_of_any_class_is_rebuilt_from_its_json(evals: EvalSpec):
+    """As a worker gets it."""
+    gaps = GapSpec(alignment=evals.held_out, task=evals.harmful)
+    both = evals.model_copy(update={"measures": (gaps, UpdateNorm())})
+    again = EvalSpec.model_validate_json(both.model_dump_json())
+    assert again == both
+    assert [type(one) for one in again.measures] == [GapSpec, UpdateNorm]
+    assert again.key == both.key != evals.key
+
+
+def test_no_key_knows_where_a_measure_s_code_is(evals: EvalSpec):
+    moved = type("Elsewhere", (UpdateNorm,), {"__module__": "another"})
+    other = evals.model_copy(update={"measures": (moved(),)})
+    assert other.key == evals.key
+    assert other.measured_keys("subject") == evals.measured_keys("subject")
+
+
+def test_two_measures_in_one_folder_are_refused(evals: EvalSpec):
+    twice = evals.model_copy(update={"measures": (UpdateNorm(), UpdateNorm())})
+    with pytest.raises(ValueError, match="update_norms"):
+        _ = twice.key
+
+
+def test_a_measure_of_ones_own_is_stored_once(
+    evals: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It finds the distance that the core measures too; what is stored is not measured again."""
+    store, stage = Store(tmp_path / "store"), tiny.make_stage(tmp_path, method=PlainLoRA())
+    tiny.train_chain((stage,), store)
+    loaded = load([stage], device_of(0))
+    record = store.get(STAGES, stage.key)
+    assert record
+    loaded.adapters.freeze(0, record.folder)
+    with pytest.raises(Missing, match="update_norms"):
+        load_values(store, stage.key, UpdateNorm())
+    measure_lanes(loaded, store, stage.model, {0: stage.key}, evals)
+    found = load_values(store, stage.key, UpdateNorm())["norm"]
+    assert found == pytest.approx(load_measures(store, stage.key, evals)["distance"], rel=1e-6)
+    assert found > 0.1
+    monkeypatch.setattr(own_study.UpdateNorm, "measure", lambda *_: pytest.fail("again"))
+    measure_lanes(loaded, store, stage.model, {0: stage.key}, evals)
+
+
+def test_a_study_of_ones_own_is_asked_for_its_measures():
+    setup = resolve(Options(), Distance())
+    ((_, evals),) = setup.tasks.values()
+    assert evals.measures == (UpdateNorm(),)
+    assert resolve(Options(), Strength()).tasks["open"][1].measures == ()
+
+
+@pytest.mark.parametrize("option", OF_STUDIES)
+@pytest.mark.parametrize("study", [Strength(), Comparison(), Ablation(), Tradeoff(), Continual()])
+def test_an_option_about_other_studies_is_refused(study: Study, option: str):
+    if option not in study.options:
+        with pytest.raises(UserError, match=f"--{option} is not about a {study.name} study"):
+            resolve(Options(**{option: "x"}), study)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "own"),
+    [("lambda_grid", "strength"), ("task_orders", "continual"), ("penalty_grid", "tradeoff")],
+)
+def test_a_sweep_imports_its_own_study_alone(sweep: str, own: str):
+    """And neither torch nor Ray before there is something to do."""
+    code = (
+        f"import runpy, sys; runpy.run_path({str(SWEEPS / f'{sweep}.py')!r}); "
+        "rooms = {name.split('.')[2] for name in sys.modules if name.startswith('raycib.studies.')}"
+        "; print(*sorted(rooms | {'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [own]
