@@ -31,7 +31,7 @@ class UpdateNorm(Measure):
     def measure(self, models: InMemory, slots: Sequence[int]) -> Mapping[int, BaseModel]:
         """By adapter slot."""
         square = models.adapters.update_norm_sq
-        return {slot: Moved(norm=float(square(slot).sqrt())) for slot in slots}
+        return {slot: Moved(norm=float(square(slot).detach().sqrt())) for slot in slots}
 
 
 class Distance(Strength):
