@@ -21,7 +21,7 @@ WORLD = PRESETS["world"].execution
 def test_work_without_room_is_named_with_what_it_wants_and_what_is_free(cluster: Cluster) -> None:
     code = (
         "import time, ray; from ray.util.placement_group import placement_group\n"
-        "from raycib.orchestration.progress import without_room\n"
+        "from raycib.orchestration.live_progress import without_room\n"
         f"ray.init({cluster.gcs!r}, log_to_driver=False)\n"
         "print([without_room()]); placement_group([{'CPU': 2}, {'CPU': 1}])\n"
         "while not without_room(): time.sleep(0.2)\n"

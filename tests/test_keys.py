@@ -53,7 +53,7 @@ def found() -> dict[str, Any]:
         "whole": EVALS.key,
         "measures": EVALS.measures_key(PARENT.key),
         "gaps": GAPS.stored_key(PARENT.key),
-        "answers": answers_key(PARENT.key, ROWS),
+        "answers": answers_key(PARENT.key, ROWS, "vllm"),
     }
     rows = {
         "asked": ROWS.key,

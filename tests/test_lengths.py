@@ -21,7 +21,7 @@ from raycib.data.chat import encode, end_of_turn, use_chatml
 from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
 from raycib.errors import UserError
-from raycib.evals.answers import answers_key, count_at_limit
+from raycib.evals.answers import Answers, answers_key
 from raycib.model_files import describe
 from raycib.models import load_tokenizer
 from raycib.orchestration import token_counts
@@ -231,14 +231,16 @@ def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
 def test_answers_that_ended_at_the_limit_are_counted_and_said(tmp_path: Path):
     store = Store(tmp_path / "store")
     rows = describe_rows("asked", "world:harmful.test#first-3", 64, 8)
-    assert count_at_limit(store, "model", rows) is None
+    said = Answers(store, "model", "vllm")
+    assert said.at_limit(rows) is said.texts(rows) is None
     ends = ["stop", "length", "length"]
     text = json.dumps([{"text": "", "tokens": 8, "finish_reason": end} for end in ends])
-    key = answers_key("model", rows)
+    key = answers_key("model", rows, "vllm")
     store.put(
         GENERATIONS, key, lambda folder: (folder / "answers.json").write_text(text) and None, {}
     )
-    assert count_at_limit(store, "model", rows) == 2
+    assert said.at_limit(rows) == 2
+    assert Answers(store, "model", "transformers").at_limit(rows) is None, "another engine's"
 
 
 def test_a_report_warns_of_answers_that_ended_at_the_limit():

@@ -182,6 +182,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "probes": (ROWS,),
         "pooling": "last_token",
         "layer": "before_norm",
+        "engine": "transformers",
         "measures": (GAPS,),
         "tasks": (OTHER_ROWS,),
     },
@@ -215,6 +216,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
+    EvalSpec: {"engine"},
     RunSpec: {"compared", "label"},
 }
 """The fields that say where or how it is called, and never enter a key."""

@@ -144,6 +144,11 @@ class LaneAdapters:
             a, b = (adapter.factors[f"{name}.lora_{factor}"] for factor in "AB")
             module.freeze(lane, a, b, adapter.scale)
 
+    def thaw(self, lane: int) -> None:
+        """Take away what `freeze` put under the lane."""
+        for module in self.modules_of(lane).values():
+            module.frozen.pop(lane, None)
+
     def export(self, lane: int, folder: Path, base_model_name: str) -> None:
         """Write the lane as an ordinary PEFT adapter folder, which PEFT and vLLM load: what it
         computes in all, frozen slices and fixed directions included."""

@@ -3,44 +3,55 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import rows_of
-from raycib.evals.generate import Answer, GenerationRequest, Generator
-from raycib.spec import RowsSpec, digest
+from raycib.evals.generate import Answer, Engine, GenerationRequest
+from raycib.spec import EngineName, RowsSpec, digest
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
 _FILE = "answers.json"
 
 
-def answers_key(subject: str, rows: RowsSpec) -> str:
-    """Of the greedy answers of a model (a stage's key, or the aligned model's) to `rows`."""
-    return digest({"answers": 1, "subject": subject, "rows": rows.identity(), "greedy": True})
+def answers_key(subject: str, rows: RowsSpec, engine: EngineName) -> str:
+    """Of an engine's greedy answers of a model (a stage's key, or the aligned model's) to
+    `rows`."""
+    parts = {"answers": 1, "subject": subject, "rows": rows.identity(), "greedy": True}
+    return digest(parts if engine == "vllm" else parts | {"engine": engine})
 
 
-def load_answers(store: Store, subject: str, rows: RowsSpec) -> list[str] | None:
-    """The answers in the order of the rows, or None where there are none yet."""
-    record = store.get(GENERATIONS, answers_key(subject, rows))
-    if record is None:
-        return None
-    return [entry["text"] for entry in json.loads(record.path(_FILE).read_text())]
+class Answers(NamedTuple):
+    """What a model said, as the store has it."""
 
+    store: Store
+    subject: str
+    engine: EngineName
 
-def count_at_limit(store: Store, subject: str, rows: RowsSpec) -> int | None:
-    """Answers that came to no end of their own within `max_tokens`, or None where there are no
-    answers yet."""
-    record = store.get(GENERATIONS, answers_key(subject, rows))
-    if record is None:
-        return None
-    entries = json.loads(record.path(_FILE).read_text())
-    return sum(entry["finish_reason"] == "length" for entry in entries)
+    def texts(self, rows: RowsSpec) -> list[str] | None:
+        """The answers in the order of the rows, or None where there are none yet."""
+        entries = self._entries(rows)
+        return None if entries is None else [entry["text"] for entry in entries]
+
+    def at_limit(self, rows: RowsSpec) -> int | None:
+        """Answers that came to no end of their own within `max_tokens`, or None where there are no
+        answers yet."""
+        entries = self._entries(rows)
+        return (
+            None
+            if entries is None
+            else sum(entry["finish_reason"] == "length" for entry in entries)
+        )
+
+    def _entries(self, rows: RowsSpec) -> list[dict[str, Any]] | None:
+        record = self.store.get(GENERATIONS, answers_key(self.subject, rows, self.engine))
+        return None if record is None else json.loads(record.path(_FILE).read_text())
 
 
 def generate_answers(
     store: Store,
-    engine: Generator,
+    engine: Engine,
     tokenizer: object,
     subjects: Sequence[tuple[str, Path | None]],
     asked: Sequence[RowsSpec],
@@ -54,7 +65,7 @@ def generate_answers(
         (subject, name)
         for subject, _ in subjects
         for name, (spec, _) in sets.items()
-        if store.get(GENERATIONS, answers_key(subject, spec)) is None
+        if store.get(GENERATIONS, answers_key(subject, spec, engine.name)) is None
     ]
     folders = dict(subjects)
     encoded: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -73,7 +84,7 @@ def generate_answers(
     for subject, name in missing:
         spec, prompts = sets[name]
         given = [answers[subject, p, spec.max_tokens] for p in prompts]
-        _put(store, subject, spec, [_entry(tokenizer, one) for one in given])
+        _put(store, subject, spec, engine.name, [_entry(tokenizer, one) for one in given])
     return len(requests)
 
 
@@ -86,12 +97,14 @@ def _entry(tokenizer: object, given: Answer) -> dict[str, Any]:
     return entry | ({"reasoning": found.reasoning} if found.reasoning else {})
 
 
-def _put(store: Store, subject: str, rows: RowsSpec, entries: list[dict[str, Any]]) -> None:
+def _put(
+    store: Store, subject: str, rows: RowsSpec, engine: EngineName, entries: list[dict[str, Any]]
+) -> None:
     if len(entries) != rows.num_rows:
         raise ValueError(f"{len(entries)} answers to {rows.num_rows} rows of {rows.name!r}")
 
     def write(folder: Path) -> None:
         (folder / _FILE).write_text(json.dumps(entries, indent=0))
 
-    about = {"subject": subject, "rows": rows.model_dump(mode="json")}
-    store.put(GENERATIONS, answers_key(subject, rows), write, about)
+    about = {"subject": subject, "rows": rows.model_dump(mode="json"), "engine": engine}
+    store.put(GENERATIONS, answers_key(subject, rows, engine), write, about)

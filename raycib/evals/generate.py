@@ -4,7 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from raycib.spec import EngineName
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -82,12 +84,42 @@ def set_vllm_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def refuse_unfit(requests: Sequence[GenerationRequest], max_model_len: int) -> None:
+    """Raise ValueError where a prompt leaves no room to answer, FileNotFoundError where an
+    adapter's folder is none."""
+    for request in requests:
+        if not 0 < len(request.prompt_ids) < max_model_len:
+            raise ValueError(
+                f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens does not"
+                f" fit max_model_len {max_model_len} with an answer; raise it"
+            )
+    for folder in {request.adapter for request in requests if request.adapter is not None}:
+        if not (folder / "adapter_config.json").is_file():
+            raise FileNotFoundError(f"no adapter_config.json in {folder}; is it a PEFT adapter?")
+
+
+class Engine(Protocol):
+    """Answers greedily for one base model and adapters of it."""
+
+    name: EngineName
+
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        """Answers in the order asked."""
+        ...
+
+    def check(self, requests: Sequence[GenerationRequest]) -> None:
+        """Raise what `answer` raises where some of the requests cannot be answered."""
+        ...
+
+
 class Generator:
     """One warm vLLM engine for one base model. Starting it is the cost; `answer` may be repeated.
 
     Requests are run adapter after adapter, whatever their order: an adapter is loaded once, and few
     share a batch.
     """
+
+    name: EngineName = "vllm"
 
     def __init__(
         self,
@@ -178,19 +210,10 @@ class Generator:
 
     def check(self, requests: Sequence[GenerationRequest]) -> None:
         """Raise what `answer` raises where some of the requests cannot be answered."""
+        refuse_unfit(requests, self.max_model_len)
         for request in requests:
-            if not 0 < len(request.prompt_ids) < self.max_model_len:
-                raise ValueError(
-                    f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens does not"
-                    f" fit max_model_len {self.max_model_len} with an answer; raise it"
-                )
             if request.adapter is not None and not self.takes_adapters:
                 raise ValueError(f"request {request.id} names an adapter, but max_lora_rank is 0")
-        for folder in {request.adapter for request in requests if request.adapter is not None}:
-            if not (folder / "adapter_config.json").is_file():
-                raise FileNotFoundError(
-                    f"no adapter_config.json in {folder}; is it a PEFT adapter?"
-                )
 
     def _lora(self, adapter: Path | None) -> "LoRARequest | None":
         """vLLM tells adapters apart by the integer alone, so each full path has its own."""

@@ -10,6 +10,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 from typing import Any, TypeVar
@@ -68,7 +69,12 @@ class Server(ABC):
                 self._stopping = asyncio.Event()
                 return await work()
 
-        return asyncio.run(whole())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(whole())
+        with ThreadPoolExecutor(1) as pool:  # this thread has a loop of its own, as a notebook's
+            return pool.submit(asyncio.run, whole()).result()
 
     async def post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> T:
         """`read` of the JSON of a reply, which is asked for again while it is `Malformed`. Raises

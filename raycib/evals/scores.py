@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from raycib.data.rows import Row, rows_of
-from raycib.evals.answers import count_at_limit, load_answers
+from raycib.evals.answers import Answers
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
 from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictBook
@@ -23,17 +23,18 @@ class Missing(LookupError):
 def harmful_pairs(store: Store, subject: str, evals: EvalSpec) -> list[Pair]:
     """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
     prompts = [row.prompt for row in rows_of(evals.harmful)]
-    return list(zip(prompts, _answers(store, subject, evals.harmful), strict=True))
+    answers = _texts(Answers(store, subject, evals.engine), evals.harmful)
+    return list(zip(prompts, answers, strict=True))
 
 
-def _answered(store: Store, subject: str, rows: RowsSpec) -> tuple[list[Row], list[str]]:
-    return rows_of(rows), _answers(store, subject, rows)
+def _answered(said: Answers, rows: RowsSpec) -> tuple[list[Row], list[str]]:
+    return rows_of(rows), _texts(said, rows)
 
 
-def _answers(store: Store, subject: str, rows: RowsSpec) -> list[str]:
-    answers = load_answers(store, subject, rows)
+def _texts(said: Answers, rows: RowsSpec) -> list[str]:
+    answers = said.texts(rows)
     if answers is None:
-        raise Missing(f"no answers of {subject[:12]} to {rows.name!r}")
+        raise Missing(f"no answers of {said.subject[:12]} to {rows.name!r}")
     return answers
 
 
@@ -43,6 +44,7 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
     `subject` is a stage's key or the aligned model's. Raises `Missing`.
     """
     measures = load_measures(store, subject, evals)
+    said = Answers(store, subject, evals.engine)
     pairs = harmful_pairs(store, subject, evals)
     if unjudged := sum(book.get(pair) is None for pair in pairs):
         raise Missing(f"{unjudged} answers of {subject[:12]} are not judged")
@@ -50,7 +52,7 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
 
     def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> dict[str, Any] | None:
         if rows.key not in answered:
-            answered[rows.key] = _answered(store, subject, rows)
+            answered[rows.key] = _answered(said, rows)
         known, answers = answered[rows.key]
         return (benchmark or ability(rows, known)).value(known, answers)
 
@@ -65,28 +67,29 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
         **({"accuracies": tasks} if tasks else {}),
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,
-        "at_limit": _at_limit(store, subject, evals),
+        "at_limit": _at_limit(said, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
 
 
-def _at_limit(store: Store, subject: str, evals: EvalSpec) -> dict[str, int]:
+def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
     """By set, answers that ended at the limit of tokens, and of how many."""
     sets = {"harmful": evals.harmful, "held_out": evals.held_out}
     sets |= {"benign": evals.benign} if evals.benign else {}
     sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks)}
     found: dict[str, int] = {}
     for name, rows in sets.items():
-        found[name] = count_at_limit(store, subject, rows) or 0
+        found[name] = said.at_limit(rows) or 0
         found[f"{name}_n"] = rows.num_rows
     return found
 
 
 def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> list[dict[str, Any]]:
     """Every harmful prompt with its answer, the verdict in words, and whether it is a refusal."""
+    said = Answers(store, subject, evals.engine)
     refused = refusal_of(evals.harmful).score
     entries = []
-    for row, answer in zip(*_answered(store, subject, evals.harmful), strict=True):
+    for row, answer in zip(*_answered(said, evals.harmful), strict=True):
         verdict = book.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
         word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]

@@ -10,7 +10,8 @@ import grpc
 import ray
 from ray import serve
 
-from raycib.evals.generate import GenerationRequest, Generator
+from raycib.evals.completions import complete
+from raycib.evals.generate import Generator
 from raycib.orchestration.shared_serve import held_by_anyone
 
 LOOK_EVERY_S = 10
@@ -41,29 +42,11 @@ class JudgeReplica:
         return await asyncio.to_thread(self._complete, asked)
 
     def _complete(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        replies: list[dict[str, Any]] = [{} for _ in asked]
-        fit: list[GenerationRequest] = []
-        for body, reply in zip(asked, replies, strict=True):
-            lot = [
-                GenerationRequest(str(k), tuple(ids), None, body["max_tokens"])
-                for k, ids in enumerate(body["prompt"])
-            ]
-            try:
-                self._engine.check(lot)
-            except ValueError as problem:
-                reply["refused"] = str(problem)
-            else:
-                reply["choices"] = [{"index": k} for k in range(len(lot))]
-                fit += lot
         try:
-            said = iter(self._engine.answer(fit))
+            return complete(self._engine, asked)
         except Exception as problem:
             self._failed = problem
             raise
-        for choice in (choice for reply in replies for choice in reply.get("choices", ())):
-            answer = next(said)
-            choice |= {"text": answer.text, "finish_reason": answer.finish_reason}
-        return replies
 
 
 def _listen_on_own_address() -> None:

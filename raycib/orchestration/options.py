@@ -8,7 +8,7 @@ import typer
 
 from raycib.data.lengths import TooLong
 from raycib.errors import UserError
-from raycib.spec import Template
+from raycib.spec import EngineName, Template
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,10 @@ class Options:
             "turn, or nothing starts."
         ),
     ] = "drop"
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="In this process, without Ray and vLLM: for a debugger."),
+    ] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = (
         False
     )
@@ -143,8 +147,15 @@ class Options:
                         f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
                         "or write it in UTF-8"
                     )
+        if self.local and self.workers:
+            raise UserError("--workers are Ray's; with --local there is this process alone")
         if "://" not in self.out:  # workers change folders
             object.__setattr__(self, "out", str(Path(self.out).absolute()))
+
+    @property
+    def engine(self) -> EngineName:
+        """What generates answers."""
+        return "transformers" if self.local else "vllm"
 
 
 def _is_text(value: str) -> bool:

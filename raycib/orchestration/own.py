@@ -79,13 +79,13 @@ def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[P
     model = study.own_model(options)
     if options.preset is not None or model is None or is_shipped(model):
         return chosen, f"preset {options.preset or DEFAULT_PRESET}"
-    return for_own_model(chosen, gpu_in_reach()), OWN_MODEL
+    return for_own_model(chosen, gpu_in_reach(options.local)), OWN_MODEL
 
 
-def gpu_in_reach() -> bool:
-    """Whether this machine, or the cluster of `RAY_ADDRESS`, has an NVIDIA GPU. Asks the driver's
-    files: torch is not imported for a plan."""
-    if os.environ.get("RAY_ADDRESS"):  # else Ray is not imported for a plan either
+def gpu_in_reach(local: bool) -> bool:
+    """Whether this machine, or without `local` the cluster of `RAY_ADDRESS`, has an NVIDIA GPU.
+    Asks the driver's files: torch is not imported for a plan."""
+    if os.environ.get("RAY_ADDRESS") and not local:  # else Ray is not imported for a plan either
         import ray
 
         from raycib.orchestration.cluster import connect, is_shared

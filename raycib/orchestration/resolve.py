@@ -50,7 +50,9 @@ def resolve(options: Options, study: Study) -> Setup:
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
     measured = {
-        name: evals.model_copy(update={"measures": study.measures(task, inputs, sets)})
+        name: evals.model_copy(
+            update={"measures": study.measures(task, inputs, sets), "engine": options.engine}
+        )
         for name, (task, evals) in resolved.items()
     }
     asked = {n: (specs[n], scored(evals, options.scorer)) for n, evals in measured.items()}

@@ -1,27 +1,18 @@
-"""Do what a sweep still needs, phase by phase, on a Ray cluster."""
+"""Do what a sweep still needs, phase by phase, on a Ray cluster or in this process."""
 
-import secrets
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import ray
-
-from raycib.evals.judges import Judge, JudgeUnavailable
-from raycib.model_files import context_length, verified
-from raycib.orchestration.cluster import Cluster, connect
-from raycib.orchestration.elsewhere import Answering, prepare, result_of, run_jobs
-from raycib.orchestration.judge import check_judge, endpoint_judge, guard_judge
-from raycib.orchestration.progress import Watch
-from raycib.orchestration.room import fit_at_once
-from raycib.orchestration.serve import JudgeHandle, start_judge
+from raycib.evals.judges import JudgeUnavailable
+from raycib.evals.verdicts import Pair
+from raycib.orchestration.judge import check_judge
+from raycib.orchestration.progress import ProgressView
 from raycib.orchestration.sweep import Sweep
-from raycib.orchestration.train import run_packs
 from raycib.plan import Pack
-from raycib.presets import Execution
 from raycib.store.kinds import FAILURES
 
 __all__ = ["JudgeUnavailable", "Work", "do"]
@@ -29,100 +20,152 @@ __all__ = ["JudgeUnavailable", "Work", "do"]
 SUBJECTS_AT_ONCE = 8
 """Models that answer together; their answers are stored together."""
 
+Pending = Callable[[], Any]
+"""Work that has begun; call it to have it done. It may be called again."""
+Failures = dict[str, tuple[str, str]]
+"""(reason, traceback) of stages that failed, by key."""
+
+
+class Runtime(Protocol):
+    """Where a sweep's phases are done. What is done is in the store; `str` says where it is."""
+
+    packs_at_once: int
+    overlaps: bool
+    """Whether engine and judge work while adapters are still trained."""
+    engine_starts: int
+
+    def view(self, folder: Path, steps: int) -> ProgressView:
+        """Shows a person how far `steps` of training are."""
+        ...
+
+    def begin(self, job: Callable[..., None], *arguments: Any) -> Pending:
+        """A job that wants the accelerator. It imports torch itself, once it runs."""
+        ...
+
+    def train(self, packs: Sequence[Pack], prepared: Pending) -> Failures:
+        """Train packs that need each other in nothing, once `prepared` is done."""
+        ...
+
+    def start_engine(self) -> None:
+        """Have the engine of the base model ready; safe to call twice."""
+        ...
+
+    def ask(self, subjects: Sequence[str]) -> Pending:
+        """All prompts to some models, whose answers go to the store."""
+        ...
+
+    def stop_engine(self) -> None:
+        """Free what it holds; safe to call twice."""
+        ...
+
+    def start_judge(self) -> None:
+        """Have the judge ready; safe to call twice."""
+        ...
+
+    def judge(self, pairs: Sequence[Pair]) -> int:
+        """Have the judge read what it has not; how many it read. Raises `JudgeUnavailable`."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything."""
+        ...
+
+
+def prepare(*arguments: Any) -> None:
+    """`worker.prepare` where the accelerator is."""
+    from raycib.orchestration import worker
+
+    worker.prepare(*arguments)
+
+
+def run_jobs(*arguments: Any) -> None:
+    """`worker.run_jobs` where the accelerator is."""
+    from raycib.orchestration import worker
+
+    worker.run_jobs(*arguments)
+
+
+def failed_pack(pack: Pack, error: BaseException | None) -> Failures:
+    """All stages of a pack that ended with an error, or was not begun."""
+    if error is None:
+        whole, reason = "", "stopped before it was done"
+    else:
+        whole = "".join(traceback.format_exception(error))
+        reason = whole.strip().splitlines()[-1]
+    return {job.stage.key: (reason, whole) for job in pack.jobs}
+
 
 class Work:
-    """One run of a sweep: the phases in order, the services they need, and what was counted."""
+    """One run of a sweep: the phases in order, and what was counted."""
 
-    def __init__(self, sweep: Sweep, cluster: Cluster, folder: Path) -> None:
-        self.sweep, self.cluster = sweep, cluster
-        self.plan = sweep.plan(cluster.packs_at_once)
-        self.failures: dict[str, tuple[str, str]] = {}
-        """(reason, traceback) of stages that failed in this run, by key."""
+    def __init__(self, sweep: Sweep, runtime: Runtime, folder: Path) -> None:
+        self.sweep, self.runtime = sweep, runtime
+        self.plan = sweep.plan(runtime.packs_at_once)
+        self.failures: Failures = {}
+        """Of this run."""
         self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
         self.timings: dict[str, float] = {}
         steps = sum(j.stage.steps for wave in self.plan.waves for pack in wave for j in pack.jobs)
-        self.watch = Watch(folder, steps)
-        self._storage = _storage(sweep.store.root)
-        self._engine: Any = None
-        self._coming: dict[tuple[str, ...], Any] = {}
+        self.view = runtime.view(folder, steps)
+        self._coming: dict[tuple[str, ...], Pending] = {}
         """Answers that were asked for, by the models that give them together."""
-        self._judge: JudgeHandle | None = None
-        self._reader: Judge | None = None
-        execution = sweep.setup.execution
-        self._early = execution.judge_starts_early and fit_at_once(execution, cluster.resources)
-        """Services that start while adapters are trained would otherwise wait for each other."""
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
-        execution = self.sweep.setup.execution
-        with self.watch:
-            try:
-                if self._early:
-                    self._start_early()
-                with self._phase("training"):
-                    if self._make_model(execution):
-                        jobs = self._run_jobs(execution)
-                        self._train(execution, self._prepare(execution))
-                        result_of(jobs)
-                with self._phase("answering"):
-                    self._answer()
-                with self._phase("judging"):
-                    self._ask_judge()
-            finally:
-                self._stop_services()
-                shutil.rmtree(self._storage, ignore_errors=True)  # nobody reads it again
+        with self.view:
+            if self.runtime.overlaps:
+                self._start_early()
+            with self._phase("training"):
+                if self._make_model():
+                    jobs = self._run_jobs()
+                    self._train(self._prepare())
+                    jobs()
+            with self._phase("answering"):
+                self._answer()
+            with self._phase("judging"):
+                self._judge()
 
     @contextmanager
-    def _phase(self, name: str, detail: str = "") -> Iterator[None]:
-        self.watch.enter(name, detail)
+    def _phase(self, name: str) -> Iterator[None]:
+        self.view.enter(name)
         began = time.monotonic()
         try:
             yield
         finally:
             self.timings[name] = time.monotonic() - began
+            self.counts["engine_starts"] = self.runtime.engine_starts
 
     def _start_early(self) -> None:
         """The services that will be needed: they load while adapters are trained."""
         sweep = self.sweep
         will_answer = bool(self.plan.to_train or sweep.unanswered)
         if will_answer or sweep.book.missing(sweep.pairs()):
-            self._start_judge()
+            self.runtime.start_judge()
         if will_answer and sweep.model_made:
-            self._start_engine()
+            self.runtime.start_engine()
 
-    def _prepare(self, execution: Execution) -> Any:
-        """Begin with references and the aligned model's own measures; packs wait for the end of it
-        while their processes start."""
-        sweep = self.sweep
-        task: Any = prepare
-        prepared = task.options(
-            num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
-        ).remote(
+    def _prepare(self) -> Pending:
+        """References and the aligned model's own measures."""
+        sweep, setup = self.sweep, self.sweep.setup
+        return self.runtime.begin(
+            prepare,
             sweep.store,
-            sweep.setup.model,
+            setup.model,
             sweep.references(),
             list(sweep.evals.values()),
-            sweep.setup.lora,
-            execution.gpus_per_worker,
+            setup.lora,
+            setup.execution.gpus_per_worker,
         )
-        if execution.gpus_per_worker:
-            result_of(prepared)  # it holds the GPU that a pack would wait for
-        return prepared
 
-    def _run_jobs(self, execution: Execution) -> Any:
-        """Begin with what the study asks of the aligned model."""
-        jobs = self.sweep.jobs
-        task: Any = run_jobs
-        if not jobs:
-            return ray.put(None)
-        began = task.options(
-            num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
-        ).remote(self.sweep.store, jobs, execution.gpus_per_worker)
-        if execution.gpus_per_worker:
-            result_of(began)
-        return began
+    def _run_jobs(self) -> Pending:
+        """What the study asks of the aligned model."""
+        sweep = self.sweep
+        if not sweep.jobs:
+            return lambda: None
+        gpus = sweep.setup.execution.gpus_per_worker
+        return self.runtime.begin(run_jobs, sweep.store, sweep.jobs, gpus)
 
-    def _make_model(self, execution: Execution) -> bool:
+    def _make_model(self) -> bool:
         """Make the model that all adapters are for, where it has to be made; whether it is
         there."""
         sweep = self.sweep
@@ -131,13 +174,13 @@ class Work:
         if sweep.model_made:
             return True
         for wave in self.plan.waves[: self._waves_of_makers]:
-            self._run_wave(wave, execution, ray.put(None))
+            self._run_wave(wave, lambda: None)
         sweep.refresh()
         if not sweep.model_made:
             reason = "the aligned model was not made"
             self.failures |= dict.fromkeys(sweep.stages.keys() - sweep.trained, (reason, reason))
-        elif self._early:
-            self._start_engine()
+        elif self.runtime.overlaps:
+            self.runtime.start_engine()
         return sweep.model_made
 
     @property
@@ -146,30 +189,21 @@ class Work:
         return sum(all(j.stage.key in makers for p in wave for j in p.jobs)
                    for wave in self.plan.waves)  # fmt: skip
 
-    def _train(self, execution: Execution, prepared: Any) -> None:
+    def _train(self, prepared: Pending) -> None:
         sweep = self.sweep
         for wave in self.plan.waves[self._waves_of_makers :]:
-            failed = self._run_wave(wave, execution, prepared)
+            failed = self._run_wave(wave, prepared)
             if failed and sweep.setup.options.fail_fast:
                 break
-            if self._engine is not None:  # it answers while the next wave is trained
-                self._ask_all()
-        result_of(prepared)
+            if self.runtime.overlaps:  # the engine answers while the next wave is trained
+                self._ask()
+        prepared()
         sweep.refresh()
 
-    def _run_wave(self, wave: Sequence[Pack], execution: Execution, prepared: Any) -> bool:
+    def _run_wave(self, wave: Sequence[Pack], prepared: Pending) -> bool:
         """Train a wave; whether a stage of it failed."""
         sweep, before = self.sweep, self.sweep.trained
-        failed = run_packs(
-            wave,
-            sweep.store,
-            execution,
-            prepared,
-            storage=self._storage,
-            packs_at_once=self.cluster.packs_at_once,
-            pins_drivers=self.cluster.pins_drivers,
-            fail_fast=sweep.setup.options.fail_fast,
-        )
+        failed = self.runtime.train(wave, prepared)
         for key, (reason, whole) in failed.items():
             self.failures[key] = (reason, whole)
             sweep.remember_failure(key, reason, whole)
@@ -177,137 +211,56 @@ class Work:
         self.counts["stages_trained"] += len(sweep.trained - before)
         return bool(failed)
 
-    def _start_engine(self) -> None:
-        """The vLLM engine of the base model; it loads while something else goes on."""
-        sweep, execution = self.sweep, self.sweep.setup.execution
-        if self._engine is not None:
-            return
-        asked = [rows for one in sweep.evals.values() for rows in one.asked]
-        model = sweep.setup.model
-        self._engine = Answering.options(
-            num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus
-        ).remote(
-            sweep.store,
-            model,
-            max(stage.exported_rank for stage in sweep.stages.values()),
-            sweep.setup.sets.engine_length(asked),
-        )
-        self.counts["engine_starts"] += 1
-
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""
-        sweep = self.sweep
-        if self._not_asked:
-            self._start_engine()
-            self._ask_all()
+        self._ask()
         done = 0
         for subjects, answers in self._coming.items():
-            self.watch.detail = f"{done} of {sum(map(len, self._coming))} models done"
-            result_of(answers)
+            self.view.detail = f"{done} of {sum(map(len, self._coming))} models done"
+            answers()
             done += len(subjects)
-            if self._judge is not None:
-                self._ask_judge()
-        if self._engine is not None:
-            ray.kill(self._engine)  # its memory and its GPU are free for the judge
-            self._engine = None
-        sweep.refresh()
+            if self.runtime.overlaps:
+                self._judge()
+        self.runtime.stop_engine()
+        self.sweep.refresh()
 
-    @property
-    def _not_asked(self) -> list[str]:
-        """Trained models without all answers, stored or on their way."""
+    def _ask(self) -> None:
+        """Ask the trained models that have neither all answers nor been asked."""
         asked = {subject for subjects in self._coming for subject in subjects}
-        return [subject for subject in self.sweep.unanswered if subject not in asked]
-
-    def _ask_all(self) -> None:
-        """Queue all prompts of those models at the engine."""
-        subjects = self._not_asked
+        subjects = [subject for subject in self.sweep.unanswered if subject not in asked]
         for start in range(0, len(subjects), SUBJECTS_AT_ONCE):
             group = tuple(subjects[start : start + SUBJECTS_AT_ONCE])
-            self._coming[group] = self._ask(group)
+            self._coming[group] = self.runtime.ask(group)
 
-    def _ask(self, subjects: Sequence[str]) -> Any:
-        """All prompts to some models."""
-        sweep = self.sweep
-        asked = {
-            rows.key: rows
-            for subject in subjects
-            for one in sweep.asked[subject].values()
-            for rows in one.asked
-        }
-        return self._engine.answer.remote(subjects, sweep.setup.model.key, list(asked.values()))
-
-    def _start_judge(self) -> None:
-        setup = self.sweep.setup
-        if setup.judge.kind == "endpoint" or self._judge is not None:
-            return
-        self._judge = start_judge(
-            verified(setup.judge),
-            weights=setup.judge.weights,
-            cpus=setup.execution.judge_cpus,
-            gpus=setup.execution.judge_gpus,
-            max_model_len=context_length(setup.judge.source),
-            shared=self.cluster.shared,
-        )
-
-    def _ask_judge(self) -> None:
-        sweep = self.sweep
-        pairs = sweep.pairs()
-        for first in (True, False):
-            missing = len(sweep.book.missing(pairs))
-            self.watch.detail = f"{missing} answers to read"
-            if not missing:
-                return
-            self._start_judge()
-            try:
-                if self._reader is None:
-                    self._reader = self._make_reader()
-                self.counts["judge_calls"] += sweep.book.ask(self._reader, pairs)
-            except JudgeUnavailable:
-                if not first or self._judge is None or self._judge.is_up:
-                    raise
-                self._judge = self._reader = None  # it was taken down meanwhile: once more
-
-    def _make_reader(self) -> Judge:
-        setup = self.sweep.setup
-        if self._judge is None:
-            return endpoint_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
-        try:
-            server = self._judge.wait_until_ready()
-        except (RuntimeError, TimeoutError) as error:
-            raise JudgeUnavailable(str(error)) from error
-        self.counts["engine_starts"] += self._judge.started
-        return guard_judge(setup.judge, server)
-
-    def _stop_services(self) -> None:
-        if self._judge is not None:
-            self._judge.stop()
-        if self._engine is not None:
-            ray.kill(self._engine)
-
-
-def _storage(root: str) -> str:
-    """Where Ray keeps its own books: beside the results, absolute since workers change folders,
-    and a driver's own, since two may work on one store."""
-    own = f"ray/{secrets.token_hex(4)}"
-    return f"{root}/{own}" if "://" in root else str(Path(root).absolute() / own)
+    def _judge(self) -> None:
+        pairs = self.sweep.pairs()
+        if missing := self.sweep.book.missing(pairs):
+            self.view.detail = f"{len(missing)} answers to read"
+            self.counts["judge_calls"] += self.runtime.judge(pairs)
 
 
 def do(sweep: Sweep, folder: Path) -> Work:
-    """Connect to a cluster, say where to look, and do what the sweep needs."""
+    """Say where to look, and do what the sweep needs."""
     options, trained = sweep.setup.options, sweep.trained.issuperset(sweep.stages)
     if not trained or sweep.unanswered or sweep.book.missing(sweep.pairs()):
         check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
-    cluster = connect(sweep.setup.execution, sweep.setup.judge.kind != "endpoint")
-    work = Work(sweep, cluster, folder)
-    lanes = [len(pack.jobs) for wave in work.plan.waves for pack in wave]
-    print(
-        f"packs of {lanes} lanes, {cluster.packs_at_once} at once; "
-        f"Ray dashboard {cluster.dashboard or 'off'}",
-        flush=True,
-    )
+    runtime = _runtime(sweep)
     try:
+        work = Work(sweep, runtime, folder)
+        lanes = [len(pack.jobs) for wave in work.plan.waves for pack in wave]
+        print(f"packs of {lanes} lanes, {runtime}", flush=True)
         work.run()
     finally:
-        if not cluster.shared:
-            ray.shutdown()
+        runtime.close()
     return work
+
+
+def _runtime(sweep: Sweep) -> Runtime:
+    """Ray and vLLM are imported only where they are used."""
+    if sweep.setup.options.local:
+        from raycib.orchestration.local import LocalRuntime
+
+        return LocalRuntime(sweep)
+    from raycib.orchestration.remote import RayRuntime
+
+    return RayRuntime(sweep)

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
-from raycib.evals.judge_reply import Malformed, Refused
+from raycib.evals.completions import accepted
+from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
 from raycib.orchestration import shared_serve
 from raycib.orchestration.shared_serve import APP_PREFIX, QUIET_LOGGING
@@ -107,9 +108,7 @@ class ServedJudge(Server):
         except Exception as problem:  # Serve's and Ray's have no class in common
             said = str(problem).strip().splitlines() or [""]
             raise Malformed(f"{type(problem).__name__}: {said[-1][:300]}") from problem
-        if "refused" in reply:
-            raise Refused(400, "context_length_exceeded", "", reply["refused"])
-        return read(reply)
+        return read(accepted(reply))
 
 
 class JudgeHandle:

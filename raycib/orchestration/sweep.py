@@ -78,6 +78,22 @@ class Sweep:
         mine = self.makers | self.stages
         return {r.key: r.about["reason"] for r in found if r and r.key in mine}
 
+    def rows_asked(self, subjects: Sequence[str]) -> list[RowsSpec]:
+        """All rows that some models answer, each once."""
+        evals = [one for subject in subjects for one in self.asked[subject].values()]
+        return list({rows.key: rows for one in evals for rows in one.asked}.values())
+
+    @property
+    def engine_length(self) -> int:
+        """Tokens of a prompt and its answer that an engine has room for."""
+        asked = [rows for one in self.evals.values() for rows in one.asked]
+        return self.setup.sets.engine_length(asked)
+
+    @property
+    def largest_rank(self) -> int:
+        """Of all adapters, as they are exported."""
+        return max(stage.exported_rank for stage in self.stages.values())
+
     @property
     def unanswered(self) -> list[str]:
         """Trained models, the aligned one included, that have not answered all prompts."""
@@ -87,7 +103,7 @@ class Sweep:
             for subject, evals in self.asked.items()
             if subject in there
             and any(
-                answers_key(subject, rows) not in self._answered
+                answers_key(subject, rows, one.engine) not in self._answered
                 for one in evals.values()
                 for rows in one.asked
             )

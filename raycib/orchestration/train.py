@@ -4,7 +4,6 @@ Train workers that train together."""
 import io
 import os
 import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -12,8 +11,11 @@ from typing import Any
 import ray.tune
 from ray.exceptions import RayTaskError
 
+from raycib.errors import UserError
 from raycib.orchestration.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.orchestration.live_progress import Reporter
 from raycib.orchestration.room import TRIAL_CPUS
+from raycib.orchestration.run import Failures, Pending, failed_pack
 from raycib.plan import Pack
 from raycib.presets import Execution
 from raycib.store import Store
@@ -34,11 +36,12 @@ def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
 
     pack = Pack.model_validate_json(config["pack"])
     try:  # afterwards references and the aligned model's measures are in the store
-        ray.get(config["prepared"])
-    except RayTaskError as error:  # would fail again: no reason to start anew
-        return {job.stage.key: f"not prepared: {error.cause}" for job in pack.jobs}
+        config["prepared"]()
+    except (RayTaskError, UserError) as error:  # would fail again: no reason to start anew
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        return {job.stage.key: f"not prepared: {cause}" for job in pack.jobs}
     execution = Execution.model_validate_json(config["execution"])
-    return run_pack(pack, Store(config["store"]), execution)
+    return run_pack(pack, Store(config["store"]), execution, Reporter())
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -92,14 +95,14 @@ def run_packs(
     packs: Sequence[Pack],
     store: Store,
     execution: Execution,
-    prepared: Any,
+    prepared: Pending,
     storage: str,
     packs_at_once: int,
     pins_drivers: bool,
     fail_fast: bool,
-) -> dict[str, tuple[str, str]]:
-    """Train `packs` once `prepared` (an object reference) is there, at most `packs_at_once` side
-    by side: workers in groups live outside of Tune's own books, so this bound alone keeps them from
+) -> Failures:
+    """Train `packs` once what they wait for is `prepared`, at most `packs_at_once` side by
+    side: workers in groups live outside of Tune's own books, so this bound alone keeps them from
     starving each other.
 
     Returns (reason, traceback) of every failed stage, by key. The results are in the store.
@@ -140,7 +143,7 @@ def run_packs(
         )
         with redirect_stdout(io.StringIO()):  # it prints where its own files are, even if silent
             grid = tuner.fit()
-    failures: dict[str, tuple[str, str]] = {}
+    failures: Failures = {}
     done: set[str] = set()
     for result in grid:
         name = result.config["pack"] if result.config else ""
@@ -150,7 +153,7 @@ def run_packs(
     errors = {r.config["pack"]: r.error for r in grid if r.error is not None and r.config}
     for pack in packs:
         if pack.name not in done:
-            failures |= _failed_pack(pack, errors.get(pack.name))
+            failures |= failed_pack(pack, errors.get(pack.name))
     return failures
 
 
@@ -171,12 +174,3 @@ def _named(configs: dict[str, dict[str, Any]]) -> Any:
         run_trial(configs[config["pack"]])
 
     return trial
-
-
-def _failed_pack(pack: Pack, error: BaseException | None) -> dict[str, tuple[str, str]]:
-    if error is None:
-        whole, reason = "", "stopped before it was done"
-    else:
-        whole = "".join(traceback.format_exception(error))
-        reason = whole.strip().splitlines()[-1]
-    return {job.stage.key: (reason, whole) for job in pack.jobs}

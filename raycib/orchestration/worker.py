@@ -13,12 +13,11 @@ from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded
 from raycib.data.chat_format import chat_format
 from raycib.evals.answers import generate_answers
-from raycib.evals.generate import Generator
+from raycib.evals.generate import Engine, Generator
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES_FILE
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
-from raycib.orchestration.progress import Teller
 from raycib.orchestration.study import AlignedJob
 from raycib.plan import Pack
 from raycib.presets import Execution
@@ -32,6 +31,8 @@ from raycib.training.pack import Loaded, ensure_bank, load, train_pack
 from raycib.training.workers import Workers
 
 Readings = tuple[Reading, ...]
+Report = Callable[[str, Mapping[str, Any], bool], None]
+"""Told how far a pack is: its name, the news, and whether they are its last."""
 
 
 def device_of(gpus: float) -> torch.device:
@@ -122,17 +123,16 @@ def run_jobs(store: Store, jobs: Sequence[AlignedJob], gpus: float) -> None:
         job.run(store, device_of(gpus))
 
 
-def run_pack(pack: Pack, store: Store, execution: Execution) -> dict[str, str]:
+def run_pack(pack: Pack, store: Store, execution: Execution, report: Report) -> dict[str, str]:
     """Train a pack's unfinished stages, then measure all of them. Every worker of the pack calls
     this; returns why each failed stage failed, by key."""
     keep_memory()
     workers = Workers.current()
-    tell = Teller(pack.name)
     loaded = load([job.stage for job in pack.jobs], device_of(execution.gpus_per_worker))
 
     def progress(lanes: Sequence[Lane]) -> None:
         if workers.rank == 0:
-            tell(_news(lanes), urgent=not any(lane.active for lane in lanes))
+            report(pack.name, _news(lanes), not any(lane.active for lane in lanes))
 
     failures = train_pack(
         pack, loaded, store, workers, execution.micro_batch_size, execution.checkpoint_every,
@@ -163,26 +163,32 @@ def _news(lanes: Sequence[Lane]) -> dict[str, Any]:
     }
 
 
+def with_vllm(store: Store, model: ModelSpec, rank: int, max_model_len: int) -> "Answering":
+    """Answers by vLLM; `rank` is the largest that any adapter has."""
+    tokenizer = load_tokenizer(model.source, model.template)
+    engine = Generator(
+        verified(model),
+        max_lora_rank=rank,
+        max_model_len=max_model_len,
+        dtype=model.dtype,
+        stop=[chat_format(tokenizer).end],
+    )
+    return Answering(store, model, tokenizer, engine)
+
+
 class Answering:
-    """A warm vLLM engine of one base model, and the store that its answers go to."""
+    """A warm engine of one base model, and the store that its answers go to."""
 
-    def __init__(self, store: Store, model: ModelSpec, rank: int, max_model_len: int) -> None:
-        self.store = store
-        self.tokenizer = load_tokenizer(model.source, model.template)
-        self.engine = Generator(
-            verified(model),
-            max_lora_rank=rank,
-            max_model_len=max_model_len,
-            dtype=model.dtype,
-            stop=[chat_format(self.tokenizer).end],
-        )
+    def __init__(self, store: Store, model: ModelSpec, tokenizer: Any, engine: Engine) -> None:
+        self.store, self.model, self.tokenizer, self.engine = store, model, tokenizer, engine
 
-    def answer(self, subjects: Sequence[str], base: str, asked: Sequence[RowsSpec]) -> int:
-        """Have stages (by key; `base` is the aligned model's own) answer; how many were new."""
+    def answer(self, subjects: Sequence[str], asked: Sequence[RowsSpec]) -> int:
+        """Have models answer, stages by key or the aligned one; how many answers were new."""
         folders: list[tuple[str, Path | None]] = []
         for subject in subjects:
-            record = None if subject == base else self.store.get(STAGES, subject)
-            if record is None and subject != base:
+            base = subject == self.model.key
+            record = None if base else self.store.get(STAGES, subject)
+            if record is None and not base:
                 raise RuntimeError(f"the adapter of stage {subject[:12]} vanished from the store")
             folders.append((subject, record.folder if record else None))
         return generate_answers(self.store, self.engine, self.tokenizer, folders, asked)

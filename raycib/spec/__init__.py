@@ -7,7 +7,7 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 
 from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, digest
 from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
-from raycib.spec.evals import EvalSpec, JudgeSpec
+from raycib.spec.evals import EngineName, EvalSpec, JudgeSpec
 from raycib.spec.measure import Measure
 from raycib.spec.method import About, MethodBase
 from raycib.spec.methods_cib import (
@@ -46,6 +46,7 @@ __all__ = [
     "Case2",
     "Case2Ball",
     "ConstrainedToken",
+    "EngineName",
     "EvalSpec",
     "JudgeSpec",
     "Layer",

@@ -1,10 +1,13 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, digest
+from raycib.spec.base import NOT_IDENTITY, Layer, Location, Pooling, Reading, Spec, digest
 from raycib.spec.data import RowsSpec
 from raycib.spec.measure import AnyMeasure
+
+EngineName = Literal["vllm", "transformers"]
+"""What generates answers. Both are greedy, and may differ where two tokens are nearly as likely."""
 
 DECISION: Pooling = "last_prompt_token"
 """Where the first token of an answer is decided."""
@@ -27,6 +30,8 @@ class EvalSpec(Spec):
     layer: Layer = "final_norm"
     tasks: tuple[RowsSpec, ...] = ()
     """Of continual fine-tuning: every task of the sequence, asked after each of its stages."""
+    engine: Annotated[EngineName, NOT_IDENTITY] = "vllm"
+    """What answers in words; part of the answers' key."""
     measures: tuple[AnyMeasure, ...] = ()
     """What a study measures besides."""
 

@@ -1,0 +1,154 @@
+"""Greedy answers of one base model, under LoRA adapters, by transformers in this process.
+
+They begin and end as vLLM's do (`raycib.evals.generate`): the same ids go in, the same ids end an
+answer, and its text is decoded as a continuation of its prompt.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.decoders import DecodeStream
+from transformers import GenerationConfig
+
+from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.adapters.peft_format import CONFIG_FILE
+from raycib.evals.generate import Answer, GenerationRequest, refuse_unfit
+from raycib.spec import EngineName
+
+ROWS_AT_ONCE = 256
+TOKENS_AT_ONCE = 2**15
+"""Of the keys and values of a batch: 4 GiB for a model of 8 billion parameters."""
+
+
+class InProcessGenerator:
+    """A model in memory that answers, one adapter after the other."""
+
+    name: EngineName = "transformers"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_model_len: int,
+        targets: Sequence[tuple[str, ...]] = (),
+        stop: Sequence[int] = (),
+    ) -> None:
+        """`max_model_len`: prompt and answer together, in tokens. `targets`: the sets of modules
+        that adapters have. `stop`: ids that end an answer beside the model's own."""
+        self.max_model_len = max_model_len
+        self.tokenizer = tokenizer
+        own = model.generation_config.eos_token_id
+        known = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *stop]
+        self.ends = {end for end in known if end is not None}
+        # Whatever else the model's files ask of generation (penalties, sampling) is left out.
+        model.generation_config = GenerationConfig()
+        self._lanes = {chosen: lane for lane, chosen in enumerate(dict.fromkeys(targets))}
+        # Lanes of zeros, under which an adapter of any rank is put when it is its turn.
+        self._adapters = LaneAdapters(model, [LoRAShape(1, 1.0, chosen) for chosen in self._lanes])
+
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        """Greedy answers in the order asked. Raises as `check` does."""
+        self.check(requests)
+        answers: dict[int, Answer] = {}
+        for adapter in dict.fromkeys(request.adapter for request in requests):
+            lane = None if adapter is None else self._put(adapter)
+            mine = {n: one for n, one in enumerate(requests) if one.adapter == adapter}
+            for places in _batches(mine):
+                batch = [requests[n] for n in places]
+                answers |= zip(places, self._answer(batch, lane), strict=True)
+        return [answers[n] for n in range(len(requests))]
+
+    def check(self, requests: Sequence[GenerationRequest]) -> None:
+        """Raise ValueError where a prompt leaves no room to answer, FileNotFoundError where an
+        adapter's folder is none."""
+        refuse_unfit(requests, self.max_model_len)
+
+    def _put(self, folder: Path) -> int:
+        """The lane that computes what the adapter in `folder` does, from now on."""
+        lane = self._lanes[targets_of(folder)]
+        self._adapters.thaw(lane)
+        self._adapters.freeze(lane, folder)
+        return lane
+
+    @torch.inference_mode()
+    def _answer(self, batch: Sequence[GenerationRequest], lane: int | None) -> list[Answer]:
+        """One batch, whose prompts are padded on the left."""
+        longest = max(len(request.prompt_ids) for request in batch)
+        pad = min(self.ends, default=0)
+        rows = [[pad] * (longest - len(r.prompt_ids)) + [*r.prompt_ids] for r in batch]
+        seen = [[0] * (longest - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch]
+        model: Any = self._adapters.model
+        ids, mask = (torch.tensor(part, device=model.device) for part in (rows, seen))
+        route = (
+            self._adapters.disabled()
+            if lane is None
+            else self._adapters.route([(lane, len(batch))])
+        )
+        with route:
+            found = model.generate(
+                ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(
+                    do_sample=False,
+                    max_new_tokens=max(self._room(request) for request in batch),
+                    eos_token_id=sorted(self.ends) or None,
+                    pad_token_id=pad,
+                ),
+            )
+        said = found[:, longest:].tolist()
+        return [self._cut(request, row) for request, row in zip(batch, said, strict=True)]
+
+    def _room(self, request: GenerationRequest) -> int:
+        return min(request.max_tokens, self.max_model_len - len(request.prompt_ids))
+
+    def _cut(self, request: GenerationRequest, ids: Sequence[int]) -> Answer:
+        """An answer up to its end: the first id that ends it, or the last there is room for."""
+        ids = ids[: self._room(request)]
+        end = next((place for place, token in enumerate(ids) if token in self.ends), None)
+        ended = end is not None
+        said = tuple(ids if end is None else ids[: end + 1])
+        text = continuation(self.tokenizer, request.prompt_ids, said[: len(said) - ended])
+        return Answer(request.id, text, said, "stop" if ended else "length")
+
+
+def _batches(requests: Mapping[int, GenerationRequest]) -> Iterator[list[int]]:
+    """Requests of like length together, few enough for their keys and values."""
+    tokens = {n: len(one.prompt_ids) + one.max_tokens for n, one in requests.items()}
+    batch: list[int] = []
+    for n in sorted(tokens, key=lambda n: tokens[n]):
+        if batch and ((len(batch) + 1) * tokens[n] > TOKENS_AT_ONCE or len(batch) == ROWS_AT_ONCE):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+def targets_of(folder: Path) -> tuple[str, ...]:
+    """The modules that a PEFT adapter names."""
+    return tuple(json.loads((folder / CONFIG_FILE).read_text())["target_modules"])
+
+
+def continuation(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of `ids` without special tokens, as it goes on after a prompt's.
+
+    A tokenizer's `decode` drops a space that begins its text; after a prompt it is part of it. What
+    ends within a character is left out, as vLLM leaves it.
+    """
+    stream = DecodeStream(ids=list(prompt), skip_special_tokens=True)
+    text = ""
+    for token in ids:
+        try:
+            piece = stream.step(tokenizer.backend_tokenizer, token)
+        except Exception as error:  # the class that it raises is the bare one
+            if not str(error).startswith("Invalid prefix encountered"):
+                raise
+            # Bytes that are no text broke the stream: a new one goes on, as vLLM's does.
+            stream = DecodeStream(skip_special_tokens=True)
+            piece = stream.step(tokenizer.backend_tokenizer, token)
+        text += piece or ""
+    return text
