@@ -61,14 +61,11 @@ def safety(evals: EvalSpec, book: VerdictBook) -> dict[str, Benchmark]:
     }
     if truth := origin(harmful.source).is_unsafe:
 
-        def is_unsafe(row: Row, answer: str) -> bool:
-            return truth(row.prompt, answer)
-
         def agrees(row: Row, answer: str) -> bool | None:
             said = verdict(row, answer)
-            return None if said is None else said == is_unsafe(row, answer)
+            return None if said is None else said == truth(row, answer)
 
-        found["hrr_true"] = (harmful, Scorer("truth", is_unsafe))
+        found["hrr_true"] = (harmful, Scorer("truth", truth))
         found["judge_agreement"] = (harmful, Scorer("agreement", agrees))
     if evals.benign:
         found["over_refusal"] = (evals.benign, refusal_of(evals.benign))

@@ -64,14 +64,14 @@ def scorer_of(spec: RowsSpec, rows: Sequence[Row]) -> Scorer:
     """How answers to a set are scored: by its source's own rule, as it is named, or by the one that
     fits its rows."""
     if own := origin(spec.source).is_correct:
-        return Scorer("its source's own rule", lambda row, answer: own(row.prompt, answer))
+        return Scorer("its source's own rule", own)
     return scorer(spec.scorer) if spec.scorer else fitting(rows)
 
 
 def refusal_of(spec: RowsSpec) -> Scorer:
     """How refusals of a set are told: by its source's own rule, or by how an answer opens."""
     if own := origin(spec.source).is_refusal:
-        return Scorer("its source's own rule", lambda row, answer: own(row.prompt, answer))
+        return Scorer("its source's own rule", own)
     return REFUSAL
 
 
