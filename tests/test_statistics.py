@@ -18,9 +18,9 @@ from raycib.analysis.statistics import (
     sign_flip_p,
     smallest_difference,
     spearman,
-    wilson,
     wilson_at,
 )
+from raycib.metrics import rate
 
 # Table 3 of the CIB paper: model, lambda, I(Z;C) in nats, HRR in %.
 TABLE_3 = pd.DataFrame(
@@ -117,19 +117,6 @@ def test_more_than_eight_points_get_no_exact_p():
     assert found.p_exact is None and "no exact p" in found.note and found.low is not None
 
 
-def test_wilson_of_none_in_260_reaches_one_and_a_half_percent():
-    """High end for k = 0: z^2 / (n + z^2) = 3.8415 / 263.8415 = .01456."""
-    found = wilson(0, 260)
-    assert (found.value, found.low) == (0, 0)
-    assert found.high == pytest.approx(3.8415 / 263.8415, abs=1e-5)
-
-
-@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 3), (4, 3)])
-def test_no_rate_without_trials(k, n):
-    with pytest.raises(ValueError, match="not a share"):
-        wilson(k, n)
-
-
 def test_the_sample_standard_deviation_divides_by_n_minus_one():
     """1, 2, 3: squares of deviations sum to 2, so sqrt(2 / 2) = 1; population: sqrt(2 / 3)."""
     assert mean_std([1, 2, 3, math.nan]).std == 1
@@ -179,9 +166,9 @@ def test_holm_multiplies_by_what_is_left_and_never_falls():
 
 def test_wilson_at_a_whole_number_is_wilson():
     for k, n in ((0, 260), (31, 260), (260, 260)):
-        at, whole = wilson_at(k / n, n), wilson(k, n)
+        at, whole = wilson_at(k / n, n), rate(k, n)
         assert (at.low, at.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
-    low, high = wilson(1, 10), wilson(2, 10)
+    low, high = rate(1, 10), rate(2, 10)
     assert low.low < wilson_at(0.15, 10).low < high.low
     with pytest.raises(ValueError, match="not a share"):
         wilson_at(1.2, 10)
@@ -189,11 +176,11 @@ def test_wilson_at_a_whole_number_is_wilson():
 
 def test_the_smallest_difference_is_found_with_the_power_asked_for():
     """Two groups of 260 whose rates differ by it are told apart in about 80 % of draws."""
-    n, rate = 260, 0.2
-    gap = smallest_difference(n, rate)
-    se = math.sqrt((rate * (1 - rate) + (rate + gap) * (1 - rate - gap)) / n)
+    n, at = 260, 0.2
+    gap = smallest_difference(n, at)
+    se = math.sqrt((at * (1 - at) + (at + gap) * (1 - at - gap)) / n)
     assert stats.norm.sf(1.96 - gap / se) == pytest.approx(0.8, abs=0.02)
-    assert smallest_difference(520, rate) < gap
+    assert smallest_difference(520, at) < gap
 
 
 def test_the_bootstrap_covers_the_mean_and_repeats_itself():

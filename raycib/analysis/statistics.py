@@ -90,18 +90,6 @@ def less(one: float, other: float) -> bool:
     return other - one > tolerance((one, other)) if math.isfinite(other - one) else one < other
 
 
-def wilson(k: int, n: int) -> Interval:
-    """The share ``k / n`` with Wilson's 95 % interval.
-
-    Raises:
-        ValueError: without trials there is no rate.
-    """
-    if n <= 0 or not 0 <= k <= n:
-        raise ValueError(f"{k} of {n} is not a share; a rate needs 0 <= k <= n and n >= 1")
-    ends = stats.binomtest(k, n).proportion_ci(method="wilson")
-    return Interval(k / n, float(ends.low), float(ends.high), n)
-
-
 def wilson_at(share: float, n: int) -> Interval:
     """Wilson's 95 % interval around a ``share`` of ``n`` that need not be a whole number of them.
 
