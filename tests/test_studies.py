@@ -3,19 +3,24 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import own_study
 import pytest
 import tiny
 from own_study import Distance, UpdateNorm
 
+from raycib.analysis.frame import read_summary
 from raycib.errors import UserError
-from raycib.evals.scores import Missing, load_measures, load_values
+from raycib.evals.scores import Missing, load_measures, load_values, score
+from raycib.orchestration import summary
+from raycib.orchestration.command import Question, run_question
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
+from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import OF_STUDIES, Study
 from raycib.orchestration.worker import device_of, measure_lanes
-from raycib.spec import EvalSpec, PlainLoRA
+from raycib.spec import CIB, EvalSpec, PlainLoRA, RunSpec
 from raycib.store import Store
 from raycib.studies.comparison import Ablation, Comparison
 from raycib.studies.continual import Continual
@@ -82,6 +87,46 @@ def test_a_study_of_ones_own_is_asked_for_its_measures():
     ((_, evals),) = setup.tasks.values()
     assert evals.measures == (UpdateNorm(),)
     assert resolve(Options(), Strength()).tasks["open"][1].measures == ()
+
+
+def test_a_study_of_ones_own_from_files_to_report(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its measure stands beside the core's distance in every cell and equals it. The aligned model
+    did not move, and is scored once for both cells. A second run only reads."""
+    files = {
+        "task": tiny.make_rows(tmp_path / "task.jsonl", 40),
+        "harmful": tiny.make_rows(tmp_path / "harmful.jsonl", 4, seed=2),
+    }
+    options = Options(
+        out=str(tmp_path / "out"), model=str(tiny_folder / "model"), judge="world:guard",
+        judge_profile="world", strengths="0,5", local=True, seeds=1, max_tokens=8,
+        changes=["trainer.batch_size=8", "trainer.warmup_steps=0"],
+        **{name: str(file) for name, file in files.items()},
+    )  # fmt: skip
+
+    def runs(setup: Setup) -> list[RunSpec]:
+        return setup.runs_of([CIB(lam=lam) for lam in setup.strengths("cib", ())])
+
+    scored: list[str] = []
+
+    def counted(store: Store, subject: str, *rest: Any) -> dict[str, Any]:
+        scored.append(subject)
+        return score(store, subject, *rest)
+
+    monkeypatch.setattr(summary, "score", counted)
+    question = Question("moved", "How far does it go?", runs, Distance())
+    assert run_question(question, options) == 0
+    told = read_summary(tmp_path / "out" / "moved")
+    assert told["study"] == "distance"
+    assert told["aligned"]["scores"]["moved"] == 0
+    for cell in told["cells"]:
+        assert cell["scores"]["moved"] == pytest.approx(cell["scores"]["distance"], rel=1e-6)
+    assert len(scored) == len(set(scored)) == 3
+    assert (tmp_path / "out" / "moved" / "report.html").exists()
+    assert run_question(question, options) == 0
+    counts = read_summary(tmp_path / "out" / "moved")["counts"]
+    assert (counts["stages_trained"], counts["stages_reused"]) == (0, 2)
 
 
 @pytest.mark.parametrize("option", OF_STUDIES)
