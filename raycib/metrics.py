@@ -53,14 +53,14 @@ class Metric:
         return 100 if self.unit == "%" else 1
 
     def of(self, scores: Sequence[float | None]) -> dict[str, Any]:
-        """Value, 95 % interval and n. Scores of True and False are a share with Wilson's interval;
-        others a mean with Student's. None is left out and counted as unread; where nothing else
-        is left, nothing is claimed."""
+        """Value, 95 % interval and n. Where all scores are 0 or 1 they are a share with Wilson's
+        interval; else a mean with Student's. None is left out and counted as unread; where nothing
+        else is left, nothing is claimed."""
         known = [score for score in scores if score is not None]
         unread = len(scores) - len(known)
         if not known:
             return {"value": None, "low": None, "high": None, "n": 0, "unread": unread}
-        if all(isinstance(score, bool) for score in known):
+        if all(score in (0, 1) for score in known):
             return asdict(rate(sum(map(bool, known)), len(known), unread))
         return _mean(known) | {"unread": unread}
 

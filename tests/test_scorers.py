@@ -335,6 +335,8 @@ def test_a_scorer_of_ones_own_is_a_function(
         assert found["high"] - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
     yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"])
     assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
+    ones = ability(spec_of(rows, "near_miss:near"), rows).value(rows, ["abc"] * 3)
+    assert ones == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc"] * 3)
     with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):
         ability(spec_of(rows, "near_miss:wild"), rows).value(rows, said)
 

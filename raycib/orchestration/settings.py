@@ -85,7 +85,7 @@ def _scorers(setup: Setup) -> Iterator[Setting]:
         how = scorer_name(rows)
         if origin(rows.source).is_correct is None:
             yield Setting(
-                f"accuracy of {rows.name}", how, "--scorer" if rows.scorer else "its rows"
+                f"accuracy of {rows.name}", how, "named" if rows.scorer else "its rows"
             )
 
 
