@@ -1,6 +1,7 @@
 """The judge behind Serve: its configuration, and one real one, asked with ids."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 from ray_head import Cluster
+from running import holders, title
 
 from raycib import world
 from raycib.evals.judge_reply import Refused
-from raycib.evals.judges import CompletionJudge, JudgePrompt
+from raycib.evals.judges import CompletionJudge, JudgePrompt, Verdict
 from raycib.orchestration.serve import JudgeConfig, engine_options, replica_options, start_judge
 
 
@@ -109,6 +111,33 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> 
         handle.stop()
         handle.stop()
     assert not handle.is_up
+
+
+@pytest.mark.real
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
+    cluster: Cluster, joined: None
+) -> None:
+    """Serve starts another; what was under way is asked again."""
+    guard = world.folder("guard")
+    handle = start_judge(guard, max_model_len=128, shared=True)
+    prompt = JudgePrompt(guard, max_length=128 - 16)
+    judge = CompletionJudge(handle.wait_until_ready(300), prompt, rows_a_request=5)
+    pairs = conversations()
+    before = judge.judge(pairs)
+    replicas = [p for p in holders(cluster.temp)[0] if f"{handle.config.app}:Judge" in title(p)]
+    assert len(replicas) == 1
+    killed: list[int] = []
+
+    def kill(rows: list[int], said: list[Verdict]) -> None:
+        if not killed:
+            killed.extend(replicas)
+            os.kill(replicas[0], signal.SIGKILL)
+
+    assert judge.judge(pairs, kill, chunk_rows=5) == before
+    assert killed
+    handle.stop()
 
 
 def too_long(length: int) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from ray.exceptions import RayTaskError
 from raycib.errors import UserError
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
-from raycib.model_files import context_length, verified
 from raycib.orchestration.cluster import connect
 from raycib.orchestration.judge import endpoint_judge, guard_judge
 from raycib.orchestration.live_progress import LiveView
 from raycib.orchestration.room import fit_at_once
 from raycib.orchestration.run import Failures
-from raycib.orchestration.serve import JudgeHandle, start_judge
+from raycib.orchestration.serve import JudgeHandle, start_guard
 from raycib.orchestration.sweep import Sweep
 from raycib.orchestration.train import run_packs
 from raycib.plan import Pack
@@ -135,14 +134,7 @@ class RayRuntime:
         setup = self.sweep.setup
         if setup.judge.kind == "endpoint" or self._judge is not None:
             return
-        self._judge = start_judge(
-            verified(setup.judge),
-            weights=setup.judge.weights,
-            cpus=setup.execution.judge_cpus,
-            gpus=setup.execution.judge_gpus,
-            max_model_len=context_length(setup.judge.source),
-            shared=self.cluster.shared,
-        )
+        self._judge = start_guard(setup.judge, setup.execution, self.cluster.shared)
 
     def judge(self, pairs: Sequence[Pair]) -> int:
         """Have the judge read what is missing; one that was taken down meanwhile starts again."""

@@ -22,8 +22,11 @@ from ray.exceptions import RayError
 from raycib.evals.completions import accepted
 from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
+from raycib.model_files import context_length, verified
 from raycib.orchestration import shared_serve
 from raycib.orchestration.shared_serve import APP_PREFIX, QUIET_LOGGING
+from raycib.presets import Execution
+from raycib.spec import JudgeSpec
 
 T = TypeVar("T")
 
@@ -237,3 +240,16 @@ def start_judge(
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
     config = JudgeConfig(str(model), cpus, gpus, max_model_len, weights)
     return JudgeHandle(config, shared)
+
+
+def start_guard(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHandle:
+    """Begin to start the judge of a sweep. Whoever holds it on a `shared` cluster, as a test run
+    may, keeps it warm for the sweeps that come."""
+    return start_judge(
+        verified(spec),
+        weights=spec.weights,
+        cpus=execution.judge_cpus,
+        gpus=execution.judge_gpus,
+        max_model_len=context_length(spec.source),
+        shared=shared,
+    )
