@@ -24,10 +24,12 @@ CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
 }  # fmt: skip
 WORKER_FAILURES = 3
-"""Restarts of whoever trains; the store's checkpoint is resumed each time."""
+"""Restarts of a worker group; it resumes from the store's checkpoint each time."""
 CONTROLLER_FAILURES = 2
 TRIAL_FAILURES = 1
 """Restarts of a trial that only waits for its workers."""
+LONE_FAILURES = (WORKER_FAILURES + 1) * (TRIAL_FAILURES + 1) - 1
+"""Restarts of a trial that trains by itself: as often as those of a group together."""
 
 
 def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
@@ -121,7 +123,7 @@ def run_packs(
         for pack in packs
     }
     resources = trial_resources(execution, pins_drivers)
-    allowed = WORKER_FAILURES if execution.workers == 1 else TRIAL_FAILURES
+    allowed = LONE_FAILURES if execution.workers == 1 else TRIAL_FAILURES
     # Tune's own books are read by nobody and end with it: the results are in the store.
     with tempfile.TemporaryDirectory() as books, _without_credentials():
         tuner = ray.tune.Tuner(
