@@ -7,21 +7,36 @@ import re
 
 import pandas as pd
 import pytest
-from summaries import METHODS, comparison_sweep, samples, sweep, terminal
+from summaries import METHODS, comparison_sweep, reported, samples, sweep, terminal
 
 from raycib.analysis import tables
 from raycib.analysis.arms import arms, best, of, plain_arm, settings
 from raycib.analysis.frame import aligned_scores, to_frame
 from raycib.analysis.statistics import mcnemar, wilson_at
-from raycib.studies.comparison.matched_cost import matched_cost, presentable_cost
+from raycib.analysis.table import Table, shown
+from raycib.studies.comparison.matched_cost import matched_cost, pivoted
+from raycib.studies.comparison.paired import columns as columns_of_pairs
 from raycib.studies.comparison.paired import (
     paired_flips,
     paired_table,
-    presentable_pairs,
     significance,
 )
-from raycib.studies.comparison.table1 import narrow1, presentable1, table1
-from raycib.studies.strength.table3 import presentable, table3
+from raycib.studies.comparison.table1 import columns as columns1
+from raycib.studies.comparison.table1 import table1
+from raycib.studies.strength.table3 import columns as columns3
+from raycib.studies.strength.table3 import table3
+
+
+def seen1(table):
+    return shown(table, columns1(table))
+
+
+def seen3(table):
+    return shown(table, columns3(table))
+
+
+def seen_pairs(table):
+    return shown(table, columns_of_pairs(table))
 
 
 def said(verdicts: str):
@@ -108,7 +123,7 @@ def test_table_1_starts_with_the_model_before_and_plain_lora():
 
 def test_table_1_shows_probes_and_what_a_row_cost():
     summary = comparison_sweep()
-    shown = presentable1(table1(to_frame(summary), aligned_scores(summary)))
+    shown = seen1(table1(to_frame(summary), aligned_scores(summary)))
     safe = shown[shown["Method"] == "Safe LoRA"].iloc[0]
     assert safe["facts, %"] == "95.0 ± 0.0" and safe["Steps"] == "200, derived"
     assert shown[shown["Method"] == "SaLoRA"].iloc[0]["Rank"] == "16"
@@ -125,7 +140,7 @@ def test_a_failed_cell_stays_in_sight_with_its_reason():
     kept = table[(table["series"] == "CIB") & (table["strength"] == 5)]
     assert kept["seeds"].tolist() == [2, 0]
     assert kept["status"].tolist() == ["", "failed (seed 0): out of memory"]
-    narrow = narrow1(table)
+    narrow = Table("t", table, columns1(table), key=("series", "strength")).brief
     assert len(narrow[(narrow["Method"] == "SBR") & (narrow["Strength"] == "50")]) == 1
     text = terminal(summary)
     assert "CIB, strength 5: failed (seed 0): out of memory" in text
@@ -139,7 +154,7 @@ def test_the_terminal_shows_a_comparison_within_140_columns():
 
 def test_the_terminal_shows_a_dose_response_as_table_3():
     summary = sweep()
-    table = presentable(table3(to_frame(summary), aligned_scores(summary)))
+    table = seen3(table3(to_frame(summary), aligned_scores(summary)))
     assert terminal(summary) == tables.to_terminal(table)
 
 
@@ -148,31 +163,24 @@ def test_a_comparison_that_failed_altogether_still_has_tables():
     for c in summary["cells"]:
         c |= {"failed": "no disk", "scores": None}
     frame = to_frame(summary)
-    shown = presentable1(table1(frame))
+    shown = seen1(table1(frame))
     assert shown["Status"].str.contains("no disk").all() and len(shown) == len(frame)
     assert "no disk" in terminal(summary)
     assert len(paired_table(frame, {})) == 0 and significance(paired_table(frame, {})) == ""
-    assert len(presentable_pairs(paired_table(frame, {}))) == 1
-    assert set(presentable_cost(matched_cost(frame))["any loss"]) == {"–"}
+    assert set(pivoted(matched_cost(frame))["any loss"]) == {"–"}
 
 
 @pytest.mark.parametrize("label", ["<script>alert(1)</script>", "=1+1", "a_b & 5 % of $x$ | c"])
 def test_a_label_is_one_cell_of_text_in_every_table(label, tmp_path):
     summary = comparison_sweep(1, labels={"cib": label})
-    frame = to_frame(summary)
-    answers = samples(summary, 30)
-    for data, shown in (
-        (table1(frame), presentable1(table1(frame))),
-        (matched_cost(frame), presentable_cost(matched_cost(frame))),
-        (paired_table(frame, answers), presentable_pairs(paired_table(frame, answers))),
-    ):
-        files = tables.write_table(data, tmp_path, "t", shown)
+    for table in reported(summary, samples(summary, 30)).tables:
+        files = tables.write_table(table, tmp_path)
         rows = list(csv.reader(io.StringIO(files[0].read_text())))
-        assert {len(row) for row in rows} == {len(data.columns)}
+        assert {len(row) for row in rows} == {len(table.rows.columns)}
         assert not [text for row in rows for text in row if text.startswith("=")]
         assert "<script" not in files[1].read_text().replace(r"\<", "")
         rows = [line for line in files[2].read_text().splitlines() if line.endswith(r"\\")]
-        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(shown.columns) - 1}
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.brief.columns) - 1}
         printed = "".join(rows).replace("$-$", "")
         assert not re.search(r"(?<!\\)[_%$]", printed)
 
@@ -246,7 +254,7 @@ def test_no_difference_is_said_to_be_none():
     assert significance(table) == (
         "Against LoRA: of 1 rows none differs at 5 % after Holm's correction."
     )
-    assert presentable_pairs(table)["Difference, points"][0].startswith("+0.0 [−")
+    assert seen_pairs(table)["Difference, points"][0].startswith("+0.0 [−")
 
 
 # Equal prices
@@ -257,7 +265,7 @@ def test_matched_cost_finds_the_lowest_rate_within_each_budget():
     KL fits nowhere below 2."""
     frame = framed(cell("lora", 0, 0.6, 1.0), cell("cib", 1, 0.4, 1.05), cell("cib", 5, 0.2, 1.5),
                    cell("cib", 10, 0.1, 9.0), cell("kl", 1, 0.3, 2.0))  # fmt: skip
-    shown = presentable_cost(matched_cost(frame)).set_index("Method")
+    shown = pivoted(matched_cost(frame)).set_index("Method")
     within = ["–", "40.0 (1)", "40.0 (1)", "20.0 (5)", "20.0 (5)", "10.0 (10)"]
     assert shown.loc["CIB"].tolist() == within
     assert shown.loc["KL"].tolist() == ["–"] * 4 + ["30.0"] * 2
@@ -274,10 +282,10 @@ def test_garbage_is_no_bargain():
 def test_without_plain_lora_only_the_unlimited_budget_is_asked():
     table = matched_cost(framed(cell("cib", 1, 0.4, 1.05)))
     assert table["budget"].tolist() == [math.inf] and table["hrr_mean"].tolist() == [0.4]
-    assert list(presentable_cost(table).columns) == ["Method", "any loss"]
+    assert list(pivoted(table).columns) == ["Method", "any loss"]
 
 
 def test_one_row_of_one_method_is_enough_for_every_table():
     frame = framed(cell("cib", 1, 0.4, 1.05))
-    assert isinstance(presentable1(table1(frame)), pd.DataFrame)
+    assert isinstance(seen1(table1(frame)), pd.DataFrame)
     assert of(arms(frame), "cib")[0].name == "CIB"

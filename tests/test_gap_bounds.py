@@ -5,12 +5,13 @@ import math
 import pytest
 from summaries import gap_rows, gaps_sweep
 
+from raycib.analysis.table import shown
 from raycib.studies.tradeoff.bounds import (
     amount,
     bounds,
+    columns,
     judged,
-    presentable_bounds,
-    presentable_summary,
+    summary_columns,
     summary_table,
     theorem1,
     theorem1_by_proof,
@@ -20,11 +21,11 @@ from raycib.studies.tradeoff.bounds import (
 )
 from raycib.studies.tradeoff.gap import gap_frame
 from raycib.studies.tradeoff.terms import (
+    COLUMNS,
+    DATA,
+    MODEL,
     data_terms,
     model_terms,
-    presentable_data,
-    presentable_model,
-    presentable_tax,
     tax_table,
 )
 from raycib.studies.tradeoff.theory import by_similarity, more_similar, theory_of
@@ -223,8 +224,8 @@ def test_the_summary_counts_cells_and_gives_the_median_looseness():
     assert found.loc["2", "fails"] == 5 and found.loc["2", "slack_min"] < 0
     counts = found["holds"] + found["fails"] + found["open"] + found["no_bound"]
     assert (counts == found["cells"]).all()
-    assert len(presentable_summary(summary_table(table))) == len(found)
-    assert set(presentable_bounds(table)["Holds"]) == {"holds", "fails", "open", "no bound"}
+    assert len(shown(summary_table(table), summary_columns(table))) == len(found)
+    assert set(shown(table, columns(table))["Holds"]) == {"holds", "fails", "open", "no bound"}
 
 
 def test_failed_cells_and_a_sweep_without_theory_have_no_bounds():
@@ -246,8 +247,8 @@ def test_a_theory_with_holes_is_read_as_far_as_it_goes():
     assert table["bound"].isna().all() and table["note"].ne("").all()
     theory = theory_of(summary)
     assert theory is not None
-    assert len(presentable_data(data_terms(theory))) == 1
-    assert not len(presentable_model(model_terms(theory)))
+    assert len(shown(data_terms(theory), DATA)) == 1
+    assert not len(shown(model_terms(theory), MODEL))
 
 
 # What bounds are made of
@@ -265,11 +266,11 @@ def test_proxies_are_ordered_by_what_is_known_of_them():
 def test_terms_have_a_row_for_each_proxy_and_task_and_each_constant():
     theory = theory_of(gaps_sweep())
     assert theory is not None
-    shown = presentable_data(data_terms(theory))
-    assert len(shown) == 9
-    assert shown.iloc[-1]["KL of answers, nats"] == "" and shown.iloc[0]["Overlap"] == "0.420"
-    assert shown["How"].eq("exact").all()
-    model = presentable_model(model_terms(theory))
+    seen = shown(data_terms(theory), DATA)
+    assert len(seen) == 9
+    assert seen.iloc[-1]["KL of answers, nats"] == "" and seen.iloc[0]["Overlap"] == "0.420"
+    assert seen["How"].eq("exact").all()
+    model = shown(model_terms(theory), MODEL)
     assert model["Quantity"].value_counts()["Slope of the alignment loss"] == 5
     assert model["Note"].str.contains("by ascent 7.25").any()
 
@@ -280,7 +281,7 @@ def test_the_tax_is_held_against_its_bound():
     assert len(table) == len(summary["cells"]) and table["holds"].all()
     assert table["share"].iloc[0] == pytest.approx(0.03 / 1.94)
     summary["cells"][0]["scores"]["tax"] = 0.031
-    assert presentable_tax(tax_table(gap_frame(summary)))["Bound"].tolist()[:2] == [
+    assert shown(tax_table(gap_frame(summary)), COLUMNS)["Bound"].tolist()[:2] == [
         "fails",
         "holds",
     ]

@@ -29,6 +29,7 @@ from raycib.analysis.arms import Arm
 from raycib.analysis.claims import all_told
 from raycib.analysis.figures import to_svg
 from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.analysis.table import shown
 from raycib.studies.tradeoff.figures import figure1, figure2
 from raycib.studies.tradeoff.gap import (
     GAP_COLUMNS,
@@ -39,7 +40,7 @@ from raycib.studies.tradeoff.gap import (
     smaller,
 )
 from raycib.studies.tradeoff.report import gap_headline
-from raycib.studies.tradeoff.table import caption, gaps_table, narrow_gaps, presentable_gaps
+from raycib.studies.tradeoff.table import caption, columns, gaps_table
 from raycib.studies.tradeoff.theory import theory_of
 
 
@@ -179,18 +180,18 @@ def test_without_theory_there_is_no_row_before():
 def test_the_caption_says_which_spread_it_is(seeds, words):
     table = tabled(gaps_sweep(seeds, methods=("lora", "case1"), tasks=1))
     assert words in caption(table) and "\u00b1" in caption(table)
-    assert ("Seeds" in presentable_gaps(table)) == (seeds > 1)
+    assert ("Seeds" in shown(table, columns(table))) == (seeds > 1)
 
 
 def test_exact_gaps_and_tax_are_in_the_csv_and_shown_only_where_measured():
     summary = gaps_sweep(methods=("lora", "case1"), tasks=1)
     table = tabled(summary)
-    shown = presentable_gaps(table)
+    seen = shown(table, columns(table))
     assert {"tax_mean", "alignment_gap_exact_low", "max_nll_mean"} <= set(table.columns)
-    assert "Exact alignment gap, nats" in shown
+    assert "Exact alignment gap, nats" in seen
     for cell in summary["cells"]:
         cell["scores"] |= {"alignment_gap_exact": None}
-    assert "Exact alignment gap, nats" not in presentable_gaps(tabled(summary))
+    assert "Exact alignment gap, nats" not in shown(tabled(summary), columns(tabled(summary)))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -200,7 +201,7 @@ def test_the_terminal_shows_gaps_within_140_columns(seeds):
     text = terminal(summary)
     assert max(map(len, text.splitlines())) <= 140
     assert f"strength 2: failed (seed {seeds - 1}): out of memory" in text
-    rows = narrow_gaps(tabled(summary))
+    rows = reported(summary).main.brief
     assert not rows.duplicated(["Task", "Method", "Strength"]).any()
 
 
@@ -223,16 +224,15 @@ def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
     summary = json.loads(text)
     made = reported(summary)
     for table in made.tables:
-        files = tables.write_table(
-            table.data, tmp_path, table.stem, table.shown, table.caption, table.paper
-        )
+        files = tables.write_table(table, tmp_path, table.caption)
         rows = list(csv.reader(io.StringIO(files[0].read_text())))
-        assert {len(row) for row in rows} == {len(table.data.columns)}
+        assert {len(row) for row in rows} == {len(table.rows.columns)}
         assert not [text for row in rows for text in row if text.startswith("=")]
         assert "<script" not in files[1].read_text().replace(r"\<", "")
         lines = [line for line in files[2].read_text().splitlines() if line.endswith(r"\\")]
-        printed = table.shown if table.paper is None else table.paper
-        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {len(printed.columns) - 1}
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {
+            len(table.brief.columns) - 1
+        }
     for figure in made.drawn().values():
         ElementTree.fromstring(to_svg(figure))
         assert b"<script" not in to_svg(figure)

@@ -17,9 +17,10 @@ from summaries import (
     sweep,
 )
 
+from raycib.analysis.forms import NOT_MEASURED
 from raycib.analysis.frame import aligned_scores, to_frame
 from raycib.analysis.page import page
-from raycib.analysis.tables import NOT_MEASURED, to_csv, to_latex, to_markdown
+from raycib.analysis.tables import to_csv, to_latex, to_markdown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.strength.claims import claims
@@ -106,11 +107,10 @@ def everything_said(summary, given):
     found = {"page": "\n".join(seen.parts), "terminal": made.terminal()}
     for table in made.tables:
         name = table.stem
-        paper = table.shown if table.paper is None else table.paper
         # In numbers for programs -0.0 is the number that it is.
-        found[f"{name}.csv"] = to_csv(table.data).replace("-0.0", "0.0")
+        found[f"{name}.csv"] = to_csv(table.rows).replace("-0.0", "0.0")
         found |= {f"{name}.md": to_markdown(table.shown)}
-        found |= {f"{name}.tex": to_latex(paper, made.caption(table))}
+        found |= {f"{name}.tex": to_latex(table.brief, made.caption(table))}
     for name, figure in made.drawn().items():
         texts = [text.get_text() for text in figure.findobj(Text)]
         found[f"figure {name}"] = "\n".join(texts)

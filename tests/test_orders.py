@@ -28,9 +28,11 @@ from summaries import (
 
 from raycib.analysis import tables
 from raycib.analysis.figures import to_svg
+from raycib.analysis.forms import in_points
 from raycib.analysis.frame import to_frame
 from raycib.analysis.page import page
 from raycib.analysis.statistics import t_interval
+from raycib.analysis.table import shown
 from raycib.studies.continual.figures import figure6, figure7, figure_orders
 from raycib.studies.continual.scores import MEASURES
 from raycib.studies.continual.sequences import (
@@ -43,8 +45,8 @@ from raycib.studies.continual.sequences import (
     study_of,
 )
 from raycib.studies.continual.stage_figures import figure4, figure5, safety_by_stage
-from raycib.studies.continual.stage_tables import matrix_table, presentable_matrix
-from raycib.studies.continual.table import by_order, counts_line, orders_table, points
+from raycib.studies.continual.stage_tables import matrix_columns, matrix_table
+from raycib.studies.continual.table import by_order, counts_line, orders_table
 from raycib.studies.continual.variance import analyse, anova, variance_caption, variance_table
 
 
@@ -254,8 +256,8 @@ def test_the_matrix_has_every_stage_of_every_method(whole):
     table = matrix_table(study)
     assert len(table) == 1 + 5 * 4 and table["stage"].tolist()[:5] == [0, 1, 2, 3, 4]
     assert table["open_mean"].iloc[0] == pytest.approx(0.05)
-    shown = presentable_matrix(table, study)
-    assert shown["gsm"].str.startswith("· ").tolist()[:5] == [False, False, True, False, False]
+    seen = shown(table, matrix_columns(study))
+    assert seen["gsm"].str.startswith("· ").tolist()[:5] == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize("orders", [1, 3])
@@ -276,8 +278,8 @@ def test_the_counts_say_what_was_shared(many):
 
 
 def test_points_have_a_sign_and_no_negative_zero():
-    assert points(0.0123, 0.004) == "+1.2 ± 0.4" and points(-0.05, math.nan) == "−5.0"
-    assert points(-0.0001, math.nan) == "+0.0" and points(math.nan, 1) == ""
+    assert in_points(0.0123, 0.004) == "+1.2 ± 0.4" and in_points(-0.05) == "−5.0"
+    assert in_points(-0.0001) == "+0.0" and in_points(math.nan, 1) == ""
 
 
 def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_path):
@@ -291,11 +293,9 @@ def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_pat
     summary = json.loads(text)
     made = reported(summary)
     for table in made.tables:
-        files = tables.write_table(
-            table.data, tmp_path, table.stem, table.shown, table.caption, table.paper
-        )
+        files = tables.write_table(table, tmp_path, table.caption)
         rows = list(csv.reader(io.StringIO(files[0].read_text())))
-        assert {len(row) for row in rows} == {len(table.data.columns)}
+        assert {len(row) for row in rows} == {len(table.rows.columns)}
         assert not [text for row in rows for text in row if text.startswith("=")]
         assert "<script" not in files[1].read_text().replace(r"\<", "")
     html = page(made, {})
@@ -329,7 +329,7 @@ def test_the_heat_map_shows_what_each_transition_cost(whole):
     ]
     lost = 100 * np.mean([row[0] - row[1] for row in lora])
     assert float(panels[0].images[0].get_array()[0, 0]) == pytest.approx(lost)
-    assert panels[0].texts[0].get_text() == points(lost / 100, math.nan)
+    assert panels[0].texts[0].get_text() == in_points(lost / 100)
 
 
 def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole):

@@ -25,8 +25,9 @@ from summaries import (
 
 from raycib.analysis.frame import aligned_scores, to_frame
 from raycib.analysis.side_by_side import comparison, flips
+from raycib.analysis.table import shown
 from raycib.studies.strength.claims import claims
-from raycib.studies.strength.correlation_table import correlation_table
+from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +235,7 @@ def test_a_prompt_asked_twice_is_paired_in_order():
 
 
 def test_correlations_stand_by_seed_over_means_and_pooled_for_both_measures():
-    table = correlation_table(to_frame(sweep(failed=False)))
+    table = shown(correlation_table(to_frame(sweep(failed=False))), COLUMNS)
     part = table[(table["Measure"] == "I(Z;C)") & (table["Over"] == "λ\u00a0>\u00a00")]
     assert part["Group"].tolist() == ["seed 0", "seed 1", "seed 2", "pooled over seeds",
                                       "seed means"]  # fmt: skip

@@ -20,18 +20,19 @@ from raycib.analysis.statistics import (
     t_interval,
     wilson_at,
 )
+from raycib.analysis.table import shown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.sequences import above, study_of
 from raycib.studies.continual.variance import (
     BOTH,
+    COLUMNS,
     ERROR,
     METHOD,
     ORDER,
     SEED,
     analyse,
     anova,
-    presentable_variance,
     variance_table,
 )
 from raycib.studies.strength.claims import _always_rises, _never_rises
@@ -184,8 +185,8 @@ def test_means_of_the_same_rates_in_another_order_settle_no_claim():
     [safest] = [c for text, c in told.items() if "lowest harmful response rate" in text]
     [order] = [c for text, c in told.items() if "changes the final HRR" in text]
     assert safest.holds is None and order.holds is None and "no variance" in order.evidence
-    shown = presentable_variance(variance_table(study))
-    part = shown[shown["Of"] == "final HRR"]
+    seen = shown(variance_table(study), COLUMNS)
+    part = seen[seen["Of"] == "final HRR"]
     assert set(part["Share (η²), %"]) == {"no variance"} and set(part["p"]) == {""}
 
 

@@ -10,6 +10,7 @@ import pytest
 from summaries import HOSTILE, sweep
 
 from raycib.analysis import tables
+from raycib.analysis.forms import rate, spread
 from raycib.analysis.frame import (
     aligned_scores,
     dose_responses,
@@ -17,8 +18,13 @@ from raycib.analysis.frame import (
     swept,
     to_frame,
 )
+from raycib.analysis.table import Column, Table, shown
 from raycib.analysis.text import latex, plain, spreadsheet_cell
-from raycib.studies.strength.table3 import presentable, table3
+from raycib.studies.strength.table3 import columns, table3
+
+
+def seen(table):
+    return shown(table, columns(table))
 
 
 @pytest.fixture
@@ -117,13 +123,13 @@ def test_a_failed_cell_has_a_row_that_says_why(summary):
     assert failed["status"].tolist() == [
         "failed (seed 2): OutOfMemoryError: killed at step 120 <b>&"
     ]
-    assert "failed (seed 2)" in tables.to_terminal(presentable(table))
+    assert "failed (seed 2)" in tables.to_terminal(seen(table))
 
 
 def test_a_sweep_that_failed_altogether_still_has_a_table(summary):
     for cell in summary["cells"]:
         cell |= {"failed": "no disk", "scores": None}
-    table = presentable(table3(to_frame(summary)))
+    table = seen(table3(to_frame(summary)))
     assert len(table) == 15 and table["Status"].str.contains("no disk").all()
 
 
@@ -144,7 +150,9 @@ def test_no_cell_of_a_csv_starts_a_formula(start):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_one_cell_everywhere(text, tmp_path):
     table = pd.DataFrame({"a": [text], "b": ["end"]}, dtype=object)
-    files = tables.write_table(table, tmp_path, "t", caption=text)
+    files = tables.write_table(
+        Table("t", table, [Column("a", "a"), Column("b", "b")]), tmp_path, text
+    )
     assert [file.name for file in files] == ["t.csv", "t.md", "t.tex"]
     assert len(list(csv.reader(io.StringIO(files[0].read_text())))[1]) == 2
     row = files[1].read_text().splitlines()[2]
@@ -167,8 +175,8 @@ def test_escaping_is_what_latex_and_spreadsheets_ask_for():
 
 
 def test_presentable_numbers_have_their_unit_and_their_spread():
-    assert tables.spread(0.2064, 0.0251, 100, 1) == "20.6 ± 2.5"
-    assert tables.spread(0.5, math.nan, 1, 3) == "0.500"
-    assert tables.spread(math.nan, 0.1) == ""
+    assert spread(0.2064, 0.0251, 100, 1) == "20.6 ± 2.5"
+    assert spread(0.5, math.nan, 1, 3) == "0.500"
+    assert spread(math.nan, 0.1) == ""
     scores = {"hrr": 0.2, "hrr_low": 0.159, "hrr_high": 0.253, "hrr_n": 260}
-    assert tables.percent(scores, "hrr") == "20.0 [15.9, 25.3] of 260"
+    assert rate(scores, "hrr") == "20.0 [15.9, 25.3] of 260"

@@ -1,13 +1,14 @@
 """The arms of a comparison: a method, or a variant of one, at one strength, over its seeds."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from raycib.analysis.frame import NAMES, PLAIN
-from raycib.analysis.statistics import NOTHING, Spread, mean_std
+from raycib.analysis.statistics import NOTHING, Spread, mean_std, wilson_over_seeds
 
 CIB = "cib"
 COHERENT = 0.1
@@ -63,23 +64,29 @@ def arms(frame: pd.DataFrame) -> list[Arm]:
     or else the one given first; the rest take their places among the methods.
     """
     found = []
-    for name, cells in frame.groupby("series", sort=False):
+    for _, cells in frame.groupby("series", sort=False):
         several = cells["strength"].nunique() > 1
-        for strength, part in cells.groupby("strength", sort=True):
-            found.append(
-                Arm(
-                    name=f"{name} at {strength:g}" if several else str(name),
-                    series=str(name),
-                    method=str(part["method"].iloc[0]),
-                    strength=float(part["strength"].iloc[0]),
-                    safety_data=bool(part["safety_data"].any()),
-                    done=part[part["failed"].isna()],
-                    failed=part[part["failed"].notna()].sort_values("seed"),
-                )
-            )
+        for _, part in cells.groupby("strength", sort=True):
+            found.append(row_of(part, several))
     standard = [arm for arm in found if arm.plain]
     standard.sort(key=lambda arm: arm.series.split(",")[0] != NAMES[PLAIN])
     return sorted(found, key=lambda arm: arm is not standard[0]) if standard else found
+
+
+def row_of(cells: pd.DataFrame, several: bool = False) -> Arm:
+    """The arm of cells that are equal but for their seeds; ``several`` says that its series has
+    other strengths as well."""
+    first = cells.iloc[0]
+    name, strength = str(first["series"]), float(first["strength"])
+    return Arm(
+        name=f"{name} at {strength:g}" if several else name,
+        series=name,
+        method=str(first["method"]),
+        strength=strength,
+        safety_data=bool(cells["safety_data"].any()),
+        done=cells[cells["failed"].isna()],
+        failed=cells[cells["failed"].notna()].sort_values("seed"),
+    )
 
 
 def plain_arm(found: Sequence[Arm]) -> Arm | None:
@@ -121,3 +128,33 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
             cells = pd.concat([arm.done, arm.failed]).sort_values("seed")
             parts.append(cells.assign(arm=arm.name))
     return pd.concat(parts) if parts else frame.assign(arm="")
+
+
+def means(cells: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
+    """``<name>_mean`` and ``<name>_std`` over the seeds of equal cells, nan where not measured."""
+    found = {}
+    for name in names:
+        over_seeds = mean_std(cells.get(name, []))
+        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
+    return found
+
+
+def hrr_ends(cells: pd.DataFrame) -> dict[str, float]:
+    """Wilson's interval at the mean HRR, as ``hrr_low``, ``hrr_high`` and ``hrr_n``, the fewest
+    prompts that a seed has verdicts on; empty where there is none."""
+    ends = wilson_over_seeds(cells["hrr"], cells["hrr_n"]) if "hrr_n" in cells else None
+    return {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n} if ends else {}
+
+
+def result_rows(
+    place: Mapping[str, Any], arm: Arm, numbers: Callable[[pd.DataFrame], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """An arm in a table: a row with the ``numbers`` of its finished cells, if it has any, then one
+    for each cell that failed, whose ``status`` says why. ``place`` are the fields that name it."""
+    rows: list[dict[str, Any]] = []
+    if len(arm.done):
+        rows.append({**place, "seeds": len(arm.done), "status": "", **numbers(arm.done)})
+    for _, cell in arm.failed.iterrows():
+        status = f"failed (seed {cell['seed']}): {cell['failed']}"
+        rows.append({**place, "seeds": 0, "status": status})
+    return rows

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.forms import share, spread
 from raycib.analysis.frame import PLAIN
 from raycib.analysis.statistics import mean_std
-from raycib.analysis.tables import share, spread
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from raycib.analysis.arms import Arm
 from raycib.analysis.claims import Claim
+from raycib.analysis.forms import NOT_MEASURED, share, spread
 from raycib.analysis.statistics import mean_std
-from raycib.analysis.tables import NOT_MEASURED, share, spread
 from raycib.analysis.text import one_line
 
 LONGEST = 3_000

@@ -17,6 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from raycib.analysis import figures, tables
+from raycib.analysis.cells import cells_table
+from raycib.analysis.forms import BEFORE
 from raycib.analysis.frame import aligned_scores, cell_name
 from raycib.analysis.measured import counted, listed, measured
 from raycib.analysis.report import Drawing, Report, Section
@@ -41,9 +43,7 @@ def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     """
     files = []
     for table in report.tables:
-        files += tables.write_table(
-            table.data, folder, table.stem, table.shown, report.caption(table), table.paper
-        )
+        files += tables.write_table(table, folder, report.caption(table))
     drawn = report.drawn()
     svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     for stem, figure in drawn.items():
@@ -61,7 +61,7 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
     if svgs is None:
         svgs = {stem: figures.to_svg(figure) for stem, figure in report.drawn().items()}
     curves = report.curves()
-    labels = {"aligned": tables.BEFORE}
+    labels = {"aligned": BEFORE}
     labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in report.cells.iterrows()}
     script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -82,7 +82,7 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         claims=report.claims,
         sections=[shown for one in report.sections if (shown := _section(report, one, svgs))],
         curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
-        cells=_grid(tables.cells_table(report.cells, aligned, report.symbol)),
+        cells=_grid(cells_table(report.cells, aligned, report.symbol)),
         detectable=_detectable(report.frame),
         stages=_grid(_stages(summary)),
         measured=[
@@ -104,7 +104,7 @@ def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dic
             if part.stem in svgs:
                 drawing = _inline(svgs[part.stem], part.label, part.stem)
                 parts.append({"drawing": drawing, "caption": part.caption, "broad": part.broad})
-        elif not part.empty:
+        elif len(part.rows):
             caption = report.caption(part)
             parts.append({"grid": _grid(part.shown), "caption": caption, "folded": part.folded})
     return vars(section) | {"parts": parts} if parts else None

@@ -12,32 +12,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from raycib.analysis import tables
 from raycib.analysis.claims import Claim
+from raycib.analysis.table import Table
+from raycib.analysis.tables import to_terminal
 from raycib.analysis.text import one_line
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as numbers (.csv), for people (.md, page) and, where that is too wide, for paper
-    (.tex, terminal)."""
-
-    stem: str
-    data: pd.DataFrame
-    shown: pd.DataFrame
-    caption: str = ""
-    paper: pd.DataFrame | None = None
-    folded: str = ""
-    """What a reader clicks on to see it; "" where it stands open on the page."""
-    failures: Sequence[str] = ()
-    """The failed cells that ``paper`` says nothing of, a line each."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not len(self.data)
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,7 @@ class Report:
     def tables(self) -> list[Table]:
         """Those that have something to show, in the order of the page."""
         parts = [part for section in self.sections for part in section.parts]
-        return [part for part in parts if isinstance(part, Table) and not part.empty]
+        return [part for part in parts if isinstance(part, Table) and len(part.rows)]
 
     def drawn(self) -> dict[str, Figure]:
         """Its figures by the stems of their files, in the order of the page."""
@@ -106,8 +86,7 @@ class Report:
 
     def terminal(self) -> str:
         """The main table as plain text, the failed cells below it, and what else is to be said."""
-        paper = self.main.shown if self.main.paper is None else self.main.paper
-        lines = [tables.to_terminal(paper), *self.main.failures, *self.notes, self._scored]
+        lines = [to_terminal(self.main.brief), *self.main.failures, *self.notes, self._scored]
         return "\n".join(filter(None, lines))
 
     @property

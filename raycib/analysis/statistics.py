@@ -193,7 +193,7 @@ def sign_flip_p(differences: Iterable[int]) -> float:
     """
     found = [int(d) for d in differences if d]
     sums = np.ones(1)  # chances of the sums from -reach to reach
-    for size, count in Counter(map(abs, found)).items():
+    for size, count in sorted(Counter(map(abs, found)).items()):
         signs = np.zeros(2 * size * count + 1)
         signs[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
         sums = np.convolve(sums, signs)

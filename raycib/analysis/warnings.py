@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.forms import share
 from raycib.analysis.frame import aligned_scores, cell_name
 from raycib.analysis.judge_warnings import judge_warnings
-from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 from raycib.metrics import METRICS
 

@@ -16,10 +16,10 @@ import pandas as pd
 
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, coherent, erosion
+from raycib.analysis.forms import NOT_MEASURED, p_text, share
 from raycib.analysis.frame import NAMES, PLAIN
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import less
-from raycib.analysis.tables import NOT_MEASURED, p_text, share
 from raycib.studies.comparison.paired import compared
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)

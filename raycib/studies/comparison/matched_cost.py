@@ -45,8 +45,8 @@ def matched_cost(frame: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"hrr": "hrr_mean", "eval_loss": "eval_loss_mean"})
 
 
-def presentable_cost(table: pd.DataFrame) -> pd.DataFrame:
-    """``matched_cost`` as text: a row for each method, a column for each budget."""
+def pivoted(table: pd.DataFrame) -> pd.DataFrame:
+    """``matched_cost`` with a row for each method and a field of text for each budget."""
     rows = []
     nats = table.groupby("budget")["max_loss"].nunique().max() == 1  # one setting, one LoRA
     for series, part in table.groupby("series", sort=False):

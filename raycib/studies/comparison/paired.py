@@ -10,9 +10,10 @@ import pandas as pd
 from scipy import stats
 
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
+from raycib.analysis.forms import Row, in_points, number, p_value
 from raycib.analysis.side_by_side import Samples, verdicts
 from raycib.analysis.statistics import holm, sign_flip_p
-from raycib.analysis.tables import p_text
+from raycib.analysis.table import Column
 
 CAPTION = (
     "Each method against one other on the same prompts, over the seeds that both finished. Became "
@@ -106,27 +107,22 @@ def compared(reference: Arm, other: Arm, samples: Samples) -> Paired | None:
     return found if found.prompts else None
 
 
-def presentable_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    """``paired_table`` as text for people, differences in points."""
-    rows = []
-    for row in table.to_dict("records"):
-        ends = ", ".join(_points(row[end]) for end in ("low", "high"))
-        text = {
-            "Against": row["against"],
-            "Method": row["series"],
-            "Strength": f"{row['strength']:g}",
-            "Prompts": str(row["prompts"]),
-            "Seeds": str(row["seeds"]),
-            "Became safe": str(row["to_safe"]),
-            "Became unsafe": str(row["to_unsafe"]),
-            "Difference, points": f"{_points(row['difference'])} [{ends}]",
-            "Exact p": p_text(row["p"]),
-            "Holm p": p_text(row["p_holm"]),
-        }
-        if table["unread"].any():
-            text["Unread pairs"] = str(row["unread"])
-        rows.append(text)
-    return pd.DataFrame(rows or {"Pairs": ["no two methods have answers to the same prompts"]})
+def columns(table: pd.DataFrame) -> list[Column]:
+    """What people see of ``paired_table``: differences in points."""
+    unread = [Column("unread", "Unread pairs")] if table["unread"].any() else []
+    return [
+        Column("against", "Against"),
+        Column("series", "Method"),
+        Column("strength", "Strength", number("g")),
+        Column("prompts", "Prompts"),
+        Column("seeds", "Seeds"),
+        Column("to_safe", "Became safe"),
+        Column("to_unsafe", "Became unsafe"),
+        Column("difference", "Difference, points", _difference_text),
+        Column("p", "Exact p", p_value),
+        Column("p_holm", "Holm p", p_value),
+        *unread,
+    ]
 
 
 def significance(table: pd.DataFrame) -> str:
@@ -174,7 +170,6 @@ def _difference(means: np.ndarray) -> tuple[float, float, float]:
     return float(means.mean()), max(centre - half, -1.0), min(centre + half, 1.0)
 
 
-def _points(difference: float) -> str:
-    if not math.isfinite(difference):
-        return ""
-    return f"{100 * difference:+z.1f}".replace("-", "−")
+def _difference_text(row: Row, field: str) -> str:
+    low, high = in_points(row["low"]), in_points(row["high"])
+    return f"{in_points(row[field])} [{low}, {high}]"

@@ -17,9 +17,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from raycib.analysis.arms import CIB, Arm, arms, plain_arm, settings
 from raycib.analysis.figures import COLORS, DASHES, FRONT, GREY, STYLE, method_colors
+from raycib.analysis.forms import NOT_MEASURED
 from raycib.analysis.frame import PLAIN
 from raycib.analysis.statistics import constant
-from raycib.analysis.tables import NOT_MEASURED
 from raycib.analysis.text import one_line
 from raycib.metrics import METRICS
 

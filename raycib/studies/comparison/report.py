@@ -12,8 +12,9 @@ from raycib.analysis.claims import Claim
 from raycib.analysis.figures import curves_by_arm
 from raycib.analysis.frame import aligned_scores, to_frame
 from raycib.analysis.headline import erosion, finished, headline, with_loss
-from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
+from raycib.analysis.table import Column, Table
 from raycib.analysis.text import plain
 from raycib.studies.comparison import matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
@@ -83,12 +84,12 @@ def _report(
     drawn: Sequence[Drawing] = (),
 ) -> Report:
     (samples, histories), aligned = measured, aligned_scores(summary)
-    rows, cost = table1.table1(frame, aligned), matched_cost.matched_cost(frame)
-    pairs, cells = paired.paired_table(frame, samples), named(frame)
+    rows, cells = table1.table1(frame, aligned), named(frame)
+    pairs = paired.paired_table(frame, samples)
     question = plain(summary.get("question") or summary["sweep"])
     main = Table(
-        "table1", rows, table1.presentable1(rows), f"{question} {table1.CAPTION}",
-        table1.narrow1(rows), failures=table1.failures(rows),
+        "table1", rows, table1.columns(rows), f"{question} {table1.CAPTION}",
+        key=("series", "strength"),
     )  # fmt: skip
     price = Drawing("tradeoff", partial(price_figure, frame, aligned.get("hrr")),
                     "Harmful answers against their price", PRICE)  # fmt: skip
@@ -101,11 +102,10 @@ def _report(
             Section("figure", "Safety against its price", "Figure", [*drawn, price]),
             Section("table", "Table 1, for this sweep", "Table", [main]),
             Section("cost", "Harmful responses at equal task loss", "Equal loss", [
-                Table("matched_cost", cost, matched_cost.presentable_cost(cost),
-                      matched_cost.CAPTION),
+                _cost(frame),
             ]),
             Section("pairs", "The same prompts, paired", "Pairs", [
-                Table("paired", pairs, paired.presentable_pairs(pairs),
+                Table("paired", pairs, paired.columns(pairs),
                       f"{paired.CAPTION} {paired.significance(pairs)}".strip()),
             ]),
         ],
@@ -114,6 +114,13 @@ def _report(
         warnings=warned,
         curves=partial(curves_by_arm, cells, histories),
     )  # fmt: skip
+
+
+def _cost(frame: pd.DataFrame) -> Table:
+    rows = matched_cost.matched_cost(frame)
+    seen = matched_cost.pivoted(rows)
+    columns = [Column(str(head), str(head)) for head in seen]
+    return Table("matched_cost", rows, columns, matched_cost.CAPTION, people=seen)
 
 
 def _lowest(every: Sequence[Arm]) -> list[str]:

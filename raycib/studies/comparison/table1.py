@@ -1,14 +1,16 @@
 """Table 1 for any comparison: what every method does to safety, to the task and to abilities."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import Arm, arms, settings
-from raycib.analysis.statistics import mean_std, wilson_over_seeds
-from raycib.analysis.tables import BEFORE, COLUMNS, shown
+from raycib.analysis.arms import arms, hrr_ends, means, result_rows, settings
+from raycib.analysis.cells import MEASURES
+from raycib.analysis.forms import BEFORE, Row, ends, mean, number, said, short
+from raycib.analysis.table import STATUS, Column
 from raycib.analysis.text import one_line
 
 CAPTION = (
@@ -18,24 +20,17 @@ CAPTION = (
     "Steps: optimiser steps of the whole chain; derived: made from a trained adapter without "
     "training. Rank: the exported adapter's. Distance: Frobenius norm of the weights' update."
 )
-MEASURES = {
-    name: COLUMNS[name]
-    for name in (
-        "eval_loss", "hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy", "utility"
-    )
+BY_NAME = {column.field: column for column in MEASURES}
+FIRST = (
+    "eval_loss", "hrr", "refusal_rate", "incoherent_rate", "over_refusal", "accuracy", "utility"
+)  # fmt: skip
+LAST = ("mutual_information", "distance")
+BRIEF = {
+    "refusal_rate": "Refused", "incoherent_rate": "Incoherent", "over_refusal": "Over-refusal",
+    "accuracy": "Accuracy", "utility": "Utility",
 }  # fmt: skip
-AFTER_PROBES = {
-    "mutual_information": COLUMNS["mutual_information"],
-    "distance": ("Distance", 1.0, 2),
-}
-SHORT = {
-    "refusal_rate": "Refused",
-    "incoherent_rate": "Incoherent",
-    "over_refusal": "Over-refusal",
-    "accuracy": "Accuracy",
-    "utility": "Utility",
-}
-"""Headings of the narrow table, where these are means in per cent."""
+"""Heads of the brief form, where these are means in per cent."""
+COST = ("steps", "rank", "trained")
 NAME_WIDTH = 28
 
 
@@ -46,68 +41,56 @@ def table1(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     ``hrr_low`` and ``hrr_high`` are Wilson's ends at the mean for ``hrr_n`` prompts, the fewest
     that a seed has verdicts on. A cell that failed has a row whose ``status`` says why.
     """
-    measures = [*MEASURES, *probes(frame), *AFTER_PROBES]
+    names = [*FIRST, *probes(frame), *LAST]
+
+    def numbers(cells: pd.DataFrame) -> dict[str, Any]:
+        return means(cells, names) | hrr_ends(cells)
+
+    def with_cost(cells: pd.DataFrame) -> dict[str, Any]:
+        return numbers(cells) | {name: cells[f"cost_{name}"].iloc[0] for name in COST}
+
     rows: list[dict[str, Any]] = []
     if aligned:
         before = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
-        rows.append(before | _measured(pd.DataFrame([aligned]), measures))
+        rows.append(before | numbers(pd.DataFrame([aligned])))
     for _, part in settings(frame):
         for arm in arms(part):
-            rows += _rows(arm, measures)
-    columns = ["series", "method", "strength", "seeds"]
-    for name in measures:
-        columns += [f"{name}_mean", f"{name}_std"]
-        columns += ["hrr_low", "hrr_high", "hrr_n"] * (name == "hrr")
-    return pd.DataFrame(rows, columns=[*columns, "steps", "rank", "trained", "status"])
+            place = {"series": arm.series, "method": arm.method, "strength": arm.strength}
+            rows += result_rows(place, arm, with_cost)
+    fields = ["series", "method", "strength", "seeds"]
+    for name in names:
+        fields += [f"{name}_mean", f"{name}_std"]
+        fields += ["hrr_low", "hrr_high", "hrr_n"] * (name == "hrr")
+    return pd.DataFrame(rows, columns=[*fields, *COST, "status"])
 
 
-def presentable1(table: pd.DataFrame) -> pd.DataFrame:
-    """``table1`` as text for people, in the columns' units; what was never measured is left out."""
-    rows = []
-    headings = _headings(table)
-    for row in _records(table):
-        text = _place(row)
-        for name, (heading, factor, decimals) in headings.items():
-            text[heading] = shown(row, name, factor, decimals)
-            if name == "hrr":
-                text["95 % of HRR"] = _ends(row)
-        if table["steps"].notna().any():
-            text["Steps"] = _steps(row)
-        if table["rank"].notna().any():
-            text["Rank"] = _whole(row["rank"])
-        if table["status"].ne("").any():
-            text["Status"] = row["status"]
-        rows.append(text)
-    return pd.DataFrame(rows)
-
-
-def narrow1(table: pd.DataFrame) -> pd.DataFrame:
-    """``table1`` for a page or a terminal: the paper's columns, secondary ones without spread.
-
-    Rates are in per cent. Rows of failed cells have no status here: see ``failures``.
-    """
-    rows = []
-    headings = _headings(table)
-    # A row of numbers stands before the failed cells of its arm, and for them.
-    for row in _records(table.drop_duplicates(["series", "strength"])):
-        text = _place(row)
-        text["Method"] = one_line(text["Method"], NAME_WIDTH)
-        text["Task loss"] = shown(row, "eval_loss", 1, 3)
-        text["HRR, %"] = shown(row, "hrr", 100, 1)
-        text["95 %"] = _ends(row).split(" of ")[0]
-        for name, heading in SHORT.items():
-            if name in headings:
-                text[heading] = shown(row, name, 100, 1, alone=True)
-        rows.append(text)
-    return pd.DataFrame(rows)
-
-
-def failures(table: pd.DataFrame) -> list[str]:
-    """The failed cells of ``table1``, each in a line with its reason."""
+def columns(table: pd.DataFrame) -> list[Column]:
+    """What people see of ``table1``: rates in per cent; the brief form has the paper's columns,
+    secondary ones without spread."""
+    loss, hrr, *rates = (BY_NAME[name] for name in FIRST)
+    of_probes = [
+        Column(name, one_line(name.removeprefix("utility_"), 30) + ", %", mean(100, 1),
+               optional=True)
+        for name in (field.removesuffix("_mean") for field in table if field.endswith("_mean"))
+        if name.startswith("utility_")
+    ]  # fmt: skip
     return [
-        one_line(f"{row['series']}, strength {row['strength']:g}: {row['status']}")
-        for row in _records(table)
-        if row["status"]
+        Column("series", "Method", brief="Method", brief_form=short(NAME_WIDTH)),
+        Column("strength", "Strength", number("g"), brief="Strength"),
+        Column("seeds", "Seeds", brief="Seeds"),
+        replace(loss, brief="Task loss"),
+        replace(hrr, brief="HRR, %"),
+        Column("hrr", "95 % of HRR", _ends, brief="95 %", brief_form=ends(100, 1), optional=True),
+        *(
+            replace(rate, brief=BRIEF[rate.field], brief_form=mean(100, 1, around=""))
+            for rate in rates
+        ),
+        *of_probes,
+        BY_NAME["mutual_information"],
+        Column("distance", "Distance", mean(1, 2), optional=True),
+        Column("steps", "Steps", _steps, optional=True),
+        Column("rank", "Rank", number("z.0f"), optional=True),
+        STATUS,
     ]
 
 
@@ -116,62 +99,11 @@ def probes(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame.columns if name.startswith("utility_") and f"{name}_n" in frame]
 
 
-def _rows(arm: Arm, measures: Sequence[str]) -> list[dict[str, Any]]:
-    place = {"series": arm.series, "method": arm.method, "strength": arm.strength}
-    rows = []
-    if len(arm.done):
-        first = arm.done.iloc[0]
-        cost = {name: first[f"cost_{name}"] for name in ("steps", "rank", "trained")}
-        seeds = {"seeds": len(arm.done), "status": ""}
-        rows.append(place | seeds | _measured(arm.done, measures) | cost)
-    for _, cell in arm.failed.iterrows():
-        reason = f"failed (seed {cell['seed']}): {cell['failed']}"
-        rows.append({**place, "seeds": 0, "status": reason})
-    return rows
+def _ends(row: Row, field: str) -> str:
+    text = ends(100, 1)(row, field)
+    return f"{text} of {int(row['hrr_n'])}" if text else ""
 
 
-def _measured(cells: pd.DataFrame, measures: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in measures:
-        over_seeds = mean_std(cells.get(name, []))
-        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
-    ends = wilson_over_seeds(cells["hrr"], cells["hrr_n"]) if "hrr_n" in cells else None
-    if ends:
-        found |= {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n}
-    return found
-
-
-def _headings(table: pd.DataFrame) -> dict[str, tuple[str, float, int]]:
-    """The measures of a table that hold any number."""
-    of_probes = {
-        name.removesuffix("_mean"): (one_line(name[len("utility_") : -len("_mean")], 30) + ", %",
-                                     100.0, 1)
-        for name in table.columns
-        if name.startswith("utility_") and name.endswith("_mean") and name != "utility_mean"
-    }  # fmt: skip
-    every = MEASURES | of_probes | AFTER_PROBES
-    return {name: form for name, form in every.items() if table[f"{name}_mean"].notna().any()}
-
-
-def _place(row: Mapping[str, Any]) -> dict[str, str]:
-    strength = "" if math.isnan(row["strength"]) else f"{row['strength']:g}"
-    return {"Method": row["series"], "Strength": strength, "Seeds": str(row["seeds"])}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _ends(row: Mapping[str, Any]) -> str:
-    if pd.isna(row["hrr_low"]):
-        return ""
-    return f"[{100 * row['hrr_low']:z.1f}, {100 * row['hrr_high']:z.1f}] of {int(row['hrr_n'])}"
-
-
-def _steps(row: Mapping[str, Any]) -> str:
-    derived = not pd.isna(row["trained"]) and not row["trained"]
-    return _whole(row["steps"]) + ", derived" * derived
-
-
-def _whole(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:z.0f}"
+def _steps(row: Row, field: str) -> str:
+    derived = said(row, "trained") and not row["trained"]
+    return number("z.0f")(row, field) + ", derived" * bool(derived)

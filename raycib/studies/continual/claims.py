@@ -14,9 +14,9 @@ import numpy as np
 
 from raycib.analysis.arms import CIB
 from raycib.analysis.claims import Claim, all_told, coherent, erosion
+from raycib.analysis.forms import NOT_MEASURED, in_points, p_text, spread
 from raycib.analysis.frame import PLAIN, to_frame
 from raycib.analysis.statistics import Interval, t_interval
-from raycib.analysis.tables import NOT_MEASURED, p_text, spread
 from raycib.studies.continual.scores import forgetting
 from raycib.studies.continual.sequences import (
     ARROW,
@@ -29,7 +29,7 @@ from raycib.studies.continual.sequences import (
     stages_frame,
     study_of,
 )  # fmt: skip
-from raycib.studies.continual.table import points, stage_names
+from raycib.studies.continual.table import stage_names
 from raycib.studies.continual.variance import NO_VARIANCE, ORDER, RESPONSES, analyse
 
 MARGIN = 0.01
@@ -222,7 +222,7 @@ def _worst(study: Study, runs: Sequence[Run]) -> str:
 def _mean(arm: str, runs: Sequence[Run], measure: Measure) -> str:
     found = over_seeds(runs, measure)
     if found.n and measure in ("bwt", "bwt_all"):
-        return f"{arm} {points(found.mean, found.std)} points"
+        return f"{arm} {in_points(found.mean, found.std)} points"
     if not found.n:
         return f"{arm} {NOT_MEASURED}"
     unit = "points" if measure == "stability" else "%"
@@ -233,10 +233,10 @@ def _said(found: Interval) -> str:
     """A difference in points with its interval and the seeds behind it."""
     if not found.n:
         return "not measured"
-    middle = points(found.value, math.nan)
+    middle = in_points(found.value)
     if found.n == 1:
         return f"{middle} points (one seed: no interval)"
-    ends = f"[{points(found.low, math.nan)}, {points(found.high, math.nan)}]"
+    ends = f"[{in_points(found.low)}, {in_points(found.high)}]"
     return f"{middle} {ends} points over {found.n} seeds"
 
 

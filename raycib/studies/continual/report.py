@@ -8,12 +8,13 @@ from typing import Any
 from raycib.analysis.arms import named
 from raycib.analysis.claims import Claim
 from raycib.analysis.figures import curves_by_arm
+from raycib.analysis.forms import NOT_MEASURED, in_points, share, spread
 from raycib.analysis.frame import PLAIN
 from raycib.analysis.headline import LONGEST
-from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import Spread
-from raycib.analysis.tables import NOT_MEASURED, share, spread
+from raycib.analysis.table import Table
 from raycib.analysis.text import one_line, plain
 from raycib.studies.continual import figures, stage_figures, stage_tables, table, variance
 from raycib.studies.continual.claims import order_claims
@@ -26,7 +27,7 @@ from raycib.studies.continual.sequences import (
     stages_frame,
     study_of,
 )  # fmt: skip
-from raycib.studies.continual.table import counts_line, points, stage_names
+from raycib.studies.continual.table import counts_line, stage_names
 from raycib.studies.continual.warnings import warnings
 
 LINES = "Lines: means over seeds; small marks: seeds."
@@ -54,9 +55,8 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
     question, counts = plain(summary.get("question") or summary["sweep"]), counts_line(summary)
     rows = table.orders_table(study)
     main = Table(
-        "orders", rows, table.presentable_orders(rows, study),
-        f"{question} {table.caption(study)} {counts}.", table.narrow_orders(rows),
-        failures=table.failures(rows),
+        "orders", rows, table.columns(rows, study),
+        f"{question} {table.caption(study)} {counts}.", key=("order", "arm"),
     )  # fmt: skip
     # Over many orders every pair of cells would fill the page: one order is enough to read.
     cells = named(frame)
@@ -94,13 +94,13 @@ def _sections(summary: Mapping[str, Any], study: Study, main: Table) -> list[Sec
             drawing("figure5", stage_figures.figure5, f"Accuracy lost at each transition{shown}"),
             drawing("figure7", figures.figure7, "Backward transfer"),
             drawing("figure6", figures.figure6, "Stability"),
-            Table("accuracy_matrix", matrix, stage_tables.presentable_matrix(matrix, study),
+            Table("accuracy_matrix", matrix, stage_tables.matrix_columns(study),
                   stage_tables.MATRIX_CAPTION,
                   folded="Accuracy on every task after every stage"),
         ]),
         *([_orders(study, parts, drawing)] if several else ()),
         Section("stages", "Every stage", "Stages", [
-            Table("stages", stages, stage_tables.presentable_stages(stages, study),
+            Table("stages", stages, stage_tables.stages_columns(study),
                   stage_tables.STAGES_CAPTION,
                   folded="Safety and accuracy after each stage of each run"),
         ]),
@@ -111,10 +111,10 @@ def _orders(study: Study, parts: Any, drawing: Any) -> Section:
     each = table.by_order(study)
     return Section("orders", "How much depends on the order?", "Orders", [
         drawing("spread_over_orders", figures.figure_orders, "Spread over orders"),
-        Table("variance", parts, variance.presentable_variance(parts),
+        Table("variance", parts, variance.COLUMNS,
               variance.variance_caption(study)),
-        Table("by_order", each, table.presentable_orders(each, study), table.caption(study),
-              table.narrow_orders(each), folded="Every method in every order"),
+        Table("by_order", each, table.columns(each, study), table.caption(study),
+              key=("order", "arm"), folded="Every method in every order"),
     ])  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
             said.append(
                 (over_seeds(mine, "hrr").mean,
                  f"{arm} {_percent(over_seeds(mine, 'hrr'))}, BT {_percent(over_seeds(mine, 'bt'))}"
-                 f", BWT over all tasks {points(back.mean, back.std) or NOT_MEASURED}")
+                 f", BWT over all tasks {in_points(back.mean, back.std) or NOT_MEASURED}")
             )  # fmt: skip
     said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
     if said:

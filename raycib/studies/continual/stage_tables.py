@@ -1,13 +1,11 @@
 """Tables by stage of a sweep of orders: the accuracy matrix of each method, and every stage."""
 
-import math
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from raycib.analysis.forms import BEFORE, Row, mean, number, rate
 from raycib.analysis.statistics import mean_std
-from raycib.analysis.tables import BEFORE, percent, spread
+from raycib.analysis.table import Column
 from raycib.analysis.text import plain
 from raycib.studies.continual.sequences import ARROW, Run, Study
 
@@ -50,36 +48,43 @@ def matrix_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def presentable_matrix(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """``matrix_table`` as text for people."""
-    rows = []
-    for row in table.to_dict("records"):
-        text = {"Order": row["order"]} if len(study.orders) > 1 else {}
-        text |= {"Method": row["arm"], "After": row["trained"]}
-        for task in study.tasks:
-            mark = "· " if task == row["trained"] else ""
-            text[task] = mark + spread(row[f"{task}_mean"], row[f"{task}_std"], 100, 1)
-        rows.append(text)
-    return pd.DataFrame(rows)
+def matrix_columns(study: Study) -> list[Column]:
+    """What people see of ``matrix_table``: accuracies in per cent, the stage's own task marked."""
+
+    def accuracy(row: Row, task: str) -> str:
+        text = mean(100, 1, told=False)(row, task)
+        return f"· {text}" if task == row["trained"] else text
+
+    return [
+        *_order(study),
+        Column("arm", "Method"),
+        Column("trained", "After"),
+        *(Column(task, task, accuracy) for task in study.tasks),
+    ]
 
 
-def presentable_stages(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """``stages_frame`` as text for people; a stage that failed says why."""
-    rows = []
-    for row in frame.to_dict("records"):
-        text = {"Order": row["order"]} if len(study.orders) > 1 else {}
-        text |= {"Method": row["arm"], "Seed": str(row["seed"])}
-        text |= {"Stage": f"{row['stage']} {row['task']}", "Key": str(row["key"])[:12]}
-        scores: dict[str, Any] = {str(name): value for name, value in row.items()}
-        text["HRR, %"] = percent(scores, "hrr")
-        text["Refusals, %"] = percent(scores, "refusal_rate")
-        for task in study.tasks:
-            value = scores.get(f"accuracy_{task}", math.nan)
-            text[plain(task)] = spread(math.nan if value is None else value, math.nan, 100, 1)
-        if frame["failed"].notna().any():
-            text["Status"] = f"failed: {row['failed']}" if row["failed"] else ""
-        rows.append(text)
-    return pd.DataFrame(rows)
+def stages_columns(study: Study) -> list[Column]:
+    """What people see of ``stages_frame``; a stage that failed says why."""
+    return [
+        *_order(study),
+        Column("arm", "Method"),
+        Column("seed", "Seed"),
+        Column("stage", "Stage", lambda row, field: f"{row[field]} {row['task']}"),
+        Column("key", "Key", lambda row, field: str(row[field])[:12]),
+        Column("hrr", "HRR, %", rate),
+        Column("refusal_rate", "Refusals, %", rate),
+        *(Column(f"accuracy_{task}", plain(task), _accuracy) for task in study.tasks),
+        Column("failed", "Status", lambda row, f: f"failed: {row[f]}" if row[f] else "",
+               optional=True),
+    ]  # fmt: skip
+
+
+def _order(study: Study) -> list[Column]:
+    return [Column("order", "Order")] if len(study.orders) > 1 else []
+
+
+def _accuracy(row: Row, field: str) -> str:
+    return number("z.1f", 100)(row, field) if field in row else ""
 
 
 def _accuracies(study: Study, done: list[Run], stage: int) -> dict[str, float]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.forms import BEFORE, Row, ends, in_points, mean, number, points, short
 from raycib.analysis.statistics import wilson_at
-from raycib.analysis.tables import BEFORE, shown, spread
-from raycib.analysis.text import one_line
+from raycib.analysis.table import STATUS, Column
 from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
 
 MEASURED = (
@@ -16,15 +16,6 @@ MEASURED = (
     "stability_first", "hrr", "refusal_rate", "incoherent_rate", "over_refusal", "utility",
     "eval_loss", "mutual_information", "mutual_information_last_prompt", "distance",
 )  # fmt: skip
-HEADINGS = {
-    "bt": "BT, %",
-    "bt_all": "BT, all tasks, %",
-    "bwt": "BWT, points",
-    "bwt_all": "BWT, all tasks, points",
-    "forward_transfer": "Forward transfer, points",
-    "refusal_rate": "Refusals, %",
-    "over_refusal": "Over-refusal, %",
-}
 NAME_WIDTH = 26
 
 
@@ -62,55 +53,36 @@ def caption(study: Study) -> str:
     )
 
 
-def presentable_orders(table: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """``orders_table`` or ``by_order`` as text for people; what was not measured is left out."""
-    rows = []
-    for row in _records(table):
-        text = _place(row, table)
-        for name in ("bt", "bt_all"):
-            text[HEADINGS[name]] = shown(row, name, 100, 1)
-        for name in ("bwt", "bwt_all", "forward_transfer"):
-            text[HEADINGS[name]] = points(row[f"{name}_mean"], row[f"{name}_std"])
-        text["HRR, %"] = shown(row, "hrr", 100, 1)
-        text["95 % of HRR"] = _ends(row)
-        for number, task in enumerate(stage_names(study), 1):
-            text[f"HRR after {task}, %"] = _mean(row, f"hrr_stage_{number}", 100, 1)
-        for name in ("refusal_rate", "over_refusal"):
-            if table[f"{name}_mean"].notna().any():
-                text[HEADINGS[name]] = shown(row, name, 100, 1)
-        if table["mutual_information_mean"].notna().any():
-            text["I(Z;C), nats"] = _mean(row, "mutual_information", 1, 3)
-        text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
-        if table["status"].ne("").any():
-            text["Status"] = row["status"]
-        rows.append(text)
-    return pd.DataFrame(rows)
-
-
-def narrow_orders(table: pd.DataFrame) -> pd.DataFrame:
-    """``orders_table`` for a page or a terminal, in per cent and points; rows of failed runs have
-    no status here: see ``failures``."""
-    rows = []
-    for row in _records(table.drop_duplicates(["order", "arm"])):
-        text = _place(row, table)
-        text["Method"] = one_line(text["Method"], NAME_WIDTH)
-        text["BT"] = shown(row, "bt", 100, 1, alone=True)
-        for name, heading in (("bwt", "BWT"), ("bwt_all", "BWT, all"), ("forward_transfer", "FT")):
-            text[heading] = points(row[f"{name}_mean"], math.nan)
-        text["HRR, %"] = shown(row, "hrr", 100, 1)
-        text["95 %"] = _ends(row)
-        steps = [row[name] for name in table if _is_stage(name)]
-        known = [f"{100 * value:z.0f}" for value in steps if math.isfinite(value)]
-        text["HRR by stage"] = ARROW.join(known) if len(known) == len(steps) else ""
-        text["Refused"] = _mean(row, "refusal_rate", 100, 1)
-        text["Rank"] = "" if math.isnan(row["rank"]) else f"{row['rank']:g}"
-        rows.append(text)
-    return pd.DataFrame(rows)
-
-
-def failures(table: pd.DataFrame) -> list[str]:
-    """The failed runs of ``orders_table``, each in a line with its reason."""
-    return [one_line(f"{row['arm']}: {row['status']}") for row in _records(table) if row["status"]]
+def columns(table: pd.DataFrame, study: Study) -> list[Column]:
+    """What people see of ``orders_table`` or ``by_order``, in per cent and points."""
+    alone = mean(100, 1, around="")
+    order, runs = Column("order", "Order", brief="Order"), Column("runs", "Runs", brief="Runs")
+    stages = [
+        Column(f"hrr_stage_{place}_mean", f"HRR after {task}, %", number("z.1f", 100))
+        for place, task in enumerate(stage_names(study), 1)
+    ]
+    return [
+        *([order] if table["order"].ne("").any() else ()),
+        Column("arm", "Method", brief="Method", brief_form=short(NAME_WIDTH)),
+        Column("strength", "Strength", number("g"), brief="Strength"),
+        Column("seeds", "Seeds", brief="Seeds"),
+        *([runs] if (table["runs"] > table["seeds"]).any() else ()),
+        Column("bt", "BT, %", mean(100, 1), "BT", alone),
+        Column("bt_all", "BT, all tasks, %", mean(100, 1)),
+        Column("bwt", "BWT, points", points, "BWT", _alone),
+        Column("bwt_all", "BWT, all tasks, points", points, "BWT, all", _alone),
+        Column("forward_transfer", "Forward transfer, points", points, "FT", _alone),
+        Column("hrr", "HRR, %", mean(100, 1), "HRR, %"),
+        Column("hrr", "95 % of HRR", ends(100, 1), "95 %"),
+        Column("hrr", "", _path, "HRR by stage"),
+        *stages,
+        Column("refusal_rate", "Refusals, %", mean(100, 1), "Refused",
+               mean(100, 1, around="", told=False), optional=True),
+        Column("over_refusal", "Over-refusal, %", mean(100, 1), optional=True),
+        Column("mutual_information_mean", "I(Z;C), nats", number("z.3f"), optional=True),
+        Column("rank", "Rank", number("g"), "Rank"),
+        STATUS,
+    ]  # fmt: skip
 
 
 def counts_line(summary: Mapping[str, Any]) -> str:
@@ -130,14 +102,6 @@ def stage_names(study: Study) -> list[str]:
     return [f"stage {i}" for i in range(1, len(first) + 1)] if others else list(first)
 
 
-def points(mean: float, std: float) -> str:
-    """A difference of fractions as "+1.2 ± 0.3" points, "" where there is none."""
-    if not math.isfinite(mean):
-        return ""
-    tail = f" ± {100 * std:z.1f}" if math.isfinite(std) else ""
-    return f"{100 * mean:+z.1f}".replace("-", "−") + tail
-
-
 def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
     stages = max(len(order) for order in study.orders)
     rows = [_before(study)] if study.aligned else []
@@ -153,10 +117,10 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
                     where = f"seed {run.seed}" + f", {ARROW.join(run.order)}" * (not order)
                     rows.append({**place, "seeds": 0, "runs": 0, "rank": math.nan,
                                  "status": f"failed ({where}): {run.failed}"})  # fmt: skip
-    columns = ["order", "arm", "method", "strength", "seeds", "runs"]
+    fields = ["order", "arm", "method", "strength", "seeds", "runs"]
     names = [*MEASURED, *(f"hrr_stage_{number}" for number in range(1, stages + 1))]
-    columns += [f"{name}_{part}" for name in names for part in ("mean", "std")]
-    return pd.DataFrame(rows, columns=[*columns, "hrr_low", "hrr_high", "hrr_n", "rank", "status"])
+    fields += [f"{name}_{part}" for name in names for part in ("mean", "std")]
+    return pd.DataFrame(rows, columns=[*fields, "hrr_low", "hrr_high", "hrr_n", "rank", "status"])
 
 
 def _before(study: Study) -> dict[str, Any]:
@@ -179,10 +143,10 @@ def _before(study: Study) -> dict[str, Any]:
 def _numbers(done: Sequence[Run], stages: int) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": len({run.seed for run in done}), "runs": len(done)}
     found = {name: over_seeds(done, name) for name in MEASURED}
-    for number in range(stages):
-        found[f"hrr_stage_{number + 1}"] = over_seeds(done, lambda r, i=number: r.after(i, "hrr"))
-    for name, spread_ in found.items():
-        row |= {f"{name}_mean": spread_.mean, f"{name}_std": spread_.std}
+    for i in range(stages):
+        found[f"hrr_stage_{i + 1}"] = over_seeds(done, lambda r, i=i: r.after(i, "hrr"))
+    for name, spread in found.items():
+        row |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
     asked = [n for run in done if (n := run.value("hrr_n")) > 0]
     if asked and math.isfinite(found["hrr"].mean):
         # Seeds and orders are asked the same prompts: n is the prompts.
@@ -192,28 +156,16 @@ def _numbers(done: Sequence[Run], stages: int) -> dict[str, Any]:
     return row | {"rank": max(ranks, default=math.nan), "status": ""}
 
 
-def _place(row: Mapping[str, Any], table: pd.DataFrame) -> dict[str, str]:
-    text = {"Order": row["order"]} if table["order"].ne("").any() else {}
-    text |= {"Method": row["arm"]}
-    text["Strength"] = "" if math.isnan(row["strength"]) else f"{row['strength']:g}"
-    text["Seeds"] = str(row["seeds"])
-    if (table["runs"] > table["seeds"]).any():
-        text["Runs"] = str(row["runs"])
-    return text
+def _alone(row: Row, field: str) -> str:
+    return in_points(row[f"{field}_mean"])
 
 
-def _mean(row: Mapping[str, Any], name: str, factor: float, decimals: int) -> str:
-    return spread(row[f"{name}_mean"], math.nan, factor, decimals)
-
-
-def _ends(row: Mapping[str, Any]) -> str:
-    low, high = row["hrr_low"], row["hrr_high"]
-    return "" if pd.isna(low) or pd.isna(high) else f"[{100 * low:z.1f}, {100 * high:z.1f}]"
+def _path(row: Row, field: str) -> str:
+    """The means after every stage; "" where one is missing."""
+    steps = [value for name, value in row.items() if _is_stage(name)]
+    known = [f"{100 * value:z.0f}" for value in steps if math.isfinite(value)]
+    return ARROW.join(known) if len(known) == len(steps) else ""
 
 
 def _is_stage(name: str) -> bool:
     return name.startswith("hrr_stage_") and name.endswith("_mean")
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from raycib.analysis.forms import number, p_value
 from raycib.analysis.statistics import tolerance
-from raycib.analysis.tables import p_text, spread
+from raycib.analysis.table import Column
 from raycib.studies.continual.sequences import Measure, Run, Study
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
@@ -145,22 +146,17 @@ def variance_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def presentable_variance(table: pd.DataFrame) -> pd.DataFrame:
-    """``variance_table`` as text for people."""
-    return pd.DataFrame(
-        [
-            {
-                "Of": row["response"],
-                "Source": row["source"].replace(" x ", " × "),
-                "df": str(row["df"]),
-                "Sum of squares, points²": spread(row["sum_of_squares"], math.nan, 1, 1),
-                "Share (η²), %": spread(row["share"], math.nan, 100, 1) or NO_VARIANCE,
-                "F": spread(row["f"], math.nan, 1, 2),
-                "p": p_text(row["p"]) if math.isfinite(row["p"]) else "",
-            }
-            for row in table.to_dict("records")
-        ]
-    )
+COLUMNS = (
+    Column("response", "Of"),
+    Column("source", "Source", lambda row, field: row[field].replace(" x ", " × ")),
+    Column("df", "df"),
+    Column("sum_of_squares", "Sum of squares, points²", number("z.1f")),
+    Column("share", "Share (η²), %",
+           lambda row, field: number("z.1f", 100)(row, field) or NO_VARIANCE),
+    Column("f", "F", number("z.2f")),
+    Column("p", "p", p_value),
+)  # fmt: skip
+"""What people see of ``variance_table``."""
 
 
 def variance_caption(study: Study) -> str:

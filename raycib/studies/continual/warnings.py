@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raycib.analysis.tables import share
+from raycib.analysis.forms import share
 from raycib.studies.continual.sequences import Run, Study, stages_frame, study_of
 
 LEARNED = 0.5

@@ -1,16 +1,23 @@
 """Correlations of the harmful response rate with I(Z;C), within series and pooled."""
 
-from typing import Any
-
 import pandas as pd
 
+from raycib.analysis.forms import Row, number, p_value, said
 from raycib.analysis.frame import dose_responses
 from raycib.analysis.statistics import correlations
+from raycib.analysis.table import Column
 from raycib.studies.strength.claims import LAST_PROMPT
+
+PLACE = ["measure", "series", "span", "group"]
+NUMBERS = ["r", "low", "high", "p_exact", "p_t"]
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """HRR against both variants of I(Z;C): by seed, over seed means, and pooled; as text."""
+    """HRR against both variants of I(Z;C): by seed, over seed means, and pooled.
+
+    A row has ``n`` and Pearson's ``r`` with its interval and p values, and those of Spearman's
+    rho as ``rho``, ``rho_low`` and so on.
+    """
     rows = []
     measures = {"mutual_information": "I(Z;C)", LAST_PROMPT: "I(Z;C), last prompt token"}
     responses = list(dose_responses(frame))
@@ -33,37 +40,31 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
             both = correlations(pd.concat(pooled).assign(all="all series"), column, "hrr", "all")
             rows.append(both.assign(measure=label, series="pooled", span="λ\u00a0>\u00a00"))
     if not rows:
-        return pd.DataFrame({"Correlation": ["no strengths to compare"]})
+        return pd.DataFrame(columns=[*PLACE, "n", *NUMBERS])
     table = pd.concat(rows)
     table = table[table["n"] > 0]
-    places = ["measure", "series", "span", "group"]
-    p, rho = (table[table["kind"] == kind].set_index(places) for kind in ("pearson", "spearman"))
-    shown = pd.DataFrame(
-        {
-            "n": p["n"].astype(str),
-            "r": [_number(r, "+z.3f") for r in p["r"]],
-            "95 % of r": [_ends(*ends) for ends in zip(p["low"], p["high"], strict=True)],
-            "exact p": [_p(value) for value in p["p_exact"]],
-            "t p": [_p(value) for value in p["p_t"]],
-            "ρ": [_number(r, "+z.3f") for r in rho["r"]],
-            "95 % of ρ": [_ends(*ends) for ends in zip(rho["low"], rho["high"], strict=True)],
-            "exact p of ρ": [_p(value) for value in rho["p_exact"]],
-        },
-        index=p.index,
-    ).reset_index()
-    names = {"measure": "Measure", "series": "Series", "span": "Over", "group": "Group"}
-    return shown.rename(columns=names)
+    p, rho = (table[table["kind"] == kind].set_index(PLACE) for kind in ("pearson", "spearman"))
+    names = {"r": "rho"} | {name: f"rho_{name}" for name in NUMBERS[1:]}
+    return p[["n", *NUMBERS]].join(rho[NUMBERS].rename(columns=names)).reset_index()
 
 
-def _ends(low: float, high: float) -> str:
-    return "" if pd.isna(low) or pd.isna(high) else f"[{low:+z.2f}, {high:+z.2f}]"
+def _ends(row: Row, field: str) -> str:
+    low, high = (number("+z.2f")(row, f"{field}low"), number("+z.2f")(row, f"{field}high"))
+    return f"[{low}, {high}]" if low and high else ""
 
 
-def _p(value: float | None) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return "<\u00a00.0001" if value < 0.0001 else f"{value:z.4f}"
-
-
-def _number(value: Any, form: str) -> str:
-    return "" if value is None or pd.isna(value) else format(value, form)
+COLUMNS = (
+    Column("measure", "Measure"),
+    Column("series", "Series"),
+    Column("span", "Over"),
+    Column("group", "Group"),
+    Column("n", "n", said),
+    Column("r", "r", number("+z.3f")),
+    Column("", "95 % of r", _ends),
+    Column("p_exact", "exact p", p_value),
+    Column("p_t", "t p", p_value),
+    Column("rho", "ρ", number("+z.3f")),
+    Column("rho_", "95 % of ρ", _ends),
+    Column("rho_p_exact", "exact p of ρ", p_value),
+)
+"""What people see of ``correlation_table``."""

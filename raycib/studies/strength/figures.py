@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from raycib.analysis.figures import GREY, MARKS, PALETTE, STYLE
+from raycib.analysis.forms import share
 from raycib.analysis.frame import dose_responses
 from raycib.analysis.statistics import pearson
-from raycib.analysis.tables import share
 from raycib.analysis.text import one_line
 
 INFORMATION = "I(Z;C), nats"

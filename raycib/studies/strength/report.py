@@ -8,17 +8,18 @@ import pandas as pd
 
 from raycib.analysis.claims import Claim
 from raycib.analysis.figures import loss_curves
+from raycib.analysis.forms import NOT_MEASURED, spread
 from raycib.analysis.frame import PLAIN, aligned_scores, dose_responses, to_frame
 from raycib.analysis.headline import erosion, finished, headline, percent
-from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import mean_std
-from raycib.analysis.tables import NOT_MEASURED, spread
+from raycib.analysis.table import Table
 from raycib.analysis.text import plain
 from raycib.studies.strength.claims import claims
-from raycib.studies.strength.correlation_table import correlation_table
+from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 from raycib.studies.strength.figures import figure2
-from raycib.studies.strength.table3 import presentable, table3
+from raycib.studies.strength.table3 import columns, table3
 
 CAPTION = (
     "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
@@ -42,7 +43,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
     frame, aligned = to_frame(summary), aligned_scores(summary)
     rows, found = table3(frame, aligned), claims(frame, aligned)
     question = plain(summary.get("question") or summary["sweep"])
-    main = Table("table3", rows, presentable(rows), f"{question} {CAPTION}")
+    main = Table("table3", rows, columns(rows), f"{question} {CAPTION}")
     related = correlation_table(frame)
     return Report(
         summary=summary,
@@ -56,7 +57,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
             ]),
             Section("table", "Table 3, for this sweep", "Table", [main]),
             Section("correlations", "Correlations with the harmful response rate", "Correlations",
-                    [Table("correlations", related, related)], CORRELATIONS),
+                    [Table("correlations", related, COLUMNS)], CORRELATIONS),
         ],
         main=main,
         cells=frame.sort_values(["lam", "series", "seed"]),

@@ -6,9 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.arms import means, result_rows, row_of
+from raycib.analysis.cells import MEASURES
+from raycib.analysis.forms import BEFORE, number
 from raycib.analysis.frame import PLAIN
-from raycib.analysis.statistics import mean_std
-from raycib.analysis.tables import BEFORE, COLUMNS, shown
+from raycib.analysis.table import STATUS, Column
+
+NAMES = [column.field for column in MEASURES]
 
 
 def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -21,46 +25,26 @@ def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     rows: list[dict[str, Any]] = []
     names = sorted(set(frame["model"].dropna().astype(str)))
     if aligned:
-        rows.append(
-            {"model": " ".join(names), "method": BEFORE, "lam": math.nan, "seeds": 1, "status": ""}
-            | _spreads(pd.DataFrame([aligned]))
-        )
+        before = {"model": " ".join(names), "method": BEFORE, "lam": math.nan, "seeds": 1}
+        rows.append(before | {"status": ""} | means(pd.DataFrame([aligned]), NAMES))
     series = frame.assign(_plain=frame["method"] != PLAIN)
     keys = ["model", "_plain", "series", "lam"]
     for (model, _, label, lam), cells in series.groupby(keys, sort=True):
-        done, failed = cells[cells["failed"].isna()], cells[cells["failed"].notna()]
         place = {"model": model, "method": label, "lam": lam}
-        if len(done):
-            rows.append({**place, "seeds": len(done), "status": ""} | _spreads(done))
-        for _, cell in failed.sort_values("seed").iterrows():
-            reason = f"failed (seed {cell['seed']}): {cell['failed']}"
-            rows.append({**place, "seeds": 0, "status": reason})
+        rows += result_rows(place, row_of(cells), lambda done: means(done, NAMES))
     columns = ["model", "method", "lam", "seeds"]
-    columns += [name + end for name in COLUMNS for end in ("_mean", "_std")]
+    columns += [name + end for name in NAMES for end in ("_mean", "_std")]
     return pd.DataFrame(rows, columns=[*columns, "status"])
 
 
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """``table3`` as text for people: "20.6 ± 2.5" in the column's unit, "" where not measured."""
+def columns(table: pd.DataFrame) -> list[Column]:
+    """What people see of ``table3``."""
     several = table["model"].nunique() > 1
-    rows = []
-    for _, row in table.iterrows():
-        text = {"Model": str(row["model"])} if several else {}
-        text |= {"Method": str(row["method"])}
-        text |= {"λ": "" if math.isnan(row["lam"]) else f"{row['lam']:g}"}
-        text |= {"Seeds": str(row["seeds"])}
-        for name, (heading, factor, decimals) in COLUMNS.items():
-            if table[f"{name}_mean"].notna().any():
-                text[heading] = shown(row, name, factor, decimals)
-        if table["status"].ne("").any():
-            text["Status"] = str(row["status"])
-        rows.append(text)
-    return pd.DataFrame(rows)
-
-
-def _spreads(cells: pd.DataFrame) -> dict[str, float]:
-    found = {}
-    for name in COLUMNS:
-        over_seeds = mean_std(cells[name]) if name in cells else mean_std([])
-        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
-    return found
+    return [
+        *([Column("model", "Model")] if several else ()),
+        Column("method", "Method"),
+        Column("lam", "λ", number("g")),
+        Column("seeds", "Seeds"),
+        *MEASURES,
+        STATUS,
+    ]

@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.forms import number
 from raycib.analysis.frame import PLAIN
+from raycib.analysis.table import Column
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1, proxy_name
 from raycib.studies.tradeoff.theory import Theory
 
@@ -93,11 +95,11 @@ def bounds(frame: pd.DataFrame, theory: Theory | None) -> pd.DataFrame:
                 place |= {"method": cell["method"], "strength": cell["strength"]}
                 place |= {"seed": cell["seed"], "quantity": quantity}
                 rows.append(place | judged(cell, quantity, bound) | {"note": note})
-    columns = [
+    fields = [
         "theorem", "task", "series", "method", "strength", "seed", "quantity", "gap", "low", "high",
         "bound", "holds", "slack", "ratio", "note",
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).astype({"holds": object})
+    return pd.DataFrame(rows, columns=fields).astype({"holds": object})
 
 
 def judged(cell: Mapping[str, Any], quantity: str, bound: float | None) -> Row:
@@ -134,49 +136,65 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(row)
     order = list(THEOREMS)
     rows.sort(key=lambda row: order.index(row["theorem"]))
-    columns = ["theorem", "cells", "holds", "fails", "open", "no_bound"]
-    columns += [f"{n}_{part}" for n in ("ratio", "slack") for part in ("median", "min", "max")]
-    return pd.DataFrame(rows, columns=columns)
+    fields = ["theorem", "cells", "holds", "fails", "open", "no_bound"]
+    fields += [f"{n}_{part}" for n in ("ratio", "slack") for part in ("median", "min", "max")]
+    return pd.DataFrame(rows, columns=fields)
 
 
-def presentable_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """``summary_table`` as text for people."""
-    rows = []
-    for row in _records(table):
-        text = {"Theorem": THEOREMS[row["theorem"]]}
-        text |= {"Cells": str(row["cells"]), "Holds": str(row["holds"])}
-        text |= {"Fails": str(row["fails"]), "Open": str(row["open"])}
-        text["No bound"] = str(row["no_bound"])
-        for name, heading in (("ratio", "Bound / gap"), ("slack", "Slack, nats")):
-            median, low, high = (row[f"{name}_{part}"] for part in ("median", "min", "max"))
-            text[f"{heading}: median"] = amount(median)
-            ends = "" if math.isnan(low) else f"{amount(low)} to {amount(high)}"
-            text[f"{heading}: extremes"] = ends
-        rows.append(text)
-    return pd.DataFrame(rows)
+def summary_columns(table: pd.DataFrame) -> list[Column]:
+    """What people see of ``summary_table``."""
+    return [
+        Column("theorem", "Theorem", lambda row, field: THEOREMS[row[field]]),
+        Column("cells", "Cells"),
+        Column("holds", "Holds"),
+        Column("fails", "Fails"),
+        Column("open", "Open"),
+        Column("no_bound", "No bound"),
+        *(
+            column
+            for name, head in (("ratio", "Bound / gap"), ("slack", "Slack, nats"))
+            for column in (
+                Column(f"{name}_median", f"{head}: median", size),
+                Column(name, f"{head}: extremes", _extremes),
+            )
+        ),
+    ]
 
 
-def presentable_bounds(table: pd.DataFrame) -> pd.DataFrame:
-    """``bounds`` as text for people."""
-    words = {True: "holds", False: "fails"}
-    seeds = table["seed"].nunique() > 1
-    rows = []
-    for row in _records(table):
-        known = not pd.isna(row["bound"])
-        text = {"Theorem": row["theorem"], "Task": str(row["task"]), "Method": row["series"]}
-        text["Strength"] = f"{row['strength']:g}"
-        if seeds:
-            text["Seed"] = str(row["seed"])
-        text["Gap, nats"] = amount(row["gap"])
-        text["Bound, nats"] = amount(row["bound"]) if known else ""
-        text["Holds"] = words.get(row["holds"], "open") if known else "no bound"
-        text["Slack, nats"], text["Bound / gap"] = amount(row["slack"]), amount(row["ratio"])
-        text["Note"] = row["note"]
-        rows.append(text)
-    return pd.DataFrame(rows)
+def columns(table: pd.DataFrame) -> list[Column]:
+    """What people see of ``bounds``."""
+    return [
+        Column("theorem", "Theorem"),
+        Column("task", "Task"),
+        Column("series", "Method"),
+        Column("strength", "Strength", number("g")),
+        *([Column("seed", "Seed")] if table["seed"].nunique() > 1 else ()),
+        Column("gap", "Gap, nats", size),
+        Column("bound", "Bound, nats", size),
+        Column("holds", "Holds", _verdict),
+        Column("slack", "Slack, nats", size),
+        Column("ratio", "Bound / gap", size),
+        Column("note", "Note"),
+    ]
 
 
-def amount(value: float) -> str:
+def size(row: Mapping[str, Any], field: str) -> str:
+    """``amount`` as the form of a column."""
+    return amount(row[field])
+
+
+def _extremes(row: Mapping[str, Any], field: str) -> str:
+    low, high = amount(row[f"{field}_min"]), amount(row[f"{field}_max"])
+    return f"{low} to {high}" if low else ""
+
+
+def _verdict(row: Mapping[str, Any], field: str) -> str:
+    if pd.isna(row["bound"]):
+        return "no bound"
+    return {True: "holds", False: "fails"}.get(row[field], "open")
+
+
+def amount(value: float | None) -> str:
     """A number of any size in three digits, without an exponent; "" for nan."""
     if value is None or math.isnan(value):
         return ""

@@ -10,11 +10,12 @@ import pandas as pd
 from raycib.analysis.arms import Arm, named, of, plain_arm
 from raycib.analysis.claims import Claim
 from raycib.analysis.figures import curves_by_arm
+from raycib.analysis.forms import share, spread
 from raycib.analysis.frame import NAMES, aligned_scores
 from raycib.analysis.headline import finished, headline, percent
-from raycib.analysis.report import Drawing, Histories, Report, Section, Table
+from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
-from raycib.analysis.tables import share, spread
+from raycib.analysis.table import Table
 from raycib.analysis.text import plain
 from raycib.studies.tradeoff import bounds, table, terms
 from raycib.studies.tradeoff.claims import gap_claims
@@ -45,8 +46,8 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
     rows, tax = table.gaps_table(frame, aligned, theory), terms.tax_table(frame)
     question = plain(summary.get("question") or summary["sweep"])
     main = Table(
-        "gaps", rows, table.presentable_gaps(rows), f"{question} {table.caption(rows)}",
-        table.narrow_gaps(rows), failures=table.failures(rows),
+        "gaps", rows, table.columns(rows), f"{question} {table.caption(rows)}",
+        key=("task", "series", "strength"),
     )  # fmt: skip
     found, cells = gap_claims(frame, aligned, theory), named(frame)
     return Report(
@@ -64,7 +65,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
             Section("table", "Gaps of every method", "Gaps", [main]),
             *(_of_theory(frame, theory) if theory else ()),
             Section("tax", "Alignment tax", "Alignment tax", [
-                Table("tax", tax, terms.presentable_tax(tax), terms.TAX_CAPTION)
+                Table("tax", tax, terms.COLUMNS, terms.TAX_CAPTION)
             ]),
         ],
         main=main,
@@ -80,14 +81,14 @@ def _of_theory(frame: pd.DataFrame, theory: Theory) -> list[Section]:
     data, model = terms.data_terms(theory), terms.model_terms(theory)
     return [
         Section("bounds", "Do the theorems' bounds hold, and how loosely?", "Bounds", [
-            Table("bounds_summary", looseness, bounds.presentable_summary(looseness),
+            Table("bounds_summary", looseness, bounds.summary_columns(looseness),
                   bounds.CAPTION),
-            Table("bounds", every, bounds.presentable_bounds(every), bounds.CAPTION,
+            Table("bounds", every, bounds.columns(every), bounds.CAPTION,
                   folded="Every cell against every bound"),
         ]),
         Section("terms", "What the bounds are made of", "Terms", [
-            Table("data_terms", data, terms.presentable_data(data), terms.DATA_CAPTION),
-            Table("model_terms", model, terms.presentable_model(model), terms.MODEL_CAPTION),
+            Table("data_terms", data, terms.DATA, terms.DATA_CAPTION),
+            Table("model_terms", model, terms.MODEL, terms.MODEL_CAPTION),
         ]),
     ]  # fmt: skip
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.analysis.forms import number
 from raycib.analysis.statistics import mean_std
-from raycib.studies.tradeoff.bounds import amount
+from raycib.analysis.table import Column
+from raycib.studies.tradeoff.bounds import amount, size
 from raycib.studies.tradeoff.gap import TAX
 from raycib.studies.tradeoff.theory import Theory
 
@@ -50,24 +52,19 @@ def data_terms(theory: Theory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def presentable_data(table: pd.DataFrame) -> pd.DataFrame:
-    """``data_terms`` as text for people."""
-    headings = {
-        "rows": "Rows", "tv_inputs": "TV of prompts", "tv_outputs": "TV of answers",
-        "kl_outputs": "KL of answers, nats", "task": "Task", "overlap": "Overlap",
-        "conflict": "Conflict, nats",
-    }  # fmt: skip
-    rows = []
-    for row in table.to_dict("records"):
-        text = {"Proxy": row["proxy"]}
-        for name, heading in headings.items():
-            value = row[name]
-            text[heading] = (
-                str(value) if isinstance(value, str)
-                else "" if pd.isna(value) else f"{value:z.{0 if name == 'rows' else 3}f}"
-            )  # fmt: skip
-        rows.append(text | {"How": row["how"], "Note": row["note"]})
-    return pd.DataFrame(rows)
+DATA = (
+    Column("proxy", "Proxy"),
+    Column("rows", "Rows", number("z.0f")),
+    Column("tv_inputs", "TV of prompts", number("z.3f")),
+    Column("tv_outputs", "TV of answers", number("z.3f")),
+    Column("kl_outputs", "KL of answers, nats", number("z.3f")),
+    Column("task", "Task"),
+    Column("overlap", "Overlap", number("z.3f")),
+    Column("conflict", "Conflict, nats", number("z.3f")),
+    Column("how", "How"),
+    Column("note", "Note"),
+)
+"""What people see of ``data_terms``."""
 
 
 def model_terms(theory: Theory) -> pd.DataFrame:
@@ -99,20 +96,15 @@ def model_terms(theory: Theory) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def presentable_model(table: pd.DataFrame) -> pd.DataFrame:
-    """``model_terms`` as text for people."""
-    rows = [
-        {
-            "Quantity": row["term"],
-            "Task": "" if pd.isna(row["task"]) else row["task"],
-            "Within distance": "" if pd.isna(row["epsilon"]) else f"{row['epsilon']:g}",
-            "Value": amount(row["value"]),
-            "Unit": row["unit"],
-            "Note": "" if pd.isna(row["note"]) else row["note"],
-        }
-        for row in table.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+MODEL = (
+    Column("term", "Quantity"),
+    Column("task", "Task"),
+    Column("epsilon", "Within distance", number("g")),
+    Column("value", "Value", size),
+    Column("unit", "Unit"),
+    Column("note", "Note"),
+)
+"""What people see of ``model_terms``."""
 
 
 def tax_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -137,30 +129,19 @@ def tax_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def presentable_tax(table: pd.DataFrame) -> pd.DataFrame:
-    """``tax_table`` as text for people."""
-    words = {True: "holds", False: "fails"}
-    rows = []
-    for row in table.to_dict("records"):
-        rows.append(
-            {
-                "Task": row["task"],
-                "Method": row["series"],
-                "Strength": f"{row['strength']:g}",
-                "Tax, nats": _nats(row["tax"]),
-                "I(Y;C), nats": _nats(row["tax_bound"]),
-                "Bound": words.get(row["holds"], ""),
-                "H(Y), nats": _nats(row["label_entropy"]),
-                "I(Y;C) / H(Y), %": "" if pd.isna(row["share"]) else f"{100 * row['share']:z.1f}",
-                "I(Z;Y), nats": _nats(row["information_zy"]),
-                "Rows": "" if pd.isna(row["tax_n"]) else f"{row['tax_n']:z.0f}",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _nats(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:z.4f}"
+COLUMNS = (
+    Column("task", "Task"),
+    Column("series", "Method"),
+    Column("strength", "Strength", number("g")),
+    Column("tax", "Tax, nats", number("z.4f")),
+    Column("tax_bound", "I(Y;C), nats", number("z.4f")),
+    Column("holds", "Bound", lambda row, f: {True: "holds", False: "fails"}.get(row[f], "")),
+    Column("label_entropy", "H(Y), nats", number("z.4f")),
+    Column("share", "I(Y;C) / H(Y), %", number("z.1f", 100)),
+    Column("information_zy", "I(Z;Y), nats", number("z.4f")),
+    Column("tax_n", "Rows", number("z.0f")),
+)
+"""What people see of ``tax_table``."""
 
 
 def _joined(texts: list[str]) -> str:
