@@ -68,7 +68,7 @@ def test_a_study_of_ones_own_by_hand(last: int, holds: bool) -> None:
     report = study.LearningRate().report(summary, {}, {})
     [claim] = report.claims
     assert claim.holds is holds
-    assert report.main.data["hrr"].tolist() == pytest.approx([0.7, 0.4, (last + 20) / 200])
+    assert report.main.rows["hrr"].tolist() == pytest.approx([0.7, 0.4, (last + 20) / 200])
     assert "0.0005" in report.terminal()
 
 

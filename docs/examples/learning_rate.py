@@ -40,13 +40,19 @@ class LearningRate(Study):
 
     def report(self, summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
         """One table and one claim."""
+        from raycib.analysis.forms import number
         from raycib.analysis.frame import to_frame
         from raycib.analysis.headline import finished, headline
-        from raycib.analysis.report import Report, Section, Table
+        from raycib.analysis.report import Report, Section
+        from raycib.analysis.table import Column, Table
 
         frame = to_frame(summary)
-        rows = table(frame)
-        main = Table("rates", rows, rows.round(3), "Means over seeds.")
+        columns = [
+            Column("series", "Learning rate"),
+            Column("hrr", "HRR, %", number("z.1f", 100)),
+            Column("eval_loss", "Task loss, nats", number("z.3f")),
+        ]
+        main = Table("rates", table(frame), columns, "Means over seeds.")
         found = [lower_is_safer(frame)]
         return Report(
             summary=summary,
@@ -63,7 +69,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """HRR in [0, 1] and task loss in nats for each learning rate, from the highest on."""
     done = frame[frame["failed"].isna()]
     means = done.groupby("series", sort=False)[["hrr", "eval_loss"]].mean()
-    return means.reset_index(names="learning rate")
+    return means.reset_index()
 
 
 def lower_is_safer(frame: pd.DataFrame) -> Claim:
