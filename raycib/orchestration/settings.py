@@ -84,9 +84,7 @@ def _scorers(setup: Setup) -> Iterator[Setting]:
     for rows in sets.values():
         how = scorer_name(rows)
         if origin(rows.source).is_correct is None:
-            yield Setting(
-                f"accuracy of {rows.name}", how, "named" if rows.scorer else "its rows"
-            )
+            yield Setting(f"accuracy of {rows.name}", how, "named" if rows.scorer else "its rows")
 
 
 def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
