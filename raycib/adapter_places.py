@@ -7,7 +7,7 @@ from pathlib import Path
 from raycib.errors import UserError
 from raycib.model_config import read_config
 from raycib.model_files import find
-from raycib.spec import RunSpec, Vaccine
+from raycib.spec import RunSpec
 from raycib.weight_files import LAYER, stored_tensors
 
 _TRANSPOSED = {"gpt2", "openai-gpt"}
@@ -41,7 +41,7 @@ def check_places(runs: Iterable[RunSpec]) -> None:
                 f"{LARGEST_RANK} at most; choose a smaller lora.rank"
             )
     asked = {
-        (run.stages[0].model.source, stage.lora.targets, isinstance(stage.method, Vaccine))
+        (run.stages[0].model.source, stage.lora.targets, stage.method.perturbs_attention)
         for run in runs
         for stage in run.stages
         if stage.lora is not None
@@ -94,7 +94,7 @@ def check_attention(source: str) -> None:
     if bad := [layer for layer, found in blocks.items() if len(found) != 1]:
         raise UserError(
             f"model {source!r}: layer {bad[0]} has {len(blocks[bad[0]])} attention blocks, and "
-            "Vaccine perturbs one in each; leave it out (--methods)"
+            "the method perturbs one in each; leave it out (--methods)"
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from raycib.console import make_app, run
 from raycib.errors import UserError
@@ -12,6 +13,19 @@ from raycib.errors import UserError
 app = make_app("Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py.")
 world_app = make_app("The embedded world: a small language and the tiny models that speak it.")
 app.add_typer(world_app, name="world")
+
+
+class _Menu(TyperGroup):
+    """`raycib methods kl` is short for `raycib methods show kl`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {*self.commands, "-h", "--help"}
+        return super().parse_args(ctx, args if args[:1] and args[0] in known else ["show", *args])
+
+
+methods_app = make_app("The fine-tuning methods, and checks of one's own.", cls=_Menu)
+app.add_typer(methods_app, name="methods")
+FACTS = ("name", "paper", "strength", "passes", "needs", "deviations")
 
 
 def _version(wanted: bool) -> None:
@@ -87,41 +101,63 @@ def track(
     return 1 if missed else 0
 
 
-@app.command()
-def methods(
-    kind: Annotated[str | None, typer.Argument(help="Show this one alone.")] = None,
+@methods_app.command(hidden=True)
+def show(
+    kind: Annotated[
+        str | None, typer.Argument(help="This one alone: a kind, or my_methods.py:MyMethod.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the fine-tuning methods: what they are, cost and need, and their settings."""
-    from raycib.spec import METHODS
+    from raycib.spec.menu import menu, named
 
-    if kind is not None and kind not in METHODS:
-        raise UserError(f"no method {kind!r}; there is {', '.join(METHODS)}")
-    menu = {
-        name: {
-            **method.about._asdict(),
-            "about": " ".join((method.__doc__ or "").split()),
-            "settings": {
-                field: {
-                    "default": "required" if info.is_required() else _plain(info.default),
-                    "about": " ".join((info.description or "").split()),
-                }
-                for field, info in method.model_fields.items()
-                if field != "kind"
-            },
+    entries = {}
+    for name, method in (menu() if kind is None else dict([named(kind)])).items():
+        facts = {fact: getattr(method.about, fact) for fact in FACTS}
+        settings = {
+            field: {
+                "default": "required" if info.is_required() else _plain(info.default),
+                "about": " ".join((info.description or "").split()),
+            }
+            for field, info in method.model_fields.items()
+            if field != "kind"
         }
-        for name, method in METHODS.items()
-        if kind in (None, name)
-    }
+        about = " ".join((method.__doc__ or "").split())
+        entries[name] = {**facts, "about": about, "settings": settings}
     if as_json:
-        print(json.dumps(menu, indent=1))
+        print(json.dumps(entries, indent=1))
         return
-    for name, entry in menu.items():
+    for name, entry in entries.items():
         print(f"{name}: {entry['about']}")
-        for fact in ("paper", "strength", "passes", "needs", "deviations"):
+        for fact in FACTS[1:]:
             print(f"  {fact + ':':12}{entry[fact]}")
         for field, setting in entry["settings"].items():
             print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
+
+
+@methods_app.command("check")
+def check_method(
+    place: Annotated[str, typer.Argument(help="A kind, my_methods.py, or my_methods.py:MyMethod.")],
+) -> int:
+    """Check the six invariances of a method on the world's model (a minute or two); exit code 1
+    where one fails."""
+    from tempfile import TemporaryDirectory
+
+    from raycib.invariances import check, world_bench
+    from raycib.spec.menu import named
+
+    kind, method = named(place)
+    failed = 0
+    with TemporaryDirectory() as folder:
+        bench, few = world_bench(Path(folder))
+        for name, one in method.examples(bench.safety, bench.base).items():
+            print(f"{kind}{', ' * bool(name)}{name}: {method.about.name} at {one.strength:g}")
+            for found in check(bench, one, few):
+                verdict = "pass" if found.passed else "FAIL"
+                bound = f"{found.measured:.1e} (at most {found.limit:g})"
+                print(f"  {found.name:16}{verdict}  {bound:24}{found.about}", flush=True)
+                failed += not found.passed
+    return 1 if failed else 0
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 
 
-def make_app(help_text: str) -> typer.Typer:
+def make_app(help_text: str, **how: Any) -> typer.Typer:
     """An empty command line with plain, greppable help."""
     return typer.Typer(
         help=help_text,
@@ -32,6 +32,7 @@ def make_app(help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
+        **how,
     )
 
 

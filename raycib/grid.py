@@ -6,9 +6,9 @@ from itertools import product
 from typing import Any
 
 from raycib.spec import (
-    AnyMethod,
     EvalSpec,
     LoRASpec,
+    Method,
     ModelSpec,
     PlainLoRA,
     RunSpec,
@@ -22,15 +22,15 @@ from raycib.spec import (
 class Arm:
     """One row of a comparison: a method, how it is called, and what comes before the task."""
 
-    method: AnyMethod
+    method: Method
     """What the row stands for."""
     label: str = ""
     """What tables call it; "" leaves that to the method."""
     safety: TaskSpec | None = None
     """Safety data on which a first stage is trained, for methods that need one."""
-    first: AnyMethod | None = None
+    first: Method | None = None
     """How that first stage is trained; None: plain LoRA."""
-    then: AnyMethod | None = None
+    then: Method | None = None
     """How the task is trained after it; None: by the method itself."""
     trainer: TrainerSpec | None = None
     """Where it differs from the grid's."""
@@ -70,7 +70,7 @@ def _changed(stage: StageSpec, **fields: Any) -> StageSpec:
 def single_task(
     models: Iterable[ModelSpec],
     tasks: Iterable[tuple[TaskSpec, EvalSpec]],
-    methods: Iterable[AnyMethod | Arm],
+    methods: Iterable[Method | Arm],
     seeds: Iterable[int],
     lora: LoRASpec,
     trainer: TrainerSpec,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
+from raycib.adapters import LaneAdapters, Update
 from raycib.decoder import Hidden, hidden_states, perturbed
 from raycib.models import token_loss
 from raycib.pooling import pool, token_states
@@ -178,6 +178,11 @@ class Step:
             frozen_a, frozen_b, _ = module.frozen.get(self._lane, (None, None, None))
             found[name] = Slices(a, b, frozen_a, frozen_b)
         return found
+
+    @property
+    def updates(self) -> dict[str, Update]:
+        """What is added to the aligned model now, module by module."""
+        return self._pack.adapters.updates(self._lane)
 
     @property
     def update_norm_sq(self) -> Float[Tensor, ""]:

@@ -6,9 +6,12 @@ python sweeps/epsilon_grid.py --methods case2_ball --strengths 0.25,0.5,1,2
 """
 
 from raycib.grid import Arm
+from raycib.methods.case2 import Case2
+from raycib.methods.case2_ball import Case2Ball
+from raycib.methods.cib import CIB
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import CIB, Case2, Case2Ball, PlainLoRA, RunSpec
+from raycib.spec import PlainLoRA, RunSpec
 from raycib.studies.tradeoff import Tradeoff, case1_variants
 
 EPSILONS = (0.5, 1, 1.5, 2, 4, 8)
@@ -34,9 +37,10 @@ def case2(setup: Setup) -> list[Arm]:
 
 
 def others(setup: Setup) -> list[Arm]:
-    """Case I with the original alignment data, and CIB without any."""
-    cib = [Arm(setup.method(CIB(lam=lam))) for lam in setup.strengths("cib", CIB_LAMBDAS)]
-    return case1_variants(setup, LAMBDAS, proxies=1) + cib
+    """Case I with the original alignment data, CIB without any, and other methods asked for."""
+    cib = [setup.method(CIB(lam=lam)) for lam in setup.strengths("cib", CIB_LAMBDAS)]
+    more = setup.others(["case1", "case2", "case2_ball", "cib"])
+    return [*case1_variants(setup, LAMBDAS, proxies=1), *map(Arm, cib), *map(Arm, more)]
 
 
 if __name__ == "__main__":

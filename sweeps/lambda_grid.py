@@ -4,18 +4,20 @@ python sweeps/lambda_grid.py
 ray job submit --working-dir . -- python sweeps/lambda_grid.py
 """
 
+from raycib.methods.cib import CIB
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import CIB
+from raycib.spec import Method
 from raycib.studies.strength import Strength
 
 LAMBDAS = (0, 1, 2, 5, 10)
 """The paper's grid, and plain LoRA as lambda = 0."""
 
 
-def rows(setup: Setup) -> list[CIB]:
-    """CIB at each lambda."""
-    return [setup.method(CIB(lam=lam)) for lam in setup.strengths("cib", LAMBDAS)]
+def rows(setup: Setup) -> list[Method]:
+    """CIB at each lambda, and methods asked for instead."""
+    cib = [setup.method(CIB(lam=lam)) for lam in setup.strengths("cib", LAMBDAS)]
+    return [*cib, *setup.others(["cib"])]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,12 @@ python sweeps/method_comparison.py --methods kl,cib --strengths 0.1,0.3,1,3,10
 from collections.abc import Iterator
 
 from raycib.grid import Arm
+from raycib.methods.ema import EMA
+from raycib.methods.salora import SaLoRA
+from raycib.methods.vaccine import Vaccine
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import EMA, AnyMethod, PlainLoRA, SaLoRA, Vaccine
+from raycib.spec import Method, PlainLoRA
 from raycib.studies.comparison import Comparison
 
 STRENGTHS = {
@@ -37,7 +40,7 @@ SAFETY_EPOCHS = 10
 def arms(setup: Setup) -> Iterator[Arm]:
     """Every method over its strengths, as far as there are the data and models that it needs."""
     yield Arm(PlainLoRA())
-    for kind, strengths in STRENGTHS.items():
+    for kind, strengths in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items():
         for strength in setup.strengths(kind, strengths):
             method = setup.at(kind, strength)
             if method and method.stacked and setup.safety:
@@ -70,10 +73,10 @@ def variants(setup: Setup) -> Iterator[Arm]:
 
 def after_safety(
     setup: Setup,
-    method: AnyMethod,
+    method: Method,
     label: str = "",
-    first: AnyMethod | None = None,
-    then: AnyMethod | None = None,
+    first: Method | None = None,
+    then: Method | None = None,
 ) -> Arm:
     """A row whose task stage is trained on top of one on safety data."""
     longer = setup.trainer.model_copy(update={"epochs": SAFETY_EPOCHS})

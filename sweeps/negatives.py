@@ -6,9 +6,10 @@ python sweeps/negatives.py
 from collections.abc import Iterator
 
 from raycib.grid import Arm
+from raycib.methods.cib import CIB
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import CIB, PlainLoRA
+from raycib.spec import PlainLoRA
 from raycib.studies.comparison import Ablation
 
 

@@ -22,7 +22,8 @@ def runs(setup: Setup) -> list[RunSpec]:
     alone."""
     first, *others = setup.tasks
     lora = Arm(PlainLoRA())
-    found = setup.runs_on([first], [lora, *case1_variants(setup, LAMBDAS)])
+    more = map(Arm, setup.others(["case1"]))
+    found = setup.runs_on([first], [lora, *case1_variants(setup, LAMBDAS), *more])
     return found + setup.runs_on(others, [lora, *case1_variants(setup, FEWER, proxies=1)])
 
 

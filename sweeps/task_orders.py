@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from raycib.orchestration.command import Question, sweep_command
 from raycib.orchestration.setup import Setup
-from raycib.spec import AnyMethod, PlainLoRA, RunSpec
+from raycib.spec import Method, PlainLoRA, RunSpec
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
 
 STRENGTHS = {
@@ -27,10 +27,10 @@ def runs(setup: Setup) -> list[RunSpec]:
     return runs_in(setup, orders, methods(setup))
 
 
-def methods(setup: Setup) -> Iterator[AnyMethod]:
+def methods(setup: Setup) -> Iterator[Method]:
     """Plain LoRA, and the methods that can go on from an adapter."""
     yield PlainLoRA()
-    for kind, default in STRENGTHS.items():
+    for kind, default in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items():
         for strength in setup.strengths(kind, default):
             yield method_at(setup, kind, strength)
 

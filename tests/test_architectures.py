@@ -22,19 +22,11 @@ from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.decoder import attention_blocks, hidden_states, perturbed
 from raycib.errors import UserError
 from raycib.evals.generate import LORA_RANKS
+from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe
 from raycib.model_gate import check_model
 from raycib.models import load_model, token_loss
-from raycib.spec import (
-    EvalSpec,
-    LoRASpec,
-    PlainLoRA,
-    RowsSpec,
-    RunSpec,
-    StageSpec,
-    TaskSpec,
-    Vaccine,
-)
+from raycib.spec import EvalSpec, LoRASpec, PlainLoRA, RowsSpec, RunSpec, StageSpec, TaskSpec
 
 CPU = torch.device("cpu")
 WORDS = 48

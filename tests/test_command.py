@@ -310,19 +310,19 @@ def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
 
 
 def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Program) -> None:
-    from raycib.spec import METHODS
+    from raycib.spec.menu import menu
 
     ended = program(RAYCIB, "methods", "--json")
-    menu = json.loads(ended.out)
-    assert list(menu) == list(METHODS)
+    shown = json.loads(ended.out)
+    assert list(shown) == list(menu())
     facts = {"name", "paper", "strength", "passes", "needs", "deviations", "about", "settings"}
     assert all(entry.keys() == facts and all(entry[f] for f in facts - {"settings"})
-               for entry in menu.values())  # fmt: skip
-    assert menu["cib"]["settings"]["lam"]["default"] == 5.0
-    assert menu["safe_lora"]["settings"]["base"]["default"] == "required"
-    assert menu["case2_ball"]["settings"]["epsilon"]["default"] == "inf"
+               for entry in shown.values())  # fmt: skip
+    assert shown["cib"]["settings"]["lam"]["default"] == 5.0
+    assert shown["safe_lora"]["settings"]["base"]["default"] == "required"
+    assert shown["case2_ball"]["settings"]["epsilon"]["default"] == "inf"
     assert "Infinity" not in ended.out, "which no JSON parser but Python's would read"
-    assert all(s["about"] for entry in menu.values() for s in entry["settings"].values())
+    assert all(s["about"] for entry in shown.values() for s in entry["settings"].values())
     assert list(json.loads(program(RAYCIB, "methods", "sbr", "--json").out)) == ["sbr"]
     assert "no method 'sb'; there is lora, " in program(RAYCIB, "methods", "sb").err
 

@@ -7,10 +7,10 @@ import torch
 
 from raycib.analysis.measured import OF_THE_GRID, counted
 from raycib.grid import single_task
+from raycib.methods.cib import CIB
 from raycib.orchestration.sweep import FORWARDS, Sweep
 from raycib.reference import compute_bank
 from raycib.spec import (
-    CIB,
     EvalSpec,
     JudgeSpec,
     LoRASpec,

@@ -16,28 +16,21 @@ from costs import counter, flops, move
 
 from raycib.data.rows import describe_task
 from raycib.decoder import hidden_states
-from raycib.spec import (
-    CIB,
-    EMA,
-    KL,
-    SBR,
-    AnyMethod,
-    Case1,
-    Case2,
-    Case2Ball,
-    ConstrainedToken,
-    LoRASpec,
-    OLoRA,
-    PlainLoRA,
-    RandomSubset,
-    SafeGrad,
-    SafetyMix,
-    SaLoRA,
-    StageSpec,
-    TaskSpec,
-    TrainerSpec,
-    Vaccine,
-)
+from raycib.methods.case1 import Case1
+from raycib.methods.case2 import Case2
+from raycib.methods.case2_ball import Case2Ball
+from raycib.methods.cib import CIB
+from raycib.methods.constrained_token import ConstrainedToken
+from raycib.methods.ema import EMA
+from raycib.methods.kl import KL
+from raycib.methods.o_lora import OLoRA
+from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safegrad import SafeGrad
+from raycib.methods.safety_mix import SafetyMix
+from raycib.methods.salora import SaLoRA
+from raycib.methods.sbr import SBR
+from raycib.methods.vaccine import Vaccine
+from raycib.spec import LoRASpec, Method, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.store import Store
 from raycib.training.lane import Lane
 from raycib.training.pack import STAGES, Loaded, commit, load, open_lane
@@ -55,7 +48,7 @@ class World(NamedTuple):
     store: Store
 
     def open(
-        self, method: AnyMethod, cached: bool = True, rank: int = 4, stacked: bool = False
+        self, method: Method, cached: bool = True, rank: int = 4, stacked: bool = False
     ) -> tuple[Lane, Loaded]:
         """A lane that has taken two steps: B is not zero, and CIB's queue holds 32 rows."""
         change: dict[str, object] = {"method": method, "lora": LoRASpec(rank=rank, alpha=2 * rank)}
@@ -63,8 +56,8 @@ class World(NamedTuple):
             parent = self.stage
             if self.store.get(STAGES, parent.key) is None:
                 lane, loaded = self.open(PlainLoRA())
-                commit(Lane(0, parent, lane.method, lane.parameters, lane.task), loaded.adapters,
-                       self.store, Workers())  # fmt: skip
+                own = Lane(0, parent, lane.hooks, lane.objective, lane.parameters, lane.task)
+                commit(own, loaded.adapters, self.store, Workers())
             change |= {"parent": parent, "fresh": True}
         stage = self.stage.model_copy(update=change)
         loaded = load([stage], CPU)
@@ -72,7 +65,7 @@ class World(NamedTuple):
         move(lane, loaded, 2)
         return lane, loaded
 
-    def cost(self, method: AnyMethod, **how: bool | int) -> int:
+    def cost(self, method: Method, **how: bool | int) -> int:
         """Of its third step."""
         return flops(*self.open(method, **how))  # type: ignore[arg-type]
 
@@ -155,7 +148,7 @@ def test_a_leak_of_the_base_s_gradient_would_be_seen(world: World, sizes: Sizes)
     assert flops(lane, loaded) > 1.15 * sizes.lora
 
 
-FREE: dict[str, Callable[[World], AnyMethod]] = {
+FREE: dict[str, Callable[[World], Method]] = {
     "random subset": lambda w: RandomSubset(fraction=0.75),
     "safety mix": lambda w: SafetyMix(safety=w.safety, share=0.25),
     "ema": lambda w: EMA(),

@@ -16,19 +16,23 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import raycib.methods.safe_lora
-import raycib.methods.salora
+import raycib.hooks.safe_lora
+import raycib.hooks.salora
 from raycib.adapters import LaneAdapters, LoRAShape, update_norm_sq
 from raycib.data.chat import Encoded
 from raycib.data.rows import describe_task
 from raycib.errors import UserError
-from raycib.methods.ema import WeightAverage
-from raycib.methods.random_subset import random_subset
-from raycib.methods.safe_lora import chosen, project
-from raycib.methods.safegrad import remove_conflict
-from raycib.methods.safety_mix import safety_mix
-from raycib.methods.salora import start_off_safety
-from raycib.methods.vaccine import worst_perturbation
+from raycib.hooks import Opening
+from raycib.hooks.ema import WeightAverage
+from raycib.hooks.safe_lora import chosen, project
+from raycib.hooks.safegrad import remove_conflict
+from raycib.hooks.salora import start_off_safety
+from raycib.hooks.vaccine import worst_perturbation
+from raycib.methods.cib import CIB
+from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safe_lora import SafeLoRA
+from raycib.methods.safety_mix import SafetyMix
+from raycib.methods.salora import SaLoRA
 from raycib.model_files import describe, find
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.constrained_token import ConstrainedTokens, token_weights
@@ -36,15 +40,7 @@ from raycib.objectives.kl import divergence
 from raycib.objectives.orthogonality import Orthogonality, overlap
 from raycib.objectives.parameter_distance import ParameterDistance
 from raycib.objectives.safety_anchor import SafetyAnchor
-from raycib.spec import (
-    CIB,
-    RandomSubset,
-    SafeLoRA,
-    SafetyMix,
-    SaLoRA,
-    StageSpec,
-    TaskSpec,
-)
+from raycib.spec import StageSpec, TaskSpec
 from raycib.step import PackStep, Step
 from raycib.store import Store
 from raycib.tensors import Totals, collate
@@ -397,7 +393,7 @@ def test_models_are_read_tensor_by_tensor(models: Path, monkeypatch: pytest.Monk
     loaded = load([stage], CPU)
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most, read = 0, []
-    original = raycib.methods.safe_lora.safe_open
+    original = raycib.hooks.safe_lora.safe_open
 
     class Counted:
         def __init__(self, *args: Any, **more: Any) -> None:
@@ -421,7 +417,7 @@ def test_models_are_read_tensor_by_tensor(models: Path, monkeypatch: pytest.Monk
             most = max(most, len(alive))
             return tensor
 
-    monkeypatch.setattr(raycib.methods.safe_lora, "safe_open", Counted)
+    monkeypatch.setattr(raycib.hooks.safe_lora, "safe_open", Counted)
     open_lane(0, stage, loaded, store)
     assert len(read) == 2 * 14
     assert most == 2
@@ -454,10 +450,8 @@ def opening(model: nn.Module, store: Store, options: SaLoRA, rank: int, stage: A
     adapters = LaneAdapters(model, [LoRAShape(rank, 2.0 * rank, ("linear",))])  # type: ignore[arg-type]
     lora = SimpleNamespace(targets=["linear"], rank=rank)
     spec = SimpleNamespace(identity=lambda: {"toy": str(store)})
-    stage = SimpleNamespace(model=spec, lora=lora, task=options.safety)
-    return SimpleNamespace(
-        adapters=adapters, lane=0, stage=stage, store=store, encode=lambda _: ROWS
-    )
+    stage: Any = SimpleNamespace(model=spec, lora=lora, task=options.safety)
+    return Opening(adapters, 0, stage, store, lambda _: ROWS)
 
 
 SAFETY = TaskSpec(name="s", source="nowhere", rows="r" * 64, num_rows=3)
@@ -559,13 +553,13 @@ def test_salora_calibrates_in_one_pass_once_for_the_whole_grid(
     """24 task rows and 12 refusals: 36 rows through the model, whatever the number of layers; a
     second stage of another rank and seed runs it not at all, and gets the same directions."""
     counted: list[int] = []
-    original = raycib.methods.salora.hidden_states
+    original = raycib.hooks.salora.hidden_states
 
     def counting(model: Any, ids: Tensor) -> Any:
         counted.append(len(ids))
         return original(model, ids)
 
-    monkeypatch.setattr(raycib.methods.salora, "hidden_states", counting)
+    monkeypatch.setattr(raycib.hooks.salora, "hidden_states", counting)
     store, fixed = Store(tmp_path), []
     for rank, seed in ((4, 0), (2, 1)):
         stage = salora_stage(models, safety_rank=rank).model_copy(update={"seed": seed})
@@ -735,13 +729,13 @@ REFUSALS = [Encoded((n,), (2,)) for n in range(20)]
 @pytest.mark.parametrize(("fraction", "count"), [(0.8, 40), (0.01, 1), (0.5, 25), (0.001, 1)])
 def test_a_random_subset_is_a_part_in_the_task_s_order(fraction: float, count: int):
     options = RandomSubset(fraction=fraction)
-    found = random_subset(options)(TASK, [], 3)
+    found = options.build().rows(TASK, [], 3)
     assert len(found) == len(set(found)) == count == options.rows_trained(50)
     assert found == [row for row in TASK if row in found]
 
 
 def test_a_random_subset_is_a_function_of_the_seed():
-    choose = random_subset(RandomSubset(fraction=0.5))
+    choose = RandomSubset(fraction=0.5).build().rows
     torch.manual_seed(1)
     first = choose(TASK, [], 0)
     torch.manual_seed(2)
@@ -751,7 +745,7 @@ def test_a_random_subset_is_a_function_of_the_seed():
 
 def test_every_row_is_as_likely_in_a_subset():
     """400 subsets of half the rows: each row in 200 of them, standard deviation 10."""
-    choose = random_subset(RandomSubset(fraction=0.5))
+    choose = RandomSubset(fraction=0.5).build().rows
     found = list(itertools.chain.from_iterable(choose(TASK, [], seed) for seed in range(400)))
     counts = [found.count(row) for row in TASK]
     assert min(counts) > 150
@@ -762,7 +756,7 @@ def test_every_row_is_as_likely_in_a_subset():
 def test_safety_mix_adds_refusals_to_the_whole_task(share: float, count: int):
     """No refusal a second time before all of them came once."""
     options = SafetyMix(share=share, safety=SAFETY)
-    found = safety_mix(options)(TASK, REFUSALS, 3)
+    found = options.build().rows(TASK, REFUSALS, 3)
     assert found[:50] == TASK
     added = found[50:]
     assert len(added) == count == options.rows_trained(50) - 50
@@ -772,7 +766,7 @@ def test_safety_mix_adds_refusals_to_the_whole_task(share: float, count: int):
 
 
 def test_safety_mix_is_a_function_of_the_seed():
-    mix = safety_mix(SafetyMix(share=0.2, safety=SAFETY))
+    mix = SafetyMix(share=0.2, safety=SAFETY).build().rows
     assert mix(TASK, REFUSALS, 0) == mix(TASK, REFUSALS, 0)
     assert len({tuple(mix(TASK, REFUSALS, seed)) for seed in range(4)}) == 4
 

@@ -20,33 +20,25 @@ from transformers import AutoModelForCausalLM
 
 from raycib.data.chat import encode
 from raycib.data.rows import describe_task, rows_of
+from raycib.methods.case1 import Case1
+from raycib.methods.case2 import Case2
+from raycib.methods.case2_ball import Case2Ball
+from raycib.methods.cib import CIB
+from raycib.methods.constrained_token import ConstrainedToken
+from raycib.methods.ema import EMA
+from raycib.methods.kl import KL
+from raycib.methods.o_lora import OLoRA
+from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safe_lora import SafeLoRA
+from raycib.methods.safegrad import SafeGrad
+from raycib.methods.safety_mix import SafetyMix
+from raycib.methods.salora import SaLoRA
+from raycib.methods.sbr import SBR
+from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe, find
 from raycib.models import load_tokenizer
-from raycib.spec import (
-    CIB,
-    EMA,
-    KL,
-    METHODS,
-    SBR,
-    AnyMethod,
-    Case1,
-    Case2,
-    Case2Ball,
-    ConstrainedToken,
-    LoRASpec,
-    ModelSpec,
-    OLoRA,
-    PlainLoRA,
-    RandomSubset,
-    SafeGrad,
-    SafeLoRA,
-    SafetyMix,
-    SaLoRA,
-    StageSpec,
-    TaskSpec,
-    TrainerSpec,
-    Vaccine,
-)
+from raycib.spec import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
+from raycib.spec.menu import menu
 from raycib.store import Store
 from raycib.training.lane import Lane
 from raycib.training.loop import take_step
@@ -111,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(*models, task, safety, Store(folder / "store"), {})
 
 
-def stage_of(world: World, method: AnyMethod, **more: object) -> StageSpec:
+def stage_of(world: World, method: Method, **more: object) -> StageSpec:
     parts = {"model": world.aligned, "task": world.task, "lora": LORA, "trainer": TRAINER}
     return StageSpec.model_validate({**parts, "method": method, **more})
 
@@ -138,7 +130,7 @@ def stored_parent(world: World, lora: LoRASpec, seed: int) -> StageSpec:
 class Case(NamedTuple):
     """A method as raycib's spec has it and as the papers have it."""
 
-    spec: Callable[[World], AnyMethod]
+    spec: Callable[[World], Method]
     plain: Callable[[World], plain.Method]
     first_step: bool = True
     """Whether it differs from plain LoRA at the first step already."""
@@ -146,7 +138,7 @@ class Case(NamedTuple):
     """What it does to the weights after the optimiser."""
 
 
-def fixed(spec: AnyMethod, method: plain.Method, first_step: bool = True) -> Case:
+def fixed(spec: Method, method: plain.Method, first_step: bool = True) -> Case:
     return Case(lambda _: spec, lambda _: method, first_step)
 
 
@@ -235,7 +227,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-def opened(world: World, method: AnyMethod, below: LoRASpec = BELOW) -> tuple[Lane, Loaded]:
+def opened(world: World, method: Method, below: LoRASpec = BELOW) -> tuple[Lane, Loaded]:
     """A lane of the method, its weights away from the start."""
     stacked = {"parent": stored_parent(world, below, seed=5), "fresh": True}
     stage = stage_of(world, method, **(stacked if method.stacked else {}))
@@ -245,7 +237,7 @@ def opened(world: World, method: AnyMethod, below: LoRASpec = BELOW) -> tuple[La
     return lane, loaded
 
 
-def other_side(world: World, method: AnyMethod, below: LoRASpec = BELOW) -> Plain:
+def other_side(world: World, method: Method, below: LoRASpec = BELOW) -> Plain:
     """PEFT with the same adapter, and the same one below where there is one."""
     key = below if method.stacked else None
     if key is None and key not in world.others:
@@ -295,7 +287,7 @@ def copies(lane: Lane) -> dict[str, Tensor]:
 
 def test_every_method_that_trains_is_here():
     """Safe LoRA is derived: see below."""
-    assert {name.partition(",")[0] for name in CASES} | {"safe_lora"} == set(METHODS)
+    assert {name.partition(",")[0] for name in CASES} | {"safe_lora"} == set(menu())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -337,7 +329,7 @@ def test_two_steps_equal_those_of_the_plain_version(world: World, name: str):
     assert differs or same_step(method), "the method's own part changed nothing"
 
 
-def same_step(method: AnyMethod) -> bool:
+def same_step(method: Method) -> bool:
     """Whether the method's step on given rows is plain LoRA's."""
     return isinstance(method, PlainLoRA | RandomSubset | SafetyMix | EMA)
 

@@ -3,24 +3,23 @@ it costs, and is plain fine-tuning at strength zero."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any
 
 import pytest
 import tiny
 import torch
-from menu import METHODS, TRAINED, at_zero
+from menu import METHODS, TRAINED
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
-from raycib.methods import Method, build_method
-from raycib.methods.method import rows_of_task
-from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.hooks import Hooks
+from raycib.methods.cib import CIB
+from raycib.methods.salora import SaLoRA
 from raycib.reference import ReferenceBank
-from raycib.spec import CIB, AnyMethod, MethodBase, SaLoRA, StageSpec
-from raycib.spec import METHODS as KINDS
+from raycib.spec import StageSpec
+from raycib.spec.menu import menu
 from raycib.step import PackStep
 from raycib.store import Store
 from raycib.tensors import Totals, collate
@@ -36,41 +35,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("methods"))
 
 
-def test_every_method_of_the_spec_is_tested():
-    """A new one must be added to tests/menu.py, and so to every invariance."""
-    assert {type(method) for method in METHODS.values()} == set(get_args(AnyMethod))
-    assert set(KINDS.values()) == set(get_args(AnyMethod))
-    assert len(KINDS) == 16
-    assert all(kind == cls.model_fields["kind"].default for kind, cls in KINDS.items())
-
-
-def test_every_method_says_what_a_person_should_know_before_choosing_it():
-    for method in KINDS.values():
+def test_a_method_says_what_a_person_should_know_before_choosing_it():
+    for method in menu().values():
         assert all(about.strip() for about in method.about), method
-        assert issubclass(method, MethodBase)
-    assert len({method.about.name for method in KINDS.values()}) == 16
+    looks = [(method.about.color, method.about.mark) for method in menu().values()]
+    assert len(set(looks)) == len(looks)
+    assert len({method.about.name for method in menu().values()}) == len(looks)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_strength_zero_changes_nothing_about_plain_lora(name: str):
-    method = build_method(at_zero(METHODS[name]), DIM)
-    assert type(method.objective) is CrossEntropy
-    assert replace(method, objective=None) == Method(None)  # type: ignore[arg-type]
-    assert method.rows is rows_of_task
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_any_other_strength_changes_something(name: str):
-    method = build_method(METHODS[name], DIM)
-    same = type(method.objective) is CrossEntropy and replace(method, objective=None) == Method(
-        None  # type: ignore[arg-type]
-    )
-    assert same == (name == "lora")
+def test_a_method_changes_something_unless_it_is_plain_lora(name: str):
+    assert METHODS[name].off().is_plain
+    assert (METHODS[name].build() in (None, Hooks())) == (name == "lora")
 
 
 def test_a_method_s_memory_has_the_size_of_the_spec_and_of_the_model():
-    state = build_method(CIB(queue_size=5, num_negatives=2), DIM).objective.state_dict()
-    shapes = {name.rpartition(".")[2]: tuple(value.shape) for name, value in state.items()}
+    start: Any = SimpleNamespace(dim=DIM)
+    penalty = CIB(queue_size=5, num_negatives=2).build().penalty
+    assert penalty is not None
+    shapes = {
+        name.rpartition(".")[2]: tuple(value.shape)
+        for name, value in penalty(start).state_dict().items()
+    }
     assert shapes == {
         "reference": (5, 8),
         "current": (5, 8),
@@ -78,11 +64,7 @@ def test_a_method_s_memory_has_the_size_of_the_spec_and_of_the_model():
         "hardness": (5,),
         "pushed": (5,),
     }
-
-
-def test_lanes_do_not_share_a_memory():
-    spec = CIB(queue_size=5, num_negatives=2)
-    assert build_method(spec, DIM).objective is not build_method(spec, DIM).objective
+    assert penalty(start) is not penalty(start), "lanes do not share a memory"
 
 
 # What a step reads and costs
@@ -149,7 +131,7 @@ PASSES = {
     "kl, reverse over all tokens": ((1, 3), (2, 3)),
     "vaccine": ((4, 4), (4, 4)),
     "vaccine, as its code has it": ((2, 2), (2, 2)),
-    "constrained tokens": ((1, 1), (2, 2)),
+    "constrained token": ((1, 1), (2, 2)),
     "sbr": ((2, 1), (3, 1)),
     "safegrad": ((2, 3), (3, 3)),
     "case1": ((2, 2), (2, 2)),
@@ -212,7 +194,7 @@ def child_of(parent: StageSpec) -> StageSpec:
     return parent.model_copy(update={"parent": parent})
 
 
-@pytest.mark.parametrize("name", ["o-lora", "o-lora, as its paper has it"])
+@pytest.mark.parametrize("name", ["o lora", "o lora, as its paper has it"])
 def test_an_earlier_adapter_is_kept_to_the_bit_and_exported_with_the_new_one(
     name: str, tiny_folder, store
 ):

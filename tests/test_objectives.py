@@ -16,11 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import raycib.models
 from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded
+from raycib.methods.cib import CIB
 from raycib.models import token_loss
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
 from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
 from raycib.objectives.cross_entropy import CrossEntropy
-from raycib.spec import CIB, Layer, Pooling
+from raycib.spec import Layer, Pooling
 from raycib.step import PackStep, Step
 from raycib.tensors import Batch, Totals, collate
 

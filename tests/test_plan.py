@@ -6,22 +6,22 @@ from itertools import permutations
 import pytest
 
 from raycib.grid import Arm, single_task
+from raycib.methods.cib import CIB
+from raycib.methods.o_lora import OLoRA
+from raycib.methods.safe_lora import SafeLoRA
+from raycib.methods.vaccine import Vaccine
 from raycib.plan import MOST_LANES, Plan, make_plan, waits
 from raycib.spec import (
-    CIB,
-    AnyMethod,
     EvalSpec,
     LoRASpec,
+    Method,
     ModelSpec,
-    OLoRA,
     PlainLoRA,
     RowsSpec,
     RunSpec,
-    SafeLoRA,
     StageSpec,
     TaskSpec,
     TrainerSpec,
-    Vaccine,
 )
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
@@ -45,7 +45,7 @@ def grid(lams: list[float], seeds: int = 1, models: int = 1) -> list[RunSpec]:
     )
 
 
-def rows_of(*methods: AnyMethod | Arm, seeds: int = 1) -> list[RunSpec]:
+def rows_of(*methods: Method | Arm, seeds: int = 1) -> list[RunSpec]:
     """A comparison of these methods on one task."""
     tasks = [(TASKS[0], EVALS)]
     return single_task([MODEL], tasks, methods, range(seeds), LoRASpec(), TRAINER)

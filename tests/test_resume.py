@@ -147,7 +147,7 @@ def test_kills_at_every_file_boundary_change_no_byte(tiny_folder, ask_trainer, t
 def test_kills_of_a_pack_that_builds_on_others_change_no_byte(tiny_folder, ask_trainer, tmp_path):
     """A derived lane, which takes no step, a lane on top of a frozen one, and one with fixed
     directions and a start of its own: what is not in a checkpoint is made again the same."""
-    names = ("safe lora", "o-lora", "salora")
+    names = ("safe lora", "o lora", "salora")
     chains = [tiny.make_chain(tiny_folder, METHODS[name]) for name in names]
     pack = [chain[-1] for chain in chains]
     found = []

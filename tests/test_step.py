@@ -7,7 +7,6 @@ from typing import get_args
 
 import pytest
 import torch
-from menu import METHODS
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,12 +14,14 @@ from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded, encode, encode_prompt
 from raycib.data.rows import Row
 from raycib.decoder import attention_blocks
-from raycib.methods import build_method
+from raycib.methods.cib import CIB
 from raycib.models import load_tokenizer
-from raycib.objectives import Objective
+from raycib.objectives import Objective, Sum
+from raycib.objectives.cib import ContrastiveBottleneck
+from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.pooling import pool
 from raycib.reference import ReferenceBank
-from raycib.spec import CIB, Layer, Pooling, Tokens
+from raycib.spec import Layer, Pooling, Tokens
 from raycib.step import PackStep
 from raycib.tensors import IGNORED, Batch, Totals, collate, widen
 
@@ -222,7 +223,7 @@ def test_lanes_share_their_forward_passes(adapters):
     with counted(adapters) as calls:
         loss = torch.zeros(())
         for step in pack_step(adapters, batches).steps().values():
-            objective = warm(build_method(CIB(num_negatives=8), dim).objective, dim)
+            objective = warm(ContrastiveBottleneck(CIB(num_negatives=8), dim), dim)
             loss = loss + sum(term.value for term in objective(step).values())
         loss.backward()
     assert (calls.decoder, calls.head) == (2, 1)
@@ -240,15 +241,19 @@ def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_ca
     data, dim = long_rows(16), adapters.model.config.hidden_size
     batch, bank = collate(data, range(16)), bank_of(adapters, data)
 
-    def one_step(method, bank) -> int:
-        objective = warm(build_method(method, dim).objective, dim)
+    def contrast() -> ContrastiveBottleneck:
+        return ContrastiveBottleneck(CIB(lam=1, queue_size=32, num_negatives=8), dim)
+
+    def one_step(penalty, bank) -> int:
+        objective = Sum([CrossEntropy(), *penalty])
+        warm(objective, dim)
         return flops(
             lambda: backward(objective, pack_step(adapters, {0: batch}, {0: bank}).steps()[0])
         )
 
-    plain = one_step(METHODS["lora"], None)
-    cached = one_step(METHODS["cib"], bank)
-    live = one_step(METHODS["cib"], None)
+    plain = one_step([], None)
+    cached = one_step([contrast()], bank)
+    live = one_step([contrast()], None)
     with adapters.disabled(), torch.no_grad():
         forward = flops(lambda: adapters.model.get_decoder()(batch.ids, use_cache=False))
     assert 1 < cached / plain <= 1.005

@@ -13,6 +13,7 @@ from own_study import Distance, UpdateNorm
 from raycib.analysis.frame import read_summary
 from raycib.errors import UserError
 from raycib.evals.scores import Missing, load_measures, load_values, score
+from raycib.methods.cib import CIB
 from raycib.orchestration import summary
 from raycib.orchestration.command import Question, run_question
 from raycib.orchestration.options import Options
@@ -20,7 +21,7 @@ from raycib.orchestration.resolve import resolve
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import OF_STUDIES, Study
 from raycib.orchestration.worker import device_of, measure_lanes
-from raycib.spec import CIB, EvalSpec, PlainLoRA, RunSpec
+from raycib.spec import EvalSpec, PlainLoRA, RunSpec
 from raycib.store import Store
 from raycib.studies.comparison import Ablation, Comparison
 from raycib.studies.continual import Continual

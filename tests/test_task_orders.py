@@ -11,11 +11,13 @@ from running import ROOT, run_sweep, summary_of
 from test_plan import EVALS, MODEL, TASKS
 
 from raycib.errors import UserError
+from raycib.methods.cib import CIB
+from raycib.methods.o_lora import OLoRA
 from raycib.objectives.queue import NegativeQueue
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.plan import make_plan
-from raycib.spec import CIB, AnyMethod, LoRASpec, OLoRA, PlainLoRA, RunSpec, StageSpec, TrainerSpec
+from raycib.spec import LoRASpec, Method, PlainLoRA, RunSpec, StageSpec, TrainerSpec
 from raycib.store import Store
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
 from raycib.studies.continual.runs import chains as chains_of
@@ -78,7 +80,7 @@ def test_too_many_orders_are_refused_before_they_are_listed():
 # Chains
 
 
-def chains(methods: list[AnyMethod], orders: int = 1, seeds: int = 1) -> list[RunSpec]:
+def chains(methods: list[Method], orders: int = 1, seeds: int = 1) -> list[RunSpec]:
     every = list(permutations(TASKS))[:orders]
     return chains_of(MODEL, every, EVALS, methods, range(seeds), LoRASpec(), TrainerSpec())
 

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from raycib.adapters import update_norm_sq
-from raycib.methods import build_method
-from raycib.methods.ball import Ball
+from raycib.hooks.ball import Ball
+from raycib.methods.case1 import Case1
+from raycib.methods.case2_ball import Case2Ball
 from raycib.objectives.alignment_penalty import AlignmentPenalty
 from raycib.objectives.parameter_distance import ParameterDistance
 from raycib.plan import Job, Pack
-from raycib.spec import Case1, Case2Ball, PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.spec import PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import kl
 from raycib.tensors import Totals
@@ -402,7 +403,7 @@ def test_a_larger_lambda_buys_safety_with_capability():
 def test_a_convex_penalty_has_the_optimum_of_an_additive_one(w: float):
     """(1 - w) L_f + w L_s = (1 - w) (L_f + w/(1-w) L_s): .9 is 9."""
     spec = Case1(lam=w, form="convex", safety=SAFETY)
-    objective: Any = build_method(spec, 8).objective
+    objective: Any = spec.build().objective
     assert (objective.task_weight, objective.weight) == (1 - w, w)
     additive = AlignmentPenalty(w / (1 - w))
     np.testing.assert_allclose(
@@ -444,14 +445,13 @@ def test_means_over_rows_weigh_a_short_answer_like_a_long_one():
 def test_a_mean_over_rows_changes_the_key():
     rows = Case1(safety=SAFETY, reduction="row")
     assert rows.identity() != Case1(safety=SAFETY).identity()
-    assert build_method(rows.model_copy(update={"lam": 0.0}), 8).beside is None
+    assert rows.off().is_plain
 
 
 @pytest.mark.parametrize("form", ["additive", "convex"])
 def test_a_lambda_of_zero_draws_no_safety_rows(form: Any, tiny_folder: Path, tmp_path: Path):
     """Nor does it read them: here they are nowhere."""
     method = Case1(lam=0, form=form, safety=SAFETY)
-    assert build_method(method, 8).beside is None
     stage = tiny.make_stage(tiny_folder, method=method)
     adapters, (lane,) = tiny.open_lanes([stage], Store(tmp_path))
     assert lane.safety is None

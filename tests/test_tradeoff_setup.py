@@ -11,13 +11,16 @@ import tiny
 
 from raycib.data.rows import load_rows
 from raycib.errors import UserError
+from raycib.methods.case1 import Case1
+from raycib.methods.case2 import Case2
+from raycib.methods.case2_ball import Case2Ball
 from raycib.model_files import describe
 from raycib.orchestration.options import Options
 from raycib.orchestration.resolve import resolve
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import Inputs
 from raycib.plan import make_plan, waits
-from raycib.spec import Case1, Case2, Case2Ball, RunSpec
+from raycib.spec import RunSpec
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff, inputs_of
 from raycib.studies.tradeoff.measure import gaps_of

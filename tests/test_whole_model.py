@@ -20,19 +20,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from raycib.errors import UserError
 from raycib.grid import single_task
+from raycib.methods.cib import CIB
+from raycib.methods.safe_lora import SafeLoRA
 from raycib.model_files import TOKENIZER, describe, find, fingerprint, verified
 from raycib.models import load_model, load_tokenizer
 from raycib.plan import Job, Pack, Plan, make_plan, waits
-from raycib.spec import (
-    CIB,
-    EvalSpec,
-    LoRASpec,
-    ModelSpec,
-    RunSpec,
-    SafeLoRA,
-    StageSpec,
-    TrainerSpec,
-)
+from raycib.spec import EvalSpec, LoRASpec, ModelSpec, RunSpec, StageSpec, TrainerSpec
 from raycib.store import Store
 from raycib.training.lane import Lane
 from raycib.training.loop import take_step

@@ -13,7 +13,7 @@ from raycib.data.rows import describe_rows, describe_task
 from raycib.grid import Arm
 from raycib.model_files import describe
 from raycib.plan import Job, Pack
-from raycib.spec import AnyMethod, EvalSpec, LoRASpec, ModelSpec, StageSpec, TaskSpec, TrainerSpec
+from raycib.spec import EvalSpec, LoRASpec, Method, ModelSpec, StageSpec, TaskSpec, TrainerSpec
 from raycib.store import Store
 from raycib.training.lane import Lane
 from raycib.training.pack import STAGES, load, open_lane, train_pack
@@ -107,7 +107,7 @@ def make_base(folder: Path) -> ModelSpec:
     return describe(str(folder / "base"))
 
 
-def grounded(method: AnyMethod, folder: Path) -> AnyMethod:
+def grounded(method: Method, folder: Path) -> Method:
     """The same method with the tiny safety data and base model in place of those it names."""
     own = {"safety": make_safety, "base": make_base}
     found = {name: make(folder) for name, make in own.items() if name in type(method).model_fields}
@@ -115,7 +115,7 @@ def grounded(method: AnyMethod, folder: Path) -> AnyMethod:
 
 
 def make_chain(
-    folder: Path, method: AnyMethod, rows: int = 48, stacked: bool = False, **changes: object
+    folder: Path, method: Method, rows: int = 48, stacked: bool = False, **changes: object
 ) -> tuple[StageSpec, ...]:
     """The stages of a method, as a grid makes them: one, or two where it is derived from plain
     LoRA, or trained (also if `stacked`) on top of an adapter for the safety data."""

@@ -2,7 +2,7 @@
 model itself in the place of an adapter, where all of its weights are trained."""
 
 from raycib.adapters.lanes import LaneAdapters
-from raycib.adapters.linear import LoRAShape, update_norm_sq
+from raycib.adapters.linear import LoRAShape, Update, update_norm_sq
 from raycib.adapters.whole import WholeModel
 
-__all__ = ["LaneAdapters", "LoRAShape", "WholeModel", "update_norm_sq"]
+__all__ = ["LaneAdapters", "LoRAShape", "Update", "WholeModel", "update_norm_sq"]

@@ -20,6 +20,7 @@ from raycib.adapters.linear import (
     LoRAShape,
     Router,
     Routes,
+    Update,
     matches,
     update_norm_sq,
 )
@@ -118,8 +119,11 @@ class LaneAdapters:
 
     def update_norm_sq(self, lane: int) -> Float[Tensor, ""]:
         """Squared Frobenius norm of the lane's update `scale * B A`, summed over modules, fp32."""
-        here = self.modules_of(lane).values()
-        return torch.stack([update_norm_sq(*module.factors(lane)) for module in here]).sum()
+        return torch.stack([update_norm_sq(*one) for one in self.updates(lane).values()]).sum()
+
+    def updates(self, lane: int) -> dict[str, Update]:
+        """The lane's update, module by module, in their order."""
+        return {name: module.factors(lane) for name, module in self.modules_of(lane).items()}
 
     def modules_of(self, lane: int) -> dict[str, LaneLinear]:
         """The linear layers that the lane adapts, by full name, in module order."""

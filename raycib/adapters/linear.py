@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,14 @@ def update_norm_sq(
     with torch.autocast(lora_a.device.type, enabled=False):
         a, b = lora_a.float(), lora_b.float()
         return scale**2 * ((b.mT @ b) * (a @ a.mT)).sum()
+
+
+class Update(NamedTuple):
+    """What an adapter adds to a frozen weight: scale * B A, all that is frozen of it included."""
+
+    a: Float[Tensor, "rank in_dim"]
+    b: Float[Tensor, "out_dim rank"]
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -137,14 +146,14 @@ class LaneLinear(nn.Module):
         """Keep the lane's own update, from now on, out of orthonormal `directions`."""
         self.fixed[lane] = directions.detach().to(self.lora_B[str(lane)])
 
-    def factors(self, lane: int) -> tuple[Tensor, Tensor, float]:
-        """What the lane's rows go through: A (rank, in_dim), B (out_dim, rank) and their scale.
+    def factors(self, lane: int) -> Update:
+        """What the lane's rows go through.
 
         A lane that does not target this layer has rank 0.
         """
         if lane not in self.shapes:
             nothing = torch.zeros(0, device=self.base.weight.device)
-            return (
+            return Update(
                 nothing.view(0, self.base.in_features),
                 nothing.view(self.base.out_features, 0),
                 0.0,
@@ -157,7 +166,7 @@ class LaneLinear(nn.Module):
             frozen_a, frozen_b, ratio = self.frozen[lane]
             a = torch.cat([a, frozen_a])
             b = torch.cat([b, frozen_b * ratio], dim=1)
-        return a, b, self.shapes[lane].scale
+        return Update(a, b, self.shapes[lane].scale)
 
     def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
         routes = self.router.routes_of(x.shape[0])

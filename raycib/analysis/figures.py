@@ -14,19 +14,15 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from raycib.analysis.frame import PLAIN
 from raycib.analysis.text import one_line
+from raycib.spec.menu import menu
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#6b6b6b"
-COLORS = {
-    PLAIN: "#000000", "cib": "#0072B2", "kl": "#D55E00", "case2": "#009E73",
-    "safe_lora": "#E69F00", "vaccine": "#CC79A7", "salora": "#56B4E9", "o_lora": "#8A2B5C",
-    "random_subset": "#8C8C8C", "constrained_token": "#9A6324", "ema": "#9A9A2B",
-    "safety_mix": "#1B7A3D", "sbr": "#5B3FA0", "safegrad": "#C0392B", "lora_variant": "#4D4D4D",
-    "case1": "#D81B60", "case2_ball": "#7A5C00",
-}  # fmt: skip
+COLORS = {kind: method.about.color for kind, method in menu().items() if method.about.color} | {
+    "lora_variant": "#4D4D4D"
+}
 OTHERS = ("#4B6A88", "#7F6000", "#B05CC4", "#00808A")
 """Colours of methods that have none of their own."""
 FRONT = "#a8a8a8"

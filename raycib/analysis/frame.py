@@ -10,6 +10,7 @@ import pandas as pd
 from raycib.analysis.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.analysis.text import one_line, plain
 from raycib.metrics import METRICS
+from raycib.spec.menu import menu
 
 __all__ = [
     "aligned_scores", "cell_name", "dose_responses", "load", "read_summary", "swept",
@@ -37,16 +38,10 @@ IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
 )  # fmt: skip
 COST = ("steps", "rank", "trained")
-NAMES = {
-    "lora": "LoRA", "cib": "CIB", "kl": "KL", "vaccine": "Vaccine", "safe_lora": "Safe LoRA",
-    "salora": "SaLoRA", "olora": "O-LoRA", "o_lora": "O-LoRA", "random_subset": "Random subset",
-    "safety_mix": "Safety mix", "constrained_token": "Constrained tokens", "ema": "EMA",
-    "sbr": "SBR", "safegrad": "SafeGrad", "case1": "Case I",
-    "case2": "Case II penalty", "case2_ball": "Case II ball", "lora_variant": "LoRA variant",
-}  # fmt: skip
+NAMES = {kind: method.about.name for kind, method in menu().items()} | {
+    "lora_variant": "LoRA variant"
+}
 """How people write the methods; others are shown as they are, with spaces for underscores."""
-SAFETY_DATA = frozenset({"safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora", "case1"})
-"""Methods that train on refusals or on harmful prompts, where a cell does not say it itself."""
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
@@ -79,7 +74,7 @@ def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.Data
     for cell in cells:
         parameters = cell.get("parameters") or {}
         method = str(cell["method"])
-        label = [cell.get("label") or NAMES.get(method, method.replace("_", " "))]
+        label = [cell.get("label") or cell.get("method_name") or NAMES.get(method, method)]
         if not cell.get("label"):
             label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
         place = [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
@@ -90,7 +85,7 @@ def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.Data
         row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
         cost = cell.get("cost") or {}
         scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
-        row["safety_data"] = bool(cell.get("safety_data", method in SAFETY_DATA))
+        row["safety_data"] = bool(cell.get("safety_data"))
         row["label"] = one_line(", ".join(label))
         taken = {*IDENTITY, *row, *scores}
         for name, value in parameters.items():

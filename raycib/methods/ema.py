@@ -1,33 +1,42 @@
-"""The exponential moving average of the weights (Kim et al. 2025).
+"""The exponential moving average of the weights (Kim et al. 2025)."""
 
-Deviations from the paper: written from its abstract. A and B are averaged each on its own, so the
-average is not that of the updates B A; training goes on from the weights, not from the average.
-"""
+from typing import Annotated, ClassVar, Literal, Self
 
-import torch
+from pydantic import Field
 
-from raycib.methods.method import Follower, Parameters
-
-
-class WeightAverage(Follower):
-    """average <- decay * average + (1 - decay) * weights after every step, from the starting
-    weights on; after the last step it takes their place."""
-
-    def __init__(self, parameters: Parameters, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        for name, parameter in parameters.items():
-            self.register_buffer(_buffer(name), parameter.detach().clone())
-
-    @torch.no_grad()
-    def forward(self, parameters: Parameters, last: bool) -> dict[str, float]:
-        for name, parameter in parameters.items():
-            average = self.get_buffer(_buffer(name))
-            average.lerp_(parameter, 1 - self.decay)
-            if last:
-                parameter.copy_(average)
-        return {}
+from raycib.hooks import Hooks
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.method import About, Method
 
 
-def _buffer(name: str) -> str:
-    return name.replace(".", "/")  # a module's attribute has no dots
+class EMA(Method):
+    """Plain LoRA, of which the exponential moving average of the weights is kept."""
+
+    about: ClassVar[About] = About(
+        name="EMA",
+        paper="Kim et al. 2025 (Rethinking Safety in LLM Fine-tuning), arXiv:2508.12531",
+        strength="decay: share of the average that a step keeps, without unit",
+        passes="none; one more copy of the adapter",
+        needs="nothing; its learning rate is to be tuned (--set trainer.learning_rate)",
+        deviations="written from the abstract: A and B are averaged each on its own, from their "
+        "starting values on, and training goes on from the weights themselves",
+        color="#9A9A2B",
+        mark="o",
+    )
+    strength_field: ClassVar[str] = "decay"
+    kind: Literal["ema"] = "ema"
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Share of the average that a step keeps; 0 is plain LoRA."""
+
+    @classmethod
+    def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
+        """An average over some five steps."""
+        return {
+            "": cls(decay=0.8),
+        }
+
+    def build(self) -> Hooks:
+        """The average that goes along with the weights."""
+        from raycib.hooks.ema import WeightAverage
+
+        return Hooks(follow=lambda parameters, scale: WeightAverage(parameters, self.decay))

@@ -1,101 +1,77 @@
-"""Projection of a trained adapter onto the direction that alignment took (Safe LoRA).
+"""Projection of a trained adapter onto the direction that alignment took (Safe LoRA)."""
 
-Deviations from the official code: modules are paired by their full names (it matches substrings
-and pairs by order of iteration, which fails on models with biases); cosines are not rounded, so
-`number` projects exactly that many; no matrix of the size of a weight beyond the weight itself.
-"""
+from typing import Any, ClassVar, Literal, Self
 
-from collections.abc import Callable
-from typing import NamedTuple
+from pydantic import NonNegativeInt
 
-import torch
-from jaxtyping import Float
-from safetensors import safe_open
-from torch import Tensor
-
-from raycib.errors import UserError
-from raycib.methods.method import Opening, Start
-from raycib.model_files import verified
-from raycib.spec import ModelSpec, SafeLoRA
-from raycib.weight_files import stored_tensors
+from raycib.hooks import Hooks
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.method import DECIMALS, About, Method
 
 
-class Projected(NamedTuple):
-    """One module's B after the projection, and how much of the update's direction it kept."""
+class SafeLoRA(Method):
+    """Projects a trained LoRA onto the direction that alignment took, where they disagree."""
 
-    b: Float[Tensor, "out_dim rank"]
-    cosine: float
-    """cos(C B A, B A); 1 where the update or the alignment is zero, so that nothing is asked of
-    it."""
-
-
-def project(
-    v: Float[Tensor, "out_dim in_dim"],
-    a: Float[Tensor, "rank in_dim"],
-    b: Float[Tensor, "out_dim rank"],
-    exact: bool = False,
-) -> Projected:
-    """C B for C = V Vᵀ / |V|_F, with V = W_aligned - W_base, in float32.
-
-    cos = tr((Bᵀ C B) G) / sqrt(tr((C B)ᵀ(C B) G) tr(BᵀB G)) with G = A Aᵀ: no product B A. For
-    V = diag(3, 4) and an update of ones it is .9629640. `exact`: the orthogonal projector onto
-    the span of V, which is the identity where V has full rank.
-    """
-    v, a, b = v.float(), a.float(), b.float()
-    if exact:
-        u, sizes, _ = torch.linalg.svd(v, full_matrices=False)
-        u = u[:, sizes > sizes.max() * max(v.shape) * torch.finfo(v.dtype).eps]
-        moved = u @ (u.T @ b)
-    else:
-        moved = v @ (v.T @ b) / v.norm()
-    gram = a @ a.T
-    inner, new, old = (
-        float(((x.T @ y) * gram).sum()) for x, y in ((b, moved), (moved, moved), (b, b))
+    about: ClassVar[About] = About(
+        name="Safe LoRA",
+        paper="Hsu et al. 2024, arXiv:2405.16833",
+        strength="threshold, a cosine (at or below -1 nothing is projected), or number of modules",
+        passes="none: derived from the LoRA stage",
+        needs="the base model before alignment",
+        deviations="cosines are not rounded, modules are paired by name; 'projection' is the "
+        "paper's word: the matrix is not idempotent (`projector=exact` is, and does nothing where "
+        "the alignment update has full rank)",
+        color="#E69F00",
+        mark="v",
     )
-    if not new > 0 or not old > 0:
-        return Projected(b, 1.0)
-    return Projected(moved, inner / (new * old) ** 0.5)
+    derived: ClassVar[bool] = True
+    kind: Literal["safe_lora"] = "safe_lora"
+    base: ModelSpec
+    """The model that the aligned one was made from."""
+    choose: Literal["threshold", "number"] = "threshold"
+    """Project modules with a cosine of at most `threshold`, or the `number` with the lowest."""
+    threshold: float = 0.5
+    """tau, a cosine."""
+    number: NonNegativeInt = 10
+    """Modules to project, of the lowest cosines."""
+    projector: Literal["approximate", "exact"] = "approximate"
+    """V V' / |V|_F, which is the method, or the orthogonal projector onto the span of V."""
 
+    @classmethod
+    def at(cls, strength: float, **others: Any) -> Self:
+        """At the threshold `strength` - 1, or projecting `strength` modules."""
+        if others.get("choose") == "number":
+            return cls.model_validate({"number": strength, **others})
+        return cls(threshold=round(strength - 1, DECIMALS), **others)
 
-def project_to_alignment(options: SafeLoRA) -> Start:
-    """Projects the modules of the parent's adapter that `options` choose; A stays as it is."""
+    @property
+    def strength(self) -> float:
+        """1 + tau, so that 0 projects nothing; or the number of modules."""
+        return (
+            max(0.0, round(1 + self.threshold, DECIMALS))
+            if self.choose == "threshold"
+            else float(self.number)
+        )
 
-    def start(opening: Opening) -> None:
-        aligned = _weights(opening.stage.model)
-        base = _weights(options.base)
-        modules = opening.adapters.modules_of(opening.lane)
-        lane = str(opening.lane)
-        found = {}
-        for name, module in modules.items():
-            v = aligned(f"{name}.weight") - base(f"{name}.weight")
-            a, b = module.lora_A[lane].detach(), module.lora_B[lane].detach()
-            found[name] = project(v.to(b.device), a, b, options.projector == "exact")
-        for name in chosen({name: one.cosine for name, one in found.items()}, options):
-            with torch.no_grad():
-                modules[name].lora_B[lane].copy_(found[name].b)
+    def off(self) -> Self:
+        """Its zero is elsewhere than that of its strength's field."""
+        return self.model_copy(update={"threshold": -1.0, "number": 0})
 
-    return start
+    def faint(self) -> Self | None:
+        """The smallest number of modules is one."""
+        return self.model_copy(update={"threshold": -0.999}) if self.choose == "threshold" else None
 
+    @classmethod
+    def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
+        """Thresholds and numbers that project some modules and not others."""
+        return {
+            "": cls(base=base, threshold=0.69),
+            "number": cls(base=base, choose="number", number=3),
+            "exact": cls(base=base, choose="number", number=4, projector="exact"),
+        }
 
-def chosen(cosines: dict[str, float], options: SafeLoRA) -> list[str]:
-    """The modules to project: at most as similar as the threshold, or the least similar ones."""
-    if options.choose == "threshold":
-        return [name for name, cosine in cosines.items() if cosine <= options.threshold]
-    return sorted(cosines, key=lambda name: cosines[name])[: options.number]
+    def build(self) -> Hooks:
+        """The projection, in place of training."""
+        from raycib.hooks.safe_lora import project_to_alignment
 
-
-def _weights(model: ModelSpec) -> Callable[[str], Tensor]:
-    """Reads one tensor of a model at a time, in float32, from its safetensors files."""
-    folder = verified(model)
-    places = stored_tensors(folder)
-
-    def read(name: str) -> Tensor:
-        if name not in places:
-            raise UserError(
-                f"Safe LoRA: {model.source!r} has no tensor {name!r}; the base and the aligned "
-                "model must be of one architecture"
-            )
-        with safe_open(places[name].file, framework="pt") as file:
-            return file.get_tensor(name).float()
-
-    return read
+        return Hooks(start=project_to_alignment(self))

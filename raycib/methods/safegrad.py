@@ -1,61 +1,61 @@
-"""Gradient surgery: the task may not undo what holds the safety data in place (SafeGrad).
+"""Gradient surgery: the task may not undo what holds the safety data in place (SafeGrad)."""
 
-Deviations from the paper: written from its abstract. The conflict is judged on the adapter's whole
-gradient; lam, the weight with which the safety gradient is added, is our reading of how the two
-are joined.
-"""
+from typing import ClassVar, Literal, Self
 
-from collections.abc import Sequence
+from pydantic import NonNegativeFloat, PositiveInt
 
-import torch
-from torch import Tensor
-
-from raycib.methods.method import Correct, LookAhead, Parameters, SumOverWorkers
-from raycib.objectives.kl import reference_divergence
-from raycib.step import Step
-
-ROUNDING = 1e-6
-"""Nats: a divergence below it is that of a model that has not moved, and its gradient is noise."""
+from raycib.hooks import Beside, Hooks
+from raycib.spec.base import Reading
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.method import About, Method
 
 
-def remove_conflict(gradient: Sequence[Tensor], guide: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient without its part against `guide`, both taken as one long vector:
-    g - (g . s / |s|²) s where g . s < 0, else g. (1, -1) and (0, 1) give (1, 0)."""
-    product = sum(float((g * s).sum()) for g, s in zip(gradient, guide, strict=True))
-    if product >= 0:
-        return list(gradient)
-    share = product / sum(float(s.square().sum()) for s in guide)
-    return [g - share * s for g, s in zip(gradient, guide, strict=True)]
+class SafeGrad(Method):
+    """Removes from the task's gradient what conflicts with staying near the aligned model on
+    safety data, and adds that gradient's own pull."""
 
+    about: ClassVar[About] = About(
+        name="SafeGrad",
+        paper="Yi et al. 2025 (Gradient Surgery for Safe LLM Fine-Tuning), arXiv:2508.07172",
+        strength="lam: gradient of a KL in nats per token against the task's, without unit",
+        passes="+1 forward and backward of `rows_per_step` rows",
+        needs="safety data: harmful prompts with refusals",
+        deviations="written from the abstract: the conflict is that of the adapter's whole "
+        "gradient; lam, the weight of the pull, is our reading (near 0: surgery alone)",
+        color="#C0392B",
+        mark="D",
+    )
+    kind: Literal["safegrad"] = "safegrad"
+    lam: NonNegativeFloat = 1.0
+    """Weight of the safety gradient that is added; 0 is plain LoRA, without surgery."""
+    rows_per_step: PositiveInt = 8
+    """Safety rows of an optimiser step."""
+    safety: TaskSpec
+    """Harmful prompts, with refusals."""
 
-def surgery(lam: float) -> LookAhead:
-    """Looks up the gradient of KL(aligned, own) on the step's safety rows, takes the conflict with
-    it out of the task's gradient, and adds it with weight `lam`."""
+    @property
+    def safety_rows(self) -> TaskSpec | None:
+        """Harmful prompts with refusals."""
+        return self.safety
 
-    def look_ahead(
-        steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers
-    ) -> Correct | None:
-        weights = list(parameters.values())
-        guide = [torch.zeros_like(weight) for weight in weights]
-        divergence = torch.zeros((), device=weights[0].device)
-        for step in steps:
-            if step.safety is None:
-                continue
-            value = reference_divergence(step.safety.alone())
-            divergence += value.detach()
-            for total, part in zip(guide, torch.autograd.grad(value, weights), strict=True):
-                total += part
-        sum_([*guide, divergence])
-        if float(divergence) < ROUNDING:
-            return None
+    @property
+    def safety_readings(self) -> tuple[Reading, ...]:
+        """Hidden states of the refusals' tokens."""
+        return (("response_states", "final_norm"),)
 
-        def correct(parameters: Parameters) -> None:
-            gradient = [p.grad for p in parameters.values() if p.grad is not None]
-            for own, clean, pull in zip(
-                gradient, remove_conflict(gradient, guide), guide, strict=True
-            ):
-                own.copy_(clean + lam * pull)
+    def faint(self) -> None:
+        """Without its pull it is surgery still."""
+        return None
 
-        return correct
+    @classmethod
+    def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
+        """Fewer safety rows than there are."""
+        return {
+            "": cls(safety=safety, rows_per_step=5),
+        }
 
-    return look_ahead
+    def build(self) -> Hooks:
+        """The surgery on each step's gradient."""
+        from raycib.hooks.safegrad import surgery
+
+        return Hooks(beside=Beside(self.rows_per_step), look_ahead=surgery(self.lam))

@@ -1,148 +1,79 @@
-"""LoRA that cannot move the directions in which harmful prompts are answered (SaLoRA).
+"""LoRA that cannot move the directions in which harmful prompts are answered (SaLoRA)."""
 
-W' = W + s (C B A - C B0 A0), C = I - Uc Ucᵀ fixed. Uc spans what the module's output does on the
-aligned model's refusals, B0 A0 the start in the task's own directions.
+from typing import Annotated, ClassVar, Literal, Self
 
-Both calibrate on response tokens. Deviations from the official code: one calibration pass over the
-unchanged model (it runs the model once for each layer, and for the task's directions with B0 A0
-already subtracted from the layers before, which moves the start of later layers by .3 relative);
-exact eigenvectors (its SVD is randomised: its projectors are off by 3e-3 to 6e-2 where singular
-values are close); training masks the prompt (its training text is packed and unmasked); s may
-differ from 1; the adapter is exported with -C B0 A0 as further columns, so that it fits the
-unchanged base.
-"""
+from pydantic import Field, PositiveInt
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-
-import torch
-from jaxtyping import Float
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-from raycib.adapters import LaneAdapters
-from raycib.data.chat import Encoded
-from raycib.decoder import hidden_states
-from raycib.errors import UserError
-from raycib.methods.method import Opening, Start
-from raycib.spec import SaLoRA, TaskSpec, digest
-from raycib.store.kinds import SUBSPACES
-from raycib.tensors import collate, to_device
-
-FILE = "directions.safetensors"
-MOST_DIRECTIONS = 128
-"""Kept of each module: any smaller subspace is the first of them."""
-ROWS_AT_ONCE = 16
-ENTRIES_AT_ONCE = 2**30
-"""Of the moments held at a time (4 GB); more modules take another pass."""
+from raycib.hooks import Hooks
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.method import About, Method
 
 
-def output_directions(
-    adapters: LaneAdapters, modules: Mapping[str, nn.Linear], data: Sequence[Encoded]
-) -> dict[str, Float[Tensor, "out_dim directions"]]:
-    """For each linear the orthonormal directions in which its output W x is largest, largest
-    first, over the response tokens of `data` in the aligned model: the right singular vectors of
-    X Wᵀ, from its second moments."""
-    found = {}
-    for group in _groups(modules):
-        moments = {n: torch.zeros(m.out_features, m.out_features) for n, m in group.items()}
-        for start in range(0, len(data), ROWS_AT_ONCE):
-            rows = range(start, min(start + ROWS_AT_ONCE, len(data)))
-            batch = to_device(collate(data, rows), adapters.model.device)
-            handles = [
-                module.register_forward_hook(_adder(moments[name], batch.labels >= 0))
-                for name, module in group.items()
-            ]
-            try:
-                with torch.no_grad(), adapters.disabled():
-                    hidden_states(adapters.model, batch.ids)
-            finally:
-                for handle in handles:
-                    handle.remove()
-        for name, moment in moments.items():
-            vectors = torch.linalg.eigh(moment).eigenvectors  # the largest come last
-            found[name] = vectors.flip(1)[:, :MOST_DIRECTIONS].contiguous()
-    return found
+class SaLoRA(Method):
+    """LoRA whose output cannot move the directions in which harmful prompts are answered."""
 
+    about: ClassVar[About] = About(
+        name="SaLoRA",
+        paper="Li et al. 2025, arXiv:2501.01765",
+        strength="safety_rank: directions kept fixed; at 0 only init=default is plain LoRA",
+        passes="none; one calibration pass over a few rows for the whole grid",
+        needs="safety data: harmful prompts with the aligned model's refusals",
+        deviations="calibrated in one pass over the unchanged model, on the response tokens that "
+        "the official code takes too; that one runs the model once for each layer, and its task "
+        "pass has subtracted B0 A0 from the layers before, so that later layers start elsewhere "
+        "(by .3 relative; without that ours is its start to 6e-6); its SVD is randomised "
+        "(projector off by 3e-3 to 6e-2 where singular values are close), ours exact; its training "
+        "text is not masked, ours is; exported as an ordinary adapter of twice the rank, on the "
+        "unchanged base",
+        color="#56B4E9",
+        mark="X",
+    )
+    strength_field: ClassVar[str] = "safety_rank"
+    starts_itself: ClassVar[bool] = True
+    kind: Literal["salora"] = "salora"
+    safety: TaskSpec
+    """Harmful prompts with the aligned model's refusals."""
+    safety_rank: Annotated[int, Field(ge=0, le=128)] = 16
+    """r_s: dimension of the fixed safety subspace of each module's output."""
+    init: Literal["task", "default"] = "task"
+    """Start in the task's own directions (then subtracted from the base), or as LoRA does."""
+    task_rank: Annotated[int, Field(ge=1, le=128)] = 32
+    """t: dimension of the task subspace that the start lies in."""
+    calibration_rows: PositiveInt = 128
+    """Rows of each kind that the subspaces are computed from."""
 
-def _groups(modules: Mapping[str, nn.Linear]) -> Iterator[dict[str, nn.Linear]]:
-    group: dict[str, nn.Linear] = {}
-    held = 0
-    for name, module in modules.items():
-        size = module.out_features**2
-        if group and held + size > ENTRIES_AT_ONCE:
-            yield group
-            group, held = {}, 0
-        group[name] = module
-        held += size
-    yield group
+    @property
+    def is_plain(self) -> bool:
+        """Without a safety subspace, and without the task's start."""
+        return self.safety_rank == 0 and self.init == "default"
 
+    @property
+    def safety_rows(self) -> TaskSpec | None:
+        """Harmful prompts with refusals."""
+        return self.safety
 
-def _adder(moment: Tensor, scored: Tensor):
-    def add(module: nn.Linear, _: object, output: Tensor) -> None:
-        y = output[scored].float()
-        if module.bias is not None:
-            y = y - module.bias
-        moment.add_((y.T @ y).to(moment))
+    def exported_rank(self, rank: int) -> int:
+        """The start is subtracted by as many columns again."""
+        return 2 * rank if self.init == "task" else rank
 
-    return add
+    def off(self) -> Self:
+        """Its zero is elsewhere than that of its strength's field."""
+        return self.model_copy(update={"safety_rank": 0, "init": "default"})
 
+    def faint(self) -> None:
+        """The smallest subspace has a dimension."""
+        return None
 
-def start_off_safety(options: SaLoRA) -> Start:
-    """Fixes the safety directions of every module, and starts in the task's."""
+    @classmethod
+    def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
+        """Few directions, with both starts."""
+        return {
+            "": cls(safety=safety, safety_rank=4, task_rank=8),
+            "default start": cls(safety=safety, safety_rank=4, init="default"),
+        }
 
-    def start(opening: Opening) -> None:
-        modules = opening.adapters.modules_of(opening.lane)
-        safety = _directions(opening, options.safety, options.calibration_rows)
-        task = None
-        if options.init == "task":
-            task = _directions(opening, opening.stage.task, options.calibration_rows)
-        lane = str(opening.lane)
-        for name, module in modules.items():
-            a, b = module.lora_A[lane], module.lora_B[lane]
-            fixed = safety[name][:, : options.safety_rank].to(b)
-            module.fix(opening.lane, fixed)
-            if task is not None:
-                directions = task[name][:, : options.task_rank].to(b)
-                a0, b0 = task_start(module.base.weight, directions, len(a))
-                with torch.no_grad():
-                    a.copy_(a0)
-                    b.copy_(b0)
-                scale = module.shapes[opening.lane].scale
-                module.freeze(opening.lane, a0, fixed @ (fixed.T @ b0) - b0, scale)
+    def build(self) -> Hooks:
+        """The fixed directions and the start."""
+        from raycib.hooks.salora import start_off_safety
 
-    return start
-
-
-def task_start(
-    weight: Float[Tensor, "out_dim in_dim"], directions: Float[Tensor, "out_dim task"], rank: int
-) -> tuple[Float[Tensor, "rank in_dim"], Float[Tensor, "out_dim rank"]]:
-    """A0 = sqrt(S) Vᵀ and B0 = Ut Utᵀ U sqrt(S), with U S Vᵀ the weight's truncated SVD."""
-    u, s, vt = torch.linalg.svd(weight.detach().float(), full_matrices=False)
-    root = s[:rank].sqrt()
-    a0, b0 = root[:, None] * vt[:rank], u[:, :rank] * root
-    return a0, directions @ (directions.T @ b0)
-
-
-def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tensor]:
-    """The output directions on the first rows of a set, computed once and stored."""
-    model, targets = opening.stage.model, opening.adapters.shapes[opening.lane].targets
-    key = digest(
-        {"subspaces": 1, "model": model.identity(), "rows": rows.identity(), "count": count,
-         "targets": list(targets)}
-    )  # fmt: skip
-    record = opening.store.get(SUBSPACES, key)
-    if record is None:
-        data = opening.encode(rows)[:count]
-        modules = opening.adapters.modules_of(opening.lane)
-        linears = {name: module.base for name, module in modules.items()}
-        found = output_directions(opening.adapters, linears, data)
-        if not all(torch.isfinite(directions).all() for directions in found.values()):
-            raise UserError(f"SaLoRA: the aligned model gives non-finite outputs on {rows.name!r}")
-
-        def write(folder: Path) -> None:
-            save_file(found, folder / FILE)
-
-        about = {"rows": rows.model_dump(mode="json"), "examples": len(data)}
-        record = opening.store.put(SUBSPACES, key, write, about)
-    return load_file(record.path(FILE))
+        return Hooks(start=start_off_safety(self))

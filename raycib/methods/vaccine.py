@@ -1,77 +1,49 @@
-"""Training under the worst small perturbation of the hidden states (Vaccine).
+"""Training under the worst small perturbation of the hidden states (Vaccine)."""
 
-Deviations from the official code: gradients of earlier micro-batches are kept (it erases them);
-the blocks that are perturbed are counted, so that no architecture goes silently unperturbed; the
-ball is each row's own by default, so that rho means the same at any batch size (`norm="batch"` is
-the official one, here over the whole effective batch whatever the micro-batches).
-"""
+from typing import ClassVar, Literal, Self
 
-from collections.abc import Sequence
-from typing import Literal
+from pydantic import NonNegativeFloat, PositiveInt
 
-import torch
-from torch import Tensor
-
-from raycib.decoder import attention_blocks
-from raycib.methods.method import LookAhead, Parameters, SumOverWorkers
-from raycib.step import Step
-
-TINY = 1e-12
-Perturbation = list[Tensor]
-"""For each attention block, what is added to its output: (rows, seq, dim)."""
+from raycib.hooks import Hooks
+from raycib.spec.data import ModelSpec, TaskSpec
+from raycib.spec.method import About, Method
 
 
-def worst_perturbation(
-    rho: float, ascent_steps: int, norm: Literal["sequence", "batch"]
-) -> LookAhead:
-    """Searches the perturbation by `ascent_steps` normalised steps of rho / ascent_steps up the
-    task loss, and has the coming pass go through it: e_l = rho g_l / |(g_1 ... g_L)| for one step.
+class Vaccine(Method):
+    """Trains under the worst small perturbation of the hidden states, layer by layer."""
 
-    Such steps cannot leave the ball of radius rho, so there is nothing to project back. The task
-    loss in the history is the perturbed one.
-    """
+    about: ClassVar[About] = About(
+        name="Vaccine",
+        paper="Huang et al. 2024, arXiv:2402.01109; the CIB paper's rho = 0.01 over 3 steps",
+        strength="rho: L2 norm of the perturbation of all attention outputs together, in the units "
+        "of hidden states",
+        passes="+1 forward and +1 backward for each ascent step",
+        needs="safety data where it is the alignment stage before the task (the official form)",
+        deviations="norm per sequence by default (`norm=batch` is the official one); gradients of "
+        "earlier micro-batches are kept, which the official code erases",
+        color="#CC79A7",
+        mark="P",
+    )
+    strength_field: ClassVar[str] = "rho"
+    perturbs_attention: ClassVar[bool] = True
+    kind: Literal["vaccine"] = "vaccine"
+    rho: NonNegativeFloat = 0.01
+    """Radius of the ball that the perturbation of all layers together lies in; 0 is plain LoRA."""
+    ascent_steps: PositiveInt = 3
+    """Normalised steps of rho / ascent_steps; 1 and rho = 2 are the official ones."""
+    norm: Literal["sequence", "batch"] = "sequence"
+    """One ball for each row, or one for all rows of the effective batch together."""
 
-    def look_ahead(steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers) -> None:
-        found = [_nothing(step) for step in steps]
-        for _ in range(ascent_steps):
-            gradients = [ascent(step, now) for step, now in zip(steps, found, strict=True)]
-            sizes = squared_norms(gradients, norm, sum_, next(iter(parameters.values())))
-            for now, gradient, size in zip(found, gradients, sizes, strict=True):
-                for layer, slope in zip(now, gradient, strict=True):
-                    layer += rho / ascent_steps * slope / size.sqrt().clamp(min=TINY)
-        for step, now in zip(steps, found, strict=True):
-            step.perturb(now)
+    @classmethod
+    def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
+        """Ours, and the official one."""
+        return {
+            "": cls(rho=0.1),
+            "as its code has it": cls(rho=2.0, ascent_steps=1, norm="batch"),
+        }
 
-    return look_ahead
+    def build(self) -> Hooks:
+        """The perturbation, found before each step."""
+        from raycib.hooks.vaccine import worst_perturbation
 
-
-def _nothing(step: Step) -> Perturbation:
-    shape = (*step.batch.ids.shape, step.dim)
-    blocks = len(attention_blocks(step.model))
-    return [torch.zeros(shape, device=step.batch.ids.device) for _ in range(blocks)]
-
-
-def ascent(step: Step, perturbation: Perturbation) -> Perturbation:
-    """Gradient of the step's share of the task loss in each block's output."""
-    leaves = [layer.clone().requires_grad_() for layer in perturbation]
-    loss = step.alone(leaves).nll.sum() / step.totals.tokens
-    return list(torch.autograd.grad(loss, leaves))
-
-
-def squared_norms(
-    gradients: Sequence[Perturbation],
-    norm: Literal["sequence", "batch"],
-    sum_: SumOverWorkers,
-    like: Tensor,
-) -> list[Tensor]:
-    """For each micro-batch the squared norm over all blocks: of each row (rows, 1, 1), or of all
-    rows of the effective batch, all workers' included."""
-    rows = [
-        torch.stack([layer.square().sum(dim=(1, 2)) for layer in one]).sum(dim=0)
-        for one in gradients
-    ]
-    if norm == "sequence":
-        return [each[:, None, None] for each in rows]
-    total = sum((each.sum() for each in rows), torch.zeros((), device=like.device))
-    sum_([total])
-    return [total] * len(rows)
+        return Hooks(look_ahead=worst_perturbation(self.rho, self.ascent_steps, self.norm))

@@ -1,14 +1,18 @@
 """The contrastive loss of the Conditional Information Bottleneck (CIB paper, section 4)."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from raycib import spec
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations
 from raycib.objectives.queue import NegativeQueue
 from raycib.step import Step
+
+if TYPE_CHECKING:  # a method makes what is here, and is no part of it
+    from raycib.methods.cib import CIB
 
 ROUNDING = 1e-6
 """Of a float32 cosine of two vectors that are equal but for rounding: at most this far from 1."""
@@ -54,11 +58,11 @@ class ContrastiveBottleneck(Objective):
     the mean of 1 - cos(z, zref) from the first step on: the anchor without any contrast.
 
     Deviations from the paper: it states four different selection rules and three numbers of
-    negatives; each is an option of `spec.CIB`, and the defaults are Eq. 16 for the queue and a
+    negatives; each is an option of `CIB`, and the defaults are Eq. 16 for the queue and a
     uniform draw from it, negatives as the aligned model sees them.
     """
 
-    def __init__(self, options: spec.CIB, dim: int) -> None:
+    def __init__(self, options: "CIB", dim: int) -> None:
         super().__init__()
         self.options = options
         self.queue = NegativeQueue(options.queue_size, dim, options.queue)

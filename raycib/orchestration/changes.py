@@ -9,24 +9,39 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from raycib.errors import UserError
-from raycib.spec import METHODS, AnyMethod, LoRASpec, Spec, TrainerSpec
+from raycib.spec import LoRASpec, Method, Spec, TrainerSpec
+from raycib.spec.menu import menu, named
 
 Part = TypeVar("Part", bound=Spec)
-CHANGEABLE: dict[str, type[Spec]] = {**METHODS, "trainer": TrainerSpec, "lora": LoRASpec}
-"""`lora` is the adapter's shape: the method of that name has no settings."""
+
+
+def read_methods(text: str) -> tuple[str, ...]:
+    """`--methods`: kinds of the menu, and places of a person's own, which are on it from now on.
+    `UserError` for one that does not exist."""
+    try:
+        return tuple(named(part.strip())[0] for part in text.split(","))
+    except UserError as error:
+        raise UserError(f"--methods: {error}") from error
+
+
+def changeable() -> dict[str, type[Spec]]:
+    """What `--set` may change. `lora` is the adapter's shape: the method of that name has no
+    settings."""
+    return {**menu(), "trainer": TrainerSpec, "lora": LoRASpec}
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`--set` options by part; `UserError` for a part or a name that does not exist."""
     found: dict[str, dict[str, Any]] = {}
+    parts = changeable()
     for text in texts:
         path, equals, value = text.partition("=")
         part, _, name = path.partition(".")
-        if not equals or part not in CHANGEABLE:
+        if not equals or part not in parts:
             raise UserError(
-                f"--set {text!r}: write PART.NAME=VALUE with a part of {', '.join(CHANGEABLE)}"
+                f"--set {text!r}: write PART.NAME=VALUE with a part of {', '.join(parts)}"
             )
-        if name not in (names := CHANGEABLE[part].model_fields):
+        if name not in (names := parts[part].model_fields):
             raise UserError(f"--set {text!r}: {part} has no {name!r}; it has {', '.join(names)}")
         if name in found.setdefault(part, {}):
             raise UserError(f"--set {path}: it is set twice; give it once")
@@ -62,7 +77,7 @@ def numbers(text: str) -> tuple[float, ...]:
     return found
 
 
-def read_strengths(text: str, method: type[AnyMethod]) -> tuple[float, ...]:
+def read_strengths(text: str, method: type[Method]) -> tuple[float, ...]:
     """`--strengths` for a method; `UserError` for what the method refuses."""
     found = numbers(text)
     kind = method.model_fields["kind"].default

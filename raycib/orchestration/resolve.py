@@ -1,7 +1,7 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
 from raycib.data.rows import Loaded, describe_task, read_rows
-from raycib.orchestration.changes import numbers, read_changes
+from raycib.orchestration.changes import numbers, read_changes, read_methods
 from raycib.orchestration.judge import describe_judge
 from raycib.orchestration.options import Options
 from raycib.orchestration.overlaps import refuse_overlaps
@@ -27,6 +27,8 @@ def resolve(options: Options, study: Study) -> Setup:
     input."""
     refuse_others(options, study)
     chosen = study.preset(preset(options.preset or DEFAULT_PRESET))
+    if options.methods is not None:  # first: a method of one's own may be changed like any
+        read_methods(options.methods)
     changes = read_changes(options.changes or ())
     if options.strengths is not None:
         numbers(options.strengths)

@@ -8,22 +8,22 @@ from typing import Any
 from raycib.errors import UserError
 from raycib.grid import Arm, single_task
 from raycib.model_files import describe
-from raycib.orchestration.changes import Part, changed, read_strengths
+from raycib.orchestration.changes import Part, changed, read_methods, read_strengths
 from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.study import Inputs, Study
 from raycib.presets import Execution
 from raycib.spec import (
-    METHODS,
-    AnyMethod,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
+    Method,
     ModelSpec,
     RunSpec,
     TaskSpec,
     TrainerSpec,
 )
+from raycib.spec.menu import menu
 
 
 @dataclass(frozen=True)
@@ -103,25 +103,38 @@ class Setup:
         """A sweep's method with what the person changed of its kind."""
         return changed(chosen, self.changes.get(getattr(chosen, "kind", ""), {}))
 
-    def at(self, kind: str, strength: float) -> AnyMethod | None:
+    def at(self, kind: str, strength: float) -> Method | None:
         """A method at a strength, with what it needs and what the person changed of it; None where
         there is not what it needs."""
-        fields = METHODS[kind].model_fields
+        fields = menu()[kind].model_fields
         needs = {name: getattr(self, name) for name in ("safety", "base") if name in fields}
         if None in needs.values():
             return None
-        return self.method(METHODS[kind].at(strength, **needs))
+        return self.method(menu()[kind].at(strength, **needs))
 
     @cached_property
     def wanted(self) -> tuple[str, ...]:
         """Kinds of the methods asked for; `UserError` shows the menu where one does not exist."""
         if self.options.methods is None:
-            return tuple(METHODS)
-        wanted = tuple(kind.strip() for kind in self.options.methods.split(","))
-        if unknown := [kind for kind in wanted if kind not in METHODS]:
-            menu = ", ".join(f"{kind} ({m.about.name})" for kind, m in METHODS.items())
-            raise UserError(f"--methods: no method {unknown[0]!r}; there is {menu}")
-        return wanted
+            return tuple(menu())
+        return read_methods(self.options.methods)
+
+    def beyond(self, grid: Iterable[str]) -> dict[str, tuple[float, ...]]:
+        """Methods that `--methods` names beyond a sweep's own, each at its own default strength;
+        `strengths` replaces that by the ones asked for."""
+        if self.options.methods is None:
+            return {}
+        kinds = [kind for kind in self.wanted if kind not in grid and kind != "lora"]
+        return {kind: (menu()[kind].model_construct().strength,) for kind in kinds}
+
+    def others(self, grid: Iterable[str]) -> list[Method]:
+        """The methods of `beyond` that have what they need, at all of their strengths."""
+        found = [
+            self.at(kind, strength)
+            for kind, default in self.beyond(grid).items()
+            for strength in self.strengths(kind, default)
+        ]
+        return [method for method in found if method is not None]
 
     def strengths(self, kind: str, default: Sequence[float]) -> tuple[float, ...]:
         """A sweep's strengths of a method, or the ones asked for instead; none where the method
@@ -130,13 +143,13 @@ class Setup:
             return ()
         if self.options.strengths is None:
             return tuple(default)
-        return read_strengths(self.options.strengths, METHODS[kind])
+        return read_strengths(self.options.strengths, menu()[kind])
 
-    def runs_of(self, rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
+    def runs_of(self, rows: Iterable[Method | Arm]) -> list[RunSpec]:
         """One cell for each row of a sweep, each task and each seed."""
         return self.runs_on(self.tasks, rows)
 
-    def runs_on(self, names: Iterable[str], rows: Iterable[AnyMethod | Arm]) -> list[RunSpec]:
+    def runs_on(self, names: Iterable[str], rows: Iterable[Method | Arm]) -> list[RunSpec]:
         """The same on some of the tasks alone."""
         makers = [stage] if (stage := self.inputs.alignment_stage) else []
         tasks = [self.tasks[name] for name in names]

@@ -139,7 +139,7 @@ class Scores:
 def _cell(scores: Scores, run: RunSpec) -> dict[str, Any]:
     sweep, stage, method = scores.sweep, run.final, run.method
     failed, found = scores.of_cell(run)
-    parameters = method.model_dump(mode="json", exclude={"kind"})
+    parameters = method.model_dump(mode="json", exclude={"kind", "custom"})
     shape = stage.lora.model_dump() if stage.lora else {}
     parameters |= {f"lora_{name}": value for name, value in shape.items()}
     parameters |= stage.trainer.model_dump(mode="json")
@@ -148,6 +148,7 @@ def _cell(scores: Scores, run: RunSpec) -> dict[str, Any]:
         "adapter": sweep.adapters.get(stage.key),
         # Plain LoRA is what all else is compared with: one that differs by more has another name.
         "method": LORA_VARIANT if run.label and method.is_plain else method.kind,
+        "method_name": method.about.name,
         "label": run.label or None,
         "strength": method.strength,
         "seed": stage.seed,

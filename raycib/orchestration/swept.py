@@ -9,7 +9,8 @@ from typing import Any
 from raycib.errors import UserError
 from raycib.orchestration.changes import changed
 from raycib.orchestration.setup import Setup
-from raycib.spec import METHODS, MethodBase, RunSpec, Spec
+from raycib.spec import Method, RunSpec, Spec
+from raycib.spec.menu import menu
 
 Cells = Callable[[Setup], Sequence[RunSpec]]
 
@@ -33,7 +34,7 @@ def _compare(
     if not pairs:
         raise UserError(f"--set {path}: no cell of this sweep uses {part}; leave it out")
     wanted = changed(pairs[0][1], {name: value})
-    if isinstance(wanted, MethodBase) and name in _strength_fields(wanted):
+    if isinstance(wanted, Method) and name in _strength_fields(wanted):
         raise UserError(
             f"--set {path}: the sweep sets it itself in every cell, as the strength of {part}; "
             f"give --strengths {wanted.strength:g}"
@@ -52,13 +53,13 @@ def _compare(
 
 def _part(run: RunSpec, part: str) -> Spec | None:
     """What a change of `part` is about in a cell: its last stage's settings, or its method."""
-    if part not in METHODS or part == "lora":  # `lora` is the adapter's shape
+    if part not in menu() or part == "lora":  # `lora` is the adapter's shape
         return getattr(run.final, part)
     methods = [run.method, *(stage.method for stage in reversed(run.stages))]
     return next((method for method in methods if method.kind == part), None)
 
 
-def _strength_fields(method: MethodBase) -> set[str]:
+def _strength_fields(method: Method) -> set[str]:
     """The fields that a strength sets."""
     kind = type(method)
     needs = {n: getattr(method, n) for n, f in kind.model_fields.items() if f.is_required()}

@@ -9,43 +9,13 @@ from raycib.spec.base import Layer, Location, Pooling, Reading, Spec, Tokens, di
 from raycib.spec.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
 from raycib.spec.evals import EngineName, EvalSpec, JudgeSpec
 from raycib.spec.measure import Measure
-from raycib.spec.method import About, MethodBase
-from raycib.spec.methods_cib import (
-    CIB,
-    KL,
-    OLoRA,
-    PlainLoRA,
-    RandomSubset,
-    SafeLoRA,
-    SaLoRA,
-    Vaccine,
-)
-from raycib.spec.methods_newer import EMA, SBR, ConstrainedToken, SafeGrad, SafetyMix
-from raycib.spec.methods_tradeoff import Case1, Case2, Case2Ball
-from raycib.spec.stage import (
-    METHODS,
-    AnyMethod,
-    LoRASpec,
-    MethodSpec,
-    RunSpec,
-    StageSpec,
-    TrainerSpec,
-)
+from raycib.spec.method import About, Method, PlainLoRA
+from raycib.spec.stage import LoRASpec, RunSpec, StageSpec, TrainerSpec
 
 __all__ = [
-    "CIB",
-    "EMA",
-    "KL",
     "MADE",
-    "METHODS",
-    "SBR",
     "TODAY",
     "About",
-    "AnyMethod",
-    "Case1",
-    "Case2",
-    "Case2Ball",
-    "ConstrainedToken",
     "EngineName",
     "EvalSpec",
     "JudgeSpec",
@@ -53,26 +23,18 @@ __all__ = [
     "LoRASpec",
     "Location",
     "Measure",
-    "MethodBase",
-    "MethodSpec",
+    "Method",
     "ModelSpec",
-    "OLoRA",
     "PlainLoRA",
     "Pooling",
-    "RandomSubset",
     "Reading",
     "RowsSpec",
     "RunSpec",
-    "SaLoRA",
-    "SafeGrad",
-    "SafeLoRA",
-    "SafetyMix",
     "Spec",
     "StageSpec",
     "TaskSpec",
     "Template",
     "Tokens",
     "TrainerSpec",
-    "Vaccine",
     "digest",
 ]

@@ -1,36 +1,25 @@
 """A stage (one adapter, or model, trained on one task) and a run (one cell of a grid)."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
 
 from raycib.spec.base import NOT_IDENTITY, Location, Spec
 from raycib.spec.data import MADE, ModelSpec, TaskSpec
 from raycib.spec.evals import EvalSpec
-from raycib.spec.methods_cib import (
-    CIB,
-    KL,
-    OLoRA,
-    PlainLoRA,
-    RandomSubset,
-    SafeLoRA,
-    SaLoRA,
-    Vaccine,
-)
-from raycib.spec.methods_newer import EMA, SBR, ConstrainedToken, SafeGrad, SafetyMix
-from raycib.spec.methods_tradeoff import Case1, Case2, Case2Ball
+from raycib.spec.menu import read_method
+from raycib.spec.method import Method, PlainLoRA
 
-AnyMethod = (
-    PlainLoRA | RandomSubset | KL | Vaccine | SafeLoRA | SaLoRA | OLoRA | CIB
-    | SafetyMix | ConstrainedToken | EMA | SBR | SafeGrad | Case1 | Case2 | Case2Ball
-)  # fmt: skip
-MethodSpec = Annotated[AnyMethod, Field(discriminator="kind")]
-METHODS: dict[str, type[AnyMethod]] = {
-    method.model_fields["kind"].default: method for method in get_args(AnyMethod)
-}
-"""Every method by its kind, in the order of the menu."""
-
-
+AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(read_method)]
+"""A method of the menu: written with all of its own settings, and read as what its kind names."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -68,7 +57,7 @@ class StageSpec(Spec):
     key_name: ClassVar[str] = "StageSpec"
     model: ModelSpec
     task: TaskSpec
-    method: MethodSpec = PlainLoRA()
+    method: AnyMethod = PlainLoRA()
     lora: LoRASpec | None = LoRASpec()
     """Shape of the adapter; None trains all of the model's weights, which makes a new model."""
     trainer: TrainerSpec = TrainerSpec()
@@ -119,7 +108,7 @@ class StageSpec(Spec):
         return self
 
     @property
-    def method_in_effect(self) -> AnyMethod:
+    def method_in_effect(self) -> Method:
         """What the method comes to here: plain LoRA at strength zero, and for a method about
         stacked adapters also where nothing lies below."""
         alone = self.method.stacked and not self.fresh
@@ -178,7 +167,7 @@ class RunSpec(Spec):
     key_name: ClassVar[str] = "RunSpec"
     stages: tuple[StageSpec, ...]
     evals: EvalSpec
-    compared: Annotated[MethodSpec | None, NOT_IDENTITY] = None
+    compared: Annotated[AnyMethod | None, NOT_IDENTITY] = None
     """The method that this cell stands for, where it is not the last stage's."""
     label: Location = ""
     """What tables call it; "" leaves that to the method's kind."""
@@ -194,7 +183,7 @@ class RunSpec(Spec):
         return tuple(stage for stage in self.stages if stage.lora is not None)
 
     @property
-    def method(self) -> AnyMethod:
+    def method(self) -> Method:
         """The method that the cell stands for, plain LoRA at strength zero."""
         if self.compared is not None:
             return self.compared

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raycib.methods.method import Follower, Method
+from raycib.hooks import Hooks
+from raycib.hooks.types import Follower
 from raycib.objectives import Objective
 from raycib.spec import StageSpec, TrainerSpec
 from raycib.training.stream import Stream
@@ -34,7 +35,9 @@ class Lane:
     index: int
     """Its place in the adapters."""
     stage: StageSpec
-    method: Method
+    hooks: Hooks
+    objective: Objective
+    """The loss, with its memory."""
     parameters: dict[str, nn.Parameter]
     task: Stream
     safety: Stream | None = None
@@ -57,13 +60,8 @@ class Lane:
             fused=True,
         )
         self.follower: Follower | None = None
-        if self.method.follow is not None:
-            self.follower = self.method.follow(self.parameters, self.stage.scale)
-
-    @property
-    def objective(self) -> Objective:
-        """The loss, with its memory."""
-        return self.method.objective
+        if self.hooks.follow is not None:
+            self.follower = self.hooks.follow(self.parameters, self.stage.scale)
 
     @property
     def active(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
-from raycib.methods.method import Correct
+from raycib.hooks.types import Correct
 from raycib.objectives import Observations
 from raycib.randomness import generator
 from raycib.step import PackStep
@@ -104,9 +104,9 @@ def _look_ahead(
     """What methods do before the gradient, and what they want done to it, by lane."""
     found = {}
     for lane in lanes:
-        if lane.method.look_ahead is not None:
+        if lane.hooks.look_ahead is not None:
             steps = [micro.steps()[lane.index] for micro in micros if lane.index in micro.batches]
-            correct = lane.method.look_ahead(steps, lane.parameters, workers.sum_)
+            correct = lane.hooks.look_ahead(steps, lane.parameters, workers.sum_)
             if correct is not None:
                 found[lane.index] = correct
     return found

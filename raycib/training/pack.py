@@ -15,9 +15,10 @@ from raycib.adapters import LaneAdapters, LoRAShape, WholeModel
 from raycib.data.chat import Encoded
 from raycib.data.lengths import examples_of
 from raycib.errors import UserError
-from raycib.methods import build_method
-from raycib.methods.method import Opening
+from raycib.hooks import Hooks, Opening
 from raycib.models import load_model, load_tokenizer
+from raycib.objectives import Sum
+from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.plan import Pack
 from raycib.provenance import versions
 from raycib.randomness import generator
@@ -141,27 +142,31 @@ def open_lane(
                 "was never trained"
             )
         (adapters.freeze if stage.fresh else adapters.load)(index, parent.folder)
-    method = build_method(spec, adapters.model.config.hidden_size)
-    if method.start is not None:
-        method.start(Opening(adapters, index, stage, store, loaded.encode))
+    hooks: Hooks = spec.build() or Hooks()
+    opening = Opening(adapters, index, stage, store, loaded.encode)
+    if hooks.start is not None:
+        hooks.start(opening)
+    objective = hooks.objective or CrossEntropy()
+    if hooks.penalty is not None:
+        objective = Sum([objective, hooks.penalty(opening)])
     safety = spec.safety_rows
     bank = safety_bank = beside = None
     if cached and spec.readings:
         bank = ensure_bank(loaded, store, stage.model, stage.task, spec.readings)
-    rows = method.rows(
+    rows = hooks.rows(
         loaded.encode(stage.task), loaded.encode(safety) if safety else [], stage.seed
     )
-    if method.beside is not None and safety is not None:
+    if hooks.beside is not None and safety is not None:
         if cached and spec.safety_readings:
             safety_bank = ensure_bank(loaded, store, stage.model, safety, spec.safety_readings)
-        data = loaded.encode(safety)[: method.beside.at_most]
-        if method.beside.prompts_only:
+        data = loaded.encode(safety)[: hooks.beside.at_most]
+        if hooks.beside.prompts_only:
             data = [Encoded(one.prompt, ()) for one in data]
-        size = method.beside.per_step
+        size = hooks.beside.per_step
         beside = Stream(data, safety_bank, stage.seed, size, "safety order")
     task = Stream(rows, bank, stage.seed, stage.trainer.batch_size)
-    method.objective.to(loaded.device)
-    return Lane(index, stage, method, adapters.parameters_of(index), task, beside)
+    objective.to(loaded.device)
+    return Lane(index, stage, hooks, objective, adapters.parameters_of(index), task, beside)
 
 
 def ensure_bank(

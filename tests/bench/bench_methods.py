@@ -23,26 +23,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from costs import flops, move
 
 from raycib.data.rows import describe_task
+from raycib.methods.case2 import Case2
+from raycib.methods.cib import CIB
+from raycib.methods.constrained_token import ConstrainedToken
+from raycib.methods.ema import EMA
+from raycib.methods.kl import KL
+from raycib.methods.o_lora import OLoRA
+from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safe_lora import SafeLoRA
+from raycib.methods.safegrad import SafeGrad
+from raycib.methods.safety_mix import SafetyMix
+from raycib.methods.salora import SaLoRA
+from raycib.methods.sbr import SBR
+from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe
 from raycib.presets import WORLD
-from raycib.spec import (
-    CIB,
-    EMA,
-    KL,
-    SBR,
-    AnyMethod,
-    Case2,
-    ConstrainedToken,
-    OLoRA,
-    PlainLoRA,
-    RandomSubset,
-    SafeGrad,
-    SafeLoRA,
-    SafetyMix,
-    SaLoRA,
-    StageSpec,
-    Vaccine,
-)
+from raycib.spec import Method, PlainLoRA, StageSpec
 from raycib.store import Store
 from raycib.training.lane import Lane
 from raycib.training.pack import STAGES, Loaded, commit, load, open_lane
@@ -69,7 +65,7 @@ class Bench:
         self.once: dict[str, float] = {}
         """CPU seconds of what a method does before its first step, beyond LoRA's."""
 
-    def open(self, name: str, method: AnyMethod, cached: bool = True) -> tuple[Lane, Loaded]:
+    def open(self, name: str, method: Method, cached: bool = True) -> tuple[Lane, Loaded]:
         """A warm lane."""
         change: dict[str, object] = {"method": method}
         if name.startswith(("o_lora", "stacked")) or method.derived:
@@ -86,7 +82,7 @@ class Bench:
             move(lane, loaded, WARM)
         return lane, loaded
 
-    def methods(self) -> dict[str, tuple[str, AnyMethod]]:
+    def methods(self) -> dict[str, tuple[str, Method]]:
         """What is measured, with the data that it needs beside the task's."""
         safety = self.safety
         refusals = f"{safety.num_rows} refusals"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import Histories, Samples, Study
 from raycib.orchestration.sweep import Sweep
-from raycib.spec import METHODS
+from raycib.spec.menu import menu
 
 if TYPE_CHECKING:
     from raycib.analysis.report import Report
@@ -52,7 +52,7 @@ class Ablation(Study):
 def left_out(setup: Setup) -> list[str]:
     """Methods for which there is no data or model, and the option that would bring them in."""
     lacks = []
-    for method in METHODS.values():
+    for method in menu().values():
         fields = method.model_fields
         if setup.base_source is None and "base" in fields:
             lacks.append(f"{method.about.name} (give --base)")

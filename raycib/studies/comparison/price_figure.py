@@ -22,6 +22,7 @@ from raycib.analysis.frame import PLAIN
 from raycib.analysis.statistics import constant
 from raycib.analysis.text import one_line
 from raycib.metrics import METRICS
+from raycib.spec.menu import menu
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
@@ -89,11 +90,15 @@ def _looks(frame: pd.DataFrame) -> dict[str, Look]:
     kinds = dict(zip(frame["series"], frame["method"], strict=True))
     taught = set(frame["series"][frame["safety_data"]])
     colors = method_colors(frame["method"])
-    order = list(colors)
+    marks = {kind: m.about.mark for kind, m in menu().items() if m.about.mark} | {
+        "lora_variant": "v"
+    }
+    unmarked = [kind for kind in colors if kind not in marks]
+    marks |= {kind: MARKS[(7 + i) % len(MARKS)] for i, kind in enumerate(unmarked)}
     looks: dict[str, Look] = {}
     for series, kind in kinds.items():
         variant = sum(kinds[other] == kind for other in looks)
-        mark = MARKS[(order.index(kind) + 3 * variant) % len(MARKS)]
+        mark = MARKS[(MARKS.index(marks[kind]) + 3 * variant) % len(MARKS)]
         looks[series] = colors[kind], mark, series in taught
     return looks
 

@@ -6,23 +6,23 @@ from itertools import product
 from raycib.errors import UserError
 from raycib.orchestration.setup import Setup
 from raycib.spec import (
-    METHODS,
-    AnyMethod,
     EvalSpec,
     LoRASpec,
+    Method,
     ModelSpec,
     RunSpec,
     StageSpec,
     TaskSpec,
     TrainerSpec,
 )
+from raycib.spec.menu import menu
 from raycib.studies.continual.orders import Order
 
 
-def method_at(setup: Setup, kind: str, strength: float) -> AnyMethod:
+def method_at(setup: Setup, kind: str, strength: float) -> Method:
     """A method at a strength for a sequence of tasks; `UserError` for one that cannot go on from
     an adapter."""
-    if METHODS[kind].derived or METHODS[kind].starts_itself:
+    if menu()[kind].derived or menu()[kind].starts_itself:
         raise UserError(f"{kind} cannot go on from the adapter of an earlier task")
     method = setup.at(kind, strength)
     if method is None:
@@ -30,7 +30,7 @@ def method_at(setup: Setup, kind: str, strength: float) -> AnyMethod:
     return method
 
 
-def runs_in(setup: Setup, orders: Sequence[Order], methods: Iterable[AnyMethod]) -> list[RunSpec]:
+def runs_in(setup: Setup, orders: Sequence[Order], methods: Iterable[Method]) -> list[RunSpec]:
     """One cell for each order of the tasks, each method and each seed."""
     sequences = [[setup.tasks[name][0] for name in order] for order in orders]
     (_, evals), *_ = setup.tasks.values()
@@ -41,7 +41,7 @@ def chains(
     model: ModelSpec,
     orders: Sequence[Sequence[TaskSpec]],
     evals: EvalSpec,
-    methods: Iterable[AnyMethod],
+    methods: Iterable[Method],
     seeds: Iterable[int],
     lora: LoRASpec,
     trainer: TrainerSpec,

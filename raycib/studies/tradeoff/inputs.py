@@ -8,12 +8,13 @@ from raycib.data.rows import rows_of
 from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.grid import Arm
+from raycib.methods.case1 import Case1
 from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import Inputs
 from raycib.presets import Preset
-from raycib.spec import Case1, ModelSpec, StageSpec, TaskSpec
+from raycib.spec import ModelSpec, StageSpec, TaskSpec
 
 ORIGINAL = "original data"
 """What the alignment data itself is called among the proxies."""

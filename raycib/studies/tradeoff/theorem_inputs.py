@@ -5,8 +5,9 @@ import math
 from typing import Any, Literal
 
 from raycib.evals.scores import Missing, load_values
+from raycib.methods.case1 import Case1
 from raycib.orchestration.sweep import Sweep
-from raycib.spec import Case1, RowsSpec, TaskSpec
+from raycib.spec import RowsSpec, TaskSpec
 from raycib.studies.tradeoff.divergence import entropy, mismatch, overlap
 from raycib.studies.tradeoff.gaps import mean_with_error
 from raycib.studies.tradeoff.inputs import inputs_of

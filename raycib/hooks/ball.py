@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from raycib.adapters import update_norm_sq
-from raycib.methods.method import Follow, Follower, Parameters
+from raycib.hooks.types import Follower, Parameters
 
 
 class Ball(Follower):
@@ -40,8 +40,3 @@ class Ball(Follower):
     def _factor(self, norm_sq: float) -> float:
         norm = math.sqrt(max(0.0, norm_sq))  # of a product near zero rounding may go below it
         return 1.0 if norm <= self.epsilon else self.epsilon / norm
-
-
-def stay_within(epsilon: float, scope: Literal["global", "module"]) -> Follow:
-    """Projection onto the ball of radius `epsilon`."""
-    return lambda parameters, scale: Ball(scale, epsilon, scope)
