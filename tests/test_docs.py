@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from inspect import signature
 from itertools import takewhile
 from pathlib import Path
@@ -32,6 +33,7 @@ PAGES += [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
+SHOWN += [ROOT / "tests" / "own_study.py"]
 """Code that pages may show: each file is run by a test."""
 NOT_OURS = {"cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
 """Programs whose words are not looked at, but for the files that they name."""
@@ -117,6 +119,9 @@ def check(words: list[str]) -> None:
             assert (ROOT / file).exists(), f"no file {file}"
     if program in ("python", "cluster/laptop.sh"):
         assert program == "python" or (ROOT / program).stat().st_mode & 0o111
+        if rest[:1] == ["-m"]:
+            assert find_spec(rest[1]), f"no module {rest[1]}"
+            rest = rest[2:]
         if rest and rest[0].startswith(("sweeps/", "docs/examples/")):
             parse(sweep(), rest[1:])
     elif program == "make":
