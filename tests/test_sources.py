@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raycib.data.origins import origin
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, read_rows
 from raycib.data.sources import parse, several, stem
 from raycib.errors import UserError
@@ -51,6 +52,24 @@ def test_the_world_has_sets_and_no_columns():
         load_rows("world:gsm.tran")
     with pytest.raises(UserError, match="no columns to choose"):
         load_rows("world:gsm.train#prompt=question")
+
+
+def test_a_source_says_what_it_knows_of_its_rows(tmp_path: Path):
+    """Asked before anything is read: a data set of the hub is not fetched for it."""
+    world = origin("world:gsm.test#first-3")
+    assert world.published and world.own_language and world.law is None
+    assert origin("world:gsm.train#first-3").law is not None
+    row = load_rows("world:gsm.test#first-1")[0]
+    assert world.is_correct and world.is_refusal and world.is_unsafe
+    assert world.is_correct(row, row.response) and not world.is_correct(row, "so 0")
+    assert world.is_refusal(row, "sorry , no") and not world.is_unsafe(row, row.response)
+    for source, published in (("hub:openai/gsm8k@main:train", True), ("own.jsonl", False)):
+        other = origin(source)
+        assert (other.published, other.own_language, other.law) == (published, False, None)
+        assert other.is_correct is other.is_refusal is other.is_unsafe is None
+    for source in ("hub:openai/gsm8k@main:train#test", "world:gsm.test#test"):
+        with pytest.raises(UserError, match=r"unknown part 'test' of '\w+:.*; write #train"):
+            load_rows(source)
 
 
 @pytest.mark.parametrize(

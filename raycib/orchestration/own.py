@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from raycib.data.origins import origin
 from raycib.data.sources import several, stem
 from raycib.errors import UserError
 from raycib.model_files import is_shipped
@@ -56,7 +57,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
             f"{'--base' if model and not options.model else '--model'}, --task and --harmful go "
             "together: give a task and prompts"
         )
-    unread = options.harmful != chosen.harmful and chosen.judge == "world:guard"
+    unread = is_shipped(chosen.judge) and not origin(options.harmful).own_language
     if unread and not (options.judge or options.judge_url):
         raise UserError(
             "the embedded world's judge reads only the world's words; "
