@@ -50,6 +50,31 @@ def test_a_measure_of_any_class_is_rebuilt_from_its_json(evals: EvalSpec):
     assert again.key == both.key != evals.key
 
 
+def test_a_measure_in_the_script_itself_is_found_by_workers(
+    evals: EvalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whose main module is another; without its folder they say so."""
+    script = tmp_path / "my_sweep.py"
+    script.write_text(
+        "import sys\n"
+        "from raycib.spec import EvalSpec, Measure\n"
+        "class Mine(Measure):\n"
+        "    folder = 'mine'\n"
+        "if __name__ == '__main__':\n"
+        "    evals = EvalSpec.model_validate_json(sys.argv[1])\n"
+        "    print(evals.model_copy(update={'measures': (Mine(),)}).model_dump_json())\n"
+    )
+    plain = evals.model_copy(update={"measures": ()}).model_dump_json()
+    sent = subprocess.run(
+        [sys.executable, str(script), plain], capture_output=True, text=True, check=True
+    ).stdout
+    with pytest.raises(ValueError, match=r"my_sweep:Mine cannot be imported .* PYTHONPATH"):
+        EvalSpec.model_validate_json(sent)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (mine,) = EvalSpec.model_validate_json(sent).measures
+    assert (type(mine).__module__, type(mine).__name__) == ("my_sweep", "Mine")
+
+
 def test_no_key_knows_where_a_measure_s_code_is(evals: EvalSpec):
     moved = type("Elsewhere", (UpdateNorm,), {"__module__": "another"})
     other = evals.model_copy(update={"measures": (moved(),)})

@@ -159,11 +159,11 @@ class Work:
 
     def _run_jobs(self) -> Pending:
         """What the study asks of the aligned model."""
-        sweep = self.sweep
-        if not sweep.jobs:
+        sweep, jobs = self.sweep, self.sweep.jobs
+        if not jobs:
             return lambda: None
         gpus = sweep.setup.execution.gpus_per_worker
-        return self.runtime.begin(run_jobs, sweep.store, sweep.jobs, gpus)
+        return self.runtime.begin(run_jobs, sweep.store, jobs, gpus)
 
     def _make_model(self) -> bool:
         """Make the model that all adapters are for, where it has to be made; whether it is

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer
 
+from raycib.errors import UserError
 from raycib.spec.base import Reading, Spec
 from raycib.spec.data import RowsSpec
 
@@ -58,7 +59,14 @@ def _rebuilt(value: Any) -> Any:
         return value
     module, _, name = value["class"].partition(":")
     fields = {field: one for field, one in value.items() if field != "class"}
-    return getattr(import_module(module), name).model_validate(fields)
+    try:
+        own = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the measure {value['class']} cannot be imported where it is needed ({error}); put "
+            "its folder on PYTHONPATH"
+        ) from error
+    return own.model_validate(fields)
 
 
 def _told(measure: Measure) -> dict[str, Any]:
