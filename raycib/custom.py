@@ -1,32 +1,56 @@
-"""Functions of one's own, named on the command line as "my_scorers.py:function" or
-"package.module:function"."""
+"""Code of a person's own, named as `my_file.py:Name` or `package.module:Name`."""
 
 import hashlib
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from raycib.errors import UserError
 
 
-def load(option: str, place: str) -> tuple[Any, str]:
-    """What stands at a place, and sha256 of its module's text (what that imports is not covered).
-    Raises `UserError` that names the option."""
-    where, _, name = place.rpartition(":")
+def module_at(where: str, place: str) -> tuple[ModuleType, str]:
+    """The module in a file and its text, or an installed one and ""; `place` is how a person named
+    it. Raises `UserError`."""
+    if not where.endswith(".py"):
+        return imported(where, place), ""
+    file = Path(where).expanduser().absolute()
     try:
-        module = _of_file(Path(where)) if where.endswith(".py") else import_module(where)
-        text = Path(module.__file__ or "").read_bytes()
-        return getattr(module, name), hashlib.sha256(text).hexdigest()
-    except Exception as error:  # a module of one's own may raise anything when it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{option} {place!r} cannot be imported: {reason:.200}") from error
+        text = file.read_text()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{place}: cannot read {file}: {error}") from error
+    return run(text, file), text
 
 
-def _of_file(file: Path) -> ModuleType:
-    spec = spec_from_file_location(file.stem, file.expanduser().resolve())
-    assert spec and spec.loader  # the name ends in .py
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+def run(text: str, file: Path) -> ModuleType:
+    """A module of this text, the same one whenever the text is the same. It may import what is
+    installed, but not the files beside it: other machines lack them."""
+    name = f"raycib_own_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(file)
+    sys.modules[name] = module
+    try:
+        exec(compile(text, str(file), "exec"), vars(module))
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{file}: {type(error).__name__}: {error}") from error
     return module
+
+
+def imported(name: str, place: str) -> ModuleType:
+    """An installed module. Raises `UserError`."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a module may raise anything when it is imported
+        raise UserError(
+            f"{place}: {error}; install its package on every machine, or give the file: "
+            "path/to/my_file.py:Name"
+        ) from error
+
+
+def code_of(module: ModuleType, text: str = "") -> str:
+    """sha256 of a module's text, or of its file. What it imports is not covered."""
+    raw = text.encode() if text else Path(str(module.__file__)).read_bytes()
+    return hashlib.sha256(raw).hexdigest()

@@ -4,7 +4,6 @@ raycib's own are the files of `raycib/methods`; other packages add theirs by an 
 group `raycib.methods`; a person names a file or a module of their own.
 """
 
-import hashlib
 import importlib
 import pkgutil
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raycib.custom import code_of, imported, module_at, run
 from raycib.errors import UserError
 from raycib.spec.method import Method, PlainLoRA, Source
 
@@ -68,11 +68,7 @@ def from_place(place: str) -> type[Method]:
     where there is one alone). It is on the menu from now on, and its module's text is part of its
     keys. `UserError` where it cannot be read, or is no method."""
     where, _, name = place.partition(":")
-    if where.endswith(".py"):
-        text = _read(Path(where), place)
-        module = _run(text, Path(where).absolute())
-    else:
-        module, text = _imported(where, place), ""
+    module, text = module_at(where, place)
     found = {method.__name__: method for method in _methods_in(module)}
     if not (name in found or (not name and len(found) == 1)):
         there = ", ".join(found) or "none"
@@ -89,7 +85,7 @@ def from_source(source: Source) -> type[Method]:
         method = from_place(source.place)
     else:
         where, _, name = source.place.partition(":")
-        module = _run(source.text, Path(where).absolute())
+        module = run(source.text, Path(where).absolute())
         method = _give(getattr(module, name), source.place, source.text)
     if method.source is None or method.source.code != source.code:
         raise UserError(f"{source.place} has other code here than where the sweep was started")
@@ -112,16 +108,14 @@ def _installed() -> dict[str, type[Method]]:
                 f"the method {point.name!r} of an installed package ({point.value}) cannot be "
                 f"imported: {error}; mend or uninstall that package"
             ) from error
-        method.source = Source(point.value, _code(_imported(where, point.value)))
+        method.source = Source(point.value, code_of(imported(where, point.value)))
         _add(found, method)
     return found
 
 
 def _give(method: type[Method], place: str, text: str) -> type[Method]:
     """Put a person's own on the menu."""
-    code = (
-        hashlib.sha256(text.encode()).hexdigest() if text else _code(sys.modules[method.__module__])
-    )
+    code = code_of(sys.modules[method.__module__], text)
     method.source = Source(place, code, text)
     kind = _kind(method)
     before = menu().get(kind)
@@ -157,42 +151,3 @@ def _methods_in(module: ModuleType) -> list[type[Method]]:
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, Method) and one.__module__ == module.__name__
     ]
-
-
-def _read(file: Path, place: str) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{place}: cannot read {file.absolute()}: {error}") from error
-
-
-def _run(text: str, file: Path) -> ModuleType:
-    """A module of this text, the same one whenever the text is the same. It may import what is
-    installed, but not the files beside it: other machines lack them."""
-    name = f"raycib_method_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(file)
-    sys.modules[name] = module
-    try:
-        exec(compile(text, str(file), "exec"), vars(module))
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{file}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _imported(name: str, place: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"{place}: {error}; install its package on every machine, or give the file: "
-            "path/to/my_methods.py:MyMethod"
-        ) from error
-
-
-def _code(module: ModuleType) -> str:
-    """sha256 of a module's file."""
-    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()

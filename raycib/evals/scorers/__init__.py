@@ -7,7 +7,7 @@ are computed anew from stored answers whenever a sweep is shown, so no scorer en
 
 from collections.abc import Sequence
 
-from raycib.custom import load
+from raycib.custom import code_of, module_at
 from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.errors import UserError
@@ -39,7 +39,9 @@ def scorer(name: str, option: str = "--scorer") -> Scorer:
             f"{option}: no scorer {name!r}; there is {', '.join(SCORERS)}, or your own function: "
             "my_scorers.py:function"
         )
-    function, code = load(option, name)
+    where, _, called = name.rpartition(":")
+    module, text = module_at(where, f"{option} {name}")
+    function = getattr(module, called, None)
     if not callable(function):
         raise UserError(f"{option} {name!r} is no function of a row and an answer; name one")
 
@@ -57,7 +59,7 @@ def scorer(name: str, option: str = "--scorer") -> Scorer:
         score(row, row.response)  # so that a mistake in it is told before anything is trained
         return True
 
-    return Scorer(f"{name} ({code[:12]})", score, fits)
+    return Scorer(f"{name} ({code_of(module, text)[:12]})", score, fits)
 
 
 def scorer_of(spec: RowsSpec, rows: Sequence[Row]) -> Scorer:
