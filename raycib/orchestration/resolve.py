@@ -15,7 +15,7 @@ from raycib.orchestration.own import (
 from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.scoring import scored
 from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Study, refuse_others
+from raycib.orchestration.study import Given, Study, refuse_others
 from raycib.orchestration.token_counts import TokenCounts
 from raycib.presets import Preset, TaskSource, preset
 from raycib.spec import EvalSpec, ModelSpec, TaskSpec
@@ -44,11 +44,12 @@ def resolve(options: Options, study: Study) -> Setup:
         execution = execution.model_copy(update={"workers": options.workers})
     if options.pack is not None:
         execution = execution.model_copy(update={"pack_size": options.pack})
-    model = study.first_model(options, chosen, given.own)
+    choice = Given(options, chosen, given.own)
+    model = study.first_model(choice)
     sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
     resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
     specs = {name: task for name, (task, _) in resolved.items()}
-    inputs = study.inputs(options, chosen, given.own, model, specs, sets)
+    inputs = study.inputs(choice, model, specs, sets)
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
     measured = {

@@ -32,6 +32,16 @@ Tasks = dict[str, tuple[TaskSpec, EvalSpec]]
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a study may choose from."""
+
+    options: Options
+    preset: Preset
+    own_data: bool
+    """Whether the data are a person's, so that none of the preset's are meant."""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a study needs besides tasks and benchmarks; a study with more has a subclass."""
 
@@ -69,29 +79,23 @@ class Study:
         """The preset with the model and the settings that this study takes of it."""
         return chosen
 
-    def tasks(self, chosen: Preset, own: str | None) -> dict[str, TaskSource]:
-        """The preset's tasks, or those in a person's `own` files (`--task`). Raises `UserError`
+    def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
+        """The preset's tasks, or those in a person's own `files` (`--task`). Raises `UserError`
         where there are too few."""
-        return split({stem(own): own}) if own else {chosen.task: chosen.tasks[chosen.task]}
+        return split({stem(files): files}) if files else {chosen.task: chosen.tasks[chosen.task]}
 
     def own_model(self, options: Options) -> str | None:
         """A person's own model that this study starts from; its settings are not the preset's."""
         return options.model
 
-    def first_model(self, options: Options, chosen: Preset, own: bool) -> ModelSpec:
-        """The model that is there before anything is trained; `own` says that the preset's data
-        are not meant."""
-        dtype = None if options.model else chosen.dtype  # a model of one's own has its own
-        return describe(options.model or chosen.model, dtype, options.chat)
+    def first_model(self, given: Given) -> ModelSpec:
+        """The model that is there before anything is trained."""
+        own, chosen = given.options.model, given.preset
+        dtype = None if own else chosen.dtype  # a model of one's own has its own
+        return describe(own or chosen.model, dtype, given.options.chat)
 
     def inputs(
-        self,
-        options: Options,
-        chosen: Preset,
-        own: bool,
-        model: ModelSpec,
-        tasks: Mapping[str, TaskSpec],
-        sets: RowSets,
+        self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
     ) -> Inputs:
         """What it needs besides; `model` is `first_model`'s. Raises `UserError` for what is
         missing or makes no sense."""

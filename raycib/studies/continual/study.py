@@ -28,16 +28,18 @@ class Continual(Study):
         trainer = chosen.sequence_trainer or chosen.trainer
         return chosen.model_copy(update={"model": model, "trainer": trainer})
 
-    def tasks(self, chosen: Preset, own: str | None) -> dict[str, TaskSource]:
+    def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
         """The preset's sequence, or a person's own files with commas between them."""
-        if own is None:
+        if files is None:
             if len(chosen.sequence) < 2:
                 raise UserError("this preset has no sequence of tasks; give --task a.jsonl,b.jsonl")
             return chosen.sequence
-        files = named("--task", own)
-        if len(files) < 2:
-            raise UserError(f"--task {own!r}: one task has no order; give two or more, with commas")
-        return split(files)
+        several = named("--task", files)
+        if len(several) < 2:
+            raise UserError(
+                f"--task {files!r}: one task has no order; give two or more, with commas"
+            )
+        return split(several)
 
     def evaluations(self, tasks: Tasks) -> Tasks:
         """One evaluation for all: every task's held-out rows are asked after every stage; losses

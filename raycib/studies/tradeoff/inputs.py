@@ -9,11 +9,9 @@ from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.grid import Arm
 from raycib.methods.case1 import Case1
-from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
 from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Inputs
-from raycib.presets import Preset
+from raycib.orchestration.study import Given, Inputs
 from raycib.spec import ModelSpec, StageSpec, TaskSpec
 
 ORIGINAL = "original data"
@@ -50,46 +48,42 @@ def case1_variants(setup: Setup, default: Sequence[float], proxies: int | None =
     ]
 
 
-def base_to_align(options: Options, chosen: Preset, own: bool) -> str | None:
-    """The base that is aligned first; None where the aligned model is there. `own` says that the
-    preset's data are not meant."""
+def base_to_align(given: Given) -> str | None:
+    """The base that is aligned first; None where the aligned model is there."""
+    options, chosen = given.options, given.preset
     if options.model:
         return None
-    return options.base or (chosen.base if chosen.alignment and not own else None)
+    return options.base or (chosen.base if chosen.alignment and not given.own_data else None)
 
 
 def resolve_inputs(
-    options: Options,
-    chosen: Preset,
-    own: bool,
-    model: ModelSpec,
-    tasks: Mapping[str, TaskSpec],
-    sets: RowSets,
+    given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
 ) -> TradeoffInputs:
-    """Those that `options` name; `model` is the base or the aligned one. Raises `UserError` for
-    what is missing or makes no sense."""
-    source = options.alignment or (None if own else chosen.alignment)
+    """Those that are given; `model` is the base or the aligned one. Raises `UserError` for what is
+    missing or makes no sense."""
+    options, chosen = given.options, given.preset
+    source = options.alignment or (None if given.own_data else chosen.alignment)
     if source is None:
         raise UserError(
             "the safety alignment gap is measured on the data that the model was aligned on: give "
             "them with --alignment (prompts with the answers to keep)"
         )
     alignment = sets.task(ORIGINAL, source)
-    given = source != chosen.alignment
+    other = source != chosen.alignment
     proxies = {ORIGINAL: alignment}
     if options.safety:
         name = stem(options.safety)
         proxies[name] = sets.task(name, options.safety)
-    elif not given:
+    elif not other:
         proxies |= {name: sets.task(name, where) for name, where in chosen.proxies.items()}
     for task in tasks.values():
         for proxy in proxies.values():
             _refuse_same_rows(task, proxy)
     held_out = f"{source}#first-{GAP_ROWS}"
-    if not given and chosen.alignment_held_out:
+    if not other and chosen.alignment_held_out:
         held_out = chosen.alignment_held_out
     stage = None
-    if base_to_align(options, chosen, own):
+    if base_to_align(given):
         stage = StageSpec(model=model, task=alignment, trainer=chosen.alignment_trainer, lora=None)
     return TradeoffInputs(
         alignment_stage=stage, alignment=alignment, held_out=held_out, proxies=proxies

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from raycib.model_files import describe
 from raycib.orchestration.options import Options
 from raycib.orchestration.row_sets import RowSets
-from raycib.orchestration.study import AlignedJob, Histories, Inputs, Samples, Study
+from raycib.orchestration.study import AlignedJob, Given, Histories, Inputs, Samples, Study
 from raycib.orchestration.sweep import Sweep
 from raycib.presets import Preset, TaskSource
 from raycib.spec import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
@@ -30,34 +30,29 @@ class Tradeoff(Study):
     name = "tradeoff"
     options = frozenset({"alignment"})
 
-    def tasks(self, chosen: Preset, own: str | None) -> dict[str, TaskSource]:
+    def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
         """The preset's tasks for such studies; a person's own one."""
-        if own or not chosen.tradeoff_tasks:
-            return super().tasks(chosen, own)
+        if files or not chosen.tradeoff_tasks:
+            return super().tasks(chosen, files)
         return {name: chosen.tasks[name] for name in chosen.tradeoff_tasks}
 
     def own_model(self, options: Options) -> str | None:
         """A base of one's own is aligned first."""
         return options.model or options.base
 
-    def first_model(self, options: Options, chosen: Preset, own: bool) -> ModelSpec:
+    def first_model(self, given: Given) -> ModelSpec:
         """The aligned model, or the base that it is made from."""
-        base = base_to_align(options, chosen, own)
+        base = base_to_align(given)
         if base is None:
-            return super().first_model(options, chosen, own)
-        return describe(base, None if options.base else chosen.dtype, options.chat)
+            return super().first_model(given)
+        dtype = None if given.options.base else given.preset.dtype
+        return describe(base, dtype, given.options.chat)
 
     def inputs(
-        self,
-        options: Options,
-        chosen: Preset,
-        own: bool,
-        model: ModelSpec,
-        tasks: Mapping[str, TaskSpec],
-        sets: RowSets,
+        self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
     ) -> TradeoffInputs:
         """Alignment data, what may stand in for them, and the alignment stage."""
-        return resolve_inputs(options, chosen, own, model, tasks, sets)
+        return resolve_inputs(given, model, tasks, sets)
 
     def measures(self, task: TaskSpec, inputs: Inputs, sets: RowSets) -> tuple[Measure, ...]:
         """Losses for both gaps; the task's rows are some that it is trained on, as in the paper
