@@ -1,10 +1,16 @@
 """Fine-tune aligned language models under different safety defences, and compare them fairly."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from raycib.grid import Arm
+    from raycib.orchestration.setup import Setup
+    from raycib.orchestration.study import Study
+    from raycib.spec import AnyMethod
 
 
 def load(folder: str | Path = "runs") -> "pd.DataFrame":
@@ -16,3 +22,28 @@ def load(folder: str | Path = "runs") -> "pd.DataFrame":
     from raycib.analysis.frame import load as load_frame
 
     return load_frame(folder)
+
+
+def sweep(
+    variants: "Iterable[AnyMethod | Arm] | Callable[[Setup], Iterable[AnyMethod | Arm]]",
+    *,
+    name: str = "sweep",
+    question: str = "",
+    study: "Study | None" = None,
+    **options: Any,
+) -> "pd.DataFrame":
+    """Train, attack, judge and report `variants`; a data frame with one row a cell, as `load`'s.
+
+        raycib.sweep([CIB(lam=l) for l in (0, 1, 5)], out="runs", seeds=1, local=True)
+
+    `variants` are methods, or a function that makes them of the sweep's setup, for those that need
+    its data. `options` are those of the command line by the same names. Tables, figures and the
+    report are in the folder `name` below `out`; `study` says what is measured and drawn (default:
+    how strength acts). With `local=True` all happens in this process: a breakpoint in a loss stops.
+
+    Raises `raycib.errors.UserError` for what a person can mend, and `JudgeUnavailable`; with
+    `fail_fast=True, local=True` whatever goes wrong in a training.
+    """
+    from raycib.by_hand import sweep as by_hand
+
+    return by_hand(variants, name=name, question=question, study=study, **options)

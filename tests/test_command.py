@@ -250,7 +250,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
     assert settings == (
         "preset world: learning rate 0.002, schedule constant, batch 16, epochs 1, warm-up steps "
         "20, rank 8, alpha 16, precision float32, tokens of a row 128, tokens of an answer 40, "
-        f"judge world:guard {judge_weights}"
+        f"answers by vLLM, judge world:guard {judge_weights}"
     )
     assert besides == (
         "besides: steps of open 200 (its rows), judge profile world (known by its files or name), "

@@ -1,14 +1,16 @@
-"""Greedy answers from a real vLLM engine equal those of transformers, token for token."""
+"""Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from judge_tokenizers import word_level
+from judge_tokenizers import byte_level, word_level
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from raycib.evals.generate import GenerationRequest, Generator, round_rank, set_vllm_environment
+from raycib.evals.in_process import InProcessGenerator, continuation, targets_of
 
 
 @pytest.mark.parametrize(
@@ -72,9 +74,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def engine(model: Path) -> Generator:
-    return Generator(model, max_lora_rank=4, max_model_len=LENGTH, adapters_at_once=2)
+@pytest.fixture(
+    scope="module", params=[pytest.param("vllm", marks=pytest.mark.real), "transformers"]
+)
+def engine(request: pytest.FixtureRequest, model: Path, adapters: list[Path]) -> Any:
+    """vLLM with fewer places than there are adapters, or the model in this process."""
+    if request.param == "vllm":
+        return Generator(model, max_lora_rank=4, max_model_len=LENGTH, adapters_at_once=2)
+    return InProcessGenerator(
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(model),
+        max_model_len=LENGTH,
+        targets=[tuple(targets_of(folder)) for folder in adapters],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +103,8 @@ def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     return folders
 
 
-@pytest.mark.real
 def test_models_that_share_a_batch_answer_as_if_alone(
-    model: Path, engine: Generator, adapters: list[Path]
+    model: Path, engine: Any, adapters: list[Path]
 ) -> None:
     """vLLM's own LoRA on CPU gives the base model's requests the last adapter in such a batch."""
     prompts = [(2, 10 + i, 20 + i) for i in range(12)]
@@ -117,8 +128,7 @@ def test_models_that_share_a_batch_answer_as_if_alone(
     assert len(by_model) == 4, "four models, four answers"
 
 
-@pytest.mark.real
-def test_greedy_answers_are_those_of_transformers(model: Path, engine: Generator) -> None:
+def test_greedy_answers_are_those_of_transformers(model: Path, engine: Any) -> None:
     reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(model)
     requests = [
@@ -148,18 +158,14 @@ def test_greedy_answers_are_those_of_transformers(model: Path, engine: Generator
     assert "length" in reasons
 
 
-@pytest.mark.real
-def test_the_same_question_twice_has_one_answer(engine: Generator) -> None:
+def test_the_same_question_twice_has_one_answer(engine: Any) -> None:
     one = GenerationRequest("a", (1, 2, 3), None, 8)
     first, second = engine.answer([one, one])
     assert first == second == engine.answer([one])[0]
     assert engine.answer([]) == []
 
 
-@pytest.mark.real
-def test_what_cannot_be_answered_is_refused_before_any_work(
-    engine: Generator, tmp_path: Path
-) -> None:
+def test_what_cannot_be_answered_is_refused_before_any_work(engine: Any, tmp_path: Path) -> None:
     full = GenerationRequest("full", (1,) * LENGTH, None, 4)
     with pytest.raises(ValueError, match=r"request full.*max_model_len 64"):
         engine.answer([full])
@@ -169,17 +175,15 @@ def test_what_cannot_be_answered_is_refused_before_any_work(
         engine.answer([GenerationRequest("a", (1,), tmp_path, 4)])
 
 
-@pytest.mark.real
-def test_an_answer_stops_at_the_models_context(engine: Generator) -> None:
+def test_an_answer_stops_at_the_models_context(engine: Any) -> None:
     (answer,) = engine.answer([GenerationRequest("long", (1,) * (LENGTH - 3), None, 50)])
     assert len(answer.token_ids) <= 3
     if answer.finish_reason == "length":
         assert len(answer.token_ids) == 3
 
 
-@pytest.mark.real
 def test_an_answer_ends_at_a_token_that_ends_a_turn(
-    engine: Generator, monkeypatch: pytest.MonkeyPatch
+    engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the model's own end of sequence is: the same answer, up to the first such token."""
     request = GenerationRequest("turn", (2, 11, 21), None, 8)
@@ -189,3 +193,16 @@ def test_an_answer_ends_at_a_token_that_ends_a_turn(
     (answer,) = engine.answer([request])
     assert answer.token_ids == whole.token_ids[: whole.token_ids.index(end) + 1]
     assert answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "answer", ["two words", " a space", "\n\nlines", "gr\u00fc\u00dfe \u2192 \U0001f600"]
+)
+def test_a_text_goes_on_after_its_prompt(answer: str, tmp_path: Path) -> None:
+    """Its first space and its characters of several tokens are kept: prompt and answer are decoded
+    as they stand together."""
+    tokenizer = AutoTokenizer.from_pretrained(byte_level(tmp_path))
+    prompt = tokenizer("a question:", add_special_tokens=False).input_ids
+    ids = tokenizer(answer, add_special_tokens=False).input_ids
+    assert continuation(tokenizer, prompt, ids) == answer
+    assert continuation(tokenizer, prompt, [*ids, tokenizer.eos_token_id]) == answer

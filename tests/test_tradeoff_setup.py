@@ -188,15 +188,15 @@ def test_a_single_task_of_one_s_own_is_the_first_and_the_last(own: Own):
 
 def test_strengths_and_settings_of_one_s_own(own: Own):
     asked = own(seeds=1, methods="case2_ball,case1", strengths="0.5,inf",
-                changes=("case2_ball.scope=module",))  # fmt: skip
+                set=("case2_ball.scope=module",))  # fmt: skip
     with pytest.raises(UserError, match=r"case1 cannot have inf: .*finite.*Case1.lam"):
         runs_of("epsilon_grid", resolve(asked, Tradeoff()))
     asked = own(seeds=1, methods="case2_ball", strengths="0.5,inf",
-                changes=("case2_ball.scope=module",))  # fmt: skip
+                set=("case2_ball.scope=module",))  # fmt: skip
     methods = [run.method for run in runs_of("epsilon_grid", resolve(asked, Tradeoff()))]
     assert [method.kind for method in methods] == ["lora", "case2_ball", "lora"]
     assert methods[1] == Case2Ball(epsilon=0.5, scope="module")
-    convex = own(seeds=1, strengths="0.9", changes=("case1.form=convex",))
+    convex = own(seeds=1, strengths="0.9", set=("case1.form=convex",))
     (_, run) = runs_of("penalty_grid", resolve(convex, Tradeoff()))
     assert isinstance(run.method, Case1)
     assert (run.method.form, run.method.lam) == ("convex", 0.9)

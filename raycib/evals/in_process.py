@@ -41,14 +41,22 @@ class InProcessGenerator:
         that adapters have. `stop`: ids that end an answer beside the model's own."""
         self.max_model_len = max_model_len
         self.tokenizer = tokenizer
+        self.stop = list(stop)
         own = model.generation_config.eos_token_id
-        known = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own]), *stop]
-        self.ends = {end for end in known if end is not None}
+        known = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+        self._own_ends = {end for end in known if end is not None}
         # Whatever else the model's files ask of generation (penalties, sampling) is left out.
         model.generation_config = GenerationConfig()
-        self._lanes = {chosen: lane for lane, chosen in enumerate(dict.fromkeys(targets))}
+        distinct = {frozenset(chosen): chosen for chosen in targets}
+        self._lanes = {chosen: lane for lane, chosen in enumerate(distinct)}
         # Lanes of zeros, under which an adapter of any rank is put when it is its turn.
-        self._adapters = LaneAdapters(model, [LoRAShape(1, 1.0, chosen) for chosen in self._lanes])
+        shapes = [LoRAShape(1, 1.0, chosen) for chosen in distinct.values()]
+        self._adapters = LaneAdapters(model, shapes)
+
+    @property
+    def ends(self) -> set[int]:
+        """Ids that end an answer."""
+        return self._own_ends.union(self.stop)
 
     def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """Greedy answers in the order asked. Raises as `check` does."""
@@ -128,9 +136,9 @@ def _batches(requests: Mapping[int, GenerationRequest]) -> Iterator[list[int]]:
         yield batch
 
 
-def targets_of(folder: Path) -> tuple[str, ...]:
+def targets_of(folder: Path) -> frozenset[str]:
     """The modules that a PEFT adapter names."""
-    return tuple(json.loads((folder / CONFIG_FILE).read_text())["target_modules"])
+    return frozenset(json.loads((folder / CONFIG_FILE).read_text())["target_modules"])
 
 
 def continuation(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:

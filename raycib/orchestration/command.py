@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
+
+import typer
 
 from raycib.adapter_places import check_places
 from raycib.console import make_app, run
@@ -41,21 +44,40 @@ class Question:
     """Seeds a cell unless a person says how many; None: the preset's."""
 
 
-def sweep_command(question: Question) -> None:
-    """Run a sweep script as a program."""
+def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
+    """A command with all options of a sweep, which are handed on."""
 
-    def main(**given: Any) -> int:
-        return run_question(question, Options(**given))
+    def main(**given: Any) -> Any:
+        return then(Options(**given))
 
     main.__signature__ = signature(Options)  # type: ignore[attr-defined]
     main.__annotations__ = get_type_hints(Options, include_extras=True)
-    app = make_app(question.question)
-    app.command(help=question.question)(main)
-    run(app)
+    app = make_app(help_text)
+    app.command(help=help_text)(main)
+    return app
+
+
+def sweep_command(question: Question) -> None:
+    """Run a sweep script as a program."""
+    run(command_line(question.question, partial(run_question, question)))
 
 
 def run_question(question: Question, options: Options) -> int:
-    """Plan, do, score and show a sweep; the exit code."""
+    """Do a sweep; the exit code."""
+    from raycib.evals.judges import JudgeUnavailable
+
+    try:
+        summary, shown = answer(question, options)
+    except JudgeUnavailable as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print("all answers are kept: run the same command again", file=sys.stderr)
+        return 1
+    return 1 if any(cell["failed"] for cell in summary.get("cells", ())) or not shown else 0
+
+
+def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
+    """Plan, do, score and show a sweep; its summary, empty for a plan alone, and whether all files
+    are written. Raises `JudgeUnavailable`."""
     began = time.monotonic()
     setup = resolve(replace(options, seeds=options.seeds or question.seeds), question.study)
     runs = question.runs(setup)
@@ -87,19 +109,14 @@ def run_question(question: Question, options: Options) -> int:
         print(line)
     if options.dry_run:
         print_plan(sweep)
-        return 0
+        return {}, True
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
     if not sweep.finished:
-        from raycib.orchestration.run import JudgeUnavailable, do
+        from raycib.orchestration.run import do
 
-        try:
-            work = do(sweep, folder)
-        except JudgeUnavailable as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            print("all answers are kept: run the same command again", file=sys.stderr)
-            return 1
+        work = do(sweep, folder)
         failures = {key: reason for key, (reason, _) in work.failures.items()}
         counts, timings = work.counts, work.timings
     timings["total"] = time.monotonic() - began
@@ -108,7 +125,7 @@ def run_question(question: Question, options: Options) -> int:
     shown = show(sweep, summary, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
-    return 1 if any(cell["failed"] for cell in summary["cells"]) or not shown else 0
+    return summary, shown
 
 
 def _results_folder(out: str, name: str) -> Path:

@@ -104,9 +104,8 @@ class Options:
     strengths: Annotated[
         str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
     ] = None
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting, such as trainer.learning_rate=1e-4."),
+    set: Annotated[
+        list[str] | None, typer.Option(help="A setting, such as trainer.learning_rate=1e-4.")
     ] = None
     max_length: Annotated[
         int | None,
@@ -142,7 +141,7 @@ class Options:
             value = getattr(self, field.name)
             for text in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(text, str) and not _is_text(text):
-                    option = "set" if field.name == "changes" else field.name.replace("_", "-")
+                    option = field.name.replace("_", "-")
                     raise UserError(
                         f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
                         "or write it in UTF-8"

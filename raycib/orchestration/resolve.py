@@ -29,7 +29,7 @@ def resolve(options: Options, study: Study) -> Setup:
     chosen = study.preset(preset(options.preset or DEFAULT_PRESET))
     if options.methods is not None:  # first: a method of one's own may be changed like any
         read_methods(options.methods)
-    changes = read_changes(options.changes or ())
+    changes = read_changes(options.set or ())
     if options.strengths is not None:
         numbers(options.strengths)
     given = sources_of(options, chosen, study)

@@ -28,7 +28,8 @@ class Setting(NamedTuple):
 
 def settings_of(setup: Setup, runs: Sequence[RunSpec]) -> list[Setting]:
     """All that a reader needs to repeat the sweep, in the order in which it is printed."""
-    return [*_training(setup, runs), *_lengths(setup), *_judge(setup), *_scorers(setup)]
+    answered = (_engine(setup), *_judge(setup))
+    return [*_training(setup, runs), *_lengths(setup), *answered, *_scorers(setup)]
 
 
 def _training(setup: Setup, runs: Sequence[RunSpec]) -> Iterator[Setting]:
@@ -63,6 +64,13 @@ def _lengths(setup: Setup) -> Iterator[Setting]:
         ("tokens of an answer", setup.sizes[1], "--max-tokens" if options.max_tokens else ""),
     ):
         yield Setting(name, str(value), given or usual)
+
+
+def _engine(setup: Setup) -> Setting:
+    local = setup.options.local
+    return Setting(
+        "answers by", "transformers" if local else "vLLM", "--local" if local else setup.origin
+    )
 
 
 def _judge(setup: Setup) -> Iterator[Setting]:
