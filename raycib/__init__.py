@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from raycib.grid import Arm
     from raycib.orchestration.setup import Setup
     from raycib.orchestration.study import Study
-    from raycib.spec import AnyMethod
+    from raycib.spec import Method
 
 
 def load(folder: str | Path = "runs") -> "pd.DataFrame":
@@ -25,7 +25,7 @@ def load(folder: str | Path = "runs") -> "pd.DataFrame":
 
 
 def sweep(
-    variants: "Iterable[AnyMethod | Arm] | Callable[[Setup], Iterable[AnyMethod | Arm]]",
+    variants: "Iterable[Method | Arm] | Callable[[Setup], Iterable[Method | Arm]]",
     *,
     name: str = "sweep",
     question: str = "",

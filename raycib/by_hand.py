@@ -15,10 +15,10 @@ from raycib.orchestration.command import Question, answer, command_line
 from raycib.orchestration.options import Options
 from raycib.orchestration.setup import Setup
 from raycib.orchestration.study import Study
-from raycib.spec import AnyMethod, RunSpec
+from raycib.spec import Method, RunSpec
 from raycib.studies.strength import Strength
 
-Variants = Iterable[AnyMethod | Arm]
+Variants = Iterable[Method | Arm]
 
 OF_METHODS = ("methods", "strengths")
 """Options that choose among a sweep's own methods."""
@@ -43,7 +43,7 @@ def sweep(
     return to_frame(summary) if summary else pd.DataFrame()
 
 
-def _changed(variants: Variants, setup: Setup) -> list[AnyMethod | Arm]:
+def _changed(variants: Variants, setup: Setup) -> list[Method | Arm]:
     """Methods with what the person changed of them."""
     return [one if isinstance(one, Arm) else setup.method(one) for one in variants]
 
