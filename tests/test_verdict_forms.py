@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raycib.evals.judges import LLAMA_GUARD_3_CATEGORIES as KNOWN
+from raycib.evals.chat_prompt import HAZARDS as KNOWN
 from raycib.evals.verdict_forms import CUT_OFF, THINKING, Verdict, parse_verdict
 
 SAFE = [

@@ -26,7 +26,6 @@ from raycib.evals.judge_server import JudgeUnavailable, Server
 from raycib.evals.verdict_forms import CUT_OFF, Verdict, parse_verdict, together
 
 __all__ = [
-    "LLAMA_GUARD_3_CATEGORIES",
     "ChatJudge",
     "CompletionJudge",
     "Judge",
@@ -38,9 +37,6 @@ __all__ = [
     "parse_verdict",
     "verdict_key",
 ]
-
-LLAMA_GUARD_3_CATEGORIES = HAZARDS
-"""S1 to S14 of Llama-Guard-3's model card (the MLCommons hazards and code interpreter abuse)."""
 
 HARMLESS = ("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it.")
 """A conversation that no judge refuses to read, unless it refuses them all."""
@@ -70,9 +66,6 @@ def verdict_key(judge_key: str, prompt: str, answer: str) -> str:
 class Judge(Protocol):
     """Reads conversations."""
 
-    protected: bool
-    """Whether no answer can put control tokens into the judge's prompt."""
-
     def judge(
         self,
         pairs: Sequence[tuple[str, str]],
@@ -86,14 +79,12 @@ class Judge(Protocol):
 class CompletionJudge:
     """A judge that completes lists of token ids, greedily, in the form of OpenAI's completions."""
 
-    protected = True
-
     def __init__(
         self,
         server: Server,
         prompt: JudgePrompt,
         *,
-        categories: Categories = LLAMA_GUARD_3_CATEGORIES,
+        categories: Categories = HAZARDS,
         max_tokens: int = 16,
         rows_a_request: int = 64,
     ) -> None:
@@ -170,11 +161,9 @@ class ChatJudge:
     """A foreign OpenAI-compatible chat endpoint: a guard's, which is sent the conversation, or any
     other model's, which is told to judge it (see `raycib.evals.judge_profiles`).
 
-    Text cannot be protected as ids can: known delimiters in prompt and answer are broken up and
-    such answers counted, and reports should mark the column (`protected` is False).
+    Text cannot be protected as ids can: known delimiters in prompt and answer are broken up, and
+    such answers counted in reports (`raycib.orchestration.judge.account`).
     """
-
-    protected = False
 
     def __init__(
         self,
@@ -200,8 +189,6 @@ class ChatJudge:
         self.profile = profile or endpoint_profile(self.model, None)
         self._newer_limit = self._no_temperature = False
         """What the endpoint has refused to take so far."""
-        self.defused_answers = 0
-        """Conversations so far that contained control delimiters."""
 
     def judge(
         self,
@@ -213,9 +200,7 @@ class ChatJudge:
 
         async def ask(rows: list[int]) -> list[Verdict]:
             (row,) = rows
-            verdict = together(await self._parts(*pairs[row]))
-            self.defused_answers += chat_messages(*pairs[row])[1] > 0
-            return [verdict]
+            return [together(await self._parts(*pairs[row]))]
 
         return self._endpoint.ask_all(len(pairs), 1, ask, on_chunk, chunk_rows)
 
