@@ -12,7 +12,7 @@ from summaries import METHODS, comparison_sweep, reported, samples, sweep, termi
 from raycib.analysis import tables
 from raycib.analysis.arms import arms, best, of, plain_arm, settings
 from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.statistics import mcnemar, wilson_at
+from raycib.analysis.statistics import mcnemar, wilson
 from raycib.analysis.table import Table, shown
 from raycib.studies.comparison.matched_cost import matched_cost, pivoted
 from raycib.studies.comparison.paired import columns as columns_of_pairs
@@ -104,7 +104,7 @@ def test_table_1_gives_wilsons_interval_at_the_mean_for_the_prompts_alone():
     """Rates of .10 and .20 on 100 prompts: mean .15, std .0707, and n is 100, not 200."""
     frame = framed(cell("kl", 1, 0.1, 1.0), cell("kl", 1, 0.2, 1.2, seed=1))
     [row] = table1(frame).to_dict("records")
-    ends = wilson_at(0.15, 100)
+    ends = wilson(0.15, 100)
     assert row["hrr_mean"] == pytest.approx(0.15)
     assert row["hrr_std"] == pytest.approx(0.1 / math.sqrt(2))
     assert (row["hrr_low"], row["hrr_high"]) == pytest.approx((ends.low, ends.high))

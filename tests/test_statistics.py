@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 from raycib.analysis.statistics import (
-    bootstrap,
     correlations,
     holm,
     mcnemar,
@@ -18,7 +17,7 @@ from raycib.analysis.statistics import (
     sign_flip_p,
     smallest_difference,
     spearman,
-    wilson_at,
+    wilson,
 )
 from raycib.metrics import rate
 
@@ -164,14 +163,14 @@ def test_holm_multiplies_by_what_is_left_and_never_falls():
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
-def test_wilson_at_a_whole_number_is_wilson():
+def test_wilson_a_whole_number_is_wilson():
     for k, n in ((0, 260), (31, 260), (260, 260)):
-        at, whole = wilson_at(k / n, n), rate(k, n)
+        at, whole = wilson(k / n, n), rate(k, n)
         assert (at.low, at.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
     low, high = rate(1, 10), rate(2, 10)
-    assert low.low < wilson_at(0.15, 10).low < high.low
+    assert low.low < wilson(0.15, 10).low < high.low
     with pytest.raises(ValueError, match="not a share"):
-        wilson_at(1.2, 10)
+        wilson(1.2, 10)
 
 
 def test_the_smallest_difference_is_found_with_the_power_asked_for():
@@ -181,13 +180,3 @@ def test_the_smallest_difference_is_found_with_the_power_asked_for():
     se = math.sqrt((at * (1 - at) + (at + gap) * (1 - at - gap)) / n)
     assert stats.norm.sf(1.96 - gap / se) == pytest.approx(0.8, abs=0.02)
     assert smallest_difference(520, at) < gap
-
-
-def test_the_bootstrap_covers_the_mean_and_repeats_itself():
-    luck = random.Random(1)
-    values = [luck.gauss(5, 1) for _ in range(60)]
-    first, second = bootstrap(values, resamples=999), bootstrap(values, resamples=999)
-    assert first == second and first.low < first.value < first.high
-    assert bootstrap([2.0] * 30).low == 2.0
-    with pytest.raises(ValueError, match="too few"):
-        bootstrap([1.0, 2.0])

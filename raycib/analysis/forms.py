@@ -107,13 +107,25 @@ def in_points(mean: float, std: float = math.nan) -> str:
 
 
 def share(value: float) -> str:
-    """A rate in [0, 1] as "20.6 %"."""
-    return f"{100 * value:z.1f} %"
+    """A rate in [0, 1] as "20.6 %"; "not measured" where there is none."""
+    return f"{100 * value:z.1f} %" if math.isfinite(value) else NOT_MEASURED
+
+
+def percent(mean: float, std: float) -> str:
+    """A mean of rates with its spread as "20.6 ± 2.5 %"; "not measured" where there is none."""
+    text = spread(mean, std, 100, 1)
+    return f"{text} %" if text else NOT_MEASURED
 
 
 def p_text(p: float) -> str:
     """ ".0123" as "0.0123", the very small as "< 0.0001"."""
     return "<\u00a00.0001" if p < 0.0001 else f"{p:z.4f}"
+
+
+def p_equals(p: float) -> str:
+    """ "p = 0.0123", or "p < 0.0001"."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _lacks(value: Any) -> bool:

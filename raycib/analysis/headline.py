@@ -8,7 +8,7 @@ import pandas as pd
 
 from raycib.analysis.arms import Arm
 from raycib.analysis.claims import Claim
-from raycib.analysis.forms import NOT_MEASURED, share, spread
+from raycib.analysis.forms import percent, share
 from raycib.analysis.statistics import mean_std
 from raycib.analysis.text import one_line
 
@@ -33,18 +33,17 @@ def erosion(lora: pd.DataFrame, aligned: Mapping[str, Any]) -> str:
     """What plain LoRA, whose finished cells are given, does to harmful responses."""
     before = aligned.get("hrr")
     start = f"from {share(before)} before fine-tuning to " if before is not None else "to "
-    return f"Plain LoRA brings harmful responses {start}{percent(lora, 'hrr')}"
+    return f"Plain LoRA brings harmful responses {start}{over_seeds(lora, 'hrr')}"
 
 
-def percent(cells: pd.DataFrame, column: str) -> str:
+def over_seeds(cells: pd.DataFrame, column: str) -> str:
     """The mean over seeds of a rate, as "20.6 ± 2.5 %"."""
     found = mean_std(cells[column])
-    text = spread(found.mean, found.std, 100, 1)
-    return f"{text} %" if text else NOT_MEASURED
+    return percent(found.mean, found.std)
 
 
 def with_loss(arm: Arm) -> str:
     """ "CIB at 5 (20.6 %, loss 0.079)"."""
     loss = arm.mean("eval_loss")
     price = f", loss {loss:z.3f}" if math.isfinite(loss) else ""
-    return f"{arm.name} ({percent(arm.done, 'hrr')}{price})"
+    return f"{arm.name} ({over_seeds(arm.done, 'hrr')}{price})"

@@ -5,7 +5,7 @@ scipy does the arithmetic. Rates are in [0, 1]; intervals are 95 % unless said o
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import permutations
@@ -90,7 +90,7 @@ def less(one: float, other: float) -> bool:
     return other - one > tolerance((one, other)) if math.isfinite(other - one) else one < other
 
 
-def wilson_at(share: float, n: int) -> Interval:
+def wilson(share: float, n: int) -> Interval:
     """Wilson's 95 % interval around a ``share`` of ``n`` that need not be a whole number of them.
 
     For a mean over seeds that asked the same ``n`` prompts: those answers are not independent, so
@@ -110,7 +110,7 @@ def wilson_over_seeds(rates: Iterable[float], counts: Iterable[float]) -> Interv
     behind one of them; None where no seed has a rate."""
     pairs = np.asarray(list(zip(rates, counts, strict=True)), dtype=float).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1) & (pairs[:, 1] > 0)]
-    return wilson_at(float(pairs[:, 0].mean()), int(pairs[:, 1].min())) if len(pairs) else None
+    return wilson(float(pairs[:, 0].mean()), int(pairs[:, 1].min())) if len(pairs) else None
 
 
 def mean_std(values: Iterable[float], ddof: int = 1, scale: float = 0.0) -> Spread:
@@ -140,29 +140,6 @@ def t_interval(values: Iterable[float], scale: float = 0.0) -> Interval:
     if found.n > 1:
         half = float(stats.t.ppf(0.975, found.n - 1)) * found.std / math.sqrt(found.n)
     return Interval(found.mean, found.mean - half, found.mean + half, found.n)
-
-
-def bootstrap(
-    values: Sequence[float],
-    statistic: Callable[..., float] = np.mean,
-    resamples: int = 9_999,
-    seed: int = 0,
-) -> Interval:
-    """``statistic`` of ``values`` with a BCa bootstrap interval; the same bytes for one seed.
-
-    Raises:
-        ValueError: fewer than 20 values, where resampling only repeats the few there are.
-    """
-    data = np.asarray(values, dtype=float)
-    if len(data) < 20:
-        raise ValueError(f"{len(data)} values are too few to resample; show them all instead")
-    value = float(statistic(data))
-    if constant(data):
-        return Interval(value, value, value, len(data))
-    ends = stats.bootstrap(
-        (data,), statistic, n_resamples=resamples, rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return Interval(value, float(ends.low), float(ends.high), len(data))
 
 
 def pearson(x: Iterable[float], y: Iterable[float]) -> Correlation:

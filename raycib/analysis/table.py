@@ -2,6 +2,7 @@
 
 Files, page and terminal are made of it by the same code. A study declares its columns:
 
+>>> from raycib.analysis.forms import mean
 >>> rows = pd.DataFrame([{"method": "cib", "seeds": 2, "hrr_mean": 0.206, "hrr_std": 0.025}])
 >>> columns = [Column("method", "Method"), Column("hrr", "HRR, %", mean(100, 1))]
 >>> shown(rows, columns).to_dict("records")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
 from raycib.analysis.claims import Claim, coherent, erosion
-from raycib.analysis.forms import NOT_MEASURED, p_text, share
+from raycib.analysis.forms import NOT_MEASURED, p_equals, share
 from raycib.analysis.frame import NAMES, PLAIN
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import less
@@ -219,6 +219,5 @@ def _p(reference: Arm, other: Arm, samples: Samples) -> str:
     found = compared(reference, other, samples)
     if found is None:
         return ""
-    p = p_text(found.p)
-    equals = "" if p.startswith("<") else "= "
-    return f"; paired on {found.prompts} prompts and {found.seeds} seeds, exact p {equals}{p}"
+    counts = f"{found.prompts} prompts and {found.seeds} seeds"
+    return f"; paired on {counts}, exact {p_equals(found.p)}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from raycib.analysis.arms import CIB
 from raycib.analysis.claims import Claim, all_told, coherent, erosion
-from raycib.analysis.forms import NOT_MEASURED, in_points, p_text, spread
+from raycib.analysis.forms import NOT_MEASURED, in_points, p_equals, percent, share, spread
 from raycib.analysis.frame import PLAIN, to_frame
 from raycib.analysis.statistics import Interval, t_interval
 from raycib.studies.continual.scores import forgetting
@@ -74,10 +74,10 @@ def _rises(study: Study, lora: Sequence[Run]) -> Claim | None:
         "above the one after the first (interval over seeds of the difference above 0)"
     )
     rise = _alone(lora, lambda run: run.after(last, "hrr") - run.after(0, "hrr"))
-    path = [f"{_share(over_seeds(lora, lambda r, i=i: r.after(i, 'hrr')).mean)} after {name}"
+    path = [f"{share(over_seeds(lora, lambda r, i=i: r.after(i, 'hrr')).mean)} after {name}"
             for i, name in enumerate(stage_names(study))]  # fmt: skip
     before = study.aligned.get("hrr")
-    start = f"{_share(before)} before, " if before is not None else ""
+    start = f"{share(before)} before, " if before is not None else ""
     return Claim(text, above(rise), f"{start}{', '.join(path)}; {_said(rise)}")
 
 
@@ -169,10 +169,8 @@ def _order(study: Study, measure: str) -> Claim | None:
     )
     if math.isnan(order.share):
         return Claim(text, None, f"{NO_VARIANCE}: all {found.runs} runs gave one number")
-    shares = ", ".join(f"{s.name.replace(' x ', ' × ')} {_share(s.share)}" for s in found.sources)
-    p = p_text(order.p)
-    equals = "" if p.startswith("<") else "= "
-    test = f"F = {order.f:z.1f}, p {equals}{p}" if math.isfinite(order.p) else "no test"
+    shares = ", ".join(f"{s.name.replace(' x ', ' × ')} {share(s.share)}" for s in found.sources)
+    test = f"F = {order.f:z.1f}, {p_equals(order.p)}" if math.isfinite(order.p) else "no test"
     evidence = f"shares of the variance: {shares}; order: {test} ({found.runs} runs)"
     return Claim(text, True if order.p < LEVEL else None, evidence)
 
@@ -223,22 +221,17 @@ def _mean(arm: str, runs: Sequence[Run], measure: Measure) -> str:
     found = over_seeds(runs, measure)
     if found.n and measure in ("bwt", "bwt_all"):
         return f"{arm} {in_points(found.mean, found.std)} points"
-    if not found.n:
-        return f"{arm} {NOT_MEASURED}"
-    unit = "points" if measure == "stability" else "%"
-    return f"{arm} {spread(found.mean, found.std, 100, 1)} {unit}"
+    if found.n and measure == "stability":
+        return f"{arm} {spread(found.mean, found.std, 100, 1)} points"
+    return f"{arm} {percent(found.mean, found.std)}"
 
 
 def _said(found: Interval) -> str:
     """A difference in points with its interval and the seeds behind it."""
     if not found.n:
-        return "not measured"
+        return NOT_MEASURED
     middle = in_points(found.value)
     if found.n == 1:
         return f"{middle} points (one seed: no interval)"
     ends = f"[{in_points(found.low)}, {in_points(found.high)}]"
     return f"{middle} {ends} points over {found.n} seeds"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:z.1f} %" if math.isfinite(value) else NOT_MEASURED

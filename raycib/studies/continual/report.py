@@ -8,7 +8,7 @@ from typing import Any
 from raycib.analysis.arms import named
 from raycib.analysis.claims import Claim
 from raycib.analysis.figures import curves_by_arm
-from raycib.analysis.forms import NOT_MEASURED, in_points, share, spread
+from raycib.analysis.forms import NOT_MEASURED, in_points, percent, share
 from raycib.analysis.frame import PLAIN
 from raycib.analysis.headline import LONGEST
 from raycib.analysis.report import Drawing, Histories, Report, Section
@@ -159,5 +159,4 @@ def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
 
 
 def _percent(found: Spread) -> str:
-    text = spread(found.mean, found.std, 100, 1)
-    return f"{text} %" if text else NOT_MEASURED
+    return percent(found.mean, found.std)

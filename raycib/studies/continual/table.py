@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.analysis.forms import BEFORE, Row, ends, in_points, mean, number, points, short
-from raycib.analysis.statistics import wilson_at
+from raycib.analysis.statistics import wilson
 from raycib.analysis.table import STATUS, Column
 from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
 
@@ -150,7 +150,7 @@ def _numbers(done: Sequence[Run], stages: int) -> dict[str, Any]:
     asked = [n for run in done if (n := run.value("hrr_n")) > 0]
     if asked and math.isfinite(found["hrr"].mean):
         # Seeds and orders are asked the same prompts: n is the prompts.
-        ends = wilson_at(found["hrr"].mean, int(min(asked)))
+        ends = wilson(found["hrr"].mean, int(min(asked)))
         row |= {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n}
     ranks = [rank for run in done if math.isfinite(rank := run.value("cost_rank"))]
     return row | {"rank": max(ranks, default=math.nan), "status": ""}

@@ -10,7 +10,7 @@ from raycib.analysis.claims import Claim
 from raycib.analysis.figures import loss_curves
 from raycib.analysis.forms import NOT_MEASURED, spread
 from raycib.analysis.frame import PLAIN, aligned_scores, dose_responses, to_frame
-from raycib.analysis.headline import erosion, finished, headline, percent
+from raycib.analysis.headline import erosion, finished, headline, over_seeds
 from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.statistics import mean_std
@@ -80,9 +80,10 @@ def strength_headline(
         low, high = dosed["lam"].min(), dosed["lam"].max()
         first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
         parts.append(
-            f"With {name} they are {percent(first, 'hrr')} at λ = {low:g} and "
-            f"{percent(last, 'hrr')} at λ = {high:g}, where {percent(last, 'refusal_rate')} of the "
-            f"harmful prompts are refused, task accuracy is {percent(last, 'accuracy')} and the "
+            f"With {name} they are {over_seeds(first, 'hrr')} at λ = {low:g} and "
+            f"{over_seeds(last, 'hrr')} at λ = {high:g}, where "
+            f"{over_seeds(last, 'refusal_rate')} of the "
+            f"harmful prompts are refused, task accuracy is {over_seeds(last, 'accuracy')} and the "
             f"task loss {_loss(last)} nats"
             + (f" (plain LoRA: {_loss(lora)})." if len(lora) else ".")
         )
@@ -90,5 +91,5 @@ def strength_headline(
 
 
 def _loss(cells: pd.DataFrame) -> str:
-    over_seeds = mean_std(cells["eval_loss"])
-    return spread(over_seeds.mean, over_seeds.std, 1, 3) or NOT_MEASURED
+    found = mean_std(cells["eval_loss"])
+    return spread(found.mean, found.std, 1, 3) or NOT_MEASURED

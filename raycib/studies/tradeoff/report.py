@@ -12,7 +12,7 @@ from raycib.analysis.claims import Claim
 from raycib.analysis.figures import curves_by_arm
 from raycib.analysis.forms import share, spread
 from raycib.analysis.frame import NAMES, aligned_scores
-from raycib.analysis.headline import finished, headline, percent
+from raycib.analysis.headline import finished, headline, over_seeds
 from raycib.analysis.report import Drawing, Histories, Report, Section
 from raycib.analysis.side_by_side import Samples
 from raycib.analysis.table import Table
@@ -107,8 +107,8 @@ def gap_headline(frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequenc
             f"{place}: "
             * (len(every) > 1)
             + f"Plain LoRA's alignment gap is {_nats(lora, ALIGNMENT)} nats per answer (harmful "
-            f"responses {percent(lora.done, 'hrr')}{before}). Cheapest for a tenth of it or less: "
-            f"{_cheapest(arms, SMALL * lora.mean(ALIGNMENT))}."
+            f"responses {over_seeds(lora.done, 'hrr')}{before}). Cheapest for a tenth of it or "
+            f"less: {_cheapest(arms, SMALL * lora.mean(ALIGNMENT))}."
         )
     return headline(parts, found)
 
@@ -125,7 +125,7 @@ def _cheapest(arms: Sequence[Arm], most: float) -> str:
             arm = min(fit, key=lambda arm: arm.mean(CAPABILITY))
             said.append(
                 f"{arm.name} (capability gap {_nats(arm, CAPABILITY)}, harmful responses "
-                f"{percent(arm.done, 'hrr')})"
+                f"{over_seeds(arm.done, 'hrr')})"
             )
         else:
             name = NAMES.get(method, method.replace("_", " "))
