@@ -260,6 +260,10 @@ METHODS = {
 """A made-up comparison, in no order; numbers of a method at each of its strengths."""
 
 
+SAFETY_DATA = ("safety_mix", "sbr", "safegrad", "vaccine", "salora", "o_lora", "case1")
+"""Methods that train on refusals or on harmful prompts."""
+
+
 def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> dict[str, Any]:
     """Fourteen methods at their strengths; ``labels`` name some of the methods' rows."""
     cells = []
@@ -295,6 +299,7 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
                     "failed": None,
                     "parameters": {"lora_rank": 8, "weight": strength},
                     "scores": scores,
+                    "safety_data": method in SAFETY_DATA,
                     "cost": {
                         "steps": 300 if method == "vaccine" else 200,
                         "rank": 16 if method in ("salora", "o_lora") else 8,

@@ -7,7 +7,7 @@ import re
 
 import pandas as pd
 import pytest
-from summaries import METHODS, comparison_sweep, reported, samples, sweep, terminal
+from summaries import METHODS, SAFETY_DATA, comparison_sweep, reported, samples, sweep, terminal
 
 from raycib.analysis import tables
 from raycib.analysis.arms import arms, best, of, plain_arm, settings
@@ -52,6 +52,7 @@ def cell(method, strength, hrr, loss, seed=0, **more):
     return {
         "key": f"{method} {strength} {seed}", "method": method, "strength": strength, "seed": seed,
         "task": "open", "model": "m", "parameters": {}, "failed": None, "scores": scores,
+        "safety_data": method in SAFETY_DATA,
     }  # fmt: skip
 
 
