@@ -4,15 +4,20 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import summaries
+import tiny
 
 from raycib.analysis.frame import FORMAT
 from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.scorers import scorer
+from raycib.invariances import Bench, accumulation, reference_cache, resume, zero_strength
+from raycib.model_files import describe
 from raycib.orchestration.command import Question, run_question
 from raycib.orchestration.options import Options
+from raycib.spec.menu import from_place
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -85,3 +90,32 @@ def test_the_example_of_a_study_plans_its_sweep(
     )
     assert run_question(question, Options(out=str(tmp_path), seeds=2, dry_run=True)) == 0
     assert "learning_rate: 6 stages, 0 reused, 6 to train" in capsys.readouterr().out
+
+
+def test_a_method_of_ones_own_has_the_invariances(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for those of a pack and of two processes, which `raycib methods check` runs as well."""
+    monkeypatch.setattr("raycib.spec.menu._GIVEN", {})
+    method = from_place(f"{EXAMPLES}/anchor_method.py")()
+    bench = Bench(
+        model=describe(str(tiny_folder / "model")),
+        base=tiny.make_base(tiny_folder),
+        task=tiny.make_stage(tiny_folder, 48).task,
+        safety=tiny.make_safety(tiny_folder),
+        root=tmp_path,
+    )
+    checks = (zero_strength, accumulation, resume, reference_cache)
+    assert [found for check in checks if not (found := check(bench, method)).passed] == []
+
+
+def test_a_sweep_from_python_plans_and_its_table_is_of_finished_cells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two seeds of two strengths; 20 and 40 of 100 are 30 % in the mean, the failed cell apart."""
+    python = example("from_python")
+    assert python.two_strengths(out=str(tmp_path), seeds=2, dry_run=True).empty
+    assert "two_strengths: 4 stages, 0 reused, 4 to train" in capsys.readouterr().out
+    rates = {"hrr": [0.2, 0.4, 0.9], "refusal_rate": [0.8, 0.6, 0.1], "eval_loss": [1, 2, 9]}
+    cells = pd.DataFrame({"lam": 5.0, "failed": [None, None, "no room"], **rates})
+    assert python.table(cells).loc[5.0].tolist() == pytest.approx([30, 70, 1.5])
