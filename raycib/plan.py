@@ -6,10 +6,13 @@ was interrupted is packed as it was before.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field, model_validator
 
 from raycib.spec import MADE, EvalSpec, RunSpec, StageSpec, digest
+from raycib.spec.menu import from_source
+from raycib.spec.method import Source
 
 MOST_LANES = 32
 """Of an automatic pack. Step time stops falling long before it; what more lanes still save is the
@@ -33,6 +36,28 @@ class Pack(BaseModel):
     interrupted pack finds its own checkpoint."""
     jobs: tuple[Job, ...]
     """The unfinished ones."""
+
+    @computed_field
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The code of methods that are not raycib's own: a worker may be elsewhere."""
+        found: dict[Source, None] = {}
+        for job in self.jobs:
+            stage: StageSpec | None = job.stage
+            while stage is not None:
+                if stage.method.source:
+                    found[stage.method.source] = None
+                stage = stage.parent
+        return tuple(found)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_their_code(cls, given: Any) -> Any:
+        """A pack comes from the driver, so its code is the person's own; a store's is never run."""
+        given = dict(given)
+        for source in given.pop("sources", ()):
+            from_source(Source(*source))
+        return given
 
 
 class Plan(BaseModel):

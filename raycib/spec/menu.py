@@ -81,6 +81,9 @@ def from_place(place: str) -> type[Method]:
 
 def from_source(source: Source) -> type[Method]:
     """The method that another process found, from what it sent of it."""
+    known = [one for one in menu().values() if one.source == source]
+    if known:
+        return known[0]
     if not source.text:
         method = from_place(source.place)
     else:
