@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from raycib.adapters import LaneAdapters
@@ -64,10 +63,10 @@ def fisher(
 
 
 class FisherDistance(Objective):
-    """1/2 sum_ij F_ij (scale * B A)_ij² over all adapted weights; weight lambda. It counts once an
-    optimiser step."""
+    """1/2 sum_ij F_ij (scale * B A)_ij² over all adapted weights, F (out_dim, in_dim) for each
+    module; weight lambda. It counts once an optimiser step."""
 
-    def __init__(self, weights: Mapping[str, Float[Tensor, "out_dim in_dim"]], lam: float) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], lam: float) -> None:
         super().__init__()
         self.lam = lam
         for name, value in weights.items():
