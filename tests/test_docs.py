@@ -277,6 +277,13 @@ def test_every_method_stands_in_the_table_of_methods() -> None:
     assert sorted(rows) == sorted(menu())
 
 
+def test_every_room_has_its_place_in_the_map() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = [entry for entry in (ROOT / "raycib").iterdir() if not entry.name.startswith("_")]
+    names = [f"raycib/{one.name}{'/' * one.is_dir()}" for one in rooms if one.suffix != ".typed"]
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "sweeps/README.md", "docs/findings.md"])
 def test_every_sweep_is_named(page: str) -> None:
     text = (ROOT / page).read_text()
