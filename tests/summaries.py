@@ -3,6 +3,7 @@
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from raycib.analysis.frame import to_frame
 from raycib.analysis.page import page, write_report
 from raycib.analysis.report import Report
 from raycib.analysis.warnings import warnings
 from raycib.studies.comparison import report as comparison_study
+from raycib.studies.comparison.warnings import warnings as warnings_of_comparison
 from raycib.studies.continual import report as continual_study
+from raycib.studies.continual.warnings import warnings as warnings_of_continual
 from raycib.studies.strength import report as strength_study
 from raycib.studies.tradeoff import report as tradeoff_study
+from raycib.studies.tradeoff.gap import gap_frame
+from raycib.studies.tradeoff.warnings import warnings as warnings_of_tradeoff
 
 MEANS = {
     # lam: hrr, refusals, I, I at the last prompt token, cosine, task loss, accuracy, utility
@@ -45,6 +51,13 @@ REPORTS = {
 }  # fmt: skip
 
 
+WARNINGS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "comparison": lambda summary: warnings_of_comparison(to_frame(summary)),
+    "tradeoff": lambda summary: warnings_of_tradeoff(summary, gap_frame(summary)),
+    "continual": warnings_of_continual,
+}
+
+
 def reported(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> Report:
     """The report of a made-up sweep by its study."""
     return REPORTS[summary.get("study", "strength")](summary, answers or {}, histories or {})
@@ -66,9 +79,9 @@ def terminal(summary: dict[str, Any]) -> str:
 
 
 def warned(summary: dict[str, Any]) -> list[str]:
-    """Every warning of a made-up sweep."""
-    report = reported(summary)
-    return [*report.warnings, *warnings(summary, report.frame, report.symbol)]
+    """Every warning of a made-up sweep, without the dear rest of its report."""
+    own = WARNINGS.get(summary.get("study", "strength"), lambda _: [])
+    return [*own(summary), *warnings(summary, to_frame(summary))]
 
 
 def rate(share: float, n: int, unread: int = 0) -> dict[str, Any]:
