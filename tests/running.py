@@ -4,8 +4,10 @@ Whatever a sweep starts is known by its files: Ray gives every process a log in 
 session, so a process that has a file open below that folder is ours, orphan or not.
 """
 
+import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -14,9 +16,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "sweeps" / "lambda_grid.py"
@@ -154,6 +158,23 @@ def run_sweep(out: Path, *arguments: object, code: int = 0, script: Path = SWEEP
         ended = running.wait()
     assert ended.code == code, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
     return ended
+
+
+def run_here(out: Path, *arguments: object, code: int = 0, script: Path = SWEEP) -> Ended:
+    """A sweep with `--local` from start to end, in this very process: no Ray, Serve and vLLM."""
+    out_said, err_said = io.StringIO(), io.StringIO()
+    command = [str(script), "--local", "--out", str(out), *map(str, arguments)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(out_said),
+        redirect_stderr(err_said),
+    ):
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+    found = Ended(int(ended.value.code or 0), out_said.getvalue(), err_said.getvalue())
+    assert found.code == code, f"exit code {found.code}\n{found.out}\n{found.err}"
+    return found
 
 
 def summary_of(out: Path, name: str = NAME) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from running import ROOT, run_sweep, summary_of
+from running import ROOT, run_here, summary_of
 
 from raycib.spec import StageSpec
 from raycib.store import Store
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 NAME = "method_comparison"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
@@ -32,7 +32,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     """Plain LoRA, one that is derived, one with a start of its own, and one stacked on a stage of
     safety data."""
     out = tmp_path_factory.mktemp("compared") / "out"
-    ended = run_sweep(out, "--methods", ",".join(KINDS), *OPTIONS, script=SCRIPT)
+    ended = run_here(out, "--methods", ",".join(KINDS), *OPTIONS, script=SCRIPT)
     return Compared(out, ended.out, summary_of(out, NAME))
 
 
@@ -90,7 +90,7 @@ def test_tables_figures_and_report_are_there(compared: Compared) -> None:
 
 
 def test_a_second_run_trains_nothing(compared: Compared) -> None:
-    ended = run_sweep(compared.out, "--methods", ",".join(KINDS), *OPTIONS, script=SCRIPT)
+    ended = run_here(compared.out, "--methods", ",".join(KINDS), *OPTIONS, script=SCRIPT)
     assert "5 stages, 5 reused, 0 to train" in ended.out
     assert json.dumps(summary_of(compared.out, NAME)["cells"]) == json.dumps(
         compared.summary["cells"]

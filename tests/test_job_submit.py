@@ -126,6 +126,7 @@ def whole(out: Path, reference: Reference) -> None:
     assert sorted(verdicts(out)) == sorted(verdicts(reference.out))
 
 
+@pytest.mark.faults
 def test_killed_while_judging_and_run_again_it_finds_its_judge_beside_a_strangers_app(
     cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
 ) -> None:

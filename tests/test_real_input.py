@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from fake_judge import FakeJudge
-from running import NAME, ROOT, adapters, run_sweep, summary_of
+from running import NAME, ROOT, adapters, run_here, summary_of
 
 DATA = ROOT.parent / "shared" / "data"
 
 pytestmark = [
-    pytest.mark.real,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data (GSM8K, AdvBench) is not here"),
 ]
@@ -58,7 +57,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
 @pytest.fixture(scope="module")
 def judged(own: Own) -> dict[str, Any]:
     """The sweep with the guard as judge."""
-    ended = run_sweep(own.out, *own.options, "--harmful", own.harmful, *own.judge)
+    ended = run_here(own.out, *own.options, "--harmful", own.harmful, *own.judge)
     assert "\nCIB" in ended.out
     return summary_of(own.out)
 
@@ -106,7 +105,7 @@ def test_a_sequence_of_one_s_own_speaks_chatml(own: Own) -> None:
     alpaca.write_text(json.dumps(short[:200]))
     prompts.write_text(json.dumps({"instructions": [f"tell me about {n}" for n in range(20)]}))
     out, (_, model, _, gsm8k, *_) = own.out.with_name("sequence"), own.options
-    ended = run_sweep(
+    ended = run_here(
         out, "--model", model, "--task", f"{gsm8k},{alpaca}", "--chat", "chatml",
         "--methods", "lora", "--seeds", 1, "--max-length", 320, "--max-tokens", 24,
         "--harmful", prompts, *own.judge, script=ROOT / "sweeps" / "task_orders.py",
@@ -142,7 +141,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     server.trouble = lambda number, handler: down[0] and unwell(handler)
     options = [*own.options, "--harmful", prompts, "--judge-url", server.url, "--judge", "theirs"]
     try:
-        ended = run_sweep(own.out, *options, code=1)
+        ended = run_here(own.out, *options, code=1)
         first, second = ended.err.splitlines()[-2:]
         assert first.startswith(f"error: The judge at {server.url}/v1 gave no usable reply")
         assert second == "all answers are kept: run the same command again"
@@ -150,7 +149,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
         assert adapters(own.out) == trained
         down[0] = False
         asked = len(server.asked)
-        run_sweep(own.out, *options)
+        run_here(own.out, *options)
         asked = len(server.asked) - asked
     finally:
         server.close()

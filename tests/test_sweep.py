@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import running
-from running import NAME, SMALL, Ended, Reference, adapters, run_sweep, scores, summary_of, sweep
+from running import NAME, SMALL, Ended, Reference, adapters, run_here, scores, summary_of, sweep
 
 from raycib import world
 
@@ -182,25 +182,45 @@ def modified(out: Path) -> dict[str, int]:
     }
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference grid in this process."""
+    out = tmp_path_factory.mktemp("here") / "out"
+    run_here(out, *SMALL)
+    return out
+
+
+def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
+    reference: Reference, here: Path
+) -> None:
+    """Byte for byte; and though transformers answers in place of vLLM, what the judge says is the
+    same."""
+    assert adapters(here) == adapters(reference.out)
+    harms = ("hrr", "refusal_rate", "incoherent_rate")
+    found, expected = (
+        {key: [one[name] for name in harms] for key, one in scores(out).items()}
+        for out in (here, reference.out)
+    )
+    assert found == expected
+
+
 HUGE = "1e39"
 """A strength beyond the largest float32: its loss is not finite once there are negatives."""
 GROWN = ("--seeds", "1", "--strengths", f"0,1,5,{HUGE}", "--pack", "2", *SMALL[-2:])
-"""The reference grid with two more strengths, which share a pack."""
+"""The same grid with two more strengths, which share a pack."""
 
 
 @pytest.fixture(scope="module")
-def grown(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The reference grid, continued with one strength that can be trained and one that cannot."""
+def grown(here: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The grid, continued with one strength that can be trained and one that cannot."""
     out = tmp_path_factory.mktemp("grown") / "out"
-    shutil.copytree(reference.out, out)
-    ended = run_sweep(out, *GROWN, code=1)
+    shutil.copytree(here, out)
+    ended = run_here(out, *GROWN, code=1)
     assert "error: " not in ended.err
     return out, ended
 
 
-def test_a_grown_grid_trains_only_what_is_new(
-    reference: Reference, grown: tuple[Path, Ended]
-) -> None:
+def test_a_grown_grid_trains_only_what_is_new(here: Path, grown: tuple[Path, Ended]) -> None:
     out, ended = grown
     assert "lambda_grid: 4 stages, 2 reused, 2 to train, 0 failed before" in ended.out
     counts = summary_of(out)["counts"]
@@ -208,9 +228,9 @@ def test_a_grown_grid_trains_only_what_is_new(
     assert counts["stages_reused"] == 2
     assert counts["reference_forwards"] == counts["distinct_examples"] == 3360
     assert counts["judge_calls"] <= 260, "only the new model's answers"
-    old = adapters(reference.out)
+    old = adapters(here)
     assert {key: adapters(out)[key] for key in old} == old
-    assert {key: scores(out)[key] for key in old} == scores(reference.out)
+    assert {key: scores(out)[key] for key in old} == scores(here)
 
 
 def test_a_failed_cell_stands_in_every_result_and_stops_no_other(
@@ -233,13 +253,13 @@ def test_a_failed_cell_stands_in_every_result_and_stops_no_other(
 
 @pytest.mark.faults
 def test_a_damaged_adapter_is_named_and_trained_again_and_a_failure_is_tried_again(
-    reference: Reference, grown: tuple[Path, Ended]
+    here: Path, grown: tuple[Path, Ended]
 ) -> None:
     out, _ = grown
     old = adapters(out)
-    damaged = summary_of(reference.out)["cells"][0]["key"]
+    damaged = summary_of(here)["cells"][0]["key"]
     (out / "stages" / damaged / "adapter_config.json").unlink()
-    ended = run_sweep(out, *GROWN, code=1)
+    ended = run_here(out, *GROWN, code=1)
     assert "lambda_grid: 4 stages, 2 reused, 2 to train, 1 failed before" in ended.out
     assert f"damaged and set aside: stages/{damaged}" in ended.out
     summary = summary_of(out)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from running import ROOT, run_sweep, summary_of
+from running import ROOT, run_here, summary_of
 from test_plan import EVALS, MODEL, TASKS
 
 from raycib.errors import UserError
@@ -217,12 +217,11 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
     """Two orders of two tasks."""
-    out = tmp_path_factory.mktemp(Continual()) / "out"
-    ended = run_sweep(out, "--orders", "med>gsm;med>squad", *OPTIONS, script=SCRIPT)
+    out = tmp_path_factory.mktemp("orders") / "out"
+    ended = run_here(out, "--orders", "med>gsm;med>squad", *OPTIONS, script=SCRIPT)
     return out, ended.out, summary_of(out, NAME)
 
 
-@pytest.mark.real
 @pytest.mark.timeout(900)
 class TestASweepOfOrders:
     def test_beginnings_are_trained_once(self, two: tuple[Path, str, dict[str, Any]]):

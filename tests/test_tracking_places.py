@@ -119,15 +119,15 @@ def test_a_run_deleted_in_the_ui_is_made_anew(tmp_path: Path) -> None:
     assert len(runs(tmp_path)[1]) == 6
 
 
-@pytest.mark.parametrize("name", ["../../away", "a/b", "ä ö", "  ", "'", "x" * 400])
 def test_an_odd_name_of_an_experiment_stays_in_its_folder(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     out = tmp_path / "runs"
-    assert show(out)
-    assert len(runs(out, name.strip() or "raycib")[1]) == 6
-    assert len(list((out / "mlartifacts").rglob("report.html"))) == 1
+    for count, name in enumerate(("../../away", "a/b", "ä ö", "  ", "'", "x" * 400), 1):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        assert show(out)
+        assert len(runs(out, name.strip() or "raycib")[1]) == 6
+        assert len(list((out / "mlartifacts").rglob("report.html"))) == count
 
 
 def test_a_lock_that_another_process_keeps_costs_a_warning(

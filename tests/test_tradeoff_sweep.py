@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from running import ROOT, run_sweep, summary_of
+from running import ROOT, run_here, summary_of
 
 from raycib.store import Store
 from raycib.training.pack import STAGES
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 NAME = "penalty_grid"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
@@ -30,7 +30,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """Plain LoRA on three tasks, and Case I at one lambda: four proxies on the first task, the
     original data on the others; 50 steps each."""
     out = tmp_path_factory.mktemp("tradeoff") / "out"
-    ended = run_sweep(out, *OPTIONS, script=SCRIPT)
+    ended = run_here(out, *OPTIONS, script=SCRIPT)
     return Swept(out, ended.out, summary_of(out, NAME))
 
 
@@ -95,6 +95,6 @@ def test_tables_figures_and_report_are_there(swept: Swept) -> None:
 
 
 def test_a_second_run_trains_nothing(swept: Swept) -> None:
-    ended = run_sweep(swept.out, *OPTIONS, script=SCRIPT)
+    ended = run_here(swept.out, *OPTIONS, script=SCRIPT)
     assert "0 stages trained, 10 reused" in ended.out
     assert "0 engine starts; 0 judge calls" in ended.out
