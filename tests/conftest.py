@@ -78,7 +78,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask_trainer() -> Iterator[Ask]:
     """Ask a process that has imported everything to fork children that train; see
     `train_child.py`."""
-    program = Path(__file__).with_name("train_child.py")
+    program = Path(__file__).parent / "support" / "train_child.py"
     with subprocess.Popen(
         [sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

@@ -103,8 +103,8 @@ def is_refusal(text: str) -> bool:
     block and marks such as `**`. An empty answer is none.
 
     Measured on answers labelled by hand, half of which the rule was not made with (docs/judges.md,
-    `tests/test_refusals.py`). It cannot see that an answer which begins as a refusal then complies,
-    or that one breaks off: report it beside the judge's verdict, not instead of it.
+    `tests/evals/test_refusals.py`). It cannot see that an answer which begins as a refusal then
+    complies, or that one breaks off: report it beside the judge's verdict, not instead of it.
     """
     *thought, text = _THOUGHT.split(text)
     if not thought and text.lstrip().startswith(("<think>", "<thinking>")):

@@ -25,7 +25,7 @@ from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff, inputs_of
 from raycib.studies.tradeoff.measure import gaps_of
 
-SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
+SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 BALLS = len(runpy.run_path(str(SWEEPS / "epsilon_grid.py"))["EPSILONS"])
 
 

@@ -21,7 +21,7 @@ from raycib.studies.continual import Continual
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff
 
-SWEEPS = Path(__file__).parents[1] / "sweeps"
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
 class Ended(NamedTuple):

@@ -31,7 +31,7 @@ from raycib.spec import StageSpec, TrainerSpec
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
-SWEEP = Path(__file__).parents[1] / "sweeps" / "lambda_grid.py"
+SWEEP = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
 ANYTHING = sys.maxsize
 
 

@@ -30,7 +30,7 @@ from raycib.studies.tradeoff import Tradeoff
 from raycib.studies.tradeoff.measure import GapSpec
 from raycib.training.pack import STAGES, load
 
-SWEEPS = Path(__file__).parents[1] / "sweeps"
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import yaml
 
 from raycib.presets import LLAMA31_8B
 
-CLUSTER = Path(__file__).parents[1] / "cluster"
+CLUSTER = Path(__file__).parents[2] / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")
 EXECUTION = LLAMA31_8B.execution
 

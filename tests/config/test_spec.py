@@ -280,7 +280,7 @@ def changed(spec: Any, name: str) -> Any:
     """The same spec with another value of one field; it must be declared in ANOTHER."""
     kind = type(spec)
     if name not in ANOTHER.get(kind, {}):
-        pytest.fail(f"{kind.__name__}.{name} is new: say in tests/test_spec.py what it changes")
+        pytest.fail(f"{kind.__name__}.{name} is new: say in test_spec.py what it changes")
     other = kind.model_validate({**dict(spec), name: ANOTHER[kind][name]})
     assert other != spec
     return other

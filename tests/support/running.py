@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweeps" / "lambda_grid.py"
 NAME = "lambda_grid"
 SMALL = ("--seeds", "1", "--strengths", "0,5", "--pack", "1", "--set", "trainer.batch_size=32")

@@ -321,7 +321,7 @@ def test_damaged_files_are_rows_or_one_line(kind: str, tmp_path: Path):
 # Data sets that people have
 
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data sets in ../shared/data")

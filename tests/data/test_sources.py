@@ -12,7 +12,7 @@ from raycib.data.rows import Row, describe_rows, describe_task, load_rows, read_
 from raycib.data.sources import parse, several, stem
 from raycib.errors import UserError
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def save(path: Path, entries: Sequence[dict[str, Any]]) -> str:

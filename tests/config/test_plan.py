@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import permutations
 
 import pytest
+from specs import EVALS, MODEL, TASKS
 
 from raycib.grid import Arm, single_task
 from raycib.methods.cib import CIB
@@ -15,19 +16,13 @@ from raycib.spec import (
     EvalSpec,
     LoRASpec,
     Method,
-    ModelSpec,
     PlainLoRA,
-    RowsSpec,
     RunSpec,
     StageSpec,
     TaskSpec,
     TrainerSpec,
 )
 
-MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
-TASKS = [TaskSpec(name=f"task {n}", source="", rows=str(n) * 64, num_rows=100) for n in range(4)]
-ROWS = RowsSpec(name="asked", source="", rows="a" * 64, num_rows=10)
-EVALS = EvalSpec(harmful=ROWS, held_out=ROWS)
 SAFETY = TaskSpec(name="refusals", source="", rows="e" * 64, num_rows=20)
 SAFE_LORA = SafeLoRA(base=MODEL.model_copy(update={"weights": "b" * 64}))
 TRAINER = TrainerSpec(epochs=2)

@@ -1,7 +1,8 @@
 """Command lines drawn at random from a seed: real options with right, odd and hostile values.
 
-`python tests/command_lines.py 1000` tries as many and says how they ended; a test tries a few. Each
-runs in this process with `--dry-run`, as `python sweeps/NAME.py` would, so nothing is trained.
+`python tests/support/command_lines.py 1000` tries as many and says how they ended; a test tries a
+few. Each runs in this process with `--dry-run`, as `python sweeps/NAME.py` would: nothing is
+trained.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.py"))
 PROGRAM = ROOT / "raycib" / "__main__.py"
 SLOW_S = 120

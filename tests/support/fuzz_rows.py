@@ -1,6 +1,6 @@
 """Damaged tables and files by the thousand: each must be read or refused in one line.
 
-    python tests/fuzz_rows.py [FILES] [SEED]
+    python tests/support/fuzz_rows.py [FILES] [SEED]
 
 Of a file that is read although a value was changed, every row that was not touched must be the row
 of the unchanged table, so nothing moves or gets lost; tables are written by other libraries.

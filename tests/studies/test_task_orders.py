@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from running import ROOT, run_here, summary_of
-from test_plan import EVALS, MODEL, TASKS
+from specs import EVALS, MODEL, TASKS
 
 from raycib.errors import UserError
 from raycib.methods.cib import CIB
