@@ -24,6 +24,7 @@ from raycib.studies.continual.sequences import (
     Run,
     Study,
     above,
+    by_seed,
     difference,
     over_seeds,
     stages_frame,
@@ -190,12 +191,8 @@ def _against(
 
 def _alone(runs: Sequence[Run], measure: Callable[[Run], float]) -> Interval:
     """A measure of runs, averaged over the orders of a seed, with its interval over seeds."""
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        if math.isfinite(value := measure(run)):
-            found.setdefault(run.seed, []).append(value)
     # Measures of a run are differences of fractions.
-    return t_interval((float(np.mean(values)) for values in found.values()), scale=1.0)
+    return t_interval(by_seed(runs, measure).values(), scale=1.0)
 
 
 def _first_less_rest(run: Run) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from raycib.analysis.text import one_line, plain
 from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
 
 ARROW = " → "
+Key = TypeVar("Key")
 Measure = str | Callable[["Run"], float]
 """A column of a run's scores, or what to make of a run."""
 
@@ -198,11 +199,16 @@ def over_seeds(runs: Iterable[Run], measure: Measure) -> Spread:
 
 def by_seed(runs: Iterable[Run], measure: Measure) -> dict[int, float]:
     """The mean over orders of each seed; what was not measured is left out."""
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        if math.isfinite(value := run.value(measure)):
-            found.setdefault(run.seed, []).append(value)
-    return {seed: float(np.mean(values)) for seed, values in found.items()}
+    return means((run.seed, run.value(measure)) for run in runs)
+
+
+def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    """The mean of the finite values of each key."""
+    found: dict[Key, list[float]] = {}
+    for key, value in pairs:
+        if math.isfinite(value):
+            found.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> Interval:
@@ -210,14 +216,10 @@ def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> In
     Student's 95 % interval over seeds (none for a single seed)."""
     like = {(run.seed, run.order): run for run in other}
     pairs = [(run, like[run.seed, run.order]) for run in one if (run.seed, run.order) in like]
-    found: dict[int, list[float]] = {}
-    scale = 0.0
-    for run, its in pairs:
-        mine, theirs = run.value(measure), its.value(measure)
-        if math.isfinite(mine - theirs):
-            found.setdefault(run.seed, []).append(mine - theirs)
-            scale = max(scale, abs(mine), abs(theirs))
-    return t_interval((float(np.mean(values)) for values in found.values()), scale)
+    values = [(run.seed, run.value(measure), its.value(measure)) for run, its in pairs]
+    known = [(seed, a, b) for seed, a, b in values if math.isfinite(a - b)]
+    scale = max((abs(value) for _, *both in known for value in both), default=0.0)
+    return t_interval(means((seed, a - b) for seed, a, b in known).values(), scale)
 
 
 def above(found: Interval, level: float = 0.0) -> bool | None:

@@ -20,7 +20,7 @@ from scipy import stats
 from raycib.analysis.forms import number, p_value
 from raycib.analysis.statistics import tolerance
 from raycib.analysis.table import Column
-from raycib.studies.continual.sequences import Measure, Run, Study
+from raycib.studies.continual.sequences import Measure, Study, means
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
 BOTH = "order x method"
@@ -204,8 +204,4 @@ def _size(axes: Iterable[list]) -> int:
 
 def spread_over_orders(study: Study, arm: str, measure: Measure) -> dict[tuple[str, ...], float]:
     """The mean over seeds of each order that ``arm`` finished."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for run in study.arms[arm]:
-        if math.isfinite(value := Run.value(run, measure)):
-            found.setdefault(run.order, []).append(value)
-    return {order: float(np.mean(values)) for order, values in found.items()}
+    return means((run.order, run.value(measure)) for run in study.arms[arm])
