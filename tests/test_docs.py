@@ -34,7 +34,7 @@ PAGES += [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
-SHOWN += [ROOT / "tests" / "own_study.py"]
+SHOWN += [ROOT / "tests/support/own_study.py"]
 """Code that pages may show: each file is run by a test."""
 NOT_OURS = {"cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
 """Programs whose words are not looked at, but for the files that they name."""
