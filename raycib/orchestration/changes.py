@@ -56,7 +56,7 @@ def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def changed(spec: Part, changes: dict[str, Any]) -> Part:
     """The spec with some fields replaced, and validated anew. true is no number."""
-    found = type(spec).model_validate(spec.model_dump() | changes)
+    found = type(spec).model_validate(dict(spec) | changes)
     for name, value in changes.items():
         if isinstance(value, bool) and not isinstance(getattr(found, name), bool):
             raise UserError(f"--set {name}={str(value).lower()}: {name} is no switch; give a value")
