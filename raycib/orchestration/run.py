@@ -219,7 +219,7 @@ class Work:
             self.view.detail = f"{done} of {sum(map(len, self._coming))} models done"
             answers()
             done += len(subjects)
-            if self.runtime.overlaps:
+            if self.runtime.overlaps and self.sweep.setup.judge.kind == "guard":
                 self._judge()
         self.runtime.stop_engine()
         self.sweep.refresh()

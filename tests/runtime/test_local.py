@@ -1,0 +1,213 @@
+"""A sweep in one process: the same packs and store as on Ray, and a debugger stops in it."""
+
+import asyncio
+import inspect
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import running
+from running import NAME, ROOT, SMALL, SWEEP, adapters, environment, summary_of
+
+import raycib
+from raycib.by_hand import options_of
+from raycib.errors import UserError
+from raycib.evals.judge_server import Server
+from raycib.methods.cib import CIB
+from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.orchestration.options import Options
+
+pytestmark = pytest.mark.timeout(900)
+
+WITHOUT = """
+import importlib.abc, runpy, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "vllm"):
+            raise ModuleNotFoundError(f"{name} is not installed here")
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+ONE = {"seeds": 1, "local": True, "set": ["trainer.batch_size=200"]}
+"""16 steps."""
+
+
+def program(temp: Path, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, whose sweeps have nobody's settings."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment(temp), cwd=ROOT, capture_output=True, text=True, timeout=600,
+        **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of two cells, on a machine that has neither Ray nor vLLM."""
+    temp = tmp_path_factory.mktemp("local")
+    done = program(temp, "-c", WITHOUT, SWEEP, "--local", "--out", temp / "out", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "packs of [1, 1] lanes, one after the other in this process" in done.stdout
+    assert "answers by transformers (--local)" in done.stdout
+    for phase in ("training", "answering", "judging"):
+        assert f"s] {phase}" in done.stdout
+    assert "200/200 steps" in done.stdout
+    return temp / "out"
+
+
+@pytest.fixture
+def copy(out: Path, tmp_path: Path) -> Path:
+    """Its results, to be changed."""
+    return Path(shutil.copytree(out, tmp_path / "runs"))
+
+
+def test_a_sweep_needs_neither_ray_nor_vllm(out: Path) -> None:
+    lora, cib = (cell["scores"] for cell in summary_of(out)["cells"])
+    assert 0 < cib["hrr"]["value"] < lora["hrr"]["value"]
+    assert min(lora["accuracy"]["value"], cib["accuracy"]["value"]) > 0.8
+
+
+@pytest.mark.real
+def test_what_began_here_goes_on_under_ray(copy: Path) -> None:
+    """One of two cells, its answers and all verdicts are there."""
+    before = adapters(copy)
+    lost = next(cell["key"] for cell in summary_of(copy)["cells"] if cell["method"] == "cib")
+    forget(copy, lost)
+    ended = running.run_sweep(copy, *SMALL)
+    assert "2 stages, 1 reused, 1 to train" in ended.out
+    assert adapters(copy) == before
+    assert summary_of(copy)["counts"]["judge_calls"] == 0, "what both engines say is judged"
+
+
+def test_a_killed_sweep_goes_on_where_it_was(copy: Path, out: Path, tmp_path: Path) -> None:
+    keys = [cell["key"] for cell in summary_of(copy)["cells"]]
+    for key in keys:
+        forget(copy, key)
+    with running.sweep(copy, *SMALL, "--local") as begun:
+        begun.until(lambda: list((copy / "checkpoints").glob("*-00000050/record.json")))
+        begun.kill()
+    done = program(tmp_path, SWEEP, "--local", "--out", copy, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"{100 * len(keys)}/{100 * len(keys)} steps" in done.stdout
+    assert adapters(copy) == adapters(out)
+    assert summary_of(copy)["cells"] == summary_of(out)["cells"]
+
+
+def test_a_sweep_from_python_is_the_commands(copy: Path) -> None:
+    """Nothing is left to do, and the frame is that of the command's summary; so is the guide's."""
+    there = raycib.load(copy / NAME)
+    found = raycib.sweep(
+        [CIB(lam=lam) for lam in (0, 5)],
+        name=NAME, out=copy, seeds=1, pack=1, local=True, set=["trainer.batch_size=32"],
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(found, there)
+    pd.testing.assert_frame_equal(raycib.load(copy / NAME), there)
+    assert summary_of(copy)["counts"]["stages_trained"] == 0
+    example = runpy.run_path(str(ROOT / "docs/examples/from_python.py"))
+    shown = example["two_strengths"](out=copy, seeds=1, set=["trainer.batch_size=32"])
+    pd.testing.assert_frame_equal(shown.drop(columns="sweep"), there.drop(columns="sweep"))
+
+
+def test_methods_may_be_made_of_the_sweeps_setup(copy: Path, capsys: Any) -> None:
+    """Safe LoRA needs the base model; a plan alone has no cells."""
+    found = raycib.sweep(
+        lambda setup: [setup.at("safe_lora", s) for s in setup.strengths("safe_lora", (0.5,))],
+        out=copy, local=True, seeds=2, dry_run=True, strengths=(0.3, 0.6),
+    )  # fmt: skip
+    assert found.empty
+    assert "6 stages, 0 reused, 6 to train" in capsys.readouterr().out, "4, and plain LoRA's 2"
+
+
+def test_options_are_read_as_the_command_line_reads_them() -> None:
+    given = options_of(
+        out="here", seeds=2, methods=["kl", "cib"], strengths=(0.5, 1), local=True,
+        set=["lora.rank=4", "cib.pooling=a,b"], max_length=None, fail_fast=False, judge_url="-x",
+    )  # fmt: skip
+    assert given == Options(
+        out="here", seeds=2, methods="kl,cib", strengths="0.5,1", local=True,
+        set=["lora.rank=4", "cib.pooling=a,b"], judge_url="-x",
+    )  # fmt: skip
+    assert options_of() == Options()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seed": 1}, "no option 'seed'; there is out, seeds, preset"),
+        ({"seeds": 0}, "'--seeds'"),
+        ({"chat": "alpaca"}, "'--chat'"),
+        ({"local": True, "workers": 2}, "--workers are Ray's"),
+        ({"strengths": "1"}, "strengths: the methods that are given have theirs"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        raycib.sweep([CIB()], **wrong)
+
+
+def test_what_goes_wrong_in_a_loss_fails_its_cells_or_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As itself, for a debugger, where the sweep is to stop at the first failure."""
+
+    def wrong(*_: Any) -> None:
+        raise ZeroDivisionError("a loss of one's own")
+
+    monkeypatch.setattr(CrossEntropy, "forward", wrong)
+    found = raycib.sweep([CIB(lam=0)], out=tmp_path, **ONE)
+    assert found["failed"].tolist() == ["ZeroDivisionError: a loss of one's own"]
+    (trace,) = (tmp_path / "failures").glob("*/traceback.txt")
+    assert "in wrong" in trace.read_text()
+    with pytest.raises(ZeroDivisionError, match="a loss of one's own"):
+        raycib.sweep([CIB(lam=0)], out=tmp_path, fail_fast=True, **ONE)
+
+
+def test_a_breakpoint_in_a_loss_stops(tmp_path: Path) -> None:
+    """In the program's only thread, with the loss's variables at hand; quitting ends the sweep."""
+    loss = Path(inspect.getfile(CrossEntropy))
+    line = inspect.getsourcelines(CrossEntropy.forward)[1] + 1
+    script = (
+        f"tbreak {loss}:{line}\nc\n"
+        "import threading, psutil\n"
+        "p [threading.active_count(), psutil.Process().children(), type(step).__name__]\n"
+        "q\n"
+    )
+    done = program(
+        tmp_path, "-m", "pdb", SWEEP, "--local", "--out", tmp_path / "out", "--seeds", "1",
+        "--strengths", "0", input=script,
+    )  # fmt: skip
+    assert f"> {loss}({line})forward()" in done.stdout, done.stdout
+    assert "[1, [], 'Step']" in done.stdout
+
+
+def test_a_judge_may_be_asked_where_a_loop_runs() -> None:
+    """A notebook's cells run in one."""
+
+    class Nobody(Server):
+        async def _send(self, *_: Any) -> Any:
+            raise AssertionError
+
+    async def asked() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async def cell() -> int:
+        return Nobody("nowhere").run(asked)
+
+    assert asyncio.run(cell()) == Nobody("nowhere").run(asked) == 7
+
+
+def test_importing_raycib_imports_little(tmp_path: Path) -> None:
+    code = "import raycib, sys; print({'torch', 'ray', 'pandas', 'pydantic'} & set(sys.modules))"
+    assert program(tmp_path, "-c", code).stdout == "set()\n"
+
+
+def forget(out: Path, key: str) -> None:
+    """As if a stage had never been trained; what its model said is kept."""
+    shutil.rmtree(out / "stages" / key)
