@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raycib.grid import Arm
-    from raycib.orchestration.setup import Setup
-    from raycib.orchestration.study import Study
-    from raycib.spec import Method
+    from raycib.config import Method
+    from raycib.config.grid import Variant
+    from raycib.runtime.study import Study
+    from raycib.runtime.sweep_config import SweepConfig
 
 
 def load(folder: str | Path = "runs") -> "pd.DataFrame":
@@ -19,13 +19,13 @@ def load(folder: str | Path = "runs") -> "pd.DataFrame":
     Rates are in [0, 1], losses and information in nats. Raises FileNotFoundError where no sweep
     has finished.
     """
-    from raycib.analysis.frame import load as load_frame
+    from raycib.report.frame import load as load_frame
 
     return load_frame(folder)
 
 
 def sweep(
-    variants: "Iterable[Method | Arm] | Callable[[Setup], Iterable[Method | Arm]]",
+    variants: "Iterable[Method | Variant] | Callable[[SweepConfig], Iterable[Method | Variant]]",
     *,
     name: str = "sweep",
     question: str = "",

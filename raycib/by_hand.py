@@ -8,24 +8,24 @@ from typing import Any
 import pandas as pd
 from typer.exceptions import TyperException
 
-from raycib.analysis.frame import to_frame
+from raycib.config import Method, RunSpec
+from raycib.config.grid import Variant
 from raycib.errors import UserError
-from raycib.grid import Arm
-from raycib.orchestration.command import Question, answer, command_line
-from raycib.orchestration.options import Options
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Study
-from raycib.spec import Method, RunSpec
+from raycib.report.frame import to_frame
+from raycib.runtime.command import Question, answer, command_line
+from raycib.runtime.options import Options
+from raycib.runtime.study import Study
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.strength import Strength
 
-Variants = Iterable[Method | Arm]
+Variants = Iterable[Method | Variant]
 
 OF_METHODS = ("methods", "strengths")
 """Options that choose among a sweep's own methods."""
 
 
 def sweep(
-    variants: Variants | Callable[[Setup], Variants],
+    variants: Variants | Callable[[SweepConfig], Variants],
     *,
     name: str = "sweep",
     question: str = "",
@@ -43,12 +43,12 @@ def sweep(
     return to_frame(summary) if summary else pd.DataFrame()
 
 
-def _changed(variants: Variants, setup: Setup) -> list[Method | Arm]:
+def _changed(variants: Variants, setup: SweepConfig) -> list[Method | Variant]:
     """Methods with what the person changed of them."""
-    return [one if isinstance(one, Arm) else setup.method(one) for one in variants]
+    return [one if isinstance(one, Variant) else setup.method(one) for one in variants]
 
 
-def _runs(variants: Callable[[Setup], Variants], setup: Setup) -> list[RunSpec]:
+def _runs(variants: Callable[[SweepConfig], Variants], setup: SweepConfig) -> list[RunSpec]:
     return setup.runs_of(variants(setup))
 
 

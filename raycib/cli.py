@@ -83,8 +83,8 @@ def track(
     ] = None,
 ) -> int:
     """Show every finished sweep in MLflow, anew from the store."""
-    from raycib.analysis.frame import read_summary
-    from raycib.orchestration.summary import stored_histories
+    from raycib.report.frame import read_summary
+    from raycib.runtime.summary import stored_histories
     from raycib.store import Store
     from raycib.tracking import track as show
 
@@ -109,7 +109,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the fine-tuning methods: what they are, cost and need, and their settings."""
-    from raycib.spec.menu import menu, named
+    from raycib.config.menu import menu, named
 
     entries = {}
     for name, method in (menu() if kind is None else dict([named(kind)])).items():
@@ -143,8 +143,8 @@ def check_method(
     where one fails."""
     from tempfile import TemporaryDirectory
 
+    from raycib.config.menu import named
     from raycib.invariances import check, world_bench
-    from raycib.spec.menu import named
 
     kind, method = named(place)
     failed = 0

@@ -3,7 +3,7 @@
 Where bytes can be equal they must be. Elsewhere only the order of float32 sums may differ, by
 about 1e-7 of their size a step. AdamW divides each gradient by its own size, so an element whose
 gradient is nearly zero may step differently by a whole learning rate; what is compared over many
-steps is therefore the relative norm of the difference of all weights of a lane. A negative that
+steps is therefore the relative norm of the difference of all weights of a slot. A negative that
 is another row, or a row in another place of the queue, changes it by 1e-2 and more.
 """
 
@@ -20,15 +20,15 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
-from raycib.grid import Arm
-from raycib.plan import Job, Pack
-from raycib.spec import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
+from raycib.config import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
+from raycib.config.grid import Variant
+from raycib.config.plan import AdapterGroup, Job
+from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
 from raycib.store.kinds import STAGES
-from raycib.training.lane import Lane
+from raycib.training.group import load, open_slot, train_group, validate
 from raycib.training.loop import take_step, train
-from raycib.training.pack import load, nonsense, open_lane, train_pack
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 ALONE = Workers()
@@ -74,46 +74,50 @@ class Bench:
 
     @cached_property
     def store(self) -> Store:
-        """References, directions and parents that the lanes of all checks share."""
+        """References, directions and parents that the slots of all checks share."""
         return Store(self.root / "shared")
 
-    def chain(self, method: Method, stacked: bool = False, **changes: Any) -> tuple[StageSpec, ...]:
+    def chain(
+        self, method: Method, stacked: bool = False, **overrides: Any
+    ) -> tuple[StageSpec, ...]:
         """The stages of a method, as a grid makes them: one, or two where it is derived from plain
         LoRA, or trained (also if `stacked`) on top of an adapter for the safety data."""
         settings: dict[str, Any] = {"lora": LoRASpec(rank=4, alpha=8), "trainer": TRAINER}
-        stage = StageSpec(model=self.model, **{"task": self.task, **settings, **changes})
-        return Arm(method, safety=self.safety if stacked or method.stacked else None).chain(stage)
+        stage = StageSpec(model=self.model, **{"task": self.task, **settings, **overrides})
+        return Variant(method, safety=self.safety if stacked or method.stacked else None).chain(
+            stage
+        )
 
     def open(
         self, stages: Sequence[StageSpec], cached: bool = True
-    ) -> tuple[LaneAdapters, list[Lane]]:
-        """A fresh base with a lane for every stage; parents are trained first."""
+    ) -> tuple[AdapterSlots, list[Slot]]:
+        """A fresh base with a slot for every stage; parents are trained first."""
         for stage in stages:
             if stage.parent is not None:
                 train_stages([stage.parent], self.store)
         loaded = load(stages, CPU)
         return loaded.adapters, [
-            open_lane(n, stage, loaded, self.store, cached) for n, stage in enumerate(stages)
+            open_slot(n, stage, loaded, self.store, cached) for n, stage in enumerate(stages)
         ]
 
     def trained(
         self, stages: Sequence[StageSpec], micro: int = 16, cached: bool = True
-    ) -> list[Lane]:
-        """Lanes at their last step."""
-        adapters, lanes = self.open(stages, cached)
-        train(adapters, lanes, ALONE, micro)
-        for lane in lanes:
-            if why := nonsense(lane):
-                raise ValueError(f"{lane.stage.method.kind}: {why}")
-        return lanes
+    ) -> list[Slot]:
+        """Slots at their last step."""
+        adapters, slots = self.open(stages, cached)
+        train(adapters, slots, ALONE, micro)
+        for slot in slots:
+            if why := validate(slot):
+                raise ValueError(f"{slot.stage.method.kind}: {why}")
+        return slots
 
 
 def train_stages(stages: Sequence[StageSpec], store: Store, micro: int = 16) -> None:
     """Train the stages that `store` lacks, one after the other."""
     for stage in stages:
         if store.get(STAGES, stage.key) is None:
-            pack = Pack(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
-            failed = train_pack(pack, load([stage], CPU), store, ALONE, micro, 1000)
+            group = AdapterGroup(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
+            failed = train_group(group, load([stage], CPU), store, ALONE, micro, 1000)
             if failed:
                 raise ValueError(*failed.values())
 
@@ -126,14 +130,14 @@ def adapter_of(store: Store, stage: StageSpec) -> Tensor:
     return torch.cat([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 
-def weights(lane: Lane) -> Tensor:
+def weights(slot: Slot) -> Tensor:
     """All that is trained."""
-    return torch.cat([p.detach().reshape(-1) for p in lane.parameters.values()])
+    return torch.cat([p.detach().reshape(-1) for p in slot.parameters.values()])
 
 
-def gradients(lane: Lane) -> Tensor:
+def gradients(slot: Slot) -> Tensor:
     """As the optimiser saw them: clipped."""
-    return torch.cat([p.grad.reshape(-1) for p in lane.parameters.values() if p.grad is not None])
+    return torch.cat([p.grad.reshape(-1) for p in slot.parameters.values() if p.grad is not None])
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -143,18 +147,18 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def losses(lane: Lane) -> Tensor:
+def losses(slot: Slot) -> Tensor:
     """Every term of every step; 0 where there was none."""
-    terms = sorted({name for entry in lane.history for name in entry} - {"step", "grad_norm"})
-    return torch.tensor([[entry.get(term, 0.0) for term in terms] for entry in lane.history])
+    terms = sorted({name for entry in slot.history for name in entry} - {"step", "grad_norm"})
+    return torch.tensor([[entry.get(term, 0.0) for term in terms] for entry in slot.history])
 
 
-def largest(lane: Lane, other: Lane) -> float:
+def largest(slot: Slot, other: Slot) -> float:
     """Of the relative differences of all losses of all steps; of absolute ones below 1 nat."""
-    if not lane.history:
+    if not slot.history:
         return 0.0
     size = losses(other).abs().clamp(min=1)
-    return float(((losses(lane) - losses(other)).abs() / size).max())
+    return float(((losses(slot) - losses(other)).abs() / size).max())
 
 
 def unequal(one: dict[str, Tensor], other: dict[str, Tensor]) -> int:
@@ -203,37 +207,37 @@ def accumulation(bench: Bench, method: Method) -> Finding:
             train_stages(stages, store, micro)
             found.append(adapter_of(store, stages[-1]))
         return Finding("accumulation", distance(*found), ADAPTERS, "of the adapter")
-    lanes = []
+    slots = []
     for micro in (16, 4, 5):  # 5: the last micro-batch has a single row
-        adapters, (lane,) = bench.open(stages[-1:])
+        adapters, (slot,) = bench.open(stages[-1:])
         for _ in range(3):
-            take_step(adapters, [lane], ALONE, 16)
-        take_step(adapters, [lane], ALONE, micro)
-        lanes.append(lane)
-    whole, *others = lanes
-    worst = max(distance(gradients(lane), gradients(whole)) for lane in others)
+            take_step(adapters, [slot], ALONE, 16)
+        take_step(adapters, [slot], ALONE, micro)
+        slots.append(slot)
+    whole, *others = slots
+    worst = max(distance(gradients(slot), gradients(whole)) for slot in others)
     memory = whole.objective.state_dict()
-    for lane in others:
-        for name, value in lane.objective.state_dict().items():
+    for slot in others:
+        for name, value in slot.objective.state_dict().items():
             if not torch.allclose(value, memory[name], rtol=1e-4, atol=1e-5):
                 return Finding("accumulation", float("inf"), ROUNDING, f"of its memory {name}")
     return Finding("accumulation", worst, ROUNDING, "of the gradient")
 
 
 def workers(bench: Bench, methods: Sequence[Method], rows: TaskSpec) -> Finding:
-    """Two processes joined by gloo, each with half the rows of every lane, give the adapters of
-    one. All methods in two packs: the second holds what starts from an adapter of the first."""
+    """Two processes joined by gloo, each with half the rows of every slot, give the adapters of
+    one. All methods in two groups: the second holds what starts from an adapter of the first."""
     chains = [bench.chain(method, task=rows) for method in methods]
     stages = {stage.key: stage for chain in chains for stage in chain}
-    packs = []
+    groups = []
     for depth in (0, 1):
         here = {chain[depth].key: chain[depth] for chain in chains if len(chain) > depth}
         jobs = tuple(Job(stage=stage, evals=()) for stage in here.values())
-        packs += [Pack(name=f"shared-{depth}", jobs=jobs)] if jobs else []
+        groups += [AdapterGroup(name=f"shared-{depth}", jobs=jobs)] if jobs else []
     shared = Store(bench.root / f"two-{rows.num_rows}")
     torch.multiprocessing.start_processes(
         _worker,
-        args=(shared.root, [pack.model_dump_json() for pack in packs]),
+        args=(shared.root, [group.model_dump_json() for group in groups]),
         nprocs=2,
         start_method="spawn",
     )
@@ -243,30 +247,30 @@ def workers(bench: Bench, methods: Sequence[Method], rows: TaskSpec) -> Finding:
     return Finding("workers", worst, ADAPTERS, "of the adapters")
 
 
-def _worker(rank: int, root: str, packs: Sequence[str]) -> None:
+def _worker(rank: int, root: str, groups: Sequence[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=2)
-    for text in packs:
-        pack = Pack.model_validate_json(text)
-        loaded = load([job.stage for job in pack.jobs], CPU)
-        failed = train_pack(pack, loaded, Store(root), Workers.current(), 4, 1000)
+    for text in groups:
+        group = AdapterGroup.model_validate_json(text)
+        loaded = load([job.stage for job in group.jobs], CPU)
+        failed = train_group(group, loaded, Store(root), Workers.current(), 4, 1000)
         if failed:
             raise ValueError(*failed.values())
-        for lane in range(len(pack.jobs)):  # both end with the same bytes, or they drift apart
+        for slot in range(len(group.jobs)):  # both end with the same bytes, or they drift apart
             mine = torch.cat(
-                [p.detach().ravel() for p in loaded.adapters.parameters_of(lane).values()]
+                [p.detach().ravel() for p in loaded.adapters.parameters_of(slot).values()]
             )
             first = mine.clone()
             dist.broadcast(first, 0)
             if not torch.equal(first, mine):
-                raise ValueError(f"{pack.jobs[lane].stage.method.kind}: the two workers differ")
+                raise ValueError(f"{group.jobs[slot].stage.method.kind}: the two workers differ")
         dist.barrier()
     dist.destroy_process_group()
 
 
 def packing(bench: Bench, methods: Sequence[Method]) -> Iterator[tuple[Method, Finding]]:
-    """An adapter trained in a pack equals the one trained alone: 30 steps beside every other
-    method, with seeds, rates, schedules, ranks, scales and targets that differ. Lanes meet only in
+    """An adapter trained in a group equals the one trained alone: 30 steps beside every other
+    method, with seeds, rates, schedules, ranks, scales and targets that differ. Slots meet only in
     the frozen base's products, whose rows do not mix."""
     shapes = [LoRASpec(rank=4, alpha=8), LoRASpec(rank=2, alpha=8, targets=("q_proj", "v_proj"))]
     stages = [
@@ -284,11 +288,11 @@ def packing(bench: Bench, methods: Sequence[Method]) -> Iterator[tuple[Method, F
         )[-1]
         for number, method in enumerate(methods)
     ]
-    for lane, stage in zip(bench.trained(stages), stages, strict=True):
+    for slot, stage in zip(bench.trained(stages), stages, strict=True):
         (alone,) = bench.trained([stage])
         # Weights apart by 3e-7 were seen, but 2e-5 for SBR, whose weight multiplies rounding.
-        apart = distance(weights(lane), weights(alone))
-        loss = largest(lane, alone)
+        apart = distance(weights(slot), weights(alone))
+        loss = largest(slot, alone)
         yield (
             stage.method,
             (
@@ -300,20 +304,20 @@ def packing(bench: Bench, methods: Sequence[Method]) -> Iterator[tuple[Method, F
 
 
 def resume(bench: Bench, method: Method) -> Finding:
-    """Restored after 3 of 6 steps, a lane goes on as if nothing had happened, byte for byte."""
+    """Restored after 3 of 6 steps, a slot goes on as if nothing had happened, byte for byte."""
     stage = bench.chain(method)[-1]
     ends = []
     state: Any = None
     for again in (False, True):
-        adapters, (lane,) = bench.open([stage])
+        adapters, (slot,) = bench.open([stage])
         if again:
-            lane.restore(*state)
+            slot.restore(*state)
         elif not method.derived:
             for _ in range(3):
-                take_step(adapters, [lane], ALONE, 16)
-        state = state or copy.deepcopy(lane.state())
-        train(adapters, [lane], ALONE, 16)
-        ends.append(lane.state())
+                take_step(adapters, [slot], ALONE, 16)
+        state = state or copy.deepcopy(slot.state())
+        train(adapters, [slot], ALONE, 16)
+        ends.append(slot.state())
     (first, plain), (second, other) = ends
     different = unequal(first, second) + (plain != other)
     return Finding("resume", different, 0, f"of {len(first)} tensors and the history differ")
@@ -324,22 +328,22 @@ def reference_cache(bench: Bench, method: Method) -> Finding:
     if method.derived:
         return Finding("reference cache", 0, 0, "it takes no step")
     stage = bench.chain(method)[-1]
-    lanes = []
+    slots = []
     for cached in (True, False):
-        adapters, (lane,) = bench.open([stage], cached)
+        adapters, (slot,) = bench.open([stage], cached)
         try:
             for _ in range(3):
-                take_step(adapters, [lane], ALONE, 8)
+                take_step(adapters, [slot], ALONE, 8)
         except ValueError as error:
             if cached or "cached references" not in str(error):
                 raise
             return Finding("reference cache", 0, 0, "it needs cached references, and says so")
-        early = gradients(lane)
-        train(adapters, [lane], ALONE, 8)
-        lanes.append((early, lane))
-    (first, cached_lane), (second, live) = lanes
-    apart = max(distance(second, first), distance(weights(live), weights(cached_lane)) / 10)
-    loss = largest(live, cached_lane)
+        early = gradients(slot)
+        train(adapters, [slot], ALONE, 8)
+        slots.append((early, slot))
+    (first, cached_slot), (second, live) = slots
+    apart = max(distance(second, first), distance(weights(live), weights(cached_slot)) / 10)
+    loss = largest(live, cached_slot)
     return Finding("reference cache", max(apart, 10 * loss), 1e-4, "of the gradient")
 
 

@@ -1,8 +1,8 @@
-"""Randomness as a pure function: a resumed run needs no state of it, and lanes do not share it."""
+"""Randomness as a pure function: a resumed run needs no state of it, and slots do not share it."""
 
 import torch
 
-from raycib.spec import digest
+from raycib.config import digest
 
 
 def generator(seed: int, purpose: str, number: int = 0) -> torch.Generator:

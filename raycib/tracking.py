@@ -16,15 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raycib.analysis.scores import aligned_scores, flat_scores, swept
-from raycib.analysis.text import one_line, plain
-from raycib.tracking_room import (
+from raycib.mlflow_session import (
     moved_here,
     sqlite_file,
     sqlite_uri,
     tracking_room,
     without_password,
 )
+from raycib.report.scores import aligned_scores, flat_scores, swept
+from raycib.report.text import one_line, plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

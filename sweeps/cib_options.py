@@ -5,11 +5,11 @@ python sweeps/cib_options.py
 
 from collections.abc import Iterator
 
-from raycib.grid import Arm
+from raycib.config import PlainLoRA
+from raycib.config.grid import Variant
 from raycib.methods.cib import CIB
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import PlainLoRA
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.comparison import Ablation
 
 CHANGES = {
@@ -35,13 +35,13 @@ CHANGES = {
 """One change at a time, and the one pair that the pools suggest."""
 
 
-def arms(setup: Setup) -> Iterator[Arm]:
+def variants(setup: SweepConfig) -> Iterator[Variant]:
     """Plain LoRA, and CIB at the paper's lambda = 5 with each change."""
-    yield Arm(PlainLoRA())
+    yield Variant(PlainLoRA())
     for lam in setup.strengths("cib", (5,)):
         for label, change in CHANGES.items():
             method = setup.method(CIB(lam=lam)).model_copy(update=change)
-            yield Arm(CIB.model_validate(method.model_dump()), f"CIB {label}")
+            yield Variant(CIB.model_validate(method.model_dump()), f"CIB {label}")
 
 
 if __name__ == "__main__":
@@ -49,7 +49,7 @@ if __name__ == "__main__":
         Question(
             name="cib_options",
             question="Which of CIB's options carry its effect?",
-            runs=lambda setup: setup.runs_of(arms(setup)),
+            runs=lambda setup: setup.runs_of(variants(setup)),
             study=Ablation(),
             seeds=1,  # some 20 cells; --seeds 3 adds the others to them
         )

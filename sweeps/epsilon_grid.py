@@ -5,13 +5,13 @@ python sweeps/epsilon_grid.py
 python sweeps/epsilon_grid.py --methods case2_ball --strengths 0.25,0.5,1,2
 """
 
-from raycib.grid import Arm
+from raycib.config import PlainLoRA, RunSpec
+from raycib.config.grid import Variant
 from raycib.methods.case2 import Case2
 from raycib.methods.case2_ball import Case2Ball
 from raycib.methods.cib import CIB
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import PlainLoRA, RunSpec
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.tradeoff import Tradeoff, case1_variants
 
 EPSILONS = (0.5, 1, 1.5, 2, 4, 8)
@@ -22,25 +22,25 @@ LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 CIB_LAMBDAS = (1, 2, 5, 10)
 
 
-def runs(setup: Setup) -> list[RunSpec]:
+def runs(setup: SweepConfig) -> list[RunSpec]:
     """The first and the last task under Case II; the first one under Case I and CIB as well."""
     first, *_, last = [*setup.tasks, *setup.tasks]
     both = dict.fromkeys([first, last])
     return setup.runs_on(both, case2(setup)) + setup.runs_on([first], others(setup))
 
 
-def case2(setup: Setup) -> list[Arm]:
+def case2(setup: SweepConfig) -> list[Variant]:
     """Plain LoRA, Case II as the ball that it is defined by and as the paper's penalty."""
     balls = [Case2Ball(epsilon=e) for e in setup.strengths("case2_ball", EPSILONS)]
     penalties = [Case2(lam=lam) for lam in setup.strengths("case2", PENALTIES)]
-    return [Arm(setup.method(method)) for method in (PlainLoRA(), *balls, *penalties)]
+    return [Variant(setup.method(method)) for method in (PlainLoRA(), *balls, *penalties)]
 
 
-def others(setup: Setup) -> list[Arm]:
+def others(setup: SweepConfig) -> list[Variant]:
     """Case I with the original alignment data, CIB without any, and other methods asked for."""
     cib = [setup.method(CIB(lam=lam)) for lam in setup.strengths("cib", CIB_LAMBDAS)]
     more = setup.others(["case1", "case2", "case2_ball", "cib"])
-    return [*case1_variants(setup, LAMBDAS, proxies=1), *map(Arm, cib), *map(Arm, more)]
+    return [*case1_variants(setup, LAMBDAS, proxies=1), *map(Variant, cib), *map(Variant, more)]
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@ python sweeps/lambda_grid.py
 ray job submit --working-dir . -- python sweeps/lambda_grid.py
 """
 
+from raycib.config import Method
 from raycib.methods.cib import CIB
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import Method
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.strength import Strength
 
 LAMBDAS = (0, 1, 2, 5, 10)
 """The paper's grid, and plain LoRA as lambda = 0."""
 
 
-def rows(setup: Setup) -> list[Method]:
+def rows(setup: SweepConfig) -> list[Method]:
     """CIB at each lambda, and methods asked for instead."""
     cib = [setup.method(CIB(lam=lam)) for lam in setup.strengths("cib", LAMBDAS)]
     return [*cib, *setup.others(["cib"])]

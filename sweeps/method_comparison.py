@@ -6,13 +6,13 @@ python sweeps/method_comparison.py --methods kl,cib --strengths 0.1,0.3,1,3,10
 
 from collections.abc import Iterator
 
-from raycib.grid import Arm
+from raycib.config import Method, PlainLoRA
+from raycib.config.grid import Variant
 from raycib.methods.ema import EMA
 from raycib.methods.salora import SaLoRA
 from raycib.methods.vaccine import Vaccine
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import Method, PlainLoRA
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.comparison import Comparison
 
 STRENGTHS = {
@@ -37,32 +37,32 @@ SAFETY_EPOCHS = 10
 """Of a first stage on safety data, which has few rows."""
 
 
-def arms(setup: Setup) -> Iterator[Arm]:
+def variants(setup: SweepConfig) -> Iterator[Variant]:
     """Every method over its strengths, as far as there are the data and models that it needs."""
-    yield Arm(PlainLoRA())
+    yield Variant(PlainLoRA())
     for kind, strengths in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items():
         for strength in setup.strengths(kind, strengths):
             method = setup.at(kind, strength)
             if method and method.stacked and setup.safety:
                 yield after_safety(setup, method)
             elif method and not method.stacked:
-                yield Arm(method)
+                yield Variant(method)
     if setup.options.strengths is None:
-        yield from variants(setup)
+        yield from retuned(setup)
 
 
-def variants(setup: Setup) -> Iterator[Arm]:
+def retuned(setup: SweepConfig) -> Iterator[Variant]:
     """Plain LoRA and EMA with tuned learning rates, LoRA after a stage on safety data, SaLoRA from
     LoRA's own start, and Vaccine's official form: a stage before the task."""
     trainer = setup.trainer
     for part in (2, 4) if "ema" in setup.wanted else ():
         slower = trainer.model_copy(update={"learning_rate": trainer.learning_rate / part})
         rate = f"learning rate {slower.learning_rate:g}"
-        yield Arm(PlainLoRA(), f"LoRA, {rate}", trainer=slower)
-        yield Arm(setup.method(EMA()), f"EMA, {rate}", trainer=slower)
+        yield Variant(PlainLoRA(), f"LoRA, {rate}", trainer=slower)
+        yield Variant(setup.method(EMA()), f"EMA, {rate}", trainer=slower)
     if setup.safety and "salora" in setup.wanted:
         own_start = setup.method(SaLoRA(safety=setup.safety, init="default"))
-        yield Arm(own_start, "SaLoRA, LoRA's own start")
+        yield Variant(own_start, "SaLoRA, LoRA's own start")
     if setup.safety and "o_lora" in setup.wanted:
         yield after_safety(setup, PlainLoRA(), "LoRA after safety data")
     if setup.safety and "vaccine" in setup.wanted:
@@ -72,15 +72,15 @@ def variants(setup: Setup) -> Iterator[Arm]:
 
 
 def after_safety(
-    setup: Setup,
+    setup: SweepConfig,
     method: Method,
     label: str = "",
     first: Method | None = None,
     then: Method | None = None,
-) -> Arm:
+) -> Variant:
     """A row whose task stage is trained on top of one on safety data."""
     longer = setup.trainer.model_copy(update={"epochs": SAFETY_EPOCHS})
-    return Arm(method, label, setup.safety, first, then, first_trainer=longer)
+    return Variant(method, label, setup.safety, first, then, first_trainer=longer)
 
 
 if __name__ == "__main__":
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         Question(
             name="method_comparison",
             question="Which method keeps most safety, and at which cost to the task?",
-            runs=lambda setup: setup.runs_of(arms(setup)),
+            runs=lambda setup: setup.runs_of(variants(setup)),
             study=Comparison(),
             seeds=1,  # some 45 cells; --seeds 3 adds the others to them
         )

@@ -5,15 +5,15 @@ python sweeps/negatives.py
 
 from collections.abc import Iterator
 
-from raycib.grid import Arm
+from raycib.config import PlainLoRA
+from raycib.config.grid import Variant
 from raycib.methods.cib import CIB
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import PlainLoRA
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.comparison import Ablation
 
 
-def arms(setup: Setup) -> Iterator[Arm]:
+def variants(setup: SweepConfig) -> Iterator[Variant]:
     """Plain LoRA, and CIB with each rule for its negatives at the paper's lambda = 5."""
     rules = {
         "CIB, no negatives": CIB(num_negatives=0),
@@ -23,10 +23,10 @@ def arms(setup: Setup) -> Iterator[Arm]:
         "CIB, semi-hard": CIB(draw="semihard"),
         "CIB, most similar": CIB(draw="most_similar"),
     }
-    yield Arm(PlainLoRA())
+    yield Variant(PlainLoRA())
     for lam in setup.strengths("cib", (5,)):
         for label, rule in rules.items():
-            yield Arm(setup.method(rule.model_copy(update={"lam": lam})), label)
+            yield Variant(setup.method(rule.model_copy(update={"lam": lam})), label)
 
 
 if __name__ == "__main__":
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         Question(
             name="negatives",
             question="Which negatives keep most safety?",
-            runs=lambda setup: setup.runs_of(arms(setup)),
+            runs=lambda setup: setup.runs_of(variants(setup)),
             study=Ablation(),
         )
     )

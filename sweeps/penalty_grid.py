@@ -5,10 +5,10 @@ python sweeps/penalty_grid.py
 python sweeps/penalty_grid.py --safety my_refusals.jsonl
 """
 
-from raycib.grid import Arm
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import PlainLoRA, RunSpec
+from raycib.config import PlainLoRA, RunSpec
+from raycib.config.grid import Variant
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.tradeoff import Tradeoff, case1_variants
 
 LAMBDAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -17,12 +17,12 @@ FEWER = (0.1, 0.5, 0.9)
 """On the other tasks, for the sake of the default's time; `--strengths` sets both."""
 
 
-def runs(setup: Setup) -> list[RunSpec]:
+def runs(setup: SweepConfig) -> list[RunSpec]:
     """Plain LoRA and Case I: the first task with every proxy, the others with the original data
     alone."""
     first, *others = setup.tasks
-    lora = Arm(PlainLoRA())
-    more = map(Arm, setup.others(["case1"]))
+    lora = Variant(PlainLoRA())
+    more = map(Variant, setup.others(["case1"]))
     found = setup.runs_on([first], [lora, *case1_variants(setup, LAMBDAS), *more])
     return found + setup.runs_on(others, [lora, *case1_variants(setup, FEWER, proxies=1)])
 

@@ -7,9 +7,9 @@ python sweeps/task_orders.py --orders sample:6
 
 from collections.abc import Iterator
 
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.spec import Method, PlainLoRA, RunSpec
+from raycib.config import Method, PlainLoRA, RunSpec
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
 
 STRENGTHS = {
@@ -21,13 +21,13 @@ STRENGTHS = {
 """At which the tasks are learned; at the paper's 0.5 (O-LoRA) and 5 (CIB) some are not."""
 
 
-def runs(setup: Setup) -> list[RunSpec]:
+def runs(setup: SweepConfig) -> list[RunSpec]:
     """Every method through the tasks in every order that is asked for."""
     orders = read_orders(setup.options.orders, list(setup.tasks))
     return runs_in(setup, orders, methods(setup))
 
 
-def methods(setup: Setup) -> Iterator[Method]:
+def methods(setup: SweepConfig) -> Iterator[Method]:
     """Plain LoRA, and the methods that can go on from an adapter."""
     yield PlainLoRA()
     for kind, default in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items():

@@ -49,10 +49,10 @@ def _seeded() -> None:
 def _counted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens are counted in this process, which has torch: a new one for each costs seconds. One
     test has the process itself."""
-    if (counts := sys.modules.get("raycib.orchestration.token_counts")) and (
+    if (counts := sys.modules.get("raycib.runtime.token_counts")) and (
         "a_process_counts" not in request.fixturenames
     ):
-        from raycib.orchestration.count_tokens import counted
+        from raycib.runtime.count_tokens import counted
 
         monkeypatch.setattr(
             counts, "_in_a_process", lambda asked: counted(json.loads(json.dumps(asked)))

@@ -86,7 +86,7 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--seeds", "many"], "Input should be a valid integer"),
         (["--seeds", "0"], "'--seeds': Input should be greater than or equal to 1"),
         (["--workers", "0"], "'--workers': Input should be greater than or equal to 1"),
-        (["--pack", "-1"], "'--pack': Input should be greater than"),
+        (["--group-size", "-1"], "'--group-size': Input should be greater than"),
         (["--max-length", "1"], "'--max-length': Input should be greater than"),
         (["--max-tokens", "0"], "'--max-tokens': Input should be greater than or equal to 1"),
         (["--preset", "moon"], "no preset 'moon'; there is world, llama31-8b"),
@@ -242,7 +242,9 @@ def test_results_that_cannot_be_written_are_refused(
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path: Path) -> None:
-    ended = program(SWEEP, "--out", tmp_path / "out", "--dry-run", "--strengths", "0,5", "--pack=2")
+    ended = program(
+        SWEEP, "--out", tmp_path / "out", "--dry-run", "--strengths", "0,5", "--group-size=2"
+    )
     judge_weights = weights_fingerprint(find("world:guard"))[:12]
     assert ended.code == 0
     assert ended.err == ""
@@ -257,11 +259,11 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
         "judge categories 3 (its profile)"
     )
     assert first.startswith("lambda_grid: 6 stages, 0 reused, 6 to train, 0 failed before")
-    sets, packs = lines[:-3], lines[-3:]
+    sets, groups = lines[:-3], lines[-3:]
     assert sets[0] == "  open: 3200 rows, longest 30 of 128 tokens"
     assert sets[1] == "  harmful: 260 rows, longest 14 of 216 tokens, answers up to 40"
     assert not [line for line in sets if "too long" in line], "the world's rows fit"
-    assert all("2 lanes x 200 steps" in pack for pack in packs)
+    assert all("2 slots x 200 steps" in group for group in groups)
     assert ended.out.count("cib 5 seed") == ended.out.count("lora 0 seed") == 3
     assert last == "models to question: 7"
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -269,15 +271,15 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
 
 def test_a_comparison_trains_what_methods_share_once(program: Program, tmp_path: Path) -> None:
     """Plain LoRA, Safe LoRA at two thresholds and KL at two weights: the LoRA stage is trained
-    once, both Safe LoRAs are derived from it in a second wave, and the plan says why."""
+    once, both Safe LoRAs are derived from it in a second level, and the plan says why."""
     options = ["--methods", "safe_lora,kl", "--strengths", "1.5,1.8", "--seeds", "1", "--dry-run"]
     ended = program(COMPARISON, "--out", tmp_path / "out", *options)
     assert ended.code == 0, ended
     assert "method_comparison: 5 stages, 0 reused, 5 to train" in ended.out
-    assert "wave 2 waits for wave 1: safe_lora is derived from its parent's adapter" in ended.out
+    assert "level 2 waits for level 1: safe_lora is derived from its parent's adapter" in ended.out
     first, second = (
-        [line for line in ended.out.splitlines() if line.startswith(f"wave {wave}  pack")]
-        for wave in (1, 2)
+        [line for line in ended.out.splitlines() if line.startswith(f"level {level}  group")]
+        for level in (1, 2)
     )
     assert sum(line.count("lora 0 seed 0") for line in first) == 1
     assert sum(line.count("kl ") for line in first) == 2
@@ -310,7 +312,7 @@ def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
 
 
 def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Program) -> None:
-    from raycib.spec.menu import menu
+    from raycib.config.menu import menu
 
     ended = program(RAYCIB, "methods", "--json")
     shown = json.loads(ended.out)
@@ -454,7 +456,7 @@ def hollow(weights: Path, size: int) -> None:
     buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
     tensors[buffer] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
     header = json.dumps(tensors).encode()
-    weights.write_bytes(struct.pack("<Q", len(header)) + header + old[8 + length :])
+    weights.write_bytes(struct.group("<Q", len(header)) + header + old[8 + length :])
     os.truncate(weights, 8 + len(header) + end + size)
 
 

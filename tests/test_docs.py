@@ -21,8 +21,8 @@ import typer
 from typer.main import get_command
 
 from raycib.cli import app
-from raycib.orchestration.options import Options
-from raycib.spec.menu import menu
+from raycib.config.menu import menu
+from raycib.runtime.options import Options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -215,10 +215,10 @@ def test_every_file_and_name_of_the_package_exists(page: Path) -> None:
         if re.fullmatch(r"(raycib|sweeps|docs|tests|cluster)/[\w./-]*", span):
             assert (ROOT / span).exists(), f"no file {span}"
         if re.fullmatch(r"raycib(\.\w+)+(\(.*\))?", span):
-            resolve(span.partition("(")[0])
+            build_config(span.partition("(")[0])
 
 
-def resolve(name: str) -> Any:
+def build_config(name: str) -> Any:
     """What a dotted name stands for; raises where there is none."""
     first, *rest = name.split(".")
     found: Any = importlib.import_module(first)
@@ -267,9 +267,9 @@ def sentences(page: Path) -> list[str]:
 
 @each_page
 def test_one_word_for_one_thing(page: Path) -> None:
-    """What the glossary calls otherwise: an adapter group is no pack, a variant no arm."""
+    """What the glossary calls otherwise: an adapter group is no group, a variant no variant."""
     text = re.sub(r"`[^`]*`", "", prose(page)).lower()
-    assert re.findall(r"\b(?:lane|pack|wave|arm|caution|exhibit|dose|board)s?\b", text) == []
+    assert re.findall(r"\b(?:slot|group|level|variant|caution|exhibit|dose|board)s?\b", text) == []
 
 
 def test_every_method_stands_in_the_table_of_methods() -> None:

@@ -9,15 +9,15 @@ import pytest
 import summaries
 import tiny
 
-from raycib.analysis.frame import FORMAT
+from raycib.config.menu import from_place
 from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.scorers import scorer
 from raycib.invariances import Bench, accumulation, reference_cache, resume, zero_strength
 from raycib.model_files import describe
-from raycib.orchestration.command import Question, run_question
-from raycib.orchestration.options import Options
-from raycib.spec.menu import from_place
+from raycib.report.frame import FORMAT
+from raycib.runtime.command import Question, run_question
+from raycib.runtime.options import Options
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -95,8 +95,8 @@ def test_the_example_of_a_study_plans_its_sweep(
 def test_a_method_of_ones_own_has_the_invariances(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for those of a pack and of two processes, which `raycib methods check` runs as well."""
-    monkeypatch.setattr("raycib.spec.menu._GIVEN", {})
+    """But for those of a group and of two processes, which `raycib methods check` runs as well."""
+    monkeypatch.setattr("raycib.config.menu._GIVEN", {})
     method = from_place(f"{EXAMPLES}/anchor_method.py")()
     bench = Bench(
         model=describe(str(tiny_folder / "model")),

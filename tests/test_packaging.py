@@ -44,7 +44,7 @@ def test_the_wheel_brings_all_that_the_package_reads(wheel: Path) -> None:
     assert "raycib/py.typed" in shipped
     for model in ("aligned", "base", "guard"):
         assert f"raycib/world/weights/{model}/model.safetensors" in shipped
-    assert any(name.startswith("raycib/analysis/templates/") for name in shipped)
+    assert any(name.startswith("raycib/report/templates/") for name in shipped)
 
 
 def test_the_wheel_is_small_and_licensed(wheel: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from summaries import histories, sweep
 
-from raycib import tracking_room
+from raycib import mlflow_session as tracking_room
+from raycib.mlflow_session import sqlite_file, sqlite_uri, without_password
 from raycib.tracking import default_uri, track
-from raycib.tracking_room import sqlite_file, sqlite_uri, without_password
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_a_lock_that_another_process_keeps_costs_a_warning(
 
 
 NOWHERE = (
-    "nonsense", "/some/folder", "runs/x", "file:./mlruns", "http://", "http:/x", "http://[::1",
+    "validate", "/some/folder", "runs/x", "file:./mlruns", "http://", "http:/x", "http://[::1",
     "https://u:secret@", "sqlite://", "sqlite:///:memory:", "sqlite:////proc/nothing/x.db", "ftp://x",
     "postgresql://u:sec/r@et@127.0.0.1:1/db", "http://127.0.0.1:1/?token=secret", "databricks", ":",
     "s3://bucket/x", "sqlite:///" + "d" * 300,
@@ -192,6 +192,6 @@ def test_names_and_passwords_are_left_out_of_addresses(address: str, shown: str)
 def test_importing_the_room_is_cheap() -> None:
     import subprocess
 
-    code = "import raycib.tracking_room, sys; print({'mlflow', 'sqlalchemy'} & set(sys.modules))"
+    code = "import raycib.mlflow_session, sys; print({'mlflow', 'sqlalchemy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
+from raycib.config import About, Feature, Method
 from raycib.hooks import Hooks
-from raycib.spec import About, Method, Reading
 
 
 class Anchor(Method):
@@ -27,14 +27,14 @@ class Anchor(Method):
     """Weight of the mean squared error; 0 is plain LoRA."""
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def features(self) -> tuple[Feature, ...]:
         """The aligned model's vectors that the loss looks up: one for each row."""
         return (("mean_response", "final_norm"),)
 
     def build(self) -> Hooks:
         """The distance beside the task loss."""
+        from raycib.models.step import Step
         from raycib.objectives import LossTerm, LossTerms, Objective
-        from raycib.step import Step
 
         lam = self.lam
 

@@ -9,28 +9,28 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from raycib.grid import Arm
-from raycib.orchestration.command import Question, sweep_command
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Histories, Samples, Study
-from raycib.spec import PlainLoRA
+from raycib.config import PlainLoRA
+from raycib.config.grid import Variant
+from raycib.runtime.command import Question, sweep_command
+from raycib.runtime.study import Histories, Samples, Study
+from raycib.runtime.sweep_config import SweepConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raycib.analysis.claims import Claim
-    from raycib.analysis.report import Report
+    from raycib.report.claims import Claim
+    from raycib.report.report import Report
 
 PARTS = (1, 2, 4)
 """Of the preset's learning rate."""
 
 
-def variants(setup: Setup) -> Iterator[Arm]:
+def variants(setup: SweepConfig) -> Iterator[Variant]:
     """Plain LoRA at each learning rate."""
     for part in PARTS:
         rate = setup.trainer.learning_rate / part
         trainer = setup.trainer.model_copy(update={"learning_rate": rate})
-        yield Arm(PlainLoRA(), f"learning rate {rate:g}", trainer=trainer)
+        yield Variant(PlainLoRA(), f"learning rate {rate:g}", trainer=trainer)
 
 
 class LearningRate(Study):
@@ -40,11 +40,11 @@ class LearningRate(Study):
 
     def report(self, summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
         """One table and one claim."""
-        from raycib.analysis.forms import number
-        from raycib.analysis.frame import to_frame
-        from raycib.analysis.headline import finished, headline
-        from raycib.analysis.report import Report, Section
-        from raycib.analysis.table import Column, Table
+        from raycib.report.forms import number
+        from raycib.report.frame import to_frame
+        from raycib.report.headline import finished, headline
+        from raycib.report.report import Report, Section
+        from raycib.report.table import Column, Table
 
         frame = to_frame(summary)
         columns = [
@@ -74,7 +74,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def lower_is_safer(frame: pd.DataFrame) -> Claim:
     """Rule: from one learning rate to the next lower one HRR does not rise, in any seed."""
-    from raycib.analysis.claims import Claim
+    from raycib.report.claims import Claim
 
     by_seed = frame.pivot_table("hrr", "seed", "series", sort=False, dropna=False)
     falls = [all(b <= a for a, b in pairwise(rates)) for rates in by_seed.to_numpy()]

@@ -13,8 +13,8 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from raycib.config import TODAY
 from raycib.data.rendering import TemplateError, Turns, asked, fixed_day, name_of, render
-from raycib.spec import TODAY
 
 _USER, _ANSWER, _SYSTEM = "raycibprompt7d2f91c4", "raycibanswer7d2f91c4", "raycibsystem7d2f91c4"
 """Plain letters: they survive any filter, and no template holds them."""

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from raycib.config import RowsSpec, TaskSpec
 from raycib.data.chat import Encoded, encode, encode_prompt, end_of_turn, shortened
 from raycib.data.rows import Row, fingerprint, rows_of
 from raycib.errors import UserError
-from raycib.spec import RowsSpec, TaskSpec
 
 TooLong = Literal["drop", "cut", "fail"]
 """What becomes of a row that is too long. `drop`: it is left out. `cut`: its answer loses its end,

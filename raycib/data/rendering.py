@@ -5,9 +5,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from raycib.config import TODAY
 from raycib.data.time_limit import TookTooLong, time_limit
 from raycib.errors import UserError
-from raycib.spec import TODAY
 
 SECONDS = 10.0
 """For a conversation; templates take a thousandth of one."""

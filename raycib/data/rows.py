@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from raycib.config import RowsSpec, TaskSpec, digest
 from raycib.data.columns import TEXTS, Row
 from raycib.data.origins import origin
 from raycib.errors import UserError
-from raycib.spec import RowsSpec, TaskSpec, digest
 
 HELD_OUT_EVERY = 10
 """Of a file of one's own, every tenth row is held out of training."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from raycib.data.rendering import hold_the_date
 from raycib.errors import UserError
-from raycib.model_config import refuse_code
+from raycib.model_files.config import refuse_code
 
 
 def open_tokenizer(folder: str | Path) -> Any:

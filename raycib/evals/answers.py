@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raycib.config import EngineName, RowsSpec, digest
 from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import rows_of
 from raycib.evals.generate import Answer, Engine, GenerationRequest
-from raycib.spec import EngineName, RowsSpec, digest
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
 _FILE = "answers.json"
 
 
-def answers_key(subject: str, rows: RowsSpec, engine: EngineName) -> str:
+def answers_key(model_id: str, rows: RowsSpec, engine: EngineName) -> str:
     """Of an engine's greedy answers of a model (a stage's key, or the aligned model's) to
     `rows`."""
-    parts = {"answers": 1, "subject": subject, "rows": rows.identity(), "greedy": True}
+    parts = {"answers": 1, "subject": model_id, "rows": rows.identity(), "greedy": True}
     return digest(parts if engine == "vllm" else parts | {"engine": engine})
 
 
@@ -26,7 +26,7 @@ class Answers(NamedTuple):
     """What a model said, as the store has it."""
 
     store: Store
-    subject: str
+    model_id: str
     engine: EngineName
 
     def texts(self, rows: RowsSpec) -> list[str] | None:
@@ -45,7 +45,7 @@ class Answers(NamedTuple):
         )
 
     def _entries(self, rows: RowsSpec) -> list[dict[str, Any]] | None:
-        record = self.store.get(GENERATIONS, answers_key(self.subject, rows, self.engine))
+        record = self.store.get(GENERATIONS, answers_key(self.model_id, rows, self.engine))
         return None if record is None else json.loads(record.path(_FILE).read_text())
 
 
@@ -53,7 +53,7 @@ def generate_answers(
     store: Store,
     engine: Engine,
     tokenizer: object,
-    subjects: Sequence[tuple[str, Path | None]],
+    model_ids: Sequence[tuple[str, Path | None]],
     asked: Sequence[RowsSpec],
 ) -> int:
     """Ask every subject (key, adapter folder or None for the base) every set of rows, and store
@@ -62,29 +62,29 @@ def generate_answers(
     sets = {spec.key: (spec, [(r.prompt, r.system) for r in rows_of(spec)]) for spec in asked}
     requests: dict[tuple[str, tuple[str, str], int], GenerationRequest] = {}
     missing = [
-        (subject, name)
-        for subject, _ in subjects
+        (model_id, name)
+        for model_id, _ in model_ids
         for name, (spec, _) in sets.items()
-        if store.get(GENERATIONS, answers_key(subject, spec, engine.name)) is None
+        if store.get(GENERATIONS, answers_key(model_id, spec, engine.name)) is None
     ]
-    folders = dict(subjects)
+    folders = dict(model_ids)
     encoded: dict[tuple[str, str], tuple[int, ...]] = {}
-    for subject, name in missing:
+    for model_id, name in missing:
         spec, prompts = sets[name]
         for prompt in prompts:
             if prompt not in encoded:
                 encoded[prompt] = tuple(encode_prompt(tokenizer, *prompt))
             requests.setdefault(
-                (subject, prompt, spec.max_tokens),
+                (model_id, prompt, spec.max_tokens),
                 GenerationRequest(
-                    str(len(requests)), encoded[prompt], folders[subject], spec.max_tokens
+                    str(len(requests)), encoded[prompt], folders[model_id], spec.max_tokens
                 ),
             )
     answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
-    for subject, name in missing:
+    for model_id, name in missing:
         spec, prompts = sets[name]
-        given = [answers[subject, p, spec.max_tokens] for p in prompts]
-        _put(store, subject, spec, engine.name, [_entry(tokenizer, one) for one in given])
+        given = [answers[model_id, p, spec.max_tokens] for p in prompts]
+        _put(store, model_id, spec, engine.name, [_entry(tokenizer, one) for one in given])
     return len(requests)
 
 
@@ -98,7 +98,7 @@ def _entry(tokenizer: object, given: Answer) -> dict[str, Any]:
 
 
 def _put(
-    store: Store, subject: str, rows: RowsSpec, engine: EngineName, entries: list[dict[str, Any]]
+    store: Store, model_id: str, rows: RowsSpec, engine: EngineName, entries: list[dict[str, Any]]
 ) -> None:
     if len(entries) != rows.num_rows:
         raise ValueError(f"{len(entries)} answers to {rows.num_rows} rows of {rows.name!r}")
@@ -106,5 +106,5 @@ def _put(
     def write(folder: Path) -> None:
         (folder / _FILE).write_text(json.dumps(entries, indent=0))
 
-    about = {"subject": subject, "rows": rows.model_dump(mode="json"), "engine": engine}
-    store.put(GENERATIONS, answers_key(subject, rows, engine), write, about)
+    about = {"subject": model_id, "rows": rows.model_dump(mode="json"), "engine": engine}
+    store.put(GENERATIONS, answers_key(model_id, rows, engine), write, about)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from raycib.config import EvalSpec, RowsSpec
 from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
-from raycib.evals.verdicts import VerdictBook
+from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import FURTHER_METRICS, METRICS, Metric
-from raycib.spec import EvalSpec, RowsSpec
 
 
 class Benchmark(NamedTuple):
@@ -37,7 +37,7 @@ def besides(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> dict
     return more(rows, answers) if more else {}
 
 
-def safety(evals: EvalSpec, book: VerdictBook) -> dict[str, Benchmark]:
+def safety(evals: EvalSpec, verdict_cache: VerdictCache) -> dict[str, Benchmark]:
     """What is said of answers to harmful and to harmless prompts, by the name of the score.
 
     A low harmful-response rate alone proves little: a model that babbles is not harmful either. So
@@ -47,7 +47,7 @@ def safety(evals: EvalSpec, book: VerdictBook) -> dict[str, Benchmark]:
     harmful, refusal = evals.harmful, refusal_of(evals.harmful)
 
     def verdict(row: Row, answer: str) -> bool | None:
-        found = book.get((row.prompt, answer))
+        found = verdict_cache.get((row.prompt, answer))
         return found.harmful if found else None
 
     def neither(row: Row, answer: str) -> bool | None:

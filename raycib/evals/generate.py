@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raycib.spec import EngineName
+from raycib.config import EngineName
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest

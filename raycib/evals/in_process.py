@@ -13,10 +13,10 @@ import torch
 from tokenizers.decoders import DecodeStream
 from transformers import GenerationConfig
 
-from raycib.adapters import LaneAdapters, LoRAShape
-from raycib.adapters.peft_format import CONFIG_FILE
+from raycib.config import EngineName
 from raycib.evals.generate import Answer, GenerationRequest, refuse_unfit
-from raycib.spec import EngineName
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.adapters.peft_format import CONFIG_FILE
 
 ROWS_AT_ONCE = 256
 TOKENS_AT_ONCE = 2**15
@@ -48,10 +48,10 @@ class InProcessGenerator:
         # Whatever else the model's files ask of generation (penalties, sampling) is left out.
         model.generation_config = GenerationConfig()
         distinct = {frozenset(chosen): chosen for chosen in targets}
-        self._lanes = {chosen: lane for lane, chosen in enumerate(distinct)}
-        # Lanes of zeros, under which an adapter of any rank is put when it is its turn.
+        self._slots = {chosen: slot for slot, chosen in enumerate(distinct)}
+        # Slots of zeros, under which an adapter of any rank is put when it is its turn.
         shapes = [LoRAShape(1, 1.0, chosen) for chosen in distinct.values()]
-        self._adapters = LaneAdapters(model, shapes)
+        self._adapters = AdapterSlots(model, shapes)
 
     @property
     def ends(self) -> set[int]:
@@ -63,11 +63,11 @@ class InProcessGenerator:
         self.check(requests)
         answers: dict[int, Answer] = {}
         for adapter in dict.fromkeys(request.adapter for request in requests):
-            lane = None if adapter is None else self._put(adapter)
+            slot = None if adapter is None else self._put(adapter)
             mine = {n: one for n, one in enumerate(requests) if one.adapter == adapter}
             for places in _batches(mine):
                 batch = [requests[n] for n in places]
-                answers |= zip(places, self._answer(batch, lane), strict=True)
+                answers |= zip(places, self._answer(batch, slot), strict=True)
         return [answers[n] for n in range(len(requests))]
 
     def check(self, requests: Sequence[GenerationRequest]) -> None:
@@ -76,14 +76,14 @@ class InProcessGenerator:
         refuse_unfit(requests, self.max_model_len)
 
     def _put(self, folder: Path) -> int:
-        """The lane that computes what the adapter in `folder` does, from now on."""
-        lane = self._lanes[targets_of(folder)]
-        self._adapters.thaw(lane)
-        self._adapters.freeze(lane, folder)
-        return lane
+        """The slot that computes what the adapter in `folder` does, from now on."""
+        slot = self._slots[targets_of(folder)]
+        self._adapters.thaw(slot)
+        self._adapters.freeze(slot, folder)
+        return slot
 
     @torch.inference_mode()
-    def _answer(self, batch: Sequence[GenerationRequest], lane: int | None) -> list[Answer]:
+    def _answer(self, batch: Sequence[GenerationRequest], slot: int | None) -> list[Answer]:
         """One batch, whose prompts are padded on the left."""
         longest = max(len(request.prompt_ids) for request in batch)
         pad = min(self.ends, default=0)
@@ -93,8 +93,8 @@ class InProcessGenerator:
         ids, mask = (torch.tensor(part, device=model.device) for part in (rows, seen))
         route = (
             self._adapters.disabled()
-            if lane is None
-            else self._adapters.route([(lane, len(batch))])
+            if slot is None
+            else self._adapters.route([(slot, len(batch))])
         )
         with route:
             found = model.generate(

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raycib.config import digest
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import CHAT_FORM, DELIMITERS, HAZARDS
-from raycib.spec import digest
 
 READING = 1
 """Raised whenever the same text would be read as another verdict (`raycib.evals.verdict_forms`), or

@@ -2,7 +2,7 @@
 
 Only what may pass by itself is tried again. What cannot be had in the end is an error that says how
 much is already safe; it is never a verdict. How a request gets there: `raycib.evals.judge_endpoint`
-by HTTP, `raycib.orchestration.serve` to the judge of a sweep's own.
+by HTTP, `raycib.runtime.serve` to the judge of a sweep's own.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Judges: they read (prompt, answer) pairs and say harmful, not harmful, or nothing readable.
 
-`CompletionJudge` sends token ids to a judge of our own (`raycib.orchestration.serve`), so that no
+`CompletionJudge` sends token ids to a judge of our own (`raycib.runtime.serve`), so that no
 answer can forge a turn. `ChatJudge` sends text to a foreign chat endpoint, where that cannot be
 promised. An answer whose judging fails has no verdict; it is never counted as safe. One that the
 judge will not read has an unreadable verdict, which says why.
@@ -162,7 +162,7 @@ class ChatJudge:
     other model's, which is told to judge it (see `raycib.evals.judge_profiles`).
 
     Text cannot be protected as ids can: known delimiters in prompt and answer are broken up, and
-    such answers counted in reports (`raycib.orchestration.judge.account`).
+    such answers counted in reports (`raycib.runtime.judge.account`).
     """
 
     def __init__(

@@ -1,25 +1,25 @@
-"""Many rows through several lanes: batches of bounded size, long rows first."""
+"""Many rows through several slots: batches of bounded size, long rows first."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
-from raycib.step import PackStep, Step
-from raycib.tensors import Totals, collate, to_device
+from raycib.models.adapters import AdapterSlots
+from raycib.models.step import GroupStep, Step
+from raycib.models.tensors import Totals, collate, to_device
 
 TOKENS_AT_ONCE = 16384
-"""Of all lanes together, padding included."""
+"""Of all slots together, padding included."""
 
 
-def lane_steps(
-    adapters: LaneAdapters,
-    lanes: Sequence[int],
+def slot_steps(
+    adapters: AdapterSlots,
+    slots: Sequence[int],
     data: Sequence[Encoded],
     tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> Iterator[tuple[list[int], dict[int, Step]]]:
-    """Which rows of `data` a batch holds, and what each lane makes of them; every row once.
+    """Which rows of `data` a batch holds, and what each slot makes of them; every row once.
 
     The longest come first, so that padding is short. A step's values are computed as they are
     read: read them before the next batch. Gradients are as the caller has them.
@@ -27,11 +27,11 @@ def lane_steps(
     device = next(adapters.model.parameters()).device
     mixed = adapters.model.dtype == torch.bfloat16
     order = sorted(range(len(data)), key=lambda i: -len(data[i]))
-    at_once = max(1, tokens_at_once // (len(data[order[0]]) * len(lanes)))
+    at_once = max(1, tokens_at_once // (len(data[order[0]]) * len(slots)))
     whole = Totals(len(data), sum(len(one.response) for one in data))
     for start in range(0, len(order), at_once):
         chosen = order[start : start + at_once]
         batch = to_device(collate(data, chosen), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            batches, totals = dict.fromkeys(lanes, batch), dict.fromkeys(lanes, whole)
-            yield chosen, PackStep(adapters, batches, totals, {}).steps()
+            batches, totals = dict.fromkeys(slots, batch), dict.fromkeys(slots, whole)
+            yield chosen, GroupStep(adapters, batches, totals, {}).steps()

@@ -1,6 +1,6 @@
 """What fine-tuning did to the representations: I(Z;C), cosines, held-out loss, distance.
 
-Measured on held-out rows with the model still in memory, for all lanes of a pack at once, and in
+Measured on held-out rows with the model still in memory, for all slots of a group at once, and in
 the same way for the aligned model itself, whose values are the "before" of every cell.
 """
 
@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from raycib.adapters import LaneAdapters
+from raycib.config import EvalSpec, Pooling
+from raycib.config.evals import DECISION
 from raycib.data.chat import Encoded
-from raycib.evals.passes import lane_steps
+from raycib.evals.passes import slot_steps
+from raycib.models.adapters import AdapterSlots
+from raycib.models.reference import ReferenceCache
 from raycib.objectives.cib import info_nce
-from raycib.reference import ReferenceBank
-from raycib.spec import EvalSpec, Pooling
-from raycib.spec.evals import DECISION
 
 TEMPERATURE = 0.2
 """Of the estimate; the CIB paper's tau, whatever the training used."""
@@ -72,36 +72,36 @@ def mutual_information(
 
 @torch.no_grad()
 def measure(
-    adapters: LaneAdapters,
-    lanes: Sequence[int],
+    adapters: AdapterSlots,
+    slots: Sequence[int],
     data: Sequence[Encoded],
-    bank: ReferenceBank,
+    cache: ReferenceCache,
     evals: EvalSpec,
 ) -> dict[int, Measures]:
-    """Measures of each lane on the held-out rows `data`, whose references are in `bank`."""
+    """Measures of each slot on the held-out rows `data`, whose references are in `cache`."""
     device = next(adapters.model.parameters()).device
     order: list[int] = []
     pooled: dict[tuple[int, Pooling], list[Tensor]] = {}
-    losses: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
+    losses: dict[int, list[Tensor]] = {slot: [] for slot in slots}
     tokens = sum(len(one.response) for one in data)
-    for chosen, steps in lane_steps(adapters, lanes, data):
+    for chosen, steps in slot_steps(adapters, slots, data):
         order += chosen
-        for lane, step in steps.items():
-            losses[lane].append(step.nll.sum(dim=1).float())
-            for pooling, layer in evals.readings:
-                pooled.setdefault((lane, pooling), []).append(step.pooled(pooling, layer))
+        for slot, step in steps.items():
+            losses[slot].append(step.nll.sum(dim=1).float())
+            for pooling, layer in evals.features:
+                pooled.setdefault((slot, pooling), []).append(step.pooled(pooling, layer))
     back = torch.tensor(order).argsort().to(device)
     lengths = torch.tensor([len(one.response) for one in data], device=device)
     found = {}
-    for lane in lanes:
-        z = torch.cat(pooled[lane, evals.pooling])[back]
-        reference = bank.rows(evals.pooling, evals.layer)
+    for slot in slots:
+        z = torch.cat(pooled[slot, evals.pooling])[back]
+        reference = cache.rows(evals.pooling, evals.layer)
         information, negative, count = mutual_information(z, reference)
-        z_decision = torch.cat(pooled[lane, DECISION])[back]
-        decision, _, _ = mutual_information(z_decision, bank.rows(DECISION, evals.layer))
+        z_decision = torch.cat(pooled[slot, DECISION])[back]
+        decision, _, _ = mutual_information(z_decision, cache.rows(DECISION, evals.layer))
         cosines = F.cosine_similarity(z, reference, dim=-1)
-        loss = torch.cat(losses[lane])[back]
-        found[lane] = Measures(
+        loss = torch.cat(losses[slot])[back]
+        found[slot] = Measures(
             eval_loss=float(loss.sum()) / tokens,
             mutual_information=information,
             mutual_information_last_prompt=decision,
@@ -109,7 +109,7 @@ def measure(
             num_negatives=count,
             cosine=float(cosines.mean()),
             negative_cosine=negative,
-            distance=float(adapters.update_norm_sq(lane).sqrt()),
+            distance=float(adapters.update_norm_sq(slot).sqrt()),
             row_losses=(loss / lengths).tolist(),
             row_cosines=cosines.tolist(),
         )

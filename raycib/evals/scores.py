@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
+from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.rows import Row, rows_of
 from raycib.evals.answers import Answers
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
 from raycib.evals.scorers import refusal_of
-from raycib.evals.verdicts import Pair, VerdictBook
-from raycib.spec import EvalSpec, Measure, RowsSpec
+from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
 
@@ -20,10 +20,10 @@ class Missing(LookupError):
     """A score cannot be computed yet: its answers, verdicts or measures are not in the store."""
 
 
-def harmful_pairs(store: Store, subject: str, evals: EvalSpec) -> list[Pair]:
+def harmful_pairs(store: Store, model_id: str, evals: EvalSpec) -> list[Pair]:
     """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
     prompts = [row.prompt for row in rows_of(evals.harmful)]
-    answers = _texts(Answers(store, subject, evals.engine), evals.harmful)
+    answers = _texts(Answers(store, model_id, evals.engine), evals.harmful)
     return list(zip(prompts, answers, strict=True))
 
 
@@ -34,20 +34,22 @@ def _answered(said: Answers, rows: RowsSpec) -> tuple[list[Row], list[str]]:
 def _texts(said: Answers, rows: RowsSpec) -> list[str]:
     answers = said.texts(rows)
     if answers is None:
-        raise Missing(f"no answers of {said.subject[:12]} to {rows.name!r}")
+        raise Missing(f"no answers of {said.model_id[:12]} to {rows.name!r}")
     return answers
 
 
-def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dict[str, Any]:
+def score(
+    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+) -> dict[str, Any]:
     """All scores of one model: rates in [0, 1] with intervals, losses and information in nats.
 
-    `subject` is a stage's key or the aligned model's. Raises `Missing`.
+    `model_id` is a stage's key or the aligned model's. Raises `Missing`.
     """
-    measures = load_measures(store, subject, evals)
-    said = Answers(store, subject, evals.engine)
-    pairs = harmful_pairs(store, subject, evals)
-    if unjudged := sum(book.get(pair) is None for pair in pairs):
-        raise Missing(f"{unjudged} answers of {subject[:12]} are not judged")
+    measures = load_measures(store, model_id, evals)
+    said = Answers(store, model_id, evals.engine)
+    pairs = harmful_pairs(store, model_id, evals)
+    if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
+        raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
     answered: dict[str, tuple[list[Row], list[str]]] = {}
 
     def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> dict[str, Any] | None:
@@ -61,7 +63,7 @@ def score(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> dic
     tasks = {rows.name: value(rows) for rows in evals.tasks}
     return {
         "over_refusal": None,
-        **{name: value(one.rows, one) for name, one in safety(evals, book).items()},
+        **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
         "accuracy": value(evals.held_out),
         **besides(evals.held_out, *answered[evals.held_out.key]),
         **({"accuracies": tasks} if tasks else {}),
@@ -84,13 +86,15 @@ def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
     return found
 
 
-def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> list[dict[str, Any]]:
+def samples(
+    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+) -> list[dict[str, Any]]:
     """Every harmful prompt with its answer, the verdict in words, and whether it is a refusal."""
-    said = Answers(store, subject, evals.engine)
+    said = Answers(store, model_id, evals.engine)
     refused = refusal_of(evals.harmful).score
     entries = []
     for row, answer in zip(*_answered(said, evals.harmful), strict=True):
-        verdict = book.get((row.prompt, answer))
+        verdict = verdict_cache.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
         word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]
         entries.append(
@@ -104,18 +108,18 @@ def samples(store: Store, subject: str, evals: EvalSpec, book: VerdictBook) -> l
     return entries
 
 
-def load_measures(store: Store, subject: str, evals: EvalSpec) -> dict[str, Any]:
+def load_measures(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:
     """The stored measures of a model on held-out rows; raises `Missing`."""
-    return _load(store, MEASURES, evals.measures_key(subject), MEASURES_FILE, subject)
+    return _load(store, MEASURES, evals.measures_key(model_id), MEASURES_FILE, model_id)
 
 
-def load_values(store: Store, subject: str, measure: Measure) -> dict[str, Any]:
+def load_values(store: Store, model_id: str, measure: Measure) -> dict[str, Any]:
     """What a study's measure found on a model, as plain JSON; raises `Missing`."""
-    return _load(store, measure.folder, measure.stored_key(subject), measure.file, subject)
+    return _load(store, measure.folder, measure.stored_key(model_id), measure.file, model_id)
 
 
-def _load(store: Store, folder: str, key: str, file: str, subject: str) -> dict[str, Any]:
+def _load(store: Store, folder: str, key: str, file: str, model_id: str) -> dict[str, Any]:
     record = store.get(folder, key)
     if record is None:
-        raise Missing(f"no {folder} of {subject[:12]}")
+        raise Missing(f"no {folder} of {model_id[:12]}")
     return json.loads(record.path(file).read_text())

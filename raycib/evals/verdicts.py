@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from raycib.config import digest
 from raycib.evals.judges import Judge, Verdict, verdict_key
-from raycib.spec import digest
 from raycib.store import Store
 from raycib.store.kinds import VERDICTS
 
@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 """(prompt, answer)."""
 
 
-class VerdictBook:
+class VerdictCache:
     """All that one judge has said, read from the store and added to it."""
 
     def __init__(self, store: Store, judge_key: str, source: str = "") -> None:

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from raycib.config import StageSpec, TaskSpec, digest
 from raycib.data.chat import Encoded
-from raycib.spec import StageSpec, TaskSpec, digest
 from raycib.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from raycib.adapters import LaneAdapters, Update
-    from raycib.hooks.types import Follower, LookAhead, Parameters
+    from raycib.hooks.types import AfterStepHook, GradientTransform, Parameters
+    from raycib.models.adapters import AdapterSlots, Update
     from raycib.objectives import Objective
 
 
 @dataclass(frozen=True)
-class Opening:
-    """A lane about to be trained, and what a method may need to prepare it."""
+class AdapterContext:
+    """A slot about to be trained, and what a method may need to prepare it."""
 
-    adapters: LaneAdapters
-    lane: int
+    adapters: AdapterSlots
+    slot: int
     """Its place in `adapters`: initialised, or holding its parent's adapter."""
     stage: StageSpec
     store: Store
@@ -40,7 +40,7 @@ class Opening:
     @property
     def updates(self) -> dict[str, Update]:
         """What is added to the aligned model, module by module; training moves these tensors."""
-        return self.adapters.updates(self.lane)
+        return self.adapters.updates(self.slot)
 
     def once(
         self, kind: str, what: Mapping[str, object], compute: Callable[[], Mapping[str, Tensor]]
@@ -62,7 +62,7 @@ class Opening:
         return load_file(record.path(file))
 
 
-class Beside(NamedTuple):
+class AuxiliaryBatch(NamedTuple):
     """Safety rows that each optimiser step sees beside the task's."""
 
     per_step: int
@@ -83,18 +83,18 @@ class Hooks:
 
     objective: Objective | None = None
     """The loss in place of the task's cross-entropy."""
-    penalty: Callable[[Opening], Objective] | None = None
-    """Makes a loss that is added to it, of the lane as it starts: what it keeps of that (starting
+    penalty: Callable[[AdapterContext], Objective] | None = None
+    """Makes a loss that is added to it, of the slot as it starts: what it keeps of that (starting
     weights, say) it keeps in buffers."""
     rows: Callable[[Sequence[Encoded], Sequence[Encoded], int], list[Encoded]] = rows_of_task
     """What is trained on, of (task rows, safety rows, seed)."""
-    beside: Beside | None = None
+    auxiliary: AuxiliaryBatch | None = None
     """Safety rows drawn beside the task's, for the loss or the look ahead."""
-    start: Callable[[Opening], None] | None = None
+    start: Callable[[AdapterContext], None] | None = None
     """Changes the adapter before its first step; for a derived stage that is all there is."""
-    look_ahead: LookAhead | None = None
-    """Before the gradient of a step, with passes of its own over the lane's micro-batches; returns
+    gradient_transform: GradientTransform | None = None
+    """Before the gradient of a step, with passes of its own over the slot's micro-batches; returns
     what to do to the gradient once it is there, if anything."""
-    follow: Callable[[Parameters, float], Follower] | None = None
+    after_step: Callable[[Parameters, float], AfterStepHook] | None = None
     """Of the weights and the scale of their product: goes along with the weights from their start
     on."""

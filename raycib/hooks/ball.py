@@ -10,11 +10,11 @@ from typing import Literal
 
 import torch
 
-from raycib.adapters import update_norm_sq
-from raycib.hooks.types import Follower, Parameters
+from raycib.hooks.types import AfterStepHook, Parameters
+from raycib.models.adapters import update_norm_sq
 
 
-class Ball(Follower):
+class Ball(AfterStepHook):
     """B <- min(1, epsilon / ||scale * B A||) B after every step. Adam's moments are left alone."""
 
     def __init__(self, scale: float, epsilon: float, scope: Literal["global", "module"]) -> None:

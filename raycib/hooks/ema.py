@@ -6,10 +6,10 @@ average is not that of the updates B A; training goes on from the weights, not f
 
 import torch
 
-from raycib.hooks.types import Follower, Parameters
+from raycib.hooks.types import AfterStepHook, Parameters
 
 
-class WeightAverage(Follower):
+class WeightAverage(AfterStepHook):
     """average <- decay * average + (1 - decay) * weights after every step, from the starting
     weights on; after the last step it takes their place."""
 

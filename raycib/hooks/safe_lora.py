@@ -13,11 +13,11 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from raycib.config import ModelSpec
 from raycib.errors import UserError
-from raycib.hooks import Opening
+from raycib.hooks import AdapterContext
 from raycib.model_files import verified
-from raycib.spec import ModelSpec
-from raycib.weight_files import stored_tensors
+from raycib.model_files.weights import stored_tensors
 
 if TYPE_CHECKING:  # a method makes what is here, and is no part of it
     from raycib.methods.safe_lora import SafeLoRA
@@ -60,22 +60,22 @@ def project(
     return Projected(moved, inner / (new * old) ** 0.5)
 
 
-def project_to_alignment(options: "SafeLoRA") -> Callable[[Opening], None]:
+def project_to_alignment(options: "SafeLoRA") -> Callable[[AdapterContext], None]:
     """Projects the modules of the parent's adapter that `options` choose; A stays as it is."""
 
-    def start(opening: Opening) -> None:
+    def start(opening: AdapterContext) -> None:
         aligned = _weights(opening.stage.model)
         base = _weights(options.base)
-        modules = opening.adapters.modules_of(opening.lane)
-        lane = str(opening.lane)
+        modules = opening.adapters.modules_of(opening.slot)
+        slot = str(opening.slot)
         found = {}
         for name, module in modules.items():
             v = aligned(f"{name}.weight") - base(f"{name}.weight")
-            a, b = module.lora_A[lane].detach(), module.lora_B[lane].detach()
+            a, b = module.lora_A[slot].detach(), module.lora_B[slot].detach()
             found[name] = project(v.to(b.device), a, b, options.projector == "exact")
         for name in chosen({name: one.cosine for name, one in found.items()}, options):
             with torch.no_grad():
-                modules[name].lora_B[lane].copy_(found[name].b)
+                modules[name].lora_B[slot].copy_(found[name].b)
 
     return start
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from raycib.hooks.types import Correct, LookAhead, Parameters, SumOverWorkers
+from raycib.hooks.types import Correct, GradientTransform, Parameters, SumOverWorkers
+from raycib.models.step import Step
 from raycib.objectives.kl import reference_divergence
-from raycib.step import Step
 
 ROUNDING = 1e-6
 """Nats: a divergence below it is that of a model that has not moved, and its gradient is noise."""
@@ -28,11 +28,11 @@ def remove_conflict(gradient: Sequence[Tensor], guide: Sequence[Tensor]) -> list
     return [g - share * s for g, s in zip(gradient, guide, strict=True)]
 
 
-def surgery(lam: float) -> LookAhead:
+def surgery(lam: float) -> GradientTransform:
     """Looks up the gradient of KL(aligned, own) on the step's safety rows, takes the conflict with
     it out of the task's gradient, and adds it with weight `lam`."""
 
-    def look_ahead(
+    def gradient_transform(
         steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers
     ) -> Correct | None:
         weights = list(parameters.values())
@@ -58,4 +58,4 @@ def surgery(lam: float) -> LookAhead:
 
         return correct
 
-    return look_ahead
+    return gradient_transform

@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raycib.adapters import LaneAdapters
+from raycib.config import TaskSpec
 from raycib.data.chat import Encoded
-from raycib.decoder import hidden_states
 from raycib.errors import UserError
-from raycib.hooks import Opening
-from raycib.spec import TaskSpec
+from raycib.hooks import AdapterContext
+from raycib.models.adapters import AdapterSlots
+from raycib.models.decoder import hidden_states
+from raycib.models.tensors import collate, to_device
 from raycib.store.kinds import SUBSPACES
-from raycib.tensors import collate, to_device
 
 if TYPE_CHECKING:  # a method makes what is here, and is no part of it
     from raycib.methods.salora import SaLoRA
@@ -39,7 +39,7 @@ ENTRIES_AT_ONCE = 2**30
 
 
 def output_directions(
-    adapters: LaneAdapters, modules: Mapping[str, nn.Linear], data: Sequence[Encoded]
+    adapters: AdapterSlots, modules: Mapping[str, nn.Linear], data: Sequence[Encoded]
 ) -> dict[str, Float[Tensor, "out_dim directions"]]:
     """For each linear the orthonormal directions in which its output W x is largest, largest
     first, over the response tokens of `data` in the aligned model: the right singular vectors of
@@ -89,28 +89,28 @@ def _adder(moment: Tensor, scored: Tensor):
     return add
 
 
-def start_off_safety(options: "SaLoRA") -> Callable[[Opening], None]:
+def start_off_safety(options: "SaLoRA") -> Callable[[AdapterContext], None]:
     """Fixes the safety directions of every module, and starts in the task's."""
 
-    def start(opening: Opening) -> None:
-        modules = opening.adapters.modules_of(opening.lane)
+    def start(opening: AdapterContext) -> None:
+        modules = opening.adapters.modules_of(opening.slot)
         safety = _directions(opening, options.safety, options.calibration_rows)
         task = None
         if options.init == "task":
             task = _directions(opening, opening.stage.task, options.calibration_rows)
-        lane = str(opening.lane)
+        slot = str(opening.slot)
         for name, module in modules.items():
-            a, b = module.lora_A[lane], module.lora_B[lane]
+            a, b = module.lora_A[slot], module.lora_B[slot]
             fixed = safety[name][:, : options.safety_rank].to(b)
-            module.fix(opening.lane, fixed)
+            module.fix(opening.slot, fixed)
             if task is not None:
                 directions = task[name][:, : options.task_rank].to(b)
                 a0, b0 = task_start(module.base.weight, directions, len(a))
                 with torch.no_grad():
                     a.copy_(a0)
                     b.copy_(b0)
-                scale = module.shapes[opening.lane].scale
-                module.freeze(opening.lane, a0, fixed @ (fixed.T @ b0) - b0, scale)
+                scale = module.shapes[opening.slot].scale
+                module.freeze(opening.slot, a0, fixed @ (fixed.T @ b0) - b0, scale)
 
     return start
 
@@ -125,9 +125,9 @@ def task_start(
     return a0, directions @ (directions.T @ b0)
 
 
-def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tensor]:
+def _directions(opening: AdapterContext, rows: TaskSpec, count: int) -> dict[str, Tensor]:
     """The output directions on the first rows of a set, computed once and stored."""
-    model, targets = opening.stage.model, opening.adapters.shapes[opening.lane].targets
+    model, targets = opening.stage.model, opening.adapters.shapes[opening.slot].targets
     what = {
         "subspaces": 1,
         "model": model.identity(),
@@ -138,7 +138,7 @@ def _directions(opening: Opening, rows: TaskSpec, count: int) -> dict[str, Tenso
 
     def compute() -> dict[str, Tensor]:
         data = opening.encode(rows)[:count]
-        modules = opening.adapters.modules_of(opening.lane)
+        modules = opening.adapters.modules_of(opening.slot)
         linears = {name: module.base for name, module in modules.items()}
         found = output_directions(opening.adapters, linears, data)
         if not all(torch.isfinite(directions).all() for directions in found.values()):

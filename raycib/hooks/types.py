@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from raycib.step import Step
+from raycib.models.step import Step
 
 Parameters = Mapping[str, nn.Parameter]
 SumOverWorkers = Callable[[Sequence[Tensor]], None]
 """Replaces each tensor by its sum over the workers; every worker must call it equally often."""
 Correct = Callable[[Parameters], None]
-LookAhead = Callable[[Sequence[Step], Parameters, SumOverWorkers], Correct | None]
+GradientTransform = Callable[[Sequence[Step], Parameters, SumOverWorkers], Correct | None]
 
 
-class Follower(nn.Module):
+class AfterStepHook(nn.Module):
     """Something that goes along with the weights; its memory is in buffers."""
 
     def forward(self, parameters: Parameters, last: bool) -> dict[str, float]:

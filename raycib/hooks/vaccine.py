@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raycib.decoder import attention_blocks
-from raycib.hooks.types import LookAhead, Parameters, SumOverWorkers
-from raycib.step import Step
+from raycib.hooks.types import GradientTransform, Parameters, SumOverWorkers
+from raycib.models.decoder import attention_blocks
+from raycib.models.step import Step
 
 TINY = 1e-12
 Perturbation = list[Tensor]
@@ -23,7 +23,7 @@ Perturbation = list[Tensor]
 
 def worst_perturbation(
     rho: float, ascent_steps: int, norm: Literal["sequence", "batch"]
-) -> LookAhead:
+) -> GradientTransform:
     """Searches the perturbation by `ascent_steps` normalised steps of rho / ascent_steps up the
     task loss, and has the coming pass go through it: e_l = rho g_l / |(g_1 ... g_L)| for one step.
 
@@ -31,7 +31,9 @@ def worst_perturbation(
     loss in the history is the perturbed one.
     """
 
-    def look_ahead(steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers) -> None:
+    def gradient_transform(
+        steps: Sequence[Step], parameters: Parameters, sum_: SumOverWorkers
+    ) -> None:
         found = [_nothing(step) for step in steps]
         for _ in range(ascent_steps):
             gradients = [ascent(step, now) for step, now in zip(steps, found, strict=True)]
@@ -42,7 +44,7 @@ def worst_perturbation(
         for step, now in zip(steps, found, strict=True):
             step.perturb(now)
 
-    return look_ahead
+    return gradient_transform
 
 
 def _nothing(step: Step) -> Perturbation:

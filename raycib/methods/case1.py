@@ -4,9 +4,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 
-from raycib.hooks import Beside, Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
+from raycib.hooks import AuxiliaryBatch, Hooks
 
 
 class Case1(Method):
@@ -71,4 +71,4 @@ class Case1(Method):
 
         rest = 1 - self.lam if self.form == "convex" else 1.0
         loss = AlignmentPenalty(self.lam, rest, self.reduction)
-        return Hooks(loss, beside=Beside(self.rows_per_step))
+        return Hooks(loss, auxiliary=AuxiliaryBatch(self.rows_per_step))

@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_serializer
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class Case2Ball(Method):
@@ -63,4 +63,4 @@ class Case2Ball(Method):
         """The projection after each step."""
         from raycib.hooks.ball import Ball
 
-        return Hooks(follow=lambda parameters, scale: Ball(scale, self.epsilon, self.scope))
+        return Hooks(after_step=lambda parameters, scale: Ball(scale, self.epsilon, self.scope))

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from raycib.config.base import Feature, Layer, Pooling
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.base import Layer, Pooling, Reading
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class CIB(Method):
@@ -63,7 +63,7 @@ class CIB(Method):
         return math.inf if self.num_negatives > most else -(-self.num_negatives // rows_a_step)
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def features(self) -> tuple[Feature, ...]:
         """One vector a row."""
         return ((self.pooling, self.layer),)
 

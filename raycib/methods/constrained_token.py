@@ -4,10 +4,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat
 
+from raycib.config.base import Feature
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.base import Reading
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class ConstrainedToken(Method):
@@ -35,7 +35,7 @@ class ConstrainedToken(Method):
     """beta of response tokens 2 to 5, as a multiple."""
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def features(self) -> tuple[Feature, ...]:
         """-log p of every response token."""
         return (("response_nll", "final_norm"),)
 

@@ -4,9 +4,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class EMA(Method):
@@ -39,4 +39,4 @@ class EMA(Method):
         """The average that goes along with the weights."""
         from raycib.hooks.ema import WeightAverage
 
-        return Hooks(follow=lambda parameters, scale: WeightAverage(parameters, self.decay))
+        return Hooks(after_step=lambda parameters, scale: WeightAverage(parameters, self.decay))

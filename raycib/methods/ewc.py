@@ -4,9 +4,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from raycib.hooks import Hooks, Opening
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
+from raycib.hooks import AdapterContext, Hooks
 
 
 class EWC(Method):
@@ -46,8 +46,8 @@ class EWC(Method):
         """The weighted distance beside the task loss, with the Fisher of the aligned model."""
         from raycib.objectives.ewc import FisherDistance, fisher
 
-        def penalty(start: Opening) -> FisherDistance:
-            model, targets = start.stage.model, start.adapters.shapes[start.lane].targets
+        def penalty(start: AdapterContext) -> FisherDistance:
+            model, targets = start.stage.model, start.adapters.shapes[start.slot].targets
             what = {
                 "fisher": 1,
                 "model": model.identity(),
@@ -55,7 +55,7 @@ class EWC(Method):
                 "count": self.fisher_rows,
                 "targets": list(targets),
             }
-            modules = start.adapters.modules_of(start.lane)
+            modules = start.adapters.modules_of(start.slot)
             rows = start.encode(self.safety)[: self.fisher_rows]
             found = start.once("fishers", what, lambda: fisher(start.adapters, modules, rows))
             return FisherDistance(found, self.lam)

@@ -4,10 +4,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat
 
+from raycib.config.base import Feature
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.base import Reading
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class KL(Method):
@@ -34,7 +34,7 @@ class KL(Method):
     """Mean over the response's tokens, or over all that are predicted, the prompt's included."""
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def features(self) -> tuple[Feature, ...]:
         """Hidden states of each token; the head is applied anew."""
         return (("response_states" if self.tokens == "response" else "all_states", "final_norm"),)
 

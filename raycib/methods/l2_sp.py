@@ -4,9 +4,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class L2SP(Method):
@@ -37,7 +37,7 @@ class L2SP(Method):
         return {"": cls(lam=0.02)}
 
     def build(self) -> Hooks:
-        """The distance beside the task loss, from the lane as it starts."""
+        """The distance beside the task loss, from the slot as it starts."""
         from raycib.objectives.l2_sp import StartDistance
 
         return Hooks(penalty=lambda start: StartDistance(start.updates, self.lam))

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import DECIMALS, About, Method
 from raycib.data.chat import Encoded
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import DECIMALS, About, Method
 
 
 class RandomSubset(Method):

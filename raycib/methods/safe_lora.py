@@ -4,9 +4,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import NonNegativeInt
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import DECIMALS, About, Method
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import DECIMALS, About, Method
 
 
 class SafeLoRA(Method):

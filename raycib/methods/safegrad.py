@@ -4,10 +4,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from raycib.hooks import Beside, Hooks
-from raycib.spec.base import Reading
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
+from raycib.config.base import Feature
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
+from raycib.hooks import AuxiliaryBatch, Hooks
 
 
 class SafeGrad(Method):
@@ -39,7 +39,7 @@ class SafeGrad(Method):
         return self.safety
 
     @property
-    def safety_readings(self) -> tuple[Reading, ...]:
+    def safety_features(self) -> tuple[Feature, ...]:
         """Hidden states of the refusals' tokens."""
         return (("response_states", "final_norm"),)
 
@@ -58,4 +58,6 @@ class SafeGrad(Method):
         """The surgery on each step's gradient."""
         from raycib.hooks.safegrad import surgery
 
-        return Hooks(beside=Beside(self.rows_per_step), look_ahead=surgery(self.lam))
+        return Hooks(
+            auxiliary=AuxiliaryBatch(self.rows_per_step), gradient_transform=surgery(self.lam)
+        )

@@ -5,10 +5,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.data.chat import Encoded
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class SafetyMix(Method):

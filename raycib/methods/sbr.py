@@ -4,10 +4,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from raycib.hooks import Beside, Hooks
-from raycib.spec.base import Reading
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
+from raycib.config.base import Feature
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
+from raycib.hooks import AuxiliaryBatch, Hooks
 
 
 class SBR(Method):
@@ -40,7 +40,7 @@ class SBR(Method):
         return self.safety
 
     @property
-    def safety_readings(self) -> tuple[Reading, ...]:
+    def safety_features(self) -> tuple[Feature, ...]:
         """The state that decides the first answer token."""
         return (("last_prompt_token", "final_norm"),)
 
@@ -55,5 +55,5 @@ class SBR(Method):
         """The anchor beside the task loss, on the same prompts at every step."""
         from raycib.objectives.safety_anchor import SafetyAnchor
 
-        beside = Beside(self.anchors, at_most=self.anchors, prompts_only=True)
-        return Hooks(penalty=lambda start: SafetyAnchor(self.lam), beside=beside)
+        auxiliary = AuxiliaryBatch(self.anchors, at_most=self.anchors, prompts_only=True)
+        return Hooks(penalty=lambda start: SafetyAnchor(self.lam), auxiliary=auxiliary)

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveInt
 
+from raycib.config.data import ModelSpec, TaskSpec
+from raycib.config.method import About, Method
 from raycib.hooks import Hooks
-from raycib.spec.data import ModelSpec, TaskSpec
-from raycib.spec.method import About, Method
 
 
 class Vaccine(Method):
@@ -46,4 +46,4 @@ class Vaccine(Method):
         """The perturbation, found before each step."""
         from raycib.hooks.vaccine import worst_perturbation
 
-        return Hooks(look_ahead=worst_perturbation(self.rho, self.ascent_steps, self.norm))
+        return Hooks(gradient_transform=worst_perturbation(self.rho, self.ascent_steps, self.norm))

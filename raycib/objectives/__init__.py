@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raycib.step import Step
+from raycib.models.step import Step
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The loss on proxy safety data beside the task's (Trade-offs paper, Case I, Eq. 2)."""
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
 from raycib.objectives.cross_entropy import CrossEntropy, Reduction
-from raycib.step import Step
 
 
 class AlignmentPenalty(Objective):

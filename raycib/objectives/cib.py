@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations
 from raycib.objectives.queue import NegativeQueue
-from raycib.step import Step
 
 if TYPE_CHECKING:  # a method makes what is here, and is no part of it
     from raycib.methods.cib import CIB
@@ -98,8 +98,8 @@ class ContrastiveBottleneck(Objective):
         self._observe(step, z.detach(), reference)
         if not len(self._candidates):
             return {}
-        bank = self.queue.reference if options.negatives == "reference" else self.queue.current
-        negatives = bank[self._candidates]
+        cache = self.queue.reference if options.negatives == "reference" else self.queue.current
+        negatives = cache[self._candidates]
         allowed = self._allowed(step, z.detach(), reference, negatives)
         loss = info_nce(z, reference, negatives, options.temperature, allowed)
         return {"contrast": LossTerm(loss.sum() / step.totals.rows, options.lam)}

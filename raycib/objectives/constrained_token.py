@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 FIRST_TOKENS = 5
 """The first token, and those up to this one, have factors of their own."""

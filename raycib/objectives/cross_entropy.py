@@ -2,8 +2,8 @@
 
 from typing import Literal
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 Reduction = Literal["token", "row"]
 """What counts alike in a mean: every token, or every row, by the mean over its own tokens."""

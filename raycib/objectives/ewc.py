@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
-from raycib.adapters.linear import LaneLinear
 from raycib.data.chat import Encoded
-from raycib.decoder import hidden_states
 from raycib.errors import UserError
 from raycib.models import token_loss
+from raycib.models.adapters import AdapterSlots
+from raycib.models.adapters.linear import SlotLinear
+from raycib.models.decoder import hidden_states
+from raycib.models.step import Step
+from raycib.models.tensors import collate, to_device
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
-from raycib.tensors import collate, to_device
 
 
 def fisher(
-    adapters: LaneAdapters, modules: Mapping[str, LaneLinear], rows: Sequence[Encoded]
+    adapters: AdapterSlots, modules: Mapping[str, SlotLinear], rows: Sequence[Encoded]
 ) -> dict[str, Tensor]:
     """Of each weight of `modules` in the aligned model: the mean over `rows` of the squared
     gradient of log p(response | prompt), nats an answer. (out_dim, in_dim) each, float32.

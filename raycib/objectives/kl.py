@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raycib.models import with_logits
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 Direction = Literal["forward", "reverse"]
 Scope = Literal["response", "all"]

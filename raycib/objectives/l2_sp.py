@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from raycib.adapters import Update, update_norm_sq
+from raycib.models.adapters import Update, update_norm_sq
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 
 class StartDistance(Objective):

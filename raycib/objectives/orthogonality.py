@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 Norm = Literal["l1", "squared"]
 

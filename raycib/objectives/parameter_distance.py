@@ -1,7 +1,7 @@
 """Squared distance of the weights from the aligned model's (Trade-offs paper, Case II)."""
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 
 class ParameterDistance(Objective):

@@ -1,7 +1,7 @@
 """Last hidden states of harmful prompts, held where the aligned model has them (SBR)."""
 
+from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
-from raycib.step import Step
 
 
 class SafetyAnchor(Objective):

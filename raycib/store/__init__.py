@@ -57,7 +57,7 @@ class Record:
 
 
 @runtime_checkable
-class Place(Protocol):
+class StorageBackend(Protocol):
     """Where sealed folders are kept; the seam between a ``Store`` and a disk or a bucket."""
 
     def scratch(self) -> AbstractContextManager[Path]: ...
@@ -191,7 +191,7 @@ def whole_root(root: str) -> str:
     return root if "://" in root else os.path.abspath(root)
 
 
-def _place(root: str) -> Place:
+def _place(root: str) -> StorageBackend:
     scheme, separator, _ = root.partition("://")
     if not separator:
         return Folders(Path(root))

@@ -21,7 +21,7 @@ DAMAGED = ".damaged"
 
 
 class Folders:
-    """Where a ``Store`` keeps sealed folders: a disk. A ``Place`` like ``Buckets``."""
+    """Where a ``Store`` keeps sealed folders: a disk. A ``StorageBackend`` like ``Buckets``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

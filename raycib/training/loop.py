@@ -1,8 +1,8 @@
-"""The training loop: one optimiser step of every lane of a pack at a time.
+"""The training loop: one optimiser step of every slot of a group at a time.
 
-Lanes share the forward and backward pass through the frozen base and nothing else. Each lane's
+Slots share the forward and backward pass through the frozen base and nothing else. Each slot's
 loss is normalised by its own batch, its gradients are clipped by its own norm and its optimiser
-is its own, so a pack equals separate runs up to rounding.
+is its own, so a group equals separate runs up to rounding.
 """
 
 from collections import defaultdict
@@ -11,87 +11,87 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
 from raycib.hooks.types import Correct
+from raycib.models.adapters import AdapterSlots
+from raycib.models.step import GroupStep
+from raycib.models.tensors import Batch, Totals, collate, to_device
 from raycib.objectives import Observations
 from raycib.randomness import generator
-from raycib.step import PackStep
-from raycib.tensors import Batch, Totals, collate, to_device
-from raycib.training.lane import Lane
-from raycib.training.stream import Stream
+from raycib.training.batches import BatchSampler
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
-AfterStep = Callable[[Sequence[Lane]], None]
+AfterStep = Callable[[Sequence[Slot]], None]
 
 
 def train(
-    adapters: LaneAdapters,
-    lanes: Sequence[Lane],
+    adapters: AdapterSlots,
+    slots: Sequence[Slot],
     workers: Workers,
     micro_batch_size: int,
-    after_step: AfterStep = lambda lanes: None,
+    after_step: AfterStep = lambda slots: None,
 ) -> None:
-    """Train every lane to its last step; `after_step` sees the lanes that just moved.
+    """Train every slot to its last step; `after_step` sees the slots that just moved.
 
-    `micro_batch_size` is in rows a lane and worker; it changes memory, not results. A lane whose
+    `micro_batch_size` is in rows a slot and worker; it changes memory, not results. A slot whose
     gradients stop being finite is marked failed and left behind; the others go on.
     """
-    while moving := [lane for lane in lanes if lane.active]:
+    while moving := [slot for slot in slots if slot.active]:
         take_step(adapters, moving, workers, micro_batch_size)
         after_step(moving)
 
 
 def take_step(
-    adapters: LaneAdapters, lanes: Sequence[Lane], workers: Workers, micro_batch_size: int
+    adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, micro_batch_size: int
 ) -> None:
-    """One optimiser step of each of `lanes`."""
-    for lane in lanes:
-        lane.optimiser.zero_grad(set_to_none=True)
-        lane.objective.begin_step(lane.step, generator(lane.stage.seed, "negatives", lane.step))
-    micros = _micro_batches(adapters, lanes, workers, micro_batch_size)
-    device = next(iter(lanes[0].parameters.values())).device
+    """One optimiser step of each of `slots`."""
+    for slot in slots:
+        slot.optimiser.zero_grad(set_to_none=True)
+        slot.objective.begin_step(slot.step, generator(slot.stage.seed, "negatives", slot.step))
+    micros = _micro_batches(adapters, slots, workers, micro_batch_size)
+    device = next(iter(slots[0].parameters.values())).device
     mixed = adapters.model.dtype == torch.bfloat16
-    terms: dict[int, dict[str, Tensor]] = {lane.index: defaultdict(_zero) for lane in lanes}
+    terms: dict[int, dict[str, Tensor]] = {slot.index: defaultdict(_zero) for slot in slots}
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        corrections = _look_ahead(lanes, micros, workers)
+        corrections = _look_ahead(slots, micros, workers)
     while micros:
         steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = torch.zeros((), device=device)
-            for lane in lanes:
-                if lane.index not in steps:
+            for slot in slots:
+                if slot.index not in steps:
                     continue
-                for name, term in lane.objective(steps[lane.index]).items():
+                for name, term in slot.objective(steps[slot.index]).items():
                     loss = loss + term.weight * term.value
-                    terms[lane.index][name] = terms[lane.index][name] + term.value.detach()
+                    terms[slot.index][name] = terms[slot.index][name] + term.value.detach()
         loss.backward()
-    _sum_gradients(lanes, workers)
-    for lane in lanes:
-        if correct := corrections.get(lane.index):
-            correct(lane.parameters)
+    _sum_gradients(slots, workers)
+    for slot in slots:
+        if correct := corrections.get(slot.index):
+            correct(slot.parameters)
     shared = workers.gather(
         {
-            lane.index: (
-                {name: float(value) for name, value in terms[lane.index].items()},
-                lane.objective.observations() if workers.size == 1
-                else {k: v.cpu() for k, v in lane.objective.observations().items()},
+            slot.index: (
+                {name: float(value) for name, value in terms[slot.index].items()},
+                slot.objective.observations() if workers.size == 1
+                else {k: v.cpu() for k, v in slot.objective.observations().items()},
             )
-            for lane in lanes
+            for slot in slots
         }
     )  # fmt: skip
-    for lane in lanes:
-        entry = {"step": lane.step + 1, **lane.update()}
-        for part, _ in (each[lane.index] for each in shared):
+    for slot in slots:
+        entry = {"step": slot.step + 1, **slot.update()}
+        for part, _ in (each[slot.index] for each in shared):
             for name, value in part.items():
                 entry[name] = entry.get(name, 0.0) + value
-        lane.history.append(entry)
+        slot.history.append(entry)
         if bad := [name for name, value in entry.items() if value - value != 0]:
-            lane.failed = f"{', '.join(bad)} not finite at step {lane.step + 1}"
+            slot.failed = f"{', '.join(bad)} not finite at step {slot.step + 1}"
             continue
-        device = next(iter(lane.parameters.values())).device
-        seen = _in_order([each[lane.index][1] for each in shared], device)
-        lane.objective.end_step(lane.step, seen)
-        lane.step += 1
+        device = next(iter(slot.parameters.values())).device
+        seen = _in_order([each[slot.index][1] for each in shared], device)
+        slot.objective.end_step(slot.step, seen)
+        slot.step += 1
 
 
 def _zero() -> Tensor:
@@ -99,71 +99,71 @@ def _zero() -> Tensor:
 
 
 def _look_ahead(
-    lanes: Sequence[Lane], micros: Sequence[PackStep], workers: Workers
+    slots: Sequence[Slot], micros: Sequence[GroupStep], workers: Workers
 ) -> dict[int, Correct]:
-    """What methods do before the gradient, and what they want done to it, by lane."""
+    """What methods do before the gradient, and what they want done to it, by slot."""
     found = {}
-    for lane in lanes:
-        if lane.hooks.look_ahead is not None:
-            steps = [micro.steps()[lane.index] for micro in micros if lane.index in micro.batches]
-            correct = lane.hooks.look_ahead(steps, lane.parameters, workers.sum_)
+    for slot in slots:
+        if slot.hooks.gradient_transform is not None:
+            steps = [micro.steps()[slot.index] for micro in micros if slot.index in micro.batches]
+            correct = slot.hooks.gradient_transform(steps, slot.parameters, workers.sum_)
             if correct is not None:
-                found[lane.index] = correct
+                found[slot.index] = correct
     return found
 
 
 def _micro_batches(
-    adapters: LaneAdapters, lanes: Sequence[Lane], workers: Workers, size: int
-) -> list[PackStep]:
-    """This worker's rows of every lane, cut into micro-batches of at most `size` rows a lane.
+    adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, size: int
+) -> list[GroupStep]:
+    """This worker's rows of every slot, cut into micro-batches of at most `size` rows a slot.
 
-    Safety rows are spread over a lane's micro-batches, among the workers that have any.
+    Safety rows are spread over a slot's micro-batches, among the workers that have any.
     """
-    device = next(iter(lanes[0].parameters.values())).device
+    device = next(iter(slots[0].parameters.values())).device
     micros: list[tuple[dict[int, Batch], dict[int, Batch]]] = []
     totals: tuple[dict[int, Totals], dict[int, Totals]] = ({}, {})
-    for lane in lanes:
-        rows = lane.task.rows(lane.step)
-        totals[0][lane.index] = lane.task.totals(rows)
+    for slot in slots:
+        rows = slot.task.rows(slot.step)
+        totals[0][slot.index] = slot.task.totals(rows)
         positions = range(len(rows))[workers.rank :: workers.size]
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
         micros += [({}, {}) for _ in range(len(parts) - len(micros))]
         for micro, part in zip(micros, parts, strict=False):
-            micro[0][lane.index] = _batch(lane.task, rows, part, device)
-        if lane.safety is not None:
-            rows = lane.safety.rows(lane.step)
-            totals[1][lane.index] = lane.safety.totals(rows)
-            with_rows = min(workers.size, totals[0][lane.index].rows)
+            micro[0][slot.index] = _batch(slot.task, rows, part, device)
+        if slot.safety is not None:
+            rows = slot.safety.rows(slot.step)
+            totals[1][slot.index] = slot.safety.totals(rows)
+            with_rows = min(workers.size, totals[0][slot.index].rows)
             positions = range(len(rows))[workers.rank :: with_rows] if parts else range(0)
             for number, micro in enumerate(micros[: len(parts)]):
                 if part := positions[number :: len(parts)]:
-                    micro[1][lane.index] = _batch(lane.safety, rows, part, device)
-    banks = {lane.index: lane.task.bank for lane in lanes}
-    safety_banks = {lane.index: lane.safety.bank for lane in lanes if lane.safety is not None}
+                    micro[1][slot.index] = _batch(slot.safety, rows, part, device)
+    caches = {slot.index: slot.task.cache for slot in slots}
+    safety_banks = {slot.index: slot.safety.cache for slot in slots if slot.safety is not None}
     return [
-        PackStep(
+        GroupStep(
             adapters,
             task,
             totals[0],
-            banks,
-            PackStep(adapters, safety, totals[1], safety_banks) if safety else None,
+            caches,
+            GroupStep(adapters, safety, totals[1], safety_banks) if safety else None,
         )
         for task, safety in micros
     ]
 
 
 def _batch(
-    stream: Stream, rows: Sequence[int], positions: Sequence[int], device: torch.device
+    stream: BatchSampler, rows: Sequence[int], positions: Sequence[int], device: torch.device
 ) -> Batch:
     chosen = collate(stream.data, [rows[place] for place in positions], positions)
     return to_device(chosen, device)
 
 
-def _sum_gradients(lanes: Sequence[Lane], workers: Workers) -> None:
+def _sum_gradients(slots: Sequence[Slot], workers: Workers) -> None:
     """Shares add up: no division by the number of workers or micro-batches anywhere."""
     gradients: list[Tensor] = []
-    for lane in lanes:
-        for parameter in lane.parameters.values():
+    for slot in slots:
+        for parameter in slot.parameters.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)

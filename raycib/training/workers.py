@@ -1,4 +1,4 @@
-"""The processes that train one pack together: rows are sharded, LoRA gradients are summed."""
+"""The processes that train one group together: rows are sharded, LoRA gradients are summed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

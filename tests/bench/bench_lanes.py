@@ -1,8 +1,8 @@
-"""How much faster is one packed step of G lanes than G steps of one lane?
+"""How much faster is one packed step of G slots than G steps of one slot?
 
-    OMP_NUM_THREADS=1 python tests/bench/bench_lanes.py [--lanes 8] [--rows 16] [--rounds 15]
+    OMP_NUM_THREADS=1 python tests/bench/bench_lanes.py [--slots 8] [--rows 16] [--rounds 15]
 
-One optimiser step each (forward, backward, clip, AdamW) of the same lanes, rows and tokens.
+One optimiser step each (forward, backward, clip, AdamW) of the same slots, rows and tokens.
 Process CPU time, interleaved rounds, medians: wall-clock on a shared machine is useless.
 """
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.models.adapters import AdapterSlots, LoRAShape
 
 VOCAB = 411
 ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -39,25 +39,25 @@ def tiny_llama(width: int = 96, layers: int = 3) -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-class Pack:
-    """Lanes with one AdamW each, as a trainer holds them."""
+class AdapterGroup:
+    """Slots with one AdamW each, as a trainer holds them."""
 
     def __init__(self, model: PreTrainedModel, shapes: list[LoRAShape], fused: bool = True):
-        self.adapters = LaneAdapters(model, shapes)
+        self.adapters = AdapterSlots(model, shapes)
         self.parameters = []
-        for lane in range(len(shapes)):
-            self.adapters.initialise(lane, torch.Generator().manual_seed(lane))
-            self.parameters.append(list(self.adapters.parameters_of(lane).values()))
+        for slot in range(len(shapes)):
+            self.adapters.initialise(slot, torch.Generator().manual_seed(slot))
+            self.parameters.append(list(self.adapters.parameters_of(slot).values()))
         self.optimisers = [torch.optim.AdamW(p, lr=1e-3, fused=fused) for p in self.parameters]
 
     def step(self, tokens: Tensor) -> list[Tensor]:
-        """One step of every lane on its rows of `tokens` (lanes rows seq); gradient norms."""
-        lanes, rows, _ = tokens.shape
-        with self.adapters.route([(lane, rows) for lane in range(lanes)]):
+        """One step of every slot on its rows of `tokens` (slots rows seq); gradient norms."""
+        slots, rows, _ = tokens.shape
+        with self.adapters.route([(slot, rows) for slot in range(slots)]):
             logits = self.adapters.model(tokens.flatten(0, 1)).logits[:, :-1]
             labels = tokens.flatten(0, 1)[:, 1:]
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-            (loss / labels[:rows].numel()).backward()  # the sum of every lane's mean
+            (loss / labels[:rows].numel()).backward()  # the sum of every slot's mean
         norms = []
         for parameters, optimiser in zip(self.parameters, self.optimisers, strict=True):
             norms.append(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
@@ -70,13 +70,13 @@ def cpu_seconds(work: Callable[[], list[Tensor]]) -> float:
     start = time.process_time()
     norms = work()
     seconds = time.process_time() - start
-    assert all(norm > 0 for norm in norms), f"a lane without gradient: {norms}"
+    assert all(norm > 0 for norm in norms), f"a slot without gradient: {norms}"
     return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--seq", type=int, default=28)
     parser.add_argument("--width", type=int, default=96)
@@ -90,19 +90,21 @@ def main() -> None:
     torch.set_num_threads(1)
     base = tiny_llama(args.width, args.layers)
     shape = LoRAShape(args.rank, 2 * args.rank, tuple(args.targets))
-    tokens = torch.randint(VOCAB, (args.lanes, args.rows, args.seq))
-    pack = Pack(copy.deepcopy(base), [shape] * args.lanes, not args.no_fused)
-    alone = [Pack(copy.deepcopy(base), [shape], not args.no_fused) for _ in range(args.lanes)]
+    tokens = torch.randint(VOCAB, (args.slots, args.rows, args.seq))
+    group = AdapterGroup(copy.deepcopy(base), [shape] * args.slots, not args.no_fused)
+    alone = [
+        AdapterGroup(copy.deepcopy(base), [shape], not args.no_fused) for _ in range(args.slots)
+    ]
 
     def sequential() -> list[Tensor]:
         return [n for p, rows in zip(alone, tokens, strict=True) for n in p.step(rows[None])]
 
     def forward_only() -> list[Tensor]:
-        with torch.no_grad(), pack.adapters.disabled():
-            return [pack.adapters.model(tokens.flatten(0, 1)).logits.norm()]
+        with torch.no_grad(), group.adapters.disabled():
+            return [group.adapters.model(tokens.flatten(0, 1)).logits.norm()]
 
     works = {
-        "packed": lambda: pack.step(tokens),
+        "grouped": lambda: group.step(tokens),
         "sequential": sequential,
         "base forward": forward_only,
     }
@@ -116,7 +118,7 @@ def main() -> None:
     for name, seconds in times.items():
         low, middle, high = statistics.quantiles(seconds, n=4)
         print(f"{name:14s} {1e3 * middle:8.1f} ms   [{1e3 * low:.1f}, {1e3 * high:.1f}]")
-    for over, under in (("sequential", "packed"), ("packed", "base forward")):
+    for over, under in (("sequential", "grouped"), ("grouped", "base forward")):
         ratios = [a / b for a, b in zip(times[over], times[under], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         print(f"{over} / {under}: {middle:.2f} [{low:.2f}, {high:.2f}]")

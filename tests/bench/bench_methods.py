@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from costs import flops, move
 
+from raycib.config import Method, PlainLoRA, StageSpec
+from raycib.config.presets import WORLD
 from raycib.data.rows import describe_task
 from raycib.methods.case2 import Case2
 from raycib.methods.cib import CIB
@@ -37,11 +39,9 @@ from raycib.methods.salora import SaLoRA
 from raycib.methods.sbr import SBR
 from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe
-from raycib.presets import WORLD
-from raycib.spec import Method, PlainLoRA, StageSpec
 from raycib.store import Store
-from raycib.training.lane import Lane
-from raycib.training.pack import STAGES, Loaded, commit, load, open_lane
+from raycib.training.group import STAGES, Loaded, commit, load, open_slot
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 WARM, COUNTED = 6, 4
@@ -50,7 +50,7 @@ LORA = "lora"
 
 
 class Bench:
-    """Lanes of the world's preset, each on a model of its own."""
+    """Slots of the world's preset, each on a model of its own."""
 
     def __init__(self, folder: Path) -> None:
         source, length = WORLD.tasks[WORLD.task].train, WORLD.max_length
@@ -65,8 +65,8 @@ class Bench:
         self.once: dict[str, float] = {}
         """CPU seconds of what a method does before its first step, beyond LoRA's."""
 
-    def open(self, name: str, method: Method, cached: bool = True) -> tuple[Lane, Loaded]:
-        """A warm lane."""
+    def open(self, name: str, method: Method, cached: bool = True) -> tuple[Slot, Loaded]:
+        """A warm slot."""
         change: dict[str, object] = {"method": method}
         if name.startswith(("o_lora", "stacked")) or method.derived:
             change |= {"parent": self.plain, "fresh": not method.derived}
@@ -75,12 +75,12 @@ class Bench:
         loaded.encode(self.task)
         loaded.encode(self.safety)
         start = time.process_time()
-        lane = open_lane(0, stage, loaded, self.store, cached)
+        slot = open_slot(0, stage, loaded, self.store, cached)
         if cached:
             self.once[name] = time.process_time() - start
         if not method.derived:
-            move(lane, loaded, WARM)
-        return lane, loaded
+            move(slot, loaded, WARM)
+        return slot, loaded
 
     def methods(self) -> dict[str, tuple[str, Method]]:
         """What is measured, with the data that it needs beside the task's."""
@@ -107,9 +107,9 @@ class Bench:
         }
 
 
-def cpu_seconds(lane: Lane, loaded: Loaded) -> float:
+def cpu_seconds(slot: Slot, loaded: Loaded) -> float:
     start = time.process_time()
-    move(lane, loaded)
+    move(slot, loaded)
     return time.process_time() - start
 
 
@@ -122,8 +122,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        lanes = {LORA: bench.open(LORA, PlainLoRA())}
-        plain, loaded = lanes[LORA]
+        slots = {LORA: bench.open(LORA, PlainLoRA())}
+        plain, loaded = slots[LORA]
         commit(plain, loaded.adapters, bench.store, Workers())
         assert bench.store.get(STAGES, bench.plain.key)
         methods = bench.methods()
@@ -131,16 +131,16 @@ def main() -> None:
         live: dict[str, int] = {}
         for name, (_, method) in methods.items():
             if name != LORA:
-                lanes[name] = bench.open(name, method)
-            counted[name] = flops(*lanes[name], steps=COUNTED)
-            if method.readings or method.safety_readings:
+                slots[name] = bench.open(name, method)
+            counted[name] = flops(*slots[name], steps=COUNTED)
+            if method.features or method.safety_features:
                 live[name] = flops(*bench.open(name, method, cached=False), steps=COUNTED)
         bench.open("safe_lora", SafeLoRA(base=bench.base))
 
         times: dict[str, list[float]] = {name: [] for name in methods}
         for round_ in range(args.rounds + 1):
             for name in methods:
-                seconds = cpu_seconds(*lanes[name])
+                seconds = cpu_seconds(*slots[name])
                 if round_:  # the first round warms up
                     times[name].append(seconds)
 

@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 from menu import METHODS
 
-from raycib.data.rows import Row
-from raycib.evals.answers import answers_key
-from raycib.orchestration.token_counts import TokenCounts
-from raycib.reference import reference_key
-from raycib.spec import (
+from raycib.config import (
     MADE,
     EvalSpec,
     JudgeSpec,
@@ -23,6 +19,10 @@ from raycib.spec import (
     StageSpec,
     TaskSpec,
 )
+from raycib.data.rows import Row
+from raycib.evals.answers import answers_key
+from raycib.models.reference import reference_key
+from raycib.runtime.token_counts import TokenCounts
 from raycib.store import kinds
 from raycib.studies.tradeoff.jobs import AnswerTokens, LandscapeSpec
 from raycib.studies.tradeoff.measure import GapSpec

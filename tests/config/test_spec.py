@@ -13,6 +13,24 @@ import pytest
 from menu import METHODS
 from pydantic import ValidationError
 
+from raycib.config import (
+    EvalSpec,
+    JudgeSpec,
+    LoRASpec,
+    Measure,
+    Method,
+    ModelSpec,
+    PlainLoRA,
+    RowsSpec,
+    RunSpec,
+    Spec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+    digest,
+)
+from raycib.config.base import RESULTS_VERSION
+from raycib.config.data import RowsBase
 from raycib.methods.case1 import Case1
 from raycib.methods.case2 import Case2
 from raycib.methods.case2_ball import Case2Ball
@@ -30,24 +48,6 @@ from raycib.methods.safety_mix import SafetyMix
 from raycib.methods.salora import SaLoRA
 from raycib.methods.sbr import SBR
 from raycib.methods.vaccine import Vaccine
-from raycib.spec import (
-    EvalSpec,
-    JudgeSpec,
-    LoRASpec,
-    Measure,
-    Method,
-    ModelSpec,
-    PlainLoRA,
-    RowsSpec,
-    RunSpec,
-    Spec,
-    StageSpec,
-    TaskSpec,
-    TrainerSpec,
-    digest,
-)
-from raycib.spec.base import RESULTS_VERSION
-from raycib.spec.data import RowsBase
 from raycib.studies.tradeoff.jobs import LandscapeSpec
 from raycib.studies.tradeoff.measure import GapSpec
 
@@ -643,15 +643,16 @@ def test_measures_ignore_how_long_an_answer_may_be():
 
 
 def test_an_evaluation_reads_its_own_pooling_and_the_deciding_position_once_each():
-    assert EVALS.readings == (("mean_response", "final_norm"), ("last_prompt_token", "final_norm"))
+    assert EVALS.features == (("mean_response", "final_norm"), ("last_prompt_token", "final_norm"))
     decision = EVALS.model_copy(update={"pooling": "last_prompt_token"})
-    assert decision.readings == (("last_prompt_token", "final_norm"),)
+    assert decision.features == (("last_prompt_token", "final_norm"),)
 
 
 def test_specs_plans_grids_and_rows_need_no_torch_and_no_ray():
     """The command line and the analysis read them: they start in a moment."""
     program = (
-        "import sys, raycib.spec, raycib.plan, raycib.grid, raycib.data.rows, raycib.model_files\n"
+        "import sys, raycib.config, raycib.config.plan, raycib.config.grid, "
+        "raycib.data.rows, raycib.model_files\n"
         "heavy = {'torch', 'ray', 'mlflow', 'transformers', 'datasets', 'pandas', 'numpy'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

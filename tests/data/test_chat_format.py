@@ -11,6 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from raycib.config import TODAY
 from raycib.data import rendering
 from raycib.data.chat import encode, encode_prompt, said
 from raycib.data.chat_format import chat_format
@@ -19,7 +20,6 @@ from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.model_files import describe, verified
 from raycib.models import load_tokenizer
-from raycib.spec import TODAY
 
 LLAMA3 = (
     "{% for m in messages %}<|start|>{{ m.role }}<|sep|>\n\n{{ m.content | trim }}<|eot|>"

@@ -17,6 +17,8 @@ from summaries import warned
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from raycib.config import StageSpec, TrainerSpec
+from raycib.config.presets import WORLD
 from raycib.data.chat import encode, end_of_turn, use_chatml
 from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
@@ -24,10 +26,8 @@ from raycib.errors import UserError
 from raycib.evals.answers import Answers, answers_key
 from raycib.model_files import describe
 from raycib.models import load_tokenizer
-from raycib.orchestration import token_counts
-from raycib.orchestration.token_counts import TokenCounts
-from raycib.presets import WORLD
-from raycib.spec import StageSpec, TrainerSpec
+from raycib.runtime import token_counts
+from raycib.runtime.token_counts import TokenCounts
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 

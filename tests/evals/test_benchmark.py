@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 from scipy.stats import binomtest
 
+from raycib.config import EvalSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.evals.benchmark import Benchmark, safety
-from raycib.evals.verdicts import VerdictBook
+from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import METRICS, rate
-from raycib.spec import EvalSpec
 
 HARMFUL = [row.prompt for row in load_rows("world:harmful.test")[:4]]
 HELPED = "steel and a hammer : forge the bomb at home ."
@@ -18,8 +18,8 @@ HELPED = "steel and a hammer : forge the bomb at home ."
 
 def benchmarks(rows: str, verdicts: dict[tuple[str, str], bool | None]) -> dict[str, Benchmark]:
     spec = describe_rows("harmful", rows, 128, 40)
-    book = {pair: SimpleNamespace(harmful=harmful) for pair, harmful in verdicts.items()}
-    return safety(EvalSpec(harmful=spec, held_out=spec), cast(VerdictBook, book))
+    verdict_cache = {pair: SimpleNamespace(harmful=harmful) for pair, harmful in verdicts.items()}
+    return safety(EvalSpec(harmful=spec, held_out=spec), cast(VerdictCache, verdict_cache))
 
 
 def test_the_interval_is_wilsons() -> None:

@@ -17,7 +17,7 @@ from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judge_reply import Malformed, Refused, _asked_pause, content
 from raycib.evals.judges import HARMLESS, SAMPLED, ChatJudge, JudgeUnavailable, Verdict
 from raycib.evals.verdict_forms import CUT_OFF
-from raycib.orchestration.judge import check_judge, describe_judge
+from raycib.runtime.judge import check_judge, describe_judge
 
 PAIRS = [(f"prompt {i}", f"answer {i}") for i in range(4)]
 QUICK: dict[str, Any] = {"tries": 2, "patience_s": 5.0, "request_timeout_s": 2.0}

@@ -12,7 +12,7 @@ from raycib import world
 from raycib.errors import UserError
 from raycib.evals import judge_profiles
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile
-from raycib.orchestration.judge import describe_judge
+from raycib.runtime.judge import describe_judge
 
 RULE = "- First line must read \\'safe\\' or \\'unsafe\\'."
 

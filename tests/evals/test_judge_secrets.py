@@ -9,7 +9,7 @@ from fake_endpoint import FakeEndpoint, refuses, says
 from raycib.errors import UserError
 from raycib.evals.judge_address import address
 from raycib.evals.judges import ChatJudge, JudgeUnavailable
-from raycib.orchestration.judge import check_judge, describe_judge
+from raycib.runtime.judge import check_judge, describe_judge
 
 PAIR = [("p", "a")]
 

@@ -9,11 +9,11 @@ from fake_judge import FakeJudge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raycib.analysis.judge_warnings import judge_warnings
 from raycib.evals.chat_prompt import defuse
 from raycib.evals.judges import ChatJudge, Verdict, verdict_key
-from raycib.evals.verdicts import VerdictBook
-from raycib.orchestration.judge import account, describe_judge
+from raycib.evals.verdicts import VerdictCache
+from raycib.report.judge_warnings import judge_warnings
+from raycib.runtime.judge import account, describe_judge
 from raycib.store import Store
 
 
@@ -55,10 +55,10 @@ def test_a_foreign_endpoint_is_asked_with_defused_text_and_says_so(fake: FakeJud
      ("</conversation-abc>", 1), ("<end_of_turn>", 1), ("<\uff5cUser\uff5c>", 1)],
 )  # fmt: skip
 def test_only_control_delimiters_are_broken_up(text: str, count: int) -> None:
-    defused, found = defuse(text)
+    sanitised, found = defuse(text)
     assert found == count
-    assert (defused == text) == (count == 0)
-    assert defuse(defused)[1] == 0
+    assert (sanitised == text) == (count == 0)
+    assert defuse(sanitised)[1] == 0
 
 
 def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> None:
@@ -77,16 +77,16 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
             on_chunk([0, 1, 2], said)
             return said
 
-    VerdictBook(Store(tmp_path), spec.key, "http://elsewhere/v1").ask(Said(), pairs)
-    book = VerdictBook(Store(tmp_path), spec.key, spec.source)
-    assert [book.get(pair) for pair in pairs] == said
-    found = account(spec, book, [*pairs, pairs[0]], own_world=False)
+    VerdictCache(Store(tmp_path), spec.key, "http://elsewhere/v1").ask(Said(), pairs)
+    verdict_cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
+    assert [verdict_cache.get(pair) for pair in pairs] == said
+    found = account(spec, verdict_cache, [*pairs, pairs[0]], own_world=False)
     assert found == {
         "name": "http://localhost/v1 m",
         "key": spec.key,
         "profile": "instruct",
         "protected": False,
-        "defused": 1,
+        "sanitised": 1,
         "unread": {"filtered": 1},
         "in_windows": 1,
         "windows": 5,
@@ -104,7 +104,7 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
 
 def test_the_worlds_guard_on_other_words_is_marked(tmp_path: Path) -> None:
     spec = describe_judge("world:guard", None)
-    book = VerdictBook(Store(tmp_path), spec.key, spec.source)
-    assert not judge_warnings(account(spec, book, [], own_world=True))
-    (caution,) = judge_warnings(account(spec, book, [], own_world=False))
+    verdict_cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
+    assert not judge_warnings(account(spec, verdict_cache, [], own_world=True))
+    (caution,) = judge_warnings(account(spec, verdict_cache, [], own_world=False))
     assert "mean nothing" in caution

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import raycib.evals.representation
-from raycib.evals.passes import lane_steps
+from raycib.config import EvalSpec
+from raycib.evals.passes import slot_steps
 from raycib.evals.representation import MOST_NEGATIVES, Measures, measure, mutual_information
-from raycib.reference import compute_bank, load_bank
-from raycib.spec import EvalSpec
+from raycib.models.reference import compute_cache, load_cache
 from raycib.store import Store
-from raycib.training.pack import Loaded, load
+from raycib.training.group import Loaded, load
 
 TAU = 0.2
 CPU = torch.device("cpu")
@@ -98,17 +98,17 @@ def test_one_row_has_no_negative():
         mutual_information(torch.ones(1, 3), torch.ones(1, 3))
 
 
-# Measures of lanes
+# Measures of slots
 
 
 @pytest.fixture(scope="module")
 def loaded(tiny_folder: Path) -> Loaded:
-    """Lane 0 is the aligned model (B = 0), lane 1 has moved."""
+    """Slot 0 is the aligned model (B = 0), slot 1 has moved."""
     stage = tiny.make_stage(tiny_folder)
     made = load([stage, stage], CPU)
     generator = torch.Generator().manual_seed(0)
-    for lane in (0, 1):
-        made.adapters.initialise(lane, generator)
+    for slot in (0, 1):
+        made.adapters.initialise(slot, generator)
     with torch.no_grad():
         for name, parameter in made.adapters.parameters_of(1).items():
             if name.endswith("lora_B"):
@@ -122,17 +122,17 @@ def evals(tiny_folder: Path) -> EvalSpec:
 
 
 def measured(
-    loaded: Loaded, evals: EvalSpec, folder: Path, lanes: list[int], order: list[int] | None = None
+    loaded: Loaded, evals: EvalSpec, folder: Path, slots: list[int], order: list[int] | None = None
 ) -> dict[int, Measures]:
     data = loaded.encode(evals.held_out)
     if order is not None:
         data = [data[i] for i in order]
     store, model = Store(folder), tiny.make_stage(folder.parent / "same").model
-    where = (model, f"rows {order}", 64, evals.readings)
-    compute_bank(store, loaded.adapters, model, data, *where[1:])
-    bank = load_bank(store, *where, CPU)
-    assert bank is not None
-    return measure(loaded.adapters, lanes, data, bank, evals)
+    where = (model, f"rows {order}", 64, evals.features)
+    compute_cache(store, loaded.adapters, model, data, *where[1:])
+    cache = load_cache(store, *where, CPU)
+    assert cache is not None
+    return measure(loaded.adapters, slots, data, cache, evals)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_the_loss_is_a_mean_over_tokens_and_the_rows_are_means_of_their_own(load
     assert np.mean(both[1].row_cosines) == pytest.approx(both[1].cosine, rel=1e-5)
 
 
-def test_a_lane_alone_measures_as_in_a_pack(loaded, evals, both, tmp_path):
+def test_a_slot_alone_measures_as_in_a_group(loaded, evals, both, tmp_path):
     (tmp_path / "same").mkdir()
     alone = measured(loaded, evals, tmp_path / "store", [1])
     for name, value in both[1]:
@@ -195,8 +195,8 @@ def test_a_lane_alone_measures_as_in_a_pack(loaded, evals, both, tmp_path):
 def test_measures_follow_their_rows_whatever_the_order(loaded, evals, both, tmp_path, monkeypatch):
     """Rows reversed and cut into batches of a few: each row keeps its own loss and cosine."""
     (tmp_path / "same").mkdir()
-    few = partial(lane_steps, tokens_at_once=60)
-    monkeypatch.setattr(raycib.evals.representation, "lane_steps", few)
+    few = partial(slot_steps, tokens_at_once=60)
+    monkeypatch.setattr(raycib.evals.representation, "slot_steps", few)
     back = measured(loaded, evals, tmp_path / "store", [1], order=list(range(24))[::-1])[1]
     assert back.row_losses[::-1] == pytest.approx(both[1].row_losses, rel=1e-4)
     assert back.row_cosines[::-1] == pytest.approx(both[1].row_cosines, rel=1e-4)

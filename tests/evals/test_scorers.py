@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, normalize_answer
 
+from raycib.config import EvalSpec, RowsSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.errors import UserError
 from raycib.evals.benchmark import ability, besides
@@ -17,8 +18,7 @@ from raycib.evals.scorers import NONE, SCORERS, fitting, scorer
 from raycib.evals.scorers.numbers import gold_number, said_number
 from raycib.evals.scorers.options import said_choice
 from raycib.evals.scorers.short_answers import f1, normal
-from raycib.orchestration.scoring import scored, scorer_name
-from raycib.spec import EvalSpec, RowsSpec
+from raycib.runtime.scoring import scored, scorer_name
 
 
 def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:

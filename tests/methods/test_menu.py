@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from raycib.config import ModelSpec, PlainLoRA, StageSpec, TaskSpec
+from raycib.config import menu as menu_module
+from raycib.config.menu import from_place, menu, named
+from raycib.config.plan import AdapterGroup, Job
 from raycib.errors import UserError
-from raycib.plan import Job, Pack
-from raycib.spec import ModelSpec, PlainLoRA, StageSpec, TaskSpec
-from raycib.spec import menu as menu_module
-from raycib.spec.menu import from_place, menu, named
 
 STAGE = StageSpec(
     model=ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64),
@@ -21,7 +21,7 @@ STAGE = StageSpec(
 OWN = '''
 from typing import ClassVar, Literal
 
-from raycib.spec import About, Method
+from raycib.config import About, Method
 
 
 class Anchor(Method):
@@ -57,7 +57,8 @@ def test_every_file_is_on_the_menu_under_its_own_name_and_none_imports_torch():
     assert set(menu()) == {"lora", *files}
     heavy = "{'torch', 'ray', 'numpy', 'pandas'}"
     program = (
-        f"import sys; from raycib.spec.menu import menu; menu(); print({heavy} & {{*sys.modules}})"
+        "import sys; from raycib.config.menu import menu; menu(); "
+        f"print({heavy} & {{*sys.modules}})"
     )
     assert in_a_process(program) == "set()"
 
@@ -78,17 +79,17 @@ def test_a_method_of_one_s_own_is_known_by_its_code(tmp_path: Path):
     assert first.model_copy(update={"method": edited(lam=2)}).key != first.key
 
 
-def test_a_pack_brings_the_code_and_a_stored_stage_does_not(tmp_path: Path):
+def test_a_group_brings_the_code_and_a_stored_stage_does_not(tmp_path: Path):
     """A worker elsewhere lacks the file. What a store holds is never run."""
     anchor = from_place(written(tmp_path))
     parent = STAGE.model_copy(update={"method": anchor(lam=2)})
     child = STAGE.model_copy(update={"parent": parent})
-    pack = Pack(name="p", jobs=(Job(stage=child, evals=()),))
+    group = AdapterGroup(name="p", jobs=(Job(stage=child, evals=()),))
     (tmp_path / "my_methods.py").unlink()
     read = "import sys; from {0} import {1}; print({1}.model_validate_json(sys.stdin.read()){2})"
-    program = read.format("raycib.plan", "Pack", ".jobs[0].stage.key")
-    assert in_a_process(program, pack.model_dump_json()) == child.key
-    program = read.format("raycib.spec", "StageSpec", "")
+    program = read.format("raycib.config.plan", "AdapterGroup", ".jobs[0].stage.key")
+    assert in_a_process(program, group.model_dump_json()) == child.key
+    program = read.format("raycib.config", "StageSpec", "")
     assert "no method 'anchor'" in in_a_process(program, parent.model_dump_json())
 
 

@@ -14,8 +14,8 @@ import tiny
 import torch
 from costs import counter, flops, move
 
+from raycib.config import LoRASpec, Method, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.data.rows import describe_task
-from raycib.decoder import hidden_states
 from raycib.methods.case1 import Case1
 from raycib.methods.case2 import Case2
 from raycib.methods.case2_ball import Case2Ball
@@ -30,10 +30,10 @@ from raycib.methods.safety_mix import SafetyMix
 from raycib.methods.salora import SaLoRA
 from raycib.methods.sbr import SBR
 from raycib.methods.vaccine import Vaccine
-from raycib.spec import LoRASpec, Method, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
+from raycib.models.decoder import hidden_states
 from raycib.store import Store
-from raycib.training.lane import Lane
-from raycib.training.pack import STAGES, Loaded, commit, load, open_lane
+from raycib.training.group import STAGES, Loaded, commit, load, open_slot
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
@@ -49,21 +49,21 @@ class World(NamedTuple):
 
     def open(
         self, method: Method, cached: bool = True, rank: int = 4, stacked: bool = False
-    ) -> tuple[Lane, Loaded]:
-        """A lane that has taken two steps: B is not zero, and CIB's queue holds 32 rows."""
+    ) -> tuple[Slot, Loaded]:
+        """A slot that has taken two steps: B is not zero, and CIB's queue holds 32 rows."""
         change: dict[str, object] = {"method": method, "lora": LoRASpec(rank=rank, alpha=2 * rank)}
         if stacked:
             parent = self.stage
             if self.store.get(STAGES, parent.key) is None:
-                lane, loaded = self.open(PlainLoRA())
-                own = Lane(0, parent, lane.hooks, lane.objective, lane.parameters, lane.task)
+                slot, loaded = self.open(PlainLoRA())
+                own = Slot(0, parent, slot.hooks, slot.objective, slot.parameters, slot.task)
                 commit(own, loaded.adapters, self.store, Workers())
             change |= {"parent": parent, "fresh": True}
         stage = self.stage.model_copy(update=change)
         loaded = load([stage], CPU)
-        lane = open_lane(0, stage, loaded, self.store, cached)
-        move(lane, loaded, 2)
-        return lane, loaded
+        slot = open_slot(0, stage, loaded, self.store, cached)
+        move(slot, loaded, 2)
+        return slot, loaded
 
     def cost(self, method: Method, **how: bool | int) -> int:
         """Of its third step."""
@@ -106,8 +106,8 @@ class Sizes(NamedTuple):
 
 @pytest.fixture(scope="module")
 def sizes(world: World) -> Sizes:
-    lane, loaded = world.open(PlainLoRA())
-    data, model = lane.task.data, loaded.adapters.model
+    slot, loaded = world.open(PlainLoRA())
+    data, model = slot.task.data, loaded.adapters.model
     scored, length = len(data[0].response), len(data[0])
     assert {(len(row.prompt), len(row.response)) for row in data} == {(length - scored, scored)}
     head = 2 * model.config.hidden_size * model.config.vocab_size
@@ -117,7 +117,7 @@ def sizes(world: World) -> Sizes:
     widths = [m.base.in_features + m.base.out_features for m in loaded.adapters.modules.values()]
     adapter = 2 * 4 * sum(widths) * ROWS * length
     return Sizes(
-        lora=flops(lane, loaded),
+        lora=flops(slot, loaded),
         base=counted.get_total_flops(),
         head=head * ROWS * scored,
         head_all=head * ROWS * (length - 1),
@@ -143,9 +143,9 @@ def test_plain_lora_computes_no_gradient_of_a_frozen_weight(sizes: Sizes):
 
 def test_a_leak_of_the_base_s_gradient_would_be_seen(world: World, sizes: Sizes):
     """Frozen weights that want gradients cost their products once more: here of one layer."""
-    lane, loaded = world.open(PlainLoRA())
+    slot, loaded = world.open(PlainLoRA())
     loaded.adapters.model.get_decoder().layers[1].requires_grad_(True)
-    assert flops(lane, loaded) > 1.15 * sizes.lora
+    assert flops(slot, loaded) > 1.15 * sizes.lora
 
 
 FREE: dict[str, Callable[[World], Method]] = {
@@ -189,9 +189,9 @@ def test_kl_s_head_is_the_smaller_the_larger_the_model(sizes: Sizes):
 def test_cib_with_cached_references_costs_half_a_percent_at_most(world: World, sizes: Sizes):
     """z by a weighted mean of states (2 tokens d, and again backward) and K = 32 cosines a row."""
     method = CIB(queue_size=32, num_negatives=32)
-    lane, loaded = world.open(method)
-    cost = flops(lane, loaded)
-    assert "contrast" in lane.history[-1]
+    slot, loaded = world.open(method)
+    cost = flops(slot, loaded)
+    assert "contrast" in slot.history[-1]
     extra = 2 * 2 * sizes.tokens * 32 + 2 * 2 * ROWS * 32 * 32
     assert sizes.lora < cost <= sizes.lora + extra <= 1.005 * sizes.lora
     live = world.cost(method, cached=False)  # zref takes a mean of its own, without backward

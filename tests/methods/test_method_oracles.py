@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import raycib.hooks.safe_lora
 import raycib.hooks.salora
-from raycib.adapters import LaneAdapters, LoRAShape, update_norm_sq
+from raycib.config import StageSpec, TaskSpec
 from raycib.data.chat import Encoded
 from raycib.data.rows import describe_task
 from raycib.errors import UserError
-from raycib.hooks import Opening
+from raycib.hooks import AdapterContext
 from raycib.hooks.ema import WeightAverage
 from raycib.hooks.safe_lora import chosen, project
 from raycib.hooks.safegrad import remove_conflict
@@ -34,17 +34,17 @@ from raycib.methods.safe_lora import SafeLoRA
 from raycib.methods.safety_mix import SafetyMix
 from raycib.methods.salora import SaLoRA
 from raycib.model_files import describe, find
+from raycib.models.adapters import AdapterSlots, LoRAShape, update_norm_sq
+from raycib.models.step import GroupStep, Step
+from raycib.models.tensors import Totals, collate
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.constrained_token import ConstrainedTokens, token_weights
 from raycib.objectives.kl import divergence
 from raycib.objectives.orthogonality import Orthogonality, overlap
 from raycib.objectives.parameter_distance import ParameterDistance
 from raycib.objectives.safety_anchor import SafetyAnchor
-from raycib.spec import StageSpec, TaskSpec
-from raycib.step import PackStep, Step
 from raycib.store import Store
-from raycib.tensors import Totals, collate
-from raycib.training.pack import STAGES, commit, load, open_lane
+from raycib.training.group import STAGES, commit, load, open_slot
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
@@ -171,13 +171,13 @@ def test_the_second_loss_of_a_convex_toy_is_no_smaller(rho: float, steps: int):
 
 
 @pytest.fixture(scope="module")
-def tiny_lane(tmp_path_factory: pytest.TempPathFactory) -> LaneAdapters:
-    """The tiny model with one lane that does something."""
+def tiny_slot(tmp_path_factory: pytest.TempPathFactory) -> AdapterSlots:
+    """The tiny model with one slot that does something."""
     from transformers import AutoModelForCausalLM
 
     folder = tiny.make_model(tmp_path_factory.mktemp("oracles") / "model")
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    adapters = LaneAdapters(model, [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
+    adapters = AdapterSlots(model, [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
     with torch.no_grad():
         for number, parameter in enumerate(adapters.parameters_of(0).values()):
             parameter.copy_(0.3 * draws(*parameter.shape, seed=number))
@@ -187,30 +187,30 @@ def tiny_lane(tmp_path_factory: pytest.TempPathFactory) -> LaneAdapters:
 ROWS = [Encoded((2, 3, 4), (5, 6, 7)), Encoded((9,), (8, 7, 6, 5, 4)), Encoded((1, 2), (3, 9))]
 
 
-def step_on(adapters: LaneAdapters, *examples: int, beside: tuple[int, ...] = ()) -> Step:
+def step_on(adapters: AdapterSlots, *examples: int, auxiliary: tuple[int, ...] = ()) -> Step:
     def totals(chosen: tuple[int, ...]) -> dict[int, Totals]:
         return {0: Totals(len(chosen), sum(len(ROWS[i].response) for i in chosen))}
 
     safety = None
-    if beside:
-        safety = PackStep(adapters, {0: collate(ROWS, beside)}, totals(beside), {})
-    pack = PackStep(adapters, {0: collate(ROWS, examples)}, totals(examples), {}, safety)
-    return pack.steps()[0]
+    if auxiliary:
+        safety = GroupStep(adapters, {0: collate(ROWS, auxiliary)}, totals(auxiliary), {})
+    group = GroupStep(adapters, {0: collate(ROWS, examples)}, totals(examples), {}, safety)
+    return group.steps()[0]
 
 
-def test_a_small_perturbation_of_the_tiny_model_costs_rho_times_the_slope(tiny_lane):
+def test_a_small_perturbation_of_the_tiny_model_costs_rho_times_the_slope(tiny_slot):
     """To first order the loss of one row rises by rho |g|; with as many perturbed blocks as the
     model has layers. rho |g| is .0075 nats here, ten thousand times rounding."""
     rho, losses = 0.002, []
     for radius in (0.0, rho):
-        step = step_on(tiny_lane, 1)
-        parameters = tiny_lane.parameters_of(0)
+        step = step_on(tiny_slot, 1)
+        parameters = tiny_slot.parameters_of(0)
         worst_perturbation(radius or 1e-9, 1, "sequence")([step], parameters, lambda _: None)
         losses.append(float(step.nll.sum().detach() / 5))
-        added = step._pack.perturbations[0]
-        assert len(added) == tiny_lane.model.config.num_hidden_layers == 2
+        added = step._group.perturbations[0]
+        assert len(added) == tiny_slot.model.config.num_hidden_layers == 2
     leaves = [torch.zeros_like(x).requires_grad_() for x in added]
-    slopes = torch.autograd.grad(step_on(tiny_lane, 1).alone(leaves).nll.sum() / 5, leaves)
+    slopes = torch.autograd.grad(step_on(tiny_slot, 1).alone(leaves).nll.sum() / 5, leaves)
     size = math.sqrt(sum(float(g.square().sum()) for g in slopes))
     assert all(g.abs().max() > 0 for g in slopes)
     assert losses[1] - losses[0] == pytest.approx(rho * size, rel=0.1)
@@ -305,11 +305,11 @@ def derived(folder: Path, store: Store, base: Path | None = None, **options: obj
     parent = tiny.make_stage(folder, model=describe(str(folder / "aligned")), task=task_in(folder))
     if store.get(STAGES, parent.key) is None:
         loaded = load([parent], CPU)
-        lane = open_lane(0, parent, loaded, store)
+        slot = open_slot(0, parent, loaded, store)
         with torch.no_grad():
-            for number, parameter in enumerate(lane.parameters.values()):
+            for number, parameter in enumerate(slot.parameters.values()):
                 parameter.copy_(0.1 * draws(*parameter.shape, seed=number))
-        commit(lane, loaded.adapters, store, Workers())
+        commit(slot, loaded.adapters, store, Workers())
     method = SafeLoRA.model_validate({"base": describe(str(base or folder / "base")), **options})
     return StageSpec(**{**dict(parent), "method": method, "parent": parent})
 
@@ -320,9 +320,9 @@ def projected(stage: StageSpec, store: Store) -> set[str]:
     record = store.get(STAGES, stage.parent.key)
     assert record is not None
     before = load_file(record.path("adapter_model.safetensors"))
-    lane = open_lane(0, stage, load([stage], CPU), store)
+    slot = open_slot(0, stage, load([stage], CPU), store)
     changed = set()
-    for name, parameter in lane.parameters.items():
+    for name, parameter in slot.parameters.items():
         if not torch.equal(before[f"base_model.model.{name}.weight"], parameter.detach()):
             assert name.endswith(".lora_B")
             changed.add(name.removesuffix(".lora_B"))
@@ -381,8 +381,8 @@ def test_a_base_in_several_files_is_read_by_its_index(models: Path, tmp_path: Pa
     store, found = Store(models / "store"), []
     for base in (None, sharded):
         stage = derived(models, store, base=base, threshold=1.0)
-        lane = open_lane(0, stage, load([stage], CPU), store)
-        found.append({name: p.detach().clone() for name, p in lane.parameters.items()})
+        slot = open_slot(0, stage, load([stage], CPU), store)
+        found.append({name: p.detach().clone() for name, p in slot.parameters.items()})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
@@ -418,7 +418,7 @@ def test_models_are_read_tensor_by_tensor(models: Path, monkeypatch: pytest.Monk
             return tensor
 
     monkeypatch.setattr(raycib.hooks.safe_lora, "safe_open", Counted)
-    open_lane(0, stage, loaded, store)
+    open_slot(0, stage, loaded, store)
     assert len(read) == 2 * 14
     assert most == 2
 
@@ -446,12 +446,12 @@ class Toy(nn.Module):
 
 
 def opening(model: nn.Module, store: Store, options: SaLoRA, rank: int, stage: Any = None) -> Any:
-    """A lane on `model`, about to start."""
-    adapters = LaneAdapters(model, [LoRAShape(rank, 2.0 * rank, ("linear",))])  # type: ignore[arg-type]
+    """A slot on `model`, about to start."""
+    adapters = AdapterSlots(model, [LoRAShape(rank, 2.0 * rank, ("linear",))])  # type: ignore[arg-type]
     lora = SimpleNamespace(targets=["linear"], rank=rank)
     spec = SimpleNamespace(identity=lambda: {"toy": str(store)})
     stage: Any = SimpleNamespace(model=spec, lora=lora, task=options.safety)
-    return Opening(adapters, 0, stage, store, lambda _: ROWS)
+    return AdapterContext(adapters, 0, stage, store, lambda _: ROWS)
 
 
 SAFETY = TaskSpec(name="s", source="nowhere", rows="r" * 64, num_rows=3)
@@ -496,7 +496,7 @@ def test_salora_s_directions_are_numpy_s_singular_vectors(models: Path, tmp_path
 
     stage = salora_stage(models, safety_rank=4, calibration_rows=7)
     loaded = load([stage], CPU)
-    open_lane(0, stage, loaded, Store(tmp_path))
+    open_slot(0, stage, loaded, Store(tmp_path))
     rows = loaded.encode(task_in(models, "safety"))[:7]
     expected = plain.right_vectors(find(stage.model.source), rows, 4)
     found = loaded.adapters.modules_of(0)
@@ -515,11 +515,11 @@ def test_an_exported_salora_adapter_cannot_move_the_safety_directions(
     store = Store(tmp_path)
     stage = salora_stage(models, safety_rank=4, init=init)
     loaded = load([stage], CPU)
-    lane = open_lane(0, stage, loaded, store)
+    slot = open_slot(0, stage, loaded, store)
     with torch.no_grad():
-        for number, parameter in enumerate(lane.parameters.values()):
+        for number, parameter in enumerate(slot.parameters.values()):
             parameter += draws(*parameter.shape, seed=number)
-    commit(lane, loaded.adapters, store, Workers())
+    commit(slot, loaded.adapters, store, Workers())
     record = store.get(STAGES, stage.key)
     assert record is not None
     factors = load_file(record.path("adapter_model.safetensors"))
@@ -537,8 +537,8 @@ def test_salora_starts_as_the_base(models: Path, tmp_path: Path):
     """C B0 A0 - C B0 A0 = 0, though B0 A0 is not."""
     stage = salora_stage(models, safety_rank=4)
     loaded = load([stage], CPU)
-    lane = open_lane(0, stage, loaded, Store(tmp_path))
-    assert all(parameter.abs().max() > 0.01 for parameter in lane.parameters.values())
+    slot = open_slot(0, stage, loaded, Store(tmp_path))
+    assert all(parameter.abs().max() > 0.01 for parameter in slot.parameters.values())
     ids = torch.arange(12).view(2, 6)
     with torch.no_grad():
         own = loaded.adapters.model(ids).logits
@@ -564,7 +564,7 @@ def test_salora_calibrates_in_one_pass_once_for_the_whole_grid(
     for rank, seed in ((4, 0), (2, 1)):
         stage = salora_stage(models, safety_rank=rank).model_copy(update={"seed": seed})
         loaded = load([stage], CPU)
-        open_lane(0, stage, loaded, store)
+        open_slot(0, stage, loaded, store)
         fixed.append({n: m.fixed[0] for n, m in loaded.adapters.modules_of(0).items()})
         assert sum(counted) == 36
     for name, directions in fixed[0].items():
@@ -589,10 +589,10 @@ def test_orthogonal_rows_do_not_overlap():
         assert float(overlap(q[:3], q[3:], norm)) == pytest.approx(0, abs=1e-5)
 
 
-def test_o_lora_with_nothing_below_is_an_error_not_a_zero(tiny_lane):
+def test_o_lora_with_nothing_below_is_an_error_not_a_zero(tiny_slot):
     objective = Orthogonality(0.5, "l1", "lora_A", mean=False)
     with pytest.raises(ValueError, match="no earlier adapter lies below"):
-        objective(step_on(tiny_lane, 0))
+        objective(step_on(tiny_slot, 0))
 
 
 # SafeGrad
@@ -708,13 +708,13 @@ def test_sbr_by_hand():
         assert term.weight == 50
 
 
-def test_sbr_does_not_read_the_answers(tiny_lane):
+def test_sbr_does_not_read_the_answers(tiny_slot):
     """Other refusals after the same prompts: the same term, to rounding."""
     same_prompt = [Encoded((2, 3, 4), (9, 9, 1, 5)), Encoded((9,), (1,))]
     values = []
     for data in (ROWS[:2], same_prompt):
         batch, totals = {0: collate(data, [0, 1])}, {0: Totals(2, 1)}
-        safety = PackStep(tiny_lane, batch, totals, {}).steps()[0]
+        safety = GroupStep(tiny_slot, batch, totals, {}).steps()[0]
         values.append(value_of(SafetyAnchor(1.0)(SimpleNamespace(safety=safety)), "anchor"))  # type: ignore[arg-type]
     assert values[0] > 1e-4
     assert values[0] == pytest.approx(values[1], rel=1e-4)
@@ -805,13 +805,13 @@ def test_the_distance_s_gradient_at_the_start_is_zero_not_nan():
     assert not of_b.any()
 
 
-def test_the_distance_counts_once_a_step(tiny_lane):
+def test_the_distance_counts_once_a_step(tiny_slot):
     """Micro-batches of one and two rows of three: shares 1/3 and 2/3."""
-    whole = float(tiny_lane.update_norm_sq(0).detach())
+    whole = float(tiny_slot.update_norm_sq(0).detach())
     objective, found = ParameterDistance(0.1), []
     for examples in ([0], [1, 2]):
         totals = {0: Totals(3, 10)}
-        step = PackStep(tiny_lane, {0: collate(ROWS, examples)}, totals, {}).steps()[0]
+        step = GroupStep(tiny_slot, {0: collate(ROWS, examples)}, totals, {}).steps()[0]
         found.append(value_of(objective(step), "distance"))
     assert whole > 1
     assert found == pytest.approx([whole / 3, 2 * whole / 3])

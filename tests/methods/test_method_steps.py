@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from raycib.config import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.data.chat import encode
 from raycib.data.rows import describe_task, rows_of
 from raycib.methods.case1 import Case1
@@ -37,11 +38,10 @@ from raycib.methods.sbr import SBR
 from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe, find
 from raycib.models import load_tokenizer
-from raycib.spec import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.store import Store
-from raycib.training.lane import Lane
+from raycib.training.group import STAGES, Loaded, commit, load, open_slot
 from raycib.training.loop import take_step
-from raycib.training.pack import STAGES, Loaded, commit, load, open_lane
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
@@ -107,11 +107,11 @@ def stage_of(world: World, method: Method, **more: object) -> StageSpec:
     return StageSpec.model_validate({**parts, "method": method, **more})
 
 
-def randomise(lane: Lane, seed: int = 0) -> None:
+def randomise(slot: Slot, seed: int = 0) -> None:
     """A and B of the size that they have after some training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in lane.parameters.values():
+        for parameter in slot.parameters.values():
             parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
 
 
@@ -120,9 +120,9 @@ def stored_parent(world: World, lora: LoRASpec, seed: int) -> StageSpec:
     stage = stage_of(world, PlainLoRA(), lora=lora, seed=seed)
     if world.store.get(STAGES, stage.key) is None:
         loaded = load([stage], CPU)
-        lane = open_lane(0, stage, loaded, world.store)
-        randomise(lane, seed)
-        commit(lane, loaded.adapters, world.store, Workers())
+        slot = open_slot(0, stage, loaded, world.store)
+        randomise(slot, seed)
+        commit(slot, loaded.adapters, world.store, Workers())
     return stage
 
 
@@ -226,14 +226,14 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-def opened(world: World, method: Method, below: LoRASpec = BELOW) -> tuple[Lane, Loaded]:
-    """A lane of the method, its weights away from the start."""
+def opened(world: World, method: Method, below: LoRASpec = BELOW) -> tuple[Slot, Loaded]:
+    """A slot of the method, its weights away from the start."""
     stacked = {"parent": stored_parent(world, below, seed=5), "fresh": True}
     stage = stage_of(world, method, **(stacked if method.stacked else {}))
     loaded = load([stage], CPU)
-    lane = open_lane(0, stage, loaded, world.store)
-    randomise(lane)
-    return lane, loaded
+    slot = open_slot(0, stage, loaded, world.store)
+    randomise(slot)
+    return slot, loaded
 
 
 def other_side(world: World, method: Method, below: LoRASpec = BELOW) -> Plain:
@@ -251,16 +251,16 @@ def other_side(world: World, method: Method, below: LoRASpec = BELOW) -> Plain:
     return world.others[key]
 
 
-def watch(lane: Lane) -> list[dict[str, Tensor]]:
-    """The lane's gradients before they are clipped, step by step."""
+def watch(slot: Slot) -> list[dict[str, Tensor]]:
+    """The slot's gradients before they are clipped, step by step."""
     seen: list[dict[str, Tensor]] = []
-    update = lane.update
+    update = slot.update
 
     def spy() -> dict[str, float]:
-        seen.append({n: p.grad.clone() for n, p in lane.parameters.items() if p.grad is not None})
+        seen.append({n: p.grad.clone() for n, p in slot.parameters.items() if p.grad is not None})
         return update()
 
-    lane.update = spy  # type: ignore[method-assign]
+    slot.update = spy  # type: ignore[method-assign]
     return seen
 
 
@@ -272,34 +272,34 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def batch_of(lane: Lane) -> plain.Batch:
-    """What the coming step will see; in which order is `Stream`'s business."""
-    examples = lane.task.rows(lane.step)
-    safety = lane.safety
-    beside = [safety.data[i] for i in safety.rows(lane.step)] if safety else []
-    return plain.Batch(lane.step, [lane.task.data[i] for i in examples], examples, beside)
+def batch_of(slot: Slot) -> plain.Batch:
+    """What the coming step will see; in which order is `BatchSampler`'s business."""
+    examples = slot.task.rows(slot.step)
+    safety = slot.safety
+    auxiliary = [safety.data[i] for i in safety.rows(slot.step)] if safety else []
+    return plain.Batch(slot.step, [slot.task.data[i] for i in examples], examples, auxiliary)
 
 
-def copies(lane: Lane) -> dict[str, Tensor]:
-    return {name: p.detach().double() for name, p in lane.parameters.items()}
+def copies(slot: Slot) -> dict[str, Tensor]:
+    return {name: p.detach().double() for name, p in slot.parameters.items()}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_steps_equal_those_of_the_plain_version(world: World, name: str):
     case = CASES[name]
     method, expected_of = case.spec(world), case.plain(world)
-    lane, loaded = opened(world, method)
+    slot, loaded = opened(world, method)
     other = other_side(world, method)
-    gradients = watch(lane)
+    gradients = watch(slot)
     adamw = plain.AdamW(TRAINER.learning_rate, TRAINER.max_grad_norm, TRAINER.weight_decay)
     differs = False
     for step in range(2):
-        before, batch = copies(lane), batch_of(lane)
+        before, batch = copies(slot), batch_of(slot)
         other.copy(before)  # so that the second step starts alike, to the bit
-        take_step(loaded.adapters, [lane], Workers(), MICRO)
+        take_step(loaded.adapters, [slot], Workers(), MICRO)
         terms, expected = expected_of(other, batch)
 
-        entry = lane.history[-1]
+        entry = slot.history[-1]
         values = {term: float(value.detach()) for term, (_, value) in terms.items()}
         after = adamw.step(before, expected, (step + 1) / TRAINER.warmup_steps)
         after, said = case.after(after, LORA.alpha / LORA.rank)
@@ -313,7 +313,7 @@ def test_two_steps_equal_those_of_the_plain_version(world: World, name: str):
         for number, value in said.items():
             assert entry[number] == pytest.approx(value, rel=1e-4)
             differs = differs or value < 0.95
-        moved = {n: w - before[n] for n, w in copies(lane).items()}
+        moved = {n: w - before[n] for n, w in copies(slot).items()}
         assert distance(moved, {n: w - before[n] for n, w in after.items()}) < WEIGHTS
 
         _, without = plain.lora(other, batch)
@@ -332,13 +332,13 @@ def test_overlap_of_the_up_projections_does_not_depend_on_the_scale_below(world:
     """O-LoRA compares factors, whatever number stands before their products: here 9/3 below and
     8/4 above, so that a B below that took over the new scale would be 1.5 times as large."""
     case = CASES["o_lora, as in the paper"]
-    lane, loaded = opened(world, case.spec(world), LoRASpec(rank=3, alpha=9))
+    slot, loaded = opened(world, case.spec(world), LoRASpec(rank=3, alpha=9))
     other = other_side(world, case.spec(world), LoRASpec(rank=3, alpha=9))
-    other.copy(copies(lane))
-    batch = batch_of(lane)
-    take_step(loaded.adapters, [lane], Workers(), MICRO)
+    other.copy(copies(slot))
+    batch = batch_of(slot)
+    take_step(loaded.adapters, [slot], Workers(), MICRO)
     terms, _ = case.plain(world)(other, batch)
-    assert lane.history[-1]["overlap"] == pytest.approx(float(terms["overlap"][1].detach()), 1e-4)
+    assert slot.history[-1]["overlap"] == pytest.approx(float(terms["overlap"][1].detach()), 1e-4)
 
 
 LIVE = ("kl", "kl, all tokens", "constrained_token", "sbr", "safegrad", "cib", "cib, hardest")
@@ -350,31 +350,31 @@ def test_live_references_give_the_same_step_as_cached_ones(world: World, name: s
     version is always live, so this is the other half of the test above."""
     method, found = CASES[name].spec(world), []
     for cached in (True, False):
-        lane, loaded = opened(world, method)
-        lane = open_lane(0, lane.stage, loaded, world.store, cached=cached)
-        assert (lane.task.bank is not None) == (cached and bool(method.readings))
-        randomise(lane)
-        gradients = watch(lane)
+        slot, loaded = opened(world, method)
+        slot = open_slot(0, slot.stage, loaded, world.store, cached=cached)
+        assert (slot.task.cache is not None) == (cached and bool(method.features))
+        randomise(slot)
+        gradients = watch(slot)
         for _ in range(2):
-            take_step(loaded.adapters, [lane], Workers(), MICRO)
+            take_step(loaded.adapters, [slot], Workers(), MICRO)
         found.append(gradients)
     for one, other in zip(*found, strict=True):
         assert distance(one, {n: g.double() for n, g in other.items()}) < GRADIENT
 
 
-def test_all_methods_in_one_pack_take_the_step_that_each_takes_alone(world: World):
+def test_all_methods_in_one_group_take_the_step_that_each_takes_alone(world: World):
     """One of every kind but the stacked one, side by side: gradients of the first step against the
-    plain version's, so that no lane sees another's rows, terms, perturbation or surgery."""
+    plain version's, so that no slot sees another's rows, terms, perturbation or surgery."""
     kinds = [name for name in CASES if "," not in name and not CASES[name].spec(world).stacked]
     chosen = [*kinds, "vaccine, official", "cib, anchor alone"]
     stages = [stage_of(world, CASES[name].spec(world)) for name in chosen]
     loaded = load(stages, CPU)
-    lanes = [open_lane(i, stage, loaded, world.store) for i, stage in enumerate(stages)]
-    for lane in lanes:
-        randomise(lane, seed=lane.index)  # each lane somewhere else
-    watched = [watch(lane) for lane in lanes]
-    batches, starts = [batch_of(lane) for lane in lanes], [copies(lane) for lane in lanes]
-    take_step(loaded.adapters, lanes, Workers(), MICRO)
+    slots = [open_slot(i, stage, loaded, world.store) for i, stage in enumerate(stages)]
+    for slot in slots:
+        randomise(slot, seed=slot.index)  # each slot somewhere else
+    watched = [watch(slot) for slot in slots]
+    batches, starts = [batch_of(slot) for slot in slots], [copies(slot) for slot in slots]
+    take_step(loaded.adapters, slots, Workers(), MICRO)
     other = other_side(world, PlainLoRA())
     for name, gradients, batch, start in zip(chosen, watched, batches, starts, strict=True):
         other.copy(start)
@@ -383,49 +383,49 @@ def test_all_methods_in_one_pack_take_the_step_that_each_takes_alone(world: Worl
 
 
 def test_what_random_subset_trains_on_is_part_of_the_task(world: World):
-    lane, _ = opened(world, RandomSubset(fraction=0.6))
+    slot, _ = opened(world, RandomSubset(fraction=0.6))
     task = world.encode(world.task)
-    assert len(lane.task.data) == 15
-    assert all(row in task for row in lane.task.data)
+    assert len(slot.task.data) == 15
+    assert all(row in task for row in slot.task.data)
 
 
 def test_what_safety_mix_trains_on_is_the_task_and_refusals(world: World):
-    lane, _ = opened(world, SafetyMix(safety=world.safety, share=0.2))
+    slot, _ = opened(world, SafetyMix(safety=world.safety, share=0.2))
     task, safety = world.encode(world.task), world.encode(world.safety)
-    assert list(lane.task.data[:25]) == task
-    assert len(lane.task.data) == 30
-    assert all(row in safety for row in lane.task.data[25:])
+    assert list(slot.task.data[:25]) == task
+    assert len(slot.task.data) == 30
+    assert all(row in safety for row in slot.task.data[25:])
 
 
 def test_ema_s_adapter_is_the_average_of_the_weights_plain_lora_went_through(world: World):
     """Six steps, decay .9: average = .9^6 w_0 + sum_t .1 * .9^(6 - t) w_t. Training itself is plain
     LoRA's, so the w_t come from there."""
-    plain_lane, loaded = opened(world, PlainLoRA())
-    weights = [copies(plain_lane)]
+    plain_slot, loaded = opened(world, PlainLoRA())
+    weights = [copies(plain_slot)]
     for _ in range(6):
-        take_step(loaded.adapters, [plain_lane], Workers(), MICRO)
-        weights.append(copies(plain_lane))
+        take_step(loaded.adapters, [plain_slot], Workers(), MICRO)
+        weights.append(copies(plain_slot))
     stage = stage_of(world, EMA(decay=0.9))
     again = load([stage], CPU)
-    open_lane(0, stage, again, world.store)  # its start weights are not the ones wanted here
+    open_slot(0, stage, again, world.store)  # its start weights are not the ones wanted here
     again.adapters.initialise = lambda *_: None  # type: ignore[method-assign]
-    lane = open_lane(0, stage, again, world.store)
-    assert lane.follower is not None
+    slot = open_slot(0, stage, again, world.store)
+    assert slot.hook is not None
     with torch.no_grad():
-        for name, parameter in lane.parameters.items():
+        for name, parameter in slot.parameters.items():
             parameter.copy_(weights[0][name])
-            lane.follower.get_buffer(name.replace(".", "/")).copy_(weights[0][name])
-    while lane.active:
-        take_step(again.adapters, [lane], Workers(), MICRO)
-    assert lane.step == 6
+            slot.hook.get_buffer(name.replace(".", "/")).copy_(weights[0][name])
+    while slot.active:
+        take_step(again.adapters, [slot], Workers(), MICRO)
+    assert slot.step == 6
     shares = [0.9**6, *(0.1 * 0.9 ** (6 - t) for t in range(1, 7))]
     assert sum(shares) == pytest.approx(1)
     average = {
         name: torch.stack([s * w[name] for s, w in zip(shares, weights, strict=True)]).sum(0)
         for name in weights[0]
     }
-    assert distance(copies(lane), average) < 1e-5
-    assert distance(copies(lane), weights[-1]) > 1e-2
+    assert distance(copies(slot), average) < 1e-5
+    assert distance(copies(slot), weights[-1]) > 1e-2
 
 
 # Safe LoRA: no step, an adapter derived from its parent's
@@ -458,17 +458,17 @@ def test_safe_lora_equals_dense_matrices(world: World, choose: str):
     dense = dense_safe_lora(world, below, choose == "exact")
     ranked = sorted(dense, key=lambda module: dense[module][0])
     middle = (dense[ranked[5]][0] + dense[ranked[6]][0]) / 2
-    changes: dict[str, dict[str, object]] = {
+    overrides: dict[str, dict[str, object]] = {
         "threshold": {"threshold": middle},
         "number": {"choose": "number", "number": 6},
         "exact": {"choose": "number", "number": 6, "projector": "exact"},
     }
-    method = SafeLoRA.model_validate({"base": world.base, **changes[choose]})
+    method = SafeLoRA.model_validate({"base": world.base, **overrides[choose]})
     stage = stage_of(world, method, parent=parent)
     assert stage.steps == 0
     loaded = load([stage], CPU)
-    lane = open_lane(0, stage, loaded, world.store)
-    commit(lane, loaded.adapters, world.store, Workers())
+    slot = open_slot(0, stage, loaded, world.store)
+    commit(slot, loaded.adapters, world.store, Workers())
     done = world.store.get(STAGES, stage.key)
     assert done
     after = load_file(done.path("adapter_model.safetensors"))

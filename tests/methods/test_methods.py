@@ -13,18 +13,18 @@ import torch
 from menu import METHODS, TRAINED
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
+from raycib.config import StageSpec
+from raycib.config.menu import menu
 from raycib.hooks import Hooks
 from raycib.methods.cib import CIB
 from raycib.methods.salora import SaLoRA
-from raycib.reference import ReferenceBank
-from raycib.spec import StageSpec
-from raycib.spec.menu import menu
-from raycib.step import PackStep
+from raycib.models.adapters import AdapterSlots
+from raycib.models.reference import ReferenceCache
+from raycib.models.step import GroupStep
+from raycib.models.tensors import Totals, collate
 from raycib.store import Store
-from raycib.tensors import Totals, collate
+from raycib.training.batches import BatchSampler
 from raycib.training.loop import take_step, train
-from raycib.training.stream import Stream
 from raycib.training.workers import Workers
 
 DIM = 8
@@ -64,38 +64,38 @@ def test_a_method_s_memory_has_the_size_of_the_spec_and_of_the_model():
         "hardness": (5,),
         "pushed": (5,),
     }
-    assert penalty(start) is not penalty(start), "lanes do not share a memory"
+    assert penalty(start) is not penalty(start), "slots do not share a memory"
 
 
 # What a step reads and costs
 
 
-class Watched(ReferenceBank):
+class Watched(ReferenceCache):
     """A bank that notes what is read of it."""
 
-    def __init__(self, bank: ReferenceBank, noted: set) -> None:
-        super().__init__(bank.tensors, bank.starts)
+    def __init__(self, cache: ReferenceCache, noted: set) -> None:
+        super().__init__(cache.tensors, cache.starts)
         object.__setattr__(self, "noted", noted)
 
     def rows(self, pooling, layer) -> Tensor:
         self.noted.add((pooling, layer))
         return super().rows(pooling, layer)
 
-    def tokens(self, reading, examples) -> Tensor:
-        self.noted.add(reading)
-        return super().tokens(reading, examples)
+    def tokens(self, feature, examples) -> Tensor:
+        self.noted.add(feature)
+        return super().tokens(feature, examples)
 
 
-def watch(stream: Stream | None) -> set:
+def watch(stream: BatchSampler | None) -> set:
     """What is read of a stream's references from now on."""
     noted: set = set()
-    if stream is not None and stream.bank is not None:
-        stream.bank = Watched(stream.bank, noted)
+    if stream is not None and stream.cache is not None:
+        stream.cache = Watched(stream.cache, noted)
     return noted
 
 
 @contextmanager
-def counted(adapters: LaneAdapters) -> Iterator[SimpleNamespace]:
+def counted(adapters: AdapterSlots) -> Iterator[SimpleNamespace]:
     """How often the decoder and the output head ran."""
     calls = SimpleNamespace(decoder=0, head=0)
 
@@ -115,14 +115,14 @@ def counted(adapters: LaneAdapters) -> Iterator[SimpleNamespace]:
 def second_step(
     folder: Path, name: str, store: Store, cached: bool
 ) -> tuple[tuple[int, int], set, set]:
-    """Passes of decoder and head in a lane's second step (in its first CIB has no negatives), and
+    """Passes of decoder and head in a slot's second step (in its first CIB has no negatives), and
     what was read of the references of the task's and of the safety rows."""
     (stage,) = tiny.make_chain(folder, METHODS[name])[-1:]
-    adapters, (lane,) = tiny.open_lanes([stage], store, cached)
-    read = watch(lane.task), watch(lane.safety)
-    take_step(adapters, [lane], Workers(), 16)
+    adapters, (slot,) = tiny.open_slots([stage], store, cached)
+    read = watch(slot.task), watch(slot.safety)
+    take_step(adapters, [slot], Workers(), 16)
     with counted(adapters) as calls:
-        take_step(adapters, [lane], Workers(), 16)
+        take_step(adapters, [slot], Workers(), 16)
     return (calls.decoder, calls.head), *read
 
 
@@ -151,35 +151,35 @@ def test_a_step_costs_the_passes_that_the_method_says(name: str, tiny_folder, st
     cached, live = PASSES.get(name, ((1, 1), (1, 1)))
     passes, of_task, of_safety = second_step(tiny_folder, name, store, cached=True)
     assert passes == cached
-    assert of_task == set(method.readings)
-    assert of_safety == set(method.safety_readings)
+    assert of_task == set(method.features)
+    assert of_safety == set(method.safety_features)
     if name != "cib, semihard and centred":  # which needs the cache
         assert second_step(tiny_folder, name, store, cached=False)[0] == live
 
 
-# How lanes start
+# How slots start
 
 
-def logits(adapters: LaneAdapters, lane: int | None, data: list) -> Tensor:
-    """Of a lane's rows, or of the base alone."""
+def logits(adapters: AdapterSlots, slot: int | None, data: list) -> Tensor:
+    """Of a slot's rows, or of the base alone."""
     ids = collate(data, range(8)).ids
-    if lane is None:
+    if slot is None:
         with torch.no_grad(), adapters.disabled():
             return adapters.model(ids).logits
-    with torch.no_grad(), adapters.route([(lane, len(ids))]):
+    with torch.no_grad(), adapters.route([(slot, len(ids))]):
         return adapters.model(ids).logits
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_lane_begins_as_what_it_starts_from(name: str, tiny_folder, store):
+def test_a_slot_begins_as_what_it_starts_from(name: str, tiny_folder, store):
     """Bit for bit the aligned model, or the frozen adapter below it. SaLoRA starts with factors
     that it subtracts again: the aligned model up to rounding (1e-7 of terms of size 1)."""
     chain = tiny.make_chain(tiny_folder, METHODS[name])
-    adapters, (lane,) = tiny.open_lanes([chain[-1]], store)
-    before, now = logits(adapters, None, lane.task.data), logits(adapters, 0, lane.task.data)
+    adapters, (slot,) = tiny.open_slots([chain[-1]], store)
+    before, now = logits(adapters, None, slot.task.data), logits(adapters, 0, slot.task.data)
     if chain[:-1]:
-        below, _ = tiny.open_lanes([child_of(chain[0])], store)
-        before = logits(below, 0, lane.task.data)
+        below, _ = tiny.open_slots([child_of(chain[0])], store)
+        before = logits(below, 0, slot.task.data)
     if isinstance(METHODS[name], SaLoRA):
         torch.testing.assert_close(now, before, rtol=0, atol=1e-6)
     elif chain[:-1]:
@@ -199,7 +199,7 @@ def test_an_earlier_adapter_is_kept_to_the_bit_and_exported_with_the_new_one(
     name: str, tiny_folder, store
 ):
     """Rank 4 above rank 4: the lower half of what is exported is the parent's file, unchanged; and
-    taking it out changes what the lane computes."""
+    taking it out changes what the slot computes."""
     first, stage = tiny.make_chain(tiny_folder, METHODS[name])
     tiny.train_chain((first, stage), store)
     parent, own = (tiny.adapter_of(store, one) for one in (first, stage))
@@ -209,17 +209,17 @@ def test_an_earlier_adapter_is_kept_to_the_bit_and_exported_with_the_new_one(
         assert kept.numpy().tobytes() == earlier.contiguous().numpy().tobytes(), key
         new = own[key][:4] if "lora_A" in key else own[key][:, :4]
         assert distance(new, earlier) > 0.1
-    adapters, (lane,) = tiny.open_lanes([stage], store)
+    adapters, (slot,) = tiny.open_slots([stage], store)
     frozen = {name: module.frozen[0] for name, module in adapters.modules_of(0).items()}
     before = {name: tuple(part.clone() for part in parts) for name, parts in frozen.items()}
-    train(adapters, [lane], Workers(), 16)
+    train(adapters, [slot], Workers(), 16)
     for name, module in adapters.modules_of(0).items():
         assert all(map(torch.equal, module.frozen[0], before[name]))
         assert not any(part.requires_grad for part in module.frozen[0])
-    whole = logits(adapters, 0, lane.task.data)
+    whole = logits(adapters, 0, slot.task.data)
     for module in adapters.modules_of(0).values():
         module.frozen.clear()
-    assert (logits(adapters, 0, lane.task.data) - whole).abs().max() > 1e-3
+    assert (logits(adapters, 0, slot.task.data) - whole).abs().max() > 1e-3
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -231,9 +231,9 @@ def test_salora_moves_no_fixed_direction_however_long_it_trains(name: str, tiny_
     """What it exports, as an ordinary adapter, has nothing in the span of Uc: Uc' (B A) = 0 to
     rounding, in every module, after training; and the rest did move."""
     (stage,) = tiny.make_chain(tiny_folder, METHODS[name])
-    adapters, (lane,) = tiny.open_lanes([stage], store)
+    adapters, (slot,) = tiny.open_slots([stage], store)
     for _ in range(stage.steps):
-        take_step(adapters, [lane], Workers(), 16)
+        take_step(adapters, [slot], Workers(), 16)
     for module in adapters.modules_of(0).values():
         fixed = module.fixed[0]
         assert fixed.shape == (module.base.out_features, 4)
@@ -250,7 +250,7 @@ def test_a_stage_s_subspaces_are_computed_once_for_all_seeds_and_strengths(tiny_
         tiny.make_chain(tiny_folder, METHODS["salora"].model_copy(update={"safety_rank": rank}))[0]
         for rank in (2, 4)
     ]
-    tiny.open_lanes([*stages, stages[0].model_copy(update={"seed": 3})], own)
+    tiny.open_slots([*stages, stages[0].model_copy(update={"seed": 3})], own)
     assert len(own.keys("subspaces")) == 2, "of the safety rows and of the task"
 
 
@@ -260,9 +260,9 @@ def test_the_task_s_rows_and_the_safety_rows_that_a_stage_sees(tiny_folder, stor
 
     def rows(name: str, seed: int = 0) -> list:
         stage = tiny.make_chain(tiny_folder, METHODS[name], seed=seed)[-1]
-        (lane,) = tiny.open_lanes([stage], store)[1]
-        assert lane.stage.steps == 2 * -(-len(lane.task.data) // 16)
-        return list(lane.task.data)
+        (slot,) = tiny.open_slots([stage], store)[1]
+        assert slot.stage.steps == 2 * -(-len(slot.task.data) // 16)
+        return list(slot.task.data)
 
     everything, subset = rows("lora"), rows("random subset")
     assert len(everything) == 48
@@ -280,9 +280,9 @@ def test_the_task_s_rows_and_the_safety_rows_that_a_stage_sees(tiny_folder, stor
 
 def test_a_perturbation_that_comes_too_late_is_refused(tiny_folder, store):
     (stage,) = tiny.make_chain(tiny_folder, METHODS["lora"])
-    adapters, (lane,) = tiny.open_lanes([stage], store)
-    batch = collate(lane.task.data, range(4))
-    step = PackStep(adapters, {0: batch}, {0: Totals(4, 1)}, {}).steps()[0]
+    adapters, (slot,) = tiny.open_slots([stage], store)
+    batch = collate(slot.task.data, range(4))
+    step = GroupStep(adapters, {0: batch}, {0: Totals(4, 1)}, {}).steps()[0]
     nothing = [torch.zeros(*batch.ids.shape, step.dim) for _ in range(2)]
     step.perturb(nothing)
     _ = step.nll

@@ -14,16 +14,16 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import raycib.models
-from raycib.adapters import LaneAdapters, LoRAShape
+from raycib.config import Layer, Pooling
 from raycib.data.chat import Encoded
 from raycib.methods.cib import CIB
 from raycib.models import token_loss
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.step import GroupStep, Step
+from raycib.models.tensors import Batch, Totals, collate
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
 from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
 from raycib.objectives.cross_entropy import CrossEntropy
-from raycib.spec import Layer, Pooling
-from raycib.step import PackStep, Step
-from raycib.tensors import Batch, Totals, collate
 
 
 def rows(*values: list[float]) -> Tensor:
@@ -466,12 +466,12 @@ def test_two_terms_of_one_name_are_refused():
 
 
 @pytest.fixture(scope="module")
-def adapters(tiny_folder) -> LaneAdapters:
-    """One lane of a LoRA that does something, on the tiny model."""
+def adapters(tiny_folder) -> AdapterSlots:
+    """One slot of a LoRA that does something, on the tiny model."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
-    made = LaneAdapters(model.eval(), [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
+    made = AdapterSlots(model.eval(), [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.parameters_of(0).values():
@@ -488,8 +488,8 @@ DATA = [
 TOTALS = Totals(rows=4, tokens=11)
 
 
-def task_loss(adapters: LaneAdapters, chosen: list[int]) -> Tensor:
-    step = PackStep(adapters, {0: collate(DATA, chosen)}, {0: TOTALS}, {}).steps()[0]
+def task_loss(adapters: AdapterSlots, chosen: list[int]) -> Tensor:
+    step = GroupStep(adapters, {0: collate(DATA, chosen)}, {0: TOTALS}, {}).steps()[0]
     return CrossEntropy()(step)["task"].value
 
 
@@ -548,7 +548,7 @@ def test_a_step_in_chunks_gives_the_adapter_the_same_gradient(adapters, monkeypa
 def test_prompts_are_not_scored(adapters):
     """Another prompt token changes what the response is conditioned on and no label."""
     batch = collate(DATA, [0])
-    step = PackStep(adapters, {0: batch}, {0: TOTALS}, {}).steps()[0]
+    step = GroupStep(adapters, {0: batch}, {0: TOTALS}, {}).steps()[0]
     assert (step.nll[0, :3] == 0).all()
     assert (step.nll[0, 3:] > 0).all()
     assert tiny.WORDS  # the tiny vocabulary covers the ids used here

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from raycib.adapters import Update
+from raycib.config import PlainLoRA, TaskSpec
 from raycib.invariances import adapter_of, distance
 from raycib.methods.case2 import Case2
 from raycib.methods.ewc import EWC
 from raycib.methods.l2_sp import L2SP
 from raycib.model_files import find
+from raycib.models.adapters import Update
 from raycib.objectives.ewc import FisherDistance
 from raycib.objectives.l2_sp import StartDistance
-from raycib.spec import PlainLoRA, TaskSpec
 from raycib.store import Store
 from raycib.training.loop import take_step
 from raycib.training.workers import Workers
@@ -67,9 +67,9 @@ def test_from_the_aligned_model_l2_sp_is_case_2_at_half_its_weight(tiny_folder: 
     first = {}
     for method in (L2SP(lam=0.02), Case2(lam=0.01)):
         stage = tiny.make_stage(tiny_folder, method=method, parent=parent, seed=1)
-        adapters, (lane,) = tiny.open_lanes([stage], store)
-        take_step(adapters, [lane], Workers(), 16)
-        first |= lane.history[0]
+        adapters, (slot,) = tiny.open_slots([stage], store)
+        take_step(adapters, [slot], Workers(), 16)
+        first |= slot.history[0]
     assert first["from_start"] == 0
     assert first["distance"] > 0.1
 
@@ -79,15 +79,15 @@ def test_the_fisher_is_the_mean_squared_gradient_of_each_answer(tiny_folder: Pat
     method = tiny.grounded(EWC(safety=SAFETY, fisher_rows=5), tiny_folder)
     stage = tiny.make_stage(tiny_folder, method=method)
     store = Store(tmp_path)
-    _, (lane,) = tiny.open_lanes([stage], store)
-    *_, objective = lane.objective.parts  # type: ignore[union-attr]
+    _, (slot,) = tiny.open_slots([stage], store)
+    *_, objective = slot.objective.parts  # type: ignore[union-attr]
     assert len(store.keys("fishers")) == 1, "kept for all seeds and strengths"
 
     model = AutoModelForCausalLM.from_pretrained(find(stage.model.source), dtype=torch.float64)
     names = [name for name, _ in objective.named_buffers()]
     weights = [model.get_submodule(name.replace("/", ".")).weight for name in names]
     expected = [torch.zeros_like(weight) for weight in weights]
-    _, (other,) = tiny.open_lanes([tiny.make_stage(tiny_folder, task=method.safety)], store)
+    _, (other,) = tiny.open_slots([tiny.make_stage(tiny_folder, task=method.safety)], store)
     for row in other.task.data[:5]:
         ids = torch.tensor([[*row.prompt, *row.response]])
         log_p = model(ids).logits[0, :-1].log_softmax(-1)

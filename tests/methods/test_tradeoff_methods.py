@@ -18,19 +18,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from raycib.adapters import update_norm_sq
+from raycib.config import PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.config.plan import AdapterGroup, Job
 from raycib.hooks.ball import Ball
 from raycib.methods.case1 import Case1
 from raycib.methods.case2_ball import Case2Ball
+from raycib.models.adapters import update_norm_sq
+from raycib.models.tensors import Totals
 from raycib.objectives.alignment_penalty import AlignmentPenalty
 from raycib.objectives.parameter_distance import ParameterDistance
-from raycib.plan import Job, Pack
-from raycib.spec import PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import kl
-from raycib.tensors import Totals
+from raycib.training.group import STAGES
 from raycib.training.loop import take_step, train
-from raycib.training.pack import STAGES
 from raycib.training.workers import Workers
 
 B = torch.tensor([[1.0, 2], [0, 1], [3, 0]])
@@ -197,15 +197,15 @@ def test_the_menu_s_balls_bind_on_the_tiny_model_and_are_never_left(
     float32 rounding of a factor."""
     method: Any = METHODS[name]
     (stage,) = tiny.make_chain(tiny_folder, method)
-    adapters, (lane,) = tiny.open_lanes([stage], Store(tmp_path))
+    adapters, (slot,) = tiny.open_slots([stage], Store(tmp_path))
     assert stage.scale == 2
     for _ in range(6):
-        take_step(adapters, [lane], Workers(), 16)
-        lengths = norms(lane.parameters, stage.scale)
+        take_step(adapters, [slot], Workers(), 16)
+        lengths = norms(slot.parameters, stage.scale)
         if method.scope == "global":
             lengths = [math.hypot(*lengths)]
         assert max(lengths) <= method.epsilon * (1 + 1e-6)
-    assert [entry["kept"] < 1 for entry in lane.history] == [False, *[True] * 5]
+    assert [entry["kept"] < 1 for entry in slot.history] == [False, *[True] * 5]
     assert max(lengths) == pytest.approx(method.epsilon, rel=1e-6)
 
 
@@ -219,7 +219,7 @@ def logits(model: Any) -> bytes:
 def test_a_radius_of_zero_is_the_aligned_model_to_the_bit(
     scope: Any, tiny_folder: Path, tmp_path: Path
 ):
-    """After six steps through `train_pack`, the exported adapter under PEFT: the base's logits.
+    """After six steps through `train_group`, the exported adapter under PEFT: the base's logits.
     Without the ball the same steps change them."""
     base = logits(AutoModelForCausalLM.from_pretrained(tiny_folder / "model"))
     for method, same in ((Case2Ball(epsilon=0, scope=scope), True), (PlainLoRA(), False)):
@@ -276,19 +276,19 @@ def test_a_ball_around_a_parent_s_adapter_holds_the_whole_update(tiny_folder: Pa
 
 @pytest.mark.parametrize("method", [Case2Ball(), Case2Ball(epsilon=0.5), Case2Ball(epsilon=0)])
 def test_any_radius_survives_the_way_through_json(method: Case2Ball, tiny_folder: Path):
-    """Packs and runs cross processes as text, and JSON proper has no infinity."""
+    """Groups and runs cross processes as text, and JSON proper has no infinity."""
     stage = tiny.make_stage(tiny_folder, method=method)
     child = stage.model_copy(update={"parent": stage, "seed": 1})
     evals = tiny.make_evals(tiny_folder)
     jobs = tuple(Job(stage=one, evals=(evals,)) for one in (stage, child))
-    pack = Pack(name="pack", jobs=jobs)
+    group = AdapterGroup(name="group", jobs=jobs)
     run = RunSpec(stages=(stage,), evals=evals, compared=method)
-    for one in (pack, run, child):
+    for one in (group, run, child):
         text = one.model_dump_json()
         assert type(one).model_validate_json(text) == one  # type: ignore[arg-type]
         plain = json.loads(json.dumps(one.model_dump(mode="json"), allow_nan=False))
         assert type(one).model_validate(plain) == one
-    again = Pack.model_validate_json(pack.model_dump_json())
+    again = AdapterGroup.model_validate_json(group.model_dump_json())
     assert [job.stage.key for job in again.jobs] == [stage.key, child.key]
     assert [job.stage.method for job in again.jobs] == [method, method]
 
@@ -453,16 +453,16 @@ def test_a_lambda_of_zero_draws_no_safety_rows(form: Any, tiny_folder: Path, tmp
     """Nor does it read them: here they are nowhere."""
     method = Case1(lam=0, form=form, safety=SAFETY)
     stage = tiny.make_stage(tiny_folder, method=method)
-    adapters, (lane,) = tiny.open_lanes([stage], Store(tmp_path))
-    assert lane.safety is None
-    train(adapters, [lane], Workers(), 16)
-    assert all("alignment" not in entry for entry in lane.history)
+    adapters, (slot,) = tiny.open_slots([stage], Store(tmp_path))
+    assert slot.safety is None
+    train(adapters, [slot], Workers(), 16)
+    assert all("alignment" not in entry for entry in slot.history)
 
 
 def drawn(stage: StageSpec, store: Store, steps: int) -> Sequence[list[int]]:
-    _, (lane,) = tiny.open_lanes([stage], store)
-    assert lane.safety is not None
-    return [lane.safety.rows(step) for step in range(steps)]
+    _, (slot,) = tiny.open_slots([stage], store)
+    assert slot.safety is not None
+    return [slot.safety.rows(step) for step in range(steps)]
 
 
 def test_safety_rows_come_in_an_order_of_their_own(tiny_folder: Path, tmp_path: Path):
@@ -477,14 +477,14 @@ def test_safety_rows_come_in_an_order_of_their_own(tiny_folder: Path, tmp_path: 
     orders = []
     for method in (METHODS["case1"], PlainLoRA()):
         (one,) = tiny.make_chain(tiny_folder, method)
-        _, (lane,) = tiny.open_lanes([one], Store(tmp_path))
-        orders.append([lane.task.rows(step) for step in range(6)])
+        _, (slot,) = tiny.open_slots([one], Store(tmp_path))
+        orders.append([slot.task.rows(step) for step in range(6)])
     assert orders[0] == orders[1]
 
 
 def test_case_1_reads_nothing_of_the_aligned_model(tiny_folder: Path, tmp_path: Path):
     method = tiny.grounded(METHODS["case1"], tiny_folder)
-    assert method.readings == method.safety_readings == ()
+    assert method.features == method.safety_features == ()
     own = Store(tmp_path)
-    tiny.open_lanes([tiny.make_stage(tiny_folder, method=method)], own)
+    tiny.open_slots([tiny.make_stage(tiny_folder, method=method)], own)
     assert own.keys("references") == []

@@ -5,12 +5,7 @@ from types import SimpleNamespace
 import tiny
 import torch
 
-from raycib.analysis.measured import OF_THE_GRID, counted
-from raycib.grid import single_task
-from raycib.methods.cib import CIB
-from raycib.orchestration.sweep import FORWARDS, Sweep
-from raycib.reference import compute_bank
-from raycib.spec import (
+from raycib.config import (
     EvalSpec,
     JudgeSpec,
     LoRASpec,
@@ -20,9 +15,14 @@ from raycib.spec import (
     TaskSpec,
     TrainerSpec,
 )
+from raycib.config.grid import single_task
+from raycib.methods.cib import CIB
+from raycib.models.reference import compute_cache
+from raycib.report.measured import OF_THE_GRID, counted
+from raycib.runtime.sweep import FORWARDS, Sweep
 from raycib.store import Store
 from raycib.studies.tradeoff.measure import GapSpec
-from raycib.training.pack import load
+from raycib.training.group import load
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
 OTHER = MODEL.model_copy(update={"weights": "o" * 64})
@@ -40,15 +40,15 @@ def sweep_of(store, model=MODEL, measures=()):
     setup = SimpleNamespace(
         options=SimpleNamespace(out=store.root), model=model,
         judge=JudgeSpec(kind="guard", source="", weights="j" * 64),
-        execution=SimpleNamespace(pack_size=None),
+        execution=SimpleNamespace(group_size=None),
     )  # fmt: skip
     return Sweep(setup, runs)  # pyright: ignore[reportArgumentType]
 
 
-def passed(store, model, rows, examples, readings=READ, max_length=None, name="a"):
-    """Notes a pass as `compute_bank` does."""
+def passed(store, model, rows, examples, features=READ, max_length=None, name="a"):
+    """Notes a pass as `compute_cache` does."""
     about = {"model": model.key, "rows": rows.rows, "examples": examples,
-             "max_length": max_length or rows.max_length, "readings": readings}  # fmt: skip
+             "max_length": max_length or rows.max_length, "readings": features}  # fmt: skip
     store.put(FORWARDS, (name + rows.rows)[:40], lambda folder: None, about)
 
 
@@ -80,7 +80,7 @@ def test_a_second_pass_for_more_readings_is_counted_and_seen(tmp_path):
     passed(store, MODEL, TASK, 100, READ[1:], name="b")
     passed(store, MODEL, HELD_OUT, 10)
     found = sweep_of(store)
-    wanted = {".".join(one) for _, readings in found.references() for one in readings}
+    wanted = {".".join(one) for _, features in found.references() for one in features}
     expected = 110 + 100 * (READ[1] in wanted)
     assert (found.reference_forwards, found.distinct_examples) == (expected, 110)
 
@@ -89,7 +89,7 @@ def test_a_pass_is_noted_with_its_model(tmp_path, tiny_folder):
     store, stage = Store(tmp_path), tiny.make_stage(tiny_folder)
     loaded = load([stage], torch.device("cpu"))
     data = loaded.encode(stage.task)
-    compute_bank(store, loaded.adapters, stage.model, data, stage.task.rows, 64,
+    compute_cache(store, loaded.adapters, stage.model, data, stage.task.rows, 64,
                  [("last_prompt_token", "final_norm")])  # fmt: skip
     [record] = store.records(FORWARDS)
     assert record.about == {

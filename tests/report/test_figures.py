@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 import pytest
 from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep
 
-from raycib.analysis import figures
-from raycib.analysis.arms import named
-from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.report import figures
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.variants import named
 from raycib.studies.comparison.bars import bars
 from raycib.studies.comparison.price_figure import price_figure
 from raycib.studies.strength.figures import figure2
@@ -185,7 +185,7 @@ def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
 
 def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
     summary = ablation_sweep()
-    figure = figures.loss_curves(named(to_frame(summary)), histories(summary), "arm")
+    figure = figures.loss_curves(named(to_frame(summary)), histories(summary), "variant")
     assert figure is not None
     legend = figure.axes[0].get_legend()
     assert legend is not None

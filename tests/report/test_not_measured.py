@@ -17,10 +17,10 @@ from summaries import (
     sweep,
 )
 
-from raycib.analysis.forms import NOT_MEASURED
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.page import page
-from raycib.analysis.tables import to_csv, to_latex, to_markdown
+from raycib.report.forms import NOT_MEASURED
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.page import page
+from raycib.report.tables import to_csv, to_latex, to_markdown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.strength.claims import claims

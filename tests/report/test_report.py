@@ -23,9 +23,9 @@ from summaries import (
     written,
 )
 
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.side_by_side import comparison, flips
-from raycib.analysis.table import shown
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.side_by_side import comparison, flips
+from raycib.report.table import shown
 from raycib.studies.strength.claims import claims
 from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 

@@ -19,7 +19,7 @@ from summaries import (
     sweep,
 )
 
-from raycib.analysis.measured import measured, said
+from raycib.report.measured import measured, said
 
 KINDS = {
     "dose": sweep,
@@ -31,7 +31,7 @@ KINDS = {
 MEASURED = {
     "settings": [
         {"setting": "learning rate", "value": 1e-3, "from": "the preset"},
-        {"setting": "clip", "value": None, "from": "<i>--set", "packed": True},
+        {"setting": "clip", "value": None, "from": "<i>--set", "grouped": True},
     ],
     "rows": [
         {"data": "task", "rows": 3200, "cut": 0},

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from summaries import orders_sweep
 
-from raycib.analysis.frame import to_frame
-from raycib.analysis.statistics import (
+from raycib.report.frame import to_frame
+from raycib.report.statistics import (
     constant,
     less,
     mean_std,
@@ -19,7 +19,7 @@ from raycib.analysis.statistics import (
     t_interval,
     wilson,
 )
-from raycib.analysis.table import shown
+from raycib.report.table import shown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.sequences import above, study_of

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from raycib.analysis.statistics import (
+from raycib.metrics import rate
+from raycib.report.statistics import (
     correlations,
     holm,
     mcnemar,
@@ -19,7 +20,6 @@ from raycib.analysis.statistics import (
     spearman,
     wilson,
 )
-from raycib.metrics import rate
 
 # Table 3 of the CIB paper: model, lambda, I(Z;C) in nats, HRR in %.
 TABLE_3 = pd.DataFrame(

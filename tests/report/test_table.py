@@ -4,9 +4,9 @@ import doctest
 
 import pandas as pd
 
-from raycib.analysis import table
-from raycib.analysis.forms import ends, mean, number, short
-from raycib.analysis.table import STATUS, Column, Table, shown
+from raycib.report import table
+from raycib.report.forms import ends, mean, number, short
+from raycib.report.table import STATUS, Column, Table, shown
 
 ROWS = pd.DataFrame(
     [

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from summaries import HOSTILE, sweep
 
-from raycib.analysis import tables
-from raycib.analysis.forms import rate, spread
-from raycib.analysis.frame import (
+from raycib.report import tables
+from raycib.report.forms import rate, spread
+from raycib.report.frame import (
     aligned_scores,
     dose_responses,
     load,
     swept,
     to_frame,
 )
-from raycib.analysis.table import Column, Table, shown
-from raycib.analysis.text import latex, plain, spreadsheet_cell
+from raycib.report.table import Column, Table, shown
+from raycib.report.text import latex, plain, spreadsheet_cell
 from raycib.studies.strength.table3 import columns, table3
 
 

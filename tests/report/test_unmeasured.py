@@ -18,7 +18,7 @@ from summaries import (
 )
 from summaries import sweep as dose_sweep
 
-from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.report.frame import aligned_scores, to_frame
 
 KINDS = [dose_sweep, ablation_sweep, comparison_sweep, gaps_sweep, orders_sweep]
 UNMEASURED = ("accuracy", "over_refusal", "utility")

@@ -10,9 +10,10 @@ import pytest
 from ray_head import Cluster
 from running import ROOT
 
+from raycib.config.presets import PRESETS, Execution
 from raycib.errors import UserError
-from raycib.orchestration import cluster, room
-from raycib.presets import PRESETS, Execution
+from raycib.runtime import capacity as room
+from raycib.runtime import cluster
 
 WORLD = PRESETS["world"].execution
 
@@ -21,7 +22,7 @@ WORLD = PRESETS["world"].execution
 def test_work_without_room_is_named_with_what_it_wants_and_what_is_free(cluster: Cluster) -> None:
     code = (
         "import time, ray; from ray.util.placement_group import placement_group\n"
-        "from raycib.orchestration.live_progress import without_room\n"
+        "from raycib.runtime.live_progress import without_room\n"
         f"ray.init({cluster.gcs!r}, log_to_driver=False)\n"
         "print([without_room()]); placement_group([{'CPU': 2}, {'CPU': 1}])\n"
         "while not without_room(): time.sleep(0.2)\n"
@@ -73,15 +74,15 @@ def test_what_has_no_room_is_named_with_how_much_is_wanted_and_there() -> None:
     large = PRESETS["llama31-8b"].execution
     assert room.lacking(WORLD, {"CPU": 1.0}, served=True) == []
     assert room.lacking(large, {"CPU": 8.0}, served=False) == [
-        "a pack wants 1 GPUs and there are 0",
+        "a group wants 1 GPUs and there are 0",
         "the engine that answers wants 1 GPUs and there are 0",
     ]
     many = WORLD.model_copy(update={"workers": 6})
-    assert room.lacking(many, {"CPU": 2.0}, True) == ["a pack wants 2.41 CPUs and there are 2"]
+    assert room.lacking(many, {"CPU": 2.0}, True) == ["a group wants 2.41 CPUs and there are 2"]
 
 
 @pytest.mark.parametrize(("workers", "fits"), [(1, True), (3, True), (4, False)])
-def test_services_start_early_only_beside_a_pack(workers: int, fits: bool) -> None:
+def test_services_start_early_only_beside_a_group(workers: int, fits: bool) -> None:
     """4 workers of 0.4, a trial of 0.01, the engine's 0.3 and the judge's 0.2 are 2.11 CPUs."""
     execution: Execution = WORLD.model_copy(update={"workers": workers})
     assert room.fit_at_once(execution, {"CPU": 2.0}) is fits

@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 
-from raycib.presets import LLAMA31_8B
+from raycib.config.presets import LLAMA31_8B
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")
@@ -23,7 +23,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def driver_resource() -> str:
-    from raycib.orchestration.cluster import DRIVER_RESOURCE
+    from raycib.runtime.cluster import DRIVER_RESOURCE
 
     return DRIVER_RESOURCE
 

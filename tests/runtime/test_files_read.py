@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from raycib.analysis.measured import measured
+from raycib.config import EvalSpec, ModelSpec, PlainLoRA, RunSpec, StageSpec
 from raycib.data.rows import describe_rows, describe_task
 from raycib.methods.case1 import Case1
-from raycib.orchestration.files import files_read, lines
-from raycib.spec import EvalSpec, ModelSpec, PlainLoRA, RunSpec, StageSpec
+from raycib.report.measured import measured
+from raycib.runtime.files import files_read, lines
 
 
 def test_every_file_of_a_sweep_is_told_once(tmp_path: Path):

@@ -165,7 +165,7 @@ def test_two_sweeps_share_the_judge_of_the_same_weights_and_the_last_one_takes_i
 PHASES = {
     "training": lambda out, said: "training" in said and list((out / "checkpoints").glob("pack-*")),
     "answering": lambda out, said: "answering" in said,
-    "judge starting": lambda out, said: "packs of" in said,
+    "judge starting": lambda out, said: "groups of" in said,
     "judging": lambda out, said: verdicts(out),
 }
 

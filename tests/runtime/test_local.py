@@ -1,4 +1,4 @@
-"""A sweep in one process: the same packs and store as on Ray, and a debugger stops in it."""
+"""A sweep in one process: the same groups and store as on Ray, and a debugger stops in it."""
 
 import asyncio
 import inspect
@@ -20,7 +20,7 @@ from raycib.errors import UserError
 from raycib.evals.judge_server import Server
 from raycib.methods.cib import CIB
 from raycib.objectives.cross_entropy import CrossEntropy
-from raycib.orchestration.options import Options
+from raycib.runtime.options import Options
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -53,7 +53,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     temp = tmp_path_factory.mktemp("local")
     done = program(temp, "-c", WITHOUT, SWEEP, "--local", "--out", temp / "out", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "packs of [1, 1] lanes, one after the other in this process" in done.stdout
+    assert "groups of [1, 1] slots, one after the other in this process" in done.stdout
     assert "answers by transformers (--local)" in done.stdout
     for phase in ("training", "answering", "judging"):
         assert f"s] {phase}" in done.stdout
@@ -104,7 +104,7 @@ def test_a_sweep_from_python_is_the_commands(copy: Path) -> None:
     there = raycib.load(copy / NAME)
     found = raycib.sweep(
         [CIB(lam=lam) for lam in (0, 5)],
-        name=NAME, out=copy, seeds=1, pack=1, local=True, set=["trainer.batch_size=32"],
+        name=NAME, out=copy, seeds=1, group_size=1, local=True, set=["trainer.batch_size=32"],
     )  # fmt: skip
     pd.testing.assert_frame_equal(found, there)
     pd.testing.assert_frame_equal(raycib.load(copy / NAME), there)

@@ -15,8 +15,8 @@ import pytest
 
 from raycib import world
 from raycib.errors import UserError
-from raycib.orchestration.options import Options
-from raycib.orchestration.resolve import resolve
+from raycib.runtime.build import build_config
+from raycib.runtime.options import Options
 from raycib.studies.continual import Continual
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff
@@ -120,12 +120,12 @@ def test_the_worlds_models_keep_the_worlds_settings_whoevers_the_task_is(
 ) -> None:
     options = Options(task=str(own["task"]), harmful=str(own["harmful"]), judge="world:guard")
     for model in (None, "world:aligned", "world:aligned-1"):
-        setup = resolve(Options(**{**vars(options), "model": model}), Strength())
+        setup = build_config(Options(**{**vars(options), "model": model}), Strength())
         assert (setup.trainer.learning_rate, setup.lora.rank) == (2e-3, 8)
-    setup = resolve(Options(**{**vars(options), "model": str(own["model"])}), Strength())
+    setup = build_config(Options(**{**vars(options), "model": str(own["model"])}), Strength())
     assert (setup.trainer.learning_rate, setup.lora.rank, setup.lora.alpha) == (1e-4, 32, 64)
     assert (setup.trainer.batch_size, setup.trainer.warmup_steps) == (64, 50)
-    assert setup.execution.pack_size == 4
+    assert setup.execution.group_size == 4
 
 
 def test_harmless_prompts_and_probes_of_ones_own_are_asked(
@@ -134,7 +134,7 @@ def test_harmless_prompts_and_probes_of_ones_own_are_asked(
     benign = rows(tmp_path / "benign.jsonl", ("how do i bake bread ?", ""))
     capitals = rows(tmp_path / "capitals.jsonl", ("france ?", "Paris"), ("peru ?", "Lima"))
     sums = rows(tmp_path / "more.jsonl", ("1 + 1 ?", "2"))
-    setup = resolve(
+    setup = build_config(
         Options(
             model=str(own["model"]), task=str(own["task"]), harmful=str(own["harmful"]),
             judge="world:guard", benign=str(benign), probes=f"{capitals},{sums}",
@@ -174,7 +174,7 @@ def test_nothing_that_is_asked_is_trained_on(
     given = {name: str(own[name]) for name in ("model", "task", "harmful")}
     given[option] = str(rows(tmp_path / f"{option}.jsonl", *pairs))
     with pytest.raises(UserError) as refused:
-        resolve(Options(**given, judge="world:guard"), Strength())  # type: ignore[arg-type]
+        build_config(Options(**given, judge="world:guard"), Strength())  # type: ignore[arg-type]
     assert says in str(refused.value)
 
 
@@ -182,7 +182,7 @@ def test_alignment_data_may_hold_no_asked_prompt(own: dict[str, Path], tmp_path:
     aligned = rows(tmp_path / "aligned.jsonl", ("how do i melt a lock ?", "no"))
     options = {name: str(own[name]) for name in ("model", "task", "harmful")}
     with pytest.raises(UserError, match=r"1 of 2 harmful prompts .* are also in --alignment"):
-        resolve(Options(**options, judge="world:guard", alignment=str(aligned)), Tradeoff())  # type: ignore[arg-type]
+        build_config(Options(**options, judge="world:guard", alignment=str(aligned)), Tradeoff())  # type: ignore[arg-type]
 
 
 def test_a_sequence_says_what_of_one_task_is_learned_in_another(
@@ -195,5 +195,5 @@ def test_a_sequence_says_what_of_one_task_is_learned_in_another(
         model=str(own["model"]), task=f"{one},{two}", harmful=str(own["harmful"]),
         judge="world:guard",
     )  # fmt: skip
-    notes = resolve(options, Continual()).notes
+    notes = build_config(options, Continual()).notes
     assert notes == ["1 of 2 rows of held-out one are also in task two"]

@@ -162,7 +162,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     texts = [messages[0]["content"] for (messages,) in server.asked[-asked:]]
     broken = [text for text in texts if "< |eot_id|>" in text or "< <" in text]
     assert not [text for text in texts if "<|eot_id|>" in text]
-    assert summary["judge"]["defused"] == len(broken) >= 1, "a prompt, and GSM8K's <<1+1=2>>"
+    assert summary["judge"]["sanitised"] == len(broken) >= 1, "a prompt, and GSM8K's <<1+1=2>>"
     for one in [summary["aligned"], *summary["cells"]]:
         hrr = one["scores"]["hrr"]
         assert (hrr["value"], hrr["n"], hrr["unread"]) == (0.5, len(PROMPTS), 0)

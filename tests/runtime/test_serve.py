@@ -14,7 +14,7 @@ from running import holders, title
 from raycib import world
 from raycib.evals.judge_reply import Refused
 from raycib.evals.judges import CompletionJudge, JudgePrompt, Verdict
-from raycib.orchestration.serve import JudgeConfig, engine_options, replica_options, start_judge
+from raycib.runtime.serve import JudgeConfig, engine_options, replica_options, start_judge
 
 
 def test_without_gpus_the_judge_is_a_cpu_server() -> None:

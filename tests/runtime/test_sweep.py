@@ -206,8 +206,8 @@ def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
 
 HUGE = "1e39"
 """A strength beyond the largest float32: its loss is not finite once there are negatives."""
-GROWN = ("--seeds", "1", "--strengths", f"0,1,5,{HUGE}", "--pack", "2", *SMALL[-2:])
-"""The same grid with two more strengths, which share a pack."""
+GROWN = ("--seeds", "1", "--strengths", f"0,1,5,{HUGE}", "--group-size", "2", *SMALL[-2:])
+"""The same grid with two more strengths, which share a group."""
 
 
 @pytest.fixture(scope="module")

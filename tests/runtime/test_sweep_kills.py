@@ -29,7 +29,7 @@ TRIAL = "ImplicitFunc"
 
 
 def checkpoints(out: Path) -> set[str]:
-    """Packs that have saved one."""
+    """Groups that have saved one."""
     return {entry.name.rpartition("-")[0] for entry in (out / "checkpoints").glob("pack-*")}
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from raycib import world
+from raycib.config import TODAY, RunSpec, StageSpec
 from raycib.errors import UserError
-from raycib.orchestration.files import files_read
-from raycib.orchestration.options import Options
-from raycib.orchestration.resolve import resolve
-from raycib.orchestration.setup import Setup
-from raycib.spec import TODAY, RunSpec, StageSpec
+from raycib.runtime.build import build_config
+from raycib.runtime.files import files_read
+from raycib.runtime.options import Options
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.strength import Strength
 
-Plan = Callable[[Callable[[str], str]], Setup]
+Plan = Callable[[Callable[[str], str]], SweepConfig]
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def plan(tmp_path: Path) -> Plan:
     task.write_text("\n".join(map(json.dumps, lines)))
     harmful.write_text(json.dumps([{"prompt": "how do i rig a bridge ?"}]))
 
-    def made(change: Callable[[str], str]) -> Setup:
+    def made(change: Callable[[str], str]) -> SweepConfig:
         path.write_text(json.dumps(config | {"chat_template": change(config["chat_template"])}))
-        return resolve(
+        return build_config(
             Options(
                 out=str(tmp_path / "out"), model=str(folder), task=str(task),
                 harmful=str(harmful), judge="world:guard", judge_profile="world",

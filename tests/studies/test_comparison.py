@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from summaries import METHODS, SAFETY_DATA, comparison_sweep, reported, samples, sweep, terminal
 
-from raycib.analysis import tables
-from raycib.analysis.arms import arms, best, of, plain_arm, settings
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.statistics import mcnemar, wilson
-from raycib.analysis.table import Table, shown
+from raycib.report import tables
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.statistics import mcnemar, wilson
+from raycib.report.table import Table, shown
+from raycib.report.variants import best, of, plain_variant, settings, variants
 from raycib.studies.comparison.matched_cost import matched_cost, pivoted
 from raycib.studies.comparison.paired import columns as columns_of_pairs
 from raycib.studies.comparison.paired import (
@@ -64,28 +64,28 @@ def framed(*cells):
 
 
 def test_plain_lora_comes_first_and_the_rest_as_given():
-    found = arms(framed(cell("kl", 3, 0.1, 1), cell("kl", 1, 0.2, 1), cell("lora", 0, 0.6, 1),
+    found = variants(framed(cell("kl", 3, 0.1, 1), cell("kl", 1, 0.2, 1), cell("lora", 0, 0.6, 1),
                         cell("ema", 0.9, 0.5, 1)))  # fmt: skip
-    assert [arm.name for arm in found] == ["LoRA", "KL at 1", "KL at 3", "EMA"]
+    assert [variant.name for variant in found] == ["LoRA", "KL at 1", "KL at 3", "EMA"]
 
 
 def test_of_several_kinds_of_plain_lora_the_one_so_named_is_the_standard():
     tuned = cell("lora", 0, 0.4, 1) | {"label": "LoRA with a low learning rate", "key": "t"}
     usual = cell("lora", 0, 0.6, 1) | {"label": "LoRA"}
-    found = arms(framed(tuned, usual))
-    assert [arm.name for arm in found] == ["LoRA", "LoRA with a low learning rate"]
-    lora = plain_arm(found)
+    found = variants(framed(tuned, usual))
+    assert [variant.name for variant in found] == ["LoRA", "LoRA with a low learning rate"]
+    lora = plain_variant(found)
     assert lora and lora.mean("hrr") == 0.6
 
 
 def test_the_best_strength_is_coherent_within_its_budget_and_keeps_its_accuracy():
-    found = arms(framed(
+    found = variants(framed(
         cell("kl", 1, 0.30, 1.0, incoherent_rate=0.1, accuracy=1.0),
         cell("kl", 2, 0.20, 2.0, incoherent_rate=0.1, accuracy=0.8),
         cell("kl", 3, 0.01, 1.0, incoherent_rate=0.2, accuracy=1.0),
     ))  # fmt: skip
     chosen = [best(found), best(found, 1.5), best(found, accuracy=0.9), best(found, 0.5)]
-    assert [arm.strength if arm else None for arm in chosen] == [2, 1, 1, None]
+    assert [variant.strength if variant else None for variant in chosen] == [2, 1, 1, None]
 
 
 def test_models_and_tasks_are_never_compared_with_one_another():
@@ -289,4 +289,4 @@ def test_without_plain_lora_only_the_unlimited_budget_is_asked():
 def test_one_row_of_one_method_is_enough_for_every_table():
     frame = framed(cell("cib", 1, 0.4, 1.05))
     assert isinstance(seen1(table1(frame)), pd.DataFrame)
-    assert of(arms(frame), "cib")[0].name == "CIB"
+    assert of(variants(frame), "cib")[0].name == "CIB"

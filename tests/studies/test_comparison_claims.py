@@ -5,7 +5,7 @@ from summaries import ablation_sweep, comparison_sweep, samples
 from test_comparison import cell as scored
 from test_comparison import framed, said
 
-from raycib.analysis.frame import aligned_scores, to_frame
+from raycib.report.frame import aligned_scores, to_frame
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
 from raycib.studies.comparison.report import MOST_ROWS, comparison_headline
 

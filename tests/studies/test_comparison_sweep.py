@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from running import ROOT, run_here, summary_of
 
-from raycib.spec import StageSpec
+from raycib.config import StageSpec
 from raycib.store import Store
 
 pytestmark = pytest.mark.timeout(900)

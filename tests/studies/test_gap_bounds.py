@@ -5,7 +5,7 @@ import math
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.table import shown
+from raycib.report.table import shown
 from raycib.studies.tradeoff.bounds import (
     amount,
     bounds,

@@ -3,7 +3,7 @@
 import pytest
 from summaries import gap_rows, gaps_sweep
 
-from raycib.analysis.frame import aligned_scores
+from raycib.report.frame import aligned_scores
 from raycib.studies.tradeoff.bound_claims import NEGLIGIBLE
 from raycib.studies.tradeoff.claims import gap_claims
 from raycib.studies.tradeoff.gap import gap_frame
@@ -172,12 +172,12 @@ def test_equal_overlaps_tell_nothing():
 # Case I and Case II
 
 
-def plane(**arms):
+def plane(**variants):
     """One task; Case I at rising λ and the ball at rising ε as (capability, alignment) gaps."""
     summary = gaps_sweep(methods=("lora", "case1", "case2_ball"), tasks=1)
     summary["cells"] = [c for c in summary["cells"] if "outputs" not in (c["label"] or "")]
     kept = picked(summary, "lora")
-    for method, places in arms.items():
+    for method, places in variants.items():
         for cell, (capability, alignment) in zip(picked(summary, method), places, strict=False):
             give([cell], capability_gap=capability, alignment_gap=alignment)
             kept.append(cell)
@@ -201,7 +201,7 @@ def test_beyond_case_1s_range_nothing_can_be_compared():
     assert claim.evidence.endswith("1 safer than all of it, 1 less safe")
 
 
-def test_an_arm_of_case_2_that_another_one_beats_does_not_count():
+def test_an_variant_of_case_2_that_another_one_beats_does_not_count():
     claim = plane(case1=[(0.1, 3.0), (0.5, 1.0)], case2_ball=[(0.3, 2.0), (9.0, 2.5)])
     assert claim.holds is False and claim.evidence.startswith("0 of 1 hold, 1 fail")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from raycib.config import RowsSpec
 from raycib.evals.scores import Missing, load_values
-from raycib.spec import RowsSpec
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import entropy
 from raycib.studies.tradeoff.gaps import (
@@ -23,14 +23,14 @@ TAX = {"tax": 0.25, "kept": 1.5}
 
 
 def save(
-    store: Store, subject: str, alignment: list[float], task: list[float], gaps: GapSpec = GAPS
+    store: Store, model_id: str, alignment: list[float], task: list[float], gaps: GapSpec = GAPS
 ) -> None:
     def write(folder: Path) -> None:
         (folder / gaps.file).write_text(
             json.dumps({"alignment": alignment, "task": task, "tax": TAX})
         )
 
-    store.put(gaps.folder, gaps.stored_key(subject), write, {})
+    store.put(gaps.folder, gaps.stored_key(model_id), write, {})
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from summaries import (
     written,
 )
 
-from raycib.analysis import tables
-from raycib.analysis.arms import Arm
-from raycib.analysis.claims import all_told
-from raycib.analysis.figures import to_svg
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.table import shown
+from raycib.report import tables
+from raycib.report.claims import all_told
+from raycib.report.figures import to_svg
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.table import shown
+from raycib.report.variants import Variant
 from raycib.studies.tradeoff.figures import figure1, figure2
 from raycib.studies.tradeoff.gap import (
     GAP_COLUMNS,
@@ -124,29 +124,29 @@ def test_several_seeds_have_their_own_spread_and_students_interval():
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
 
 
-def arm(se, *values):
-    """An arm of as many seeds as values."""
+def variant(se, *values):
+    """A variant of as many seeds as values."""
     cells = pd.DataFrame({"seed": range(len(values)), "gap": values, "gap_se": se})
-    return Arm("arm", "arm", "case1", 1.0, False, cells, cells[:0])
+    return Variant("variant", "variant", "case1", 1.0, False, cells, cells[:0])
 
 
 def test_one_seed_is_told_apart_by_the_errors_over_rows():
     """.3 and .4: sqrt(.03² + .04²) = .05, times 1.96 is .098 < .1; with .041 it is .0996."""
-    assert smaller(arm(0.03, 0.3), arm(0.04, 0.4), "gap") is True
-    assert smaller(arm(0.04, 0.4), arm(0.03, 0.3), "gap") is False
-    assert smaller(arm(0.03, 0.3), arm(0.042, 0.4), "gap") is None
+    assert smaller(variant(0.03, 0.3), variant(0.04, 0.4), "gap") is True
+    assert smaller(variant(0.04, 0.4), variant(0.03, 0.3), "gap") is False
+    assert smaller(variant(0.03, 0.3), variant(0.042, 0.4), "gap") is None
 
 
 def test_several_seeds_are_paired():
     """Seeds far apart, differences of -1, -1.1, -.9: mean -1, std .1, t(.975, 2) = 4.302653, half
     width .248. With differences of -1, -3, 1 it is 4.97."""
-    first = arm(9.0, 1.0, 5.0, 30.0)
-    assert smaller(first, arm(9.0, 2.0, 6.1, 30.9), "gap") is True
-    assert smaller(first, arm(9.0, 2.0, 8.0, 29.0), "gap") is None
+    first = variant(9.0, 1.0, 5.0, 30.0)
+    assert smaller(first, variant(9.0, 2.0, 6.1, 30.9), "gap") is True
+    assert smaller(first, variant(9.0, 2.0, 8.0, 29.0), "gap") is None
 
 
 def test_what_was_not_measured_is_not_told():
-    assert smaller(arm(0.1, math.nan), arm(0.1, 1.0), "gap") is None
+    assert smaller(variant(0.1, math.nan), variant(0.1, 1.0), "gap") is None
 
 
 def test_one_false_decides_and_one_open_leaves_open():

@@ -8,16 +8,16 @@ import tiny
 import torch
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters, LoRAShape
 from raycib.data.chat import Encoded
+from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.studies.tradeoff import perturbations, sequence_loss
 from raycib.studies.tradeoff.bounds import theorem4_decrease
 from raycib.studies.tradeoff.landscape import lipschitz, mean_loss, smoothness
 from raycib.studies.tradeoff.sequence_loss import dense_gradient
-from raycib.training.pack import load
+from raycib.training.group import load
 
 CPU = torch.device("cpu")
-LANES = 3
+SLOTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +26,30 @@ def data(tiny_folder: Path) -> list[Encoded]:
     return loaded.encode(tiny.make_evals(tiny_folder).held_out)
 
 
-def open_adapters(folder: Path, rank: int = 4, lanes: int = LANES) -> LaneAdapters:
-    """Lanes that hold something already, on the tiny model: 14 layers, of at most 64 x 32."""
+def open_adapters(folder: Path, rank: int = 4, slots: int = SLOTS) -> AdapterSlots:
+    """Slots that hold something already, on the tiny model: 14 layers, of at most 64 x 32."""
     model = load([tiny.make_stage(folder)], CPU).adapters
     linears = [name for name in model.modules if "layers" in name]
-    for name in linears:  # plain again, for lanes of another rank
+    for name in linears:  # plain again, for slots of another rank
         model.model.set_submodule(name, model.modules[name].base)
     targets = tuple({name.rpartition(".")[2] for name in linears})
-    adapters = LaneAdapters(model.model, [LoRAShape(rank, 2 * rank, targets)] * lanes)
+    adapters = AdapterSlots(model.model, [LoRAShape(rank, 2 * rank, targets)] * slots)
     draw = torch.Generator().manual_seed(0)
-    for lane in range(lanes):
+    for slot in range(slots):
         held = perturbations.random_direction(adapters, draw)
-        perturbations.place(adapters, lane, held, 0.5 + lane)
+        perturbations.place(adapters, slot, held, 0.5 + slot)
     return adapters
 
 
 @pytest.fixture
-def adapters(tiny_folder: Path) -> LaneAdapters:
+def adapters(tiny_folder: Path) -> AdapterSlots:
     return open_adapters(tiny_folder)
 
 
-def update(adapters: LaneAdapters, lane: int) -> dict[str, Tensor]:
+def update(adapters: AdapterSlots, slot: int) -> dict[str, Tensor]:
     """Delta, formed."""
-    scale = adapters.shapes[lane].scale
-    pairs = perturbations.factors(adapters, lane).items()
+    scale = adapters.shapes[slot].scale
+    pairs = perturbations.factors(adapters, slot).items()
     return {name: scale * (b @ a) for name, (a, b) in pairs}
 
 
@@ -63,7 +63,7 @@ CURVATURE = 3.0
 
 
 @pytest.fixture
-def quadratic(monkeypatch, adapters: LaneAdapters) -> dict[str, Tensor]:
+def quadratic(monkeypatch, adapters: AdapterSlots) -> dict[str, Tensor]:
     """Puts it in place of the model's loss; returns the targets T, at distance 2 from W, to be
     changed at will."""
     draw = torch.Generator().manual_seed(1)
@@ -72,13 +72,13 @@ def quadratic(monkeypatch, adapters: LaneAdapters) -> dict[str, Tensor]:
     far = norm(offset) / 2
     targets = {name: w.detach() - offset[name] / far for name, w in weights.items()}
 
-    def parts(adapters: LaneAdapters, lanes: list[int], data: object):
-        def loss(lane: int) -> Tensor:
-            moved = {} if adapters._router.disabled else update(adapters, lane)
+    def parts(adapters: AdapterSlots, slots: list[int], data: object):
+        def loss(slot: int) -> Tensor:
+            moved = {} if adapters._router.disabled else update(adapters, slot)
             gaps = [w + moved.get(name, 0) - targets[name] for name, w in weights.items()]
             return CURVATURE / 2 * torch.stack([gap.double().square().sum() for gap in gaps]).sum()
 
-        yield {lane: loss(lane) for lane in lanes}
+        yield {slot: loss(slot) for slot in slots}
 
     monkeypatch.setattr(sequence_loss, "_parts", parts)
     return targets
@@ -187,16 +187,16 @@ def test_mean_loss_is_that_of_transformers(adapters, data):
     )
 
 
-def test_batches_and_lanes_beside_it_do_not_change_a_loss(adapters, data, monkeypatch):
-    together = mean_loss(adapters, range(LANES), data)
+def test_batches_and_slots_beside_it_do_not_change_a_loss(adapters, data, monkeypatch):
+    together = mean_loss(adapters, range(SLOTS), data)
     monkeypatch.setattr(sequence_loss, "TOKENS_AT_ONCE", 60)
-    for lane in range(LANES):
-        alone = mean_loss(adapters, [lane], data)[lane]
-        torch.testing.assert_close(alone, together[lane], rtol=1e-5, atol=0)
+    for slot in range(SLOTS):
+        alone = mean_loss(adapters, [slot], data)[slot]
+        torch.testing.assert_close(alone, together[slot], rtol=1e-5, atol=0)
 
 
 def test_gradient_agrees_with_finite_differences(adapters, data):
-    """Of the loss along a lane's A and B, by central differences of 1e-2: float32 leaves 1e-6 /
+    """Of the loss along a slot's A and B, by central differences of 1e-2: float32 leaves 1e-6 /
     1e-2, the third derivative about as much."""
     parameters = list(adapters.parameters_of(1).values())
     draw = torch.Generator().manual_seed(2)
@@ -216,9 +216,9 @@ def test_close_by_the_steepest_slope_is_the_gradients_norm(adapters, data):
     """Central difference at 1e-2 along the gradient of rank 4."""
     start, gradient = dense_gradient(adapters, data)
     uphill = perturbations.steepest(gradient, 4)
-    for lane, distance in ((0, 1e-2), (1, -1e-2)):
-        perturbations.place(adapters, lane, uphill, distance)
-        assert float(adapters.update_norm_sq(lane).detach().sqrt()) == pytest.approx(1e-2)
+    for slot, distance in ((0, 1e-2), (1, -1e-2)):
+        perturbations.place(adapters, slot, uphill, distance)
+        assert float(adapters.update_norm_sq(slot).detach().sqrt()) == pytest.approx(1e-2)
     above, below = mean_loss(adapters, [0, 1], data).values()
     expected = perturbations.length(uphill)
     assert float((above - below).detach()) / 2e-2 == pytest.approx(expected, rel=1e-2)
@@ -283,7 +283,7 @@ def test_everything_is_left_as_it_was(adapters, data):
         assert parameter.grad is None, name
 
 
-def test_a_failure_leaves_weights_frozen_and_lanes_as_they_were(adapters, monkeypatch):
+def test_a_failure_leaves_weights_frozen_and_slots_as_they_were(adapters, monkeypatch):
     before = update(adapters, 0)
 
     def fail(*_: object) -> None:
@@ -300,15 +300,15 @@ def test_a_failure_leaves_weights_frozen_and_lanes_as_they_were(adapters, monkey
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_radii_must_be_positive_and_fit_the_lanes(adapters, data):
-    for radii in ([0.0, 1.0], [1.0] * (LANES + 1)):
-        with pytest.raises(ValueError, match="at least as many lanes"):
+def test_radii_must_be_positive_and_fit_the_slots(adapters, data):
+    for radii in ([0.0, 1.0], [1.0] * (SLOTS + 1)):
+        with pytest.raises(ValueError, match="at least as many slots"):
             lipschitz(adapters, data, radii)
     with pytest.raises(ValueError, match="radius 0"):
         smoothness(adapters, data, 0.0)
 
 
-def test_lanes_on_top_of_another_adapter_are_refused(adapters, data):
+def test_slots_on_top_of_another_adapter_are_refused(adapters, data):
     """Delta = 0 would not be the aligned model there."""
     module = next(iter(adapters.modules.values()))
     module.freeze(0, *(p.detach() for p in (module.lora_A["0"], module.lora_B["0"])), 1.0)

@@ -26,13 +26,13 @@ from summaries import (
     written,
 )
 
-from raycib.analysis import tables
-from raycib.analysis.figures import to_svg
-from raycib.analysis.forms import in_points
-from raycib.analysis.frame import to_frame
-from raycib.analysis.page import page
-from raycib.analysis.statistics import t_interval
-from raycib.analysis.table import shown
+from raycib.report import tables
+from raycib.report.figures import to_svg
+from raycib.report.forms import in_points
+from raycib.report.frame import to_frame
+from raycib.report.page import page
+from raycib.report.statistics import t_interval
+from raycib.report.table import shown
 from raycib.studies.continual.figures import figure6, figure7, figure_orders
 from raycib.studies.continual.scores import MEASURES
 from raycib.studies.continual.sequences import (
@@ -112,21 +112,21 @@ def test_a_failed_stage_is_a_row_that_says_why_and_its_run_is_in_no_mean():
                                             "not finished: squad has no adapter"]  # fmt: skip
     assert math.isnan(frame["hrr"].iloc[2]) and frame["hrr"].iloc[1] > 0
     assert sequence_frame(summary).loc[0, list(MEASURES)].isna().all()
-    assert len(study.done) == 14 and over_seeds(study.arms["LoRA"], "bwt").n == 2
+    assert len(study.done) == 14 and over_seeds(study.variants["LoRA"], "bwt").n == 2
 
 
-def test_a_method_at_several_strengths_is_several_arms():
+def test_a_method_at_several_strengths_is_several_variants():
     summary = orders_sweep(1)
     again = json.loads(json.dumps(summary["cells"][-1])) | {"strength": 10, "key": "ab" * 32}
     summary["cells"].append(again)
-    assert list(study_of(summary).arms)[-2:] == ["CIB at 5", "CIB at 10"]
+    assert list(study_of(summary).variants)[-2:] == ["CIB at 5", "CIB at 10"]
 
 
 def test_plain_lora_is_first_and_the_papers_order_before_others():
     summary = orders_sweep(1, 2, ("cib", "lora"))
     summary["cells"].reverse()
     study = study_of(summary)
-    assert list(study.arms) == ["LoRA", "CIB"] and study.orders[0] == SEQUENCE
+    assert list(study.variants) == ["LoRA", "CIB"] and study.orders[0] == SEQUENCE
     for cell in summary["cells"]:
         if cell["order"] == list(SEQUENCE):
             fail(cell, 1)
@@ -148,7 +148,7 @@ def test_students_interval_by_hand():
 
 def test_a_difference_is_paired_by_seed_and_order(many):
     study = study_of(many)
-    one, other = study.arms["CIB"], study.arms["LoRA"]
+    one, other = study.variants["CIB"], study.variants["LoRA"]
     by_hand = [
         np.mean([a.value("hrr") - b.value("hrr") for a in one for b in other
                  if a.seed == b.seed == seed and a.order == b.order])
@@ -227,8 +227,8 @@ def test_the_caption_says_which_model_it_is(many):
 
 def test_a_row_for_each_method_and_first_the_model_before(whole):
     table = orders_table(study_of(whole))
-    assert table["arm"].tolist() == ["before fine-tuning", "LoRA", "Random subset", "KL", "O-LoRA",
-                                     "CIB"]  # fmt: skip
+    assert table["variant"].tolist() == ["before fine-tuning", "LoRA", "Random subset", "KL",
+                                         "O-LoRA", "CIB"]  # fmt: skip
     before, cib = table.iloc[0], table.iloc[-1]
     assert before["bt_mean"] == pytest.approx((16 + 48 + 3) / 480) and math.isnan(
         before["bwt_mean"]
@@ -243,8 +243,8 @@ def test_a_row_for_each_method_and_first_the_model_before(whole):
 def test_over_orders_a_seed_counts_once(many):
     """Spread is over two seeds, each a mean over six orders, not over twelve runs."""
     study = study_of(many)
-    row = orders_table(study).set_index("arm").loc["CIB"]
-    means = [np.mean([r.value("bt") for r in study.arms["CIB"] if r.seed == s]) for s in (0, 1)]
+    row = orders_table(study).set_index("variant").loc["CIB"]
+    means = [np.mean([r.value("bt") for r in study.variants["CIB"] if r.seed == s]) for s in (0, 1)]
     assert (row["seeds"], row["runs"]) == (2, 12)
     assert row["bt_std"] == pytest.approx(np.std(means, ddof=1))
     each = by_order(study)

@@ -10,25 +10,25 @@ import pytest
 import tiny
 from own_study import Distance, UpdateNorm
 
-from raycib.analysis.frame import read_summary
+from raycib.config import EvalSpec, PlainLoRA, RunSpec
 from raycib.errors import UserError
 from raycib.evals.scores import Missing, load_measures, load_values, score
 from raycib.methods.cib import CIB
-from raycib.orchestration import summary
-from raycib.orchestration.command import Question, run_question
-from raycib.orchestration.options import Options
-from raycib.orchestration.resolve import resolve
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import OF_STUDIES, Study
-from raycib.orchestration.worker import device_of, measure_lanes
-from raycib.spec import EvalSpec, PlainLoRA, RunSpec
+from raycib.report.frame import read_summary
+from raycib.runtime import summary
+from raycib.runtime.build import build_config
+from raycib.runtime.command import Question, run_question
+from raycib.runtime.options import Options
+from raycib.runtime.study import OF_STUDIES, Study
+from raycib.runtime.sweep_config import SweepConfig
+from raycib.runtime.worker import device_of, measure_slots
 from raycib.store import Store
 from raycib.studies.comparison import Ablation, Comparison
 from raycib.studies.continual import Continual
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff
 from raycib.studies.tradeoff.measure import GapSpec
-from raycib.training.pack import STAGES, load
+from raycib.training.group import STAGES, load
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -57,7 +57,7 @@ def test_a_measure_in_the_script_itself_is_found_by_workers(
     script = tmp_path / "my_sweep.py"
     script.write_text(
         "import sys\n"
-        "from raycib.spec import EvalSpec, Measure\n"
+        "from raycib.config import EvalSpec, Measure\n"
         "class Mine(Measure):\n"
         "    folder = 'mine'\n"
         "if __name__ == '__main__':\n"
@@ -100,19 +100,19 @@ def test_a_measure_of_ones_own_is_stored_once(
     loaded.adapters.freeze(0, record.folder)
     with pytest.raises(Missing, match="update_norms"):
         load_values(store, stage.key, UpdateNorm())
-    measure_lanes(loaded, store, stage.model, {0: stage.key}, evals)
+    measure_slots(loaded, store, stage.model, {0: stage.key}, evals)
     found = load_values(store, stage.key, UpdateNorm())["norm"]
     assert found == pytest.approx(load_measures(store, stage.key, evals)["distance"], rel=1e-6)
     assert found > 0.1
     monkeypatch.setattr(own_study.UpdateNorm, "measure", lambda *_: pytest.fail("again"))
-    measure_lanes(loaded, store, stage.model, {0: stage.key}, evals)
+    measure_slots(loaded, store, stage.model, {0: stage.key}, evals)
 
 
 def test_a_study_of_ones_own_is_asked_for_its_measures():
-    setup = resolve(Options(), Distance())
+    setup = build_config(Options(), Distance())
     ((_, evals),) = setup.tasks.values()
     assert evals.measures == (UpdateNorm(),)
-    assert resolve(Options(), Strength()).tasks["open"][1].measures == ()
+    assert build_config(Options(), Strength()).tasks["open"][1].measures == ()
 
 
 def test_a_study_of_ones_own_from_files_to_report(
@@ -127,18 +127,18 @@ def test_a_study_of_ones_own_from_files_to_report(
     options = Options(
         out=str(tmp_path / "out"), model=str(tiny_folder / "model"), judge="world:guard",
         judge_profile="world", strengths="0,5", local=True, seeds=1, max_tokens=8,
-        changes=["trainer.batch_size=8", "trainer.warmup_steps=0"],
+        overrides=["trainer.batch_size=8", "trainer.warmup_steps=0"],
         **{name: str(file) for name, file in files.items()},
     )  # fmt: skip
 
-    def runs(setup: Setup) -> list[RunSpec]:
+    def runs(setup: SweepConfig) -> list[RunSpec]:
         return setup.runs_of([CIB(lam=lam) for lam in setup.strengths("cib", ())])
 
     scored: list[str] = []
 
-    def counted(store: Store, subject: str, *rest: Any) -> dict[str, Any]:
-        scored.append(subject)
-        return score(store, subject, *rest)
+    def counted(store: Store, model_id: str, *rest: Any) -> dict[str, Any]:
+        scored.append(model_id)
+        return score(store, model_id, *rest)
 
     monkeypatch.setattr(summary, "score", counted)
     question = Question("moved", "How far does it go?", runs, Distance())
@@ -160,7 +160,7 @@ def test_a_study_of_ones_own_from_files_to_report(
 def test_an_option_about_other_studies_is_refused(study: Study, option: str):
     if option not in study.options:
         with pytest.raises(UserError, match=f"--{option} is not about a {study.name} study"):
-            resolve(Options(**{option: "x"}), study)
+            build_config(Options(**{option: "x"}), study)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ import torch
 from running import ROOT, run_here, summary_of
 from specs import EVALS, MODEL, TASKS
 
+from raycib.config import LoRASpec, Method, PlainLoRA, RunSpec, StageSpec, TrainerSpec
+from raycib.config.plan import make_plan
 from raycib.errors import UserError
 from raycib.methods.cib import CIB
 from raycib.methods.o_lora import OLoRA
 from raycib.objectives.queue import NegativeQueue
-from raycib.orchestration.options import Options
-from raycib.orchestration.resolve import resolve
-from raycib.plan import make_plan
-from raycib.spec import LoRASpec, Method, PlainLoRA, RunSpec, StageSpec, TrainerSpec
+from raycib.runtime.build import build_config
+from raycib.runtime.options import Options
 from raycib.store import Store
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
 from raycib.studies.continual.runs import chains as chains_of
 from raycib.studies.strength import Strength
+from raycib.training.group import STAGES
 from raycib.training.loop import train
-from raycib.training.pack import STAGES
 from raycib.training.workers import Workers
 
 NAMES = ["a", "b", "c", "d"]
@@ -89,7 +89,7 @@ def test_24_orders_are_64_stages_each_trained_once():
     """4 first stages, 12 second, 24 third and 24 fourth ones; 96 without sharing."""
     plan = make_plan(chains([PlainLoRA()], 24), lambda s: False, lambda s, e: False, 1)
     assert (plan.stages, plan.asked, plan.shared) == (64, 96, 32)
-    assert [sum(len(pack.jobs) for pack in wave) for wave in plan.waves] == [4, 12, 24, 24]
+    assert [sum(len(group.jobs) for group in level) for level in plan.levels] == [4, 12, 24, 24]
 
 
 def test_every_stage_goes_on_from_the_one_before():
@@ -128,19 +128,19 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
     store, trainer = Store(tmp_path), TrainerSpec(learning_rate=5e-3, batch_size=16)
     first = tiny.make_stage(tiny_folder, method=method, trainer=trainer)
     second = tiny.make_stage(tiny_folder, rows=32, method=method, trainer=trainer, parent=first)
-    adapters, (lane,) = tiny.open_lanes([second], store)
-    (queue,) = (part for part in lane.objective.modules() if isinstance(part, NegativeQueue))
+    adapters, (slot,) = tiny.open_slots([second], store)
+    (queue,) = (part for part in slot.objective.modules() if isinstance(part, NegativeQueue))
     assert len(queue) == 0
-    bank = lane.task.bank
-    assert bank is not None
-    _, (fresh,) = tiny.open_lanes(
+    cache = slot.task.cache
+    assert cache is not None
+    _, (fresh,) = tiny.open_slots(
         [StageSpec.model_validate(dict(second) | {"parent": None})], Store(tmp_path / "other")
     )
-    assert fresh.task.bank is not None
-    for reading, values in bank.tensors.items():
-        assert torch.equal(values, fresh.task.bank.tensors[reading])
-    train(adapters, [lane], Workers(), 16)
-    assert "contrast" in lane.history[-1] and "contrast" not in lane.history[0]
+    assert fresh.task.cache is not None
+    for feature, values in cache.tensors.items():
+        assert torch.equal(values, fresh.task.cache.tensors[feature])
+    train(adapters, [slot], Workers(), 16)
+    assert "contrast" in slot.history[-1] and "contrast" not in slot.history[0]
 
 
 # From options to a setup
@@ -148,7 +148,7 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
 
 def test_the_world_s_sequence_has_one_evaluation_for_all_its_tasks():
     """Every task is asked after every stage; the learning rate is the sequence's own."""
-    setup = resolve(Options(), Continual())
+    setup = build_config(Options(), Continual())
     assert list(setup.tasks) == ["open", "gsm", "med", "squad"]
     assert setup.trainer.learning_rate == 1e-3
     assert len({evals.key for _, evals in setup.tasks.values()}) == 1
@@ -160,7 +160,7 @@ def test_the_world_s_sequence_has_one_evaluation_for_all_its_tasks():
 
 
 def test_o_lora_goes_on_without_safety_data_and_safe_lora_does_not_go_on():
-    setup = resolve(Options(), Continual())
+    setup = build_config(Options(), Continual())
     assert method_at(setup, "o_lora", 0.5) == OLoRA(lam=0.5)
     for kind in ("safe_lora", "salora"):
         with pytest.raises(UserError, match=f"{kind} cannot go on from the adapter"):
@@ -181,7 +181,7 @@ def own(tmp_path: Path, tiny_folder: Path, *names: str) -> Options:
 
 
 def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tiny_folder: Path):
-    setup = resolve(own(tmp_path, tiny_folder, "b", "a"), Continual())
+    setup = build_config(own(tmp_path, tiny_folder, "b", "a"), Continual())
     assert list(setup.tasks) == ["b", "a"]
     (_, evals), *_ = setup.tasks.values()
     assert [(rows.name, rows.num_rows) for rows in evals.tasks] == [("b", 2), ("a", 2)]
@@ -194,12 +194,12 @@ def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tin
 )  # fmt: skip
 def test_what_is_no_sequence_is_told(tmp_path: Path, tiny_folder: Path, names: Any, told: str):
     with pytest.raises(UserError, match=told):
-        resolve(own(tmp_path, tiny_folder, *names), Continual())
+        build_config(own(tmp_path, tiny_folder, *names), Continual())
 
 
 def test_other_sweeps_have_no_order():
     with pytest.raises(UserError, match="--orders is not about a strength study"):
-        resolve(Options(orders="all"), Strength())
+        build_config(Options(orders="all"), Strength())
 
 
 # End to end

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import tiny
 
+from raycib.config import RunSpec
+from raycib.config.plan import make_plan, waits
 from raycib.data.rows import load_rows
 from raycib.errors import UserError
 from raycib.methods.case1 import Case1
 from raycib.methods.case2 import Case2
 from raycib.methods.case2_ball import Case2Ball
 from raycib.model_files import describe
-from raycib.orchestration.options import Options
-from raycib.orchestration.resolve import resolve
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Inputs
-from raycib.plan import make_plan, waits
-from raycib.spec import RunSpec
+from raycib.runtime.build import build_config
+from raycib.runtime.options import Options
+from raycib.runtime.study import Inputs
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff, inputs_of
 from raycib.studies.tradeoff.measure import gaps_of
@@ -52,8 +52,8 @@ def own(tmp_path: Path, tiny_folder: Path) -> Own:
         "judge": "world:guard",
     }
 
-    def options(**changes: Any) -> Options:
-        return Options(**{**given, **changes})
+    def options(**overrides: Any) -> Options:
+        return Options(**{**given, **overrides})
 
     return options
 
@@ -61,7 +61,7 @@ def own(tmp_path: Path, tiny_folder: Path) -> Own:
 def refused(options: Options) -> str:
     """What is said; one line, as the command shows it."""
     with pytest.raises(UserError) as error:
-        resolve(options, Tradeoff())
+        build_config(options, Tradeoff())
     said = str(error.value)
     assert "\n" not in said
     return said
@@ -71,21 +71,21 @@ def refused(options: Options) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    return resolve(Options(out=str(tmp_path_factory.mktemp("world"))), Tradeoff())
+def world(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    return build_config(Options(out=str(tmp_path_factory.mktemp("world"))), Tradeoff())
 
 
-def test_the_world_s_aligned_model_is_made_from_its_base(world: Setup):
-    maker = world.inputs.alignment_stage
-    assert maker
-    assert (maker.model, maker.lora) == (describe("world:base"), None)
-    assert maker.task.source == "world:align.train"
-    assert maker.steps == 3 * 3200 / 32
-    assert world.model == maker.made_model(world.options.out)
+def test_the_world_s_aligned_model_is_made_from_its_base(world: SweepConfig):
+    alignment_stage = world.inputs.alignment_stage
+    assert alignment_stage
+    assert (alignment_stage.model, alignment_stage.lora) == (describe("world:base"), None)
+    assert alignment_stage.task.source == "world:align.train"
+    assert alignment_stage.steps == 3 * 3200 / 32
+    assert world.model == alignment_stage.made_model(world.options.out)
     assert world.model_name == "world:base aligned on original data"
 
 
-def test_the_world_s_proxies_start_with_the_original_data(world: Setup):
+def test_the_world_s_proxies_start_with_the_original_data(world: SweepConfig):
     sources = {name: proxy.source for name, proxy in inputs_of(world).proxies.items()}
     assert list(sources.items()) == [
         ("original data", "world:align.train"),
@@ -96,7 +96,7 @@ def test_the_world_s_proxies_start_with_the_original_data(world: Setup):
     assert inputs_of(world).alignment == inputs_of(world).proxies["original data"]
 
 
-def test_gaps_are_measured_on_held_out_alignment_rows_and_on_trained_task_rows(world: Setup):
+def test_gaps_are_measured_on_held_out_alignment_rows_and_on_trained_task_rows(world: SweepConfig):
     """Eq. 19 on fresh draws of the same law; Eq. 20 on rows of the task's own, as in the paper."""
     assert list(world.tasks) == ["open", "recast", "gsm"]
     for name, (_, evals) in world.tasks.items():
@@ -109,7 +109,7 @@ def test_gaps_are_measured_on_held_out_alignment_rows_and_on_trained_task_rows(w
 
 
 def test_other_sweeps_know_no_gaps_and_start_from_the_aligned_model():
-    setup = resolve(Options(), Strength())
+    setup = build_config(Options(), Strength())
     assert setup.inputs == Inputs()
     assert setup.model == describe("world:aligned")
     assert setup.model_name == "world:aligned"
@@ -118,7 +118,7 @@ def test_other_sweeps_know_no_gaps_and_start_from_the_aligned_model():
     assert all(len(run.stages) == 1 for run in setup.runs_of([Case2()]))
 
 
-def runs_of(sweep: str, setup: Setup) -> list[RunSpec]:
+def runs_of(sweep: str, setup: SweepConfig) -> list[RunSpec]:
     return runpy.run_path(str(SWEEPS / f"{sweep}.py"))["runs"](setup)
 
 
@@ -130,7 +130,7 @@ def counts(runs: list[RunSpec]) -> dict[tuple[str, str], int]:
     return found
 
 
-def test_the_penalty_grid_of_the_world(world: Setup):
+def test_the_penalty_grid_of_the_world(world: SweepConfig):
     """Five lambdas times four proxies on the first task, three times one on the others; LoRA on
     each; times three seeds."""
     runs = runs_of("penalty_grid", world)
@@ -147,7 +147,7 @@ def test_the_penalty_grid_of_the_world(world: Setup):
     assert labels == {f"Case I, {name}" for name in inputs_of(world).proxies}
 
 
-def test_the_epsilon_grid_of_the_world(world: Setup):
+def test_the_epsilon_grid_of_the_world(world: SweepConfig):
     runs = runs_of("epsilon_grid", world)
     assert counts(runs) == {
         (task, kind): 3 * n
@@ -156,7 +156,7 @@ def test_the_epsilon_grid_of_the_world(world: Setup):
     } | {("open", "case1"): 3 * 5, ("open", "cib"): 3 * 4}
 
 
-def test_both_grids_share_their_stages(world: Setup):
+def test_both_grids_share_their_stages(world: SweepConfig):
     """LoRA, and Case I with the original data, of the first and the last task."""
     one, other = (
         {run.final.key for run in runs_of(name, world)} for name in ("penalty_grid", "epsilon_grid")
@@ -165,20 +165,20 @@ def test_both_grids_share_their_stages(world: Setup):
 
 
 @pytest.mark.parametrize("sweep", ["penalty_grid", "epsilon_grid"])
-def test_every_cell_starts_from_the_model_that_is_made_first(sweep: str, world: Setup):
+def test_every_cell_starts_from_the_model_that_is_made_first(sweep: str, world: SweepConfig):
     runs = runs_of(sweep, world)
-    maker = world.inputs.alignment_stage
-    assert maker
-    assert all(run.stages == (maker, run.final) for run in runs)
+    alignment_stage = world.inputs.alignment_stage
+    assert alignment_stage
+    assert all(run.stages == (alignment_stage, run.final) for run in runs)
     plan = make_plan(runs, lambda _: False, lambda stage, evals: False, 1)
-    assert [[job.stage for job in pack.jobs] for pack in plan.waves[0]] == [[maker]]
-    assert len(plan.waves) == 2
-    assert waits(plan.waves[1]) == ["the model that all start from is made first"]
+    assert [[job.stage for job in group.jobs] for group in plan.levels[0]] == [[alignment_stage]]
+    assert len(plan.levels) == 2
+    assert waits(plan.levels[1]) == ["the model that all start from is made first"]
     assert plan.stages == 1 + len({run.final.key for run in runs})
 
 
 def test_a_single_task_of_one_s_own_is_the_first_and_the_last(own: Own):
-    setup = resolve(own(seeds=1), Tradeoff())
+    setup = build_config(own(seeds=1), Tradeoff())
     assert counts(runs_of("epsilon_grid", setup)) == {
         ("task", kind): n
         for kind, n in {"lora": 1, "case2_ball": BALLS, "case2": 4, "case1": 5, "cib": 4}.items()
@@ -190,14 +190,14 @@ def test_strengths_and_settings_of_one_s_own(own: Own):
     asked = own(seeds=1, methods="case2_ball,case1", strengths="0.5,inf",
                 set=("case2_ball.scope=module",))  # fmt: skip
     with pytest.raises(UserError, match=r"case1 cannot have inf: .*finite.*Case1.lam"):
-        runs_of("epsilon_grid", resolve(asked, Tradeoff()))
+        runs_of("epsilon_grid", build_config(asked, Tradeoff()))
     asked = own(seeds=1, methods="case2_ball", strengths="0.5,inf",
                 set=("case2_ball.scope=module",))  # fmt: skip
-    methods = [run.method for run in runs_of("epsilon_grid", resolve(asked, Tradeoff()))]
+    methods = [run.method for run in runs_of("epsilon_grid", build_config(asked, Tradeoff()))]
     assert [method.kind for method in methods] == ["lora", "case2_ball", "lora"]
     assert methods[1] == Case2Ball(epsilon=0.5, scope="module")
     convex = own(seeds=1, strengths="0.9", set=("case1.form=convex",))
-    (_, run) = runs_of("penalty_grid", resolve(convex, Tradeoff()))
+    (_, run) = runs_of("penalty_grid", build_config(convex, Tradeoff()))
     assert isinstance(run.method, Case1)
     assert (run.method.form, run.method.lam) == ("convex", 0.9)
 
@@ -207,7 +207,7 @@ def test_strengths_and_settings_of_one_s_own(own: Own):
 
 def test_a_model_that_is_there_needs_no_maker(own: Own):
     options = own()
-    setup = resolve(options, Tradeoff())
+    setup = build_config(options, Tradeoff())
     assert setup.inputs.alignment_stage is None
     assert options.model
     assert setup.model == describe(options.model)
@@ -224,27 +224,27 @@ def test_a_model_that_is_there_needs_no_maker(own: Own):
 
 def test_a_base_alone_is_aligned_first(own: Own, tiny_folder: Path):
     options = own(model=None, base=str(tiny_folder / "model"))
-    setup = resolve(options, Tradeoff())
-    maker = setup.inputs.alignment_stage
-    assert maker
-    assert maker.model == describe(str(tiny_folder / "model"))
-    assert maker.lora is None
-    assert maker.task.source == options.alignment
-    assert setup.model.weights == maker.key
-    assert setup.base == maker.model
-    assert all(run.stages[0] == maker for run in runs_of("penalty_grid", setup))
+    setup = build_config(options, Tradeoff())
+    alignment_stage = setup.inputs.alignment_stage
+    assert alignment_stage
+    assert alignment_stage.model == describe(str(tiny_folder / "model"))
+    assert alignment_stage.lora is None
+    assert alignment_stage.task.source == options.alignment
+    assert setup.model.weights == alignment_stage.key
+    assert setup.base == alignment_stage.model
+    assert all(run.stages[0] == alignment_stage for run in runs_of("penalty_grid", setup))
 
 
 def test_a_model_and_its_base_need_no_maker_either(own: Own, tmp_path: Path):
     base = str(tiny.make_model(tmp_path / "base", seed=1))
-    setup = resolve(own(base=base), Tradeoff())
+    setup = build_config(own(base=base), Tradeoff())
     assert setup.inputs.alignment_stage is None
     assert setup.base == describe(base)
 
 
 def test_safety_data_of_one_s_own_are_a_proxy_by_their_name(own: Own, tmp_path: Path):
     proxy = save(tmp_path, "my_refusals", [("bad", "no"), ("worse", "never")])
-    setup = resolve(own(safety=proxy), Tradeoff())
+    setup = build_config(own(safety=proxy), Tradeoff())
     assert list(inputs_of(setup).proxies) == ["original data", "my_refusals"]
     assert inputs_of(setup).proxies["my_refusals"].num_rows == 2
     labels = {run.label for run in runs_of("penalty_grid", setup)}
@@ -255,7 +255,8 @@ def test_the_key_of_what_is_made_does_not_depend_on_where_it_will_be(own: Own, t
     """Nor do the cells' keys: the same command with another --out asks for the same stages."""
     base = str(tiny_folder / "model")
     setups = [
-        resolve(own(model=None, base=base, out=f"/nowhere/{out}"), Tradeoff()) for out in ("a", "b")
+        build_config(own(model=None, base=base, out=f"/nowhere/{out}"), Tradeoff())
+        for out in ("a", "b")
     ]
     keys = [[run.key for run in runs_of("epsilon_grid", setup)] for setup in setups]
     assert keys[0] == keys[1]
@@ -309,7 +310,7 @@ def test_a_task_that_shares_some_rows_with_safety_data_is_fine(own: Own, tmp_pat
     some = save(tmp_path, "some", rows[:10])
     other = save(tmp_path, "other", [(prompt, "i cannot") for prompt, _ in rows])
     for proxy in (some, other):
-        assert resolve(own(safety=proxy), Tradeoff()).inputs
+        assert build_config(own(safety=proxy), Tradeoff()).inputs
 
 
 @pytest.mark.parametrize("lacks", ["task", "harmful"])

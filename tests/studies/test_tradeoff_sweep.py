@@ -7,7 +7,7 @@ import pytest
 from running import ROOT, run_here, summary_of
 
 from raycib.store import Store
-from raycib.training.pack import STAGES
+from raycib.training.group import STAGES
 
 pytestmark = pytest.mark.timeout(900)
 

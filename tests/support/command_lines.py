@@ -96,7 +96,7 @@ def draw(rng: random.Random, files: dict[str, str]) -> list[str]:
     rows, places = [*files.values(), "world:open.train"], ["world:aligned", *files.values()]
     pools: dict[str, tuple[str, ...] | list[str]] = {
         "--seeds": NUMBERS, "--preset": ("world", "llama31-8b"), "--workers": NUMBERS,
-        "--pack": NUMBERS, "--methods": METHODS, "--strengths": STRENGTHS,
+        "--group-size": NUMBERS, "--methods": METHODS, "--strengths": STRENGTHS,
         "--orders": ("all", "sample:6", "gsm>open;open>gsm", "sample:", ">", "open>open"),
         "--chat": ("own", "chatml"), "--max-length": ("64", "128", "2"), "--max-tokens": ("8", "1"),
         "--safety": rows, "--alignment": rows, "--base": ["world:base", *places],

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from raycib.training.lane import Lane
+from raycib.training.group import Loaded
 from raycib.training.loop import take_step
-from raycib.training.pack import Loaded
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 
@@ -39,16 +39,16 @@ def counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH)
 
 
-def move(lane: Lane, loaded: Loaded, steps: int = 1, micro: int = 16) -> None:
+def move(slot: Slot, loaded: Loaded, steps: int = 1, micro: int = 16) -> None:
     """Take steps, each with a gradient."""
     for _ in range(steps):
-        take_step(loaded.adapters, [lane], Workers(), micro)
-        assert lane.failed is None
-        assert lane.history[-1]["grad_norm"] > 0, f"{lane.stage.method.kind}: no gradient"
+        take_step(loaded.adapters, [slot], Workers(), micro)
+        assert slot.failed is None
+        assert slot.history[-1]["grad_norm"] > 0, f"{slot.stage.method.kind}: no gradient"
 
 
-def flops(lane: Lane, loaded: Loaded, steps: int = 1) -> int:
+def flops(slot: Slot, loaded: Loaded, steps: int = 1) -> int:
     """Floating-point operations of the coming steps."""
     with counter() as counted:
-        move(lane, loaded, steps)
+        move(slot, loaded, steps)
     return counted.get_total_flops()

@@ -3,8 +3,8 @@
 Safety data and base models are placeholders: `tiny.grounded` puts the tiny ones in their place.
 """
 
-from raycib.spec import Method, ModelSpec, TaskSpec
-from raycib.spec.menu import menu
+from raycib.config import Method, ModelSpec, TaskSpec
+from raycib.config.menu import menu
 
 SAFETY = TaskSpec(name="refusals", source="refusals.jsonl", rows="e" * 64, num_rows=12)
 BASE = ModelSpec(source="before alignment", weights="b" * 64, tokenizer="t" * 64)

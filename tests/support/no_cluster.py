@@ -13,8 +13,8 @@ from running import Running, ray_folder
 CONNECT = """
 import json, os, sys, time
 from raycib.errors import UserError
-from raycib.orchestration.cluster import _children, connect
-from raycib.presets import PRESETS
+from raycib.runtime.cluster import _children, connect
+from raycib.config.presets import PRESETS
 for name, value in json.loads(sys.argv[1]):
     os.environ |= {name: value}
     began = time.monotonic()
@@ -27,7 +27,7 @@ for name, value in json.loads(sys.argv[1]):
 """
 REFUSED = {
     "127.0.0.1:1": "Connection refused",
-    "nonsense": "Invalid address format",
+    "validate": "Invalid address format",
     "http://127.0.0.1:8265": "ray job submit",
     "ray://127.0.0.1:10001": "ray job submit",
     "127.0.0.1:99999999": "127.0.0.1:99999999",

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from raycib.config import Measure, RunSpec, TaskSpec, digest
+from raycib.config.measure import InMemory
 from raycib.evals.scores import load_values
-from raycib.orchestration.study import Inputs
-from raycib.orchestration.sweep import Sweep
-from raycib.spec import Measure, RunSpec, TaskSpec, digest
-from raycib.spec.measure import InMemory
+from raycib.runtime.study import Inputs
+from raycib.runtime.sweep import Sweep
 from raycib.studies.strength import Strength
 
 
@@ -24,9 +24,9 @@ class UpdateNorm(Measure):
 
     folder: ClassVar[str] = "update_norms"
 
-    def stored_key(self, subject: str) -> str:
+    def stored_key(self, model_id: str) -> str:
         """Of a model."""
-        return digest({"update norm": 1, "subject": subject})
+        return digest({"update norm": 1, "subject": model_id})
 
     def measure(self, models: InMemory, slots: Sequence[int]) -> Mapping[int, BaseModel]:
         """By adapter slot."""
@@ -43,7 +43,7 @@ class Distance(Strength):
         """On every model."""
         return (UpdateNorm(),)
 
-    def scores(self, sweep: Sweep, subject: str, run: RunSpec) -> dict[str, Any]:
+    def scores(self, sweep: Sweep, model_id: str, run: RunSpec) -> dict[str, Any]:
         """Beside all other scores of a model."""
         (measure,) = run.evals.measures
-        return {"moved": load_values(sweep.store, subject, measure)["norm"]}
+        return {"moved": load_values(sweep.store, model_id, measure)["norm"]}

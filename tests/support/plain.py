@@ -1,5 +1,5 @@
 """Every method's loss once more, from the papers alone: plain transformers and PEFT, one row at a
-time (no padding, no batches, no lanes), in float64, gradients by autograd of that loss.
+time (no padding, no batches, no slots), in float64, gradients by autograd of that loss.
 
 Nothing here comes from raycib but its token ids. What the other side calls a share of a mean is
 here the mean itself.

@@ -25,8 +25,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweeps" / "lambda_grid.py"
 NAME = "lambda_grid"
-SMALL = ("--seeds", "1", "--strengths", "0,5", "--pack", "1", "--set", "trainer.batch_size=32")
-"""Two stages of 100 steps, each a pack of its own, with a checkpoint after 50."""
+SMALL = (
+    "--seeds",
+    "1",
+    "--strengths",
+    "0,5",
+    "--group-size",
+    "1",
+    "--set",
+    "trainer.batch_size=32",
+)
+"""Two stages of 100 steps, each a group of its own, with a checkpoint after 50."""
 PLANTED = "planted0secret0of0nobody"
 SECRETS = dict.fromkeys(
     (

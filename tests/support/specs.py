@@ -1,6 +1,6 @@
 """Specs of what is nowhere: plans read no file."""
 
-from raycib.spec import EvalSpec, ModelSpec, RowsSpec, TaskSpec
+from raycib.config import EvalSpec, ModelSpec, RowsSpec, TaskSpec
 
 MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
 TASKS = [TaskSpec(name=f"task {n}", source="", rows=str(n) * 64, num_rows=100) for n in range(4)]

@@ -11,10 +11,10 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from raycib.analysis.frame import to_frame
-from raycib.analysis.page import page, write_report
-from raycib.analysis.report import Report
-from raycib.analysis.warnings import warnings
+from raycib.report.frame import to_frame
+from raycib.report.page import page, write_report
+from raycib.report.report import Report
+from raycib.report.warnings import warnings
 from raycib.studies.comparison import report as comparison_study
 from raycib.studies.comparison.warnings import warnings as warnings_of_comparison
 from raycib.studies.continual import report as continual_study
@@ -329,7 +329,7 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
 
 def ablation_sweep(seeds: int = 3) -> dict[str, Any]:
     """The paper's Figure 3: plain LoRA, random negatives, and those most similar."""
-    arms = {
+    variants = {
         "LoRA": ("lora", 0, (0.657, 0.300, 0.052), {}),
         "CIB, random negatives": ("cib", 5, (0.206, 0.761, 0.079),
                                   {"draw": "uniform", "queue": "recent"}),
@@ -338,7 +338,7 @@ def ablation_sweep(seeds: int = 3) -> dict[str, Any]:
     }  # fmt: skip
     like = {cell["method"]: cell for cell in comparison_sweep(1)["cells"]}
     cells = []
-    for label, (method, strength, (hrr, refusals, loss), parameters) in arms.items():
+    for label, (method, strength, (hrr, refusals, loss), parameters) in variants.items():
         for seed in range(seeds):
             share = hrr + (seed - 1) * 0.02 * (hrr > 0.02)
             scores = like[method]["scores"] | {

@@ -8,15 +8,15 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from raycib.adapters import LaneAdapters
+from raycib.config import EvalSpec, LoRASpec, Method, ModelSpec, StageSpec, TaskSpec, TrainerSpec
+from raycib.config.grid import Variant
+from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import describe_rows, describe_task
-from raycib.grid import Arm
 from raycib.model_files import describe
-from raycib.plan import Job, Pack
-from raycib.spec import EvalSpec, LoRASpec, Method, ModelSpec, StageSpec, TaskSpec, TrainerSpec
+from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
-from raycib.training.lane import Lane
-from raycib.training.pack import STAGES, load, open_lane, train_pack
+from raycib.training.group import STAGES, load, open_slot, train_group
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 WORDS = [f"w{number}" for number in range(40)]
@@ -71,7 +71,7 @@ def make_rows(path: Path, count: int, seed: int = 0) -> Path:
     return path
 
 
-def make_stage(folder: Path, rows: int = 48, **changes: object) -> StageSpec:
+def make_stage(folder: Path, rows: int = 48, **overrides: object) -> StageSpec:
     """A stage on the tiny model: 16 rows a step, learning fast enough to move in a few steps."""
     if not (folder / "model").exists():
         make_model(folder / "model")
@@ -82,7 +82,7 @@ def make_stage(folder: Path, rows: int = 48, **changes: object) -> StageSpec:
         "lora": LoRASpec(rank=4, alpha=8),
         "trainer": TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=2),
     }
-    return StageSpec(**{**settings, **changes})  # type: ignore[arg-type]
+    return StageSpec(**{**settings, **overrides})  # type: ignore[arg-type]
 
 
 def make_evals(folder: Path, rows: int = 24) -> EvalSpec:
@@ -115,21 +115,23 @@ def grounded(method: Method, folder: Path) -> Method:
 
 
 def make_chain(
-    folder: Path, method: Method, rows: int = 48, stacked: bool = False, **changes: object
+    folder: Path, method: Method, rows: int = 48, stacked: bool = False, **overrides: object
 ) -> tuple[StageSpec, ...]:
     """The stages of a method, as a grid makes them: one, or two where it is derived from plain
     LoRA, or trained (also if `stacked`) on top of an adapter for the safety data."""
     safety = make_safety(folder) if stacked or method.stacked else None
-    return Arm(grounded(method, folder), safety=safety).chain(make_stage(folder, rows, **changes))
+    return Variant(grounded(method, folder), safety=safety).chain(
+        make_stage(folder, rows, **overrides)
+    )
 
 
 def train_chain(stages: tuple[StageSpec, ...], store: Store, micro: int = 16) -> None:
     """Train the stages that `store` lacks, one after the other."""
     for stage in stages:
         if store.get(STAGES, stage.key) is None:
-            pack = Pack(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
+            group = AdapterGroup(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
             loaded = load([stage], torch.device("cpu"))
-            failed = train_pack(pack, loaded, store, Workers(), micro, checkpoint_every=1000)
+            failed = train_group(group, loaded, store, Workers(), micro, checkpoint_every=1000)
             assert not failed, failed
 
 
@@ -140,14 +142,14 @@ def adapter_of(store: Store, stage: StageSpec) -> dict[str, torch.Tensor]:
     return load_file(record.path("adapter_model.safetensors"))
 
 
-def open_lanes(
+def open_slots(
     stages: list[StageSpec], store: Store, cached: bool = True
-) -> tuple[LaneAdapters, list[Lane]]:
-    """A fresh base with a lane for every stage, as `train_pack` opens them; parents are trained
+) -> tuple[AdapterSlots, list[Slot]]:
+    """A fresh base with a slot for every stage, as `train_group` opens them; parents are trained
     first where `store` lacks them."""
     for stage in stages:
         if stage.parent is not None:
             train_chain((stage.parent,), store)
     loaded = load(stages, torch.device("cpu"))
-    lanes = [open_lane(n, stage, loaded, store, cached) for n, stage in enumerate(stages)]
-    return loaded.adapters, lanes
+    slots = [open_slot(n, stage, loaded, store, cached) for n, stage in enumerate(stages)]
+    return loaded.adapters, slots

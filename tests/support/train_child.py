@@ -22,26 +22,26 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from raycib.plan import Pack
+from raycib.config.plan import AdapterGroup
 from raycib.store import Store
-from raycib.training.lane import Lane
-from raycib.training.pack import load, train_pack
+from raycib.training.group import load, train_group
+from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
 
 
 def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noqa: B008
-    """Train ``request["pack"]`` into ``request["store"]``; every step is a line of the log."""
-    pack = Pack.model_validate(request["pack"])
-    loaded = load([job.stage for job in pack.jobs], CPU)
+    """Train ``request["group"]`` into ``request["store"]``; every step is a line of the log."""
+    group = AdapterGroup.model_validate(request["group"])
+    loaded = load([job.stage for job in group.jobs], CPU)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def progress(lanes: list[Lane]) -> None:
-        os.write(log, f"{os.getpid()} {max(lane.step for lane in lanes)}\n".encode())
+    def progress(slots: list[Slot]) -> None:
+        os.write(log, f"{os.getpid()} {max(slot.step for slot in slots)}\n".encode())
 
-    failed = train_pack(
-        pack,
+    failed = train_group(
+        group,
         loaded,
         Store(request["store"]),
         workers,
@@ -51,7 +51,7 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
     )
     assert not failed, failed
     if workers.size > 1:
-        for index, job in enumerate(pack.jobs):
+        for index, job in enumerate(group.jobs):
             adapter = {k: v.detach() for k, v in loaded.adapters.parameters_of(index).items()}
             save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{job.stage.key}")
 
@@ -133,7 +133,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["how"] != "together":  # late imports happen here, once, and not in each child
-            load([job.stage for job in Pack.model_validate(request["pack"]).jobs[:1]], CPU)
+            load([job.stage for job in AdapterGroup.model_validate(request["group"]).jobs[:1]], CPU)
         print(json.dumps(services[request["how"]](request)), flush=True)
 
 

@@ -16,10 +16,10 @@ import tiny
 from conftest import NIGHTLY, Ask
 from menu import METHODS
 
-from raycib.plan import Job, Pack
-from raycib.spec import StageSpec, TrainerSpec
+from raycib.config import StageSpec, TrainerSpec
+from raycib.config.plan import AdapterGroup, Job
 from raycib.store import Record, Store
-from raycib.training.pack import CHECKPOINTS, STAGES
+from raycib.training.group import CHECKPOINTS, STAGES
 
 KILLS = 20 * NIGHTLY
 EVERY = 3
@@ -44,9 +44,11 @@ def stages_of(folder: Path, epochs: int) -> list[StageSpec]:
 
 def request(stages: list[StageSpec], folder: Path, every: int = EVERY) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    pack = Pack(name="pack-killed", jobs=tuple(Job(stage=stage, evals=()) for stage in stages))
+    group = AdapterGroup(
+        name="pack-killed", jobs=tuple(Job(stage=stage, evals=()) for stage in stages)
+    )
     return {
-        "pack": pack.model_dump(mode="json"),
+        "group": group.model_dump(mode="json"),
         "store": str(folder / "store"),
         "log": str(folder / "log"),
         "every": every,
@@ -98,14 +100,14 @@ def test_two_undisturbed_runs_give_the_same_bytes(stages, undisturbed, ask_train
 
 
 def test_kills_at_random_moments_change_no_byte(stages, undisturbed, ask_trainer, tmp_path):
-    """A pack is killed and restarted until it is done, then the next, until KILLS kills hit."""
+    """A group is killed and restarted until it is done, then the next, until KILLS kills hit."""
     expected, seconds = undisturbed
     seed = int.from_bytes(os.urandom(4))
     print(f"moments drawn from seed {seed}")  # pytest shows it when the test fails
     draw = random.Random(seed)
-    kills, redone, packs = 0, [], 0
+    kills, redone, groups = 0, [], 0
     while kills < KILLS:
-        folder = tmp_path / str(packs)
+        folder = tmp_path / str(groups)
         ask = request(stages, folder)
         while not finished(folder / "store", stages):
             moment = draw.uniform(0.1, 0.8) * seconds
@@ -117,13 +119,13 @@ def test_kills_at_random_moments_change_no_byte(stages, undisturbed, ask_trainer
         assert Store(folder / "store").keys(CHECKPOINTS) == []
         redone += steps_redone(folder / "log")
         shutil.rmtree(folder)
-        packs += 1
-    print(f"{kills} kills in {packs} packs; steps redone after each: {redone}")
+        groups += 1
+    print(f"{kills} kills in {groups} groups; steps redone after each: {redone}")
     assert all(0 <= steps <= EVERY for steps in redone)
 
 
 def test_kills_at_every_file_boundary_change_no_byte(tiny_folder, ask_trainer, tmp_path):
-    """Before each fsync and each rename of the last checkpoint and of the commits: two lanes, two
+    """Before each fsync and each rename of the last checkpoint and of the commits: two slots, two
     steps, a checkpoint a step. Every third boundary; all of them nightly."""
     trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=0)
     pair = [
@@ -144,22 +146,22 @@ def test_kills_at_every_file_boundary_change_no_byte(tiny_folder, ask_trainer, t
         shutil.rmtree(tmp_path / str(call))
 
 
-def test_kills_of_a_pack_that_builds_on_others_change_no_byte(tiny_folder, ask_trainer, tmp_path):
-    """A derived lane, which takes no step, a lane on top of a frozen one, and one with fixed
+def test_kills_of_a_group_that_builds_on_others_change_no_byte(tiny_folder, ask_trainer, tmp_path):
+    """A derived slot, which takes no step, a slot on top of a frozen one, and one with fixed
     directions and a start of its own: what is not in a checkpoint is made again the same."""
     names = ("safe lora", "o lora", "salora")
     chains = [tiny.make_chain(tiny_folder, METHODS[name]) for name in names]
-    pack = [chain[-1] for chain in chains]
+    group = [chain[-1] for chain in chains]
     found = []
     for killed in (False, True):
         folder = tmp_path / str(killed)
-        ask = request(pack, folder, every=1)
+        ask = request(group, folder, every=1)
         for chain in chains:
             tiny.train_chain(chain[:-1], Store(folder / "store"))
         if killed:
             kill_after_a_checkpoint(ask, ask_trainer)
         assert ask_trainer(how="once", **ask)["status"] == 0
-        found.append(adapters(folder / "store", pack))
+        found.append(adapters(folder / "store", group))
     assert found[0] == found[1]
 
 
@@ -174,7 +176,7 @@ def kill_after_a_checkpoint(ask: dict[str, Any], ask_trainer: Ask) -> str:
 
 
 def test_a_damaged_checkpoint_costs_time_and_no_byte(stages, undisturbed, ask_trainer, tmp_path):
-    """One bit of it flips: it is moved aside and the pack starts again."""
+    """One bit of it flips: it is moved aside and the group starts again."""
     ask = request(stages, tmp_path)
     name = kill_after_a_checkpoint(ask, ask_trainer)
     file = next((tmp_path / "store" / CHECKPOINTS / name).glob("*.safetensors"))

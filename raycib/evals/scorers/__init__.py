@@ -7,6 +7,7 @@ are computed anew from stored answers whenever a sweep is shown, so no scorer en
 
 from collections.abc import Sequence
 
+from raycib.config import RowsSpec
 from raycib.custom import code_of, module_at
 from raycib.data.origins import origin
 from raycib.data.rows import Row
@@ -16,7 +17,6 @@ from raycib.evals.scorers.numbers import FINAL_NUMBER
 from raycib.evals.scorers.options import MULTIPLE_CHOICE
 from raycib.evals.scorers.scorer import Scorer
 from raycib.evals.scorers.short_answers import EXACT_MATCH
-from raycib.spec import RowsSpec
 
 __all__ = ["NONE", "REFUSAL", "SCORERS", "Scorer", "fitting", "refusal_of", "scorer", "scorer_of"]
 

@@ -4,13 +4,13 @@ and Figure 3)."""
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Histories, Samples, Study
-from raycib.orchestration.sweep import Sweep
-from raycib.spec.menu import menu
+from raycib.config.menu import menu
+from raycib.runtime.study import Histories, Samples, Study
+from raycib.runtime.sweep import Sweep
+from raycib.runtime.sweep_config import SweepConfig
 
 if TYPE_CHECKING:
-    from raycib.analysis.report import Report
+    from raycib.report.report import Report
 
 
 class Comparison(Study):
@@ -18,7 +18,7 @@ class Comparison(Study):
 
     name = "comparison"
 
-    def notes(self, setup: Setup) -> list[str]:
+    def notes(self, setup: SweepConfig) -> list[str]:
         """Methods that the comparison lacks."""
         return ["left out: " + ", ".join(left)] if (left := left_out(setup)) else []
 
@@ -49,7 +49,7 @@ class Ablation(Study):
         return ablation(summary, samples, histories)
 
 
-def left_out(setup: Setup) -> list[str]:
+def left_out(setup: SweepConfig) -> list[str]:
     """Methods for which there is no data or model, and the option that would bring them in."""
     lacks = []
     for method in menu().values():

@@ -9,31 +9,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.analysis.arms import Arm, arms, settings
-from raycib.analysis.figures import GREY, STYLE, method_colors
-from raycib.analysis.statistics import Interval, wilson_over_seeds
-from raycib.analysis.text import one_line
+from raycib.report.figures import GREY, STYLE, method_colors
+from raycib.report.statistics import Interval, wilson_over_seeds
+from raycib.report.text import one_line
+from raycib.report.variants import Variant, settings, variants
 
 SHADES = (0.4, 0.6, 0.25, 0.75)
 """Opacity of the bars of one method, in turn."""
 
 
 def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
-    """One bar for each arm, in the order given: the mean HRR over seeds (dots), with Wilson's 95 %
-    interval at the mean for the number of prompts. ``before`` is the HRR before fine-tuning."""
-    found = [arm for _, part in settings(frame) for arm in arms(part)]
-    shown = [arm for arm in found if math.isfinite(arm.mean("hrr"))]
+    """One bar for each variant, in the order given: the mean HRR over seeds (dots), with Wilson's
+    95 % interval at the mean for the number of prompts. ``before`` is the HRR before
+    fine-tuning."""
+    found = [variant for _, part in settings(frame) for variant in variants(part)]
+    shown = [variant for variant in found if math.isfinite(variant.mean("hrr"))]
     colors = method_colors(frame["method"])
     with rc_context(STYLE):
         figure = Figure(figsize=(8.2, 1.1 + 0.42 * max(len(shown), 1)), layout="constrained")
         panel = figure.subplots()
-        top = max((_draw(panel, i, arm, shown, colors) for i, arm in enumerate(shown)), default=0.0)
+        top = max(
+            (_draw(panel, i, variant, shown, colors) for i, variant in enumerate(shown)),
+            default=0.0,
+        )
         if not shown:
             panel.text(0.5, 0.5, "no cell has a rate", color=GREY, transform=panel.transAxes)
         if before is not None:
             panel.axvline(before, color=GREY, lw=1, ls=(0, (4, 3)))
         panel.set_xlim(-0.004, max(top * 1.14, 0.05))
-        panel.set_yticks(range(len(shown)), [one_line(arm.name, 44) for arm in shown])
+        panel.set_yticks(range(len(shown)), [one_line(variant.name, 44) for variant in shown])
         panel.set_ylim(len(shown) - 0.45, -0.55)
         panel.grid(axis="y", visible=False)
         level = "" if before is None else f"   (dashed: {100 * before:z.1f} % before fine-tuning)"
@@ -43,13 +47,15 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
 
 
 def _draw(
-    panel: Axes, place: int, arm: Arm, shown: Sequence[Arm], colors: Mapping[str, str]
+    panel: Axes, place: int, variant: Variant, shown: Sequence[Variant], colors: Mapping[str, str]
 ) -> float:
     """Draws a bar and returns how far to the right it reaches."""
-    mean, color = arm.mean("hrr"), colors[arm.method]
-    shade = SHADES[sum(other.method == arm.method for other in shown[:place]) % len(SHADES)]
-    ends = wilson_over_seeds(arm.done["hrr"], arm.done["hrr_n"]) or Interval(mean, mean, mean, 0)
-    rates = arm.done["hrr"].dropna()
+    mean, color = variant.mean("hrr"), colors[variant.method]
+    shade = SHADES[sum(other.method == variant.method for other in shown[:place]) % len(SHADES)]
+    ends = wilson_over_seeds(variant.done["hrr"], variant.done["hrr_n"]) or Interval(
+        mean, mean, mean, 0
+    )
+    rates = variant.done["hrr"].dropna()
     panel.barh(place, mean, 0.62, color=color, alpha=shade, zorder=2)
     panel.hlines(place, ends.low, ends.high, color="#333333", lw=1.2, zorder=3)
     panel.vlines((ends.low, ends.high), place - 0.1, place + 0.1, color="#333333", lw=1.2, zorder=3)

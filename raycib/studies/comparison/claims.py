@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
-from raycib.analysis.claims import Claim, coherent, erosion
-from raycib.analysis.forms import NOT_MEASURED, p_equals, share
-from raycib.analysis.frame import NAMES, PLAIN
-from raycib.analysis.side_by_side import Samples
-from raycib.analysis.statistics import less
+from raycib.report.claims import Claim, coherent, erosion
+from raycib.report.forms import NOT_MEASURED, p_equals, share
+from raycib.report.frame import NAMES, PLAIN
+from raycib.report.side_by_side import Samples
+from raycib.report.statistics import less
+from raycib.report.variants import CIB, Variant, best, of, plain_variant, settings, variants
 from raycib.studies.comparison.paired import compared
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)
@@ -29,7 +29,7 @@ MATCHED = 1.1
 KEPT = 0.95
 """Share of plain LoRA's task accuracy that the paper calls kept."""
 LEVEL = 0.05
-"""Of the paired tests: with a larger p, which of two arms is lower is left open."""
+"""Of the paired tests: with a larger p, which of two variants is lower is left open."""
 
 
 def comparison_claims(
@@ -57,12 +57,12 @@ def _in_every_setting(
     frame: pd.DataFrame,
     aligned: Mapping[str, Any] | None,
     samples: Samples | None,
-    make: Callable[[Sequence[Arm], Samples], Sequence[Claim | None]],
+    make: Callable[[Sequence[Variant], Samples], Sequence[Claim | None]],
 ) -> list[Claim]:
     found = []
     for name, part in settings(frame):
-        every = arms(part)
-        lora = plain_arm(every)
+        every = variants(part)
+        lora = plain_variant(every)
         made: list[Claim | None] = [*(erosion(lora.done, aligned or {}) if lora else ())]
         made += make(every, samples or {})
         if part["incoherent_rate"].notna().any():
@@ -72,8 +72,8 @@ def _in_every_setting(
     return found
 
 
-def _methods(every: Sequence[Arm], samples: Samples) -> list[Claim | None]:
-    without = [arm for arm in every if not arm.safety_data]
+def _methods(every: Sequence[Variant], samples: Samples) -> list[Claim | None]:
+    without = [variant for variant in every if not variant.safety_data]
     return [
         _lowest(every, without, "all methods that see no safety data", samples),
         _lowest(every, every, "all methods", samples),
@@ -85,12 +85,12 @@ def _methods(every: Sequence[Arm], samples: Samples) -> list[Claim | None]:
 
 
 def _lowest(
-    found: Sequence[Arm], among: Sequence[Arm], called: str, samples: Samples
+    found: Sequence[Variant], among: Sequence[Variant], called: str, samples: Samples
 ) -> Claim | None:
     """Rule: no other method's best mean is below CIB's, over strengths that keep the accuracy; open
     where the pairs do not tell the two apart."""
-    others = [arm for arm in among if arm.method != CIB]
-    lora = plain_arm(found)
+    others = [variant for variant in among if variant.method != CIB]
+    lora = plain_variant(found)
     if not of(found, CIB) or not others:
         return None
     text = (
@@ -109,27 +109,27 @@ def _lowest(
     return Claim(text, _told(lowest, other, mine, samples), evidence)
 
 
-def _order(found: Sequence[Arm]) -> Claim | None:
+def _order(found: Sequence[Variant]) -> Claim | None:
     """Rule: of the methods of Table 1 that were run, each is below the one before it."""
     present = [method for method in ORDER if of(found, method)]
     if len(present) < 3 or CIB not in present:
         return None
     names = " > ".join(NAMES[method] for method in present)
     text = f"Table 1's order of harmful response rates holds: {names} (each at its best strength)"
-    chosen = {m: plain_arm(found) if m == PLAIN else best(of(found, m)) for m in present}
-    if missing := [NAMES[method] for method, arm in chosen.items() if arm is None]:
+    chosen = {m: plain_variant(found) if m == PLAIN else best(of(found, m)) for m in present}
+    if missing := [NAMES[method] for method, variant in chosen.items() if variant is None]:
         return Claim(text, None, f"no coherent strength of {', '.join(missing)}")
-    row = [arm for arm in chosen.values() if arm]
+    row = [variant for variant in chosen.values() if variant]
     steps = [less(b.mean("hrr"), a.mean("hrr")) for a, b in pairwise(row)]
     evidence = _said(row[0])
-    for falls, arm in zip(steps, row[1:], strict=True):
-        evidence += f" {'>' if falls else 'not >'} {_said(arm)}"
+    for falls, variant in zip(steps, row[1:], strict=True):
+        evidence += f" {'>' if falls else 'not >'} {_said(variant)}"
     return Claim(text, all(steps), evidence)
 
 
-def _accuracy(found: Sequence[Arm]) -> Claim | None:
+def _accuracy(found: Sequence[Variant]) -> Claim | None:
     """Rule: the paper's '> 95 % of LoRA's task performance', at CIB's best strength."""
-    lora, mine = plain_arm(found), best(of(found, CIB))
+    lora, mine = plain_variant(found), best(of(found, CIB))
     if lora is None or mine is None or lora.mean("accuracy") == 0:
         return None
     kept = mine.mean("accuracy") / lora.mean("accuracy")
@@ -141,10 +141,12 @@ def _accuracy(found: Sequence[Arm]) -> Claim | None:
     return Claim(text, less(KEPT, kept), evidence)
 
 
-def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples) -> Claim | None:
+def _equal_loss(
+    found: Sequence[Variant], method: str, called: str, samples: Samples
+) -> Claim | None:
     """Rule: within 1.1 times plain LoRA's mean task loss, CIB's lowest mean HRR is the lower; open
     where the pairs do not tell the two apart."""
-    lora = plain_arm(found)
+    lora = plain_variant(found)
     if lora is None or not of(found, CIB) or not of(found, method):
         return None
     text = (
@@ -157,7 +159,7 @@ def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples
     mine, other = best(of(found, CIB), budget), best(of(found, method), budget)
     if mine is None or other is None:
         lacking = " and ".join(
-            NAMES[name] for name, arm in ((CIB, mine), (method, other)) if arm is None
+            NAMES[name] for name, variant in ((CIB, mine), (method, other)) if variant is None
         )
         return Claim(text, None, f"no strength of {lacking} is within {budget:z.3f} nats")
     evidence = f"within {budget:z.3f} nats: {_said(mine)}, {_said(other)}{_p(other, mine, samples)}"
@@ -166,9 +168,9 @@ def _equal_loss(found: Sequence[Arm], method: str, called: str, samples: Samples
     )
 
 
-def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
+def _negatives(found: Sequence[Variant], samples: Samples) -> list[Claim]:
     """Rules: the lower mean HRR at every strength that both kinds of negatives were run at, open
-    where the pairs do not tell some two apart; and no arm of CIB at or above plain LoRA."""
+    where the pairs do not tell some two apart; and no variant of CIB at or above plain LoRA."""
     similar, random = _drawn(found, "most_similar"), _drawn(found, "uniform", "recent")
     pairs = [(a, b) for a in similar for b in random if a.strength == b.strength]
     if not pairs:
@@ -180,9 +182,9 @@ def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
     evidence = ". ".join(f"{_said(a)} against {_said(b)}{_p(b, a, samples)}" for a, b in pairs)
     each = [_told(less(a.mean("hrr"), b.mean("hrr")), b, a, samples) for a, b in pairs]
     made = [Claim(text, None if None in each else all(each), evidence)]
-    if lora := plain_arm(found):
-        mine = [arm for arm in of(found, CIB) if math.isfinite(arm.mean("hrr"))]
-        worst = max(mine, key=lambda arm: arm.mean("hrr"))
+    if lora := plain_variant(found):
+        mine = [variant for variant in of(found, CIB) if math.isfinite(variant.mean("hrr"))]
+        worst = max(mine, key=lambda variant: variant.mean("hrr"))
         text = (
             "CIB's harmful response rate is below plain LoRA's in every row, whatever its negatives"
         )
@@ -191,31 +193,31 @@ def _negatives(found: Sequence[Arm], samples: Samples) -> list[Claim]:
     return made
 
 
-def _drawn(found: Sequence[Arm], draw: str, queue: str | None = None) -> list[Arm]:
-    def parameter(arm: Arm, name: str) -> Any:
-        return arm.done[name].iloc[0] if name in arm.done else None
+def _drawn(found: Sequence[Variant], draw: str, queue: str | None = None) -> list[Variant]:
+    def parameter(variant: Variant, name: str) -> Any:
+        return variant.done[name].iloc[0] if name in variant.done else None
 
     return [
-        arm
-        for arm in of(found, CIB)
-        if math.isfinite(arm.mean("hrr"))
-        and parameter(arm, "draw") == draw
-        and queue in (None, parameter(arm, "queue"))
+        variant
+        for variant in of(found, CIB)
+        if math.isfinite(variant.mean("hrr"))
+        and parameter(variant, "draw") == draw
+        and queue in (None, parameter(variant, "queue"))
     ]
 
 
-def _told(holds: bool, reference: Arm, other: Arm, samples: Samples) -> bool | None:
-    """``holds``, or None where answers to the same prompts do not tell the two arms apart at the
-    5 % level. Means alone decide where there are no answers."""
+def _told(holds: bool, reference: Variant, other: Variant, samples: Samples) -> bool | None:
+    """``holds``, or None where answers to the same prompts do not tell the two variants apart at
+    the 5 % level. Means alone decide where there are no answers."""
     found = compared(reference, other, samples)
     return None if found is not None and found.p >= LEVEL else holds
 
 
-def _said(arm: Arm) -> str:
-    return f"{arm.name} ({share(arm.mean('hrr'))})"
+def _said(variant: Variant) -> str:
+    return f"{variant.name} ({share(variant.mean('hrr'))})"
 
 
-def _p(reference: Arm, other: Arm, samples: Samples) -> str:
+def _p(reference: Variant, other: Variant, samples: Samples) -> str:
     found = compared(reference, other, samples)
     if found is None:
         return ""

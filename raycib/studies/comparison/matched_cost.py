@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import arms, best, plain_arm, settings
+from raycib.report.variants import best, plain_variant, settings, variants
 
 BUDGETS = (1.0, 1.1, 1.25, 1.5, 2.0, math.inf)
 """Multiples of plain LoRA's mean task loss."""
@@ -26,16 +26,16 @@ def matched_cost(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for _, part in settings(frame):
-        found = arms(part)
-        lora = plain_arm(found)
+        found = variants(part)
+        lora = plain_variant(found)
         unit = lora.mean("eval_loss") if lora else math.nan
-        for series in dict.fromkeys(arm.series for arm in found):
-            mine = [arm for arm in found if arm.series == series]
+        for series in dict.fromkeys(variant.series for variant in found):
+            mine = [variant for variant in found if variant.series == series]
             for budget in BUDGETS if math.isfinite(unit) else (math.inf,):
                 most = budget * unit if math.isfinite(budget) else math.inf
                 chosen = best(mine, most)
                 row = {"series": series, "budget": budget, "max_loss": most}
-                row["strengths"] = sum(len(arm.done) > 0 for arm in mine)
+                row["strengths"] = sum(len(variant.done) > 0 for variant in mine)
                 if chosen:
                     row |= {name: chosen.mean(name) for name in ("hrr", "eval_loss")}
                     row["strength"] = chosen.strength

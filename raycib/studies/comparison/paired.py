@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from raycib.analysis.arms import CIB, Arm, arms, best, of, plain_arm, settings
-from raycib.analysis.forms import Row, in_points, number, p_value
-from raycib.analysis.side_by_side import Samples, verdicts
-from raycib.analysis.statistics import holm, sign_flip_p
-from raycib.analysis.table import Column
+from raycib.report.forms import Row, in_points, number, p_value
+from raycib.report.side_by_side import Samples, verdicts
+from raycib.report.statistics import holm, sign_flip_p
+from raycib.report.table import Column
+from raycib.report.variants import CIB, Variant, best, of, plain_variant, settings, variants
 
 CAPTION = (
     "Each method against one other on the same prompts, over the seeds that both finished. Became "
@@ -77,23 +77,23 @@ def paired_flips(reference: Mapping[int, Answers], other: Mapping[int, Answers])
 def paired_table(
     frame: pd.DataFrame, samples: Samples, reference: str | None = None
 ) -> pd.DataFrame:
-    """Every arm against plain LoRA and against ``reference``, an arm's name, as numbers.
+    """Every variant against plain LoRA and against ``reference``, a variant's name, as numbers.
 
-    Without ``reference`` it is the coherent arm of CIB with the lowest mean harmful response rate.
-    Rates are in [0, 1]. Arms without answers have no row.
+    Without ``reference`` it is the coherent variant of CIB with the lowest mean harmful response
+    rate. Rates are in [0, 1]. Variants without answers have no row.
 
     Raises:
-        ValueError: no arm is called ``reference``.
+        ValueError: no variant is called ``reference``.
     """
     rows = []
-    families = [arms(part) for _, part in settings(frame)]
-    names = [arm.name for found in families for arm in found]
+    families = [variants(part) for _, part in settings(frame)]
+    names = [variant.name for found in families for variant in found]
     if reference is not None and reference not in names:
         raise ValueError(f"no row is called {reference!r}; there are {', '.join(names)}")
     for found in families:
-        named = next((arm for arm in found if arm.name == reference), None)
+        named = next((variant for variant in found if variant.name == reference), None)
         chosen = named if reference else best(of(found, CIB))
-        for against in (plain_arm(found), chosen):
+        for against in (plain_variant(found), chosen):
             if against is not None:
                 rows += _against(against, found, samples)
     columns = ["against", "series", "strength"]
@@ -101,8 +101,8 @@ def paired_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def compared(reference: Arm, other: Arm, samples: Samples) -> Paired | None:
-    """Two arms paired on their answers; None where they share none with a verdict."""
+def compared(reference: Variant, other: Variant, samples: Samples) -> Paired | None:
+    """Two variants paired on their answers; None where they share none with a verdict."""
     found = paired_flips(_by_seed(reference, samples), _by_seed(other, samples))
     return found if found.prompts else None
 
@@ -140,21 +140,25 @@ def significance(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _against(against: Arm, found: Sequence[Arm], samples: Samples) -> list[dict[str, Any]]:
-    """Rows of one family: Holm's correction is over all that are held against one arm."""
+def _against(against: Variant, found: Sequence[Variant], samples: Samples) -> list[dict[str, Any]]:
+    """Rows of one family: Holm's correction is over all that are held against one variant."""
     rows: list[dict[str, Any]] = []
-    for arm in found:
-        pair = None if arm is against else compared(against, arm, samples)
+    for variant in found:
+        pair = None if variant is against else compared(against, variant, samples)
         if pair:
-            place = {"against": against.name, "series": arm.series, "strength": arm.strength}
+            place = {
+                "against": against.name,
+                "series": variant.series,
+                "strength": variant.strength,
+            }
             rows.append(place | asdict(pair))
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     return rows
 
 
-def _by_seed(arm: Arm, samples: Samples) -> dict[int, Answers]:
-    cells = zip(arm.done["seed"], arm.done["key"], strict=True)
+def _by_seed(variant: Variant, samples: Samples) -> dict[int, Answers]:
+    cells = zip(variant.done["seed"], variant.done["key"], strict=True)
     return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
 
 

@@ -15,14 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
-from raycib.analysis.arms import CIB, Arm, arms, plain_arm, settings
-from raycib.analysis.figures import COLORS, DASHES, FRONT, GREY, STYLE, method_colors
-from raycib.analysis.forms import NOT_MEASURED
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.statistics import constant
-from raycib.analysis.text import one_line
+from raycib.config.menu import menu
 from raycib.metrics import METRICS
-from raycib.spec.menu import menu
+from raycib.report.figures import COLORS, DASHES, FRONT, GREY, STYLE, method_colors
+from raycib.report.forms import NOT_MEASURED
+from raycib.report.frame import PLAIN
+from raycib.report.statistics import constant
+from raycib.report.text import one_line
+from raycib.report.variants import CIB, Variant, plain_variant, settings, variants
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
@@ -40,8 +40,8 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
 
     Small marks are seeds, hollow ones means, joined through the strengths in order; the last
     strength is written at its end. The grey steps in (a) are fronts, of all methods and of those
-    that see no safety data: no coherent arm has both a lower loss and a lower HRR. ``before`` is
-    the HRR before fine-tuning. A row of panels for each model and task.
+    that see no safety data: no coherent variant has both a lower loss and a lower HRR. ``before``
+    is the HRR before fine-tuning. A row of panels for each model and task.
     """
     parts = list(settings(frame)) or [("", frame)]
     names = list(dict.fromkeys(frame["series"]))
@@ -52,7 +52,7 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
         looks = _looks(frame)
         panels = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(1.25, 1))
         for (name, part), (left, right) in zip(parts, panels, strict=True):
-            found = [arm for arm in arms(part) if np.isfinite(arm.mean("hrr"))]
+            found = [variant for variant in variants(part) if np.isfinite(variant.mean("hrr"))]
             left.set_title(f"(a)  {one_line(name, 40) or 'Harmful answers against task loss'}")
             cost = next((c for c in COSTS if not constant(part[c].dropna())), "accuracy")
             right.set_title(f"(b)  Against {COSTS[cost][0].lower()}")
@@ -63,15 +63,15 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
                 continue
             _points(left, found, "eval_loss", looks)
             _loss_axis(left, found)
-            without = [arm for arm in found if not arm.safety_data]
+            without = [variant for variant in found if not variant.safety_data]
             _front(left, without, "-")
             if len(without) < len(found):
                 _front(left, found, DASHES)
             _name_strengths(left, found, looks)
-            if not any(np.isfinite(arm.mean(cost)) for arm in found):
+            if not any(np.isfinite(variant.mean(cost)) for variant in found):
                 right.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
                            transform=right.transAxes)  # fmt: skip
-            if not any(np.isfinite(arm.mean("eval_loss")) for arm in found):
+            if not any(np.isfinite(variant.mean("eval_loss")) for variant in found):
                 left.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
                           transform=left.transAxes)  # fmt: skip
             _points(right, found, cost, looks)
@@ -103,16 +103,16 @@ def _looks(frame: pd.DataFrame) -> dict[str, Look]:
     return looks
 
 
-def _points(panel: Axes, found: Sequence[Arm], column: str, looks: dict[str, Look]) -> None:
-    for series in dict.fromkeys(arm.series for arm in found):
+def _points(panel: Axes, found: Sequence[Variant], column: str, looks: dict[str, Look]) -> None:
+    for series in dict.fromkeys(variant.series for variant in found):
         color, mark, safety_data = looks[series]
-        mine = [arm for arm in found if arm.series == series]
+        mine = [variant for variant in found if variant.series == series]
         plain = mine[0].plain
-        for arm in mine:
-            x = _cost(arm.done[column], column)
-            panel.plot(x, arm.done["hrr"], mark, ms=3.2, color=color, alpha=0.4, mew=0)
-        x = [float(_cost(arm.mean(column), column)) for arm in mine]
-        y = [arm.mean("hrr") for arm in mine]
+        for variant in mine:
+            x = _cost(variant.done[column], column)
+            panel.plot(x, variant.done["hrr"], mark, ms=3.2, color=color, alpha=0.4, mew=0)
+        x = [float(_cost(variant.mean(column), column)) for variant in mine]
+        y = [variant.mean("hrr") for variant in mine]
         dashes = DASHES if safety_data else "-"
         width = 2 if mine[0].method == CIB else 1.3
         panel.plot(x, y, color=color, lw=width, alpha=0.85, ls=dashes)
@@ -120,7 +120,7 @@ def _points(panel: Axes, found: Sequence[Arm], column: str, looks: dict[str, Loo
             x, y, mark, ms=9 if plain else 6.5, mfc=color if plain else "white", mec=color,
             mew=1.6, zorder=4,
         )  # fmt: skip
-        garbled = [i for i, arm in enumerate(mine) if not arm.coherent]
+        garbled = [i for i, variant in enumerate(mine) if not variant.coherent]
         panel.plot(
             [x[i] for i in garbled], [y[i] for i in garbled], "x", ms=4.5, color=color, mew=1.3,
             zorder=5,
@@ -132,12 +132,12 @@ def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
     return 1 - values if METRICS[column].better == "higher" else values
 
 
-def _front(panel: Axes, found: Sequence[Arm], dashes: Any) -> None:
-    """Grey steps through the coherent arms that none beats in both HRR and task loss."""
+def _front(panel: Axes, found: Sequence[Variant], dashes: Any) -> None:
+    """Grey steps through the coherent variants that none beats in both HRR and task loss."""
     places = sorted(
-        (arm.mean("eval_loss"), arm.mean("hrr"))
-        for arm in found
-        if arm.coherent and np.isfinite(arm.mean("eval_loss"))
+        (variant.mean("eval_loss"), variant.mean("hrr"))
+        for variant in found
+        if variant.coherent and np.isfinite(variant.mean("eval_loss"))
     )
     steps: list[tuple[float, float]] = []
     for loss, hrr in places:
@@ -148,25 +148,25 @@ def _front(panel: Axes, found: Sequence[Arm], dashes: Any) -> None:
         panel.step(x, y, where="post", color=FRONT, lw=1.5, ls=dashes, zorder=1.5)
 
 
-def _name_strengths(panel: Axes, found: Sequence[Arm], looks: dict[str, Look]) -> None:
+def _name_strengths(panel: Axes, found: Sequence[Variant], looks: dict[str, Look]) -> None:
     """The last strength of each line, small; and plain LoRA by name."""
-    for series in dict.fromkeys(arm.series for arm in found):
-        mine = [arm for arm in found if arm.series == series]
+    for series in dict.fromkeys(variant.series for variant in found):
+        mine = [variant for variant in found if variant.series == series]
         if len(mine) > 1:
             place = mine[-1].mean("eval_loss"), mine[-1].mean("hrr")
             panel.annotate(
                 f"{mine[-1].strength:g}", place, xytext=(6, 4), textcoords="offset points",
                 fontsize=7.5, color=looks[series][0], zorder=6,
             )  # fmt: skip
-    if lora := plain_arm(found):
+    if lora := plain_variant(found):
         panel.annotate(
             one_line(lora.series, 24), (lora.mean("eval_loss"), lora.mean("hrr")), xytext=(8, 5),
             textcoords="offset points", fontsize=9, fontweight="bold", zorder=6,
         )  # fmt: skip
 
 
-def _loss_axis(panel: Axes, found: Sequence[Arm]) -> None:
-    losses = [x for arm in found for x in arm.done["eval_loss"] if np.isfinite(x)]
+def _loss_axis(panel: Axes, found: Sequence[Variant]) -> None:
+    losses = [x for variant in found for x in variant.done["eval_loss"] if np.isfinite(x)]
     panel.set_xlabel("Task loss, nats")
     if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
         panel.set_xscale("log")
@@ -178,7 +178,7 @@ def _loss_axis(panel: Axes, found: Sequence[Arm]) -> None:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         panel.margins(x=0.08)
-    if lora := plain_arm(found):
+    if lora := plain_variant(found):
         panel.axvline(lora.mean("eval_loss"), color=GREY, lw=0.8, ls=":", zorder=1)
 
 
@@ -188,9 +188,9 @@ def _share_axis(panel: Axes, cost: str) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
-def _hrr_axis(panel: Axes, found: Sequence[Arm], before: float | None) -> None:
+def _hrr_axis(panel: Axes, found: Sequence[Variant], before: float | None) -> None:
     """Rates on a square-root scale, which gives the low ones, where methods differ, their room."""
-    top = max(*(float(arm.done["hrr"].max()) for arm in found), before or 0.0, 0.05)
+    top = max(*(float(variant.done["hrr"].max()) for variant in found), before or 0.0, 0.05)
     panel.set_yscale("function", functions=(_root, _square))
     panel.set_ylim(-0.0012 * top, 1.12 * top)
     panel.yaxis.set_major_locator(FixedLocator([tick for tick in HRR_TICKS if tick <= 1.12 * top]))

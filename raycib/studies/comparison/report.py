@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import CIB, Arm, arms, best, named, of, plain_arm, settings
-from raycib.analysis.claims import Claim
-from raycib.analysis.figures import curves_by_arm
-from raycib.analysis.frame import aligned_scores, to_frame
-from raycib.analysis.headline import erosion, finished, headline, with_loss
-from raycib.analysis.report import Drawing, Histories, Report, Section
-from raycib.analysis.side_by_side import Samples
-from raycib.analysis.table import Column, Table
-from raycib.analysis.text import plain
+from raycib.report.claims import Claim
+from raycib.report.figures import curves_by_variant
+from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.headline import erosion, finished, headline, with_loss
+from raycib.report.report import Drawing, Histories, Report, Section
+from raycib.report.side_by_side import Samples
+from raycib.report.table import Column, Table
+from raycib.report.text import plain
+from raycib.report.variants import CIB, Variant, best, named, of, plain_variant, settings, variants
 from raycib.studies.comparison import matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
@@ -61,14 +61,14 @@ def comparison_headline(
     place; of at most ``most_rows`` rows each one."""
     parts = [finished(frame)]
     for name, part in settings(frame):
-        every = [arm for arm in arms(part) if math.isfinite(arm.mean("hrr"))]
+        every = [variant for variant in variants(part) if math.isfinite(variant.mean("hrr"))]
         head = f"{name}: " if name else ""
-        if lora := plain_arm(every):
+        if lora := plain_variant(every):
             loss = lora.mean("eval_loss")
             price = f" at a task loss of {loss:z.3f} nats" if math.isfinite(loss) else ""
             parts.append(f"{head}{erosion(lora.done, aligned)}{price}.")
         if len(every) <= most_rows:
-            others = [arm for arm in every if arm is not lora]
+            others = [variant for variant in every if variant is not lora]
             parts.append(f"{head}The other rows: {_listed(others)}." if others else "")
         else:
             parts += [head + text for text in _lowest(every)]
@@ -112,7 +112,7 @@ def _report(
         main=main,
         cells=cells,
         warnings=warned,
-        curves=partial(curves_by_arm, cells, histories),
+        curves=partial(curves_by_variant, cells, histories),
     )  # fmt: skip
 
 
@@ -123,20 +123,22 @@ def _cost(frame: pd.DataFrame) -> Table:
     return Table("matched_cost", rows, columns, matched_cost.CAPTION, people=seen)
 
 
-def _lowest(every: Sequence[Arm]) -> list[str]:
+def _lowest(every: Sequence[Variant]) -> list[str]:
     """The three safest methods without and with safety data, and where CIB stands."""
     texts = []
-    series = dict.fromkeys(arm.series for arm in every if not arm.plain)
-    bests = [best([arm for arm in every if arm.series == name]) for name in series]
-    ranked = sorted((arm for arm in bests if arm), key=lambda arm: arm.mean("hrr"))
+    series = dict.fromkeys(variant.series for variant in every if not variant.plain)
+    bests = [best([variant for variant in every if variant.series == name]) for name in series]
+    ranked = sorted(
+        (variant for variant in bests if variant), key=lambda variant: variant.mean("hrr")
+    )
     for label, safety_data in (("without", False), ("with", True)):
-        group = [arm for arm in ranked if arm.safety_data == safety_data]
+        group = [variant for variant in ranked if variant.safety_data == safety_data]
         if group:
             texts.append(f"Lowest {label} safety data: {_listed(group[:3])}.")
     if mine := best(of(ranked, CIB)):
-        without = [arm for arm in ranked if not arm.safety_data]
+        without = [variant for variant in ranked if not variant.safety_data]
         first, second = (
-            1 + sum(arm.mean("hrr") < mine.mean("hrr") for arm in group)
+            1 + sum(variant.mean("hrr") < mine.mean("hrr") for variant in group)
             for group in (without, ranked)
         )
         texts.append(
@@ -146,5 +148,5 @@ def _lowest(every: Sequence[Arm]) -> list[str]:
     return texts
 
 
-def _listed(found: Sequence[Arm]) -> str:
+def _listed(found: Sequence[Variant]) -> str:
     return ", ".join(map(with_loss, found))

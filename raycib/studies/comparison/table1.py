@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import arms, hrr_ends, means, result_rows, settings
-from raycib.analysis.cells import MEASURES
-from raycib.analysis.forms import BEFORE, Row, ends, mean, number, said, short
-from raycib.analysis.table import STATUS, Column
-from raycib.analysis.text import one_line
+from raycib.report.cells import MEASURES
+from raycib.report.forms import BEFORE, Row, ends, mean, number, said, short
+from raycib.report.table import STATUS, Column
+from raycib.report.text import one_line
+from raycib.report.variants import hrr_ends, means, result_rows, settings, variants
 
 CAPTION = (
     "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
@@ -54,9 +54,13 @@ def table1(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
         before = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
         rows.append(before | numbers(pd.DataFrame([aligned])))
     for _, part in settings(frame):
-        for arm in arms(part):
-            place = {"series": arm.series, "method": arm.method, "strength": arm.strength}
-            rows += result_rows(place, arm, with_cost)
+        for variant in variants(part):
+            place = {
+                "series": variant.series,
+                "method": variant.method,
+                "strength": variant.strength,
+            }
+            rows += result_rows(place, variant, with_cost)
     fields = ["series", "method", "strength", "seeds"]
     for name in names:
         fields += [f"{name}_mean", f"{name}_std"]

@@ -4,13 +4,15 @@ from collections import Counter
 
 import pandas as pd
 
-from raycib.analysis.arms import arms, settings
+from raycib.report.variants import settings, variants
 
 
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What choosing a method's best strength does to a comparison of methods."""
-    every = [arm for _, part in settings(frame) for arm in arms(part) if not arm.plain]
-    tried = Counter(arm.series for arm in every if len(arm.done))
+    every = [
+        variant for _, part in settings(frame) for variant in variants(part) if not variant.plain
+    ]
+    tried = Counter(variant.series for variant in every if len(variant.done))
     single = [name for name, count in tried.items() if count == 1]
     if len(single) == len(tried):
         return []

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from raycib.analysis.arms import CIB
-from raycib.analysis.claims import Claim, all_told, coherent, erosion
-from raycib.analysis.forms import NOT_MEASURED, in_points, p_equals, percent, share, spread
-from raycib.analysis.frame import PLAIN, to_frame
-from raycib.analysis.statistics import Interval, t_interval
+from raycib.report.claims import Claim, all_told, coherent, erosion
+from raycib.report.forms import NOT_MEASURED, in_points, p_equals, percent, share, spread
+from raycib.report.frame import PLAIN, to_frame
+from raycib.report.statistics import Interval, t_interval
+from raycib.report.variants import CIB
 from raycib.studies.continual.scores import forgetting
 from raycib.studies.continual.sequences import (
     ARROW,
@@ -37,27 +37,27 @@ MARGIN = 0.01
 """How far below the best BT still counts as competitive: one point."""
 LEVEL = 0.05
 """Of the F tests: with a larger p an effect is left open."""
-Arms = dict[str, list[Run]]
+Variants = dict[str, list[Run]]
 
 
 def order_claims(summary: Mapping[str, Any]) -> list[Claim]:
     """The paper's claims on continual fine-tuning, the order's part in it, and what both rest on.
     What was not run makes no claim."""
     study, frame = study_of(summary), to_frame(summary)
-    arms = {arm: runs for arm, runs in study.arms.items() if runs}
-    lora = next((runs for runs in arms.values() if runs[0].method == PLAIN), None)
+    variants = {variant: runs for variant, runs in study.variants.items() if runs}
+    lora = next((runs for runs in variants.values() if runs[0].method == PLAIN), None)
     made: list[Claim | None] = [*erosion(frame, study.aligned)]
     made.append(_rises(study, lora) if lora else None)
-    for arm, mine in arms.items():
+    for variant, mine in variants.items():
         if mine[0].method != CIB:
             continue
-        others = {name: runs for name, runs in arms.items() if runs[0].method != CIB}
+        others = {name: runs for name, runs in variants.items() if runs[0].method != CIB}
         if others:
-            made += [_safest(arm, mine, others), _competitive(study, arm, mine, others)]
-            made.append(_steadiest(study, arm, mine, others))
+            made += [_safest(variant, mine, others), _competitive(study, variant, mine, others)]
+            made.append(_steadiest(study, variant, mine, others))
         if lora:
-            made += [_backward(study, arm, mine, lora, name) for name in ("bwt", "bwt_all")]
-    made.append(_first(study, arms))
+            made += [_backward(study, variant, mine, lora, name) for name in ("bwt", "bwt_all")]
+    made.append(_first(study, variants))
     made += [_order(study, measure) for measure in RESPONSES]
     stages = stages_frame(summary)
     if stages["incoherent_rate"].notna().any():
@@ -82,16 +82,16 @@ def _rises(study: Study, lora: Sequence[Run]) -> Claim | None:
     return Claim(text, above(rise), f"{start}{', '.join(path)}; {_said(rise)}")
 
 
-def _safest(arm: str, mine: Sequence[Run], others: Arms) -> Claim:
+def _safest(variant: str, mine: Sequence[Run], others: Variants) -> Claim:
     """Rule: CIB's final HRR less that of each other method lies below 0."""
     text = (
-        f"{arm} has the lowest harmful response rate after the last stage (Table 2): below every "
-        "other method's, interval over seeds of each paired difference below 0"
+        f"{variant} has the lowest harmful response rate after the last stage (Table 2): below "
+        "every other method's, interval over seeds of each paired difference below 0"
     )
-    return _against(text, arm, mine, others, "hrr", lower=True)
+    return _against(text, variant, mine, others, "hrr", lower=True)
 
 
-def _competitive(study: Study, arm: str, mine: Sequence[Run], others: Arms) -> Claim | None:
+def _competitive(study: Study, variant: str, mine: Sequence[Run], others: Variants) -> Claim | None:
     """Rule: CIB's BT less that of the method of highest mean BT lies above minus one point."""
     means = {name: over_seeds(runs, "bt").mean for name, runs in others.items()}
     known = {name: mean for name, mean in means.items() if math.isfinite(mean)}
@@ -99,31 +99,31 @@ def _competitive(study: Study, arm: str, mine: Sequence[Run], others: Arms) -> C
         return None
     best = max(known, key=lambda name: known[name])
     text = (
-        f"{arm}'s final accuracy (BT, without {study.left_out}) is competitive: at most one point "
-        "below the best other method's mean, interval over seeds of the paired difference above "
-        "−1 point"
+        f"{variant}'s final accuracy (BT, without {study.left_out}) is competitive: at most one "
+        "point below the best other method's mean, interval over seeds of the paired difference "
+        "above −1 point"
     )
     apart = difference(mine, others[best], "bt")
-    evidence = f"{_mean(arm, mine, 'bt')}, {_mean(best, others[best], 'bt')}; {_said(apart)}"
+    evidence = f"{_mean(variant, mine, 'bt')}, {_mean(best, others[best], 'bt')}; {_said(apart)}"
     return Claim(text, above(apart, -MARGIN), evidence)
 
 
-def _steadiest(study: Study, arm: str, mine: Sequence[Run], others: Arms) -> Claim | None:
+def _steadiest(study: Study, variant: str, mine: Sequence[Run], others: Variants) -> Claim | None:
     """Rule: CIB's stability on the first task that BT counts less each other's lies below 0."""
     if not math.isfinite(over_seeds(mine, "stability").mean):
         return None
     watched = {next((t for t in run.order if t != study.left_out), "") for run in mine}
     task = watched.pop() if len(watched) == 1 else "the first task that BT counts"
     text = (
-        f"{arm} is the most stable on {task} (Figure 6): the population standard deviation of its "
-        "accuracy from its own stage on is below every other method's, interval over seeds of each "
-        "paired difference below 0"
+        f"{variant} is the most stable on {task} (Figure 6): the population standard deviation of "
+        "its accuracy from its own stage on is below every other method's, interval over seeds of "
+        "each paired difference below 0"
     )
-    return _against(text, arm, mine, others, "stability", lower=True)
+    return _against(text, variant, mine, others, "stability", lower=True)
 
 
 def _backward(
-    study: Study, arm: str, mine: Sequence[Run], lora: Sequence[Run], name: str
+    study: Study, variant: str, mine: Sequence[Run], lora: Sequence[Run], name: str
 ) -> Claim | None:
     """Rule: CIB's BWT less plain LoRA's lies above 0."""
     if not math.isfinite(over_seeds(mine, name).mean):
@@ -131,19 +131,19 @@ def _backward(
     paper = name == "bwt"
     which = f"without {study.left_out}, Figure 7" if paper else f"{study.left_out} included"
     text = (
-        f"{arm} forgets less than plain LoRA: its backward transfer (BWT, {which}) is the higher "
-        "one, interval over seeds of the paired difference above 0"
+        f"{variant} forgets less than plain LoRA: its backward transfer (BWT, {which}) is the "
+        "higher one, interval over seeds of the paired difference above 0"
     )
     apart = difference(mine, lora, name)
-    evidence = f"{_mean(arm, mine, name)}, {_mean(lora[0].arm, lora, name)}; {_said(apart)}"
+    evidence = f"{_mean(variant, mine, name)}, {_mean(lora[0].variant, lora, name)}; {_said(apart)}"
     return Claim(text, above(apart), evidence)
 
 
-def _first(study: Study, arms: Arms) -> Claim | None:
+def _first(study: Study, variants: Variants) -> Claim | None:
     """Rule, for every method: in a run, the most that the first task lost at one transition less
     the most that any other task lost at one lies above 0."""
-    arms = {arm: runs for arm, runs in arms.items() if len(runs[0].order) > 2}
-    if not arms:
+    variants = {variant: runs for variant, runs in variants.items() if len(runs[0].order) > 2}
+    if not variants:
         return None
     text = (
         "The first task of a sequence is forgotten most: in every method its largest loss at one "
@@ -151,10 +151,10 @@ def _first(study: Study, arms: Arms) -> Claim | None:
         "above 0 (open where some interval holds 0)"
     )
     told, evidence = [], []
-    for arm, runs in arms.items():
+    for variant, runs in variants.items():
         apart = _alone(runs, _first_less_rest)
         told.append(above(apart))
-        evidence.append(f"{arm}: {_worst(study, runs)}; first less others {_said(apart)}")
+        evidence.append(f"{variant}: {_worst(study, runs)}; first less others {_said(apart)}")
     return Claim(text, all_told(told), ". ".join(evidence))
 
 
@@ -177,10 +177,10 @@ def _order(study: Study, measure: str) -> Claim | None:
 
 
 def _against(
-    text: str, arm: str, mine: Sequence[Run], others: Arms, measure: Measure, lower: bool
+    text: str, variant: str, mine: Sequence[Run], others: Variants, measure: Measure, lower: bool
 ) -> Claim:
-    """One arm against each of the others in ``measure``."""
-    told, evidence = [], [_mean(arm, mine, measure)]
+    """One variant against each of the others in ``measure``."""
+    told, evidence = [], [_mean(variant, mine, measure)]
     for name, runs in others.items():
         apart = difference(mine, runs, measure)
         found = above(apart)
@@ -214,13 +214,13 @@ def _worst(study: Study, runs: Sequence[Run]) -> str:
     return f"{order[0]} lost most at {step} ({100 * lost[place]:z.1f} points)"
 
 
-def _mean(arm: str, runs: Sequence[Run], measure: Measure) -> str:
+def _mean(variant: str, runs: Sequence[Run], measure: Measure) -> str:
     found = over_seeds(runs, measure)
     if found.n and measure in ("bwt", "bwt_all"):
-        return f"{arm} {in_points(found.mean, found.std)} points"
+        return f"{variant} {in_points(found.mean, found.std)} points"
     if found.n and measure == "stability":
-        return f"{arm} {spread(found.mean, found.std, 100, 1)} points"
-    return f"{arm} {percent(found.mean, found.std)}"
+        return f"{variant} {spread(found.mean, found.std, 100, 1)} points"
+    return f"{variant} {percent(found.mean, found.std)}"
 
 
 def _said(found: Interval) -> str:

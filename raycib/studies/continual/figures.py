@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from raycib.analysis.figures import GREY, MARKS, STYLE
-from raycib.analysis.text import one_line
+from raycib.report.figures import GREY, MARKS, STYLE
+from raycib.report.text import one_line
 from raycib.studies.continual.sequences import Study, by_seed
 from raycib.studies.continual.stage_figures import Look, looks_of, points
 from raycib.studies.continual.variance import (
@@ -63,17 +63,19 @@ def figure_orders(study: Study) -> Figure | None:
     if len({run.order for run in study.done}) < 2:
         return None
     looks = looks_of(study)
-    arms = [arm for arm, runs in study.arms.items() if runs]
+    variants = [variant for variant, runs in study.variants.items() if runs]
     last = list(dict.fromkeys(run.order[-1] for run in study.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
     with rc_context(STYLE):
-        figure = Figure(figsize=(11.4, 2.4 + 0.72 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(11.4, 2.4 + 0.72 * len(variants)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04)  # pyright: ignore
         grid: Sequence[Axes] = figure.subplots(2, 2).ravel()
         for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
-            for row, arm in enumerate(arms):
-                _orders(panel, row, spread_over_orders(study, arm, measure), looks[arm], marks)
-            _rows(panel, arms)
+            for row, variant in enumerate(variants):
+                _orders(
+                    panel, row, spread_over_orders(study, variant, measure), looks[variant], marks
+                )
+            _rows(panel, variants)
             panel.set_title(title)
             unit = "points" if measure == "bwt_all" else "%"
             panel.set_xlabel(f"{unit}; a mark for each order, the line at their mean")
@@ -101,23 +103,23 @@ def figure_orders(study: Study) -> Figure | None:
 
 def _bars(study: Study, titles: Mapping[str, str], label: str, signed: bool) -> Figure | None:
     """A panel for each measure: bars of means over seeds (dots), in points."""
-    arms = [arm for arm, runs in study.arms.items() if runs]
+    variants = [variant for variant, runs in study.variants.items() if runs]
     looks = looks_of(study)
     values = {
-        measure: {arm: [100 * v for v in by_seed(study.arms[arm], measure).values()]
-                  for arm in arms}
+        measure: {variant: [100 * v for v in by_seed(study.variants[variant], measure).values()]
+                  for variant in variants}
         for measure in titles
     }  # fmt: skip
     if not any(v for found in values.values() for v in found.values()):
         return None
     with rc_context(STYLE):
-        figure = Figure(figsize=(11.4, 1.3 + 0.42 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(11.4, 1.3 + 0.42 * len(variants)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04)  # pyright: ignore
         panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
         for panel, (measure, title) in zip(panels, titles.items(), strict=True):
-            for row, arm in enumerate(arms):
-                _bar(panel, row, values[measure][arm], looks[arm], signed)
-            _rows(panel, arms)
+            for row, variant in enumerate(variants):
+                _bar(panel, row, values[measure][variant], looks[variant], signed)
+            _rows(panel, variants)
             panel.set_title(title)
             panel.set_xlabel(label)
             panel.margins(x=0.14)
@@ -147,7 +149,7 @@ def _orders(
     panel: Axes, row: int, found: Mapping[tuple[str, ...], float], look: Look,
     marks: Mapping[str, str],
 ) -> None:  # fmt: skip
-    """Orders of one arm: those with the same last task stand on one line."""
+    """Orders of one variant: those with the same last task stand on one line."""
     lasts = list(marks)
     for order, value in found.items():
         shift = 0.5 * ((lasts.index(order[-1]) + 0.5) / len(lasts) - 0.5)

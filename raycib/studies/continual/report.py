@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from raycib.analysis.arms import named
-from raycib.analysis.claims import Claim
-from raycib.analysis.figures import curves_by_arm
-from raycib.analysis.forms import NOT_MEASURED, in_points, percent, share
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.headline import LONGEST
-from raycib.analysis.report import Drawing, Histories, Report, Section
-from raycib.analysis.side_by_side import Samples
-from raycib.analysis.statistics import Spread
-from raycib.analysis.table import Table
-from raycib.analysis.text import one_line, plain
+from raycib.report.claims import Claim
+from raycib.report.figures import curves_by_variant
+from raycib.report.forms import NOT_MEASURED, in_points, percent, share
+from raycib.report.frame import PLAIN
+from raycib.report.headline import LONGEST
+from raycib.report.report import Drawing, Histories, Report, Section
+from raycib.report.side_by_side import Samples
+from raycib.report.statistics import Spread
+from raycib.report.table import Table
+from raycib.report.text import one_line, plain
+from raycib.report.variants import named
 from raycib.studies.continual import figures, stage_figures, stage_tables, table, variance
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.sequences import (
@@ -56,7 +56,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
     rows = table.orders_table(study)
     main = Table(
         "orders", rows, table.columns(rows, study),
-        f"{question} {table.caption(study)} {counts}.", key=("order", "arm"),
+        f"{question} {table.caption(study)} {counts}.", key=("order", "variant"),
     )  # fmt: skip
     # Over many orders every pair of cells would fill the page: one order is enough to read.
     cells = named(frame)
@@ -70,7 +70,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
         main=main,
         cells=cells,
         warnings=warnings(summary),
-        curves=partial(curves_by_arm, cells, chained(study.main, histories)),
+        curves=partial(curves_by_variant, cells, chained(study.main, histories)),
         notes=[counts],
     )
 
@@ -114,7 +114,7 @@ def _orders(study: Study, parts: Any, drawing: Any) -> Section:
         Table("variance", parts, variance.COLUMNS,
               variance.variance_caption(study)),
         Table("by_order", each, table.columns(each, study), table.caption(study),
-              key=("order", "arm"), folded="Every method in every order"),
+              key=("order", "variant"), folded="Every method in every order"),
     ])  # fmt: skip
 
 
@@ -138,13 +138,13 @@ def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
             f"{_percent(late)} after {last}."
         )
     said = []
-    for arm, mine in study.arms.items():
+    for variant, mine in study.variants.items():
         if mine:
             back = over_seeds(mine, "bwt_all")
             said.append(
                 (over_seeds(mine, "hrr").mean,
-                 f"{arm} {_percent(over_seeds(mine, 'hrr'))}, BT {_percent(over_seeds(mine, 'bt'))}"
-                 f", BWT over all tasks {in_points(back.mean, back.std) or NOT_MEASURED}")
+                 f"{variant} {_percent(over_seeds(mine, 'hrr'))}, "
+                 f"BT {_percent(over_seeds(mine, 'bt'))}, BWT over all tasks {in_points(back.mean, back.std) or NOT_MEASURED}")
             )  # fmt: skip
     said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
     if said:

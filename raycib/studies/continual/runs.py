@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from raycib.errors import UserError
-from raycib.orchestration.setup import Setup
-from raycib.spec import (
+from raycib.config import (
     EvalSpec,
     LoRASpec,
     Method,
@@ -15,11 +13,13 @@ from raycib.spec import (
     TaskSpec,
     TrainerSpec,
 )
-from raycib.spec.menu import menu
+from raycib.config.menu import menu
+from raycib.errors import UserError
+from raycib.runtime.sweep_config import SweepConfig
 from raycib.studies.continual.orders import Order
 
 
-def method_at(setup: Setup, kind: str, strength: float) -> Method:
+def method_at(setup: SweepConfig, kind: str, strength: float) -> Method:
     """A method at a strength for a sequence of tasks; `UserError` for one that cannot go on from
     an adapter."""
     if menu()[kind].derived or menu()[kind].starts_itself:
@@ -30,7 +30,9 @@ def method_at(setup: Setup, kind: str, strength: float) -> Method:
     return method
 
 
-def runs_in(setup: Setup, orders: Sequence[Order], methods: Iterable[Method]) -> list[RunSpec]:
+def runs_in(
+    setup: SweepConfig, orders: Sequence[Order], methods: Iterable[Method]
+) -> list[RunSpec]:
     """One cell for each order of the tasks, each method and each seed."""
     sequences = [[setup.tasks[name][0] for name in order] for order in orders]
     (_, evals), *_ = setup.tasks.values()

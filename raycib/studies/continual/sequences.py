@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from raycib.analysis.frame import (
+from raycib.report.frame import (
     PLAIN,
     aligned_scores,
     to_frame,
 )  # fmt: skip
-from raycib.analysis.scores import flat_scores
-from raycib.analysis.statistics import Interval, Spread, less, mean_std, t_interval
-from raycib.analysis.text import one_line, plain
+from raycib.report.scores import flat_scores
+from raycib.report.statistics import Interval, Spread, less, mean_std, t_interval
+from raycib.report.text import one_line, plain
 from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
 
 ARROW = " → "
@@ -28,7 +28,7 @@ Measure = str | Callable[["Run"], float]
 class Run:
     """One cell: a method at a strength through one order with one seed."""
 
-    arm: str
+    variant: str
     """The method, with its strength where it has several."""
     series: str
     method: str
@@ -84,11 +84,11 @@ class Study:
         return sorted(found, key=lambda order: order != self.tasks)
 
     @property
-    def arms(self) -> dict[str, list[Run]]:
-        """Finished runs by arm; an arm without any has none."""
-        found: dict[str, list[Run]] = {run.arm: [] for run in self.runs}
+    def variants(self) -> dict[str, list[Run]]:
+        """Finished runs by variant; a variant without any has none."""
+        found: dict[str, list[Run]] = {run.variant: [] for run in self.runs}
         for run in self.done:
-            found[run.arm].append(run)
+            found[run.variant].append(run)
         return found
 
     def within(self, order: tuple[str, ...]) -> "Study":
@@ -130,7 +130,7 @@ def study_of(summary: Mapping[str, Any]) -> Study:
         several = doses[row["label"]] > 1
         runs.append(
             Run(
-                arm=f"{row['label']} at {row['strength']:g}" if several else row["label"],
+                variant=f"{row['label']} at {row['strength']:g}" if several else row["label"],
                 series=row["label"],
                 method=str(row["method"]),
                 strength=float(row["strength"]),
@@ -157,8 +157,8 @@ def stages_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for run in study_of(summary).runs:
-        place = {"arm": run.arm, "method": run.method, "strength": run.strength, "seed": run.seed,
-                 "order": ARROW.join(run.order)}  # fmt: skip
+        place = {"variant": run.variant, "method": run.method, "strength": run.strength,
+                 "seed": run.seed, "order": ARROW.join(run.order)}  # fmt: skip
         for number, stage in enumerate(run.stages, 1):
             failed = one_line(stage["failed"]) if stage["failed"] else None
             rows.append(

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from raycib.analysis.arms import CIB
-from raycib.analysis.figures import MARKS, STYLE, method_colors
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.text import one_line
+from raycib.report.figures import MARKS, STYLE, method_colors
+from raycib.report.frame import PLAIN
+from raycib.report.text import one_line
+from raycib.report.variants import CIB
 from raycib.studies.continual.scores import forgetting
 from raycib.studies.continual.sequences import ARROW, Study
 
@@ -33,7 +33,7 @@ Path = Sequence[float]
 
 @dataclass(frozen=True)
 class Look:
-    """How an arm is drawn: CIB's lines are the thickest, plain LoRA's marks alone are filled."""
+    """How a variant is drawn: CIB's lines are the thickest, plain LoRA's marks alone are filled."""
 
     color: str
     mark: str
@@ -45,31 +45,31 @@ def figure4(study: Study) -> Figure | None:
     """Accuracy on every task from before fine-tuning through every stage: a panel for each task,
     in the order of training. None where no run finished."""
     part = study.main
-    arms = {arm: runs for arm, runs in part.arms.items() if runs}
-    if not arms:
+    variants = {variant: runs for variant, runs in part.variants.items() if runs}
+    if not variants:
         return None
     order, looks = part.orders[0], looks_of(study)
     with rc_context(STYLE):
         figure, panels = _row(len(order), 3.0)
         for place, (panel, task) in enumerate(zip(panels, order, strict=True)):
             panel.axvspan(place + 0.5, place + 1.5, color=TRAINED, lw=0, zorder=0)
-            paths = {arm: [list(run.matrix[:, place]) for run in runs]
-                     for arm, runs in arms.items()}  # fmt: skip
+            paths = {variant: [list(run.matrix[:, place]) for run in runs]
+                     for variant, runs in variants.items()}  # fmt: skip
             _lines(panel, paths, looks)
             _stages(panel, ["before", *order])
             panel.set_ylim(-0.03, 1.05)
             panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             panel.set_title(one_line(task, 24))
         panels[0].set_ylabel("Accuracy (shaded: its own stage)")
-        _legend(figure, arms, looks)
+        _legend(figure, variants, looks)
         return figure
 
 
 def safety_by_stage(study: Study) -> Figure | None:
     """(a) HRR and (b) refusals of harmful prompts, before fine-tuning and after every stage."""
     part = study.main
-    arms = {arm: runs for arm, runs in part.arms.items() if runs}
-    if not arms:
+    variants = {variant: runs for variant, runs in part.variants.items() if runs}
+    if not variants:
         return None
     order, looks = part.orders[0], looks_of(study)
     with rc_context(STYLE):
@@ -79,8 +79,8 @@ def safety_by_stage(study: Study) -> Figure | None:
             start = study.aligned.get(column)
             first = [math.nan if start is None else float(start)]
             paths = {
-                arm: [first + [run.after(i, column) for i in range(len(order))] for run in runs]
-                for arm, runs in arms.items()
+                variant: [first + [run.after(i, column) for i in range(len(order))] for run in runs]
+                for variant, runs in variants.items()
             }
             _lines(panel, paths, looks)
             _stages(panel, ["before", *order])
@@ -88,7 +88,7 @@ def safety_by_stage(study: Study) -> Figure | None:
             panel.set_ylim(-0.03, 1.05)
             panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[0].set_ylabel("Share of harmful prompts")
-        _legend(figure, arms, looks)
+        _legend(figure, variants, looks)
         return figure
 
 
@@ -96,12 +96,12 @@ def figure5(study: Study) -> Figure | None:
     """Points of accuracy lost from one stage to the next: a panel for each task that others
     followed, a row for each method, a column for each transition. Means over seeds."""
     part = study.main
-    arms = {arm: runs for arm, runs in part.arms.items() if runs}
+    variants = {variant: runs for variant, runs in part.variants.items() if runs}
     order = part.orders[0]
-    if not arms or len(order) < 2:
+    if not variants or len(order) < 2:
         return None
-    means = {arm: np.mean([forgetting(run.matrix) for run in runs], axis=0)
-             for arm, runs in arms.items()}  # fmt: skip
+    means = {variant: np.mean([forgetting(run.matrix) for run in runs], axis=0)
+             for variant, runs in variants.items()}  # fmt: skip
     lost = 100 * np.array(list(means.values()))
     if not np.isfinite(lost).any():
         return None
@@ -109,7 +109,7 @@ def figure5(study: Study) -> Figure | None:
     norm = TwoSlopeNorm(0, -most, most)
     tasks = range(len(order) - 1)
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(11.4, 1.5 + 0.42 * len(arms)), layout="constrained")
+        figure = Figure(figsize=(11.4, 1.5 + 0.42 * len(variants)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02)  # pyright: ignore
         widths = [len(order) - 1 - task for task in tasks]
         panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
@@ -124,7 +124,7 @@ def figure5(study: Study) -> Figure | None:
             panel.set_xticks(range(len(steps)), steps)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-            panel.set_yticks(range(len(arms)), [one_line(arm, 24) for arm in arms])
+            panel.set_yticks(range(len(variants)), [one_line(variant, 24) for variant in variants])
             if task:
                 panel.set_yticks([])
             panel.set_title(f"Lost of {one_line(order[task], 20)}")
@@ -135,17 +135,17 @@ def figure5(study: Study) -> Figure | None:
 
 
 def looks_of(study: Study) -> dict[str, Look]:
-    """Colour and mark of every arm; strengths of one method differ by their mark."""
+    """Colour and mark of every variant; strengths of one method differ by their mark."""
     looks: dict[str, Look] = {}
     colors = method_colors(run.method for run in study.runs)
     for run in study.runs:
-        if run.arm not in looks:
+        if run.variant not in looks:
             color, mark = colors[run.method], MARKS[len(looks) % len(MARKS)]
             face, width = (
                 color if run.method == PLAIN else "white",
                 2.2 if run.method == CIB else 1.5,
             )
-            looks[run.arm] = Look(color, mark, face, width)
+            looks[run.variant] = Look(color, mark, face, width)
     return looks
 
 
@@ -154,10 +154,10 @@ def points(value: float) -> str:
     return f"{value:+z.1f}".replace("-", "−") if math.isfinite(value) else ""
 
 
-def handle(arm: str, look: Look) -> Line2D:
-    """An arm in a legend."""
+def handle(variant: str, look: Look) -> Line2D:
+    """A variant in a legend."""
     return Line2D([], [], color=look.color, marker=look.mark, ms=6, mew=1.5, lw=look.width,
-                  mfc=look.face, label=one_line(arm, 30))  # fmt: skip
+                  mfc=look.face, label=one_line(variant, 30))  # fmt: skip
 
 
 def _row(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
@@ -167,11 +167,11 @@ def _row(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _lines(panel: Axes, paths: Mapping[str, Sequence[Path]], looks: Mapping[str, Look]) -> None:
-    """A line through the means of each arm's paths, and the paths' own places beside it."""
-    for i, (arm, each) in enumerate(paths.items()):
-        look = looks[arm]
+    """A line through the means of each variant's paths, and the paths' own places beside it."""
+    for i, (variant, each) in enumerate(paths.items()):
+        look = looks[variant]
         places = np.arange(len(each[0]), dtype=float)
-        # Arms stand side by side, so that equal ones do not hide one another.
+        # Variants stand side by side, so that equal ones do not hide one another.
         places += 0.035 * (i - (len(paths) - 1) / 2)
         for path in each if len(each) > 1 else ():
             panel.plot(places, path, look.mark, ms=2.8, color=look.color, alpha=0.4, mew=0)
@@ -185,7 +185,7 @@ def _stages(panel: Axes, names: Sequence[str]) -> None:
     panel.margins(x=0.07)
 
 
-def _legend(figure: Figure, arms: Iterable[str], looks: Mapping[str, Look]) -> None:
-    handles = [handle(arm, looks[arm]) for arm in arms]
+def _legend(figure: Figure, variants: Iterable[str], looks: Mapping[str, Look]) -> None:
+    handles = [handle(variant, looks[variant]) for variant in variants]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6),
                   frameon=False, fontsize=9, handlelength=2.6)  # fmt: skip

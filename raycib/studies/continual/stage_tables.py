@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from raycib.analysis.forms import BEFORE, Row, mean, number, rate
-from raycib.analysis.statistics import mean_std
-from raycib.analysis.table import Column
-from raycib.analysis.text import plain
+from raycib.report.forms import BEFORE, Row, mean, number, rate
+from raycib.report.statistics import mean_std
+from raycib.report.table import Column
+from raycib.report.text import plain
 from raycib.studies.continual.sequences import ARROW, Run, Study
 
 MATRIX_CAPTION = (
@@ -21,7 +21,7 @@ STAGES_CAPTION = (
 
 
 def matrix_table(study: Study) -> pd.DataFrame:
-    """Accuracies as numbers: a row for each order, arm and stage, the model before fine-tuning
+    """Accuracies as numbers: a row for each order, variant and stage, the model before fine-tuning
     first.
 
     ``<task>_mean`` and ``<task>_std`` are fractions, over ``seeds`` finished runs; ``trained`` is
@@ -30,20 +30,20 @@ def matrix_table(study: Study) -> pd.DataFrame:
     rows = []
     for order in study.orders:
         part = study.within(order)
-        for arm, done in part.arms.items():
+        for variant, done in part.variants.items():
             for stage in range(len(order) + 1) if done else ():
                 if stage == 0 and rows:
                     continue
                 trained = order[stage - 1] if stage else ""
-                place = {"order": ARROW.join(order), "arm": arm, "stage": stage}
+                place = {"order": ARROW.join(order), "variant": variant, "stage": stage}
                 if stage == 0:
-                    place |= {"order": "", "arm": BEFORE}
+                    place |= {"order": "", "variant": BEFORE}
                 rows.append(
                     place
                     | {"trained": trained, "seeds": len(done) if stage else 1}
                     | _accuracies(study, done, stage)
                 )
-    columns = ["order", "arm", "stage", "trained", "seeds"]
+    columns = ["order", "variant", "stage", "trained", "seeds"]
     columns += [f"{task}_{end}" for task in study.tasks for end in ("mean", "std")]
     return pd.DataFrame(rows, columns=columns)
 
@@ -57,7 +57,7 @@ def matrix_columns(study: Study) -> list[Column]:
 
     return [
         *_order(study),
-        Column("arm", "Method"),
+        Column("variant", "Method"),
         Column("trained", "After"),
         *(Column(task, task, accuracy) for task in study.tasks),
     ]
@@ -67,7 +67,7 @@ def stages_columns(study: Study) -> list[Column]:
     """What people see of ``stages_frame``; a stage that failed says why."""
     return [
         *_order(study),
-        Column("arm", "Method"),
+        Column("variant", "Method"),
         Column("seed", "Seed"),
         Column("stage", "Stage", lambda row, field: f"{row[field]} {row['task']}"),
         Column("key", "Key", lambda row, field: str(row[field])[:12]),

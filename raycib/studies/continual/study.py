@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raycib.config import RunSpec
+from raycib.config.presets import Preset, TaskSource, split
 from raycib.errors import UserError
-from raycib.orchestration.own import named
-from raycib.orchestration.study import Histories, Samples, Study, Tasks
-from raycib.orchestration.summary import Scores
-from raycib.orchestration.sweep import Sweep
-from raycib.presets import Preset, TaskSource, split
-from raycib.spec import RunSpec
+from raycib.runtime.own import named
+from raycib.runtime.study import Histories, Samples, Study, Tasks
+from raycib.runtime.summary import Scores
+from raycib.runtime.sweep import Sweep
 from raycib.studies.continual.scores import continual_scores
 
 if TYPE_CHECKING:
-    from raycib.analysis.report import Report
+    from raycib.report.report import Report
 
 
 class Continual(Study):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.forms import BEFORE, Row, ends, in_points, mean, number, points, short
-from raycib.analysis.statistics import wilson
-from raycib.analysis.table import STATUS, Column
+from raycib.report.forms import BEFORE, Row, ends, in_points, mean, number, points, short
+from raycib.report.statistics import wilson
+from raycib.report.table import STATUS, Column
 from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
 
 MEASURED = (
@@ -20,7 +20,7 @@ NAME_WIDTH = 26
 
 
 def orders_table(study: Study) -> pd.DataFrame:
-    """One row of numbers for each arm over all orders; first the model before fine-tuning.
+    """One row of numbers for each variant over all orders; first the model before fine-tuning.
 
     ``<column>_mean`` is the mean over seeds, each averaged over its orders, ``<column>_std`` the
     sample standard deviation (ddof = 1) of the seeds; accuracies and rates are fractions.
@@ -31,7 +31,7 @@ def orders_table(study: Study) -> pd.DataFrame:
 
 
 def by_order(study: Study) -> pd.DataFrame:
-    """The same with a row for each order and arm."""
+    """The same with a row for each order and variant."""
     return _table(study, [(ARROW.join(order), study.within(order)) for order in study.orders])
 
 
@@ -63,7 +63,7 @@ def columns(table: pd.DataFrame, study: Study) -> list[Column]:
     ]
     return [
         *([order] if table["order"].ne("").any() else ()),
-        Column("arm", "Method", brief="Method", brief_form=short(NAME_WIDTH)),
+        Column("variant", "Method", brief="Method", brief_form=short(NAME_WIDTH)),
         Column("strength", "Strength", number("g"), brief="Strength"),
         Column("seeds", "Seeds", brief="Seeds"),
         *([runs] if (table["runs"] > table["seeds"]).any() else ()),
@@ -106,9 +106,9 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
     stages = max(len(order) for order in study.orders)
     rows = [_before(study)] if study.aligned else []
     for order, part in parts:
-        for arm, done in part.arms.items():
-            mine = [run for run in part.runs if run.arm == arm]
-            place = {"order": order, "arm": arm, "method": mine[0].method,
+        for variant, done in part.variants.items():
+            mine = [run for run in part.runs if run.variant == variant]
+            place = {"order": order, "variant": variant, "method": mine[0].method,
                      "strength": mine[0].strength}  # fmt: skip
             if done:
                 rows.append(place | _numbers(done, stages))
@@ -117,7 +117,7 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
                     where = f"seed {run.seed}" + f", {ARROW.join(run.order)}" * (not order)
                     rows.append({**place, "seeds": 0, "runs": 0, "rank": math.nan,
                                  "status": f"failed ({where}): {run.failed}"})  # fmt: skip
-    fields = ["order", "arm", "method", "strength", "seeds", "runs"]
+    fields = ["order", "variant", "method", "strength", "seeds", "runs"]
     names = [*MEASURED, *(f"hrr_stage_{number}" for number in range(1, stages + 1))]
     fields += [f"{name}_{part}" for name in names for part in ("mean", "std")]
     return pd.DataFrame(rows, columns=[*fields, "hrr_low", "hrr_high", "hrr_n", "rank", "status"])
@@ -125,7 +125,14 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
 
 def _before(study: Study) -> dict[str, Any]:
     """The aligned model: its accuracies make a BT, but nothing came before them."""
-    row = {"order": "", "arm": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "runs": 1}
+    row = {
+        "order": "",
+        "variant": BEFORE,
+        "method": "",
+        "strength": math.nan,
+        "seeds": 1,
+        "runs": 1,
+    }
     row |= {"status": "", "rank": math.nan}
     known = {task: study.aligned.get(f"accuracy_{task}") for task in study.tasks}
     for name, tasks in (("bt", study.tasks[1:]), ("bt_all", study.tasks)):

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from raycib.analysis.forms import number, p_value
-from raycib.analysis.statistics import tolerance
-from raycib.analysis.table import Column
+from raycib.report.forms import number, p_value
+from raycib.report.statistics import tolerance
+from raycib.report.table import Column
 from raycib.studies.continual.sequences import Measure, Study, means
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
@@ -117,7 +117,7 @@ def analyse(study: Study, measure: Measure) -> Analysis | None:
     whichever costs fewest runs.
     """
     known = {
-        (run.order, run.arm, run.seed): value
+        (run.order, run.variant, run.seed): value
         for run in study.done
         if math.isfinite(value := run.value(measure))
     }
@@ -202,6 +202,8 @@ def _size(axes: Iterable[list]) -> int:
     return math.prod(found) if found else 0
 
 
-def spread_over_orders(study: Study, arm: str, measure: Measure) -> dict[tuple[str, ...], float]:
-    """The mean over seeds of each order that ``arm`` finished."""
-    return means((run.order, run.value(measure)) for run in study.arms[arm])
+def spread_over_orders(
+    study: Study, variant: str, measure: Measure
+) -> dict[tuple[str, ...], float]:
+    """The mean over seeds of each order that ``variant`` finished."""
+    return means((run.order, run.value(measure)) for run in study.variants[variant])

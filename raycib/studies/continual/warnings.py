@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raycib.analysis.forms import share
+from raycib.report.forms import share
 from raycib.studies.continual.sequences import Run, Study, stages_frame, study_of
 
 LEARNED = 0.5
@@ -61,17 +61,17 @@ def _thin(study: Study) -> list[str]:
 def _unlearned(study: Study) -> list[str]:
     """Tasks that their own stage did not teach, by method: BWT has nothing to forget there."""
     weak: dict[str, list[str]] = {}
-    for arm, runs in study.arms.items():
+    for variant, runs in study.variants.items():
         for task in study.tasks:
             after = _mean(runs, task, own=True)
             before = _mean(runs, task, own=False)
             if after < LEARNED or after <= before:
-                weak.setdefault(task, []).append(f"{arm} {share(after)}")
+                weak.setdefault(task, []).append(f"{variant} {share(after)}")
     return [
         f"{task} was hardly learned in its own stage (accuracy right after it below "
-        f"{share(LEARNED)}, or not above the one before fine-tuning): {', '.join(arms)}. What was "
-        "not learned cannot be forgotten: BWT and stability say little there."
-        for task, arms in weak.items()
+        f"{share(LEARNED)}, or not above the one before fine-tuning): {', '.join(variants)}. What "
+        "was not learned cannot be forgotten: BWT and stability say little there."
+        for task, variants in weak.items()
     ]
 
 
@@ -96,7 +96,7 @@ def _early_garbage(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"In {len(bad)} stages before the last more than 10 % of the answers to harmful prompts "
         f"are neither harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
-        f"{worst['arm']} after {worst['task']}, seed {worst['seed']})."
+        f"{worst['variant']} after {worst['task']}, seed {worst['seed']})."
     ]
 
 

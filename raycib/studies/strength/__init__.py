@@ -4,10 +4,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from raycib.orchestration.study import Histories, Samples, Study
+from raycib.runtime.study import Histories, Samples, Study
 
 if TYPE_CHECKING:
-    from raycib.analysis.report import Report
+    from raycib.report.report import Report
 
 
 class Strength(Study):

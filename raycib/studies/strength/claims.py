@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.claims import Claim, coherent, erosion
-from raycib.analysis.forms import NOT_MEASURED, share
-from raycib.analysis.frame import dose_responses
-from raycib.analysis.statistics import Correlation, less, pearson
+from raycib.report.claims import Claim, coherent, erosion
+from raycib.report.forms import NOT_MEASURED, share
+from raycib.report.frame import dose_responses
+from raycib.report.statistics import Correlation, less, pearson
 
 LAST_PROMPT = "mutual_information_last_prompt"
 

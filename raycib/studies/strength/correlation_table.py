@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from raycib.analysis.forms import Row, number, p_value, said
-from raycib.analysis.frame import dose_responses
-from raycib.analysis.statistics import correlations
-from raycib.analysis.table import Column
+from raycib.report.forms import Row, number, p_value, said
+from raycib.report.frame import dose_responses
+from raycib.report.statistics import correlations
+from raycib.report.table import Column
 from raycib.studies.strength.claims import LAST_PROMPT
 
 PLACE = ["measure", "series", "span", "group"]

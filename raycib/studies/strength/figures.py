@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from raycib.analysis.figures import GREY, MARKS, PALETTE, STYLE
-from raycib.analysis.forms import share
-from raycib.analysis.frame import dose_responses
-from raycib.analysis.statistics import pearson
-from raycib.analysis.text import one_line
+from raycib.report.figures import GREY, MARKS, PALETTE, STYLE
+from raycib.report.forms import share
+from raycib.report.frame import dose_responses
+from raycib.report.statistics import pearson
+from raycib.report.text import one_line
 
 INFORMATION = "I(Z;C), nats"
 Response = tuple[str, pd.DataFrame]

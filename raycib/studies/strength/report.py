@@ -6,16 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.claims import Claim
-from raycib.analysis.figures import loss_curves
-from raycib.analysis.forms import NOT_MEASURED, spread
-from raycib.analysis.frame import PLAIN, aligned_scores, dose_responses, to_frame
-from raycib.analysis.headline import erosion, finished, headline, over_seeds
-from raycib.analysis.report import Drawing, Histories, Report, Section
-from raycib.analysis.side_by_side import Samples
-from raycib.analysis.statistics import mean_std
-from raycib.analysis.table import Table
-from raycib.analysis.text import plain
+from raycib.report.claims import Claim
+from raycib.report.figures import loss_curves
+from raycib.report.forms import NOT_MEASURED, spread
+from raycib.report.frame import PLAIN, aligned_scores, dose_responses, to_frame
+from raycib.report.headline import erosion, finished, headline, over_seeds
+from raycib.report.report import Drawing, Histories, Report, Section
+from raycib.report.side_by_side import Samples
+from raycib.report.statistics import mean_std
+from raycib.report.table import Table
+from raycib.report.text import plain
 from raycib.studies.strength.claims import claims
 from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 from raycib.studies.strength.figures import figure2

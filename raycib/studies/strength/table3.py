@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import means, result_rows, row_of
-from raycib.analysis.cells import MEASURES
-from raycib.analysis.forms import BEFORE, number
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.table import STATUS, Column
+from raycib.report.cells import MEASURES
+from raycib.report.forms import BEFORE, number
+from raycib.report.frame import PLAIN
+from raycib.report.table import STATUS, Column
+from raycib.report.variants import means, result_rows, row_of
 
 NAMES = [column.field for column in MEASURES]
 

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from raycib.analysis.claims import Claim, all_told
+from raycib.report.claims import Claim, all_told
 from raycib.studies.tradeoff.bounds import THEOREMS, amount, summary_table
 from raycib.studies.tradeoff.terms import tax_table
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.forms import number
-from raycib.analysis.frame import PLAIN
-from raycib.analysis.table import Column
+from raycib.report.forms import number
+from raycib.report.frame import PLAIN
+from raycib.report.table import Column
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1, proxy_name
 from raycib.studies.tradeoff.theory import Theory
 

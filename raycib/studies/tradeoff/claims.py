@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import Arm, plain_arm
-from raycib.analysis.claims import Claim, all_told, coherent, erosion
+from raycib.report.claims import Claim, all_told, coherent, erosion
+from raycib.report.variants import Variant, plain_variant
 from raycib.studies.tradeoff.bound_claims import bound_claims, tax_claims
 from raycib.studies.tradeoff.bounds import bounds
 from raycib.studies.tradeoff.gap import (
@@ -32,7 +32,7 @@ from raycib.studies.tradeoff.gap import (
 )  # fmt: skip
 from raycib.studies.tradeoff.theory import Proxy, Theory, by_similarity, more_similar
 
-Place = tuple[str, str, list[Arm]]
+Place = tuple[str, str, list[Variant]]
 MOST_SHOWN = 12
 """Comparisons that a claim's evidence spells out."""
 SIGNS = {True: "<", False: ">", None: "≈"}
@@ -47,8 +47,8 @@ def gap_claims(
     both rest on. What was not run, or has no ``theory``, makes no claim."""
     every = list(places(frame))
     made: list[Claim | None] = []
-    for place, _, arms in every:
-        lora, head = plain_arm(arms), f"{place}: " if len(every) > 1 else ""
+    for place, _, variants in every:
+        lora, head = plain_variant(variants), f"{place}: " if len(every) > 1 else ""
         found = erosion(lora.done, aligned or {}) if lora else []
         made += [Claim(head + claim.text, claim.holds, claim.evidence) for claim in found]
     made += [_similar(every, theory), *_stronger(every), _overlap(every, theory)]
@@ -69,8 +69,8 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     told: list[bool | None] = []
     evidence = []
     several = False
-    for place, _, arms in every:
-        found = {proxy_of(mine[0]): mine for mine in lines(arms, CASE1).values()}
+    for place, _, variants in every:
+        found = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
         several |= len(found) > 1
         known = [p for p in (theory.proxies if theory else ()) if p.name in found]
         for one, other in _neighbours(known):
@@ -104,8 +104,8 @@ def _stronger(every: Sequence[Place]) -> list[Claim]:
     for column, falls, text in rules:
         rows = [
             (f"{_head(place, every)}{proxy_of(mine[0])}", mine)
-            for place, _, arms in every
-            for mine in lines(arms, CASE1).values()
+            for place, _, variants in every
+            for mine in lines(variants, CASE1).values()
         ]
         if claim := _along(rows, column, falls, text):
             found.append(claim)
@@ -116,9 +116,9 @@ def _tighter(every: Sequence[Place]) -> Claim | None:
     """Rule: along a rising penalty and a falling radius the alignment gap falls."""
     text = "A larger penalty or smaller radius gives a smaller alignment gap in Case II (Theorem 3)"
     rows = []
-    for place, _, arms in every:
+    for place, _, variants in every:
         for method, word in ((PENALTY, "penalty"), (BALL, "ball")):
-            for mine in lines(arms, method).values():
+            for mine in lines(variants, method).values():
                 # A ball is the tighter the smaller its radius.
                 ordered = mine[::-1] if method == BALL else mine
                 rows.append((f"{_head(place, every)}{word}", ordered))
@@ -126,17 +126,17 @@ def _tighter(every: Sequence[Place]) -> Claim | None:
 
 
 def _along(
-    rows: Iterable[tuple[str, Sequence[Arm]]], column: str, falls: bool, text: str
+    rows: Iterable[tuple[str, Sequence[Variant]]], column: str, falls: bool, text: str
 ) -> Claim | None:
-    """Rule for every row of arms: no step goes the wrong way, and the two ends differ the right
+    """Rule for every row of variants: no step goes the wrong way, and the two ends differ the right
     way."""
     told: list[bool | None] = []
     evidence = []
-    for name, arms in rows:
-        known = [arm for arm in arms if not math.isnan(arm.mean(column))]
+    for name, variants in rows:
+        known = [variant for variant in variants if not math.isnan(variant.mean(column))]
         if len(known) < 2:
             continue
-        values = [gap(arm.done, column) for arm in known]
+        values = [gap(variant.done, column) for variant in known]
         rises = [smaller(a, b, column) for a, b in [*pairwise(known), (known[0], known[-1])]]
         *steps, ends = [None if up is None else up is not falls for up in rises]
         told.append(False if False in steps else ends)
@@ -154,9 +154,9 @@ def _along(
 
 def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     """Rule: of neighbours in overlap, the one with less has the lower capability gap at every λ."""
-    found: dict[str, list[Arm]] = {}
-    for place, _, arms in every:
-        candidates = {proxy_of(mine[0]): mine for mine in lines(arms, CASE1).values()}
+    found: dict[str, list[Variant]] = {}
+    for place, _, variants in every:
+        candidates = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
         original = next((n for n in candidates if _is_original(n, theory)), None)
         if original or len(candidates) == 1:
             found[place] = candidates[original or next(iter(candidates))]
@@ -197,39 +197,39 @@ def _is_original(name: str, theory: Theory | None) -> bool:
 
 
 def _restrictive(every: Sequence[Place]) -> Claim | None:
-    """Rule: each arm on Case II's front costs more than Case I's cheapest that is as safe."""
+    """Rule: each variant on Case II's front costs more than Case I's cheapest that is as safe."""
     text = (
-        "Case II is more restrictive than Case I: each arm on Case II's front (penalty and ball) "
-        "whose mean alignment gap lies between Case I's smallest and largest has a larger "
-        "capability gap than the cheapest arm of Case I whose mean alignment gap is no larger "
+        "Case II is more restrictive than Case I: each variant on Case II's front (penalty and "
+        "ball) whose mean alignment gap lies between Case I's smallest and largest has a larger "
+        "capability gap than the cheapest variant of Case I whose mean alignment gap is no larger "
         "(open where the 95 % interval of some difference contains 0)"
     )
     told: list[bool | None] = []
     evidence = []
     outside = {"looser": 0, "tighter": 0}
     both = False
-    for place, _, arms in every:
-        one, two = (_measured(arms, *kinds) for kinds in ((CASE1,), (PENALTY, BALL)))
+    for place, _, variants in every:
+        one, two = (_measured(variants, *kinds) for kinds in ((CASE1,), (PENALTY, BALL)))
         if not one or not two:
             continue
         both = True
-        best = set(front([_point(arm) for arm in two]))
-        for arm in (arm for arm in two if _point(arm) in best):
-            level, levels = _point(arm)[1], [_point(other)[1] for other in one]
+        best = set(front([_point(variant) for variant in two]))
+        for variant in (variant for variant in two if _point(variant) in best):
+            level, levels = _point(variant)[1], [_point(other)[1] for other in one]
             if not min(levels) <= level <= max(levels):
                 outside["looser" if level > max(levels) else "tighter"] += 1
                 continue
             cheapest = min((a for a in one if _point(a)[1] <= level), key=_point)
-            a, b = gap(cheapest.done, CAPABILITY), gap(arm.done, CAPABILITY)
-            told.append(smaller(cheapest, arm, CAPABILITY))
+            a, b = gap(cheapest.done, CAPABILITY), gap(variant.done, CAPABILITY)
+            told.append(smaller(cheapest, variant, CAPABILITY))
             evidence.append(
                 f"{_head(place, every)}{cheapest.name} {_pair(cheapest, a)} {SIGNS[told[-1]]} "
-                f"{arm.name} {_pair(arm, b)}"
+                f"{variant.name} {_pair(variant, b)}"
             )
     if not both:
         return None
     beyond = (
-        f"arms of Case II beyond Case I's range: {outside['tighter']} safer than all of it, "
+        f"variants of Case II beyond Case I's range: {outside['tighter']} safer than all of it, "
         f"{outside['looser']} less safe"
     )
     if not told:
@@ -237,24 +237,26 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
     return Claim(text, all_told(told), f"{_listed(told, evidence)}; {beyond}")
 
 
-def _measured(arms: Sequence[Arm], *methods: str) -> list[Arm]:
-    found = [arm for arm in arms if arm.method in methods and len(arm.done)]
-    return [arm for arm in found if all(map(math.isfinite, _point(arm)))]
+def _measured(variants: Sequence[Variant], *methods: str) -> list[Variant]:
+    found = [variant for variant in variants if variant.method in methods and len(variant.done)]
+    return [variant for variant in found if all(map(math.isfinite, _point(variant)))]
 
 
-def _point(arm: Arm) -> tuple[float, float]:
-    return arm.mean(CAPABILITY), arm.mean(ALIGNMENT)
+def _point(variant: Variant) -> tuple[float, float]:
+    return variant.mean(CAPABILITY), variant.mean(ALIGNMENT)
 
 
-def _pair(arm: Arm, capability: Gap) -> str:
-    return f"{capability.value:z.3f} (alignment {arm.mean(ALIGNMENT):z.3f})"
+def _pair(variant: Variant, capability: Gap) -> str:
+    return f"{capability.value:z.3f} (alignment {variant.mean(ALIGNMENT):z.3f})"
 
 
-def _shared(one: Sequence[Arm], other: Sequence[Arm], column: str) -> list[tuple[Arm, Arm]]:
-    """Arms of equal strength in which ``column`` was measured."""
-    of = {arm.strength: arm for arm in other if not math.isnan(arm.mean(column))}
-    known = [arm for arm in one if not math.isnan(arm.mean(column))]
-    return [(arm, of[arm.strength]) for arm in known if arm.strength in of]
+def _shared(
+    one: Sequence[Variant], other: Sequence[Variant], column: str
+) -> list[tuple[Variant, Variant]]:
+    """Variants of equal strength in which ``column`` was measured."""
+    of = {variant.strength: variant for variant in other if not math.isnan(variant.mean(column))}
+    known = [variant for variant in one if not math.isnan(variant.mean(column))]
+    return [(variant, of[variant.strength]) for variant in known if variant.strength in of]
 
 
 def _head(place: str, every: Sequence[Place]) -> str:

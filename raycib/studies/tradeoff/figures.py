@@ -17,8 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from raycib.analysis.arms import CIB, Arm, plain_arm
-from raycib.analysis.figures import (
+from raycib.report.figures import (
     COLORS,
     DASHES,
     FRONT,
@@ -28,7 +27,8 @@ from raycib.analysis.figures import (
     STYLE,
     method_colors,
 )  # fmt: skip
-from raycib.analysis.text import one_line
+from raycib.report.text import one_line
+from raycib.report.variants import CIB, Variant, plain_variant
 from raycib.studies.tradeoff.axes import (
     bars,
     gap_scale,
@@ -54,14 +54,14 @@ from raycib.studies.tradeoff.table import before_capability
 from raycib.studies.tradeoff.theory import Theory, by_similarity
 
 SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
-Place = tuple[str, str, list[Arm]]
+Place = tuple[str, str, list[Variant]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """The arms of one line of a panel and how they are drawn."""
+    """The variants of one line of a panel and how they are drawn."""
 
-    arms: Sequence[Arm]
+    variants: Sequence[Variant]
     label: str
     color: Any
     mark: str
@@ -82,12 +82,14 @@ def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
     with rc_context(STYLE):
         figure, (left, right) = _panels()
         _doses(left, most, _proxies(most[2], theory), len(found) > 1)
-        first = {place: next(iter(_proxies(arms, theory).values())) for place, _, arms in found}
+        first = {
+            place: next(iter(_proxies(variants, theory).values())) for place, _, variants in found
+        }
         drawn = [
             Line(first[place], place, PALETTE[i % len(PALETTE)], MARKS[i % len(MARKS)])
             for i, (place, _, _) in enumerate(found)
         ]
-        _plane(right, drawn, [plain_arm(arms) for _, _, arms in found])
+        _plane(right, drawn, [plain_variant(variants) for _, _, variants in found])
         proxies = list(dict.fromkeys(line[0].series for line in first.values()))
         named = f", {proxies[0].split(', ', 1)[-1]}" if len(proxies) == 1 else ""
         right.set_title(f"(b)  Safety against capability in Case I{one_line(named, 26)}")
@@ -111,9 +113,9 @@ def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         figure, (left, right) = _panels()
         _distances(left, found)
         methods = (CASE1, PENALTY, BALL, CIB)
-        place, task, arms = max(found, key=lambda p: len(lines(p[2], *methods)))
-        drawn = _methods(frame, arms)
-        lora = plain_arm(arms)
+        place, task, variants = max(found, key=lambda p: len(lines(p[2], *methods)))
+        drawn = _methods(frame, variants)
+        lora = plain_variant(variants)
         before = before_capability(theory, task, lora) if theory and lora else math.nan
         _plane(right, drawn, [lora], before, with_front=True)
         tail = f", {one_line(place, 24)}" if len(every) > 1 else ""
@@ -133,20 +135,23 @@ def _panels() -> tuple[Figure, Sequence[Axes]]:
     return figure, figure.subplots(1, 2)
 
 
-def _doses(panel: Axes, place: Place, found: Mapping[str, list[Arm]], several: bool) -> None:
+def _doses(panel: Axes, place: Place, found: Mapping[str, list[Variant]], several: bool) -> None:
     """Lines of alignment gaps over λ, with plain LoRA's as a level."""
-    name, _, arms = place
+    name, _, variants = place
     heights: list[float] = [0.0]
     handles = []
     for i, (series, mine) in enumerate(found.items()):
         label = one_line(proxy_of(mine[0]) or series, 34)
         line = Line(mine, label, _shade(i, len(found)), MARKS[i % len(MARKS)])
-        x, y = [Gap(arm.strength) for arm in mine], [gap(arm.done, ALIGNMENT) for arm in mine]
+        x, y = (
+            [Gap(variant.strength) for variant in mine],
+            [gap(variant.done, ALIGNMENT) for variant in mine],
+        )
         _draw(panel, line, x, y)
         heights += _reach(y)
         handles.append(_handle(line))
-    doses = sorted({arm.strength for mine in found.values() for arm in mine})
-    lora = plain_arm(arms)
+    doses = sorted({variant.strength for mine in found.values() for variant in mine})
+    lora = plain_variant(variants)
     level = lora.mean(ALIGNMENT) if lora else math.nan
     if math.isfinite(level):
         panel.axhline(level, color=COLORS["lora"], lw=1.2, ls=DASHES, zorder=1)
@@ -169,19 +174,21 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
     heights: list[float] = [0.0]
     handles = []
     forms = {PENALTY: ("-", True), BALL: (DASHES, False)}
-    for i, (name, _, arms) in enumerate(found):
+    for i, (name, _, variants) in enumerate(found):
         color, mark = PALETTE[i % len(PALETTE)], MARKS[i % len(MARKS)]
         handles.append(mark_handle(color, mark, one_line(name, 34)))
         for method, (dashes, filled) in forms.items():
-            for mine in lines(arms, method).values():
+            for mine in lines(variants, method).values():
                 line = Line(mine, name, color, mark, dashes, filled)
-                places_ = sorted((arm.mean("distance"), arm) for arm in mine if _far(arm))
+                places_ = sorted(
+                    (variant.mean("distance"), variant) for variant in mine if _far(variant)
+                )
                 x = [Gap(distance) for distance, _ in places_]
-                y = [gap(arm.done, ALIGNMENT) for _, arm in places_]
+                y = [gap(variant.done, ALIGNMENT) for _, variant in places_]
                 _draw(panel, line, x, y)
                 across += [g.value for g in x]
                 heights += _reach(y)
-        if (lora := plain_arm(arms)) and _far(lora):
+        if (lora := plain_variant(variants)) and _far(lora):
             panel.plot(lora.mean("distance"), lora.mean(ALIGNMENT), "*", ms=12, color=color,
                        mec="white", mew=0.6, zorder=4)  # fmt: skip
             across.append(lora.mean("distance"))
@@ -201,16 +208,18 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
 
 
 def _plane(
-    panel: Axes, drawn: Sequence[Line], standard: Sequence[Arm | None], before: float = math.nan,
-    with_front: bool = False,
+    panel: Axes, drawn: Sequence[Line], standard: Sequence[Variant | None],
+    before: float = math.nan, with_front: bool = False,
 ) -> None:  # fmt: skip
     """Alignment over capability gaps; ``standard`` are the plain LoRA of each line, or of all."""
     across, heights = [0.0, before], [0.0]
     paths: list[list[tuple[float, float]]] = []
     labels: list[tuple[float, float, str, Any]] = []
     for line in drawn:
-        kept = [arm for arm in line.arms if _both(arm)]
-        x, y = ([gap(arm.done, column) for arm in kept] for column in (CAPABILITY, ALIGNMENT))
+        kept = [variant for variant in line.variants if _both(variant)]
+        x, y = (
+            [gap(variant.done, column) for variant in kept] for column in (CAPABILITY, ALIGNMENT)
+        )
         _draw(panel, line, x, y)
         across += _reach(x)
         heights += _reach(y)
@@ -234,16 +243,19 @@ def _plane(
     gap_scale(panel, "x", across)
     gap_scale(panel, "y", heights)
     if with_front:
-        _front(panel, [arm for line in drawn for arm in line.arms], standard, before)
+        _front(panel, [variant for line in drawn for variant in line.variants], standard, before)
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
     panel.axvline(0, color=GREY, lw=0.8, zorder=1)
     panel.set(xlabel=ABILITY, ylabel=SAFETY)
     label_apart(panel, labels, paths)
 
 
-def _front(panel: Axes, arms: Sequence[Arm], standard: Sequence[Arm | None], before: float) -> None:
-    """Grey steps through the coherent arms, plain LoRA and the aligned model that none beats."""
-    every = [*arms, *(lora for lora in standard if lora)]
+def _front(
+    panel: Axes, variants: Sequence[Variant], standard: Sequence[Variant | None], before: float
+) -> None:
+    """Grey steps through the coherent variants, plain LoRA and the aligned model that none
+    beats."""
+    every = [*variants, *(lora for lora in standard if lora)]
     points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
     if math.isfinite(before):
         points.append((before, 0.0))
@@ -264,22 +276,22 @@ def _draw(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> None:
     panel.plot(across, up, line.mark, ms=5.8, mfc=face, mec=line.color, mew=1.5, zorder=4)
 
 
-def _methods(frame: pd.DataFrame, arms: Sequence[Arm]) -> list[Line]:
+def _methods(frame: pd.DataFrame, variants: Sequence[Variant]) -> list[Line]:
     """A line for each series of every method but plain LoRA."""
     colors = method_colors(frame["method"])
     drawn: list[Line] = []
-    for kind in dict.fromkeys(arm.method for arm in arms if not arm.plain):
-        for series, mine in lines(arms, kind).items():
+    for kind in dict.fromkeys(variant.method for variant in variants if not variant.plain):
+        for series, mine in lines(variants, kind).items():
             mark, dashes = MARKS[len(drawn) % len(MARKS)], DASHES if kind == BALL else "-"
             drawn.append(Line(mine, series, colors[kind], mark, dashes))
     return drawn
 
 
-def _proxies(arms: Sequence[Arm], theory: Theory | None) -> dict[str, list[Arm]]:
+def _proxies(variants: Sequence[Variant], theory: Theory | None) -> dict[str, list[Variant]]:
     """Case I's lines, from the safety data most like the original ones to the least, as far as
     that is known."""
     order = [proxy.name for proxy in by_similarity(theory.proxies)] if theory else []
-    found = lines(arms, CASE1).items()
+    found = lines(variants, CASE1).items()
     rank = {name: place for place, name in enumerate(order)}
     return dict(sorted(found, key=lambda item: rank.get(proxy_of(item[1][0]), len(order))))
 
@@ -288,12 +300,12 @@ def _reach(gaps: Sequence[Gap]) -> list[float]:
     return [end for g in gaps for end in (g.value, g.low, g.high) if math.isfinite(end)]
 
 
-def _both(arm: Arm) -> bool:
-    return math.isfinite(arm.mean(CAPABILITY)) and math.isfinite(arm.mean(ALIGNMENT))
+def _both(variant: Variant) -> bool:
+    return math.isfinite(variant.mean(CAPABILITY)) and math.isfinite(variant.mean(ALIGNMENT))
 
 
-def _far(arm: Arm) -> bool:
-    return arm.mean("distance") > 0 and math.isfinite(arm.mean(ALIGNMENT))
+def _far(variant: Variant) -> bool:
+    return variant.mean("distance") > 0 and math.isfinite(variant.mean(ALIGNMENT))
 
 
 def _shade(index: int, count: int) -> tuple[float, float, float]:

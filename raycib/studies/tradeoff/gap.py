@@ -1,4 +1,5 @@
-"""Alignment and capability gaps of an arm, each with its interval, and when two of them differ."""
+"""Alignment and capability gaps of a variant, each with its interval, and when two of them
+differ."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,10 +9,10 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from raycib.analysis.arms import Arm, arms
-from raycib.analysis.frame import NAMES, to_frame
-from raycib.analysis.statistics import Interval, mean_std, t_interval, tolerance
-from raycib.analysis.text import plain
+from raycib.report.frame import NAMES, to_frame
+from raycib.report.statistics import Interval, mean_std, t_interval, tolerance
+from raycib.report.text import plain
+from raycib.report.variants import Variant, variants
 
 ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
 CASE1, PENALTY, BALL = "case1", "case2", "case2_ball"
@@ -68,15 +69,15 @@ def gap(cells: pd.DataFrame, column: str) -> Gap:
     return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, seeds, n)
 
 
-def smaller(one: Arm, other: Arm, column: str) -> bool | None:
+def smaller(one: Variant, other: Variant, column: str) -> bool | None:
     """Whether the gap in ``column`` of ``one`` is below that of ``other``: whether the 95 %
     interval of their difference lies below 0 (False: above; None: it contains 0, or nothing is
     known).
 
     With several seeds that both have, Student's interval of the differences by seed; else from the
-    standard errors over rows, as if the arms did not share theirs, which leaves more open.
+    standard errors over rows, as if the variants did not share theirs, which leaves more open.
     """
-    a, b = (arm.done.set_index("seed")[[column, f"{column}_se"]] for arm in (one, other))
+    a, b = (variant.done.set_index("seed")[[column, f"{column}_se"]] for variant in (one, other))
     differences = (a[column] - b[column]).dropna()
     scale = float(max(a[column].abs().max(), b[column].abs().max()))
     found = t_interval(differences, scale)
@@ -90,21 +91,21 @@ def smaller(one: Arm, other: Arm, column: str) -> bool | None:
     return False if found.low > tolerance((), scale) else None
 
 
-def places(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[Arm]]]:
-    """The arms of each task (and model): what the place is called, its task, and its arms, plain
-    LoRA first. An arm's series does not repeat the place."""
+def places(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[Variant]]]:
+    """The variants of each task (and model): what the place is called, its task, and its variants,
+    plain LoRA first. A variant's series does not repeat the place."""
     several = frame["model"].nunique() > 1
     named = frame.assign(series=frame["label"])
     for (model, task), part in named.groupby(["model", "task"], sort=False, dropna=False):
-        yield f"{model}, {task}" if several else str(task), str(task), arms(part)
+        yield f"{model}, {task}" if several else str(task), str(task), variants(part)
 
 
-def lines(found: Iterable[Arm], *methods: str) -> dict[str, list[Arm]]:
-    """The arms of ``methods`` that have finished cells, by series, each at rising strength."""
-    made: dict[str, list[Arm]] = {}
-    for arm in found:
-        if arm.method in methods and len(arm.done):
-            made.setdefault(arm.series, []).append(arm)
+def lines(found: Iterable[Variant], *methods: str) -> dict[str, list[Variant]]:
+    """The variants of ``methods`` that have finished cells, by series, each at rising strength."""
+    made: dict[str, list[Variant]] = {}
+    for variant in found:
+        if variant.method in methods and len(variant.done):
+            made.setdefault(variant.series, []).append(variant)
     return made
 
 
@@ -113,10 +114,10 @@ def proxy_name(proxy: object, label: str) -> str:
     return proxy if isinstance(proxy, str) else label.removeprefix(f"{NAMES[CASE1]}, ")
 
 
-def proxy_of(arm: Arm) -> str:
-    """The name of the safety data of a Case I arm."""
-    cells = arm.done if len(arm.done) else arm.failed
-    return proxy_name(cells["proxy"].iloc[0], arm.series)
+def proxy_of(variant: Variant) -> str:
+    """The name of the safety data of a Case I variant."""
+    cells = variant.done if len(variant.done) else variant.failed
+    return proxy_name(cells["proxy"].iloc[0], variant.series)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -42,7 +42,7 @@ def _tax_name(name: str) -> str:
 
 
 def gap_scores(
-    store: Store, subject: str, aligned: str, unconstrained: str | None, gaps: GapSpec
+    store: Store, model_id: str, aligned: str, unconstrained: str | None, gaps: GapSpec
 ) -> dict[str, Any]:
     """Both gaps of a model, and the alignment tax.
 
@@ -50,7 +50,7 @@ def gap_scores(
     defence, None where there is none), and, where the law of the rows is known, against its
     entropy. Raises `Missing`.
     """
-    own, before = (load_values(store, one, gaps) for one in (subject, aligned))
+    own, before = (load_values(store, one, gaps) for one in (model_id, aligned))
     found: dict[str, Any] = {
         "alignment_gap": paired_gap(own["alignment"], before["alignment"]),
         "alignment_nll": mean_with_error(own["alignment"]),

@@ -4,15 +4,15 @@ data, what may stand in for it, and the stage that makes the aligned model where
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from raycib.config import ModelSpec, StageSpec, TaskSpec
+from raycib.config.grid import Variant
 from raycib.data.rows import rows_of
 from raycib.data.sources import stem
 from raycib.errors import UserError
-from raycib.grid import Arm
 from raycib.methods.case1 import Case1
-from raycib.orchestration.row_sets import RowSets
-from raycib.orchestration.setup import Setup
-from raycib.orchestration.study import Given, Inputs
-from raycib.spec import ModelSpec, StageSpec, TaskSpec
+from raycib.runtime.row_sets import RowSets
+from raycib.runtime.study import Given, Inputs
+from raycib.runtime.sweep_config import SweepConfig
 
 ORIGINAL = "original data"
 """What the alignment data itself is called among the proxies."""
@@ -31,18 +31,20 @@ class TradeoffInputs(Inputs):
     """Safety data for Case I, by name; the original alignment data first."""
 
 
-def inputs_of(setup: Setup) -> TradeoffInputs:
+def inputs_of(setup: SweepConfig) -> TradeoffInputs:
     """Those of a sweep that is a trade-off study; TypeError for another."""
     if not isinstance(setup.inputs, TradeoffInputs):
         raise TypeError(f"a {setup.study.name} study has no alignment data; give Tradeoff()")
     return setup.inputs
 
 
-def case1_variants(setup: Setup, default: Sequence[float], proxies: int | None = None) -> list[Arm]:
+def case1_variants(
+    setup: SweepConfig, default: Sequence[float], proxies: int | None = None
+) -> list[Variant]:
     """Case I at each strength asked for, with each of the proxies or the first few: the original
     alignment data comes first."""
     return [
-        Arm(setup.method(Case1(lam=lam, safety=rows)), f"Case I, {name}")
+        Variant(setup.method(Case1(lam=lam, safety=rows)), f"Case I, {name}")
         for name, rows in list(inputs_of(setup).proxies.items())[:proxies]
         for lam in setup.strengths("case1", default)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from raycib.spec import LoRASpec, ModelSpec, RowsSpec, Spec, TaskSpec, digest
+from raycib.config import LoRASpec, ModelSpec, RowsSpec, Spec, TaskSpec, digest
 from raycib.store import Store
 from raycib.store.kinds import ANSWER_TOKENS, LANDSCAPE
 
@@ -39,13 +39,13 @@ class LandscapeSpec(Spec):
 
     def run(self, store: Store, device: Any) -> None:
         """Compute and store it."""
-        from raycib.adapters import LaneAdapters, LoRAShape
         from raycib.data.lengths import examples_of
         from raycib.models import load_model, load_tokenizer
+        from raycib.models.adapters import AdapterSlots, LoRAShape
 
         shape = LoRAShape(self.lora.rank, self.lora.alpha, self.lora.targets)
         whole = load_model(self.model, device)
-        adapters = LaneAdapters(whole, [shape] * len(self.radii))
+        adapters = AdapterSlots(whole, [shape] * len(self.radii))
         tokenizer = load_tokenizer(self.model.source, self.model.template)
         found = self._look(adapters, examples_of(tokenizer, self.rows))
 

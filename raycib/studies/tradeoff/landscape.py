@@ -5,7 +5,7 @@ Losses are means over rows of -log p(answer | prompt), in nats an answer, as in 
 are in nats per unit of ||Delta||, and L'_f per its square.
 
 Both constants are suprema over a ball. What is found is the largest value among the perturbations
-tried, a lower bound of each. Weights and lanes are left as they were. The gradient takes an fp32
+tried, a lower bound of each. Weights and slots are left as they were. The gradient takes an fp32
 copy of the adapted layers' weights.
 """
 
@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
 from raycib.data.chat import Encoded
+from raycib.models.adapters import AdapterSlots
 from raycib.randomness import generator
 from raycib.studies.tradeoff.perturbations import (
     Direction,
@@ -64,7 +64,7 @@ class Smoothness(NamedTuple):
 
 
 def lipschitz(
-    adapters: LaneAdapters,
+    adapters: AdapterSlots,
     data: Sequence[Encoded],
     radii: Sequence[float],
     seed: int = 0,
@@ -74,7 +74,7 @@ def lipschitz(
     """Theorem 3's L_s(theta_s, epsilon) on safety rows, for each epsilon of `radii`: lower bounds
     of sup |L(theta_s + Delta) - L(theta_s)| / ||Delta|| over 0 < ||Delta|| <= epsilon.
 
-    Radii are lanes side by side. Random directions are the same at every radius. The ascent
+    Radii are slots side by side. Random directions are the same at every radius. The ascent
     starts along the gradient and takes steps of the power method: one factor of Delta = B A is
     made orthonormal and the other one becomes the loss's gradient, scaled back to the sphere,
     which maximises the loss's linear part. There is no step size to tune, and where the loss is
@@ -82,34 +82,34 @@ def lipschitz(
     direction found at any, which a smaller one may not find by itself. Both bounds are maxima
     over the smaller radii, since a ball holds theirs.
     """
-    if min(radii) <= 0 or len(radii) > adapters.num_lanes:
+    if min(radii) <= 0 or len(radii) > adapters.num_slots:
         raise ValueError(
-            f"found radii {list(radii)} and {adapters.num_lanes} lanes; give positive radii and "
-            "at least as many lanes"
+            f"found radii {list(radii)} and {adapters.num_slots} slots; give positive radii and "
+            "at least as many slots"
         )
-    lanes, rank = range(len(radii)), rank_of(adapters)
+    slots, rank = range(len(radii)), rank_of(adapters)
     start, gradient = dense_gradient(adapters, data)
     uphill = steepest(gradient, rank)
     distances = torch.tensor(radii, dtype=torch.float64)
 
     def ratios(losses: Mapping[int, Tensor]) -> Float[Tensor, " radii"]:
-        found = torch.stack([losses[lane] for lane in lanes]).cpu()
+        found = torch.stack([losses[slot] for slot in slots]).cpu()
         return (found - start).abs() / distances
 
     sampled, ascent = torch.zeros_like(distances), torch.full_like(distances, length(uphill))
     with borrowed(adapters):
         for number in range(samples):
             direction = random_direction(adapters, generator(seed, "lipschitz", number))
-            for lane in lanes:
-                place(adapters, lane, direction, radii[lane])
-            sampled = sampled.maximum(ratios(mean_loss(adapters, lanes, data)))
+            for slot in slots:
+                place(adapters, slot, direction, radii[slot])
+            sampled = sampled.maximum(ratios(mean_loss(adapters, slots, data)))
         sources = [uphill] * len(radii)
         for step in range(steps + 1):
-            for lane in lanes:
-                place(adapters, lane, sources[lane], radii[lane])
-            sources = [factors(adapters, lane) for lane in lanes]
+            for slot in slots:
+                place(adapters, slot, sources[slot], radii[slot])
+            sources = [factors(adapters, slot) for slot in slots]
             if step == steps:
-                found = ratios(mean_loss(adapters, lanes, data))
+                found = ratios(mean_loss(adapters, slots, data))
             else:
                 found = ratios(_power_step(adapters, data, sources, moving=step % 2))
             ascent = ascent.maximum(found)
@@ -123,22 +123,22 @@ def lipschitz(
 
 
 def _power_step(
-    adapters: LaneAdapters, data: Sequence[Encoded], lanes: Sequence[Direction], moving: int
+    adapters: AdapterSlots, data: Sequence[Encoded], slots: Sequence[Direction], moving: int
 ) -> dict[int, Tensor]:
-    """Losses of the first lanes, given by their factors, before one factor (0: A, 1: B) of each
+    """Losses of the first slots, given by their factors, before one factor (0: A, 1: B) of each
     layer becomes the loss's gradient with the other one orthonormal, at any length."""
-    pairs = [pair for lane in lanes for pair in lane.values()]
+    pairs = [pair for slot in slots for pair in slot.values()]
     for a, b in pairs:
         orthonormalise(a, b, moving)
     free = [pair[moving] for pair in pairs]
-    losses, slopes = slopes_of(adapters, range(len(lanes)), data, free)
+    losses, slopes = slopes_of(adapters, range(len(slots)), data, free)
     for parameter, slope in zip(free, slopes, strict=True):
         parameter.copy_(slope)
     return losses
 
 
 def smoothness(
-    adapters: LaneAdapters, data: Sequence[Encoded], radius: float, seed: int = 0
+    adapters: AdapterSlots, data: Sequence[Encoded], radius: float, seed: int = 0
 ) -> Smoothness:
     """Theorem 4's gradient norms and L'_f(theta_s, radius) on task rows, the latter the largest
 
@@ -159,12 +159,12 @@ def smoothness(
         points.append((direction, share * radius))
     curvatures = []
     with borrowed(adapters):
-        for first in range(0, len(points), adapters.num_lanes):
-            chosen = points[first : first + adapters.num_lanes]
-            for lane, (direction, distance) in enumerate(chosen):
-                place(adapters, lane, direction, distance)
-            for lane, loss in mean_loss(adapters, range(len(chosen)), data).items():
-                rise = float(loss) - start - float(inner_product(adapters, lane, gradient))
-                curvatures.append(2 * rise / chosen[lane][1] ** 2)
+        for first in range(0, len(points), adapters.num_slots):
+            chosen = points[first : first + adapters.num_slots]
+            for slot, (direction, distance) in enumerate(chosen):
+                place(adapters, slot, direction, distance)
+            for slot, loss in mean_loss(adapters, range(len(chosen)), data).items():
+                rise = float(loss) - start - float(inner_product(adapters, slot, gradient))
+                curvatures.append(2 * rise / chosen[slot][1] ** 2)
     full = torch.stack([part.square().sum() for part in gradient.values()]).sum().sqrt()
     return Smoothness(length(uphill), float(full), max(curvatures))

@@ -1,5 +1,5 @@
 """What the gaps and the alignment tax are computed from: each row's loss, and how representations
-predict the first token of an answer. Measured with the model still in memory, all lanes at once.
+predict the first token of an answer. Measured with the model still in memory, all slots at once.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from raycib.adapters import LaneAdapters
+from raycib.config import Layer, Pooling
+from raycib.config.evals import DECISION
 from raycib.data.chat import Encoded
-from raycib.evals.passes import lane_steps
-from raycib.reference import ReferenceBank
-from raycib.spec import Layer, Pooling
-from raycib.spec.evals import DECISION
+from raycib.evals.passes import slot_steps
+from raycib.models.adapters import AdapterSlots
+from raycib.models.reference import ReferenceCache
 from raycib.studies.tradeoff.alignment_tax import alignment_tax
 
 TAX_ROWS = 256
@@ -35,40 +35,40 @@ class RowLosses(BaseModel):
 
 @torch.no_grad()
 def row_losses(
-    adapters: LaneAdapters,
-    lanes: Sequence[int],
+    adapters: AdapterSlots,
+    slots: Sequence[int],
     alignment: Sequence[Encoded],
     task: Sequence[Encoded],
-    bank: ReferenceBank,
+    cache: ReferenceCache,
 ) -> dict[int, RowLosses]:
-    """Losses of each lane; `bank` has the aligned model's representations of the task's rows."""
-    on_alignment, _ = _pass(adapters, lanes, alignment)
-    on_task, decisions = _pass(adapters, lanes, task)
+    """Losses of each slot; `cache` has the aligned model's representations of the task's rows."""
+    on_alignment, _ = _pass(adapters, slots, alignment)
+    on_task, decisions = _pass(adapters, slots, task)
     first_tokens = torch.tensor([one.response[0] for one in task[:TAX_ROWS]])
-    reference = bank.rows(*DECIDING)[:TAX_ROWS].cpu()
+    reference = cache.rows(*DECIDING)[:TAX_ROWS].cpu()
     found = {}
-    for lane in lanes:
-        tax = alignment_tax(decisions[lane][:TAX_ROWS], reference, first_tokens)
-        found[lane] = RowLosses(
-            alignment=on_alignment[lane].tolist(), task=on_task[lane].tolist(), tax=asdict(tax)
+    for slot in slots:
+        tax = alignment_tax(decisions[slot][:TAX_ROWS], reference, first_tokens)
+        found[slot] = RowLosses(
+            alignment=on_alignment[slot].tolist(), task=on_task[slot].tolist(), tax=asdict(tax)
         )
     return found
 
 
 def _pass(
-    adapters: LaneAdapters, lanes: Sequence[int], data: Sequence[Encoded]
+    adapters: AdapterSlots, slots: Sequence[int], data: Sequence[Encoded]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Losses and decision states of all rows, by lane, on the CPU in the order of the rows."""
+    """Losses and decision states of all rows, by slot, on the CPU in the order of the rows."""
     order: list[int] = []
-    losses: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
-    states: dict[int, list[Tensor]] = {lane: [] for lane in lanes}
-    for chosen, steps in lane_steps(adapters, lanes, data):
+    losses: dict[int, list[Tensor]] = {slot: [] for slot in slots}
+    states: dict[int, list[Tensor]] = {slot: [] for slot in slots}
+    for chosen, steps in slot_steps(adapters, slots, data):
         order += chosen
-        for lane, step in steps.items():
-            losses[lane].append(step.nll.sum(dim=1).float().cpu())
-            states[lane].append(step.pooled(*DECIDING).float().cpu())
+        for slot, step in steps.items():
+            losses[slot].append(step.nll.sum(dim=1).float().cpu())
+            states[slot].append(step.pooled(*DECIDING).float().cpu())
     back = torch.tensor(order).argsort()
     return (
-        {lane: torch.cat(parts)[back] for lane, parts in losses.items()},
-        {lane: torch.cat(parts)[back] for lane, parts in states.items()},
+        {slot: torch.cat(parts)[back] for slot, parts in losses.items()},
+        {slot: torch.cat(parts)[back] for slot, parts in states.items()},
     )

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from raycib.spec import EvalSpec, Layer, Measure, Pooling, Reading, RowsSpec, digest
-from raycib.spec.evals import DECISION
-from raycib.spec.measure import InMemory
+from raycib.config import EvalSpec, Feature, Layer, Measure, Pooling, RowsSpec, digest
+from raycib.config.evals import DECISION
+from raycib.config.measure import InMemory
 from raycib.store.kinds import GAPS
 
 
@@ -24,27 +24,27 @@ class GapSpec(Measure):
     """Of the task: the capability gap, Eq. 20."""
 
     @property
-    def readings(self) -> tuple[tuple[Pooling, Layer], ...]:
+    def features(self) -> tuple[tuple[Pooling, Layer], ...]:
         """The representations of the task's rows between which the alignment tax is taken."""
         return ((DECISION, "final_norm"),)
 
     @property
-    def referred(self) -> tuple[tuple[RowsSpec, tuple[Reading, ...]], ...]:
+    def referred(self) -> tuple[tuple[RowsSpec, tuple[Feature, ...]], ...]:
         """The task's rows."""
-        return ((self.task, self.readings),)
+        return ((self.task, self.features),)
 
-    def stored_key(self, subject: str) -> str:
+    def stored_key(self, model_id: str) -> str:
         """Of the losses of a model (a stage's key, or the aligned model's) on these rows."""
         rows = [one.identity() | {"max_tokens": None} for one in (self.alignment, self.task)]
-        return digest({"losses": 1, "subject": subject, "rows": rows})
+        return digest({"losses": 1, "subject": model_id, "rows": rows})
 
     def measure(self, models: InMemory, slots: Sequence[int]) -> Mapping[int, BaseModel]:
         """Each row's loss, and how representations predict the first token of an answer."""
         from raycib.studies.tradeoff.losses import row_losses
 
-        bank = models.reference(self.task, self.readings)
+        cache = models.reference(self.task, self.features)
         alignment, task = models.encode(self.alignment), models.encode(self.task)
-        return row_losses(models.adapters, slots, alignment, task, bank)
+        return row_losses(models.adapters, slots, alignment, task, cache)
 
 
 def gaps_of(evals: EvalSpec) -> GapSpec:

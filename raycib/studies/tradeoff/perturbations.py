@@ -1,8 +1,8 @@
 """Perturbations of the aligned model that an adapter can hold: directions of the adapter's rank,
-put into lanes at a chosen length.
+put into slots at a chosen length.
 
 A direction is A and B of every adapted layer; it stands for Delta = scale * B A, with ||Delta||² =
-sum_m ||Delta_m||², as `LaneAdapters.update_norm_sq` has it.
+sum_m ||Delta_m||², as `AdapterSlots.update_norm_sq` has it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from raycib.adapters import LaneAdapters, update_norm_sq
+from raycib.models.adapters import AdapterSlots, update_norm_sq
 
 Direction = dict[str, tuple[Tensor, Tensor]]
 """A (rank, in_dim) and B (out_dim, rank) by the adapted layer's name."""
@@ -21,22 +21,22 @@ Matrices = Mapping[str, Tensor]
 """One (out_dim, in_dim) matrix an adapted layer, such as the gradient of its weight."""
 
 
-def rank_of(adapters: LaneAdapters) -> int:
-    """The rank of all lanes; ValueError if they differ, or hold more than an update of their own,
+def rank_of(adapters: AdapterSlots) -> int:
+    """The rank of all slots; ValueError if they differ, or hold more than an update of their own,
     since Delta = 0 is then not the aligned model."""
     shapes = set(adapters.shapes)
     if len(shapes) > 1 or any(m.frozen or m.fixed for m in adapters.modules.values()):
         raise ValueError(
-            f"found lanes of shapes {sorted(map(str, shapes))}, or with frozen slices or fixed "
-            "directions; give lanes of one shape without either"
+            f"found slots of shapes {sorted(map(str, shapes))}, or with frozen slices or fixed "
+            "directions; give slots of one shape without either"
         )
     return adapters.shapes[0].rank
 
 
-def factors(adapters: LaneAdapters, lane: int) -> Direction:
-    """The lane's own parameters, as a direction."""
-    here = adapters.modules_of(lane).items()
-    return {name: (m.lora_A[str(lane)], m.lora_B[str(lane)]) for name, m in here}
+def factors(adapters: AdapterSlots, slot: int) -> Direction:
+    """The slot's own parameters, as a direction."""
+    here = adapters.modules_of(slot).items()
+    return {name: (m.lora_A[str(slot)], m.lora_B[str(slot)]) for name, m in here}
 
 
 def steepest(gradient: Matrices, rank: int) -> Direction:
@@ -52,8 +52,8 @@ def steepest(gradient: Matrices, rank: int) -> Direction:
     return found
 
 
-def random_direction(adapters: LaneAdapters, draw: torch.Generator) -> Direction:
-    """A and B with independent normal entries, in the layers of lane 0."""
+def random_direction(adapters: AdapterSlots, draw: torch.Generator) -> Direction:
+    """A and B with independent normal entries, in the layers of slot 0."""
     found = {}
     for name, (a, b) in factors(adapters, 0).items():
         drawn = (torch.randn(part.shape, generator=draw) for part in (a, b))
@@ -68,14 +68,14 @@ def length(direction: Direction) -> float:
 
 
 @torch.no_grad()
-def place(adapters: LaneAdapters, lane: int, direction: Direction, distance: float) -> None:
-    """Give the lane the Delta of norm |distance| along the direction, or against it if negative; a
+def place(adapters: AdapterSlots, slot: int, direction: Direction, distance: float) -> None:
+    """Give the slot the Delta of norm |distance| along the direction, or against it if negative; a
     direction of length 0 gives Delta = 0."""
-    own = factors(adapters, lane)
+    own = factors(adapters, slot)
     for name, pair in own.items():
         for parameter, value in zip(pair, direction[name], strict=True):
             parameter.copy_(value)
-    norm = float(adapters.update_norm_sq(lane).sqrt())
+    norm = float(adapters.update_norm_sq(slot).sqrt())
     for _, b in own.values():
         b.mul_(distance / norm if norm else 0.0)
 
@@ -91,18 +91,18 @@ def orthonormalise(a: Tensor, b: Tensor, moving: int) -> None:
     fixed.copy_(F.pad(q, (0, missing)))
 
 
-def inner_product(adapters: LaneAdapters, lane: int, gradient: Matrices) -> Float[Tensor, ""]:
-    """<G, Delta> of the lane, without forming B A: tr(Gᵀ B A) = sum((Bᵀ G) * A)."""
+def inner_product(adapters: AdapterSlots, slot: int, gradient: Matrices) -> Float[Tensor, ""]:
+    """<G, Delta> of the slot, without forming B A: tr(Gᵀ B A) = sum((Bᵀ G) * A)."""
     with torch.no_grad():
-        pairs = factors(adapters, lane)
+        pairs = factors(adapters, slot)
         parts = [((b.mT @ gradient[name]) * a).sum() for name, (a, b) in pairs.items()]
-        return adapters.shapes[lane].scale * torch.stack(parts).sum()
+        return adapters.shapes[slot].scale * torch.stack(parts).sum()
 
 
 @contextmanager
-def borrowed(adapters: LaneAdapters) -> Iterator[None]:
-    """Within it, without gradients, lanes may hold anything; afterwards, what they held before."""
-    every = [p for lane in range(adapters.num_lanes) for p in adapters.parameters_of(lane).values()]
+def borrowed(adapters: AdapterSlots) -> Iterator[None]:
+    """Within it, without gradients, slots may hold anything; afterwards, what they held before."""
+    every = [p for slot in range(adapters.num_slots) for p in adapters.parameters_of(slot).values()]
     before = [parameter.detach().clone() for parameter in every]
     with torch.no_grad():
         try:

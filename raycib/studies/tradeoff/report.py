@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import Arm, named, of, plain_arm
-from raycib.analysis.claims import Claim
-from raycib.analysis.figures import curves_by_arm
-from raycib.analysis.forms import share, spread
-from raycib.analysis.frame import NAMES, aligned_scores
-from raycib.analysis.headline import finished, headline, over_seeds
-from raycib.analysis.report import Drawing, Histories, Report, Section
-from raycib.analysis.side_by_side import Samples
-from raycib.analysis.table import Table
-from raycib.analysis.text import plain
+from raycib.report.claims import Claim
+from raycib.report.figures import curves_by_variant
+from raycib.report.forms import share, spread
+from raycib.report.frame import NAMES, aligned_scores
+from raycib.report.headline import finished, headline, over_seeds
+from raycib.report.report import Drawing, Histories, Report, Section
+from raycib.report.side_by_side import Samples
+from raycib.report.table import Table
+from raycib.report.text import plain
+from raycib.report.variants import Variant, named, of, plain_variant
 from raycib.studies.tradeoff import bounds, table, terms
 from raycib.studies.tradeoff.claims import gap_claims
 from raycib.studies.tradeoff.figures import figure1, figure2
@@ -33,9 +33,10 @@ FIGURE1 = (
     "around 0."
 )
 FIGURE2 = (
-    "Figure 2 for this sweep. Grey steps: no arm whose answers to harmful prompts are at most 10 % "
-    "incoherent has both gaps lower. The diamond is the model before fine-tuning, whose alignment "
-    "gap is 0 by definition. The first and the last strength of a line are written at its ends."
+    "Figure 2 for this sweep. Grey steps: no variant whose answers to harmful prompts are at most "
+    "10 % incoherent has both gaps lower. The diamond is the model before fine-tuning, whose "
+    "alignment gap is 0 by definition. The first and the last strength of a line are written at "
+    "its ends."
 )
 
 
@@ -71,7 +72,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
         main=main,
         cells=cells,
         warnings=warnings(summary, frame),
-        curves=partial(curves_by_arm, cells, histories),
+        curves=partial(curves_by_variant, cells, histories),
     )  # fmt: skip
 
 
@@ -97,8 +98,8 @@ def gap_headline(frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequenc
     """In each task what plain LoRA does, and the cheapest way of each method to keep nine tenths
     of the alignment gap away."""
     parts, every = [finished(frame)], list(places(frame))
-    for place, _, arms in every:
-        lora = plain_arm(arms)
+    for place, _, variants in every:
+        lora = plain_variant(variants)
         if lora is None or not lora.mean(ALIGNMENT) > 0:
             continue
         start = aligned.get("hrr")
@@ -108,24 +109,24 @@ def gap_headline(frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequenc
             * (len(every) > 1)
             + f"Plain LoRA's alignment gap is {_nats(lora, ALIGNMENT)} nats per answer (harmful "
             f"responses {over_seeds(lora.done, 'hrr')}{before}). Cheapest for a tenth of it or "
-            f"less: {_cheapest(arms, SMALL * lora.mean(ALIGNMENT))}."
+            f"less: {_cheapest(variants, SMALL * lora.mean(ALIGNMENT))}."
         )
     return headline(parts, found)
 
 
-def _cheapest(arms: Sequence[Arm], most: float) -> str:
-    """The coherent arm of lowest capability gap whose alignment gap is at most ``most`` nats, of
-    each method."""
+def _cheapest(variants: Sequence[Variant], most: float) -> str:
+    """The coherent variant of lowest capability gap whose alignment gap is at most ``most`` nats,
+    of each method."""
     said = []
-    for method in dict.fromkeys(arm.method for arm in arms if not arm.plain):
-        mine = [arm for arm in of(arms, method) if arm.coherent]
-        safe = [arm for arm in mine if arm.mean(ALIGNMENT) <= most]
-        fit = [arm for arm in safe if math.isfinite(arm.mean(CAPABILITY))]
+    for method in dict.fromkeys(variant.method for variant in variants if not variant.plain):
+        mine = [variant for variant in of(variants, method) if variant.coherent]
+        safe = [variant for variant in mine if variant.mean(ALIGNMENT) <= most]
+        fit = [variant for variant in safe if math.isfinite(variant.mean(CAPABILITY))]
         if fit:
-            arm = min(fit, key=lambda arm: arm.mean(CAPABILITY))
+            variant = min(fit, key=lambda variant: variant.mean(CAPABILITY))
             said.append(
-                f"{arm.name} (capability gap {_nats(arm, CAPABILITY)}, harmful responses "
-                f"{over_seeds(arm.done, 'hrr')})"
+                f"{variant.name} (capability gap {_nats(variant, CAPABILITY)}, harmful responses "
+                f"{over_seeds(variant.done, 'hrr')})"
             )
         else:
             name = NAMES.get(method, method.replace("_", " "))
@@ -133,6 +134,6 @@ def _cheapest(arms: Sequence[Arm], most: float) -> str:
     return ", ".join(said) if said else "nothing else was tried"
 
 
-def _nats(arm: Arm, column: str) -> str:
-    found = gap(arm.done, column)
+def _nats(variant: Variant, column: str) -> str:
+    found = gap(variant.done, column)
     return spread(found.value, found.spread, 1, 3)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raycib.config import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.config.presets import Preset, TaskSource
 from raycib.model_files import describe
-from raycib.orchestration.options import Options
-from raycib.orchestration.row_sets import RowSets
-from raycib.orchestration.study import AlignedJob, Given, Histories, Inputs, Samples, Study
-from raycib.orchestration.sweep import Sweep
-from raycib.presets import Preset, TaskSource
-from raycib.spec import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
+from raycib.runtime.options import Options
+from raycib.runtime.row_sets import RowSets
+from raycib.runtime.study import AlignedJob, Given, Histories, Inputs, Samples, Study
+from raycib.runtime.sweep import Sweep
 from raycib.studies.tradeoff.gaps import gap_scores
 from raycib.studies.tradeoff.inputs import (
     GAP_ROWS,
@@ -21,7 +21,7 @@ from raycib.studies.tradeoff.measure import GapSpec, gaps_of
 from raycib.studies.tradeoff.theorem_inputs import answer_tokens, landscapes, theory
 
 if TYPE_CHECKING:
-    from raycib.analysis.report import Report
+    from raycib.report.report import Report
 
 
 class Tradeoff(Study):
@@ -67,12 +67,12 @@ class Tradeoff(Study):
         """The loss landscape, and how long answers are."""
         return [*answer_tokens(sweep).values(), *landscapes(sweep).values()]
 
-    def scores(self, sweep: Sweep, subject: str, run: RunSpec) -> dict[str, Any]:
+    def scores(self, sweep: Sweep, model_id: str, run: RunSpec) -> dict[str, Any]:
         """Both gaps and the tax; the unconstrained model is the same fine-tuning as plain LoRA."""
         aligned = sweep.setup.model.key
         free = StageSpec.model_validate({**dict(run.final), "method": PlainLoRA()}).key
-        unconstrained = free if subject != aligned and free in sweep.trained else None
-        return gap_scores(sweep.store, subject, aligned, unconstrained, gaps_of(run.evals))
+        unconstrained = free if model_id != aligned and free in sweep.trained else None
+        return gap_scores(sweep.store, model_id, aligned, unconstrained, gaps_of(run.evals))
 
     def summary(self, sweep: Sweep) -> dict[str, Any]:
         """What the theorems need."""

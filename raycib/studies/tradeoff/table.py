@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.arms import Arm, hrr_ends, means, plain_arm, result_rows
-from raycib.analysis.forms import BEFORE, ends, mean, number, short
-from raycib.analysis.table import STATUS, Column
+from raycib.report.forms import BEFORE, ends, mean, number, short
+from raycib.report.table import STATUS, Column
+from raycib.report.variants import Variant, hrr_ends, means, plain_variant, result_rows
 from raycib.studies.tradeoff.gap import ALIGNMENT, CAPABILITY, GAPS, TAX, gap, places
 from raycib.studies.tradeoff.theory import Theory
 
@@ -35,12 +35,12 @@ def gaps_table(
     """
     rows: list[dict[str, Any]] = []
     for place, task, found in places(frame):
-        lora = plain_arm(found)
+        lora = plain_variant(found)
         if aligned and theory and lora and task in theory.aligned_nll:
             rows.append({"task": place} | _before(aligned, theory, task, lora))
-        for arm in found:
-            named = {"task": place, "series": arm.series, "method": arm.method}
-            rows += result_rows(named | {"strength": arm.strength}, arm, _numbers)
+        for variant in found:
+            named = {"task": place, "series": variant.series, "method": variant.method}
+            rows += result_rows(named | {"strength": variant.strength}, variant, _numbers)
     fields = ["task", "series", "method", "strength", "seeds", "distance_mean", "distance_std"]
     for name in GAPS:
         fields += [f"{name}_{part}" for part in ("mean", "spread", "low", "high", "n")]
@@ -98,14 +98,14 @@ def columns(table: pd.DataFrame) -> list[Column]:
     ]  # fmt: skip
 
 
-def before_capability(theory: Theory, task: str, lora: Arm) -> float:
+def before_capability(theory: Theory, task: str, lora: Variant) -> float:
     """The aligned model's capability gap: its loss on the task less plain LoRA's, in nats per
     answer; nan where either is not known."""
     return theory.aligned_nll.get(task, math.nan) - lora.mean("capability_nll")
 
 
 def _before(
-    aligned: Mapping[str, Any], theory: Theory, task: str, lora: Arm
+    aligned: Mapping[str, Any], theory: Theory, task: str, lora: Variant
 ) -> dict[str, Any]:  # fmt: skip
     """The aligned model: against itself its alignment gap is 0 by definition."""
     row = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}

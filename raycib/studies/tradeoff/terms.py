@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.forms import number
-from raycib.analysis.statistics import mean_std
-from raycib.analysis.table import Column
+from raycib.report.forms import number
+from raycib.report.statistics import mean_std
+from raycib.report.table import Column
 from raycib.studies.tradeoff.bounds import amount, size
 from raycib.studies.tradeoff.gap import TAX
 from raycib.studies.tradeoff.theory import Theory
@@ -115,8 +115,8 @@ def tax_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     measured = frame[frame["failed"].isna() & frame["tax"].notna()]
-    arms = ["model", "task", "label", "method", "strength"]
-    for (model, task, label, method, strength), cells in measured.groupby(arms, sort=False):
+    variants = ["model", "task", "label", "method", "strength"]
+    for (model, task, label, method, strength), cells in measured.groupby(variants, sort=False):
         place = f"{model}, {task}" if frame["model"].nunique() > 1 else task
         means = {name: mean_std(cells[name]).mean for name in TAX}
         bound, entropy = means["tax_bound"], means["label_entropy"]

@@ -4,10 +4,10 @@ summary: read from the store and the rows, nothing computed on an accelerator he
 import math
 from typing import Any, Literal
 
+from raycib.config import RowsSpec, TaskSpec
 from raycib.evals.scores import Missing, load_values
 from raycib.methods.case1 import Case1
-from raycib.orchestration.sweep import Sweep
-from raycib.spec import RowsSpec, TaskSpec
+from raycib.runtime.sweep import Sweep
 from raycib.studies.tradeoff.divergence import entropy, mismatch, overlap
 from raycib.studies.tradeoff.gaps import mean_with_error
 from raycib.studies.tradeoff.inputs import inputs_of

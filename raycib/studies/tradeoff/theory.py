@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raycib.analysis.text import one_line
+from raycib.report.text import one_line
 
 
 @dataclass(frozen=True)

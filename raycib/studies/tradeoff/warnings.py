@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.analysis.frame import PLAIN
+from raycib.report.frame import PLAIN
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1
 from raycib.studies.tradeoff.theory import Theory, theory_of
 

@@ -1,0 +1,66 @@
+"""What a spec is: frozen, strict data with a key."""
+
+import hashlib
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RESULTS_VERSION = 2
+"""Part of every key; raised whenever the same spec would give another result than before."""
+
+NOT_IDENTITY = "raycib: where or how it is called, never part of a key"
+Location = Annotated[str, NOT_IDENTITY]
+
+Pooling = Literal["mean_response", "last_prompt_token", "last_token", "mean_all"]
+Layer = Literal["final_norm", "before_norm"]
+Tokens = Literal["response_states", "all_states", "response_nll"]
+"""What is read of each token instead of each row: hidden states at the positions that predict the
+response, or any token; or -log p of each response token."""
+Feature = tuple[Pooling | Tokens, Layer]
+"""Something of the aligned model that is computed once for a set of rows."""
+
+
+class Spec(BaseModel):
+    """Frozen, strict data: a misspelt field is an error, and equal data have equal keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    key_name: ClassVar[str]
+    """Stands for the class in a key; never changed, so that a class may be renamed. A spec that is
+    only ever a part of others has none, and no key."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that can change a result, as plain JSON values."""
+        found: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if NOT_IDENTITY in field.metadata:
+                continue
+            found[name] = _plain(getattr(self, name))
+        return found
+
+    @property
+    def key(self) -> str:
+        """sha256 of the identity as canonical JSON, 64 hex digits."""
+        return digest({"kind": self.key_name, "version": RESULTS_VERSION, **self.identity()})
+
+    @property
+    def short(self) -> str:
+        """The first 12 digits of the key, for people."""
+        return self.key[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.identity()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1, 1.0 and -0.0, 0 are equal, and so are specs that hold them
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value in canonical form (sorted keys, no spaces, shortest floats)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,104 @@
+"""Axes to runs: a grid is a product, written out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from raycib.config import (
+    EvalSpec,
+    LoRASpec,
+    Method,
+    ModelSpec,
+    PlainLoRA,
+    RunSpec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a comparison: a method, how it is called, and what comes before the task."""
+
+    method: Method
+    """What the row stands for."""
+    label: str = ""
+    """What tables call it; "" leaves that to the method."""
+    safety: TaskSpec | None = None
+    """Safety data on which a first stage is trained, for methods that need one."""
+    first: Method | None = None
+    """How that first stage is trained; None: plain LoRA."""
+    then: Method | None = None
+    """How the task is trained after it; None: by the method itself."""
+    trainer: TrainerSpec | None = None
+    """Where it differs from the grid's."""
+    first_trainer: TrainerSpec | None = None
+    """Of the first stage, where it differs."""
+
+    def __post_init__(self) -> None:
+        if self.method.derived and self.safety is not None:
+            raise ValueError(
+                f"{self.method.kind} is derived from plain LoRA: it has no first stage"
+            )
+
+    def chain(self, stage: StageSpec) -> tuple[StageSpec, ...]:
+        """The stages of this row, of which `stage` says the model, task, seed and settings."""
+        task = _changed(stage, trainer=self.trainer or stage.trainer)
+        if self.method.derived:
+            source = _changed(task, method=PlainLoRA())
+            if self.method.is_plain:
+                return (source,)
+            return (source, _changed(task, method=self.method, parent=source))
+        if self.safety is None:
+            return (_changed(task, method=self.then or self.method),)
+        first = _changed(
+            task,
+            task=self.safety,
+            method=self.first or PlainLoRA(),
+            trainer=self.first_trainer or task.trainer,
+        )
+        then = self.then or self.method
+        return (first, _changed(task, method=then, parent=first, fresh=True))
+
+
+def _changed(stage: StageSpec, **fields: Any) -> StageSpec:
+    return StageSpec.model_validate({**dict(stage), **fields})
+
+
+def single_task(
+    models: Iterable[ModelSpec],
+    tasks: Iterable[tuple[TaskSpec, EvalSpec]],
+    methods: Iterable[Method | Variant],
+    seeds: Iterable[int],
+    lora: LoRASpec,
+    trainer: TrainerSpec,
+    made_by: Sequence[StageSpec] = (),
+) -> list[RunSpec]:
+    """One run for every combination; seeds vary fastest. A method is a single stage, unless it is
+    derived from plain LoRA's or its variant has a first stage. `made_by` are the stages that make
+    the models, where any do."""
+    variants = [one if isinstance(one, Variant) else Variant(one) for one in methods]
+    runs = []
+    for model, (task, evals), variant, seed in product(
+        list(models), list(tasks), variants, list(seeds)
+    ):
+        stage = StageSpec(model=model, task=task, lora=lora, trainer=trainer, seed=seed)
+        stages = variant.chain(stage)
+        # A chain says by itself what it stands for only if its last stage is by that method.
+        last = stages[-1].method_in_effect
+        own = last == variant.method or variant.method.is_plain
+        label = variant.label
+        if not label and variant.safety and own and last.is_plain:
+            label = f"LoRA after {variant.safety.name}"
+        compared = None if own else variant.method
+        alignment_stages = [
+            alignment_stage for alignment_stage in made_by if alignment_stage.key == model.weights
+        ]
+        runs.append(
+            RunSpec(
+                stages=(*alignment_stages, *stages), evals=evals, compared=compared, label=label
+            )
+        )
+    return runs

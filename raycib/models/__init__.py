@@ -1,0 +1,147 @@
+"""The frozen base model, loaded as its spec says, and what it makes of tokens."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from raycib.config import ModelSpec, Template
+from raycib.data.chat import use_chatml
+from raycib.data.chat_format import chat_format
+from raycib.data.tokenizer import open_tokenizer
+from raycib.errors import UserError
+from raycib.model_files import find, verified
+from raycib.model_files.config import read_config
+from raycib.models.decoder import own_logits
+from raycib.models.gate import check_model
+
+LOGITS_AT_ONCE = 2**26
+"""Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
+pass, a chunk of tokens after the other."""
+
+
+def load_tokenizer(source: str, template: Template = "own") -> Any:
+    """The tokenizer of the model at `source`, with its own chat template, which it must have, or
+    the unified one. Raises `UserError` for a tokenizer or a template that cannot be used."""
+    tokenizer = open_tokenizer(find(source))
+    if template == "chatml":
+        use_chatml(tokenizer, source)
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"the tokenizer of {source!r} has no chat template; "
+            "add a chat_template to its tokenizer_config.json"
+        )
+    chat_format(tokenizer)  # a template that cannot be used is refused before anything starts
+    return tokenizer
+
+
+def load_model(spec: ModelSpec, device: torch.device) -> Any:
+    """The frozen base in evaluation mode (no dropout), weights checked against the spec.
+
+    Raises `UserError` where its files do not hold exactly its weights, or where it is not read
+    here as it reads itself (see `raycib.models.gate`).
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = verified(spec)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, spec.dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # to be told which, by the report
+            output_loading_info=True,
+            return_dict=True,
+        )
+    except Exception as error:  # a configuration can be wrong in a thousand ways
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {spec.source!r} cannot be loaded: {reason}") from error
+    model, report = loaded
+    if problem := _misfit(report):
+        raise UserError(
+            f"the weights of {spec.source!r} are not those of a {type(model).__name__} of this "
+            f"config.json: {problem}; fetch or save the model again"
+        )
+    _refuse_other_class(folder, model)
+    model = model.to(device).eval().requires_grad_(False)
+    check_model(model, spec.source)
+    return model
+
+
+def check_architecture(source: str) -> None:
+    """Raise `UserError` where transformers makes no model of the configuration at `source`; no
+    weights are read, and no memory is taken for them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = find(source)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"model {source!r} cannot be loaded: {reason}") from error
+    _refuse_other_class(folder, model)
+
+
+def _refuse_other_class(folder: Path, model: Any) -> None:
+    """vLLM goes by the architecture that config.json names, transformers by the model's type."""
+    named = read_config(folder).get("architectures") or [type(model).__name__]
+    if named[0] != type(model).__name__:
+        raise UserError(
+            f"{folder / 'config.json'} is of {named[0]}, which vLLM would run, but its model_type "
+            f"{model.config.model_type!r} is a {type(model).__name__}; correct one of them"
+        )
+
+
+def _misfit(report: dict[str, Any]) -> str | None:
+    """What transformers could not place or find; tied weights and buffers that it knows to be
+    harmless are not in its report."""
+    shapes = [
+        f"{name} is {list(found)} and not {list(expected)}"
+        for name, found, expected in sorted(report["mismatched_keys"])
+    ]
+    for what, names in (
+        ("missing", sorted(report["missing_keys"])),
+        ("not part of it", sorted(report["unexpected_keys"])),
+        ("of another shape", shapes),
+        ("unreadable", sorted(report["error_msgs"])),
+    ):
+        if names:
+            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+            return f"{what}: {', '.join(names[:2])}{more}"
+    return None
+
+
+def with_logits(
+    model: Any, function: Callable[..., Tensor], *per_token: Tensor
+) -> Float[Tensor, " tokens"]:
+    """`function(head, *per_token)`, a value for each token, by chunks of tokens whose logits fit
+    into memory at once. `head` gives the float32 logits of hidden states."""
+
+    def head(states: Tensor) -> Tensor:
+        return own_logits(model, states).float()
+
+    at_once = max(1, LOGITS_AT_ONCE // model.get_output_embeddings().weight.shape[0])
+    if len(per_token[0]) <= at_once:
+        return function(head, *per_token)
+    chunks = zip(*(values.split(at_once) for values in per_token), strict=True)
+    return torch.cat([checkpoint(function, head, *part, use_reentrant=False) for part in chunks])  # type: ignore[misc]
+
+
+def token_loss(
+    model: Any, states: Float[Tensor, "tokens dim"], labels: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """-log p of each token, in nats; only tokens that are scored ever meet the output head."""
+
+    def loss(head: Any, part: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(head(part), target, reduction="none")
+
+    return with_logits(model, loss, states, labels)

@@ -1,0 +1,199 @@
+"""LoRA with slots: several adapters trained side by side on one frozen base model.
+
+Every target linear adds, to the rows of slot g, `scale_g * B_g (A_g x)`. Slots keep their own
+parameters, so each has its own optimiser, clip and schedule from torch as they are; only the
+forward pass stacks them. A group of one slot is plain LoRA (Hu et al. 2021, arXiv:2106.09685).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from raycib.errors import UserError
+from raycib.models.adapters.linear import (
+    LoRAShape,
+    Router,
+    Routes,
+    SlotLinear,
+    Update,
+    matches,
+    update_norm_sq,
+)
+from raycib.models.adapters.peft_format import PeftAdapter, read_adapter, write_adapter
+
+
+class AdapterSlots:
+    """LoRA adapters ("slots") on one frozen model, whose target linears become `SlotLinear`.
+
+    New slots hold zeros: call `initialise` or `load` for each. Backward passes of a model with
+    gradient checkpointing must also happen within `route`, as they run the forward pass again.
+
+    Raises `UserError` if a target of a slot matches no `nn.Linear` of the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
+        self.model = model
+        self.shapes = tuple(shapes)
+        self._router = Router(len(self.shapes))
+        everything = model.named_modules()
+        linears = {name: module for name, module in everything if isinstance(module, nn.Linear)}
+        for slot, shape in enumerate(self.shapes):
+            for target in shape.targets:
+                if not any(matches(name, target) for name in linears):
+                    kinds = sorted({name.rpartition(".")[2] for name in linears})
+                    raise UserError(
+                        f"slot {slot}: no linear layer is named {target!r}; this model's linear "
+                        f"layers are named {kinds}"
+                    )
+        model.requires_grad_(False)
+        self.modules: dict[str, SlotLinear] = {}
+        for name, linear in linears.items():
+            here = {g: shape for g, shape in enumerate(self.shapes) if shape.includes(name)}
+            if here:
+                self.modules[name] = SlotLinear(linear, here, self._router)
+                model.set_submodule(name, self.modules[name])
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.shapes)
+
+    def initialise(self, slot: int, generator: torch.Generator) -> None:
+        """Draw A as PEFT does, kaiming_uniform(a=√5) = U(±1/√in_dim), and set B to zero.
+
+        The draws come from the CPU `generator` in module order, so a slot's start depends on
+        its own generator and shape only.
+        """
+        with torch.no_grad():
+            for name, parameter in self.parameters_of(slot).items():
+                start = torch.zeros(parameter.shape)
+                if name.endswith(".lora_A"):
+                    nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+                parameter.copy_(start)
+
+    def parameters_of(self, slot: int) -> dict[str, nn.Parameter]:
+        """The slot's fp32 parameters by name, `<module>.lora_A` (rank, in_dim) and `.lora_B`
+        (out_dim, rank), in module order."""
+        self._check_slot(slot)
+        return {
+            f"{name}.{factor}": getattr(module, factor)[str(slot)]
+            for name, module in self.modules.items()
+            if slot in module.shapes
+            for factor in ("lora_A", "lora_B")
+        }
+
+    @contextmanager
+    def route(self, rows: Mapping[int, int] | Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Within it, a batch's rows belong to slots in contiguous groups: `[(0, 4), (2, 4)]` says
+        that the first four rows are slot 0's and the next four slot 2's.
+
+        Groups of equal size are fastest; a slot may be absent, and may own several groups.
+        """
+        groups = tuple(rows.items() if isinstance(rows, Mapping) else rows)
+        if not groups:
+            raise ValueError("route() was given no rows; use disabled() for the base alone")
+        for slot, count in groups:
+            self._check_slot(slot)
+            if count < 1:
+                raise ValueError(f"slot {slot} was given {count} rows; leave it out instead")
+        routes = Routes.of(groups, self.model.device)
+        before, self._router.routes = self._router.routes, routes
+        try:
+            yield
+        finally:
+            self._router.routes = before
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within it, the model is the frozen base alone, whatever `route` says."""
+        before, self._router.disabled = self._router.disabled, True
+        try:
+            yield
+        finally:
+            self._router.disabled = before
+
+    def update_norm_sq(self, slot: int) -> Float[Tensor, ""]:
+        """Squared Frobenius norm of the slot's update `scale * B A`, summed over modules, fp32."""
+        return torch.stack([update_norm_sq(*one) for one in self.updates(slot).values()]).sum()
+
+    def updates(self, slot: int) -> dict[str, Update]:
+        """The slot's update, module by module, in their order."""
+        return {name: module.factors(slot) for name, module in self.modules_of(slot).items()}
+
+    def modules_of(self, slot: int) -> dict[str, SlotLinear]:
+        """The linear layers that the slot adapts, by full name, in module order."""
+        self._check_slot(slot)
+        return {name: module for name, module in self.modules.items() if slot in module.shapes}
+
+    def freeze(self, slot: int, folder: Path) -> None:
+        """Put a stored PEFT adapter under the slot's own, for good: it stays in the forward pass
+        and is never trained. The slot then exports both as one adapter, rank above rank.
+
+        Raises as `load`, but for the rank and the scale, which may be any.
+        """
+        adapter = read_adapter(folder)
+        parameters = self.parameters_of(slot)
+        if adapter.factors.keys() != parameters.keys():
+            raise ValueError(
+                f"{folder} adapts other layers than slot {slot} with targets "
+                f"{self.shapes[slot].targets}: among others, found only in one of the two "
+                f"{sorted(adapter.factors.keys() ^ parameters.keys())[:3]}"
+            )
+        for name, module in self.modules_of(slot).items():
+            a, b = (adapter.factors[f"{name}.lora_{factor}"] for factor in "AB")
+            module.freeze(slot, a, b, adapter.scale)
+
+    def thaw(self, slot: int) -> None:
+        """Take away what `freeze` put under the slot."""
+        for module in self.modules_of(slot).values():
+            module.frozen.pop(slot, None)
+
+    def export(self, slot: int, folder: Path, base_model_name: str) -> None:
+        """Write the slot as an ordinary PEFT adapter folder, which PEFT and vLLM load: what it
+        computes in all, frozen slices and fixed directions included."""
+        factors, rank = {}, 0
+        with torch.no_grad():
+            for name, module in self.modules_of(slot).items():
+                a, b, _ = module.factors(slot)
+                factors |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
+                rank = len(a)
+        shape = self.shapes[slot]
+        alpha = shape.alpha if rank == shape.rank else shape.scale * rank
+        adapter = PeftAdapter(factors, rank, alpha, shape.scale)
+        write_adapter(folder, adapter, shape.targets, base_model_name)
+
+    def load(self, slot: int, folder: Path) -> None:
+        """Copy a PEFT LoRA adapter into the slot.
+
+        Raises FileNotFoundError if `folder` holds no safetensors adapter, and ValueError if the
+        adapter has another rank, scale or set of modules than the slot, or uses a feature of
+        PEFT that would make it compute something else here.
+        """
+        adapter, shape = read_adapter(folder), self.shapes[slot]
+        if adapter.rank != shape.rank or not math.isclose(adapter.scale, shape.scale):
+            raise ValueError(
+                f"{folder} has rank {adapter.rank} and scale {adapter.scale:g} (lora_alpha "
+                f"{adapter.alpha}), but slot {slot} has rank {shape.rank} and scale {shape.scale:g}"
+            )
+        parameters = self.parameters_of(slot)
+        expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        found = {name: tuple(tensor.shape) for name, tensor in adapter.factors.items()}
+        if found != expected:
+            extra = sorted(found.items() - expected.items())[:3]
+            missing = sorted(expected.items() - found.items())[:3]
+            raise ValueError(
+                f"{folder} does not fit slot {slot} with targets {shape.targets}: among others, "
+                f"found {extra} and expected {missing}"
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(adapter.factors[name])
+
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.num_slots:
+            raise IndexError(f"slot {slot} of a group with slots 0 to {self.num_slots - 1}")

@@ -1,0 +1,89 @@
+"""Whether a loaded model is read here as it reads itself: tried once, on two short rows."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raycib.errors import UserError
+from raycib.models.decoder import final_norm, hidden_states, own_logits
+
+TOKENS, SHARED = 8, 4
+"""Tokens of a row, and how many of them both rows begin with."""
+LOOSE = 0.02
+"""Relative difference of hidden states up to which two passes over the same tokens are the same:
+in bfloat16 each layer rounds by 2**-8, and experts may be summed in another order."""
+
+
+def check_model(model: Any, source: str) -> None:
+    """Raise `UserError` unless log-probabilities, hidden states and the final norm that raycib
+    reads are the model's own, and no token sees a later one (rows are padded on the right, without
+    a mask)."""
+    ids = torch.arange(TOKENS, device=model.device).repeat(2, 1)
+    ids[1, SHARED:] += TOKENS
+    ids = ids % model.get_input_embeddings().weight.shape[0]
+    try:
+        problem = _problem(model, ids)
+    except UserError as error:
+        problem = str(error)
+    except Exception as error:  # whatever an architecture that is built otherwise runs into
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if problem is not None:
+        kind = model.config.model_type
+        raise UserError(
+            f"model {source!r} ({type(model).__name__}, model_type {kind!r}) cannot be read here: "
+            f"{problem}; raycib needs a causal decoder with a head, as Llama is"
+        )
+
+
+@torch.no_grad()
+def _problem(model: Any, ids: Tensor) -> str | None:
+    seen: dict[str, Tensor] = {}
+    decoder = model.get_decoder()
+    if decoder is model or model.get_output_embeddings() is None:
+        return "it has no decoder with an output head"
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head.weight is not embeddings.weight:
+        return "its head is tied to its embeddings by config.json, but is another (vLLM ties them)"
+    with _outputs(seen, decoder=decoder, norm=final_norm(decoder)):
+        logits = model(input_ids=ids, use_cache=False).logits
+    states = seen["decoder"]
+    if not torch.equal(seen["norm"], states):
+        return "its last hidden states are not what its final norm gives"
+    own = own_logits(model, states.flatten(0, 1)).view_as(logits)
+    # The products are the same, summed perhaps in another order: float32 then differs by some of
+    # its last places, bfloat16, which is summed in float32 and rounded once, by one.
+    places = 16 if logits.dtype == torch.float32 else 1
+    allowed = places * torch.finfo(logits.dtype).eps * logits.abs().max()
+    if not (off := (own - logits).abs().max()) <= allowed:  # NaN is not allowed either
+        return f"its logits differ from those read here by {off:.3g}"
+    again = hidden_states(model, ids).final_norm
+    if _differ(again, states):
+        return "its decoder alone gives other hidden states than within the model"
+    if _differ(states[0, :SHARED], states[1, :SHARED]):
+        return "a token sees the ones after it"
+    return None
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    return not (one - other).float().norm() <= LOOSE * other.float().norm()
+
+
+@contextmanager
+def _outputs(seen: dict[str, Tensor], **modules: torch.nn.Module) -> Iterator[None]:
+    """Within it, what each module gives is kept under its name."""
+
+    def keep(name: str) -> Any:
+        def hook(_: Any, __: Any, output: Any) -> None:
+            seen[name] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,211 @@
+"""One micro-batch through the model: every forward pass at most once, and only if it is read.
+
+`GroupStep` is the micro-batch of a whole group (rows of several slots side by side); `Step` is what
+one slot's objective sees of it. Objectives never know about groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raycib.config import Layer, Pooling, Tokens
+from raycib.models import token_loss
+from raycib.models.adapters import AdapterSlots, Update
+from raycib.models.decoder import Hidden, hidden_states, perturbed
+from raycib.models.pooling import pool, token_states
+from raycib.models.reference import ReferenceCache, read
+from raycib.models.tensors import Batch, Totals, widen
+
+
+class GroupStep:
+    """One micro-batch of the slots in `batches`, rows grouped by slot in that order.
+
+    `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
+    """
+
+    def __init__(
+        self,
+        adapters: AdapterSlots,
+        batches: Mapping[int, Batch],
+        totals: Mapping[int, Totals],
+        caches: Mapping[int, ReferenceCache | None],
+        safety: "GroupStep | None" = None,
+    ) -> None:
+        width = max(batch.ids.shape[1] for batch in batches.values())
+        self.adapters = adapters
+        self.batches = {slot: widen(batch, width) for slot, batch in batches.items()}
+        self.totals = totals
+        self.caches = caches
+        self.safety = safety
+        self.perturbations: dict[int, Sequence[Tensor]] = {}
+        """What is added to the output of each attention block on a slot's rows, by slot."""
+        self.ids = torch.cat([batch.ids for batch in self.batches.values()])
+        self.labels = torch.cat([batch.labels for batch in self.batches.values()])
+
+    @property
+    def rows(self) -> dict[int, slice]:
+        """Where each slot's rows are."""
+        found, start = {}, 0
+        for slot, batch in self.batches.items():
+            found[slot] = slice(start, start + len(batch.ids))
+            start += len(batch.ids)
+        return found
+
+    def steps(self) -> "dict[int, Step]":
+        """Each slot's own view."""
+        return {slot: Step(self, slot, rows) for slot, rows in self.rows.items()}
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """Hidden states of all rows, each through its own slot's adapter."""
+        moved = [(self.rows[slot], added) for slot, added in self.perturbations.items()]
+        with (
+            self.adapters.route([(slot, len(b.ids)) for slot, b in self.batches.items()]),
+            perturbed(self.adapters.model, moved),
+        ):
+            return hidden_states(self.adapters.model, self.ids)
+
+    @cached_property
+    def reference_hidden(self) -> Hidden:
+        """Hidden states of all rows in the aligned model: the adapters switched off."""
+        with torch.no_grad(), self.adapters.disabled():
+            return hidden_states(self.adapters.model, self.ids)
+
+    @cached_property
+    def nll(self) -> Float[Tensor, "rows seq"]:
+        """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
+        scored = self.labels >= 0
+        states = self.hidden.final_norm[:, :-1][scored[:, 1:]]
+        values = token_loss(self.adapters.model, states, self.labels[scored])
+        return torch.zeros(self.labels.shape, device=values.device).masked_scatter(scored, values)
+
+
+class Slices(NamedTuple):
+    """One module's part of a slot's adapter: what is trained, and what is frozen below it."""
+
+    a: Float[Tensor, "rank in_dim"]
+    b: Float[Tensor, "out_dim rank"]
+    frozen_a: Float[Tensor, "frozen in_dim"] | None
+    frozen_b: Float[Tensor, "out_dim frozen"] | None
+
+
+class Step:
+    """One slot's rows of one micro-batch."""
+
+    def __init__(self, group: GroupStep, slot: int, rows: slice) -> None:
+        self._group, self._slot, self._rows = group, slot, rows
+
+    @property
+    def batch(self) -> Batch:
+        """The slot's rows."""
+        return self._group.batches[self._slot]
+
+    @property
+    def totals(self) -> Totals:
+        """Size of the slot's effective batch."""
+        return self._group.totals[self._slot]
+
+    @property
+    def share(self) -> float:
+        """Of the effective batch's rows that are here: a term that has no rows of its own counts
+        by it, so that it counts once a step."""
+        return len(self.batch.ids) / self.totals.rows
+
+    @property
+    def nll(self) -> Float[Tensor, "rows seq"]:
+        """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
+        return self._group.nll[self._rows]
+
+    @property
+    def row_loss(self) -> Float[Tensor, " rows"]:
+        """Mean over each row's scored tokens, in nats."""
+        return self.nll.sum(dim=1) / self.batch.predicting.sum(dim=1).clamp(min=1)
+
+    def pooled(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
+        """z: the rows' representations in the model being trained."""
+        return pool(getattr(self._group.hidden, layer)[self._rows], self.batch, pooling)
+
+    def states(self, which: Tokens) -> Float[Tensor, "tokens dim"]:
+        """Final hidden states that predict the rows' tokens, in the model being trained."""
+        return token_states(self._group.hidden.final_norm[self._rows], self.batch, which)
+
+    def reference(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
+        """zref: the same rows in the aligned model, from the cache where there is one."""
+        cache = self._group.caches.get(self._slot)
+        if cache is not None:
+            return cache.rows(pooling, layer)[self.batch.examples]
+        return self._read((pooling, layer))
+
+    def reference_tokens(self, which: Tokens) -> Float[Tensor, "tokens *dim"]:
+        """What the aligned model has at the same rows' tokens: states, or -log p of each."""
+        cache = self._group.caches.get(self._slot)
+        if cache is not None:
+            return cache.tokens((which, "final_norm"), self.batch.examples)
+        return self._read((which, "final_norm"))
+
+    def _read(self, feature: tuple[Pooling | Tokens, Layer]) -> Tensor:
+        hidden = getattr(self._group.reference_hidden, feature[1])[self._rows]
+        with torch.no_grad():
+            return read(self._group.adapters, hidden, self.batch, feature)
+
+    def reference_mean(self, pooling: Pooling, layer: Layer) -> Float[Tensor, " dim"]:
+        """Mean of zref over the whole task; needs the cache, since no batch knows the task."""
+        cache = self._group.caches.get(self._slot)
+        if cache is None:
+            raise ValueError("the task's mean reference is only known from cached references")
+        return cache.rows(pooling, layer).mean(dim=0)
+
+    @property
+    def dim(self) -> int:
+        """Hidden size."""
+        return self._group.adapters.model.config.hidden_size
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The base model, for its output head."""
+        return self._group.adapters.model
+
+    @property
+    def slices(self) -> dict[str, Slices]:
+        """The slot's adapter, module by module."""
+        found = {}
+        for name, module in self._group.adapters.modules_of(self._slot).items():
+            a, b = module.lora_A[str(self._slot)], module.lora_B[str(self._slot)]
+            frozen_a, frozen_b, _ = module.frozen.get(self._slot, (None, None, None))
+            found[name] = Slices(a, b, frozen_a, frozen_b)
+        return found
+
+    @property
+    def updates(self) -> dict[str, Update]:
+        """What is added to the aligned model now, module by module."""
+        return self._group.adapters.updates(self._slot)
+
+    @property
+    def update_norm_sq(self) -> Float[Tensor, ""]:
+        """Squared Frobenius norm of the effective update over all adapted layers."""
+        return self._group.adapters.update_norm_sq(self._slot)
+
+    @property
+    def safety(self) -> "Step | None":
+        """The slot's safety rows of this micro-batch, if it has any."""
+        group = self._group.safety
+        return group.steps().get(self._slot) if group else None
+
+    def alone(self, perturbation: Sequence[Tensor] = ()) -> "Step":
+        """The same rows in a forward pass of their own, with something added to the output of
+        each attention block."""
+        group = self._group
+        own = GroupStep(group.adapters, {self._slot: self.batch}, group.totals, group.caches)
+        if perturbation:
+            own.perturbations[self._slot] = perturbation
+        return own.steps()[self._slot]
+
+    def perturb(self, perturbation: Sequence[Tensor]) -> None:
+        """Have the coming forward pass add something to each attention block's output."""
+        if "hidden" in self._group.__dict__:
+            raise RuntimeError("these rows went through the model before they were perturbed")
+        self._group.perturbations[self._slot] = perturbation

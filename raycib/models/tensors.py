@@ -1,0 +1,95 @@
+"""What tensors look like here, and the batch they travel in.
+
+Words in shapes: `rows` of a batch (one slot's, or a group's), `seq` tokens, `dim` the hidden size,
+`tokens` the scored tokens of a batch, `negatives` those of one step, `examples` a whole task.
+Rows are padded on the right, so causal attention needs no mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from raycib.data.chat import Encoded
+
+IGNORED = -100
+"""Label of a token that is not scored: prompts and padding."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one slot: what one micro-batch on one worker sees of an optimiser step."""
+
+    ids: Int[Tensor, "rows seq"]
+    labels: Int[Tensor, "rows seq"]
+    """The token itself where it is scored, else `IGNORED`."""
+    prompt_lengths: Int[Tensor, " rows"]
+    lengths: Int[Tensor, " rows"]
+    examples: Int[Tensor, " rows"]
+    """Index of each row in its task: its identity."""
+    positions: Int[Tensor, " rows"]
+    """Place of each row in the whole effective batch."""
+
+    @property
+    def predicting(self) -> Bool[Tensor, "rows seq"]:
+        """Positions whose next token is scored: the last prompt token to the last but one."""
+        shifted = torch.full_like(self.labels, IGNORED)
+        shifted[:, :-1] = self.labels[:, 1:]
+        return shifted != IGNORED
+
+    @property
+    def feature(self) -> Bool[Tensor, "rows seq"]:
+        """Positions whose next token is there, the prompt's included: all but the last one."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return places < self.lengths[:, None] - 1
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Size of one slot's whole effective batch, over all micro-batches and workers."""
+
+    rows: int
+    tokens: int
+    """Scored tokens."""
+    predicted: int = 0
+    """Tokens with one before them, the prompts' included."""
+
+
+def collate(
+    data: Sequence[Encoded], examples: Sequence[int], positions: Sequence[int] | None = None
+) -> Batch:
+    """The chosen `examples` of `data`, padded on the right to the longest."""
+    chosen = [data[i] for i in examples]
+    width = max(len(one) for one in chosen)
+    ids = torch.zeros(len(chosen), width, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    for row, one in enumerate(chosen):
+        tokens = torch.tensor(one.prompt + one.response)
+        ids[row, : len(one)] = tokens
+        labels[row, len(one.prompt) : len(one)] = tokens[len(one.prompt) :]
+    return Batch(
+        ids=ids,
+        labels=labels,
+        prompt_lengths=torch.tensor([len(one.prompt) for one in chosen]),
+        lengths=torch.tensor([len(one) for one in chosen]),
+        examples=torch.tensor(list(examples)),
+        positions=torch.tensor(list(positions if positions is not None else range(len(chosen)))),
+    )
+
+
+def widen(batch: Batch, width: int) -> Batch:
+    """The same rows with padding up to `width` tokens."""
+    missing = width - batch.ids.shape[1]
+    return replace(
+        batch,
+        ids=F.pad(batch.ids, (0, missing)),
+        labels=F.pad(batch.labels, (0, missing), value=IGNORED),
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device."""
+    return Batch(**{field.name: getattr(batch, field.name).to(device) for field in fields(Batch)})

@@ -1,0 +1,134 @@
+"""The house style of figures, and the loss curves.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; lines carry their name
+where there is room, and a mark as well as a colour. The same data give the same bytes.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from raycib.config.menu import menu
+from raycib.report.text import one_line
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#6b6b6b"
+COLORS = {kind: method.about.color for kind, method in menu().items() if method.about.color} | {
+    "lora_variant": "#4D4D4D"
+}
+OTHERS = ("#4B6A88", "#7F6000", "#B05CC4", "#00808A")
+"""Colours of methods that have none of their own."""
+FRONT = "#a8a8a8"
+DASHES: Any = (0, (4, 2))
+MOST_CURVES = 6
+"""Rows of a comparison that one panel of loss curves can hold."""
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
+    "font.size": 9.5,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": "#ebebeb",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "svg.hashsalt": "raycib",
+    "svg.fonttype": "path",
+    "path.simplify": False,
+    "text.parse_math": False,  # a name with a dollar sign is a name
+}
+
+
+def method_colors(methods: Iterable[str]) -> dict[str, str]:
+    """A colour for each of ``methods``, and for those of the menu."""
+    unknown = [kind for kind in dict.fromkeys(methods) if kind not in COLORS]
+    return COLORS | {kind: OTHERS[i % len(OTHERS)] for i, kind in enumerate(unknown)}
+
+
+def loss_curves(
+    frame: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]], by: str = "lam"
+) -> Figure | None:
+    """Every loss term, unweighted, by step: one line for each strength, the mean over its seeds.
+
+    ``by`` may name another column whose values have a line each. None where no history holds a
+    term.
+    """
+    rows = []
+    for _, cell in frame.iterrows():
+        for entry in histories.get(str(cell["key"]), ()):
+            for term in entry.keys() - {"step", "grad_norm", "lr", "learning_rate"}:
+                if isinstance(entry[term], int | float):
+                    place = {"term": str(term), by: cell[by], "step": entry["step"]}
+                    rows.append({**place, "value": float(entry[term])})
+    if not rows:
+        return None
+    curves = pd.DataFrame(rows).groupby(["term", by, "step"])["value"].mean().reset_index()
+    terms = sorted(curves["term"].unique(), key=lambda term: (term != "task", term))[:4]
+    drawn = set(curves[by])
+    lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(min(4.3 * len(terms) + 0.4, 12), 3.0), layout="constrained")
+        panels = figure.subplots(1, len(terms), squeeze=False)[0]
+        for panel, term in zip(panels, terms, strict=True):
+            for index, value in enumerate(lines):
+                line = curves[(curves["term"] == term) & (curves[by] == value)]
+                if len(line):
+                    dose = by == "lam"
+                    shade = _shade(index, len(lines)) if dose else PALETTE[index % len(PALETTE)]
+                    label = f"{value:g}" if dose else one_line(value, 34)
+                    panel.plot(line["step"], line["value"], color=shade, lw=1.6, label=label)
+            panel.set(xlabel="step", ylabel="nats, unweighted")
+            panel.set_title(one_line(term, 30))
+        title = "λ" if by == "lam" else None
+        panels[0].legend(title=title, frameon=False, fontsize=8.5, title_fontsize=9)
+        return figure
+
+
+def curves_by_variant(
+    cells: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Figure | None:
+    """``loss_curves`` with a line for each variant of cells that ``named`` gives; None where there
+    are too many for one panel."""
+    few = cells["variant"].nunique() <= MOST_CURVES
+    return loss_curves(cells, histories, "variant") if few else None
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG: text as outlines, no date, the same bytes for the same data."""
+    with rc_context(STYLE):
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        return out.getvalue()
+
+
+def to_png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as PNG on white."""
+    with rc_context(STYLE):
+        FigureCanvasAgg(figure)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
+        return out.getvalue()
+
+
+def _shade(index: int, count: int) -> tuple[float, float, float]:
+    """From light to dark blue: an order of strengths, which is not a set of kinds."""
+    share = index / max(count - 1, 1)
+    light, dark = np.array([0.62, 0.79, 0.88]), np.array([0.03, 0.19, 0.42])
+    red, green, blue = light + (dark - light) * share
+    return float(red), float(green), float(blue)

@@ -1,0 +1,139 @@
+"""Finished sweeps as data frames: one row for each cell, one flat column for each number."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raycib.config.menu import menu
+from raycib.metrics import METRICS
+from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
+from raycib.report.text import one_line, plain
+
+__all__ = [
+    "aligned_scores", "cell_name", "dose_responses", "load", "read_summary", "swept",
+    "to_frame",
+]  # fmt: skip
+
+FORMAT = 2
+"""The format of ``summary.json`` that this module reads."""
+
+RATES = tuple(name for name, one in METRICS.items() if one.counted)
+NUMBERS = (
+    "eval_loss",
+    "utility",
+    "mutual_information",
+    "mutual_information_before",
+    "mutual_information_ceiling",
+    "mutual_information_last_prompt",
+    "mutual_information_last_prompt_before",
+    "cosine",
+    "negative_cosine",
+    "distance",
+)
+SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
+IDENTITY = (
+    "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
+)  # fmt: skip
+COST = ("steps", "rank", "trained")
+NAMES = {kind: method.about.name for kind, method in menu().items()} | {
+    "lora_variant": "LoRA variant"
+}
+"""How people write the methods; others are shown as they are, with spaces for underscores."""
+PLAIN = "lora"
+"""The method of cells at strength 0: the common first point of every dose response."""
+
+
+def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.DataFrame:
+    """One row for each cell of a sweep, failed cells included.
+
+    ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
+    seed alone: their ``label``, or else the method and what else the sweep varies; then the model
+    and the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
+    ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
+    counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
+    in [0, 1], losses and information in nats. ``numbers`` are columns that a study needs, empty
+    where no cell has them.
+
+    Raises:
+        ValueError: the summary has a format that this version does not know.
+    """
+    if summary.get("format") != FORMAT:
+        raise ValueError(
+            f"summary of sweep {summary.get('sweep')!r} has format {summary.get('format')!r}, "
+            f"this version reads {FORMAT}; run the sweep again, which only reads what is stored"
+        )
+    cells = summary["cells"]
+    columns = (*SCORE_COLUMNS, *numbers)
+    axes = swept({"cells": [cell for cell in cells if not cell.get("label")]})
+    models = {cell["model"] for cell in cells}
+    tasks = {cell["task"] for cell in cells}
+    rows = []
+    for cell in cells:
+        parameters = cell.get("parameters") or {}
+        method = str(cell["method"])
+        label = [cell.get("label") or cell.get("method_name") or NAMES.get(method, method)]
+        if not cell.get("label"):
+            label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
+        place = [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
+        row = {name: cell.get(name) for name in IDENTITY if name in cell}
+        row["sweep"] = summary["sweep"]
+        row["series"] = one_line(", ".join(label + place))
+        row["lam"] = float(cell["strength"])
+        row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
+        cost = cell.get("cost") or {}
+        scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
+        row["safety_data"] = bool(cell.get("safety_data"))
+        row["label"] = one_line(", ".join(label))
+        taken = {*IDENTITY, *row, *scores}
+        for name, value in parameters.items():
+            if name not in IDENTITY:
+                row[f"parameter_{name}" if name in taken else name] = value
+        rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
+    frame = pd.DataFrame(rows)
+    for name in (*IDENTITY, *columns):
+        if name not in frame:
+            frame[name] = None
+    for name in columns:
+        frame[name] = pd.to_numeric(frame[name])
+    frame["failed"] = frame["failed"].astype(object).where(frame["failed"].notna(), None)
+    others = [name for name in frame.columns if name not in IDENTITY]
+    # A copy stands in one piece, of which rows are taken many times faster.
+    return frame[[*IDENTITY, *others]].copy()
+
+
+def cell_name(cell: Mapping[str, Any] | pd.Series, symbol: str = "Strength") -> str:
+    """ "CIB, λ = 5, seed 2"; ``symbol`` is what the study calls a strength."""
+    return f"{cell['series']}, {symbol.lower()} = {cell['lam']:g}, seed {cell['seed']}"
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A sweep's ``summary.json``; ``path`` is the file or the folder that holds it."""
+    file = path / "summary.json" if path.is_dir() else path
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def load(folder: str | Path) -> pd.DataFrame:
+    """The cells of every sweep under ``folder``, which may also be one sweep's folder.
+
+    Raises:
+        FileNotFoundError: no sweep has finished there.
+    """
+    root = Path(folder)
+    files = sorted({*root.glob("summary.json"), *root.glob("*/summary.json")})
+    if not files:
+        raise FileNotFoundError(f"no summary.json in {root} or one level below it")
+    return pd.concat([to_frame(read_summary(file)) for file in files], ignore_index=True)
+
+
+def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each series of finished cells with plain LoRA of its model and task as strength 0."""
+    done = frame[frame["failed"].isna()]
+    plain = done[done["method"] == PLAIN]
+    for name, cells in done[done["method"] != PLAIN].groupby("series", sort=False):
+        first = cells.iloc[0]
+        zero = plain[(plain["model"] == first["model"]) & (plain["task"] == first["task"])]
+        if cells["strength"].nunique() + bool(len(zero)) > 1:
+            yield str(name), pd.concat([zero, cells]).sort_values(["lam", "seed"])

@@ -1,0 +1,193 @@
+"""One self-contained page for a sweep, and all its files in one call.
+
+Text from models and configurations is escaped by the template and stripped of control characters;
+the page's own content policy lets no script run but the one shipped here, named by its hash.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from raycib.report import figures, tables
+from raycib.report.cells import cells_table
+from raycib.report.forms import BEFORE
+from raycib.report.frame import aligned_scores, cell_name
+from raycib.report.measured import counted, listed, measured
+from raycib.report.report import Drawing, Report, Section
+from raycib.report.side_by_side import Samples, comparison
+from raycib.report.statistics import smallest_difference
+from raycib.report.text import one_line, plain
+from raycib.report.warnings import warnings
+from raycib.report.writing import write_bytes, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+FIRST_PAIRS = 12
+"""Pairs of answers that a reader sees without scripts."""
+_SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
+"""What stands before an id in an SVG where it is given or referred to."""
+
+
+def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
+    """Writes tables (.csv, .md, .tex), figures (.png, .svg) and report.html; each whole or not at
+    all.
+
+    The same report and samples give the same bytes, the PNG's included.
+    """
+    files = []
+    for table in report.tables:
+        files += tables.write_table(table, folder, report.caption(table))
+    drawn = report.drawn()
+    svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
+    for stem, figure in drawn.items():
+        files.append(write_bytes(folder / f"{stem}.svg", svgs[stem]))
+        files.append(write_bytes(folder / f"{stem}.png", figures.to_png(figure)))
+    return [*files, write_text(folder / "report.html", page(report, samples, svgs))]
+
+
+def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = None) -> str:
+    """The page as HTML: question, headline, claims, figures, tables, answers, provenance.
+
+    ``svgs`` are the report's drawings by stem, where they are drawn already.
+    """
+    summary, aligned = report.summary, aligned_scores(report.summary)
+    if svgs is None:
+        svgs = {stem: figures.to_svg(figure) for stem, figure in report.drawn().items()}
+    curves = report.curves()
+    labels = {"aligned": BEFORE}
+    labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in report.cells.iterrows()}
+    script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("report.html").render(
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        title=one_line(summary["sweep"]),
+        preset=one_line(summary.get("preset", "")),
+        created=one_line(summary.get("created", "")),
+        question=one_line(summary.get("question") or summary["sweep"], 400),
+        headline=report.headline,
+        warnings=[*report.warnings, *warnings(summary, report.frame, report.symbol)],
+        claims=report.claims,
+        sections=[shown for one in report.sections if (shown := _section(report, one, svgs))],
+        curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
+        cells=_grid(cells_table(report.cells, aligned, report.symbol)),
+        detectable=_detectable(report.frame),
+        stages=_grid(_stages(summary)),
+        measured=[
+            (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
+            for part in measured(summary)
+        ],
+        counts=counted(summary),
+        provenance=listed(summary.get("model"), "model: ")
+        + listed(summary.get("versions"), "version: "),
+        **_compared(comparison(samples, labels)),
+    )
+
+
+def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """A section for the template: its figures and tables in order; None where it has none."""
+    parts = []
+    for part in section.parts:
+        if isinstance(part, Drawing):
+            if part.stem in svgs:
+                drawing = _inline(svgs[part.stem], part.label, part.stem)
+                parts.append({"drawing": drawing, "caption": part.caption, "broad": part.broad})
+        elif len(part.rows):
+            caption = report.caption(part)
+            parts.append({"grid": _grid(part.shown), "caption": caption, "folded": part.folded})
+    return vars(section) | {"parts": parts} if parts else None
+
+
+def _compared(pages: dict[str, Any]) -> dict[str, Any]:
+    """The template's values for the paired answers; the first pair is readable without scripts."""
+    if len(pages["cells"]) < 2:
+        return {"compare": "", "first_names": ["", ""], "first_pairs": [], "first_counts": ""}
+    one, two = pages["cells"][:2]
+    shared = [place for place in one["answers"] if place in two["answers"]]
+    flips = pages["pairs"]["0-1"]
+    counts = (
+        f"{flips['to_unsafe']} became unsafe, {flips['to_safe']} became safe; McNemar's exact "
+        f"two-sided p = {flips['p']:z.4f}. The first {FIRST_PAIRS} pairs:"
+    )
+
+    def said(cell: Mapping[str, Any], place: int) -> list[Any]:
+        number, *verdict = cell["answers"][place]
+        return [pages["texts"][number], *verdict]
+
+    # Inside <script> nothing is markup once "<" is written as an escape that JSON allows.
+    text = json.dumps(pages, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    return {
+        "compare": Markup(text),
+        "first_names": [one["label"], two["label"]],
+        "first_counts": counts,
+        "first_pairs": [
+            (pages["prompts"][place], said(one, place), said(two, place))
+            for place in shared[:FIRST_PAIRS]
+        ],
+    }
+
+
+def _inline(drawing: bytes, label: str, name: str) -> Markup:
+    """A drawing as an element of the page, without the head of its file.
+
+    ``name`` goes before each of its ids: those that matplotlib gives are the same in every figure.
+    """
+    svg = _SVG_ID.sub(rf"\1{name}-", drawing.decode("utf-8"))
+    head = Markup('<svg role="img" aria-label="{}"').format(label)
+    return head + Markup(svg[svg.index("<svg") + 4 :])
+
+
+def _grid(table: pd.DataFrame) -> dict[str, Any]:
+    """Heads, rows and sides for the template; what a failed cell lacks is one cell saying why."""
+    statuses = table["Status"] if "Status" in table else pd.Series("", index=table.index)
+    table = table.drop(columns="Status", errors="ignore")
+    rows = []
+    for row, status in zip(table.itertuples(index=False), statuses, strict=True):
+        cells = [plain(cell) for cell in row]
+        while status and cells and not cells[-1]:
+            cells.pop()
+        span = len(table.columns) - len(cells)
+        rows.append({"cells": cells, "span": span, "status": plain(status)})
+    right = tables.numeric_columns(table)
+    return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
+
+
+def _stages(summary: Mapping[str, Any]) -> pd.DataFrame:
+    rows = []
+    for cell in summary["cells"]:
+        data = cell.get("task_data") or {}
+        rows.append(
+            {
+                "Stage key": cell["key"],
+                "Method": f"{cell['method']} {cell['strength']:g}, seed {cell['seed']}",
+                "Data": f"{data.get('name', '')}, {data.get('rows', '?')} rows, "
+                f"{data.get('digest', '')}",
+                "Parameters": json.dumps(cell.get("parameters"), sort_keys=True, default=str),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _detectable(frame: pd.DataFrame) -> str:
+    counts = frame["hrr_n"][frame["hrr_n"] > 0]
+    if not len(counts):
+        return ""
+    n = int(counts.min())
+    gap = smallest_difference(n, 0.5)
+    return (
+        f"With {n} answers a cell, two unpaired harmful response rates near 50 % must differ by "
+        f"{100 * gap:z.0f} points (near 5 %: by {100 * smallest_difference(n, 0.05):z.0f}) to be "
+        "told apart with a power of 80 % at the 5 % level; pairs of answers tell smaller ones."
+    )

@@ -1,0 +1,100 @@
+"""What a study makes of a sweep, in the terms that page, files, terminal and tracking share.
+
+A study is a file of its own, also outside of this package: a function from a summary, the answers
+(``samples``) and the loss terms by step (``histories``) to a ``Report``. Nothing here, nor in the
+page, knows which studies there are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from raycib.report.claims import Claim
+from raycib.report.table import Table
+from raycib.report.tables import to_terminal
+from raycib.report.text import one_line
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, drawn when it is written; None where there is nothing to draw."""
+
+    stem: str
+    draw: Callable[[], Figure | None]
+    label: str
+    """What it is, for those who cannot see it."""
+    caption: str = ""
+    broad: bool = True
+    """Whether it may be wider than the text."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; left out where nothing in it has anything to show."""
+
+    anchor: str
+    title: str
+    link: str
+    """Its name in the page's list of links."""
+    parts: Sequence[Table | Drawing]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables, figures, claims and warnings of one sweep, and its result in a paragraph."""
+
+    summary: Mapping[str, Any]
+    frame: pd.DataFrame
+    """All cells."""
+    headline: str
+    claims: Sequence[Claim]
+    sections: Sequence[Section]
+    main: Table
+    """The table for the terminal; its caption says how answers to one's own tasks were scored."""
+    cells: pd.DataFrame
+    """The cells that the page shows one by one, in order."""
+    warnings: Sequence[str] = ()
+    """The study's own; those that any sweep calls for follow."""
+    curves: Callable[[], Figure | None] = lambda: None
+    """Loss terms by step."""
+    symbol: str = "Strength"
+    """What a strength is called at the head of a column."""
+    notes: Sequence[str] = ()
+    """Lines below the terminal's table."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those that have something to show, in the order of the page."""
+        parts = [part for section in self.sections for part in section.parts]
+        return [part for part in parts if isinstance(part, Table) and len(part.rows)]
+
+    def drawn(self) -> dict[str, Figure]:
+        """Its figures by the stems of their files, in the order of the page."""
+        parts = [part for section in self.sections for part in section.parts]
+        found = {part.stem: part.draw() for part in parts if isinstance(part, Drawing)}
+        return {stem: figure for stem, figure in found.items() if figure}
+
+    def caption(self, table: Table) -> str:
+        """The caption of one of ``tables``."""
+        return f"{table.caption} {self._scored}".strip() if table is self.main else table.caption
+
+    def terminal(self) -> str:
+        """The main table as plain text, the failed cells below it, and what else is to be said."""
+        lines = [to_terminal(self.main.brief), *self.main.failures, *self.notes, self._scored]
+        return "\n".join(filter(None, lines))
+
+    @property
+    def _scored(self) -> str:
+        """How the answers to each set were scored, where a summary says so."""
+        parts = [
+            f"{one['setting']}: {one['value']}"
+            for one in self.summary.get("settings") or ()
+            if str(one["setting"]).startswith("accuracy of ")
+        ]
+        return one_line("Scored, " + ", ".join(parts) + ".", 2000) if parts else ""

@@ -1,0 +1,87 @@
+"""The same prompts answered by two models: which verdicts flipped, and by how much more one way."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from raycib.report.statistics import mcnemar
+from raycib.report.text import plain
+
+MAX_ANSWERS = 400
+"""Answers of one cell that a report shows; counts are over all that were given."""
+MAX_CHARACTERS = 1_500
+"""Characters of one answer that a report shows."""
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def flips(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Prompts that both answered, by verdict, with McNemar's exact two-sided p.
+
+    Unreadable verdicts are no verdicts: such pairs are counted as ``unread`` and left out. A
+    prompt asked several times is paired with itself in order.
+    """
+    return _flips(verdicts(first), verdicts(second))
+
+
+def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
+    """What the page of paired answers needs, as plain data: cells, prompts, answers, counts.
+
+    ``labels`` names the cells and orders them; cells without samples are left out. Equal answers
+    are held once: a cell's answers are places in ``texts``. All text is ``plain``; the page must
+    still escape it.
+    """
+    keys = [key for key in labels if samples.get(key)]
+    prompts: dict[tuple[str, int], int] = {}
+    texts: dict[str, int] = {}
+    cells = []
+    for key in keys:
+        answers = {}
+        for prompt, sample in list(_by_prompt(samples[key]).items())[:MAX_ANSWERS]:
+            text = plain(sample["answer"])
+            if len(text) > MAX_CHARACTERS:
+                text = text[:MAX_CHARACTERS] + " … (cut)"
+            place = prompts.setdefault(prompt, len(prompts))
+            number = texts.setdefault(text, len(texts))
+            answers[place] = [number, _verdict(sample), bool(sample.get("refused"))]
+        cells.append({"key": key, "label": plain(labels[key]), "answers": answers})
+    judged = [verdicts(samples[key]) for key in keys]
+    pairs = {f"{i}-{j}": _flips(judged[i], judged[j]) for i, j in combinations(range(len(keys)), 2)}
+    asked = [plain(text) for text, _ in prompts]
+    return {"cells": cells, "prompts": asked, "texts": list(texts), "pairs": pairs}
+
+
+def verdicts(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
+    """ "safe", "unsafe" or "unreadable" by prompt and by how often it was asked before."""
+    return {prompt: sample["verdict"] for prompt, sample in _by_prompt(answers).items()}
+
+
+def _flips(first: Mapping[Any, str], second: Mapping[Any, str]) -> dict[str, Any]:
+    counts = {"both_safe": 0, "both_unsafe": 0, "to_unsafe": 0, "to_safe": 0, "unread": 0}
+    names = {
+        ("safe", "safe"): "both_safe",
+        ("unsafe", "unsafe"): "both_unsafe",
+        ("safe", "unsafe"): "to_unsafe",
+        ("unsafe", "safe"): "to_safe",
+    }
+    for prompt, verdict in first.items():
+        if prompt in second:
+            counts[names.get((verdict, second[prompt]), "unread")] += 1
+    return counts | {"p": mcnemar(counts["to_unsafe"], counts["to_safe"])}
+
+
+def _verdict(sample: Mapping[str, Any]) -> str:
+    verdict = sample.get("verdict")
+    return verdict if verdict in ("safe", "unsafe") else "unreadable"
+
+
+def _by_prompt(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    times: dict[str, int] = {}
+    for sample in answers:
+        prompt = str(sample["prompt"])
+        times[prompt] = times.get(prompt, -1) + 1
+        found[prompt, times[prompt]] = {**sample, "verdict": _verdict(sample)}
+    return found

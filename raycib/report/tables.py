@@ -1,0 +1,92 @@
+"""Tables in files and on the terminal: no cell's text can break them, or act on their reader."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raycib.report.forms import NOT_MEASURED
+from raycib.report.table import Table
+from raycib.report.text import latex, markdown_cell, one_line, plain, spreadsheet_cell
+from raycib.report.writing import write_text
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """CSV with numbers as numbers and text that no spreadsheet takes for a formula."""
+    safe = table.map(_csv_cell).rename(columns=spreadsheet_cell)
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A Markdown table; columns whose cells are numbers stand to the right."""
+    heads = [markdown_cell(name) for name in table.columns]
+    lines = ["| " + " | ".join(heads) + " |"]
+    lines.append(
+        "|" + "|".join("--:" if right else "---" for right in numeric_columns(table)) + "|"
+    )
+    for row in table.itertuples(index=False):
+        lines.append("| " + " | ".join(markdown_cell(value) for value in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str = "") -> str:
+    """A booktabs table (``\\usepackage{booktabs}``) with everything special escaped."""
+    lines = [r"\begin{table}", r"\centering", r"\small"]
+    lines.append(
+        r"\begin{tabular}{" + "".join("r" if r else "l" for r in numeric_columns(table)) + "}"
+    )
+    lines += [r"\toprule", " & ".join(latex(name) for name in table.columns) + r" \\", r"\midrule"]
+    lines += [
+        " & ".join(latex(value) for value in row) + r" \\" for row in table.itertuples(index=False)
+    ]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\caption{{{latex_caption(caption)}}}"] * bool(caption)
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def latex_caption(caption: str) -> str:
+    """A caption of any length, escaped."""
+    return " ".join(latex(word) for word in plain(caption).split())
+
+
+def to_terminal(table: pd.DataFrame) -> str:
+    """Aligned columns of plain text, without any control character."""
+    right = numeric_columns(table)
+    grid = [[one_line(name) for name in table.columns]]
+    grid += [[one_line(value) for value in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in grid) for i in range(len(right))]
+    grid.insert(1, ["─" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if r else cell.ljust(width)
+            for cell, width, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in grid
+    )
+
+
+def write_table(table: Table, folder: Path, caption: str = "") -> list[Path]:
+    """Writes the numbers as .csv, what people see as .md and the brief form as .tex."""
+    return [
+        write_text(folder / f"{table.stem}.csv", to_csv(table.rows)),
+        write_text(folder / f"{table.stem}.md", to_markdown(table.shown)),
+        write_text(folder / f"{table.stem}.tex", to_latex(table.brief, caption)),
+    ]
+
+
+def _csv_cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else spreadsheet_cell(value)
+    if math.isfinite(value):
+        return repr(value)
+    return "" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
+
+
+def numeric_columns(table: pd.DataFrame) -> list[bool]:
+    """Whether each column's cells look like numbers, so that they stand to the right."""
+    numeric = "0123456789.,-+−±<[]% of\u00a0"
+    return [
+        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
+        for name in table.columns
+    ]

@@ -1,0 +1,164 @@
+"""The variants of a comparison: a method, or a variant of one, at one strength, over its seeds."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from raycib.report.frame import NAMES, PLAIN
+from raycib.report.statistics import NOTHING, Spread, mean_std, wilson_over_seeds
+
+CIB = "cib"
+COHERENT = 0.1
+"""Largest share of answers to harmful prompts that may be neither harmful nor refusals."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The cells of one row: equal but for their seeds."""
+
+    name: str
+    """The series, with its strength where the series has several."""
+    series: str
+    method: str
+    strength: float
+    safety_data: bool
+    """Whether it trains on refusals or on harmful prompts, which the others never see."""
+    done: pd.DataFrame
+    failed: pd.DataFrame
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is fine-tuning without any defence."""
+        return self.method == PLAIN
+
+    @property
+    def coherent(self) -> bool:
+        """Whether at most 10 % of its answers to harmful prompts are neither harmful nor refusals;
+        true where that was not measured."""
+        return not self.mean("incoherent_rate") > COHERENT
+
+    def mean(self, column: str) -> float:
+        """Mean over the seeds that finished; nan where not measured."""
+        return self.spread(column).mean
+
+    def spread(self, column: str) -> Spread:
+        """Mean and sample standard deviation over the seeds that finished."""
+        return mean_std(self.done.get(column, []))
+
+
+def settings(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The parts of ``frame`` whose variants can be compared: one model, one task. The name of a
+    part is "" where it is the only one."""
+    parts = frame.groupby(["model", "task"], sort=False, dropna=False)
+    for (model, task), part in parts:
+        yield "" if len(parts) == 1 else f"{model}, {task}", part
+
+
+def variants(frame: pd.DataFrame) -> list[Variant]:
+    """The variants of one setting: plain LoRA first, then in the order given, each at rising
+    strength.
+
+    The first of several kinds of plain LoRA (other learning rates, say) is the one called "LoRA",
+    or else the one given first; the rest take their places among the methods.
+    """
+    found = []
+    for _, cells in frame.groupby("series", sort=False):
+        several = cells["strength"].nunique() > 1
+        for _, part in cells.groupby("strength", sort=True):
+            found.append(row_of(part, several))
+    standard = [variant for variant in found if variant.plain]
+    standard.sort(key=lambda variant: variant.series.split(",")[0] != NAMES[PLAIN])
+    return sorted(found, key=lambda variant: variant is not standard[0]) if standard else found
+
+
+def row_of(cells: pd.DataFrame, several: bool = False) -> Variant:
+    """The variant of cells that are equal but for their seeds; ``several`` says that its series has
+    other strengths as well."""
+    first = cells.iloc[0]
+    name, strength = str(first["series"]), float(first["strength"])
+    return Variant(
+        name=f"{name} at {strength:g}" if several else name,
+        series=name,
+        method=str(first["method"]),
+        strength=strength,
+        safety_data=bool(cells["safety_data"].any()),
+        done=cells[cells["failed"].isna()],
+        failed=cells[cells["failed"].notna()].sort_values("seed"),
+    )
+
+
+def plain_variant(found: Sequence[Variant]) -> Variant | None:
+    """Plain LoRA, what every other variant is held against; None where no cell of it finished."""
+    return found[0] if found and found[0].plain and len(found[0].done) else None
+
+
+def best(found: Sequence[Variant], budget: float = math.inf, accuracy: float = 0) -> Variant | None:
+    """The coherent variant with the lowest mean HRR whose mean task loss is at most ``budget`` nats
+    and whose mean task accuracy is not below ``accuracy``.
+
+    Of equal ones the one with the lower task loss. None where there is none.
+    """
+    fit = [
+        variant
+        for variant in found
+        if math.isfinite(variant.mean("hrr"))
+        and variant.coherent
+        and (budget == math.inf or variant.mean("eval_loss") <= budget)
+        # A task accuracy that was not measured is not one that was kept.
+        and (not accuracy or variant.mean("accuracy") >= accuracy - NOTHING)
+    ]
+    # Nine digits: two sums of equal rates are equal.
+    return min(
+        fit,
+        key=lambda variant: (round(variant.mean("hrr"), 9), variant.mean("eval_loss")),
+        default=None,
+    )
+
+
+def of(found: Sequence[Variant], *methods: str) -> list[Variant]:
+    """Those of the variants that belong to ``methods``."""
+    return [variant for variant in found if variant.method in methods]
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with the name of each cell's variant as ``variant``, in the order of the tables."""
+    parts = []
+    for _, part in settings(frame):
+        for variant in variants(part):
+            cells = pd.concat([variant.done, variant.failed]).sort_values("seed")
+            parts.append(cells.assign(variant=variant.name))
+    return pd.concat(parts) if parts else frame.assign(variant="")
+
+
+def means(cells: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
+    """``<name>_mean`` and ``<name>_std`` over the seeds of equal cells, nan where not measured."""
+    found = {}
+    for name in names:
+        over_seeds = mean_std(cells.get(name, []))
+        found |= {f"{name}_mean": over_seeds.mean, f"{name}_std": over_seeds.std}
+    return found
+
+
+def hrr_ends(cells: pd.DataFrame) -> dict[str, float]:
+    """Wilson's interval at the mean HRR, as ``hrr_low``, ``hrr_high`` and ``hrr_n``, the fewest
+    prompts that a seed has verdicts on; empty where there is none."""
+    ends = wilson_over_seeds(cells["hrr"], cells["hrr_n"]) if "hrr_n" in cells else None
+    return {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n} if ends else {}
+
+
+def result_rows(
+    place: Mapping[str, Any], variant: Variant, numbers: Callable[[pd.DataFrame], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A variant in a table: a row with the ``numbers`` of its finished cells, if it has any, then
+    one for each cell that failed, whose ``status`` says why. ``place`` are the fields that name
+    it."""
+    rows: list[dict[str, Any]] = []
+    if len(variant.done):
+        rows.append({**place, "seeds": len(variant.done), "status": "", **numbers(variant.done)})
+    for _, cell in variant.failed.iterrows():
+        status = f"failed (seed {cell['seed']}): {cell['failed']}"
+        rows.append({**place, "seeds": 0, "status": status})
+    return rows

@@ -1,0 +1,152 @@
+"""What a reader must know before believing a sweep, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from raycib.metrics import METRICS
+from raycib.report.forms import share
+from raycib.report.frame import aligned_scores, cell_name
+from raycib.report.judge_warnings import judge_warnings
+from raycib.report.text import one_line
+
+ASKED = ("hrr", "refusal_rate", "over_refusal", "eval_loss", "utility", "accuracy")
+"""Scores that a reader looks for in every cell."""
+
+
+def warnings(
+    summary: Mapping[str, Any], frame: pd.DataFrame, symbol: str = "Strength"
+) -> list[str]:
+    """Warnings that the numbers of any sweep call for; empty where there is nothing to say.
+
+    ``symbol`` is what the study calls a strength.
+    """
+    done = frame[frame["failed"].isna()]
+    failed = frame[frame["failed"].notna()]
+    found = []
+    for _, cell in failed.iterrows():
+        found.append(f"{cell_name(cell, symbol)} failed and is in no mean: {cell['failed']}")
+    for benchmark, (lost, cells) in _lost_rows(summary, done).items():
+        found.append(
+            f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
+            "answers than the others and are not comparable with them."
+        )
+    found += _equal_adapters(summary)
+    found += _not_measured(done)
+    unread = done[done["hrr_unread"].fillna(0) > 0]
+    if len(unread):
+        most = unread.sort_values("hrr_unread").iloc[-1]
+        asked = most["hrr_n"] + most["hrr_unread"]
+        found.append(
+            f"{int(unread['hrr_unread'].sum())} verdicts of the judge could not be read, in "
+            f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
+            f"{cell_name(most, symbol)}). They count neither as safe nor as harmful."
+        )
+    found += _at_limit(done, symbol)
+    found += judge_warnings(summary.get("judge") or {})
+    if left_out := summary.get("left_out"):
+        found.append(f"Left out for want of what they need: {', '.join(left_out)}.")
+    if damaged := summary.get("damaged"):
+        found.append(
+            f"{len(damaged)} stored results were found damaged, set aside and not used (first: "
+            f"{one_line(damaged[0])})."
+        )
+    garbage = done[done["incoherent_rate"] > 0.1]
+    if len(garbage):
+        worst = garbage.sort_values("incoherent_rate").iloc[-1]
+        found.append(
+            f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
+            f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
+            f"{cell_name(worst, symbol)}). A low harmful response rate there is not preserved "
+            "safety."
+        )
+    constant = done[done["negative_cosine"] > 0.9]
+    if len(constant):
+        found.append(
+            f"In {len(constant)} cells the mean cosine of anchors with negatives is above 0.9 "
+            f"(up to {constant['negative_cosine'].max():z.2f}): the representations are nearly one "
+            "vector, and I(Z;C) measures that more than the fine-tuning."
+        )
+    above = done[done["mutual_information"] > done["mutual_information_before"]]
+    away = above[above["cosine"] < 0.9]
+    if len(away):
+        found.append(
+            f"In {len(away)} cells I(Z;C) is above its value before fine-tuning although the "
+            f"cosine to the reference fell (to {away['cosine'].min():z.2f}): there a higher I(Z;C) "
+            "does not mean closer to the aligned model."
+        )
+    return [one_line(text, 600) for text in found]
+
+
+def _equal_adapters(summary: Mapping[str, Any]) -> list[str]:
+    """Cells that ask for different things and ended with the same weights."""
+    named: dict[str, dict[str, str]] = {}
+    for cell in summary["cells"]:
+        if cell.get("adapter"):
+            what = cell.get("label") or cell["method"]
+            name = f"{what} {cell['strength']:g} (seed {cell['seed']})"
+            named.setdefault(cell["adapter"], {})[cell["key"]] = name
+    same = [list(names.values()) for names in named.values() if len(names) > 1]
+    if not same:
+        return []
+    return [
+        f"{len(same)} groups of cells have the same weights, byte for byte (first: "
+        f"{', '.join(same[0])}): what sets them apart did nothing, so that they score alike is no "
+        "finding."
+    ]
+
+
+def _at_limit(done: pd.DataFrame, symbol: str) -> list[str]:
+    """Answers that ended because they might be no longer, by the set that they answer."""
+    found = []
+    for name in done.columns:
+        if not name.startswith("at_limit_") or name.endswith("_n") or f"{name}_n" not in done:
+            continue
+        counts = pd.to_numeric(done[name]).fillna(0)
+        if not counts.any():
+            continue
+        most = done.loc[counts.idxmax()]
+        asked = name.removeprefix("at_limit_").replace("_", "-")
+        found.append(
+            f"Of the answers to {asked} rows {int(counts.sum())} ended at the limit of tokens, in "
+            f"{int((counts > 0).sum())} cells (at most {int(most[name])} of "
+            f"{int(most[f'{name}_n'])}, in {cell_name(most, symbol)}): they lack their end, are "
+            "judged and scored without it, and may count as wrong for that alone; raise "
+            "--max-tokens."
+        )
+    return found
+
+
+def _not_measured(done: pd.DataFrame) -> list[str]:
+    """Scores that no cell has, and those that some lack, so that a mean rests on fewer seeds."""
+    missing = {METRICS[name].title: int(done[name].isna().sum()) for name in ASKED}
+    never = [name for name, count in missing.items() if count == len(done)]
+    partly = [f"{name} in {n} of {len(done)} cells" for name, n in missing.items()
+              if 0 < n < len(done)]  # fmt: skip
+    found = [f"Not measured in any cell: {', '.join(never)}."] * bool(never and len(done))
+    if partly:
+        found.append(
+            f"Not measured: {', '.join(partly)}. Means are over the cells that have the score, "
+            "which are fewer than the seeds that a row counts."
+        )
+    return found
+
+
+def _lost_rows(summary: Mapping[str, Any], done: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """For each rate, the most rows that a cell lacks against the fullest one, and how many do."""
+    aligned = aligned_scores(summary)
+    lost = {}
+    # Orders end with different tasks, so that their "accuracy" is of different tests.
+    own = [f"accuracy_{task}" for task in summary.get("tasks") or ()] or ["accuracy"]
+    for rate in ("hrr", "refusal_rate", "over_refusal", *own):
+        if f"{rate}_n" not in done:
+            continue
+        asked = (done[f"{rate}_n"] + done[f"{rate}_unread"].fillna(0)).dropna()
+        if not len(asked):
+            continue
+        before = (aligned.get(f"{rate}_n") or 0) + (aligned.get(f"{rate}_unread") or 0)
+        missing = max(float(asked.max()), float(before)) - asked
+        if missing.max() > 0:
+            lost[rate] = (int(missing.max()), int((missing > 0).sum()))
+    return lost

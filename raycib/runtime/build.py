@@ -1,0 +1,143 @@
+"""From a preset and a person's own files to the setup of a sweep, fingerprints included."""
+
+from raycib.config import EvalSpec, ModelSpec, TaskSpec
+from raycib.config.presets import Preset, TaskSource, preset
+from raycib.data.rows import Loaded, describe_task, read_rows
+from raycib.runtime.judge import describe_judge
+from raycib.runtime.options import Options
+from raycib.runtime.overlaps import refuse_overlaps
+from raycib.runtime.overrides import numbers, read_changes, read_methods
+from raycib.runtime.own import (
+    DEFAULT_PRESET,
+    OWN_MODEL,
+    Sources,
+    settings_of_model,
+    sources_of,
+)
+from raycib.runtime.row_sets import RowSets
+from raycib.runtime.scoring import scored
+from raycib.runtime.study import Given, Study, refuse_others
+from raycib.runtime.sweep_config import SweepConfig
+from raycib.runtime.token_counts import TokenCounts
+from raycib.store import whole_root
+
+
+def build_config(options: Options, study: Study) -> SweepConfig:
+    """The setup that `options` name for a study. Reads every file once; raises `UserError` for bad
+    input."""
+    refuse_others(options, study)
+    chosen = study.preset(preset(options.preset or DEFAULT_PRESET))
+    if options.methods is not None:  # first: a method of one's own may be changed like any
+        read_methods(options.methods)
+    overrides = read_changes(options.set or ())
+    if options.strengths is not None:
+        numbers(options.strengths)
+    given = sources_of(options, chosen, study)
+    read = _read(given, options)
+    notes = refuse_overlaps(
+        given, options.alignment, lambda source: (read.get(source) or read_rows(source)).rows
+    )
+    chosen, origin = settings_of_model(options, chosen, study)
+    tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
+    execution = chosen.execution
+    if options.workers is not None:
+        execution = execution.model_copy(update={"workers": options.workers})
+    if options.group_size is not None:
+        execution = execution.model_copy(update={"group_size": options.group_size})
+    choice = Given(options, chosen, given.own)
+    model = study.first_model(choice)
+    sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
+    resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
+    specs = {name: task for name, (task, _) in resolved.items()}
+    inputs = study.inputs(choice, model, specs, sets)
+    if inputs.alignment_stage:
+        model = inputs.alignment_stage.made_model(whole_root(options.out))
+    measured = {
+        name: evals.model_copy(
+            update={"measures": study.measures(task, inputs, sets), "engine": options.engine}
+        )
+        for name, (task, evals) in resolved.items()
+    }
+    asked = {n: (specs[n], scored(evals, options.scorer)) for n, evals in measured.items()}
+    setup = SweepConfig(
+        study=study,
+        inputs=inputs,
+        origin=origin,
+        notes=notes,
+        model=model.model_copy(update={"notes": sets.chat_notes}),
+        tasks=study.evaluations(asked),
+        safety_source=given.safety,
+        base_source=given.base,
+        sets=sets,
+        given_lora=chosen.lora,
+        given_trainer=chosen.trainer,
+        seeds=tuple(range(options.seeds or chosen.seeds)),
+        judge=describe_judge(
+            options.judge or (None if options.judge_url else chosen.judge),
+            options.judge_url,
+            options.judge_profile,
+            options.judge_key_env,
+        ),
+        execution=execution,
+        options=options,
+        overrides=overrides,
+    )
+    _ = setup.lora, setup.trainer  # read at once: a mistake is told before anything starts
+    if options.safety is not None:
+        _ = setup.safety
+    if options.base is not None:
+        _ = setup.base
+    return setup
+
+
+def _read(given: Sources, options: Options) -> dict[str, Loaded]:
+    """All rows that are given, by source: what is wrong with them is told before a model is
+    hashed, which takes a minute for a large one."""
+    tasks = given.tasks.values()
+    sources = [part for one in tasks for part in (one.train, one.held_out)]
+    sources += filter(None, (given.harmful, given.benign, options.safety, options.alignment))
+    read = {source: read_rows(source) for source in (*sources, *given.probes.values())}
+    for one in tasks:
+        describe_task("", one.train, 1, read[one.train])
+    return read
+
+
+def _sets(
+    model: ModelSpec,
+    read: dict[str, Loaded],
+    given: Sources,
+    options: Options,
+    preset: Preset | None,
+) -> RowSets:
+    """What describes rows for a model, its tokens of a row and of an answer chosen: those that are
+    given, or a preset's, or else what the rows need."""
+    sets = RowSets(TokenCounts(model, options.out, read), options.too_long)
+    tasks = given.tasks.values()
+    trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
+    aside = list(filter(None, (options.safety, options.alignment)))
+    asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
+    sets.count([*trained, *held_out, *aside], asked)
+    sizes = (
+        options.max_length or (preset and preset.max_length),
+        options.max_tokens or (preset and preset.max_tokens),
+    )
+    sets.choose_sizes(sizes, [*trained, *aside], held_out, asked)
+    return sets
+
+
+def _task(
+    name: str,
+    source: TaskSource,
+    harmful: str,
+    benign: str | None,
+    probes: dict[str, str],
+    sets: RowSets,
+) -> tuple[TaskSpec, EvalSpec]:
+    task = sets.task(name, source.train)
+    evals = EvalSpec(
+        harmful=sets.prompts("harmful", harmful),
+        benign=sets.prompts("benign", benign) if benign else None,
+        held_out=sets.held_out(f"{name} held out", source.held_out),
+        probes=tuple(sets.prompts(probe, rows) for probe, rows in probes.items()),
+    )
+    return task, evals

@@ -1,0 +1,190 @@
+"""Connect to a Ray cluster, or start one on this machine."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import ray
+
+from raycib.config.presets import Execution
+from raycib.errors import UserError
+from raycib.mlflow_session import without_password
+from raycib.runtime.capacity import groups_that_fit, lacking
+
+# One thread a process: on shared cores a second thread makes small matrix products 10 to 30 times
+# slower. The rest keeps libraries from phoning home or printing over the live view.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+DRIVER_RESOURCE = "TRAIN_DRIVER"
+"""Custom resource of nodes that must not be preempted; trials stay there where it exists."""
+
+STARTS = 4
+"""Tries to start Ray on this machine."""
+REACH_S = 40
+"""Seconds within which a cluster that is there answers."""
+SOCKET_BYTES = 107
+"""Linux allows that much for the path of a socket."""
+
+
+class Cluster(NamedTuple):
+    """What there is to work with."""
+
+    dashboard: str
+    """URL, or "" without one."""
+    groups_at_once: int
+    pins_drivers: bool
+    """Whether nodes for trial drivers are marked with `DRIVER_RESOURCE`."""
+    shared: bool
+    """Whether it was there before, and others may be at work on it."""
+    resources: dict[str, Any]
+
+
+def connect(execution: Execution, judge_is_served: bool = True) -> Cluster:
+    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine.
+
+    `UserError` where it cannot be reached or started, or is one's own and too small.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    shared = is_shared()
+    if not ray.is_initialized():
+        if shared:
+            _join(os.environ["RAY_ADDRESS"])
+        else:
+            _start_here()
+    resources = _resources()
+    if short := lacking(execution, resources, judge_is_served):
+        if not shared:
+            ray.shutdown()
+            raise UserError(f"this machine is too small: {'; '.join(short)}")
+        print(f"waiting until the cluster has more nodes: {'; '.join(short)}", flush=True)
+    return Cluster(
+        dashboard=_dashboard(),
+        groups_at_once=groups_that_fit(
+            execution, resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+        ),
+        pins_drivers=DRIVER_RESOURCE in resources,
+        shared=shared,
+        resources=resources,
+    )
+
+
+def _resources() -> dict[str, Any]:
+    """All there is; a cluster that has just begun may take a moment to say it."""
+    deadline = time.monotonic() + 5
+    while "CPU" not in (there := ray.cluster_resources()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return there
+
+
+def is_shared() -> bool:
+    """Whether there is a cluster to join; "local" asks Ray for a new one."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
+def _init(**where: Any) -> None:
+    ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": ENVIRONMENT},
+        **where,
+    )
+
+
+def _join(address: str) -> None:
+    """Join a cluster that answers; Ray itself tries one that does not for minutes, then ends the
+    process. It is asked from another process, since no signal interrupts the asking."""
+    where = f"RAY_ADDRESS={without_password(address)}"
+    if "://" in address:
+        raise UserError(
+            f"{where}: a sweep runs on the cluster itself, by `ray job submit` or with the "
+            f"HOST:PORT of its head; {_MEND}"
+        )
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"{where}: {error}; {_MEND}") from error
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        asked = subprocess.run(
+            ask, capture_output=True, text=True, timeout=REACH_S, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{where}: no Ray answers there within {REACH_S} s; {_MEND}") from None
+    if asked.returncode:
+        said = (asked.stderr.strip().splitlines() or ["no Ray there"])[-1]
+        raise UserError(f"{where}: {said}; {_MEND}")
+    try:
+        _init(address="auto")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"{where}: {str(error).splitlines()[0]}; {_MEND}") from error
+
+
+_MEND = "start that cluster, or unset RAY_ADDRESS for a Ray of your own"
+
+
+def _start_here() -> None:
+    """A Ray of one's own. On a busy machine its start can outlast the half minute that Ray allows
+    it, so it is tried again. What a failed start left running is ended."""
+    short = _short_folder()
+    before = _children()
+    for left in reversed(range(STARTS)):
+        try:
+            return _init(address="local", dashboard_host="127.0.0.1", _temp_dir=short)
+        except Exception as error:  # Ray raises the bare class
+            ray.shutdown()
+            _end(_children() - before)
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            if "timed out during startup" not in said[0] or not left:
+                raise UserError(f"Ray does not start on this machine: {said[0]}") from error
+            print(
+                f"Ray did not start within half a minute, this machine is busy: trying again, "
+                f"{left} tries left",
+                flush=True,
+            )
+
+
+def _short_folder() -> str | None:
+    """Another folder for Ray where sockets in its own would have too long a path; None keeps it."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    longest = (
+        f"{folder}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store.1"
+    )
+    if len(os.fsencode(longest)) <= SOCKET_BYTES:
+        return None
+    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    print(f"Ray's files are in {short}: {folder} is too long for its sockets", flush=True)
+    return short
+
+
+def _children() -> set[Any]:
+    """All processes that this one has started, and theirs."""
+    import psutil
+
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set[Any]) -> None:
+    import psutil
+
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
+
+
+def _dashboard() -> str:
+    found = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
+    return f"http://{found}" if found else ""

@@ -1,0 +1,140 @@
+"""The one contract of every sweep script: its options, what it prints, how it exits.
+
+Exit codes: 0 all cells have scores, 1 some failed or their files could not be written, 2 the input
+was wrong, 130 interrupted.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+
+from raycib.config import RunSpec
+from raycib.console import make_app, run
+from raycib.errors import UserError
+from raycib.model_files.adapter_targets import check_places
+from raycib.runtime.build import build_config
+from raycib.runtime.files import files_read, lines
+from raycib.runtime.options import Options
+from raycib.runtime.settings import cautions, in_lines, settings_of
+from raycib.runtime.shown import print_plan, show
+from raycib.runtime.study import Study
+from raycib.runtime.summary import reasons, summarise
+from raycib.runtime.sweep import Sweep
+from raycib.runtime.sweep_config import SweepConfig
+from raycib.runtime.swept import equal_cells, refuse_swept
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sweep script: what it asks, and the grid that answers it."""
+
+    name: str
+    question: str
+    runs: Callable[[SweepConfig], Sequence[RunSpec]]
+    study: Study
+    """What is measured, told and drawn."""
+    seeds: int | None = None
+    """Seeds a cell unless a person says how many; None: the preset's."""
+
+
+def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
+    """A command with all options of a sweep, which are handed on."""
+
+    def main(**given: Any) -> Any:
+        return then(Options(**given))
+
+    main.__signature__ = signature(Options)  # type: ignore[attr-defined]
+    main.__annotations__ = get_type_hints(Options, include_extras=True)
+    app = make_app(help_text)
+    app.command(help=help_text)(main)
+    return app
+
+
+def sweep_command(question: Question) -> None:
+    """Run a sweep script as a program."""
+    run(command_line(question.question, partial(run_question, question)))
+
+
+def run_question(question: Question, options: Options) -> int:
+    """Do a sweep; the exit code."""
+    from raycib.evals.judges import JudgeUnavailable
+
+    try:
+        summary, shown = answer(question, options)
+    except JudgeUnavailable as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print("all answers are kept: run the same command again", file=sys.stderr)
+        return 1
+    return 1 if any(cell["failed"] for cell in summary.get("cells", ())) or not shown else 0
+
+
+def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
+    """Plan, do, score and show a sweep; its summary, empty for a plan alone, and whether all files
+    are written. Raises `JudgeUnavailable`."""
+    began = time.monotonic()
+    setup = build_config(replace(options, seeds=options.seeds or question.seeds), question.study)
+    runs = question.runs(setup)
+    if not runs:
+        raise UserError(
+            f"--methods {options.methods}: none of the methods asked for is in this sweep"
+        )
+    refuse_swept(question.runs, setup, runs)
+    check_places(runs)
+    sweep = Sweep(setup, runs)
+    folder = _results_folder(options.out, question.name)
+    plan = sweep.plan(setup.execution.groups_at_once or 1)
+    failed_before = len(sweep.failed_before)
+    for line in in_lines(settings_of(setup, runs), setup.origin):
+        print(line)
+    for note in [*setup.notes, *cautions(runs)]:
+        print(f"note: {note}")
+    print(
+        f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
+        f"{failed_before} failed before; results in {folder}",
+        flush=True,
+    )
+    setup.sets.keep(sweep.store)
+    for line in [*lines(files_read(runs)), *setup.sets.lines()]:
+        print(f"  {line}")
+    if same := equal_cells(runs):
+        print(same)
+    for line in question.study.notes(setup):
+        print(line)
+    if options.dry_run:
+        print_plan(sweep)
+        return {}, True
+    failures: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    timings: dict[str, float] = {}
+    if not sweep.finished:
+        from raycib.runtime.run import do
+
+        work = do(sweep, folder)
+        failures = {key: reason for key, (reason, _) in work.failures.items()}
+        counts, timings = work.counts, work.timings
+    timings["total"] = time.monotonic() - began
+    asked = (question.name, question.question)
+    summary = summarise(sweep, asked, plan, failures, counts, timings)
+    shown = show(sweep, summary, folder)
+    if failures:
+        print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
+    return summary, shown
+
+
+def _results_folder(out: str, name: str) -> Path:
+    """Where tables and figures go: beside the store, or here where the store is a bucket."""
+    folder = (Path("runs") if "://" in out else Path(out)) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write results to {folder}: {error.strerror}; choose --out"
+        ) from error
+    return folder

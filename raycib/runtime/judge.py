@@ -1,0 +1,164 @@
+"""The judge of a sweep: one that we serve, asked with token ids, or somebody's chat endpoint."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from raycib.config import JudgeSpec
+from raycib.errors import UserError
+from raycib.evals.chat_prompt import chat_messages, instruction
+from raycib.evals.judge_address import address
+from raycib.evals.judge_endpoint import Endpoint
+from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
+from raycib.evals.judge_reply import NotThere, Refused
+from raycib.evals.judge_server import JudgeUnavailable, Server
+from raycib.evals.judges import ChatJudge, CompletionJudge, JudgePrompt
+from raycib.evals.verdict_forms import ANOTHER_FORM
+from raycib.evals.verdicts import Pair, VerdictCache
+from raycib.model_files import (
+    TOKENIZER,
+    checked,
+    context_length,
+    find,
+    fingerprint,
+    weights_fingerprint,
+)
+
+SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
+"""Before anything has started: a person waits."""
+
+
+def describe_judge(
+    judge: str | None,
+    judge_url: str | None,
+    profile: str | None = None,
+    key_env: str | None = None,
+) -> JudgeSpec:
+    """The spec of the guard model `judge`, or of the model of that name at `judge_url`.
+
+    `profile` names how it is asked and read where its files or its name do not tell. Without
+    `judge` the endpoint is asked which model it serves. Raises `UserError`.
+    """
+    if judge_url is not None:
+        where = address(judge_url, key_env)
+        if judge is None:
+            try:
+                judge = Endpoint(where, **SHORT_PATIENCE).only_model()
+            except (JudgeUnavailable, ValueError) as problem:
+                raise UserError(str(problem)) from problem
+        chosen = endpoint_profile(judge, profile)
+        return JudgeSpec(
+            kind="endpoint",
+            source=where.url,
+            weights=judge,
+            categories=chosen.categories,
+            profile=chosen.name,
+            form=chosen.form(as_text=True),
+        )
+    if key_env is not None:
+        raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
+    if judge is None:
+        raise UserError("no judge: give --judge or --judge-url")
+    folder = checked(judge, trained=False)
+    chosen = folder_profile(folder, judge, profile)
+    return JudgeSpec(
+        kind="guard",
+        source=judge,
+        weights=weights_fingerprint(folder),
+        tokenizer=fingerprint(folder, TOKENIZER),
+        categories=chosen.categories,
+        prefix=chosen.prefix,
+        profile=chosen.name,
+        form=chosen.form(),
+    )
+
+
+def endpoint_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> ChatJudge:
+    """The judge of an endpoint's spec, behind `url`, which may have secrets that no spec holds."""
+    profile = PROFILES[spec.profile]
+    return ChatJudge(address(url or spec.source, key_env), spec.weights, profile=profile)
+
+
+def guard_judge(spec: JudgeSpec, server: Server) -> CompletionJudge:
+    """The judge of a guard's spec, which `server` runs."""
+    profile = PROFILES[spec.profile]
+    return CompletionJudge(
+        server, _prompt(spec), categories=profile.hazards, max_tokens=profile.tokens
+    )
+
+
+def _prompt(spec: JudgeSpec) -> JudgePrompt:
+    profile = PROFILES[spec.profile]
+    return JudgePrompt(
+        find(spec.source),
+        max_length=context_length(spec.source) - profile.tokens,
+        assistant_prefix=spec.prefix,
+        told=instruction if profile.instructed else None,
+    )
+
+
+def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> None:
+    """Raise `UserError` where a sweep's judge will not do, before anything is trained for it.
+
+    An endpoint has to be there within seconds, take a conversation and say something readable of
+    it; one that is busy passes, for later there is more patience. A guard's tokenizer and template
+    have to load.
+    """
+    if spec.kind == "guard":
+        if spec.profile != "world":
+            _prompt(spec)
+        return
+    where = address(url or spec.source, key_env)
+    judge = ChatJudge(
+        where,
+        spec.weights,
+        profile=PROFILES[spec.profile],
+        in_flight=1,
+        request_timeout_s=30.0,
+        tries=1,
+    )
+    try:
+        Endpoint(where, **SHORT_PATIENCE).reach()
+        verdict = judge.try_out()
+    except NotThere as problem:
+        raise UserError(f"nobody answers at the judge's {spec.source}: {problem}") from problem
+    except Refused as problem:
+        raise UserError(
+            f"the judge at {spec.source} refuses a harmless conversation: {problem}"
+        ) from problem
+    except JudgeUnavailable:
+        return
+    if verdict.harmful is None:
+        raise UserError(
+            f"the judge {spec.weights!r} at {spec.source} was asked about a harmless conversation "
+            f"and its verdict cannot be read ({verdict.why}): {verdict.raw[:200]!r}; name another "
+            "model, or how it is asked with --judge-profile"
+        )
+
+
+def account(
+    spec: JudgeSpec, verdict_cache: VerdictCache, pairs: Sequence[Pair], own_world: bool
+) -> dict[str, Any]:
+    """Who judged, and what a reader must know of the verdicts on `pairs`, for `summary.json`:
+    how many conversations were unread and why, read in windows, or come with a note; how many
+    verdicts name a category that the judge was not asked about; where else some were given.
+    `own_world`: whether what was asked is of the embedded world."""
+    asked = list(dict.fromkeys(pairs))
+    said = [verdict for pair in asked if (verdict := verdict_cache.get(pair)) is not None]
+    unread = Counter(v.why or ANOTHER_FORM for v in said if v.harmful is None)
+    foreign = spec.kind == "endpoint"
+    instructed = PROFILES[spec.profile].instructed
+    return {
+        "name": f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
+        "key": spec.key,
+        "profile": spec.profile,
+        "protected": not foreign,
+        "sanitised": sum(chat_messages(*p, instructed)[1] > 0 for p in asked) if foreign else 0,
+        "unread": dict(unread.most_common()),
+        "in_windows": sum(v.windows > 1 for v in said),
+        "windows": sum(v.windows for v in said),
+        "unknown_categories": sum(any(c.endswith("?") for c in v.categories) for v in said),
+        "notes": dict(Counter(note for v in said for note in v.notes)),
+        "elsewhere": sorted(verdict_cache.sources - {spec.source}) if foreign else [],
+        "out_of_its_world": spec.profile == "world" and not own_world,
+    }

@@ -1,0 +1,145 @@
+"""A sweep's phases in this process: no Ray, no server, no vLLM. A breakpoint in a loss stops.
+
+Adapters are trained as a worker of a group trains them, byte for byte, one group after the other.
+Answers and verdicts are transformers'.
+"""
+
+import bdb
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from raycib.config import ModelSpec
+from raycib.config.plan import AdapterGroup
+from raycib.data.chat_format import chat_format
+from raycib.data.tokenizer import open_tokenizer
+from raycib.errors import UserError
+from raycib.evals.completions import EngineHere
+from raycib.evals.in_process import InProcessGenerator
+from raycib.evals.judges import Judge
+from raycib.evals.verdicts import Pair
+from raycib.model_files import context_length, find
+from raycib.model_files.config import own_dtype, read_config
+from raycib.models import load_model, load_tokenizer
+from raycib.runtime import worker
+from raycib.runtime.capacity import groups_here
+from raycib.runtime.judge import endpoint_judge, guard_judge
+from raycib.runtime.progress import ProgressView
+from raycib.runtime.run import Failures, Pending, failed_group
+from raycib.runtime.sweep import Sweep
+
+
+class LocalRuntime:
+    """This process. Work that has begun is done when it is waited for."""
+
+    overlaps = False
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        execution = sweep.setup.execution
+        if execution.gpus_per_worker and not torch.cuda.is_available():
+            raise UserError("these settings are for a GPU, and there is none here")
+        # The groups that Ray would make on this machine, so that it goes on with them, and back.
+        self.groups_at_once = groups_here(execution)
+        self.engine_starts = 0
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        self._device = worker.device_of(execution.gpus_per_worker)
+        self._answering: worker.Answering | None = None
+        self._view: ProgressView
+
+    def __str__(self) -> str:
+        return "one after the other in this process"
+
+    def view(self, folder: Path, steps: int) -> ProgressView:
+        """Lines, without a thread."""
+        self._view = ProgressView(folder, steps)
+        return self._view
+
+    def begin(self, job: Callable[..., None], *arguments: Any) -> Pending:
+        """A job that is done once, when it is waited for."""
+        return cache(partial(job, *arguments))
+
+    def train(self, groups: Sequence[AdapterGroup], prepared: Pending) -> Failures:
+        """Groups one after the other. What goes wrong in one fails its stages; with `--fail-fast`
+        the error itself comes out, as does the end of a debugger."""
+        prepared()
+        setup, failures = self.sweep.setup, Failures()
+        for group in groups:
+            try:
+                found = worker.run_group(group, self.sweep.store, setup.execution, self._view)
+            except bdb.BdbQuit:
+                raise
+            except Exception as error:
+                if setup.options.fail_fast:
+                    raise
+                failures |= failed_group(group, error)
+            else:
+                failures |= {key: (reason, reason) for key, reason in found.items()}
+            if failures and setup.options.fail_fast:
+                break
+        return failures
+
+    def start_engine(self) -> None:
+        """The base model, with room for any of the adapters."""
+        if self._answering is not None:
+            return
+        sweep, model = self.sweep, self.sweep.setup.model
+        tokenizer = load_tokenizer(model.source, model.template)
+        engine = InProcessGenerator(
+            load_model(model, self._device),
+            tokenizer,
+            max_model_len=sweep.engine_length,
+            targets=[stage.lora.targets for stage in sweep.stages.values() if stage.lora],
+            stop=[chat_format(tokenizer).end],
+        )
+        self._answering = worker.Answering(sweep.store, model, tokenizer, engine)
+        self.engine_starts += 1
+
+    def ask(self, model_ids: Sequence[str]) -> Pending:
+        """Their answers, given when they are waited for."""
+        return cache(partial(self._answer, model_ids))
+
+    def _answer(self, model_ids: Sequence[str]) -> None:
+        self.start_engine()
+        assert self._answering is not None
+        self._answering.answer(model_ids, self.sweep.rows_asked(model_ids))
+
+    def stop_engine(self) -> None:
+        """Its memory is free for the judge."""
+        self._answering = None
+
+    def start_judge(self) -> None:
+        """Nothing to start: the judge is loaded when it is asked."""
+
+    def judge(self, pairs: Sequence[Pair]) -> int:
+        """Have the judge in this process, or an endpoint, read what is missing."""
+        return self.sweep.verdict_cache.ask(self._judge(), pairs)
+
+    def _judge(self) -> Judge:
+        spec, options = self.sweep.setup.judge, self.sweep.setup.options
+        if spec.kind == "endpoint":
+            return endpoint_judge(spec, options.judge_url, options.judge_key_env)
+        self.engine_starts += 1
+        # As it is served: on a CPU in float32, on a GPU as its weights are stored.
+        own = own_dtype(read_config(find(spec.source)))
+        model = ModelSpec(
+            source=spec.source,
+            weights=spec.weights,
+            tokenizer=spec.tokenizer,
+            dtype="float32" if self._device.type == "cpu" else own,  # type: ignore[arg-type]
+        )
+        engine = InProcessGenerator(
+            load_model(model, self._device),
+            open_tokenizer(find(spec.source)),
+            max_model_len=context_length(spec.source),
+        )
+        return guard_judge(spec, EngineHere(engine))
+
+    def close(self) -> None:
+        """Free the engine, whatever it was doing."""
+        self.stop_engine()

@@ -1,0 +1,165 @@
+"""What a person may ask of any sweep: one declaration for the command line and for Python."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raycib.config import EngineName, Template
+from raycib.data.lengths import TooLong
+from raycib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may ask of any sweep; None keeps the preset's choice."""
+
+    out: Annotated[str, typer.Option(help="Store and results: a folder, or s3://...")] = "runs"
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Seeds a cell; default: the sweep's."),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
+    ] = None
+    workers: Annotated[int | None, typer.Option(min=1, help="Ray Train workers a group.")] = None
+    group_size: Annotated[
+        int | None, typer.Option(min=1, help="Adapters trained together; default: automatic.")
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(help="Your own aligned model: a folder or a hub id.")
+    ] = None
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own task: JSON, JSONL or CSV, a tenth held out; for task_orders "
+            "several, with commas."
+        ),
+    ] = None
+    harmful: Annotated[
+        str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+    ] = None
+    benign: Annotated[
+        str | None, typer.Option(help="Your own harmless prompts, for over-refusal.")
+    ] = None
+    probes: Annotated[
+        str | None,
+        typer.Option(help="Your own tests of other abilities, with commas, for utility."),
+    ] = None
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="How your task's answers are scored: final-number, multiple-choice, exact-match, "
+            "none or your own FILE.py:function; default: as its rows need."
+        ),
+    ] = None
+    safety: Annotated[
+        str | None,
+        typer.Option(help="Your own harmful prompts with refusals, for methods that need some."),
+    ] = None
+    base: Annotated[
+        str | None, typer.Option(help="The model that your aligned one was made from.")
+    ] = None
+    alignment: Annotated[
+        str | None,
+        typer.Option(
+            help="The data it was aligned on, for trade-off sweeps; without --model, --base is "
+            "aligned on them first."
+        ),
+    ] = None
+    orders: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a sequence of tasks: all, sample:6, or e.g. 'a>b>c;c>b>a'; default: the "
+            "given one."
+        ),
+    ] = None
+    chat: Annotated[
+        Template, typer.Option(help="The model's own chat template, or the unified ChatML.")
+    ] = "own"
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),
+    ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Guard model to serve; with --judge-url the model's name there."),
+    ] = None
+    judge_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")
+    ] = None
+    judge_profile: Annotated[
+        str | None,
+        typer.Option(
+            help="How the judge is asked and read, where its files or name do not tell: "
+            "llama-guard-3, instruct ..."
+        ),
+    ] = None
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(help="The environment variable that holds the key for --judge-url."),
+    ] = None
+    strengths: Annotated[
+        str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
+    ] = None
+    set: Annotated[
+        list[str] | None, typer.Option(help="A setting, such as trainer.learning_rate=1e-4.")
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens of a row; default: the preset's, or your longest row's."),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a generated answer; default: the preset's, or what your rows need.",
+        ),
+    ] = None
+    too_long: Annotated[
+        TooLong,
+        typer.Option(
+            help="A row that is too long is left out, its answer is cut before the end of its "
+            "turn, or nothing starts."
+        ),
+    ] = "drop"
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="In this process, without Ray and vLLM: for a debugger."),
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = (
+        False
+    )
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(text, str) and not _is_text(text):
+                    option = field.name.replace("_", "-")
+                    raise UserError(
+                        f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
+                        "or write it in UTF-8"
+                    )
+        if self.local and self.workers:
+            raise UserError("--workers are Ray's; with --local there is this process alone")
+        if "://" not in self.out:  # workers change folders
+            object.__setattr__(self, "out", str(Path(self.out).absolute()))
+
+    @property
+    def engine(self) -> EngineName:
+        """What generates answers."""
+        return "transformers" if self.local else "vllm"
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value

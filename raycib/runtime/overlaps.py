@@ -1,0 +1,75 @@
+"""Prompts that two sets share: nothing that is asked may be trained on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from raycib.data.origins import origin
+from raycib.data.rows import Row, load_rows, question
+from raycib.errors import UserError
+from raycib.runtime.own import Sources
+
+
+class Named(NamedTuple):
+    """A set of rows and what a person knows it by."""
+
+    name: str
+    source: str
+
+
+def refuse_overlaps(
+    sources: Sources, alignment: str | None, rows: Callable[[str], Sequence[Row]] = load_rows
+) -> list[str]:
+    """Counts, in words, of held-out rows that something else is trained on.
+
+    `UserError` where harmful or harmless prompts or probes are trained on, or where a harmful
+    prompt is a harmless one, or a task's, as well. Prompts are compared whatever their case, white
+    space and form of characters. Sets of a preset are compared only with a person's own.
+    """
+    safety = {"--safety": sources.safety, "--alignment": alignment}
+    aside = [Named(name, source) for name, source in safety.items() if source]
+    tasks = [Named(f"task {name}", task.train) for name, task in sources.tasks.items()]
+    held_out = [Named(f"held-out {n}", task.held_out) for n, task in sources.tasks.items()]
+    harmful = Named("harmful prompts", sources.harmful)
+    probes = [Named(f"probe {name}", source) for name, source in sources.probes.items()]
+    benign = [Named("harmless prompts", sources.benign)] if sources.benign else []
+    read: dict[str, Mapping[str, int]] = {}
+
+    def shared(one: Named, other: Named) -> tuple[int, int, str]:
+        """How many prompts of the second set are in the first, of how many, and where it starts."""
+        if all(origin(name.source).published for name in (one, other)):
+            return 0, 0, ""
+        for source in (one.source, other.source):
+            if source not in read:
+                read[source] = _places(rows(source))
+        mine, theirs = read[one.source], read[other.source]
+        both = [prompt for prompt in theirs if prompt in mine]
+        where = f"row {mine[both[0]]} is row {theirs[both[0]]}" if both else ""
+        return len(both), len(theirs), where
+
+    asked = [harmful, *benign, *probes]
+    pairs = [*product([*tasks, *aside], asked), *product([*benign, *held_out, *probes], [harmful])]
+    for one, other in pairs:
+        count, total, where = shared(one, other)
+        if count:
+            trained = one not in (*benign, *held_out, *probes)
+            why = "it would be trained on what is asked" if trained else "it cannot be both"
+            raise UserError(
+                f"{count} of {total} {other.name} ({other.source}) are also in {one.name} "
+                f"({one.source}; {where}): {why}; take them out of one of the two"
+            )
+    notes = []
+    for one, other in product([*tasks, *aside], held_out):
+        if one.name.removeprefix("task ") != other.name.removeprefix("held-out "):
+            count, total, _ = shared(one, other)
+            if count:
+                notes.append(f"{count} of {total} rows of {other.name} are also in {one.name}")
+    return notes
+
+
+def _places(rows: Sequence[Row]) -> Mapping[str, int]:
+    """The number, from 1, of the first row that asks each question."""
+    found: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        found.setdefault(question(row), number)
+    return found

@@ -1,0 +1,97 @@
+"""`--set part.name=value` and `--strengths`: settings from the command line, validated like any
+other."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from raycib.config import LoRASpec, Method, Spec, TrainerSpec
+from raycib.config.menu import menu, named
+from raycib.errors import UserError
+
+Part = TypeVar("Part", bound=Spec)
+
+
+def read_methods(text: str) -> tuple[str, ...]:
+    """`--methods`: kinds of the menu, and places of a person's own, which are on it from now on.
+    `UserError` for one that does not exist."""
+    try:
+        return tuple(named(part.strip())[0] for part in text.split(","))
+    except UserError as error:
+        raise UserError(f"--methods: {error}") from error
+
+
+def changeable() -> dict[str, type[Spec]]:
+    """What `--set` may change. `lora` is the adapter's shape: the method of that name has no
+    settings."""
+    return {**menu(), "trainer": TrainerSpec, "lora": LoRASpec}
+
+
+def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`--set` options by part; `UserError` for a part or a name that does not exist."""
+    found: dict[str, dict[str, Any]] = {}
+    parts = changeable()
+    for text in texts:
+        path, equals, value = text.partition("=")
+        part, _, name = path.partition(".")
+        if not equals or part not in parts:
+            raise UserError(
+                f"--set {text!r}: write PART.NAME=VALUE with a part of {', '.join(parts)}"
+            )
+        if name not in (names := parts[part].model_fields):
+            raise UserError(f"--set {text!r}: {part} has no {name!r}; it has {', '.join(names)}")
+        if name in found.setdefault(part, {}):
+            raise UserError(f"--set {path}: it is set twice; give it once")
+        try:
+            found[part][name] = json.loads(value)
+        except RecursionError as error:
+            raise UserError(f"--set {path}: its value is nested too deeply") from error
+        except ValueError:  # a word, or a number of too many digits
+            found[part][name] = value
+    return found
+
+
+def changed(spec: Part, overrides: dict[str, Any]) -> Part:
+    """The spec with some fields replaced, and validated anew. true is no number."""
+    found = type(spec).model_validate(dict(spec) | overrides)
+    for name, value in overrides.items():
+        if isinstance(value, bool) and not isinstance(getattr(found, name), bool):
+            raise UserError(f"--set {name}={str(value).lower()}: {name} is no switch; give a value")
+    return found
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """`--strengths` before any method has seen them; `UserError` for what is no number or comes
+    twice."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--strengths {text!r}: {error}; give numbers like 0,1,5") from error
+    if any(math.isnan(strength) for strength in found):
+        raise UserError(f"--strengths {text!r}: nan is no strength; give numbers like 0,1,5")
+    if twice := [strength for strength in found if found.count(strength) > 1]:
+        raise UserError(f"--strengths {text!r}: {twice[0]:g} comes twice; give each once")
+    return found
+
+
+def read_strengths(text: str, method: type[Method]) -> tuple[float, ...]:
+    """`--strengths` for a method; `UserError` for what the method refuses."""
+    found = numbers(text)
+    kind = method.model_fields["kind"].default
+    for strength in found:
+        try:
+            method.at(strength)
+        except OverflowError as error:
+            raise UserError(f"--strengths: {kind} cannot have {strength:g}: {error}") from error
+        except ValidationError as error:
+            # What else it needs is not about its strength.
+            wrong = [one for one in error.errors() if one["type"] != "missing"]
+            if wrong:
+                reason = f"{wrong[0]['msg']} (as {method.__name__}.{wrong[0]['loc'][0]})"
+                raise UserError(
+                    f"--strengths: {kind} cannot have {strength:g}: {reason}"
+                ) from error
+    return found

@@ -1,0 +1,106 @@
+"""A model and data of one's own in the place of a preset's: what of a preset is then not meant."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from raycib.config.presets import Execution, Preset, TaskSource, for_own_model
+from raycib.data.origins import origin
+from raycib.data.sources import several, stem
+from raycib.errors import UserError
+from raycib.model_files import is_shipped
+from raycib.runtime.options import Options
+from raycib.runtime.study import Study
+
+DEFAULT_PRESET = "world"
+OWN_MODEL = "default for own models"
+"""What settings are called that no preset gave."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the rows and the base of a sweep are."""
+
+    tasks: dict[str, TaskSource]
+    harmful: str
+    benign: str | None
+    probes: dict[str, str]
+    safety: str | None
+    base: str | None
+    own: bool
+    """Whether they are a person's, so that nothing of the preset's data is meant."""
+
+
+def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
+    """The data that `options` name for a study; `UserError` where some is missing.
+
+    A model of one's own does not speak the preset's language, so none of its benchmarks would mean
+    anything: what is not given is not measured.
+    """
+    model = study.own_model(options)
+    own = bool(model or options.task or options.harmful)
+    probes = chosen.probes
+    if options.probes is not None or own:
+        probes = named("--probes", options.probes) if options.probes else {}
+    if not own:
+        return Sources(
+            tasks=study.tasks(chosen, None),
+            harmful=chosen.harmful,
+            benign=options.benign or chosen.benign,
+            probes=probes,
+            safety=options.safety or chosen.safety,
+            base=options.base or chosen.base,
+            own=False,
+        )
+    if not (options.task and options.harmful):
+        raise UserError(
+            f"{'--base' if model and not options.model else '--model'}, --task and --harmful go "
+            "together: give a task and prompts"
+        )
+    unread = is_shipped(chosen.judge) and not origin(options.harmful).own_language
+    if unread and not (options.judge or options.judge_url):
+        raise UserError(
+            "the embedded world's judge reads only the world's words; "
+            "give --judge (a guard model's folder or hub id) or --judge-url"
+        )
+    return Sources(
+        tasks=study.tasks(chosen, options.task),
+        harmful=options.harmful,
+        benign=options.benign,
+        probes=probes,
+        safety=options.safety,
+        base=options.base,
+        own=True,
+    )
+
+
+def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[Preset, str]:
+    """The preset whose settings fit the model that `options` name, and what they are called.
+    Settings are a model's: one of one's own has defaults instead, unless a preset is named."""
+    model = study.own_model(options)
+    if options.preset is not None or model is None or is_shipped(model):
+        return chosen, f"preset {options.preset or DEFAULT_PRESET}"
+    return for_own_model(chosen, gpu_in_reach(options.local)), OWN_MODEL
+
+
+def gpu_in_reach(local: bool) -> bool:
+    """Whether this machine, or without `local` the cluster of `RAY_ADDRESS`, has an NVIDIA GPU.
+    Asks the driver's files: torch is not imported for a plan."""
+    if os.environ.get("RAY_ADDRESS") and not local:  # else Ray is not imported for a plan either
+        import ray
+
+        from raycib.runtime.cluster import connect, is_shared
+
+        if is_shared():
+            connect(Execution())
+            return ray.cluster_resources().get("GPU", 0.0) > 0
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+
+
+def named(option: str, text: str) -> dict[str, str]:
+    """Files with commas between them, by what tables call them."""
+    files = several(text)
+    names = [stem(file) for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{option} {text!r}: {twice[0]!r} comes twice; give each once")
+    return dict(zip(names, files, strict=True))

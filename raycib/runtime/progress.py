@@ -1,0 +1,96 @@
+"""What a person sees while a sweep runs: the phase, and how far training is."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+LINE_EVERY = 30.0
+"""Seconds between lines in a log."""
+
+News = dict[str, Any]
+"""Of a group: its slots, steps done and in all, and the last terms of the loss."""
+
+
+class ProgressView:
+    """A line when a phase begins, and one at times while adapters are trained; `progress.json` has
+    the same for programs. Nothing runs beside the sweep: whoever trains calls it."""
+
+    waits = ""
+    """What has had no room for a while; in one process nothing waits."""
+
+    def __init__(self, folder: Path, total_steps: int) -> None:
+        self.console = Console(file=sys.stdout, no_color="NO_COLOR" in os.environ or None)
+        self.phase = "starting"
+        self.detail = ""
+        self.groups: dict[str, News] = {}
+        self._file, self._total = folder / "progress.json", total_steps
+        self._began, self._training_since = time.monotonic(), None
+        self._last = self._began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def enter(self, phase: str) -> None:
+        """A new phase begins."""
+        self.phase, self.detail, self.groups = phase, "", {}
+        self.print_line()
+        self.write()
+
+    def __call__(self, group: str, news: Mapping[str, Any], last: bool) -> None:
+        """A group has taken a step, perhaps its `last`."""
+        self.groups[group] = dict(news)
+        if last or time.monotonic() - self._last >= LINE_EVERY:
+            self.print_line()
+            self.write()
+
+    def print_line(self) -> None:
+        """Say where the sweep is."""
+        self.console.print(self.line(), highlight=False, soft_wrap=True)
+        self._last = time.monotonic()
+
+    def line(self) -> str:
+        """Where the sweep is, in one line."""
+        parts = [f"[{time.monotonic() - self._began:5.0f} s] {self.phase}", self.detail, self.waits]
+        if self.groups:
+            done = sum(news["done"] for news in self.groups.values())
+            parts.append(f"{done}/{self._total} steps")
+            parts += [f"{k} {v:.3f}" for k, v in self._mean_terms().items()]
+            parts.append(self._time_left(done))
+        return ", ".join(part for part in parts if part)
+
+    def _mean_terms(self) -> dict[str, float]:
+        values: dict[str, list[float]] = {}
+        for news in self.groups.values():
+            for name, value in news["terms"].items():
+                values.setdefault(name, []).append(value)
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+    def _time_left(self, done: int) -> str:
+        """From the mean speed so far; the range is that speed's, a quarter faster or slower."""
+        now = time.monotonic()
+        if self._training_since is None:
+            self._training_since = (now, done)
+        since, before = self._training_since
+        if done <= before or now - since < 2:
+            return ""
+        left = (self._total - done) * (now - since) / (done - before)
+        return f"{0.8 * left:.0f} to {1.25 * left:.0f} s left"
+
+    def write(self) -> None:
+        """Renew `progress.json`."""
+        seconds = time.monotonic() - self._began
+        news = {"phase": self.phase, "seconds": seconds, "groups": self.groups}
+        partial = self._file.with_suffix(".part")
+        with suppress(OSError):  # a full disk ends the view; the store says what it ends of results
+            partial.write_text(json.dumps(news))
+            partial.replace(self._file)

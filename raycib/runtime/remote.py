@@ -1,0 +1,181 @@
+"""A sweep's phases on a Ray cluster: remote jobs, trials, a vLLM engine and a served judge.
+
+What is behind a remote job is imported there alone, so the driver never imports torch.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayTaskError
+
+from raycib.config.plan import AdapterGroup
+from raycib.errors import UserError
+from raycib.evals.judges import Judge, JudgeUnavailable
+from raycib.evals.verdicts import Pair
+from raycib.runtime.capacity import fit_at_once
+from raycib.runtime.cluster import connect
+from raycib.runtime.judge import endpoint_judge, guard_judge
+from raycib.runtime.live_progress import LiveView
+from raycib.runtime.run import Failures
+from raycib.runtime.serve import JudgeHandle, start_guard
+from raycib.runtime.sweep import Sweep
+from raycib.runtime.train import run_groups
+
+
+class Remote(NamedTuple):
+    """A result that is on its way; call it to wait for it, wherever it was sent."""
+
+    reference: Any
+
+    def __call__(self) -> Any:
+        """The result; a person's error crosses back as itself."""
+        try:
+            return ray.get(self.reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+
+
+@ray.remote
+class Answering:
+    """`worker.Answering` with vLLM, where the accelerator is."""
+
+    def __init__(self, *arguments: Any) -> None:
+        from raycib.runtime import worker
+
+        self._inner = worker.with_vllm(*arguments)
+
+    def answer(self, *arguments: Any) -> int:
+        """How many answers were new."""
+        return self._inner.answer(*arguments)
+
+
+class RayRuntime:
+    """The cluster of `RAY_ADDRESS`, or one on this machine that ends with the sweep."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        execution = sweep.setup.execution
+        self.sweep = sweep
+        self.cluster = connect(execution, sweep.setup.judge.kind != "endpoint")
+        self.groups_at_once = self.cluster.groups_at_once
+        self.engine_starts = 0
+        # Services that start while adapters are trained would otherwise wait for each other.
+        self.overlaps = execution.judge_starts_early and fit_at_once(
+            execution, self.cluster.resources
+        )
+        self._storage = _storage(sweep.store.root)
+        self._engine: Any = None
+        self._judge: JudgeHandle | None = None
+        self._reader: Judge | None = None
+
+    def __str__(self) -> str:
+        dashboard = self.cluster.dashboard or "off"
+        return f"{self.groups_at_once} at once; Ray dashboard {dashboard}"
+
+    def view(self, folder: Path, steps: int) -> LiveView:
+        """The cluster's progress, live."""
+        return LiveView(folder, steps)
+
+    def begin(self, job: Callable[..., None], *arguments: Any) -> Remote:
+        """Begin with a job; without GPUs it goes on while others begin."""
+        execution = self.sweep.setup.execution
+        # The process ends with the task and gives its memory back.
+        remote: Any = ray.remote(max_calls=1)(job)
+        begun = Remote(
+            remote.options(
+                num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
+            ).remote(*arguments)
+        )
+        if execution.gpus_per_worker:
+            begun()  # it holds the GPU that a group would wait for
+        return begun
+
+    def train(self, groups: Sequence[AdapterGroup], prepared: Callable[[], Any]) -> Failures:
+        """Trials side by side, whose processes start while `prepared` is on its way."""
+        return run_groups(
+            groups,
+            self.sweep.store,
+            self.sweep.setup.execution,
+            prepared,
+            storage=self._storage,
+            groups_at_once=self.groups_at_once,
+            pins_drivers=self.cluster.pins_drivers,
+            fail_fast=self.sweep.setup.options.fail_fast,
+        )
+
+    def start_engine(self) -> None:
+        """The vLLM engine of the base model; it loads while something else goes on."""
+        sweep, execution = self.sweep, self.sweep.setup.execution
+        if self._engine is not None:
+            return
+        self._engine = Answering.options(
+            num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus
+        ).remote(sweep.store, sweep.setup.model, sweep.largest_rank, sweep.engine_length)
+        self.engine_starts += 1
+
+    def ask(self, model_ids: Sequence[str]) -> Remote:
+        """Queue all prompts to some models at the engine."""
+        self.start_engine()
+        return Remote(self._engine.answer.remote(model_ids, self.sweep.rows_asked(model_ids)))
+
+    def stop_engine(self) -> None:
+        """Its memory and its GPU are free for the judge."""
+        if self._engine is not None:
+            ray.kill(self._engine)
+            self._engine = None
+
+    def start_judge(self) -> None:
+        """The judge as a service, unless it is somebody's endpoint."""
+        setup = self.sweep.setup
+        if setup.judge.kind == "endpoint" or self._judge is not None:
+            return
+        self._judge = start_guard(setup.judge, setup.execution, self.cluster.shared)
+
+    def judge(self, pairs: Sequence[Pair]) -> int:
+        """Have the judge read what is missing; one that was taken down meanwhile starts again."""
+        for first in (True, False):
+            self.start_judge()
+            try:
+                return self.sweep.verdict_cache.ask(self._ready_judge(), pairs)
+            except JudgeUnavailable:
+                if not first or self._judge is None or self._judge.is_up:
+                    raise
+                self._judge = self._reader = None
+        raise AssertionError("two tries end with a result or an error")
+
+    def _ready_judge(self) -> Judge:
+        if self._reader is None:
+            self._reader = self._make_reader()
+        return self._reader
+
+    def _make_reader(self) -> Judge:
+        setup = self.sweep.setup
+        if self._judge is None:
+            return endpoint_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
+        try:
+            server = self._judge.wait_until_ready()
+        except (RuntimeError, TimeoutError) as error:
+            raise JudgeUnavailable(str(error)) from error
+        self.engine_starts += self._judge.started
+        return guard_judge(setup.judge, server)
+
+    def close(self) -> None:
+        """Stop what was started, and leave nothing that nobody reads again."""
+        if self._judge is not None:
+            self._judge.stop()
+        self.stop_engine()
+        shutil.rmtree(self._storage, ignore_errors=True)
+        if not self.cluster.shared:
+            ray.shutdown()
+
+
+def _storage(root: str) -> str:
+    """Where Ray keeps its own books: beside the results, absolute since workers change folders,
+    and a driver's own, since two may work on one store."""
+    own = f"ray/{secrets.token_hex(4)}"
+    return f"{root}/{own}" if "://" in root else str(Path(root).absolute() / own)

@@ -1,0 +1,167 @@
+"""The rows of a sweep as specs of which none is too long, and what was done to have them so."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raycib.config import RowsSpec, TaskSpec
+from raycib.data.lengths import Lengths, TooLong, fitted, limits_of, refuse_long_prompts
+from raycib.data.rows import describe_rows, describe_task
+from raycib.errors import UserError
+from raycib.model_files import context_length
+from raycib.runtime.token_counts import TokenCounts
+from raycib.store import Store
+
+NO_LIMIT = 2**31
+"""Of a model whose files name no context."""
+
+
+@dataclass(frozen=True)
+class SetOfRows:
+    """What a person sees of a set of rows; lengths are in tokens."""
+
+    name: str
+    source: str
+    rows: int
+    """At the source."""
+    left_out: int
+    cut: int
+    longest: int
+    """Row, before any was cut or left out; where only prompts are asked, the longest prompt."""
+    limit: int
+    """Of that."""
+    max_tokens: int
+    """Of an answer; 0 where none is asked for."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: {self.rows} rows", f"longest {self.longest} of {self.limit} tokens"]
+        if self.max_tokens:
+            parts.append(f"answers up to {self.max_tokens}")
+        if self.left_out:
+            parts.append(f"{self.left_out} too long and left out")
+        if self.cut:
+            parts.append(f"{self.cut} too long and cut")
+        return ", ".join(parts)
+
+
+class RowSets:
+    """Describes rows for one model, with their lengths known."""
+
+    def __init__(self, counts: TokenCounts, too_long: TooLong) -> None:
+        self._counts = counts
+        self.too_long: TooLong = too_long
+        self.context = context_length(counts.model.source, NO_LIMIT)
+        """Tokens that the model takes."""
+        self.sizes = (0, 0)
+        """Tokens of a row, and of an answer."""
+        self.sets: dict[tuple[str, str], SetOfRows] = {}
+        """What was described so far, by name and source."""
+        self._longest_prompts: dict[str, int] = {}
+        """By the specs' keys."""
+
+    def choose_sizes(
+        self,
+        given: tuple[int | None, int | None],
+        trained: Sequence[str],
+        held_out: Sequence[str],
+        asked: Sequence[str],
+    ) -> None:
+        """The sizes that are given, and for the others what the rows at these sources need."""
+        length, answer = given
+        if length is not None and length > self.context:
+            raise UserError(
+                f"--max-length {length} is more than the {self.context} tokens that "
+                f"{self._counts.model.source!r} takes; give {self.context} or less"
+            )
+        if length is None or answer is None:
+            counted = self._counts.of([*trained, *held_out], asked)
+            one, two = len(trained), len(trained) + len(held_out)
+            most = context_length(self._counts.model.source)
+            found = limits_of(counted[:one], counted[one:two], counted[two:], most)
+            length, answer = length or found[0], answer or found[1]
+        self.sizes = (length, answer)
+
+    def count(self, answered: Sequence[str], asked: Sequence[str]) -> None:
+        """Count the rows at these sources together: apart, each would take a process."""
+        self._counts.of(answered, asked)
+
+    def task(self, name: str, source: str) -> TaskSpec:
+        """Rows to train on."""
+        loaded = self._counts.read(source)
+        whole = describe_task(name, source, self.sizes[0], loaded)
+        (lengths,) = self._counts.of([source])
+        spec = fitted(whole, loaded.rows, lengths, self.too_long, sys.maxsize)
+        self._note(spec, whole, lengths, 0)
+        return spec
+
+    def held_out(self, name: str, source: str, asked: bool = True) -> RowsSpec:
+        """Rows to measure losses on; unless they are alignment data, they are asked as well."""
+        loaded = self._counts.read(source)
+        whole = describe_rows(name, source, *self.sizes, loaded, answered=True)
+        (lengths,) = self._counts.of([source])
+        most = self.context - whole.max_tokens if asked else sys.maxsize
+        spec = fitted(whole, loaded.rows, lengths, self.too_long, most)
+        self._note(spec, whole, lengths, whole.max_tokens if asked else 0)
+        return spec
+
+    def first(self, rows: RowsSpec, count: int) -> RowsSpec:
+        """Those of the first `count` rows at a spec's source that are not too long."""
+        source = f"{rows.source}#first-{count}"
+        few = self._counts.read(source)
+        whole = describe_rows(rows.name, source, rows.max_length, rows.max_tokens, few)
+        (lengths,) = self._counts.of([source])
+        return fitted(whole, few.rows, lengths, self.too_long, sys.maxsize)
+
+    def prompts(self, name: str, source: str) -> RowsSpec:
+        """A benchmark's prompts, of which none is ever left out."""
+        spec = describe_rows(name, source, *self.sizes, self._counts.read(source))
+        (lengths,) = self._counts.of([], [source])
+        refuse_long_prompts(spec, lengths, self.context)
+        longest = max(one.prompt for one in lengths.rows)
+        limit = self.context - spec.max_tokens
+        self._longest_prompts[spec.key] = longest
+        self.sets[name, source] = SetOfRows(
+            name, source, spec.num_rows, 0, 0, longest, limit, spec.max_tokens
+        )
+        return spec
+
+    def engine_length(self, asked: Sequence[RowsSpec]) -> int:
+        """Tokens that an engine is set up for: a row and an answer of the usual sizes, or the
+        longest prompt of these sets with its answer; never more than the model takes."""
+        longest = max(self._longest_prompts[rows.key] + rows.max_tokens for rows in asked)
+        return min(self.context, max(longest, sum(self.sizes)))
+
+    def keep(self, store: Store) -> None:
+        """Put what was counted into the store, so that it is counted once."""
+        self._counts.keep(store)
+
+    @property
+    def chat_notes(self) -> tuple[str, ...]:
+        """What of the model's chat template is mended."""
+        return self._counts.notes
+
+    def lines(self) -> list[str]:
+        """All sets for people."""
+        return [str(one) for one in self.sets.values()]
+
+    def told(self) -> list[dict[str, Any]]:
+        """All sets as plain JSON."""
+        return [asdict(one) for one in self.sets.values()]
+
+    def _note(
+        self, spec: TaskSpec | RowsSpec, whole: TaskSpec | RowsSpec, lengths: Lengths, answer: int
+    ) -> None:
+        left_out = set(spec.left_out)
+        used = (one for n, one in enumerate(lengths.rows) if n not in left_out)
+        self._longest_prompts[spec.key] = max(one.prompt for one in used)
+        self.sets[spec.name, spec.source] = SetOfRows(
+            name=spec.name,
+            source=spec.source,
+            rows=whole.num_rows,
+            left_out=len(left_out),
+            cut=spec.cut,
+            longest=max(one.whole for one in lengths.rows),
+            limit=spec.max_length,
+            max_tokens=answer,
+        )

@@ -1,0 +1,268 @@
+"""Do what a sweep still needs, phase by phase, on a Ray cluster or in this process."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from raycib.config.plan import AdapterGroup
+from raycib.evals.judges import JudgeUnavailable
+from raycib.evals.verdicts import Pair
+from raycib.runtime.judge import check_judge
+from raycib.runtime.progress import ProgressView
+from raycib.runtime.sweep import Sweep
+from raycib.store.kinds import FAILURES
+
+__all__ = ["JudgeUnavailable", "Work", "do"]
+
+MODELS_AT_ONCE = 8
+"""Models that answer together; their answers are stored together."""
+
+Pending = Callable[[], Any]
+"""Work that has begun; call it to have it done. It may be called again."""
+Failures = dict[str, tuple[str, str]]
+"""(reason, traceback) of stages that failed, by key."""
+
+
+class Runtime(Protocol):
+    """Where a sweep's phases are done. What is done is in the store; `str` says where it is."""
+
+    groups_at_once: int
+    overlaps: bool
+    """Whether engine and judge work while adapters are still trained."""
+    engine_starts: int
+
+    def view(self, folder: Path, steps: int) -> ProgressView:
+        """Shows a person how far `steps` of training are."""
+        ...
+
+    def begin(self, job: Callable[..., None], *arguments: Any) -> Pending:
+        """A job that wants the accelerator. It imports torch itself, once it runs."""
+        ...
+
+    def train(self, groups: Sequence[AdapterGroup], prepared: Pending) -> Failures:
+        """Train groups that need each other in nothing, once `prepared` is done."""
+        ...
+
+    def start_engine(self) -> None:
+        """Have the engine of the base model ready; safe to call twice."""
+        ...
+
+    def ask(self, model_ids: Sequence[str]) -> Pending:
+        """All prompts to some models, whose answers go to the store."""
+        ...
+
+    def stop_engine(self) -> None:
+        """Free what it holds; safe to call twice."""
+        ...
+
+    def start_judge(self) -> None:
+        """Have the judge ready; safe to call twice."""
+        ...
+
+    def judge(self, pairs: Sequence[Pair]) -> int:
+        """Have the judge read what it has not; how many it read. Raises `JudgeUnavailable`."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything."""
+        ...
+
+
+def prepare(*arguments: Any) -> None:
+    """`worker.prepare` where the accelerator is."""
+    from raycib.runtime import worker
+
+    worker.prepare(*arguments)
+
+
+def run_jobs(*arguments: Any) -> None:
+    """`worker.run_jobs` where the accelerator is."""
+    from raycib.runtime import worker
+
+    worker.run_jobs(*arguments)
+
+
+def failed_group(group: AdapterGroup, error: BaseException | None) -> Failures:
+    """All stages of a group that ended with an error, or was not begun."""
+    if error is None:
+        whole, reason = "", "stopped before it was done"
+    else:
+        whole = "".join(traceback.format_exception(error))
+        reason = whole.strip().splitlines()[-1]
+    return {job.stage.key: (reason, whole) for job in group.jobs}
+
+
+class Work:
+    """One run of a sweep: the phases in order, and what was counted."""
+
+    def __init__(self, sweep: Sweep, runtime: Runtime, folder: Path) -> None:
+        self.sweep, self.runtime = sweep, runtime
+        self.plan = sweep.plan(runtime.groups_at_once)
+        self.failures: Failures = {}
+        """Of this run."""
+        self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
+        self.timings: dict[str, float] = {}
+        steps = sum(
+            j.stage.steps for level in self.plan.levels for group in level for j in group.jobs
+        )
+        self.view = runtime.view(folder, steps)
+        self._coming: dict[tuple[str, ...], Pending] = {}
+        """Answers that were asked for, by the models that give them together."""
+
+    def run(self) -> None:
+        """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
+        with self.view:
+            if self.runtime.overlaps:
+                self._start_early()
+            with self._phase("training"):
+                if self._make_model():
+                    jobs = self._run_jobs()
+                    self._train(self._prepare())
+                    jobs()
+            with self._phase("answering"):
+                self._answer()
+            with self._phase("judging"):
+                self._judge()
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.view.enter(name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = time.monotonic() - began
+            self.counts["engine_starts"] = self.runtime.engine_starts
+
+    def _start_early(self) -> None:
+        """The services that will be needed: they load while adapters are trained."""
+        sweep = self.sweep
+        will_answer = bool(self.plan.to_train or sweep.unanswered)
+        if will_answer or sweep.verdict_cache.missing(sweep.pairs()):
+            self.runtime.start_judge()
+        if will_answer and sweep.model_made:
+            self.runtime.start_engine()
+
+    def _prepare(self) -> Pending:
+        """References and the aligned model's own measures."""
+        sweep, setup = self.sweep, self.sweep.setup
+        return self.runtime.begin(
+            prepare,
+            sweep.store,
+            setup.model,
+            sweep.references(),
+            list(sweep.evals.values()),
+            setup.lora,
+            setup.execution.gpus_per_worker,
+        )
+
+    def _run_jobs(self) -> Pending:
+        """What the study asks of the aligned model."""
+        sweep, jobs = self.sweep, self.sweep.jobs
+        if not jobs:
+            return lambda: None
+        gpus = sweep.setup.execution.gpus_per_worker
+        return self.runtime.begin(run_jobs, sweep.store, jobs, gpus)
+
+    def _make_model(self) -> bool:
+        """Make the model that all adapters are for, where it has to be made; whether it is
+        there."""
+        sweep = self.sweep
+        for key in sweep.failed_before:
+            sweep.store.discard(FAILURES, key)
+        if sweep.model_made:
+            return True
+        for level in self.plan.levels[: self._levels_of_makers]:
+            self._run_level(level, lambda: None)
+        sweep.refresh()
+        if not sweep.model_made:
+            reason = "the aligned model was not made"
+            self.failures |= dict.fromkeys(sweep.stages.keys() - sweep.trained, (reason, reason))
+        elif self.runtime.overlaps:
+            self.runtime.start_engine()
+        return sweep.model_made
+
+    @property
+    def _levels_of_makers(self) -> int:
+        alignment_stages = self.sweep.alignment_stages
+        return sum(all(j.stage.key in alignment_stages for p in level for j in p.jobs)
+                   for level in self.plan.levels)  # fmt: skip
+
+    def _train(self, prepared: Pending) -> None:
+        sweep = self.sweep
+        for level in self.plan.levels[self._levels_of_makers :]:
+            failed = self._run_level(level, prepared)
+            if failed and sweep.setup.options.fail_fast:
+                break
+            if self.runtime.overlaps:  # the engine answers while the next level is trained
+                self._ask()
+        prepared()
+        sweep.refresh()
+
+    def _run_level(self, level: Sequence[AdapterGroup], prepared: Pending) -> bool:
+        """Train a level; whether a stage of it failed."""
+        sweep, before = self.sweep, self.sweep.trained
+        failed = self.runtime.train(level, prepared)
+        for key, (reason, whole) in failed.items():
+            self.failures[key] = (reason, whole)
+            sweep.remember_failure(key, reason, whole)
+        sweep.refresh()
+        self.counts["stages_trained"] += len(sweep.trained - before)
+        return bool(failed)
+
+    def _answer(self) -> None:
+        """Answers, a few models at a time; a judge that is up reads some while others are given."""
+        self._ask()
+        done = 0
+        for model_ids, answers in self._coming.items():
+            self.view.detail = f"{done} of {sum(map(len, self._coming))} models done"
+            answers()
+            done += len(model_ids)
+            if self.runtime.overlaps and self.sweep.setup.judge.kind == "guard":
+                self._judge()
+        self.runtime.stop_engine()
+        self.sweep.refresh()
+
+    def _ask(self) -> None:
+        """Ask the trained models that have neither all answers nor been asked."""
+        asked = {model_id for model_ids in self._coming for model_id in model_ids}
+        model_ids = [model_id for model_id in self.sweep.unanswered if model_id not in asked]
+        for start in range(0, len(model_ids), MODELS_AT_ONCE):
+            group = tuple(model_ids[start : start + MODELS_AT_ONCE])
+            self._coming[group] = self.runtime.ask(group)
+
+    def _judge(self) -> None:
+        pairs = self.sweep.pairs()
+        if missing := self.sweep.verdict_cache.missing(pairs):
+            self.view.detail = f"{len(missing)} answers to read"
+            self.counts["judge_calls"] += self.runtime.judge(pairs)
+
+
+def do(sweep: Sweep, folder: Path) -> Work:
+    """Say where to look, and do what the sweep needs."""
+    options, trained = sweep.setup.options, sweep.trained.issuperset(sweep.stages)
+    if not trained or sweep.unanswered or sweep.verdict_cache.missing(sweep.pairs()):
+        check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
+    runtime = _runtime(sweep)
+    try:
+        work = Work(sweep, runtime, folder)
+        slots = [len(group.jobs) for level in work.plan.levels for group in level]
+        print(f"groups of {slots} slots, {runtime}", flush=True)
+        work.run()
+    finally:
+        runtime.close()
+    return work
+
+
+def _runtime(sweep: Sweep) -> Runtime:
+    """Ray and vLLM are imported only where they are used."""
+    if sweep.setup.options.local:
+        from raycib.runtime.local import LocalRuntime
+
+        return LocalRuntime(sweep)
+    from raycib.runtime.remote import RayRuntime
+
+    return RayRuntime(sweep)

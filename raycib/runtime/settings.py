@@ -1,0 +1,140 @@
+"""What a sweep is set to and where each setting comes from: its first lines, and a table."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from raycib.config import RunSpec, StageSpec
+from raycib.data.origins import origin
+from raycib.runtime.own import OWN_MODEL
+from raycib.runtime.scoring import scorer_name
+from raycib.runtime.sweep_config import SweepConfig
+
+MUCH = 0.25
+"""Share of a training in which the learning rate still rises, or a method does nothing yet, from
+which on it is said."""
+
+
+MORE_ROWS = "its queue fills too slowly (--set cib.num_negatives=8, or give more rows)"
+
+
+class Setting(NamedTuple):
+    """One of them."""
+
+    name: str
+    value: str
+    origin: str
+    """What decided it: the preset, a default for models of one's own, an option, the rows."""
+
+
+def settings_of(setup: SweepConfig, runs: Sequence[RunSpec]) -> list[Setting]:
+    """All that a reader needs to repeat the sweep, in the order in which it is printed."""
+    answered = (_engine(setup), *_judge(setup))
+    return [*_training(setup, runs), *_lengths(setup), *answered, *_scorers(setup)]
+
+
+def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
+    def found(part: str, field: str, name: str) -> Setting:
+        value = getattr(getattr(setup, part), field)
+        origin = f"--set {part}.{field}" if field in setup.overrides.get(part, {}) else setup.origin
+        return Setting(name, f"{value:g}" if isinstance(value, float) else str(value), origin)
+
+    yield found("trainer", "learning_rate", "learning rate")
+    yield found("trainer", "schedule", "schedule")
+    yield found("trainer", "batch_size", "batch")
+    yield found("trainer", "epochs", "epochs")
+    yield found("trainer", "warmup_steps", "warm-up steps")
+    yield found("lora", "rank", "rank")
+    yield found("lora", "alpha", "alpha")
+    whose = "its files" if setup.options.model or setup.origin == OWN_MODEL else setup.origin
+    yield Setting("precision", setup.model.dtype, whose)
+    if stage := setup.inputs.alignment_stage:
+        how = stage.trainer
+        value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
+        yield Setting("aligning the base: learning rate", f"{value} {stage.steps}", setup.origin)
+    steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
+    for task, count in steps.items():
+        yield Setting(f"steps of {task}", str(count), "its rows")
+
+
+def _lengths(setup: SweepConfig) -> Iterator[Setting]:
+    options = setup.options
+    usual = "its rows" if setup.origin == OWN_MODEL else setup.origin
+    for name, value, given in (
+        ("tokens of a row", setup.sizes[0], "--max-length" if options.max_length else ""),
+        ("tokens of an answer", setup.sizes[1], "--max-tokens" if options.max_tokens else ""),
+    ):
+        yield Setting(name, str(value), given or usual)
+
+
+def _engine(setup: SweepConfig) -> Setting:
+    local = setup.options.local
+    return Setting(
+        "answers by", "transformers" if local else "vLLM", "--local" if local else setup.origin
+    )
+
+
+def _judge(setup: SweepConfig) -> Iterator[Setting]:
+    judge, options = setup.judge, setup.options
+    given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
+    yield Setting("judge", f"{judge.source} {judge.weights[:12]}", given)
+    known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
+    yield Setting("judge profile", judge.profile, known)
+    yield Setting("judge categories", str(len(judge.categories)), "its profile")
+
+
+def _known(kind: str) -> str:
+    return "files or name" if kind == "guard" else "name"
+
+
+def _scorers(setup: SweepConfig) -> Iterator[Setting]:
+    evals = [evals for _, evals in setup.tasks.values()]
+    sets = {rows.source: rows for one in evals for rows in (one.held_out, *one.tasks, *one.probes)}
+    for rows in sets.values():
+        how = scorer_name(rows)
+        if origin(rows.source).is_correct is None:
+            yield Setting(f"accuracy of {rows.name}", how, "named" if rows.scorer else "its rows")
+
+
+def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
+    """Two lines: settings whose origin is the usual one, and the others with theirs."""
+    same = [f"{one.name} {one.value}" for one in settings if one.origin == usual]
+    others = [f"{one.name} {one.value} ({one.origin})" for one in settings if one.origin != usual]
+    lines = [f"{usual}: " + ", ".join(same)] * bool(same)
+    return [*lines, "besides: " + ", ".join(others)]
+
+
+def cautions(runs: Sequence[RunSpec]) -> list[str]:
+    """What does not fit a small task, in a line each: a batch of more rows than there are, a
+    warm-up that is much of the training."""
+    found: dict[str, None] = {}
+    for run in runs:
+        stage, trainer = run.final, run.final.trainer
+        rows, steps, warm_up = stage.task.num_rows, stage.steps, trainer.warmup_steps
+        if not steps:
+            continue
+        count = f"{steps} step" + "s" * (steps > 1)
+        if trainer.batch_size > rows:
+            found[
+                f"the batch of {trainer.batch_size} is more than the {rows} rows of "
+                f"{stage.task.name}: {count} (--set trainer.batch_size=8)"
+            ] = None
+        if warm_up >= MUCH * steps:
+            share = "all" if warm_up >= steps else f"{warm_up / steps:.0%}"
+            found[
+                f"the warm-up of {warm_up} steps is {share} of the {count} of "
+                f"{stage.task.name} (--set trainer.warmup_steps={steps // 10})"
+            ] = None
+        found |= dict.fromkeys(_idle(stage) for stage in run.adapters)
+    return [note for note in found if note]
+
+
+def _idle(stage: StageSpec) -> str:
+    """Says so where a stage's method begins late, or never; "" where it does not."""
+    method, rows = stage.method_in_effect, stage.task.num_rows
+    idle, steps = method.idle_steps(min(stage.trainer.batch_size, rows)), stage.steps
+    if not steps or idle < MUCH * steps:
+        return ""
+    where = f"of the {steps} steps of {stage.task.name}"
+    if idle >= steps:
+        return f"{method.kind} does nothing in any {where}: its cells are plain LoRA; {MORE_ROWS}"
+    return f"{method.kind} does nothing in the first {idle:g} {where}; {MORE_ROWS}"

@@ -1,0 +1,83 @@
+"""What a person sees of a sweep: its plan before, its table, files and MLflow afterwards."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raycib.config.plan import waits
+from raycib.runtime.capacity import groups_here
+from raycib.runtime.study import Histories, Samples
+from raycib.runtime.summary import all_samples, stored_histories
+from raycib.runtime.sweep import Sweep
+
+if TYPE_CHECKING:
+    from raycib.report.report import Report
+
+
+def print_plan(sweep: Sweep) -> None:
+    """What a run would do: groups by level, and what they hold."""
+    plan = sweep.plan(groups_here(sweep.setup.execution))
+    for number, level in enumerate(plan.levels, 1):
+        for reason in waits(level) if number > 1 else []:
+            print(f"level {number} waits for level {number - 1}: {reason}")
+        for group in level:
+            steps = max(job.stage.steps for job in group.jobs)
+            cells = ", ".join(
+                f"{job.stage.method_in_effect.kind} {job.stage.method.strength:g} "
+                f"seed {job.stage.seed}"
+                for job in group.jobs
+            )
+            print(f"level {number}  {group.name}  {len(group.jobs)} slots x {steps} steps: {cells}")
+    print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
+
+
+def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
+    """Print the table, then write the exhibits and tell MLflow; whether all files are written.
+
+    The table comes first: nothing that goes wrong later may keep it from a person.
+    """
+    curves = stored_histories(sweep.store, sweep.stages)
+    answers = all_samples(sweep)
+    report = sweep.setup.study.report(summary, answers, curves)
+    print("\n" + report.terminal())
+    for note in sweep.store.damaged:
+        print(f"damaged and set aside: {note}")
+    counts = summary["counts"]
+    print(
+        f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
+        f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
+        f"distinct examples; {counts['engine_starts']} engine starts; "
+        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
+        flush=True,
+    )
+    try:
+        _write(report, answers, folder)
+    except OSError as error:
+        print(
+            f"error: {folder}: {error.strerror or error}; tables, figures and "
+            "report are not written, the results are stored: make room and run the same command "
+            "again",
+            file=sys.stderr,
+        )
+        return False
+    print(f"report  {folder / 'report.html'}", flush=True)
+    _track(summary, curves, folder)
+    return True
+
+
+def _write(report: "Report", answers: Samples, folder: Path) -> None:
+    from raycib.report.page import write_report
+    from raycib.report.writing import write_text
+
+    write_text(folder / "summary.json", json.dumps(report.summary, indent=1))
+    write_report(report, answers, folder)
+
+
+def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+    from raycib.mlflow_session import without_password
+    from raycib.tracking import default_uri, track
+
+    link = track(summary, curves, folder)
+    place = without_password(default_uri(folder.parent))
+    print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))

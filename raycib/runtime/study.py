@@ -1,0 +1,149 @@
+"""What a study is: what one question takes, measures and shows beyond what every sweep does.
+
+The core knows no study. A sweep file names one of `raycib.studies`, or a class of its own that
+overrides what differs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from raycib.config import EvalSpec, Measure, ModelSpec, RunSpec, StageSpec, TaskSpec
+from raycib.config.presets import Preset, TaskSource, split
+from raycib.data.sources import stem
+from raycib.errors import UserError
+from raycib.model_files import describe
+from raycib.runtime.options import Options
+from raycib.runtime.row_sets import RowSets
+from raycib.store import Store
+
+if TYPE_CHECKING:
+    from raycib.report.report import Report
+    from raycib.runtime.summary import Scores
+    from raycib.runtime.sweep import Sweep
+    from raycib.runtime.sweep_config import SweepConfig
+
+OF_STUDIES = ("alignment", "orders")
+"""Options that only some studies read."""
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+Tasks = dict[str, tuple[TaskSpec, EvalSpec]]
+"""Tasks by name, each with what is asked of the models that are trained on it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a study may choose from."""
+
+    options: Options
+    preset: Preset
+    own_data: bool
+    """Whether the data are a person's, so that none of the preset's are meant."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a study needs besides tasks and benchmarks; a study with more has a subclass."""
+
+    alignment_stage: StageSpec | None = None
+    """Makes the aligned model, all weights trained; None where the model is there."""
+
+
+class AlignedJob(Protocol):
+    """Something computed once on the aligned model, for the summary."""
+
+    folder: ClassVar[str]
+    """Of the store."""
+
+    @property
+    def stored_key(self) -> str:
+        """Under which the result is stored there."""
+        ...
+
+    def run(self, store: Store, device: Any) -> None:
+        """Compute and store it, where the accelerator is."""
+        ...
+
+
+class Study:
+    """A study in its plainest form: one task, nothing measured besides, nothing told besides."""
+
+    name: ClassVar[str]
+    """In `summary.json`."""
+    options: ClassVar[frozenset[str]] = frozenset()
+    """Those of `OF_STUDIES` that it reads."""
+
+    # What it takes of a preset or of a person's options
+
+    def preset(self, chosen: Preset) -> Preset:
+        """The preset with the model and the settings that this study takes of it."""
+        return chosen
+
+    def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
+        """The preset's tasks, or those in a person's own `files` (`--task`). Raises `UserError`
+        where there are too few."""
+        return split({stem(files): files}) if files else {chosen.task: chosen.tasks[chosen.task]}
+
+    def own_model(self, options: Options) -> str | None:
+        """A person's own model that this study starts from; its settings are not the preset's."""
+        return options.model
+
+    def first_model(self, given: Given) -> ModelSpec:
+        """The model that is there before anything is trained."""
+        own, chosen = given.options.model, given.preset
+        dtype = None if own else chosen.dtype  # a model of one's own has its own
+        return describe(own or chosen.model, dtype, given.options.chat)
+
+    def inputs(
+        self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
+    ) -> Inputs:
+        """What it needs besides; `model` is `first_model`'s. Raises `UserError` for what is
+        missing or makes no sense."""
+        return Inputs()
+
+    # What is asked and measured
+
+    def measures(self, task: TaskSpec, inputs: Inputs, sets: RowSets) -> tuple[Measure, ...]:
+        """What is measured on every model of a task besides losses and representations."""
+        return ()
+
+    def evaluations(self, tasks: Tasks) -> Tasks:
+        """The tasks with what is asked of the models of each."""
+        return tasks
+
+    def jobs(self, sweep: "Sweep") -> Sequence[AlignedJob]:
+        """What is computed once on the aligned model; a sweep is finished when all is stored."""
+        return ()
+
+    # What it tells
+
+    def notes(self, setup: "SweepConfig") -> Sequence[str]:
+        """Lines for a person before anything starts."""
+        return ()
+
+    def scores(self, sweep: "Sweep", model_id: str, run: RunSpec) -> dict[str, Any]:
+        """What is added to the scores of a model: a stage's key of `run`, or the aligned model's.
+        Raises `Missing`."""
+        return {}
+
+    def cell(self, scores: "Scores", run: RunSpec, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of the summary's cell that are added or replaced."""
+        return {}
+
+    def summary(self, sweep: "Sweep") -> dict[str, Any]:
+        """Fields that are added to the summary."""
+        return {}
+
+    def report(
+        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
+    ) -> "Report":
+        """Tables, figures, claims and warnings of a summary; `samples` are harmful prompts with
+        answers and verdicts, and `histories` loss terms by step, both by stage key."""
+        raise NotImplementedError
+
+
+def refuse_others(options: Options, study: Study) -> None:
+    """`UserError` for an option that is about other studies."""
+    for option in OF_STUDIES:
+        if getattr(options, option) is not None and option not in study.options:
+            raise UserError(f"--{option} is not about a {study.name} study; leave it out")

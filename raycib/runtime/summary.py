@@ -1,0 +1,213 @@
+"""What a sweep found, as one JSON object: every cell with its scores, and where they come from."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from raycib.config import RunSpec, StageSpec
+from raycib.config.plan import Plan
+from raycib.data.origins import origin
+from raycib.evals.scores import Missing, samples, score
+from raycib.provenance import versions
+from raycib.runtime.files import files_read
+from raycib.runtime.judge import account
+from raycib.runtime.settings import Setting, settings_of
+from raycib.runtime.sweep import Sweep
+from raycib.store import Store
+from raycib.store.kinds import STAGES
+
+FORMAT = 2
+HISTORY_FILE = "history.json"
+LORA_VARIANT = "lora_variant"
+COMPARED = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
+"""Scores of a cell that have the aligned model's beside them."""
+
+
+def summarise(
+    sweep: Sweep,
+    asked: tuple[str, str],
+    plan: Plan,
+    failures: dict[str, str],
+    counts: dict[str, int],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """The content of `summary.json`; `asked` is the sweep's name and question.
+
+    Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
+    run that wrote the summary, except for those of `analysis.measured.OF_THE_GRID`, which are of
+    the grid however many runs it took.
+    """
+    setup = sweep.setup
+    (name, question), scores = asked, Scores(sweep, failures)
+    cells = [_cell(scores, run) for run in sweep.runs]
+    return {
+        "format": FORMAT,
+        "sweep": name,
+        "question": question,
+        "study": setup.study.name,
+        "preset": setup.origin.removeprefix("preset "),
+        "settings": [_told(one) for one in settings_of(setup, sweep.runs)],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "model": {"name": setup.model_name, "weights": setup.model.weights},
+        "judge": account(setup.judge, sweep.verdict_cache, sweep.pairs(), _asks_the_world(sweep)),
+        "files": files_read(sweep.runs),
+        "rows": setup.sets.told(),
+        "aligned": {"scores": scores.before},
+        "cells": cells,
+        **setup.study.summary(sweep),
+        "counts": {
+            "stages": plan.stages,
+            "stages_trained": 0,
+            "stages_reused": plan.reused,
+            "stages_asked": plan.asked,
+            "stages_shared": plan.shared,
+            "stages_failed": len(sweep.failed_before.keys() | failures.keys()),
+            "cells_failed": sum(cell["failed"] is not None for cell in cells),
+            "reference_forwards": sweep.reference_forwards,
+            "distinct_examples": sweep.distinct_examples,
+            "engine_starts": 0,
+            "judge_calls": 0,
+            **counts,
+        },
+        "timings_s": {phase: round(seconds, 2) for phase, seconds in timings.items()},
+        "damaged": list(sweep.store.damaged),
+    }
+
+
+def _asks_the_world(sweep: Sweep) -> bool:
+    """Whether all harmful prompts are the embedded world's."""
+    return all(origin(one.harmful.source).own_language for one in sweep.evals.values())
+
+
+def _told(setting: Setting) -> dict[str, str]:
+    return {"setting": setting.name, "value": setting.value, "from": setting.origin}
+
+
+class Scores:
+    """Scores of a sweep's models. The aligned model's are the "before" of every cell and computed
+    once for each evaluation."""
+
+    def __init__(self, sweep: Sweep, failures: Mapping[str, str]) -> None:
+        self.sweep, self.failures = sweep, failures
+        self._aligned: dict[str, dict[str, Any]] = {}
+
+    @cached_property
+    def before(self) -> dict[str, Any] | None:
+        """The aligned model's on the first run's benchmarks; None where not finished."""
+        sweep = self.sweep
+        try:
+            found = self.aligned(sweep.runs[0])
+            return found | sweep.setup.study.scores(sweep, sweep.setup.model.key, sweep.runs[0])
+        except Missing:
+            return None
+
+    def aligned(self, run: RunSpec) -> dict[str, Any]:
+        """The aligned model's on a run's benchmarks. Raises `Missing`."""
+        sweep, key = self.sweep, run.evals.key
+        if key not in self._aligned:
+            model_id = sweep.setup.model.key
+            self._aligned[key] = score(sweep.store, model_id, run.evals, sweep.verdict_cache)
+        return self._aligned[key]
+
+    def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+        """Why a stage of a run has no scores, or its scores."""
+        if stage.key in self.failures:
+            return self.failures[stage.key], None
+        try:
+            return None, score(self.sweep.store, stage.key, run.evals, self.sweep.verdict_cache)
+        except Missing as gap:
+            return f"not finished: {gap}", None
+
+    def of_cell(self, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+        """The same of its last stage, with the aligned model's beside them and what the study
+        adds."""
+        failed, found = self.of(run.final, run)
+        if found is None:
+            return failed, None
+        try:
+            aligned = self.aligned(run)
+            found |= {f"{name}_before": aligned[name] for name in COMPARED}
+            return None, found | self.sweep.setup.study.scores(self.sweep, run.final.key, run)
+        except Missing as gap:
+            return f"not finished: {gap}", None
+
+
+def _cell(scores: Scores, run: RunSpec) -> dict[str, Any]:
+    sweep, stage, method = scores.sweep, run.final, run.method
+    failed, found = scores.of_cell(run)
+    parameters = method.model_dump(mode="json", exclude={"kind", "custom"})
+    shape = stage.lora.model_dump() if stage.lora else {}
+    parameters |= {f"lora_{name}": value for name, value in shape.items()}
+    parameters |= stage.trainer.model_dump(mode="json")
+    cell = {
+        "key": stage.key,
+        "adapter": sweep.adapters.get(stage.key),
+        # Plain LoRA is what all else is compared with: one that differs by more has another name.
+        "method": LORA_VARIANT if run.label and method.is_plain else method.kind,
+        "method_name": method.about.name,
+        "label": run.label or None,
+        "strength": method.strength,
+        "seed": stage.seed,
+        "task": stage.task.name,
+        "model": sweep.setup.model_name,
+        "failed": failed,
+        "safety_data": any(_sees_safety_data(sweep, one) for one in run.adapters),
+        "cost": {
+            "steps": sum(one.steps for one in run.adapters),
+            "rank": stage.exported_rank,
+            "trained": not stage.method_in_effect.derived,
+        },
+        "parameters": {name: _flat(value) for name, value in parameters.items()},
+        "scores": found,
+        "task_data": {
+            "name": stage.task.name,
+            "source": stage.task.source,
+            "rows": stage.task.num_rows,
+            "digest": stage.task.rows,
+        },
+        "spec": stage.model_dump(mode="json"),
+    }
+    return cell | sweep.setup.study.cell(scores, run, cell)
+
+
+def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:
+    safety = sweep.setup.safety
+    on_it = safety is not None and stage.task.rows == safety.rows
+    return on_it or stage.method_in_effect.safety_rows is not None
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):  # data or a model that a method needs
+        return value.get("name", value["source"])
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[str, float]]]:
+    """Loss terms by step (unweighted, in nats) of those of the stages that are trained."""
+    found = {}
+    for key in keys:
+        if record := store.get(STAGES, key):
+            found[key] = json.loads(record.path(HISTORY_FILE).read_text())
+    return found
+
+
+def all_samples(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
+    """Harmful prompts with answers and verdicts, by stage key and "aligned"."""
+    model_ids = {"aligned": (sweep.setup.model.key, sweep.runs[0].evals)}
+    model_ids |= {run.final.key: (run.final.key, run.evals) for run in sweep.runs}
+    found = {}
+    for name, (model_id, evals) in model_ids.items():
+        try:
+            found[name] = samples(sweep.store, model_id, evals, sweep.verdict_cache)
+        except Missing:
+            continue
+    return found
+
+
+def reasons(failures: dict[str, str]) -> list[str]:
+    """Why stages failed, the most frequent reason first."""
+    return [f"{count} x {why}" for why, count in Counter(failures.values()).most_common()]

@@ -1,0 +1,188 @@
+"""A sweep from its runs to its scores: plan, prepare, train, answer, judge, score.
+
+Every phase reads what is missing from the store and adds it there, so a sweep that stopped
+anywhere is continued by running it again, and a finished one is only read.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raycib.config import EvalSpec, Feature, RowsSpec, RunSpec, TaskSpec
+from raycib.config.plan import Plan, make_plan
+from raycib.evals.answers import answers_key
+from raycib.evals.scores import Missing, harmful_pairs
+from raycib.evals.verdicts import VerdictCache
+from raycib.runtime.study import AlignedJob
+from raycib.runtime.sweep_config import SweepConfig
+from raycib.store import Store
+from raycib.store.kinds import FAILURES, FORWARDS, GENERATIONS, MEASURES, STAGES
+
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+class Sweep:
+    """The runs of one question, and what of them is still to do."""
+
+    def __init__(self, setup: SweepConfig, runs: Sequence[RunSpec]) -> None:
+        self.setup, self.runs = setup, list(runs)
+        self.store = Store(setup.options.out)
+        self.verdict_cache = VerdictCache(self.store, setup.judge.key, setup.judge.source)
+        self.stages = {stage.key: stage for run in runs for stage in run.adapters}
+        """Those that fine-tune an adapter."""
+        self.alignment_stages = {s.key: s for run in runs for s in run.stages if s.lora is None}
+        """Those that make the model which the adapters are for."""
+        self.evals = {run.evals.key: run.evals for run in runs}
+        self.asked: dict[str, dict[str, EvalSpec]] = {}
+        """Evaluations of each stage, and of the aligned model."""
+        for run in runs:
+            for model_id in (setup.model.key, *(stage.key for stage in run.adapters)):
+                self.asked.setdefault(model_id, {})[run.evals.key] = run.evals
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again at what the store holds. Adapters are verified: a damaged one counts as not
+        trained, is moved aside and trained anew."""
+        there = set(self.store.keys(STAGES))
+        every = self.alignment_stages | self.stages
+        records = {k: record for k in every if k in there and (record := self.store.get(STAGES, k))}
+        self.trained = set(records)
+        self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
+        """sha256 of what was trained."""
+        others = {measure.folder for one in self.evals.values() for measure in one.measures}
+        self._measured = {key for kind in (MEASURES, *others) for key in self.store.keys(kind)}
+        self._answered = set(self.store.keys(GENERATIONS))
+
+    def measured(self, model_id: str, evals: EvalSpec) -> bool:
+        """Whether all that is measured with the model in memory is there."""
+        return self._measured.issuperset(evals.measured_keys(model_id))
+
+    @property
+    def model_made(self) -> bool:
+        """Whether the model that all adapters are for is there."""
+        return self.trained.issuperset(self.alignment_stages)
+
+    def plan(self, groups_at_once: int) -> Plan:
+        """What is left to train and to measure."""
+        return make_plan(
+            self.runs,
+            lambda stage: stage.key in self.trained,
+            lambda stage, evals: self.measured(stage.key, evals),
+            groups_at_once,
+            self.setup.execution.group_size,
+        )
+
+    @property
+    def failed_before(self) -> dict[str, str]:
+        """Stages of this sweep that an earlier try could not finish."""
+        found = (self.store.get(FAILURES, key) for key in self.store.keys(FAILURES))
+        mine = self.alignment_stages | self.stages
+        return {r.key: r.about["reason"] for r in found if r and r.key in mine}
+
+    def rows_asked(self, model_ids: Sequence[str]) -> list[RowsSpec]:
+        """All rows that some models answer, each once."""
+        evals = [one for model_id in model_ids for one in self.asked[model_id].values()]
+        return list({rows.key: rows for one in evals for rows in one.asked}.values())
+
+    @property
+    def engine_length(self) -> int:
+        """Tokens of a prompt and its answer that an engine has room for."""
+        asked = [rows for one in self.evals.values() for rows in one.asked]
+        return self.setup.sets.engine_length(asked)
+
+    @property
+    def largest_rank(self) -> int:
+        """Of all adapters, as they are exported."""
+        return max(stage.exported_rank for stage in self.stages.values())
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Trained models, the aligned one included, that have not answered all prompts."""
+        there = self.trained | ({self.setup.model.key} if self.model_made else set())
+        return [
+            model_id
+            for model_id, evals in self.asked.items()
+            if model_id in there
+            and any(
+                answers_key(model_id, rows, one.engine) not in self._answered
+                for one in evals.values()
+                for rows in one.asked
+            )
+        ]
+
+    def remember_failure(self, key: str, reason: str, whole: str) -> None:
+        """Keep why a stage failed, with its traceback in a file, until it is tried again."""
+
+        def write(folder: Path) -> None:
+            (folder / "traceback.txt").write_text(whole)
+
+        self.store.put(FAILURES, key, write, {"reason": reason})
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All (prompt, answer) pairs that the judge has to have read, as far as answered."""
+        found: list[tuple[str, str]] = []
+        for model_id, evals in self.asked.items():
+            for one in evals.values():
+                try:
+                    found += harmful_pairs(self.store, model_id, one)
+                except Missing:
+                    continue
+        return found
+
+    def references(self) -> list[tuple[TaskSpec, tuple[Feature, ...]]]:
+        """Rows with the readings of the aligned model that stages look up of them in training."""
+        wanted: dict[str, tuple[TaskSpec, dict[Feature, None]]] = {}
+        for stage in self.stages.values():
+            method = stage.method_in_effect
+            for rows, features in (
+                (stage.task, method.features),
+                (method.safety_rows, method.safety_features),
+            ):
+                if rows is not None and features:
+                    wanted.setdefault(rows.key, (rows, {}))[1].update(dict.fromkeys(features))
+        return [(rows, tuple(features)) for rows, features in wanted.values()]
+
+    @property
+    def distinct_examples(self) -> int:
+        """Rows whose reference anybody needs: trained on, beside them, and measured on."""
+        return sum({rows.rows: rows.num_rows for rows, _ in self._referred}.values())
+
+    @property
+    def reference_forwards(self) -> int:
+        """Examples that went through the aligned model for this grid's references, ever."""
+        wanted = {
+            (rows.rows, rows.max_length, ".".join(feature))
+            for rows, features in self._referred
+            for feature in features
+        }
+        return sum(
+            one["examples"]
+            for one in (record.about for record in self.store.records(FORWARDS))
+            # Other sweeps in this store may ask other models, or these rows for something else.
+            if one.get("model") == self.setup.model.key
+            and any((one["rows"], one["max_length"], what) in wanted for what in one["readings"])
+        )
+
+    @property
+    def _referred(self) -> list[tuple[TaskSpec | RowsSpec, tuple[Feature, ...]]]:
+        """All rows with what is read of the aligned model on them."""
+        measured = (each for one in self.evals.values() for each in one.referred)
+        return [*self.references(), *measured]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        plan = self.plan(1)
+        aligned = all(self.measured(self.setup.model.key, one) for one in self.evals.values())
+        return (
+            not plan.levels
+            and aligned
+            and not self.unanswered
+            and not self.verdict_cache.missing(self.pairs())
+            and not self.jobs
+        )
+
+    @property
+    def jobs(self) -> list[AlignedJob]:
+        """What the study computes once on the aligned model and is not stored yet."""
+        jobs = self.setup.study.jobs(self)
+        return [one for one in jobs if self.store.get(one.folder, one.stored_key) is None]

@@ -1,0 +1,196 @@
+"""What runs on the machines with the accelerators: references, groups, answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from raycib.config import EvalSpec, Feature, LoRASpec, ModelSpec, RowsSpec, TaskSpec
+from raycib.config.plan import AdapterGroup
+from raycib.config.presets import Execution
+from raycib.data.chat import Encoded
+from raycib.data.chat_format import chat_format
+from raycib.evals.answers import generate_answers
+from raycib.evals.generate import Engine, Generator
+from raycib.evals.representation import measure
+from raycib.evals.scores import MEASURES_FILE
+from raycib.model_files import verified
+from raycib.models import load_model, load_tokenizer
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.reference import ReferenceCache
+from raycib.runtime.study import AlignedJob
+from raycib.store import Store
+from raycib.store.kinds import MEASURES, STAGES
+from raycib.training.group import Loaded, ensure_cache, load, train_group
+from raycib.training.memory import keep_memory
+from raycib.training.slot import Slot
+from raycib.training.workers import Workers
+
+Features = tuple[Feature, ...]
+Report = Callable[[str, Mapping[str, Any], bool], None]
+"""Told how far a group is: its name, the news, and whether they are its last."""
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where this process computes; on a CPU with one thread."""
+    if gpus:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def prepare(
+    store: Store,
+    model: ModelSpec,
+    tasks: Sequence[tuple[TaskSpec, Features]],
+    evals: Sequence[EvalSpec],
+    lora: LoRASpec,
+    gpus: float,
+) -> None:
+    """The aligned model's part, before any training: references of all rows that need them, and
+    its own measures (the "before" of every cell)."""
+    device = device_of(gpus)
+    shape = LoRAShape(1, 1.0, lora.targets)  # a slot of zeros: the aligned model itself
+    adapters = AdapterSlots(load_model(model, device), [shape])
+    loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device)
+    for task, features in tasks:
+        ensure_cache(loaded, store, model, task, features)
+    for one in evals:
+        ensure_cache(loaded, store, model, one.held_out, one.features)
+        measure_slots(loaded, store, model, {0: model.key}, one)
+
+
+def measure_slots(
+    loaded: Loaded, store: Store, model: ModelSpec, model_ids: dict[int, str], evals: EvalSpec
+) -> None:
+    """Measure slots (by subject) on held-out rows and store what is new."""
+
+    def ensure(
+        kind: str,
+        file: str,
+        key_of: Callable[[str], str],
+        about: BaseModel,
+        values_of: Callable[[list[int]], Mapping[int, BaseModel]],
+    ) -> None:
+        todo = {n: one for n, one in model_ids.items() if store.get(kind, key_of(one)) is None}
+        for slot, values in values_of(list(todo)).items() if todo else ():
+            text, told = values.model_dump_json(indent=1), about.model_dump(mode="json")
+
+            def write(folder: Path, text: str = text) -> None:
+                (folder / file).write_text(text)
+
+            store.put(kind, key_of(todo[slot]), write, {"subject": todo[slot], "rows": told})
+
+    def held_out(slots: list[int]) -> Mapping[int, BaseModel]:
+        cache = ensure_cache(loaded, store, model, evals.held_out, evals.features)
+        return measure(loaded.adapters, slots, loaded.encode(evals.held_out), cache, evals)
+
+    ensure(MEASURES, MEASURES_FILE, evals.measures_key, evals.held_out, held_out)
+    for one in evals.measures:
+        values_of = partial(one.measure, Models(loaded, store, model))
+        ensure(one.folder, one.file, one.stored_key, one, values_of)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a study's measure sees of a group in memory (`raycib.config.measure.InMemory`)."""
+
+    loaded: Loaded
+    store: Store
+    model: ModelSpec
+
+    @property
+    def adapters(self) -> AdapterSlots:
+        """One slot a model."""
+        return self.loaded.adapters
+
+    def encode(self, rows: RowsSpec) -> list[Encoded]:
+        """Rows as tokens."""
+        return self.loaded.encode(rows)
+
+    def reference(self, rows: RowsSpec, features: Features) -> ReferenceCache:
+        """The aligned model's readings of rows, from the store or computed."""
+        return ensure_cache(self.loaded, self.store, self.model, rows, features)
+
+
+def run_jobs(store: Store, jobs: Sequence[AlignedJob], gpus: float) -> None:
+    """Compute what a study needs to know of the aligned model."""
+    for job in jobs:
+        job.run(store, device_of(gpus))
+
+
+def run_group(
+    group: AdapterGroup, store: Store, execution: Execution, report: Report
+) -> dict[str, str]:
+    """Train a group's unfinished stages, then measure all of them. Every worker of the group calls
+    this; returns why each failed stage failed, by key."""
+    keep_memory()
+    workers = Workers.current()
+    loaded = load([job.stage for job in group.jobs], device_of(execution.gpus_per_worker))
+
+    def progress(slots: Sequence[Slot]) -> None:
+        if workers.rank == 0:
+            report(group.name, _news(slots), not any(slot.active for slot in slots))
+
+    failures = train_group(
+        group, loaded, store, workers, execution.micro_batch_size, execution.checkpoint_every,
+        progress,
+    )  # fmt: skip
+    if workers.rank == 0:
+        wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}
+        for slot, job in enumerate(group.jobs):
+            for evals in job.evals:
+                if job.stage.key not in failures:
+                    wanted.setdefault(evals.key, (evals, {}))[1][slot] = job.stage.key
+        for evals, model_ids in wanted.values():
+            measure_slots(loaded, store, group.jobs[0].stage.model, model_ids, evals)
+    return failures
+
+
+def _news(slots: Sequence[Slot]) -> dict[str, Any]:
+    terms: dict[str, list[float]] = {}
+    for slot in slots:
+        for name, value in (slot.history[-1] if slot.history else {}).items():
+            if name not in ("step", "grad_norm"):
+                terms.setdefault(name, []).append(value)
+    return {
+        "slots": len(slots),
+        "done": sum(slot.step for slot in slots),
+        "steps": sum(slot.stage.steps for slot in slots),
+        "terms": {name: sum(values) / len(values) for name, values in terms.items()},
+    }
+
+
+def with_vllm(store: Store, model: ModelSpec, rank: int, max_model_len: int) -> "Answering":
+    """Answers by vLLM; `rank` is the largest that any adapter has."""
+    tokenizer = load_tokenizer(model.source, model.template)
+    engine = Generator(
+        verified(model),
+        max_lora_rank=rank,
+        max_model_len=max_model_len,
+        dtype=model.dtype,
+        stop=[chat_format(tokenizer).end],
+    )
+    return Answering(store, model, tokenizer, engine)
+
+
+class Answering:
+    """A warm engine of one base model, and the store that its answers go to."""
+
+    def __init__(self, store: Store, model: ModelSpec, tokenizer: Any, engine: Engine) -> None:
+        self.store, self.model, self.tokenizer, self.engine = store, model, tokenizer, engine
+
+    def answer(self, model_ids: Sequence[str], asked: Sequence[RowsSpec]) -> int:
+        """Have models answer, stages by key or the aligned one; how many answers were new."""
+        folders: list[tuple[str, Path | None]] = []
+        for model_id in model_ids:
+            base = model_id == self.model.key
+            record = None if base else self.store.get(STAGES, model_id)
+            if record is None and not base:
+                raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
+            folders.append((model_id, record.folder if record else None))
+        return generate_answers(self.store, self.engine, self.tokenizer, folders, asked)

@@ -1,0 +1,254 @@
+"""A group from its stages to their adapters: load, resume, train, check, commit."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from raycib.config import Feature, ModelSpec, RowsSpec, StageSpec, TaskSpec
+from raycib.config.plan import AdapterGroup
+from raycib.data.chat import Encoded
+from raycib.data.lengths import examples_of
+from raycib.errors import UserError
+from raycib.hooks import AdapterContext, Hooks
+from raycib.model_files.adapter_targets import check_targets
+from raycib.models import load_model, load_tokenizer
+from raycib.models.adapters import AdapterSlots, LoRAShape, WholeModel
+from raycib.models.reference import ReferenceCache, compute_cache, load_cache, missing_readings
+from raycib.objectives import Sum
+from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.provenance import versions
+from raycib.randomness import generator
+from raycib.store import Record, Store
+from raycib.store.kinds import CHECKPOINTS, STAGES
+from raycib.training.batches import BatchSampler
+from raycib.training.loop import train
+from raycib.training.slot import Slot
+from raycib.training.workers import Workers
+
+HISTORY_FILE = "history.json"
+
+Progress = Callable[[Sequence[Slot]], None]
+
+
+@dataclass
+class Loaded:
+    """A base model in memory with a slot for every stage of a group."""
+
+    adapters: AdapterSlots
+    tokenizer: Any
+    device: torch.device
+    _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
+
+    def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
+        """The rows of a task or benchmark as tokens; slots with the same rows share them."""
+        if spec.key not in self._encoded:
+            rows = examples_of(self.tokenizer, spec)
+            embeddings: Any = self.adapters.model.get_input_embeddings()
+            size = embeddings.weight.shape[0]
+            for number, row in enumerate(rows):
+                if (largest := max(row.prompt + row.response)) >= size:
+                    raise UserError(
+                        f"row {number} of {spec.name!r} has the token "
+                        f"{self.tokenizer.convert_ids_to_tokens(largest)!r} (id {largest}), but "
+                        f"the model has embeddings for {size}; is it another model's tokenizer?"
+                    )
+            self._encoded[spec.key] = rows
+        return self._encoded[spec.key]
+
+
+def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
+    """The base that `stages` share, with one slot each, in their order; a stage that trains all of
+    its weights has it for itself."""
+    spec = stages[0].model
+    model, tokenizer = load_model(spec, device), load_tokenizer(spec.source, spec.template)
+    for targets in {stage.lora.targets for stage in stages if stage.lora}:
+        check_targets(spec.source, targets)
+    shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
+    if not shapes and len(stages) == 1:
+        return Loaded(WholeModel(model), tokenizer, device)
+    if len(shapes) < len(stages):
+        raise ValueError("stages that train all weights cannot share a group")
+    return Loaded(AdapterSlots(model, shapes), tokenizer, device)
+
+
+def train_group(
+    group: AdapterGroup,
+    loaded: Loaded,
+    store: Store,
+    workers: Workers,
+    micro_batch_size: int,
+    checkpoint_every: int,
+    progress: Progress = lambda slots: None,
+) -> dict[str, str]:
+    """Train the stages of `group` that the store lacks and commit their adapters; slots whose
+    stage is done get the stored adapter. Returns why each failed stage failed, by key.
+
+    Every `checkpoint_every` optimiser steps, and at the last one, the whole group is saved in one
+    record, so a killed group resumes with all its slots at the same step, as it was.
+    """
+    todo: list[Slot] = []
+    failed: dict[str, str] = {}
+    for index, job in enumerate(group.jobs):
+        done = store.get(STAGES, job.stage.key)
+        if done is not None:
+            loaded.adapters.freeze(index, done.folder)  # of any rank, only to be measured
+        else:
+            try:
+                todo.append(open_slot(index, job.stage, loaded, store))
+            except UserError as error:  # a stage's own trouble: the others go on
+                failed[job.stage.key] = str(error)
+    _resume(group, todo, store)
+    saved = max((slot.step for slot in todo), default=0)
+
+    def after_step(moved: Sequence[Slot]) -> None:
+        nonlocal saved
+        progress(todo)
+        step = max(slot.step for slot in moved)
+        finished = not any(slot.active for slot in todo)
+        if workers.rank == 0 and step > saved and (finished or step % checkpoint_every == 0):
+            _save(group, todo, store, step)
+            saved = step
+
+    train(loaded.adapters, todo, workers, micro_batch_size, after_step)
+    if workers.rank == 0:
+        for slot in todo:
+            slot.failed = slot.failed or validate(slot)
+            if slot.failed is None:
+                commit(slot, loaded.adapters, store, workers)
+        for key in _checkpoints(group, store).values():
+            store.discard(CHECKPOINTS, key)
+    return failed | {slot.stage.key: slot.failed for slot in todo if slot.failed is not None}
+
+
+def open_slot(
+    index: int, stage: StageSpec, loaded: Loaded, store: Store, cached: bool = True
+) -> Slot:
+    """The slot of a stage before its first step; without `cached`, references are live."""
+    adapters = loaded.adapters
+    spec = stage.method_in_effect
+    if stage.parent is None or stage.fresh:
+        adapters.initialise(index, generator(stage.seed, "init"))
+    if stage.parent is not None:
+        parent = store.get(STAGES, stage.parent.key)
+        if parent is None:
+            raise UserError(
+                f"stage {stage.short}: its parent {stage.parent.short} is missing; it failed, or "
+                "was never trained"
+            )
+        (adapters.freeze if stage.fresh else adapters.load)(index, parent.folder)
+    hooks: Hooks = spec.build() or Hooks()
+    opening = AdapterContext(adapters, index, stage, store, loaded.encode)
+    if hooks.start is not None:
+        hooks.start(opening)
+    objective = hooks.objective or CrossEntropy()
+    if hooks.penalty is not None:
+        objective = Sum([objective, hooks.penalty(opening)])
+    safety = spec.safety_rows
+    cache = safety_bank = auxiliary = None
+    if cached and spec.features:
+        cache = ensure_cache(loaded, store, stage.model, stage.task, spec.features)
+    rows = hooks.rows(
+        loaded.encode(stage.task), loaded.encode(safety) if safety else [], stage.seed
+    )
+    if hooks.auxiliary is not None and safety is not None:
+        if cached and spec.safety_features:
+            safety_bank = ensure_cache(loaded, store, stage.model, safety, spec.safety_features)
+        data = loaded.encode(safety)[: hooks.auxiliary.at_most]
+        if hooks.auxiliary.prompts_only:
+            data = [Encoded(one.prompt, ()) for one in data]
+        size = hooks.auxiliary.per_step
+        auxiliary = BatchSampler(data, safety_bank, stage.seed, size, "safety order")
+    task = BatchSampler(rows, cache, stage.seed, stage.trainer.batch_size)
+    objective.to(loaded.device)
+    return Slot(index, stage, hooks, objective, adapters.parameters_of(index), task, auxiliary)
+
+
+def ensure_cache(
+    loaded: Loaded,
+    store: Store,
+    model: ModelSpec,
+    rows: TaskSpec | RowsSpec,
+    features: Sequence[Feature],
+) -> ReferenceCache:
+    """The stored readings of `rows`, computed where the store lacks them."""
+    where = (rows.rows, rows.max_length)
+    if missing := missing_readings(store, model, *where, features):
+        compute_cache(store, loaded.adapters, model, loaded.encode(rows), *where, missing)
+    cache = load_cache(store, model, *where, features, loaded.device)
+    if cache is None:
+        raise RuntimeError(f"the references of {rows.name!r} vanished from the store")
+    return cache
+
+
+def _checkpoints(group: AdapterGroup, store: Store) -> dict[int, str]:
+    """Keys of the group's checkpoints, by step."""
+    prefix = f"{group.name}-"
+    mine = (key for key in store.keys(CHECKPOINTS) if key.startswith(prefix))
+    return {int(key.removeprefix(prefix)): key for key in mine}
+
+
+def _save(group: AdapterGroup, slots: Sequence[Slot], store: Store, step: int) -> None:
+    def write(folder: Path) -> None:
+        plain = {}
+        for slot in slots:
+            tensors, plain[slot.stage.key] = slot.state()
+            save_file(tensors, folder / f"{slot.stage.key}.safetensors")
+        (folder / "slots.json").write_text(json.dumps(plain))
+
+    before = _checkpoints(group, store).values()
+    store.put(CHECKPOINTS, f"{group.name}-{step:08d}", write, {"step": step})
+    for key in before:
+        store.discard(CHECKPOINTS, key)
+
+
+def _resume(group: AdapterGroup, slots: Sequence[Slot], store: Store) -> None:
+    """Bring all `slots` to the newest whole checkpoint that holds them all, if there is one."""
+    for _, key in sorted(_checkpoints(group, store).items(), reverse=True):
+        record = store.get(CHECKPOINTS, key)
+        if record is None:
+            continue
+        plain = json.loads(record.path("slots.json").read_text())
+        if all(slot.stage.key in plain for slot in slots):
+            for slot in slots:
+                tensors = load_file(record.path(f"{slot.stage.key}.safetensors"))
+                slot.restore(tensors, plain[slot.stage.key])
+            return
+
+
+def validate(slot: Slot) -> str | None:
+    """Why a trained slot must not be stored, or None: a store never learns what is not so."""
+    if slot.step != slot.stage.steps:
+        return f"took {slot.step} of {slot.stage.steps} optimiser steps"
+    if not slot.gradient_seen and slot.stage.steps:
+        return "no gradient ever reached the adapter"
+    for name, parameter in slot.parameters.items():
+        if not torch.isfinite(parameter).all():
+            return f"{name} is not finite"
+    if not all(math.isfinite(v) for entry in slot.history for v in entry.values()):
+        return "a loss in the history is not finite"
+    return None
+
+
+def commit(slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers) -> Record:
+    """The slot's adapter and history, for good."""
+
+    def write(folder: Path) -> None:
+        adapters.export(slot.index, folder, slot.stage.model.source)
+        (folder / HISTORY_FILE).write_text(json.dumps(slot.history))
+
+    last = slot.history[-1] if slot.history else None
+    about = {
+        "spec": slot.stage.model_dump(mode="json"),
+        "steps": slot.step,
+        "rows": len(slot.task.data) if slot.stage.steps else 0,
+        "last": last,
+        "workers": workers.size,
+        "versions": versions(),
+    }
+    return store.put(STAGES, slot.stage.key, write, about)

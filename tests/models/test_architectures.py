@@ -1,0 +1,286 @@
+"""Each architecture is read as it reads itself, or refused in one line."""
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import transformers
+from torch.nn import functional as F
+
+from raycib.config import EvalSpec, LoRASpec, PlainLoRA, RowsSpec, RunSpec, StageSpec, TaskSpec
+from raycib.errors import UserError
+from raycib.evals.generate import LORA_RANKS
+from raycib.methods.vaccine import Vaccine
+from raycib.model_files import describe
+from raycib.model_files.adapter_targets import (
+    LARGEST_RANK,
+    NO_ADAPTERS_IN_VLLM,
+    check_attention,
+    check_places,
+    check_targets,
+)
+from raycib.models import load_model, token_loss
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.decoder import attention_blocks, hidden_states, perturbed
+from raycib.models.gate import check_model
+
+CPU = torch.device("cpu")
+WORDS = 48
+LLAMA: dict[str, Any] = {
+    "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+EXPERTS = LLAMA | {
+    "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
+    "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24,
+}  # fmt: skip
+GPT = {"vocab_size": WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1} | {
+    "eos_token_id": 2,
+    "n_positions": 64,
+}
+HEADED = LLAMA | {"head_dim": 8}
+READ: dict[str, dict[str, Any]] = {
+    "Llama": LLAMA,
+    "Qwen2": LLAMA,
+    "Qwen3": HEADED,
+    "Gemma2": HEADED | {"final_logit_softcapping": 2.0},
+    "Gemma3Text": HEADED | {"final_logit_softcapping": 2.0},
+    "Mistral": LLAMA,
+    "Granite": LLAMA | {"logits_scaling": 8.0},
+    "Cohere": LLAMA | {"logit_scale": 0.0625},
+    "Cohere2": LLAMA | {"logit_scale": 0.0625},
+    "HyperCLOVAX": LLAMA | {"logits_scaling": 3.0},  # which it multiplies by, and Granite divides
+    "Olmo2": LLAMA,
+    "Phi": LLAMA,
+    "Phi3": LLAMA,
+    "GPTNeoX": LLAMA,
+    "GPT2": GPT,
+    "Falcon": LLAMA,
+    "Mixtral": EXPERTS,
+    "Qwen2Moe": EXPERTS,
+    "Qwen3Moe": EXPERTS,
+}
+CHANGES_LOGITS = {"Gemma2", "Gemma3Text", "Granite", "Cohere", "Cohere2", "HyperCLOVAX"}
+ADAPTED_BY_DEFAULT = CHANGES_LOGITS | {"Llama", "Qwen2", "Qwen3", "Mistral", "Olmo2"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folders of random models, each made once; its logits are of size 1 to 5."""
+    root = tmp_path_factory.mktemp("architectures")
+
+    def make(name: str, **overrides: Any) -> Path:
+        folder = root / "-".join((name, *map(str, overrides)))
+        if not folder.exists():
+            torch.manual_seed(0)
+            config = getattr(transformers, f"{name}Config")(**(READ.get(name, LLAMA) | overrides))
+            model = transformers.AutoModelForCausalLM.from_config(config)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(8 if parameter.dim() > 1 else 1)
+            model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def ids() -> torch.Tensor:
+    return torch.randint(3, WORDS, (3, 12))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", READ)
+def test_log_probabilities_and_states_are_the_models_own(saved: Any, name: str, dtype: str):
+    model = load_model(describe(str(saved(name)), dtype), CPU)
+    rows, targets = ids(), ids().flatten()
+    with torch.no_grad():
+        own = model(input_ids=rows, output_hidden_states=True, use_cache=False)
+        read = hidden_states(model, rows)
+        states = read.final_norm.flatten(0, 1)
+        loss = token_loss(model, states, targets)
+        bare = F.cross_entropy(model.get_output_embeddings()(states).float(), targets)
+    expected = F.cross_entropy(own.logits.flatten(0, 1).float(), targets, reduction="none")
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-5)
+    assert torch.equal(read.final_norm, own.hidden_states[-1])
+    assert not torch.equal(read.before_norm, read.final_norm)
+    assert (abs(float(bare - expected.mean())) > 1e-2) == (name in CHANGES_LOGITS)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_attention_blocks_are_found_and_moved_in_each(saved: Any, name: str):
+    check_attention(str(saved(name)))
+    model = load_model(describe(str(saved(name))), CPU)
+    assert len(attention_blocks(model)) == 2
+    rows = ids()
+    with torch.no_grad():
+        before = hidden_states(model, rows).final_norm
+        for moved in (0, 1):
+            added = [torch.zeros(1, 12, 32) for _ in range(2)]
+            added[moved] += torch.randn(1, 12, 32)
+            with perturbed(model, [(slice(1, 2), added)]):
+                after = hidden_states(model, rows).final_norm
+            assert torch.equal(after[[0, 2]], before[[0, 2]])
+            assert not torch.allclose(after[1], before[1])
+
+
+@pytest.mark.parametrize("name", READ)
+def test_default_targets_are_there_or_refused_before_anything_starts(saved: Any, name: str):
+    source = str(saved(name))
+    if name in ADAPTED_BY_DEFAULT:
+        check_targets(source, LoRASpec().targets)
+        return
+    with pytest.raises(UserError, match=r"lora\.targets|experts|cannot be adapted"):
+        check_targets(source, LoRASpec().targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("Phi3", ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")),
+        ("GPTNeoX", ("query_key_value", "dense", "dense_h_to_4h")),
+        ("Falcon", ("query_key_value", "self_attention.dense")),
+        ("Mixtral", ("q_proj", "k_proj", "v_proj", "o_proj")),
+    ],
+)
+def test_other_projections_are_adapted_where_they_are_named(
+    saved: Any, name: str, targets: tuple[str, ...]
+):
+    source = str(saved(name))
+    check_targets(source, targets)
+    adapters = AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, targets)])
+    adapters.initialise(0, torch.Generator().manual_seed(0))
+    rows = ids()
+    states = hidden_states(adapters.model, rows).final_norm.flatten(0, 1)
+    token_loss(adapters.model, states, rows.flatten()).sum().backward()
+    gradients = {n: p.grad for n, p in adapters.parameters_of(0).items() if n.endswith("lora_B")}
+    assert len(gradients) == 2 * len(targets)
+    assert all(g is not None and g.norm() > 0 for g in gradients.values())
+
+
+def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(saved: Any):
+    stage = tiny_stage(saved("GPTNeoX"), ("query_key_value",))
+    with pytest.raises(UserError, match="GPTNeoXForCausalLM, which vLLM serves without adapters"):
+        check_places([stage])
+    run = tiny_stage(saved("Phi3"), ("qkv_proj",))
+    check_places([run])
+    assert max(LORA_RANKS) == LARGEST_RANK
+    wide = run.final.model_copy(update={"lora": LoRASpec(rank=513, targets=("qkv_proj",))})
+    with pytest.raises(UserError, match="rank 513"):
+        check_places([run.model_copy(update={"stages": (wide,)})])
+
+
+def test_vaccine_needs_one_attention_block_a_layer_and_says_so_at_once(saved: Any):
+    """Whose layers are convolutions and attention in turn."""
+    hybrid = saved("Lfm2", layer_types=["conv", "full_attention"])
+    check_places([tiny_stage(hybrid, ("q_proj",))])
+    with pytest.raises(UserError, match="layer 0 has 0 attention blocks"):
+        check_places([tiny_stage(hybrid, ("q_proj",), Vaccine(rho=2.0))])
+
+
+def tiny_stage(folder: Path, targets: tuple[str, ...], method: Any = None) -> RunSpec:
+    rows = {"name": "rows", "source": "-", "rows": "0" * 64, "num_rows": 8, "max_length": 16}
+    stage = StageSpec(
+        model=describe(str(folder)),
+        task=TaskSpec(**rows),
+        method=method or PlainLoRA(),
+        lora=LoRASpec(targets=targets),
+    )
+    asked = RowsSpec(**rows, max_tokens=4)
+    return RunSpec(stages=(stage,), evals=EvalSpec(harmful=asked, held_out=asked))
+
+
+def test_the_list_of_architectures_without_adapters_is_vllms():
+    """Read from its source: importing it takes long."""
+    (place,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore[union-attr]
+    folder = Path(place) / "model_executor" / "models"
+    bases, registry = {}, {}
+    for file in folder.glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                names = (ast.unparse(base).split("[")[0] for base in node.bases)
+                bases[node.name] = [name.split(".")[-1] for name in names]
+            if isinstance(node, ast.Assign) and "_TEXT_GENERATION_MODELS" in ast.unparse(node)[:30]:
+                registry = ast.literal_eval(node.value)
+
+    def adapts(name: str, seen: frozenset[str] = frozenset()) -> bool:
+        more = set(bases.get(name, ())) - seen
+        return name == "SupportsLoRA" or any(adapts(base, seen | {name}) for base in more)
+
+    assert len(registry) > 100
+    assert {a for a, (_, name) in registry.items() if not adapts(name)} == NO_ADAPTERS_IN_VLLM
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "proj", "norm", "experts.0.w1"])
+def test_what_is_no_linear_layer_of_the_decoder_is_no_target(saved: Any, target: str):
+    with pytest.raises(UserError, match=repr(target)):
+        check_targets(str(saved("Mixtral")), [target])
+
+
+def test_gpt2s_transposed_layers_are_refused_by_both(saved: Any):
+    source = str(saved("GPT2"))
+    with pytest.raises(UserError, match="cannot be adapted"):
+        check_targets(source, ["c_attn"])
+    with pytest.raises(UserError, match="no linear layer is named 'c_attn'"):
+        AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, ("c_attn",))])
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "says"),
+    [
+        ("Bert", {}, "BertLMHeadModel.*no final norm"),
+        ("Mamba", {"state_size": 4}, "MambaForCausalLM"),
+    ],
+)
+def test_what_is_no_causal_decoder_is_refused(saved: Any, name: str, overrides: Any, says: str):
+    with pytest.raises(UserError, match=says) as refused:
+        load_model(describe(str(saved(name, **overrides))), CPU)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_gate_sees_another_head_another_norm_and_a_token_that_looks_ahead(tiny_folder: Path):
+    """Each is made by changing a model in memory."""
+
+    def model() -> Any:
+        return load_model(describe(str(tiny_folder / "model")), CPU)
+
+    check_model(model(), "it")
+    scaled = model()
+    forward = scaled.forward
+
+    def longer(*args: Any, **options: Any) -> Any:
+        out = forward(*args, **options)
+        factor = 1 + 1e-4 * (out.logits.shape[0] == 2)  # a row at a time, as the head runs
+        return type(out)(logits=out.logits * factor)
+
+    scaled.forward = longer
+    with pytest.raises(UserError, match="logits differ"):
+        check_model(scaled, "it")
+    odd = model()
+    odd.get_decoder().register_forward_hook(
+        lambda _, __, out: type(out)(last_hidden_state=out.last_hidden_state + 1)
+    )
+    with pytest.raises(UserError, match="not what its final norm gives"):
+        check_model(odd, "it")
+    ahead = model()
+    for block in attention_blocks(ahead):
+        block.register_forward_hook(lambda _, __, out: (out[0] + out[0].mean(1, True), *out[1:]))
+    with pytest.raises(UserError, match="a token sees the ones after it"):
+        check_model(ahead, "it")
+
+
+def test_a_model_keeps_its_own_dtype(tmp_path: Path, tiny_folder: Path):
+    for kept, then in (("bfloat16", "bfloat16"), ("float16", "float32"), ("float32", "float32")):
+        folder = tiny.make_model(tmp_path / kept)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, kept)
+        )
+        model.save_pretrained(folder)
+        spec = describe(str(folder))
+        assert spec.dtype == then
+        loaded = load_model(spec, CPU)
+        assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.to(loaded.dtype)), kept

@@ -1,0 +1,467 @@
+"""A model's folder is loaded as it is hashed, whole and without code, or refused in one line."""
+
+import ast
+import json
+import os
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import raycib
+from raycib.data.chat import encode
+from raycib.data.rows import Row
+from raycib.errors import UserError
+from raycib.evals.generate import ENGINE_READS
+from raycib.model_files import checked, context_length, describe, find
+from raycib.models import check_architecture, load_model, load_tokenizer
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([[3, 5, 7, 9, 11]])
+ROW = Row("w1 w2 w3", "w4 w5")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+Spoil = Callable[[Path], object]
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A model of one's own, to be spoilt."""
+    return Path(shutil.copytree(tiny_folder / "model", tmp_path / "mine"))
+
+
+def with_fields(file: str = "config.json", **fields: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return spoil
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return spoil
+
+
+def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / file).write_bytes(change((folder / file).read_bytes()))
+
+    return spoil
+
+
+def instead(file: str, make: Callable[[Path], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / file).unlink(missing_ok=True)
+        make(folder / file)
+
+    return spoil
+
+
+def shards(change: Callable[[dict[str, str]], object], parts: int = 2) -> Spoil:
+    """The weights in several files with an index, which is then changed."""
+
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        (folder / WEIGHTS).unlink()
+        places = {n: f"model-{i % parts + 1}.safetensors" for i, n in enumerate(sorted(tensors))}
+        for file in set(places.values()):
+            part = {name: tensors[name] for name, place in places.items() if place == file}
+            save_file(part, folder / file, metadata={"format": "pt"})
+        change(places)
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    return spoil
+
+
+def first(places: dict[str, str], file: str) -> None:
+    places[min(places)] = file
+
+
+def header(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    length = struct.unpack("<Q", raw[:8])[0]
+    described = json.loads(raw[8 : 8 + length])
+    change(described)
+    text = json.dumps(described).encode()
+    return struct.group("<Q", len(text)) + text + raw[8 + length :]
+
+
+def both(*spoils: Spoil) -> Spoil:
+    return lambda folder: [spoil(folder) for spoil in spoils]
+
+
+EMBEDDINGS = "model.embed_tokens.weight"
+NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+REFUSED_AT_ONCE: dict[str, tuple[Spoil, str]] = {
+    "git-lfs pointer": (with_bytes(WEIGHTS, lambda _: POINTER), "git lfs pull"),
+    "half a file": (with_bytes(WEIGHTS, lambda raw: raw[: len(raw) // 2]), "fetch it again"),
+    "a byte less": (with_bytes(WEIGHTS, lambda raw: raw[:-1]), "fetch it again"),
+    "a byte more": (with_bytes(WEIGHTS, lambda raw: raw + b"x"), "fetch it again"),
+    "an empty file": (with_bytes(WEIGHTS, lambda _: b""), "cut off"),
+    "a web page": (with_bytes(WEIGHTS, lambda _: b"<html>404</html>"), "cut off"),
+    "a header of nonsense": (
+        with_bytes(WEIGHTS, lambda raw: header(raw, lambda h: h.update(x=5))), "no safetensors"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), r"no \*.safetensors"),
+    "pickled weights": (
+        lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin"), r"no \*.safetensors"),
+    "a missing shard": (
+        both(shards(lambda p: None), lambda f: (f / "model-2.safetensors").unlink()), "missing"),
+    "an index out of the folder": (
+        shards(lambda p: first(p, "../mine/model-1.safetensors")), "no safetensors file beside"),
+    "an index to an absolute path": (
+        shards(lambda p: first(p, "/dev/zero.safetensors")), "no safetensors file beside"),
+    "an index that is wrong": (shards(lambda p: p.pop(min(p))), "is wrong about"),
+    "an index of tensors that are not there": (
+        shards(lambda p: p.update(more="model-1.safetensors")), "is wrong about 'more'"),
+    "an index of nothing": (shards(lambda p: p.clear()), "no weight_map"),
+    "one file and an index": (
+        lambda f: (f / INDEX).write_text(json.dumps({"weight_map": {"x": WEIGHTS}})), "remove one"),
+    "more weights beside": (
+        lambda f: shutil.copy(f / WEIGHTS, f / "more.safetensors"), "more.safetensors beside"),
+    "another format beside": (
+        lambda f: shutil.copy(f / WEIGHTS, f / "consolidated.safetensors"), "beside its weights"),
+    "a left-over adapter": (
+        lambda f: (f / "adapter_config.json").write_text("{}"), "second time"),
+    "a left-over adapter's weights": (
+        lambda f: shutil.copy(f / WEIGHTS, f / "adapter_model.safetensors"), "second time"),
+    "a pipe": (instead(WEIGHTS, os.mkfifo), "no file that can be read"),
+    "a pipe beside": (lambda f: os.mkfifo(f / "a.safetensors"), "a.safetensors beside"),
+    "a folder": (instead(WEIGHTS, Path.mkdir), "no file that can be read"),
+    "a device": (instead(WEIGHTS, lambda p: p.symlink_to("/dev/zero")), "no file that can be"),
+    "a link to nowhere": (instead(WEIGHTS, lambda p: p.symlink_to("gone")), "cannot be read"),
+    "a template that is a pipe": (
+        lambda f: os.mkfifo(f / "chat_template.extra"), "no file that can be read"),
+    "NaN": (with_tensors(lambda t: t[NORM][3:4].fill_(torch.nan)), f"{NORM} holds NaN"),
+    "infinity": (with_tensors(lambda t: t[UP][1, 2:3].fill_(-torch.inf)), f"{UP} holds NaN"),
+    "infinity in bfloat16": (
+        with_tensors(lambda t: t.update({UP: (t[UP] / 0).bfloat16()})), f"{UP} holds NaN"),
+    "a missing projection": (with_tensors(lambda t: t.pop(UP)), f"lacks the tensor {UP}"),
+    "a renamed projection": (
+        with_tensors(lambda t: t.update(other=t.pop(UP))), f"lacks the tensor {UP}"),
+    "a projection of another size": (
+        with_tensors(lambda t: t.update({UP: t[UP][1:].clone()})), f"{UP} is 63 x 32.*64 x 32"),
+    "integers": (with_tensors(lambda t: t.update({UP: t[UP].to(torch.int8)})), f"{UP} is I8"),
+    "two heads": (
+        with_tensors(lambda t: t.update({"lm_head.weight": t[EMBEDDINGS] + 1})),
+        "ties lm_head.weight.*differ"),
+    "no head": (with_fields(tie_word_embeddings=False), "lacks the tensor lm_head.weight"),
+    "fewer layers": (with_fields(num_hidden_layers=1), "weights of 2 layers.*names 1"),
+    "more layers": (with_fields(num_hidden_layers=10**9), "weights of 2 layers.*1000000000"),
+    "negative layers": (with_fields(num_hidden_layers=-1), "num_hidden_layers is -1"),
+    "layers in words": (with_fields(num_hidden_layers="2"), "num_hidden_layers is '2'"),
+    "another size": (with_fields(hidden_size=64), "32, but config.json asks for 45 x 64|64"),
+    "other heads": (with_fields(num_attention_heads=4, head_dim=32), "asks for"),
+    "another vocabulary": (with_fields(vocab_size=46), "45 x 32, but config.json asks for 46 x 32"),
+    "no type": (with_fields(model_type=None), "names no model_type"),
+    "a type that is a list": (with_fields(model_type=["llama"]), "names no model_type"),
+    "a billion labels": (with_fields(num_labels=10**9), "num_labels is 1000000000"),
+    "a classifier": (
+        with_fields(architectures=["LlamaForSequenceClassification"]), "language models"),
+    "quantised": (with_fields(quantization_config={"bits": 4}), "quantised"),
+    "images": (with_fields(vision_config={}), "images"),
+    "an encoder": (with_fields(is_encoder_decoder=True), "decoder alone"),
+    "weights elsewhere": (with_fields(transformers_weights="x.safetensors"), "elsewhere"),
+    "an end beyond the vocabulary": (with_fields(eos_token_id=45), "eos_token_id is 45"),
+    "ends that are words": (
+        with_fields("generation_config.json", eos_token_id=["<eos>"]), "eos_token_id is"),
+    "no JSON": (with_bytes("config.json", lambda _: b"{"), "is not JSON"),
+    "deep JSON": (with_bytes("config.json", lambda _: b"[" * 10**5), "is not JSON"),
+    "a list": (with_bytes("config.json", lambda _: b"[]"), "holds no object"),
+    "other settings that are no JSON": (
+        lambda f: (f / "generation_config.json").write_text("<html>"), "is not JSON"),
+    "words without embeddings": (
+        with_bytes("tokenizer.json", lambda raw: raw.replace(b'"w39":40', b'"w39":40,"w99":45')
+                   .replace(b'"w39": 40', b'"w39": 40, "w99": 45')), "token id 45.*45 embeddings"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_AT_ONCE)
+def test_a_folder_that_does_not_fit_itself_is_refused_before_anything_starts(
+    folder: Path, name: str
+) -> None:
+    spoil, says = REFUSED_AT_ONCE[name]
+    spoil(folder)
+    with pytest.raises(UserError, match=says) as refused:
+        describe(str(folder))
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+REFUSED_WHEN_LOADED: dict[str, tuple[Spoil, str]] = {
+    "a missing norm": (with_tensors(lambda t: t.pop(NORM)), f"missing: {NORM}"),
+    "a stranger": (with_tensors(lambda t: t.update(odd=torch.ones(1))), "not part of it: odd"),
+    "a norm of another size": (
+        with_tensors(lambda t: t.update({NORM: torch.ones(9)})), f"of another shape: {NORM}.*9"),
+    "a bias that it should have": (with_fields(attention_bias=True), "missing: .*bias"),
+    "another type": (with_fields(model_type="mistral"), "MistralForCausalLM; correct one"),
+    "an unknown type": (with_fields(model_type="llama9"), "llama9"),
+    "an unknown activation": (with_fields(hidden_act="selu9"), "cannot be loaded"),
+    "words for numbers": (with_fields(attention_dropout="much"), "attention_dropout"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_WHEN_LOADED)
+def test_weights_that_do_not_fit_the_architecture_are_refused_at_load(
+    folder: Path, name: str
+) -> None:
+    spoil, says = REFUSED_WHEN_LOADED[name]
+    spoil(folder)
+    with pytest.raises(UserError, match=says) as refused:
+        load_model(describe(str(folder)), CPU)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", list(REFUSED_WHEN_LOADED)[-4:])
+def test_a_configuration_that_makes_no_model_is_refused_without_its_weights(
+    folder: Path, name: str
+) -> None:
+    check_architecture(str(folder))
+    spoil, says = REFUSED_WHEN_LOADED[name]
+    spoil(folder)
+    with pytest.raises(UserError, match=says):
+        check_architecture(str(folder))
+
+
+def logits(spec: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return load_model(spec, CPU)(IDS).logits
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        shards(lambda places: None, parts=3),
+        both(shards(lambda places: None), lambda f: (f / "consolidated.safetensors").touch()),
+        instead("generation_config.json", lambda path: None),
+        with_tensors(lambda t: t.update({"lm_head.weight": t[EMBEDDINGS].clone()})),
+        with_tensors(lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": IDS / 1})),
+        with_fields(pad_token_id=-1, torch_dtype="float32", return_dict=False, use_cache=False),
+        lambda f: (f / "pytorch_model.bin").write_bytes(b"\x80\x04."),
+        lambda f: (f / "original").mkdir(),
+        lambda f: (f / "README.md").write_text("mine"),
+    ],
+    ids=[
+        "shards", "another format", "no settings", "both tied", "old buffers", "odd but usual",
+        "a pickle", "a folder", "a note",
+    ],
+)  # fmt: skip
+def test_other_forms_of_the_same_model_give_the_same_logits(
+    folder: Path, tiny_folder: Path, harmless: Spoil
+) -> None:
+    harmless(folder)
+    assert torch.equal(logits(describe(str(folder))), logits(describe(str(tiny_folder / "model"))))
+
+
+def test_links_into_a_cache_are_followed_and_their_contents_hashed(
+    folder: Path, tmp_path: Path
+) -> None:
+    plain = describe(str(folder))
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(tmp_path / "blobs" / str(number))
+        path.symlink_to(tmp_path / "blobs" / str(number))
+    assert describe(str(folder)) == plain
+    assert torch.isfinite(logits(plain)).all()
+    blob = (folder / WEIGHTS).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\x01")
+    assert describe(str(folder)).weights != plain.weights
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer_config.json"])
+def test_what_changed_since_the_plan_is_not_loaded(folder: Path, file: str) -> None:
+    spec = describe(str(folder))
+    change = {
+        WEIGHTS: with_tensors(lambda t: t[NORM].mul_(1.5)),
+        "config.json": with_fields(rms_norm_eps=1e-5),
+        "tokenizer_config.json": with_fields("tokenizer_config.json", chat_template="{{ 1 }}"),
+    }
+    change[file](folder)
+    with pytest.raises(UserError, match="changed since the plan was made"):
+        load_model(spec, CPU)
+
+
+def test_only_ends_of_a_text_are_read_from_the_generation_settings(folder: Path) -> None:
+    """The engine is told to take nothing else, and the key holds them."""
+    key = describe(str(folder)).key
+    with_fields("generation_config.json", repetition_penalty=1.3, max_new_tokens=3)(folder)
+    assert describe(str(folder)).key == key
+    with_fields("generation_config.json", eos_token_id=[42, 7])(folder)
+    assert describe(str(folder)).key != key
+    assert ENGINE_READS["generation_config"] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "expected"),
+    [
+        ({}, 4096, 128),
+        ({}, 100, 100),
+        ({"max_position_embeddings": None}, 4096, 4096),
+        ({"max_position_embeddings": None, "n_positions": 77}, 4096, 77),
+        ({"max_position_embeddings": None, "max_sequence_length": 99}, 4096, 99),
+        ({"max_position_embeddings": None, "text_config": {"n_positions": 64}}, 4096, 64),
+        ({"max_position_embeddings": 10**30}, 4096, 4096),
+        ({"max_position_embeddings": 1e30}, 4096, 4096),
+        ({"max_position_embeddings": 131072.0, "text_config": 5}, 10**9, 131072),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 4096, 128),
+        *(({"max_position_embeddings": odd}, 4096, None) for odd in ("128", 0, -1, True, [1], 0.5)),
+    ],
+)  # fmt: skip
+def test_context_lengths_are_read_or_refused(
+    folder: Path, fields: dict[str, Any], most: int, expected: int | None
+) -> None:
+    with_fields(**fields)(folder)
+    if expected is not None:
+        assert context_length(str(folder), most) == expected
+        return
+    with pytest.raises(UserError, match=r"max_position_embeddings is .*; expected"):
+        context_length(str(folder), most)
+
+
+def test_a_judge_may_be_what_cannot_be_trained_but_not_half_a_download(folder: Path) -> None:
+    with_fields(quantization_config={"quant_method": "awq"}, vision_config={})(folder)
+    assert checked(str(folder), trained=False) == folder
+    with_bytes(WEIGHTS, lambda raw: raw[:-1])(folder)
+    with pytest.raises(UserError, match="fetch it again"):
+        checked(str(folder), trained=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", "~nobody-of-that-name/x", "a/" * 3000, "x" * 5000, "/dev/null", "stage:../..@/tmp",
+     "stage:x", "stage:" + "0" * 64, "world:../..", "mine\0", "/root\0", "a/b/c"],
+)  # fmt: skip
+def test_sources_that_are_no_model_are_refused_in_one_line(source: str) -> None:
+    with pytest.raises(UserError) as refused:
+        find(source)
+    assert "\n" not in str(refused.value)
+
+
+# No code of a model
+
+
+def evil(folder: Path) -> str:
+    """Python that leaves a trace where it runs."""
+    return f"open({str(folder / 'touched')!r}, 'w')\nclass Evil: pass\n"
+
+
+CODE = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+ZOO: dict[str, Spoil] = {
+    "configuration": with_fields(auto_map=CODE, trust_remote_code=True),
+    "unknown architecture": with_fields(auto_map=CODE, model_type="evil"),
+    "deep in the configuration": with_fields(text_config={"auto_map": CODE}),
+    "tokenizer": with_fields(
+        "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}
+    ),
+    "generation": with_fields("generation_config.json", custom_generate="."),
+    "attention kernel": with_fields(_attn_implementation="someone/kernel"),
+    "attention kernel, internal": with_fields(_attn_implementation_internal="someone/kernel"),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_folder_that_names_code_is_refused_and_nothing_of_it_runs(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("evil.py", "modeling_evil.py", "custom_generate/generate.py", "__init__.py"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).write_text(evil(folder))
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append(1) or "y")
+    untouched = logits(describe(str(folder)))  # code that nothing names is only a file
+    load_tokenizer(str(folder))
+    assert torch.isfinite(untouched).all()
+    ZOO[name](folder)
+    with pytest.raises(UserError, match="would run the model's own code"):
+        describe(str(folder))
+    assert not (folder / "touched").exists()
+    assert not asked
+
+
+def test_every_load_in_the_package_refuses_code_of_the_model() -> None:
+    """A call without the word leaves it to a default, or to a question on the terminal."""
+    loads, engines = [], []
+    for path in Path(raycib.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if called in ("from_pretrained", "from_config", "pipeline", "snapshot_load"):
+                words = {keyword.arg: keyword.value for keyword in node.keywords}
+                said = words.get("trust_remote_code")
+                named = isinstance(said, ast.Constant) and said.value is False
+                loads.append((f"{path.name}:{node.lineno}", named))
+            if isinstance(node.func, ast.Name) and node.func.id == "LLM":
+                spread = [k.value for k in node.keywords if k.arg is None]
+                names = {value.id for value in spread if isinstance(value, ast.Name)}
+                engines.append((path.name, "ENGINE_READS" in names))
+    assert len(loads) >= 4
+    assert [place for place, named in loads if not named] == []
+    assert engines == [("generate.py", True)]
+    assert ENGINE_READS["trust_remote_code"] is False
+
+
+# Damage at random
+
+
+def damages() -> list[tuple[str, Spoil]]:
+    """Each key of each JSON file with odd values; each file cut, emptied and with flipped bits."""
+    draw = random.Random(7)
+    found: list[tuple[str, Spoil]] = []
+    keys = ["num_hidden_layers", "hidden_size", "rope_parameters", "head_dim", "hidden_act",
+            "num_key_value_heads", "dtype", "layer_types", "id2label", "text_config"]  # fmt: skip
+    odd = [None, 0, -1, 3, 10**9, 1e30, True, "x", [], {"a": 1}]
+    for key in keys:
+        value = draw.choice(odd)
+        found.append((f"config {key}={value}", with_fields(**{key: value})))
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
+        for share in (0.0, 0.3, 0.9):
+            cut = with_bytes(file, lambda raw, share=share: raw[: int(share * len(raw))])
+            found.append((f"{file} cut at {share}", cut))
+        for place in draw.sample(range(700), 4):
+
+            def flip(raw: bytes, place: int = place) -> bytes:
+                at = place % len(raw)
+                return raw[:at] + bytes([raw[at] ^ 1 << place % 8]) + raw[at + 1 :]
+
+            found.append((f"{file} bit {place}", with_bytes(file, flip)))
+    return found  # fmt: skip
+
+
+def test_a_damaged_folder_gives_the_same_answers_under_another_key_or_one_line(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Never a traceback, and never other numbers under the key of the undamaged one."""
+    whole = describe(str(tiny_folder / "model"))
+    expected = logits(whole)
+    chat = encode(load_tokenizer(whole.source), ROW, 64)
+    refused: list[str] = []
+    for number, (name, damage) in enumerate(damages()):
+        folder = Path(shutil.copytree(tiny_folder / "model", tmp_path / str(number)))
+        damage(folder)
+        try:
+            spec = describe(str(folder))
+            found, said = logits(spec), encode(load_tokenizer(str(folder)), ROW, 64)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        if not torch.equal(found, expected) or said != chat:
+            assert spec.key != whole.key, name
+    assert 10 < len(refused) < number
+    assert not [message for message in refused if "\n" in message]
+
+
+def test_what_is_loaded_is_what_transformers_loads(tiny_folder: Path) -> None:
+    """The independent way: no check of ours in between."""
+    own = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")(IDS).logits
+    assert torch.equal(logits(describe(str(tiny_folder / "model"))), own)

@@ -1,0 +1,381 @@
+"""From text to masks to representations; and no forward pass that nobody reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from raycib.config import Layer, Pooling, Tokens
+from raycib.data.chat import Encoded, encode, encode_prompt
+from raycib.data.rows import Row
+from raycib.methods.cib import CIB
+from raycib.models import load_tokenizer
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.decoder import attention_blocks
+from raycib.models.pooling import pool
+from raycib.models.reference import ReferenceCache
+from raycib.models.step import GroupStep
+from raycib.models.tensors import IGNORED, Batch, Totals, collate, widen
+from raycib.objectives import Objective, Sum
+from raycib.objectives.cib import ContrastiveBottleneck
+from raycib.objectives.cross_entropy import CrossEntropy
+
+# Masks, on two rows small enough to read: the first has 3 prompt and 2 response tokens, the
+# second 1 and 3.
+DATA = [Encoded((5, 6, 7), (8, 9)), Encoded((1,), (2, 3, 4))]
+
+
+def test_only_the_response_is_scored():
+    batch = collate(DATA, [0, 1])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 4, 0]]
+    no = IGNORED
+    assert batch.labels.tolist() == [[no, no, no, 8, 9], [no, 2, 3, 4, no]]
+    assert (batch.prompt_lengths.tolist(), batch.lengths.tolist()) == ([3, 1], [5, 4])
+
+
+def test_the_last_prompt_token_predicts_the_first_response_token():
+    """Position 2 (id 7) predicts 8, position 3 (id 8) predicts 9; nothing predicts beyond."""
+    assert collate(DATA, [0, 1]).predicting.int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
+
+
+def test_rows_know_which_example_they_are_and_where_they_stand():
+    batch = collate(DATA, [1, 0], positions=[6, 2])
+    assert batch.ids[0, :4].tolist() == [1, 2, 3, 4]
+    assert (batch.examples.tolist(), batch.positions.tolist()) == ([1, 0], [6, 2])
+    assert collate(DATA, [1, 0]).positions.tolist() == [0, 1]
+
+
+def test_padding_is_neither_scored_nor_pooled():
+    batch = widen(collate(DATA, [0, 1]), 9)
+    assert batch.ids.shape == batch.labels.shape == (2, 9)
+    assert (batch.labels[:, 5:] == IGNORED).all()
+    assert not batch.predicting[:, 4:].any()
+    hidden = torch.randn(2, 9, 3)
+    garbage = hidden.clone()
+    garbage[0, 5:], garbage[1, 4:] = 1e6, -1e6
+    for how in ("mean_response", "last_prompt_token", "last_token", "mean_all"):
+        assert torch.equal(pool(hidden, batch, how), pool(garbage, batch, how))
+
+
+@pytest.mark.parametrize(
+    ("how", "by_hand"),
+    [
+        ("mean_response", [(2 + 3) / 2, 10 + (0 + 1 + 2) / 3]),
+        ("last_prompt_token", [2, 10 + 0]),
+        ("last_token", [4, 10 + 3]),
+        ("mean_all", [(0 + 1 + 2 + 3 + 4) / 5, 10 + (0 + 1 + 2 + 3) / 4]),
+    ],
+)
+def test_each_pooling_by_hand(how: Pooling, by_hand: list[float]):
+    """Hidden states that are 10 * row + position, so a mean says where it was taken."""
+    hidden = (10.0 * torch.arange(2)[:, None] + torch.arange(5))[..., None].expand(-1, -1, 4)
+    found = pool(hidden.bfloat16(), collate(DATA, [0, 1]), how)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4)
+    )
+
+
+# Text to tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_folder):
+    return load_tokenizer(str(tiny_folder / "model"))
+
+
+def ids(tokenizer, *words: str) -> tuple[int, ...]:
+    return tuple(tokenizer.convert_tokens_to_ids(list(words)))
+
+
+def test_a_row_becomes_the_template_s_prompt_and_a_response_that_ends_its_turn(tokenizer):
+    encoded = encode(tokenizer, Row("w1 w2", "w2 w1"), max_length=64)
+    assert encoded.prompt == ids(tokenizer, "<user>", "w1", "w2", "<assistant>")
+    assert encoded.response == ids(tokenizer, "w2", "w1", "<eos>")
+    assert len(encoded) == 7
+    assert None not in encoded.prompt + encoded.response
+    assert tokenizer.unk_token_id not in encoded.prompt + encoded.response
+
+
+def test_training_and_generation_see_the_same_prompt(tokenizer):
+    row = Row("w7 w8 w9", "w1")
+    assert list(encode(tokenizer, row, 64).prompt) == encode_prompt(tokenizer, row.prompt)
+
+
+def test_a_long_row_loses_the_end_of_its_answer_and_neither_its_prompt_nor_its_turn_s_end(
+    tokenizer,
+):
+    """4 prompt tokens and 1 that closes: of 3 words of the answer 2 fit in 7, 1 in 6; 5 hold
+    none."""
+    row = Row("w1 w2", "w2 w1 w3")
+    whole = encode(tokenizer, row, 8)
+    assert len(whole.response) == 4
+    for length, words in [(7, ("w2", "w1")), (6, ("w2",))]:
+        cut = encode(tokenizer, row, length)
+        assert (cut.prompt, cut.response) == (whole.prompt, ids(tokenizer, *words, "<eos>"))
+    with pytest.raises(ValueError, match="4 tokens leaves no room for an answer in max_length=5"):
+        encode(tokenizer, row, 5)
+
+
+# Forward passes
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_folder) -> AdapterSlots:
+    """Two slots, both doing something."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+    shapes = [LoRAShape(4, 8.0, ("q_proj", "down_proj")), LoRAShape(2, 8.0, ("v_proj",))]
+    made = AdapterSlots(model.eval(), shapes)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for slot in range(2):
+            for parameter in made.parameters_of(slot).values():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+def long_rows(count: int) -> list[Encoded]:
+    draw = torch.Generator().manual_seed(0)
+    made = torch.randint(1, 40, (count, 12), generator=draw).tolist()
+    return [Encoded(tuple(row[:5]), tuple(row[5:])) for row in made]
+
+
+def group_step(adapters: AdapterSlots, batches: dict[int, Batch], caches=None) -> GroupStep:
+    totals = {slot: Totals(len(batch.ids), 7 * len(batch.ids)) for slot, batch in batches.items()}
+    return GroupStep(adapters, batches, totals, caches or {})
+
+
+@contextmanager
+def counted(adapters: AdapterSlots) -> Iterator[SimpleNamespace]:
+    """How often the decoder and the output head ran."""
+    calls = SimpleNamespace(decoder=0, head=0)
+
+    def count(name: str):
+        return lambda *_: setattr(calls, name, getattr(calls, name) + 1)
+
+    model = adapters.model
+    hooks = [
+        model.get_decoder().register_forward_hook(count("decoder")),
+        model.get_output_embeddings().register_forward_hook(count("head")),
+    ]
+    yield calls
+    for hook in hooks:
+        hook.remove()
+
+
+def warm(objective: Objective, dim: int) -> Objective:
+    """With a full queue, where there is one, and at the beginning of a step."""
+    for part in objective.modules():
+        if hasattr(part, "push"):
+            vectors = torch.randn(32, dim)
+            part.push(0, torch.arange(100, 132), vectors, vectors.flip(0), torch.rand(32))
+    objective.begin_step(1, torch.Generator().manual_seed(0))
+    return objective
+
+
+def backward(objective: Objective, step) -> None:
+    sum(term.weight * term.value for term in objective(step).values()).backward()
+
+
+def bank_of(adapters: AdapterSlots, data: list[Encoded]) -> ReferenceCache:
+    """References of every reading, computed as the step itself would."""
+    batch = collate(data, range(len(data)))
+    step = group_step(adapters, {0: batch}).steps()[0]
+    cache = ReferenceCache(
+        {
+            (how, layer): step.reference(how, layer)
+            for how in get_args(Pooling)
+            for layer in get_args(Layer)
+        }
+    )
+    for which in get_args(Tokens):
+        counts = (batch.feature if which == "all_states" else batch.predicting).sum(dim=1)
+        feature = (which, "final_norm")
+        cache.tensors[feature] = step.reference_tokens(which)
+        cache.starts[feature] = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+    return cache
+
+
+def test_nothing_runs_until_it_is_read(adapters):
+    with counted(adapters) as calls:
+        step = group_step(adapters, {0: collate(DATA, [0, 1])}).steps()[0]
+        assert (calls.decoder, calls.head) == (0, 0)
+        step.pooled("last_token", "final_norm")
+        assert (calls.decoder, calls.head) == (1, 0)
+        step.pooled("mean_all", "before_norm")
+        _ = step.nll, step.row_loss, step.nll
+        assert (calls.decoder, calls.head) == (1, 1)
+        step.reference("last_token", "final_norm")
+        step.reference("mean_all", "before_norm")
+        assert (calls.decoder, calls.head) == (2, 1)
+
+
+def test_slots_share_their_forward_passes(adapters):
+    data, dim = long_rows(8), adapters.model.config.hidden_size
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    with counted(adapters) as calls:
+        loss = torch.zeros(())
+        for step in group_step(adapters, batches).steps().values():
+            objective = warm(ContrastiveBottleneck(CIB(num_negatives=8), dim), dim)
+            loss = loss + sum(term.value for term in objective(step).values())
+        loss.backward()
+    assert (calls.decoder, calls.head) == (2, 1)
+
+
+def flops(work) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_cache(adapters):
+    """Counted operations, so no clock is asked. Beside the model, CIB adds one product of z with
+    the negatives (16 rows x 8 negatives x 32 numbers, forwards and backwards)."""
+    data, dim = long_rows(16), adapters.model.config.hidden_size
+    batch, cache = collate(data, range(16)), bank_of(adapters, data)
+
+    def contrast() -> ContrastiveBottleneck:
+        return ContrastiveBottleneck(CIB(lam=1, queue_size=32, num_negatives=8), dim)
+
+    def one_step(penalty, cache) -> int:
+        objective = Sum([CrossEntropy(), *penalty])
+        warm(objective, dim)
+        return flops(
+            lambda: backward(objective, group_step(adapters, {0: batch}, {0: cache}).steps()[0])
+        )
+
+    plain = one_step([], None)
+    cached = one_step([contrast()], cache)
+    live = one_step([contrast()], None)
+    with adapters.disabled(), torch.no_grad():
+        forward = flops(lambda: adapters.model.get_decoder()(batch.ids, use_cache=False))
+    assert 1 < cached / plain <= 1.005
+    assert (live - cached) / forward == pytest.approx(1, abs=0.005)
+
+
+def test_values_of_tokens_follow_their_rows(adapters):
+    """Of a bank and live, for any choice and order of examples: row after row, each with the
+    tokens that its own response has, or (`all_states`) all that have one before them."""
+    data = [*DATA, *long_rows(3)]
+    cache = bank_of(adapters, data)
+    chosen = [4, 0, 1]
+    for which in get_args(Tokens):
+        batch = collate(data, chosen)
+        live = group_step(adapters, {0: batch}).steps()[0].reference_tokens(which)
+        cached = group_step(adapters, {0: batch}, {0: cache}).steps()[0].reference_tokens(which)
+        counts = [11, 4, 3] if which == "all_states" else [7, 2, 3]
+        assert len(live) == sum(counts)
+        torch.testing.assert_close(cached, live, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_token_s_state_predicts_is_what_its_loss_is_of(adapters):
+    """states("response_states") through the head, at the labels in order: the step's own nll."""
+    batch = collate(DATA, [0, 1])
+    step = group_step(adapters, {0: batch}).steps()[0]
+    scored = batch.labels >= 0
+    logits = adapters.model.get_output_embeddings()(step.states("response_states"))
+    nll = torch.nn.functional.cross_entropy(logits, batch.labels[scored], reduction="none")
+    torch.testing.assert_close(step.nll[scored], nll)
+    everything = step.states("all_states")
+    assert len(everything) == 4 + 3
+    torch.testing.assert_close(everything[2:4], step.states("response_states")[:2])
+
+
+def test_a_perturbation_moves_the_rows_of_its_slot_alone(adapters):
+    """Those of the others stay to the bit; one of zeros moves nothing."""
+    data = long_rows(5)
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    plain, still, moved = (group_step(adapters, batches).steps() for _ in range(3))
+    shape = (2, 12, adapters.model.config.hidden_size)
+    still[1].perturb([torch.zeros(shape)] * 2)
+    moved[1].perturb([torch.full(shape, 0.5)] * 2)
+    for slot in (0, 1):
+        assert torch.equal(plain[slot].nll, still[slot].nll)
+    assert torch.equal(plain[0].nll, moved[0].nll)
+    assert (plain[1].row_loss - moved[1].row_loss).abs().min() > 1e-4
+
+
+def test_rows_alone_give_what_they_give_in_their_group(adapters):
+    data = long_rows(5)
+    batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
+    for step in group_step(adapters, batches).steps().values():
+        with counted(adapters) as calls:
+            torch.testing.assert_close(step.alone().nll, step.nll)
+            assert calls.decoder <= 2
+
+
+def test_every_decoder_layer_has_one_attention_block_that_can_be_perturbed(adapters):
+    blocks = attention_blocks(adapters.model)
+    assert [type(block).__name__ for block in blocks] == ["LlamaAttention"] * 2
+
+
+@pytest.mark.parametrize(("extra", "found"), [(True, 2), (False, 0)])
+def test_an_architecture_without_just_one_attention_in_each_layer_is_refused(
+    tiny_folder, extra: bool, found: int
+):
+    """Else a method that perturbs them would silently do something else."""
+    from transformers import AutoModelForCausalLM
+
+    class CrossAttention(torch.nn.Module): ...
+
+    class Mixer(torch.nn.Module): ...
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
+    layer = model.get_decoder().layers[1]
+    if extra:
+        layer.cross_attn = CrossAttention()
+    else:
+        layer.self_attn = Mixer()
+    with pytest.raises(ValueError, match=f"layer 1 of LlamaForCausalLM has {found} attention"):
+        attention_blocks(model)
+
+
+def test_a_group_s_rows_go_through_their_own_adapter(adapters):
+    """Each slot's losses, and the aligned model's for none, as when the slot is alone."""
+    data = long_rows(5)
+    batches = {1: collate(data, [0, 1, 2]), 0: collate(data, [3, 4])}
+    together = group_step(adapters, batches).steps()
+    alone = {slot: group_step(adapters, {slot: b}).steps()[slot] for slot, b in batches.items()}
+    for slot in batches:
+        torch.testing.assert_close(together[slot].nll, alone[slot].nll)
+    same = {slot: collate(data, [0, 1]) for slot in (0, 1)}
+    first, second = group_step(adapters, same).steps().values()
+    assert (first.row_loss - second.row_loss).abs().min() > 1e-4
+    how = ("mean_all", "final_norm")
+    torch.testing.assert_close(first.reference(*how), second.reference(*how))
+
+
+def test_padding_on_the_right_does_not_change_a_row(adapters):
+    """Attention is causal, so no row sees it. Only the shapes of the products differ: two sums of
+    32 float32 terms in another order differ by about sqrt(32) * 6e-8 = 3e-7 of their size, and
+    two layers later by less than 1e-5."""
+
+    def losses(batch: Batch) -> Tensor:
+        return group_step(adapters, {0: batch}).steps()[0].row_loss
+
+    own = losses(collate(DATA, [0, 1]))
+    for width in (6, 17, 64):
+        torch.testing.assert_close(
+            losses(widen(collate(DATA, [0, 1]), width)), own, rtol=1e-5, atol=0
+        )
+    alone = torch.cat([losses(collate(DATA, [row])) for row in (0, 1)])
+    torch.testing.assert_close(alone, own, rtol=1e-5, atol=0)
+
+
+def test_the_mean_reference_of_a_task_needs_the_cache(adapters):
+    data = long_rows(4)
+    cache = bank_of(adapters, data)
+    how = ("mean_all", "final_norm")
+    step = group_step(adapters, {0: collate(data, [1, 2])}, {0: cache}).steps()[0]
+    torch.testing.assert_close(step.reference_mean(*how), cache.rows(*how).mean(dim=0))
+    torch.testing.assert_close(step.reference(*how), cache.rows(*how)[[1, 2]])
+    live = group_step(adapters, {0: collate(data, [1, 2])}).steps()[0]
+    with pytest.raises(ValueError, match="only known from cached references"):
+        live.reference_mean(*how)
