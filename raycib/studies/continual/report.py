@@ -144,7 +144,8 @@ def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
             said.append(
                 (over_seeds(mine, "hrr").mean,
                  f"{variant} {_percent(over_seeds(mine, 'hrr'))}, "
-                 f"BT {_percent(over_seeds(mine, 'bt'))}, BWT over all tasks {in_points(back.mean, back.std) or NOT_MEASURED}")
+                 f"BT {_percent(over_seeds(mine, 'bt'))}, BWT over all tasks "
+                 f"{in_points(back.mean, back.std) or NOT_MEASURED}")
             )  # fmt: skip
     said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
     if said:
