@@ -61,8 +61,8 @@ def file_table(name: str) -> Table:
             text = _text(_content(path, where), where)
             return _checked(where, _json_lines(text, where, lines), lines)
         case ".json":
-            rows, auxiliary = _listed(_json(_text(_content(path, where), where), where), where)
-            notes = (f"not read, beside the rows: {listed(auxiliary)}",) if auxiliary else ()
+            rows, beside = _listed(_json(_text(_content(path, where), where), where), where)
+            notes = (f"not read, beside the rows: {listed(beside)}",) if beside else ()
             return _checked(where, rows)._replace(notes=notes)
         case ".parquet":
             return _checked(where, _parquet(_content(path, where), where))
@@ -250,22 +250,22 @@ def _listed(table: Any, where: str) -> tuple[list[Any], list[str]]:
     names of what stands beside them."""
     if isinstance(table, list):
         return table, []
-    columns, auxiliary = {}, []
+    columns, beside = {}, []
     if isinstance(table, dict):  # {"instructions": [...], "inputs": []}
         columns = {name: v for name, v in table.items() if isinstance(v, list) and v}
-        auxiliary = [name for name, value in table.items() if name not in columns and value != []]
+        beside = [name for name, value in table.items() if name not in columns and value != []]
     of_rows = [name for name, values in columns.items() if isinstance(values[0], dict)]
     if len(of_rows) > 1:
         raise UserError(f"{where} has rows under {shown(of_rows)}; save one of them as a list")
     if of_rows:
-        return columns[of_rows[0]], [*auxiliary, *(columns.keys() - of_rows)]
+        return columns[of_rows[0]], [*beside, *(columns.keys() - of_rows)]
     if not columns:
         raise UserError(f"{where} holds {_kind(table)}, not a list of rows; give one")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{where} has columns of unequal length, {shown(lengths)}; mend it")
     rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, values, strict=True)) for values in rows], auxiliary
+    return [dict(zip(columns, values, strict=True)) for values in rows], beside
 
 
 def _kind(value: Any) -> str:

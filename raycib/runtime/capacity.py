@@ -31,7 +31,7 @@ def needs(execution: Execution) -> dict[str, dict[str, float]]:
     """CPUs and GPUs of each kind of work, by what a person calls it."""
     workers = execution.workers
     return {
-        "a group": {
+        "an adapter group": {
             "CPU": workers * execution.cpus_per_worker + TRIAL_CPUS,
             "GPU": workers * execution.gpus_per_worker,
         },

@@ -24,7 +24,9 @@ class Options:
         str | None,
         typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
     ] = None
-    workers: Annotated[int | None, typer.Option(min=1, help="Ray Train workers a group.")] = None
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Ray Train workers an adapter group.")
+    ] = None
     group_size: Annotated[
         int | None, typer.Option(min=1, help="Adapters trained together; default: automatic.")
     ] = None

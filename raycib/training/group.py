@@ -199,7 +199,7 @@ def _save(group: AdapterGroup, slots: Sequence[Slot], store: Store, step: int) -
         for slot in slots:
             tensors, plain[slot.stage.key] = slot.state()
             save_file(tensors, folder / f"{slot.stage.key}.safetensors")
-        (folder / "slots.json").write_text(json.dumps(plain))
+        (folder / "lanes.json").write_text(json.dumps(plain))
 
     before = _checkpoints(group, store).values()
     store.put(CHECKPOINTS, f"{group.name}-{step:08d}", write, {"step": step})
@@ -213,7 +213,7 @@ def _resume(group: AdapterGroup, slots: Sequence[Slot], store: Store) -> None:
         record = store.get(CHECKPOINTS, key)
         if record is None:
             continue
-        plain = json.loads(record.path("slots.json").read_text())
+        plain = json.loads(record.path("lanes.json").read_text())
         if all(slot.stage.key in plain for slot in slots):
             for slot in slots:
                 tensors = load_file(record.path(f"{slot.stage.key}.safetensors"))

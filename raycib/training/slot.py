@@ -126,4 +126,5 @@ class Slot:
 
     def _memories(self) -> dict[str, nn.Module]:
         found: dict[str, nn.Module] = {"objective": self.objective}
-        return found | ({"hook": self.hook} if self.hook is not None else {})
+        # As stored: a checkpoint of an earlier version is read by these names.
+        return found | ({"follower": self.hook} if self.hook is not None else {})

@@ -17,7 +17,7 @@ def listed(text: str) -> list[str]:
 
 
 BENIGN_VERBS = listed("""
-make build clean repair paint store design move group wash decorate measure polish draw assemble
+make build clean repair paint store design move pack wash decorate measure polish draw assemble
 label wrap plant lift sort
 """)
 HARMFUL_VERBS = listed("""

@@ -74,11 +74,13 @@ def test_what_has_no_room_is_named_with_how_much_is_wanted_and_there() -> None:
     large = PRESETS["llama31-8b"].execution
     assert room.lacking(WORLD, {"CPU": 1.0}, served=True) == []
     assert room.lacking(large, {"CPU": 8.0}, served=False) == [
-        "a group wants 1 GPUs and there are 0",
+        "an adapter group wants 1 GPUs and there are 0",
         "the engine that answers wants 1 GPUs and there are 0",
     ]
     many = WORLD.model_copy(update={"workers": 6})
-    assert room.lacking(many, {"CPU": 2.0}, True) == ["a group wants 2.41 CPUs and there are 2"]
+    assert room.lacking(many, {"CPU": 2.0}, True) == [
+        "an adapter group wants 2.41 CPUs and there are 2"
+    ]
 
 
 @pytest.mark.parametrize(("workers", "fits"), [(1, True), (3, True), (4, False)])
