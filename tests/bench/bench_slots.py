@@ -1,6 +1,6 @@
 """How much faster is one packed step of G slots than G steps of one slot?
 
-    OMP_NUM_THREADS=1 python tests/bench/bench_lanes.py [--slots 8] [--rows 16] [--rounds 15]
+    OMP_NUM_THREADS=1 python tests/bench/bench_slots.py [--slots 8] [--rows 16] [--rounds 15]
 
 One optimiser step each (forward, backward, clip, AdamW) of the same slots, rows and tokens.
 Process CPU time, interleaved rounds, medians: wall-clock on a shared machine is useless.
