@@ -15,6 +15,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 import raycib.hooks.safe_lora
 import raycib.hooks.salora
@@ -426,16 +427,15 @@ def test_models_are_read_tensor_by_tensor(models: Path, monkeypatch: pytest.Monk
 # SaLoRA
 
 
-class Toy(nn.Module):
+class Toy(PreTrainedModel):
     """A model of one linear layer (W = I) whose input is e1, but for `also`, at every token."""
 
     def __init__(self, dim: int, also: Tensor | None = None) -> None:
-        super().__init__()
+        super().__init__(PreTrainedConfig())
         self.linear = nn.Linear(dim, dim, bias=False)
         nn.init.eye_(self.linear.weight)
         self.norm = nn.Identity()
         self.inputs = torch.eye(dim)[:1] if also is None else also
-        self.device = torch.device("cpu")
 
     def get_decoder(self) -> "Toy":
         return self
@@ -445,9 +445,9 @@ class Toy(nn.Module):
         return SimpleNamespace(last_hidden_state=self.norm(self.linear(x)))
 
 
-def opening(model: nn.Module, store: Store, options: SaLoRA, rank: int, stage: Any = None) -> Any:
+def opening(model: Toy, store: Store, options: SaLoRA, rank: int, stage: Any = None) -> Any:
     """A slot on `model`, about to start."""
-    adapters = AdapterSlots(model, [LoRAShape(rank, 2.0 * rank, ("linear",))])  # type: ignore[arg-type]
+    adapters = AdapterSlots(model, [LoRAShape(rank, 2.0 * rank, ("linear",))])
     lora = SimpleNamespace(targets=["linear"], rank=rank)
     spec = SimpleNamespace(identity=lambda: {"toy": str(store)})
     stage: Any = SimpleNamespace(model=spec, lora=lora, task=options.safety)
@@ -637,18 +637,19 @@ def test_constrained_weights_by_hand():
     torch.testing.assert_close(weights, torch.tensor([[1.0, 0.5, 1.5, 0.001]]))
 
 
-class Scored:
+class Scored(Step):
     """A step of two rows of which only the losses matter: prompts of 2 and 1 tokens, responses of
     7 and 3."""
 
     batch = collate([Encoded((1, 1), (2,) * 7), Encoded((1,), (2,) * 3)], [0, 1])
     totals = Totals(rows=2, tokens=10)
+    nll = torch.empty(0)
 
     def __init__(self, nll: Tensor, gained: float) -> None:
         self.nll = nll
         self.gained = gained
 
-    def reference_tokens(self, _: str) -> Tensor:
+    def reference_tokens(self, tokens: Any = "", layer: Any = "") -> Tensor:
         return self.nll.detach()[self.batch.labels >= 0] + self.gained
 
 
@@ -656,7 +657,7 @@ def weights_of(beta: float, gained: float) -> Tensor:
     """The gradient of the loss in each token's -log p, times the 10 tokens: its weight."""
     nll = (Scored.batch.labels >= 0).float().requires_grad_()
     objective = ConstrainedTokens(beta, 5.0, 20.0)
-    term = objective(Scored(nll, gained))["constrained"]  # type: ignore[arg-type]
+    term = objective(Scored(nll, gained))["constrained"]
     (found,) = torch.autograd.grad(term.value, nll)
     return 10 * found * (Scored.batch.labels >= 0)
 
@@ -825,12 +826,22 @@ def test_the_anchor_alone_is_one_minus_the_cosine_from_the_first_step_on():
     gradient in the first z is -(zref^ - .6 z^)/|z| / 2 = (0, -.4)."""
     z = torch.tensor([[1.0, 0.0], [0.0, 2.0]], requires_grad=True)
     zref = torch.tensor([[0.6, 0.8], [0.0, 5.0]])
-    step = SimpleNamespace(
-        pooled=lambda *_: z, reference=lambda *_: zref, totals=SimpleNamespace(rows=2)
-    )
+
+    class Still(Step):
+        totals = Totals(rows=2, tokens=2)
+
+        def __init__(self) -> None:
+            pass
+
+        def pooled(self, *_: Any) -> Tensor:
+            return z
+
+        def reference(self, *_: Any) -> Tensor:
+            return zref
+
     objective = ContrastiveBottleneck(CIB(lam=3.0, num_negatives=0), dim=2)
     objective.begin_step(0, torch.Generator())
-    term = objective(step)["contrast"]  # type: ignore[arg-type]
+    term = objective(Still())["contrast"]
     assert float(term.value.detach()) == pytest.approx(0.2)
     assert term.weight == 3
     (gradient,) = torch.autograd.grad(term.value, z)
