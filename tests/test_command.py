@@ -122,10 +122,9 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--preset", "x" * 100_000], "no preset"),
         (["--task", "rows\0.jsonl"], "--task 'rows\\x00.jsonl' holds a byte that is no text"),
         (["--judge-url", "http://\udcff"], "holds a byte that is no text"),
-        (["--set", "optimizer.lr=1"], "a part of lora, random_subset, kl"),
+        (["--set", "optimizer.lr=1"], "a part of lora, case1, case2"),
         (["--set", "cib"], "write PART.NAME=VALUE"),
-        (["--methods", "vacine"], "no method 'vacine'; there is lora (LoRA), random_subset"),
-        (["--methods", "kl"], "none of the methods asked for is in this sweep"),
+        (["--methods", "vacine"], "no method 'vacine'; there is lora (LoRA), case1 (Case I)"),
         (["--base", "world:aligned"], "has the weights of the aligned model itself"),
         (["--safety", "world:harmful.test"], "rows without a response"),
         (["--model", "world:aligned"], "--model, --task and --harmful go together"),
@@ -278,7 +277,7 @@ def test_a_comparison_trains_what_methods_share_once(program: Program, tmp_path:
     assert "method_comparison: 5 stages, 0 reused, 5 to train" in ended.out
     assert "level 2 waits for level 1: safe_lora is derived from its parent's adapter" in ended.out
     first, second = (
-        [line for line in ended.out.splitlines() if line.startswith(f"level {level}  group")]
+        [line for line in ended.out.splitlines() if line.startswith(f"level {level}  pack-")]
         for level in (1, 2)
     )
     assert sum(line.count("lora 0 seed 0") for line in first) == 1
@@ -306,7 +305,8 @@ def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
     own += ["--judge", "world:guard", "--dry-run", "--seeds", "1"]
     ended = program(COMPARISON, "--out", tmp_path / "out", *own)
     assert ended.code == 0, ended
-    assert "left out: Safe LoRA (give --base), SaLoRA (give --safety)" in ended.out
+    (left_out,) = [line for line in ended.out.splitlines() if "left out: " in line]
+    assert "Safe LoRA (give --base)" in left_out and "SaLoRA (give --safety)" in left_out
     assert "salora" not in ended.out
     assert "kl 0.1 seed 0" in ended.out
 
@@ -326,7 +326,7 @@ def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Progra
     assert "Infinity" not in ended.out, "which no JSON parser but Python's would read"
     assert all(s["about"] for entry in shown.values() for s in entry["settings"].values())
     assert list(json.loads(program(RAYCIB, "methods", "sbr", "--json").out)) == ["sbr"]
-    assert "no method 'sb'; there is lora, " in program(RAYCIB, "methods", "sb").err
+    assert "no method 'sb'; there is lora (LoRA), " in program(RAYCIB, "methods", "sb").err
 
 
 def test_cells_that_are_one_training_are_named(program: Program, tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def hollow(weights: Path, size: int) -> None:
     buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
     tensors[buffer] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
     header = json.dumps(tensors).encode()
-    weights.write_bytes(struct.group("<Q", len(header)) + header + old[8 + length :])
+    weights.write_bytes(struct.pack("<Q", len(header)) + header + old[8 + length :])
     os.truncate(weights, 8 + len(header) + end + size)
 
 

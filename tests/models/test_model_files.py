@@ -93,7 +93,7 @@ def header(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     described = json.loads(raw[8 : 8 + length])
     change(described)
     text = json.dumps(described).encode()
-    return struct.group("<Q", len(text)) + text + raw[8 + length :]
+    return struct.pack("<Q", len(text)) + text + raw[8 + length :]
 
 
 def both(*spoils: Spoil) -> Spoil:

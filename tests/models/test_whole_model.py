@@ -336,7 +336,7 @@ def test_killed_and_resumed_is_undisturbed(made, tiny_folder: Path, tmp_path: Pa
     own, group = Store(tmp_path), group_of(stage)
     with pytest.raises(Killed):
         train_group(group, load([stage], CPU), own, ALONE, 16, 2, killed_at(5))
-    assert own.keys(CHECKPOINTS) == ["pack-00000004"]
+    assert own.keys(CHECKPOINTS) == ["group-00000004"]
     assert own.get(STAGES, stage.key) is None
     seen: list[int] = []
     progress = lambda slots: seen.append(slots[0].step)  # noqa: E731

@@ -169,13 +169,15 @@ def test_what_goes_wrong_in_a_loss_fails_its_cells_or_comes_out(
 
 
 def test_a_breakpoint_in_a_loss_stops(tmp_path: Path) -> None:
-    """In the program's only thread, with the loss's variables at hand; quitting ends the sweep."""
+    """In the program's main thread, with no other process and the loss's variables at hand;
+    quitting ends the sweep."""
     loss = Path(inspect.getfile(CrossEntropy))
     line = inspect.getsourcelines(CrossEntropy.forward)[1] + 1
     script = (
         f"tbreak {loss}:{line}\nc\n"
         "import threading, psutil\n"
-        "p [threading.active_count(), psutil.Process().children(), type(step).__name__]\n"
+        "own = threading.current_thread() is threading.main_thread()\n"
+        "p [own, psutil.Process().children(), type(step).__name__]\n"
         "q\n"
     )
     done = program(
@@ -183,7 +185,7 @@ def test_a_breakpoint_in_a_loss_stops(tmp_path: Path) -> None:
         "--strengths", "0", input=script,
     )  # fmt: skip
     assert f"> {loss}({line})forward()" in done.stdout, done.stdout
-    assert "[1, [], 'Step']" in done.stdout
+    assert "[True, [], 'Step']" in done.stdout
 
 
 def test_a_judge_may_be_asked_where_a_loop_runs() -> None:

@@ -128,9 +128,9 @@ def test_against_a_known_law_a_gap_is_the_loss_above_its_entropy(tmp_path: Path)
     assert found["capability_gap_exact"]["value"] == pytest.approx(0.6), "sums have one answer"
 
 
-@pytest.mark.parametrize("lacks", ["subject", "aligned", "unconstrained"])
+@pytest.mark.parametrize("lacks", ["model_id", "aligned", "unconstrained"])
 def test_losses_that_are_not_there_yet_are_missing(lacks: str, store: Store):
-    asked = {"subject": "safe", "aligned": "aligned", "unconstrained": "free"}
+    asked = {"model_id": "safe", "aligned": "aligned", "unconstrained": "free"}
     with pytest.raises(Missing, match="no gaps of nobody"):
         gap_scores(store, **{**asked, lacks: "nobody"}, gaps=GAPS)
     with pytest.raises(Missing, match="no gaps of nobody"):

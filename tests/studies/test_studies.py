@@ -127,7 +127,7 @@ def test_a_study_of_ones_own_from_files_to_report(
     options = Options(
         out=str(tmp_path / "out"), model=str(tiny_folder / "model"), judge="world:guard",
         judge_profile="world", strengths="0,5", local=True, seeds=1, max_tokens=8,
-        overrides=["trainer.batch_size=8", "trainer.warmup_steps=0"],
+        set=["trainer.batch_size=8", "trainer.warmup_steps=0"],
         **{name: str(file) for name, file in files.items()},
     )  # fmt: skip
 

@@ -402,6 +402,7 @@ def gaps_sweep(
                             _gap_cell(place, safety, capability, distance, price)
                             | {"method": method, "strength": strength, "seed": seed, "task": task}
                             | {"label": f"Case I, {proxy}" if proxy else None}
+                            | {"safety_data": method == "case1"}
                             | {"parameters": {"rank": 8} | ({"safety": proxy} if proxy else {})}
                         )
     whole = sweep(failed=False) | {"sweep": "gaps", "study": "tradeoff", "cells": cells}
