@@ -22,8 +22,8 @@ def counted(asked: dict[str, Any]) -> dict[str, Any]:
     the `error` that stands in the way, in one line."""
     try:
         check_architecture(asked["source"])  # here, where torch is, before anything starts
-        # To the process's own stderr: the one of the moment need not be a file.
-        faulthandler.dump_traceback_later(MINUTES_TO_LOAD * 60, exit=True, file=sys.__stderr__)
+        # Its own stderr, by number: the one of the moment need not be a file.
+        faulthandler.dump_traceback_later(MINUTES_TO_LOAD * 60, exit=True, file=2)
         tokenizer = load_tokenizer(asked["source"], asked["template"])
         faulthandler.cancel_dump_traceback_later()
         sets = [count_tokens(tokenizer, [Row(*row) for row in rows]) for rows in asked["sets"]]
