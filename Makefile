@@ -53,12 +53,13 @@ $(READY): pyproject.toml constraints.txt
 sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1" is passed on
 	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
-# Those that start real services mostly wait for them: they run one after the other beside the rest.
+# Those that start real services mostly wait for them: they run one after the other beside the rest,
+# and so do the two dearest sweeps, that both halves end together.
 # Exit code 5 says that ARGS picked no test of one half.
 test: setup ## Run all tests; ARGS="-k store" picks some
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=0; \
-	$(BIN)/python -m pytest -m "real and not faults" $(ARGS) >$$log 2>&1 & services=$$!; \
-	$(BIN)/python -m pytest -m "not real and not faults" $(ARGS) || (($$? == 5)) || failed=1; \
+	$(BIN)/python -m pytest -m "(real or sweep) and not faults" $(ARGS) >$$log 2>&1 & services=$$!; \
+	$(BIN)/python -m pytest -m "not (real or sweep) and not faults" $(ARGS) || (($$? == 5)) || failed=1; \
 	wait $$services || (($$? == 5)) || failed=1; \
 	cat $$log; exit $$failed
 

@@ -9,7 +9,7 @@ from running import ROOT, run_here, summary_of
 from raycib.store import Store
 from raycib.training.group import STAGES
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 
 NAME = "penalty_grid"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
