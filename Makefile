@@ -54,7 +54,7 @@ sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1
 	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
 # Those that start real services mostly wait for them: they run one after the other beside the rest,
-# and so do the two dearest sweeps, that both halves end together.
+# and so do the dearest sweeps, that both halves end together.
 # Exit code 5 says that ARGS picked no test of one half.
 test: setup ## Run all tests; ARGS="-k store" picks some
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=0; \

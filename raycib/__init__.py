@@ -44,6 +44,6 @@ def sweep(
     Raises `raycib.errors.UserError` for what a person can mend, and `JudgeUnavailable`; with
     `fail_fast=True, local=True` whatever goes wrong in a training.
     """
-    from raycib.by_hand import sweep as by_hand
+    from raycib.python_api import sweep as run
 
-    return by_hand(variants, name=name, question=question, study=study, **options)
+    return run(variants, name=name, question=question, study=study, **options)

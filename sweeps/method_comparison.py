@@ -89,7 +89,7 @@ if __name__ == "__main__":
             name="method_comparison",
             question="Which method keeps most safety, and at which cost to the task?",
             runs=lambda setup: setup.runs_of(variants(setup)),
-            study=Comparison(),
+            study=Comparison(STRENGTHS),
             seeds=1,  # some 45 cells; --seeds 3 adds the others to them
         )
     )

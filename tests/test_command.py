@@ -306,7 +306,8 @@ def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
     ended = program(COMPARISON, "--out", tmp_path / "out", *own)
     assert ended.code == 0, ended
     (left_out,) = [line for line in ended.out.splitlines() if "left out: " in line]
-    assert "Safe LoRA (give --base)" in left_out and "SaLoRA (give --safety)" in left_out
+    assert "Safe LoRA (give --base), SaLoRA (give --safety)" in left_out
+    assert "EWC" not in left_out, "safety data would not bring it in: it is not in the grid"
     assert "salora" not in ended.out
     assert "kl 0.1 seed 0" in ended.out
 

@@ -15,11 +15,11 @@ import running
 from running import NAME, ROOT, SMALL, SWEEP, adapters, environment, summary_of
 
 import raycib
-from raycib.by_hand import options_of
 from raycib.errors import UserError
 from raycib.evals.judge_server import Server
 from raycib.methods.cib import CIB
 from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.python_api import options_of
 from raycib.runtime.options import Options
 
 pytestmark = pytest.mark.timeout(900)

@@ -13,6 +13,7 @@ from running import NAME, ROOT, adapters, run_here, summary_of
 DATA = ROOT.parent / "shared" / "data"
 
 pytestmark = [
+    pytest.mark.sweep,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data (GSM8K, AdvBench) is not here"),
 ]

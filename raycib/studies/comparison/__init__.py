@@ -1,7 +1,7 @@
 """Which of several methods, or of several variants of one, keeps most safety (CIB paper, Table 1
 and Figure 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raycib.config.menu import menu
@@ -18,13 +18,29 @@ class Comparison(Study):
 
     name = "comparison"
 
+    def __init__(self, grid: Iterable[str] = ()) -> None:
+        self.grid = tuple(grid)
+        """Kinds of the methods that are compared unless a person names others."""
+
     def notes(self, setup: SweepConfig) -> list[str]:
         """Methods that the comparison lacks."""
-        return ["left out: " + ", ".join(left)] if (left := left_out(setup)) else []
+        return ["left out: " + ", ".join(left)] if (left := self._left_out(setup)) else []
 
     def summary(self, sweep: Sweep) -> dict[str, Any]:
         """Methods that the comparison lacks."""
-        return {"left_out": left_out(sweep.setup)}
+        return {"left_out": self._left_out(sweep.setup)}
+
+    def _left_out(self, setup: SweepConfig) -> list[str]:
+        """Methods for which there is no data or model, and the option that would bring them in."""
+        lacks = []
+        for kind in setup.wanted if setup.options.methods else self.grid:
+            method = menu()[kind]
+            fields = method.model_fields
+            if setup.base_source is None and "base" in fields:
+                lacks.append(f"{method.about.name} (give --base)")
+            if setup.safety_source is None and ("safety" in fields or method.stacked):
+                lacks.append(f"{method.about.name} (give --safety)")
+        return lacks
 
     def report(
         self, summary: Mapping[str, Any], samples: Samples, histories: Histories
@@ -47,15 +63,3 @@ class Ablation(Study):
         from raycib.studies.comparison.report import ablation
 
         return ablation(summary, samples, histories)
-
-
-def left_out(setup: SweepConfig) -> list[str]:
-    """Methods for which there is no data or model, and the option that would bring them in."""
-    lacks = []
-    for method in menu().values():
-        fields = method.model_fields
-        if setup.base_source is None and "base" in fields:
-            lacks.append(f"{method.about.name} (give --base)")
-        if setup.safety_source is None and ("safety" in fields or method.stacked):
-            lacks.append(f"{method.about.name} (give --safety)")
-    return lacks
