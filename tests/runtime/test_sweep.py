@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 import running
-from running import NAME, SMALL, Ended, Reference, adapters, run_here, scores, summary_of, sweep
+from running import (
+    NAME,
+    SMALL,
+    Ended,
+    Reference,
+    adapters,
+    run_here,
+    run_sweep,
+    scores,
+    summary_of,
+    sweep,
+)  # fmt: skip
+from safetensors.torch import load
 
 from raycib import world
 
@@ -202,6 +214,24 @@ def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
         for out in (here, reference.out)
     )
     assert found == expected
+
+
+def test_two_workers_of_ray_train_give_the_adapter_of_one(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """Up to the order in which their shares of a gradient are added: weights are some 0.1, and
+    float32 keeps seven digits of them over 100 steps."""
+    out = tmp_path / "out"
+    shutil.copytree(reference.out, out)
+    lora, cib = (cell["key"] for cell in summary_of(out)["cells"])
+    shutil.rmtree(out / "stages" / lora)
+    ended = run_sweep(out, *SMALL, "--workers", "2")
+    assert "lambda_grid: 2 stages, 1 reused, 1 to train" in ended.out
+    before, after = adapters(reference.out), adapters(out)
+    assert after[cib] == before[cib]
+    one, two = load(before[lora]), load(after[lora])
+    assert one.keys() == two.keys()
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
 
 
 HUGE = "1e39"
