@@ -93,7 +93,7 @@ class Method(Spec):
 
     @property
     def safety_rows(self) -> TaskSpec | None:
-        """Safety data that it uses, if any."""
+        """Safety data that it uses: its field `safety`, if it has one."""
         return getattr(self, "safety", None)
 
     @property

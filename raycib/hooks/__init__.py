@@ -89,7 +89,7 @@ class Hooks:
     rows: Callable[[Sequence[Encoded], Sequence[Encoded], int], list[Encoded]] = rows_of_task
     """What is trained on, of (task rows, safety rows, seed)."""
     auxiliary: AuxiliaryBatch | None = None
-    """Safety rows drawn beside the task's, for the loss or the look ahead."""
+    """Safety rows drawn beside the task's, for the loss or the gradient transform."""
     start: Callable[[AdapterContext], None] | None = None
     """Changes the adapter before its first step; for a derived stage that is all there is."""
     gradient_transform: GradientTransform | None = None

@@ -47,11 +47,6 @@ class Case1(Method):
             raise ValueError(f"case1: the convex form needs lam from 0 to 1, found {self.lam:g}")
         return self
 
-    @property
-    def safety_rows(self) -> TaskSpec | None:
-        """The proxy safety data."""
-        return self.safety
-
     def faint(self) -> Self | None:
         """A mean over rows is no mean over tokens."""
         return None if self.reduction == "row" else super().faint()

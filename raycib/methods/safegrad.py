@@ -34,11 +34,6 @@ class SafeGrad(Method):
     """Harmful prompts, with refusals."""
 
     @property
-    def safety_rows(self) -> TaskSpec | None:
-        """Harmful prompts with refusals."""
-        return self.safety
-
-    @property
     def safety_features(self) -> tuple[Feature, ...]:
         """Hidden states of the refusals' tokens."""
         return (("response_states", "final_norm"),)

@@ -31,11 +31,6 @@ class SafetyMix(Method):
     safety: TaskSpec
     """Harmful prompts, with refusals."""
 
-    @property
-    def safety_rows(self) -> TaskSpec | None:
-        """The refusals."""
-        return self.safety
-
     def rows_trained(self, task_rows: int) -> int:
         """The task's rows and the ones added."""
         return task_rows + round(self.share * task_rows)

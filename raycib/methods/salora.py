@@ -47,11 +47,6 @@ class SaLoRA(Method):
         """Without a safety subspace, and without the task's start."""
         return self.safety_rank == 0 and self.init == "default"
 
-    @property
-    def safety_rows(self) -> TaskSpec | None:
-        """Harmful prompts with refusals."""
-        return self.safety
-
     def exported_rank(self, rank: int) -> int:
         """The start is subtracted by as many columns again."""
         return 2 * rank if self.init == "task" else rank

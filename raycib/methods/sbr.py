@@ -32,12 +32,7 @@ class SBR(Method):
     anchors: PositiveInt = 8
     """Harmful prompts, the first ones of the safety data; all of them at every step."""
     safety: TaskSpec
-    """Harmful prompts, with refusals."""
-
-    @property
-    def safety_rows(self) -> TaskSpec | None:
-        """Harmful prompts; their answers are not used."""
-        return self.safety
+    """Harmful prompts, with refusals, which are not used."""
 
     @property
     def safety_features(self) -> tuple[Feature, ...]:

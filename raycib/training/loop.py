@@ -53,7 +53,7 @@ def take_step(
     mixed = adapters.model.dtype == torch.bfloat16
     terms: dict[int, dict[str, Tensor]] = {slot.index: defaultdict(_zero) for slot in slots}
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        corrections = _look_ahead(slots, micros, workers)
+        corrections = _gradient_transforms(slots, micros, workers)
     while micros:
         steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
@@ -98,7 +98,7 @@ def _zero() -> Tensor:
     return torch.zeros(())
 
 
-def _look_ahead(
+def _gradient_transforms(
     slots: Sequence[Slot], micros: Sequence[GroupStep], workers: Workers
 ) -> dict[int, Correct]:
     """What methods do before the gradient, and what they want done to it, by slot."""

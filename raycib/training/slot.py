@@ -70,7 +70,7 @@ class Slot:
 
     def update(self) -> dict[str, float]:
         """Clip this slot's own gradients and take one optimiser step; the norm before clipping,
-        and what the method's follower has to say."""
+        and what the method's after-step hook has to say."""
         norm = float(
             nn.utils.clip_grad_norm_(
                 self.parameters.values(), self.stage.trainer.max_grad_norm, foreach=True

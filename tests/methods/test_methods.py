@@ -1,8 +1,6 @@
 """The menu: every method of the spec can be built, reads what it says it reads, costs what it says
 it costs, and is plain fine-tuning at strength zero."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 import tiny
 import torch
 from menu import METHODS, TRAINED
+from passes_counted import counted
 from torch import Tensor
 
 from raycib.config import StageSpec
@@ -92,24 +91,6 @@ def watch(stream: BatchSampler | None) -> set:
     if stream is not None and stream.cache is not None:
         stream.cache = Watched(stream.cache, noted)
     return noted
-
-
-@contextmanager
-def counted(adapters: AdapterSlots) -> Iterator[SimpleNamespace]:
-    """How often the decoder and the output head ran."""
-    calls = SimpleNamespace(decoder=0, head=0)
-
-    def count(name: str):
-        return lambda *_: setattr(calls, name, getattr(calls, name) + 1)
-
-    model = adapters.model
-    hooks = [
-        model.get_decoder().register_forward_hook(count("decoder")),
-        model.get_output_embeddings().register_forward_hook(count("head")),
-    ]
-    yield calls
-    for hook in hooks:
-        hook.remove()
 
 
 def second_step(

@@ -1,12 +1,10 @@
 """From text to masks to representations; and no forward pass that nobody reads."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 import torch
+from passes_counted import counted
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -150,24 +148,6 @@ def long_rows(count: int) -> list[Encoded]:
 def group_step(adapters: AdapterSlots, batches: dict[int, Batch], caches=None) -> GroupStep:
     totals = {slot: Totals(len(batch.ids), 7 * len(batch.ids)) for slot, batch in batches.items()}
     return GroupStep(adapters, batches, totals, caches or {})
-
-
-@contextmanager
-def counted(adapters: AdapterSlots) -> Iterator[SimpleNamespace]:
-    """How often the decoder and the output head ran."""
-    calls = SimpleNamespace(decoder=0, head=0)
-
-    def count(name: str):
-        return lambda *_: setattr(calls, name, getattr(calls, name) + 1)
-
-    model = adapters.model
-    hooks = [
-        model.get_decoder().register_forward_hook(count("decoder")),
-        model.get_output_embeddings().register_forward_hook(count("head")),
-    ]
-    yield calls
-    for hook in hooks:
-        hook.remove()
 
 
 def warm(objective: Objective, dim: int) -> Objective:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from forks import forked
 
 from raycib.store import Record, Store, StoreError
 
@@ -146,19 +147,6 @@ def race(request: dict[str, Any]) -> dict[str, Any]:
     os.close(gate)
     os.close(gate_read)
     return {"statuses": [os.waitpid(child, 0)[1] for child in children]}
-
-
-def forked(work: Callable[[], object]) -> int:
-    """The pid of a new process that does ``work`` and ends: 0, or 1 after a traceback."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
 
 
 def _seen(record: Record) -> str:

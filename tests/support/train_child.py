@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 import torch.distributed as dist
+from forks import forked
 from safetensors.torch import save_file
 
 from raycib.config.plan import AdapterGroup
@@ -111,19 +111,6 @@ def together(request: dict[str, Any]) -> dict[str, Any]:
     Store(request["store"])
     children = [forked(partial(worker, rank)) for rank in range(2)]
     return {"statuses": [os.waitpid(child, 0)[1] for child in children]}
-
-
-def forked(work: Callable[[], object]) -> int:
-    """The pid of a new process that does ``work`` and ends: 0, or 1 after a traceback."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
 
 
 def main() -> None:

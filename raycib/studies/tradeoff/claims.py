@@ -23,6 +23,7 @@ from raycib.studies.tradeoff.gap import (
     CASE1,
     PENALTY,
     Gap,
+    Place,
     front,
     gap,
     lines,
@@ -32,7 +33,6 @@ from raycib.studies.tradeoff.gap import (
 )  # fmt: skip
 from raycib.studies.tradeoff.theory import Proxy, Theory, by_similarity, more_similar
 
-Place = tuple[str, str, list[Variant]]
 MOST_SHOWN = 12
 """Comparisons that a claim's evidence spells out."""
 SIGNS = {True: "<", False: ">", None: "≈"}

@@ -44,6 +44,7 @@ from raycib.studies.tradeoff.gap import (
     CASE1,
     PENALTY,
     Gap,
+    Place,
     front,
     gap,
     lines,
@@ -54,7 +55,6 @@ from raycib.studies.tradeoff.table import before_capability
 from raycib.studies.tradeoff.theory import Theory, by_similarity
 
 SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
-Place = tuple[str, str, list[Variant]]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,11 @@ def smaller(one: Variant, other: Variant, column: str) -> bool | None:
     return False if found.low > tolerance((), scale) else None
 
 
-def places(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[Variant]]]:
+Place = tuple[str, str, list[Variant]]
+"""What a task (and model) is called, its task, and its variants."""
+
+
+def places(frame: pd.DataFrame) -> Iterator[Place]:
     """The variants of each task (and model): what the place is called, its task, and its variants,
     plain LoRA first. A variant's series does not repeat the place."""
     several = frame["model"].nunique() > 1
