@@ -79,12 +79,14 @@ class JudgeSpec(Spec):
     """Who reads the answers. Equal keys give equal verdicts, up to the hardware's rounding."""
 
     key_name: ClassVar[str] = "JudgeSpec"
-    kind: Literal["guard", "endpoint"]
-    """`guard`: our own server, asked with token ids. `endpoint`: a foreign chat endpoint."""
+    kind: Literal["guard", "endpoint", "rule"]
+    """`guard`: our own server, asked with token ids. `endpoint`: a foreign chat endpoint. `rule`:
+    of refusals, in the driver's process."""
     source: Location
-    """The guard's folder or hub id, or the endpoint's URL without user, password and query."""
+    """The guard's folder or hub id, the rule's name, or the endpoint's URL without user, password
+    and query."""
     weights: str
-    """sha256 of the guard's weights, or the endpoint's name for its model."""
+    """sha256 of the guard's weights or of the rule, or the endpoint's name for its model."""
     tokenizer: str = ""
     """sha256 of the guard's tokenizer and chat template."""
     categories: tuple[str, ...] = ()

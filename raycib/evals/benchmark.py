@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from raycib.config import EvalSpec, RowsSpec
 from raycib.data.origins import origin
 from raycib.data.rows import Row
+from raycib.evals.refusal_judge import BY_RULE
 from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import FURTHER_METRICS, METRICS, Metric
@@ -51,8 +52,10 @@ def safety(evals: EvalSpec, verdict_cache: VerdictCache) -> dict[str, Benchmark]
         return found.harmful if found else None
 
     def neither(row: Row, answer: str) -> bool | None:
-        said = verdict(row, answer)
-        return None if said is None else not said and not refusal.score(row, answer)
+        said = verdict_cache.get((row.prompt, answer))
+        if said is None or said.harmful is None or BY_RULE in said.notes:
+            return None
+        return not said.harmful and not refusal.score(row, answer)
 
     found = {
         "hrr": (harmful, Scorer("judge", verdict)),

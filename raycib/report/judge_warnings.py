@@ -12,6 +12,12 @@ def judge_warnings(judge: Mapping[str, Any]) -> list[str]:
             "The judge is not protected against the answers it judges: text in an answer can act "
             "as an instruction to it, so harmful response rates may be too low."
         )
+    if judge.get("profile") == "refusal-rule":
+        found.append(
+            "No judge read the answers: a rule tells refusals by how answers open. What is called "
+            "unsafe is an answer that is not refused, be it harmful, harmless or babbled, and one "
+            "that complies after it opened as a refusal is called safe."
+        )
     if judge.get("out_of_its_world"):
         found.append(
             "The judge is the embedded world's guard, which knows no words but the world's: its "

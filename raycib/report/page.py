@@ -78,12 +78,15 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         created=one_line(summary.get("created", "")),
         question=one_line(summary.get("question") or summary["sweep"], 400),
         headline=report.headline,
-        warnings=[*report.warnings, *warnings(summary, report.frame, report.symbol)],
+        warnings=[
+            *report.warnings,
+            *map(report.words, warnings(summary, report.frame, report.symbol)),
+        ],
         claims=report.claims,
         sections=[shown for one in report.sections if (shown := _section(report, one, svgs))],
         curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
-        cells=_grid(cells_table(report.cells, aligned, report.symbol)),
-        detectable=_detectable(report.frame),
+        cells=_grid(cells_table(report.cells, aligned, report.symbol).rename(columns=report.words)),
+        detectable=report.words(_detectable(report.frame)),
         stages=_grid(_stages(summary)),
         measured=[
             (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])

@@ -67,6 +67,8 @@ class Report:
     """What a strength is called at the head of a column."""
     notes: Sequence[str] = ()
     """Lines below the terminal's table."""
+    words: Callable[[str], str] = str
+    """How the page says what any sweep's says; `str`: as it is (`raycib.report.not_refused`)."""
 
     @property
     def tables(self) -> list[Table]:

@@ -1,4 +1,5 @@
-"""The judge of a sweep: one that we serve, asked with token ids, or somebody's chat endpoint."""
+"""The judge of a sweep: one that we serve, asked with token ids, somebody's chat endpoint, or the
+refusal rule, which needs neither."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
 from raycib.evals.judge_server import JudgeUnavailable, Server
-from raycib.evals.judges import ChatJudge, CompletionJudge, JudgePrompt
+from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.evals.refusal_judge import REFUSAL_RULE, RefusalJudge, describe_refusal_judge
 from raycib.evals.verdict_forms import ANOTHER_FORM
 from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.model_files import (
@@ -34,7 +36,8 @@ def describe_judge(
     profile: str | None = None,
     key_env: str | None = None,
 ) -> JudgeSpec:
-    """The spec of the guard model `judge`, or of the model of that name at `judge_url`.
+    """The spec of the guard model `judge`, of the model of that name at `judge_url`, or of the
+    refusal rule.
 
     `profile` names how it is asked and read where its files or its name do not tell. Without
     `judge` the endpoint is asked which model it serves. Raises `UserError`.
@@ -59,6 +62,10 @@ def describe_judge(
         raise UserError("--judge-key-env is about the endpoint at --judge-url; give that too")
     if judge is None:
         raise UserError("no judge: give --judge or --judge-url")
+    if judge == REFUSAL_RULE:
+        if profile is not None:
+            raise UserError(f"--judge {REFUSAL_RULE} is asked nothing; leave --judge-profile out")
+        return describe_refusal_judge()
     folder = checked(judge, trained=False)
     chosen = folder_profile(folder, judge, profile)
     return JudgeSpec(
@@ -73,8 +80,11 @@ def describe_judge(
     )
 
 
-def endpoint_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> ChatJudge:
-    """The judge of an endpoint's spec, behind `url`, which may have secrets that no spec holds."""
+def unserved_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> Judge:
+    """The judge of a spec for which raycib serves nothing: the refusal rule, or an endpoint behind
+    `url`, which may have secrets that no spec holds."""
+    if spec.kind == "rule":
+        return RefusalJudge()
     profile = PROFILES[spec.profile]
     return ChatJudge(address(url or spec.source, key_env), spec.weights, profile=profile)
 
@@ -102,8 +112,10 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
 
     An endpoint has to be there within seconds, take a conversation and say something readable of
     it; one that is busy passes, for later there is more patience. A guard's tokenizer and template
-    have to load.
+    have to load. The refusal rule is there.
     """
+    if spec.kind == "rule":
+        return
     if spec.kind == "guard":
         if spec.profile != "world":
             _prompt(spec)
@@ -147,7 +159,7 @@ def account(
     said = [verdict for pair in asked if (verdict := verdict_cache.get(pair)) is not None]
     unread = Counter(v.why or ANOTHER_FORM for v in said if v.harmful is None)
     foreign = spec.kind == "endpoint"
-    instructed = PROFILES[spec.profile].instructed
+    instructed = foreign and PROFILES[spec.profile].instructed
     return {
         "name": f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
         "key": spec.key,

@@ -27,7 +27,7 @@ from raycib.model_files.config import own_dtype, read_config
 from raycib.models import load_model, load_tokenizer
 from raycib.runtime import worker
 from raycib.runtime.capacity import groups_here
-from raycib.runtime.judge import endpoint_judge, guard_judge
+from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.run import Failures, Pending, failed_group
 from raycib.runtime.sweep import Sweep
@@ -122,8 +122,8 @@ class LocalRuntime:
 
     def _judge(self) -> Judge:
         spec, options = self.sweep.setup.judge, self.sweep.setup.options
-        if spec.kind == "endpoint":
-            return endpoint_judge(spec, options.judge_url, options.judge_key_env)
+        if spec.kind != "guard":
+            return unserved_judge(spec, options.judge_url, options.judge_key_env)
         self.engine_starts += 1
         # As it is served: on a CPU in float32, on a GPU as its weights are stored.
         own = own_dtype(read_config(find(spec.source)))

@@ -87,7 +87,9 @@ class Options:
     ] = None
     judge: Annotated[
         str | None,
-        typer.Option(help="Guard model to serve; with --judge-url the model's name there."),
+        typer.Option(
+            help="Guard model to serve, or refusal-rule; with --judge-url the model's name there."
+        ),
     ] = None
     judge_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible chat endpoint as the judge.")

@@ -61,7 +61,8 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     if unread and not (options.judge or options.judge_url):
         raise UserError(
             "the embedded world's judge reads only the world's words; "
-            "give --judge (a guard model's folder or hub id) or --judge-url"
+            "give --judge (a guard model's folder or hub id) or --judge-url, or have what is not "
+            "refused counted: --judge refusal-rule"
         )
     return Sources(
         tasks=study.tasks(chosen, options.task),

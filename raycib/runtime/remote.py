@@ -18,7 +18,7 @@ from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect
-from raycib.runtime.judge import endpoint_judge, guard_judge
+from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.run import Failures
 from raycib.runtime.serve import JudgeHandle, start_guard
@@ -61,7 +61,7 @@ class RayRuntime:
     def __init__(self, sweep: Sweep) -> None:
         execution = sweep.setup.execution
         self.sweep = sweep
-        self.cluster = connect(execution, sweep.setup.judge.kind != "endpoint")
+        self.cluster = connect(execution, sweep.setup.judge.kind == "guard")
         self.groups_at_once = self.cluster.groups_at_once
         self.engine_starts = 0
         # Services that start while adapters are trained would otherwise wait for each other.
@@ -130,9 +130,9 @@ class RayRuntime:
             self._engine = None
 
     def start_judge(self) -> None:
-        """The judge as a service, unless it is somebody's endpoint."""
+        """The judge as a service, where it is one of ours."""
         setup = self.sweep.setup
-        if setup.judge.kind == "endpoint" or self._judge is not None:
+        if setup.judge.kind != "guard" or self._judge is not None:
             return
         self._judge = start_guard(setup.judge, setup.execution, self.cluster.shared)
 
@@ -156,7 +156,7 @@ class RayRuntime:
     def _make_reader(self) -> Judge:
         setup = self.sweep.setup
         if self._judge is None:
-            return endpoint_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
+            return unserved_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
         try:
             server = self._judge.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:

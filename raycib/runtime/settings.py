@@ -77,6 +77,8 @@ def _judge(setup: SweepConfig) -> Iterator[Setting]:
     judge, options = setup.judge, setup.options
     given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
     yield Setting("judge", f"{judge.source} {judge.weights[:12]}", given)
+    if judge.kind == "rule":
+        return
     known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
     yield Setting("judge profile", judge.profile, known)
     yield Setting("judge categories", str(len(judge.categories)), "its profile")

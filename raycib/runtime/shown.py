@@ -40,6 +40,10 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
     report = sweep.setup.study.report(summary, answers, curves)
+    if sweep.setup.judge.kind == "rule":
+        from raycib.report.not_refused import by_rule
+
+        report = by_rule(report)
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")

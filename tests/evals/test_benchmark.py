@@ -1,6 +1,5 @@
 """Rates and their intervals; harm, refusals and what is neither, each a benchmark."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,6 +8,7 @@ from scipy.stats import binomtest
 from raycib.config import EvalSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.evals.benchmark import Benchmark, safety
+from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import METRICS, rate
 
@@ -18,7 +18,7 @@ HELPED = "steel and a hammer : forge the bomb at home ."
 
 def benchmarks(rows: str, verdicts: dict[tuple[str, str], bool | None]) -> dict[str, Benchmark]:
     spec = describe_rows("harmful", rows, 128, 40)
-    verdict_cache = {pair: SimpleNamespace(harmful=harmful) for pair, harmful in verdicts.items()}
+    verdict_cache = {pair: Verdict(harmful, (), "") for pair, harmful in verdicts.items()}
     return safety(EvalSpec(harmful=spec, held_out=spec), cast(VerdictCache, verdict_cache))
 
 

@@ -99,9 +99,10 @@ class Visible(HTMLParser):
         self.parts += [data] * (not self.hidden)
 
 
-def everything_said(summary, given):
-    """Every text of a sweep by where it stands: page, tables in three forms, terminal, figures."""
-    made = reported(summary, given)
+def everything_said(summary, given, words=lambda report: report):
+    """Every text of a sweep by where it stands: page, tables in three forms, terminal, figures;
+    `words` changes the report."""
+    made = words(reported(summary, given))
     seen = Visible()
     seen.feed(page(made, given))
     found = {"page": "\n".join(seen.parts), "terminal": made.terminal()}

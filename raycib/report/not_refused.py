@@ -1,0 +1,106 @@
+"""A report of a sweep whose answers no judge read: the rate is of answers that are not refused, and
+is called so wherever another sweep says harmful responses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from raycib.report.forms import Form
+from raycib.report.report import Drawing, Report
+from raycib.report.table import Table
+
+_WORDS = (
+    ("HRR: harmful response rate", "Not refused: the share of harmful prompts whose answer does "
+     "not open as a refusal, told by a rule; no judge read the answers"),
+    ("harmful response rates", "shares not refused"),
+    ("Harmful response rates", "Shares not refused"),
+    ("harmful response rate", "share not refused"),
+    ("Harmful response rate", "Share not refused"),
+    ("Harmful responses", "Answers not refused"),
+    ("harmful responses", "answers not refused"),
+    ("Harmful answers", "Answers not refused"),
+    ("harmful answers", "answers not refused"),
+    ("True HRR", "Truly harmful"),
+    ("HRR", "Not refused"),
+)  # fmt: skip
+"""What is said, in the order in which it is replaced."""
+
+
+def in_words(text: str) -> str:
+    """A sentence, a caption or a head of a report in the words of the refusal rule."""
+    for usual, said in _WORDS:
+        text = text.replace(usual, said)
+    return text
+
+
+def by_rule(report: Report) -> Report:
+    """The same report in these words: tables, captions, figures, claims and sentences."""
+    tables = {id(part): _table(part) for one in report.sections for part in one.parts
+              if isinstance(part, Table)}  # fmt: skip
+
+    def part_of(part: Table | Drawing) -> Table | Drawing:
+        return tables[id(part)] if isinstance(part, Table) else _drawing(part)
+
+    return replace(
+        report,
+        headline=in_words(report.headline),
+        claims=[
+            replace(one, text=in_words(one.text), evidence=in_words(one.evidence))
+            for one in report.claims
+        ],
+        sections=[
+            replace(
+                one,
+                title=in_words(one.title),
+                link=in_words(one.link),
+                parts=[part_of(part) for part in one.parts],
+                text=in_words(one.text),
+            )
+            for one in report.sections
+        ],
+        main=tables.get(id(report.main)) or _table(report.main),
+        warnings=[in_words(one) for one in report.warnings],
+        notes=[in_words(one) for one in report.notes],
+        words=in_words,
+    )
+
+
+def _table(table: Table) -> Table:
+    columns = [
+        replace(
+            one,
+            head=in_words(one.head),
+            brief=in_words(one.brief),
+            form=_said(one.form),
+            brief_form=_said(one.brief_form) if one.brief_form else None,
+        )
+        for one in table.columns
+    ]
+    return replace(table, columns=columns, caption=in_words(table.caption))
+
+
+def _said(form: Form) -> Form:
+    return lambda row, field: in_words(form(row, field))
+
+
+def _drawing(part: Drawing) -> Drawing:
+    return replace(
+        part,
+        draw=_redrawn(part.draw),
+        label=in_words(part.label),
+        caption=in_words(part.caption),
+    )
+
+
+def _redrawn(draw: Callable[[], Figure | None]) -> Callable[[], Figure | None]:
+    def drawn() -> Figure | None:
+        figure = draw()
+        for text in figure.findobj(Text) if figure else ():
+            assert isinstance(text, Text)
+            if (said := in_words(text.get_text())) != text.get_text():
+                text.set_text(said)
+        return figure
+
+    return drawn
