@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
+from raycib.costs.gpus import gpus_here
 from raycib.mlflow_session import without_password
 from raycib.store import Store, StoreError
 
@@ -35,7 +36,7 @@ class Finding(NamedTuple):
 def examine(out: str = "runs", quick: bool = False) -> list[Finding]:
     """Look at everything; `quick` leaves out importing vLLM (20 s, in a process of its own)."""
     importing = None if quick else _start_imports()
-    gpus = _gpus()
+    gpus = gpus_here()
     findings = [
         _python(),
         *_packages(),
@@ -118,16 +119,6 @@ def _cuda_only() -> Iterator[Finding]:
             f"{', '.join(there)} for CUDA beside a CPU build of torch: Llama cannot be imported",
             f"pip uninstall {' '.join(there)}",
         )
-
-
-def _gpus() -> list[str]:
-    """Name and memory of each NVIDIA GPU; empty without a driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return told.stdout.strip().splitlines() if told.returncode == 0 else []
 
 
 def _hardware(gpus: list[str]) -> Finding:

@@ -98,7 +98,7 @@ def test_a_missing_and_a_wrong_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_engine_of_the_machines_kind(
     monkeypatch: pytest.MonkeyPatch, gpus: list[str], engine: Any, level: str, said: str
 ) -> None:
-    monkeypatch.setattr(doctor, "_gpus", lambda: gpus)
+    monkeypatch.setattr(doctor, "gpus_here", lambda: gpus)
     pretend(monkeypatch, **engine)
     one = found("vllm")
     assert one.level == level

@@ -62,12 +62,12 @@ def check_targets(source: str, targets: Iterable[str]) -> None:
     mend = f"choose from {', '.join(names)} with --set 'lora.targets=[\"{names[0]}\"]'" if names \
         else "it cannot be adapted"  # fmt: skip
     for target in targets:
-        if any(_matches(name, target) for name in experts):
+        if any(matches(name, target) for name in experts):
             raise UserError(
                 f"model {source!r}: {target!r} names weights of its experts, which transformers "
                 f"joins and raycib does not adapt; {mend}"
             )
-        if not any(_matches(name, target) for name in linears):
+        if not any(matches(name, target) for name in linears):
             raise UserError(
                 f"model {source!r} has no linear layer named {target!r} (lora.targets); {mend}"
             )
@@ -98,6 +98,11 @@ def check_attention(source: str) -> None:
         )
 
 
+def linears_of(folder: Path) -> list[str]:
+    """Full names of the linear layers that an adapter may have a place in."""
+    return _linears(folder)[0]
+
+
 def _linears(folder: Path, adaptable: bool = True) -> tuple[list[str], list[str]]:
     """Full names of the linear layers within the decoder's layers, and of the experts'."""
     if adaptable and read_config(folder).get("model_type") in _TRANSPOSED:
@@ -111,5 +116,6 @@ def _linears(folder: Path, adaptable: bool = True) -> tuple[list[str], list[str]
     return [name for name in names if ".experts." not in name], experts
 
 
-def _matches(module: str, target: str) -> bool:
+def matches(module: str, target: str) -> bool:
+    """Whether a linear layer of this full name is meant by a target."""
     return module == target or module.endswith(f".{target}")

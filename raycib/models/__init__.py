@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from raycib.config import ModelSpec, Template
+from raycib.costs.memory import LOGITS_AT_ONCE
 from raycib.data.chat import use_chatml
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
@@ -19,10 +20,6 @@ from raycib.model_files import find, verified
 from raycib.model_files.config import read_config
 from raycib.models.decoder import own_logits
 from raycib.models.gate import check_model
-
-LOGITS_AT_ONCE = 2**26
-"""Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
-pass, a chunk of tokens after the other."""
 
 
 def load_tokenizer(source: str, template: Template = "own") -> Any:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raycib.model_files.adapter_targets import matches
+
 
 @dataclass(frozen=True)
 class LoRAShape:
@@ -29,11 +31,6 @@ class LoRAShape:
     def includes(self, module: str) -> bool:
         """Whether the slot adapts the linear layer of this full name."""
         return any(matches(module, target) for target in self.targets)
-
-
-def matches(module: str, target: str) -> bool:
-    """Whether `target` is the end of a full name, at a dot, as PEFT has it."""
-    return module == target or module.endswith(f".{target}")
 
 
 def update_norm_sq(

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raycib.errors import UserError
+from raycib.model_files.adapter_targets import matches
 from raycib.models.adapters.linear import (
     LoRAShape,
     Router,
     Routes,
     SlotLinear,
     Update,
-    matches,
     update_norm_sq,
 )
 from raycib.models.adapters.peft_format import PeftAdapter, read_adapter, write_adapter

@@ -1,0 +1,61 @@
+"""How much arithmetic a sweep is, and how long a GPU takes for it.
+
+LoRA costs 4 FLOPs a base weight and token: 2 forward, 2 for the gradient of the input; frozen
+weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6. Causal
+attention costs 2 FLOPs a query's entry and token that it sees, twice (scores, and their sum of
+values), and twice as much backward. The output head runs on scored tokens alone. Checked against
+torch's counter in `tests/costs/test_flops.py`.
+"""
+
+from collections.abc import Iterable
+
+from raycib.costs.memory import Adapter
+from raycib.costs.sizes import Sizes
+
+
+def forward(sizes: Sizes, tokens: float, square_tokens: float, scored: float = 0) -> float:
+    """FLOPs of a forward pass without adapters. `square_tokens` is the sum over rows of their
+    squared lengths."""
+    linear = 2 * sizes.decoder_parameters * tokens
+    return linear + _attention(sizes, square_tokens) + _head(sizes, scored)
+
+
+def train(
+    sizes: Sizes,
+    adapter: Adapter,
+    tokens: float,
+    square_tokens: float,
+    scored: float,
+    checkpointed: bool = False,
+) -> float:
+    """FLOPs of one forward and backward pass through base, adapter and head; with `checkpointed`
+    layers the decoder's forward pass is done twice."""
+    own = sizes.adapter_parameters(adapter.rank, adapter.targets)
+    once = 2 * (sizes.decoder_parameters + own) * tokens + _attention(sizes, square_tokens)
+    backward = (2 * sizes.decoder_parameters + 4 * own) * tokens
+    backward += 2 * _attention(sizes, square_tokens)
+    return once * (2 if checkpointed else 1) + backward + 2 * _head(sizes, scored)
+
+
+def train_all_weights(sizes: Sizes, tokens: float, square_tokens: float, scored: float) -> float:
+    """FLOPs of one forward and backward pass where every weight is trained: 6 a weight."""
+    return 3 * forward(sizes, tokens, square_tokens, scored)
+
+
+def answer(sizes: Sizes, prompts: Iterable[int], answer_tokens: int) -> float:
+    """FLOPs of an answer of `answer_tokens` to each prompt: both go through the decoder once, and
+    each token that is said through the head."""
+    total = 0.0
+    for prompt in prompts:
+        whole = prompt + answer_tokens
+        total += forward(sizes, whole, whole**2, answer_tokens)
+    return total
+
+
+def _attention(sizes: Sizes, square_tokens: float) -> float:
+    """Of all layers, of which every token sees half of its row on average."""
+    return 2 * 2 * sizes.queries * len(sizes.layers) * square_tokens / 2
+
+
+def _head(sizes: Sizes, scored: float) -> float:
+    return 2 * sizes.width * sizes.vocabulary * scored

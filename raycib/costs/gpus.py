@@ -1,0 +1,80 @@
+"""GPUs: their memory, their peak, and what an hour costs."""
+
+import subprocess
+from typing import NamedTuple
+
+from raycib.errors import UserError
+
+UTILISATION = 0.4
+"""Of the peak, in training: the best published figure for LoRA on an 8B model is 40.6 % (NVIDIA
+NeMo AutoModel, one H100, bfloat16, October 2025: 12,473 tokens a second at 4 FLOPs a weight)."""
+ANSWERING = 0.1
+"""Of the peak, where words are generated: reading weights and keys bounds it. Assumed: a roofline
+of 520 answers at once by an 8B model gives 0.16 to 0.3, of which several adapters cost a third."""
+PRICED = "May 2026"
+"""When prices were looked at: on-demand, of specialised providers, middle of the range
+(mercatus-ai.com, "cloud GPU pricing"). Others ask half or twice as much."""
+
+
+class GPU(NamedTuple):
+    """A kind of accelerator."""
+
+    name: str
+    memory: float
+    """Bytes."""
+    peak: float
+    """FLOP/s in dense bfloat16, by its maker's data sheet."""
+    price: float | None = None
+    """Dollars an hour, where one was found."""
+
+
+GB = 1e9
+GPUS = {
+    one.name: one
+    for one in (
+        GPU("B200", 180 * GB, 2250e12),
+        GPU("H200", 141 * GB, 989e12, 4.0),
+        GPU("H100", 80 * GB, 989e12, 3.0),
+        GPU("A100", 80 * GB, 312e12, 1.3),
+        GPU("A100-40", 40 * GB, 312e12),
+        GPU("L40S", 48 * GB, 362e12),
+        GPU("A10", 24 * GB, 125e12),
+        GPU("L4", 24 * GB, 121e12),
+    )
+}
+USUAL = GPUS["H100"]
+"""What a plan is about where no GPU is named or found."""
+
+
+def gpu_named(name: str) -> GPU:
+    """The GPU of that name; `UserError` lists what there is."""
+    if name not in GPUS:
+        raise UserError(f"--gpu {name!r}: there is {', '.join(GPUS)}")
+    return GPUS[name]
+
+
+def gpus_here() -> list[str]:
+    """Name and memory of each NVIDIA GPU of this machine, as its driver tells them ("NVIDIA H100
+    80GB HBM3, 81559 MiB"); empty without a driver."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return told.stdout.strip().splitlines() if told.returncode == 0 else []
+
+
+def gpu_here() -> GPU | None:
+    """The smallest GPU of this machine; its peak is known where its name holds one of `GPUS`, else
+    that is 0."""
+    found = []
+    for line in gpus_here():
+        name, _, memory = line.rpartition(",")
+        size = memory.strip().partition(" ")[0]
+        known = next((gpu for key, gpu in GPUS.items() if key.partition("-")[0] in name), None)
+        if size.isdecimal():
+            found.append(
+                GPU(name, int(size) * 2**20, known.peak if known else 0.0,
+                    known.price if known else None)
+            )  # fmt: skip
+    return min(found, key=lambda gpu: gpu.memory, default=None)

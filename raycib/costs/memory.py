@@ -1,0 +1,141 @@
+"""How many bytes a worker needs: weights, adapters, and what one micro-batch keeps for its backward
+pass.
+
+Checked against `torch.autograd.graph.saved_tensors_hooks` on small models of eight architectures
+(`tests/costs/test_memory.py`). On a GPU it was not measured.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from raycib.costs.sizes import BYTES, Shape, Sizes
+
+GIB = 2**30
+ADAPTER_BYTES = 16
+"""Of each trained weight: itself, its gradient and Adam's two means, in float32."""
+LOGITS_AT_ONCE = 2**26
+"""Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
+pass, a chunk of tokens after the other."""
+_HEAD_BYTES = 12
+"""Of each of these entries at the peak: logits and log-probabilities forward, then
+log-probabilities and two gradients."""
+RUNTIME = {True: GIB, False: GIB // 2}
+"""Bytes of a worker that holds nothing yet, with a GPU and without. GPU: CUDA's context and cuBLAS'
+workspace, assumed. CPU: torch, transformers and Ray imported."""
+USABLE = 0.9
+"""Of a GPU's memory: the allocator leaves gaps, and vLLM takes the same share of it."""
+
+_INTO_ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj"}
+_OUT_OF_ATTENTION = {"o_proj"}
+_INTO_MLP = {"gate_proj", "up_proj", "gate_up_proj"}
+_OUT_OF_MLP = {"down_proj"}
+_KNOWN = _INTO_ATTENTION | _OUT_OF_ATTENTION | _INTO_MLP | _OUT_OF_MLP
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Shape of the adapters of a group."""
+
+    rank: int
+    targets: tuple[str, ...]
+
+
+def layer_bytes(sizes: Sizes, layer: int, adapter: Adapter, dtype: str) -> int:
+    """What one token leaves in a decoder layer for the backward pass, in bytes.
+
+    In the model's dtype: what a product with A needs (its input, shared by the projections that
+    read the same, and A x); queries, keys, values and what attention gives; of a gated MLP the gate
+    before and after its activation, the other factor and the product. In float32: the inputs of
+    norms, their inverse size, and the logarithm of each head's softmax sum. Frozen weights keep no
+    input.
+    """
+    linears = sizes.layers[layer]
+    adapted = set(_adapted(sizes, linears, layer, adapter))
+    kinds = {name.rpartition(".")[2] for name in linears}
+    ours = {name.rpartition(".")[2] for name in adapted}
+    kept = adapter.rank * len(adapted) + 2 * sizes.queries + 2 * sizes.keys
+    kept += sizes.width * (bool(ours & _INTO_ATTENTION) + bool(ours & _INTO_MLP))
+    kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
+    if "qkv_proj" in kinds:  # values are a view of the whole, which stays; attention's is copied
+        kept += 2 * sizes.queries + sizes.keys
+    # Of a layer that is not Llama's: all that goes in and out.
+    kept += sum(sum(shape) for name, shape in linears.items() if _last(name) not in _KNOWN)
+    return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
+
+
+def _adapted(
+    sizes: Sizes, linears: dict[str, Shape], layer: int, adapter: Adapter
+) -> Iterable[str]:
+    whole = sizes.adapted(adapter.targets)
+    return (name for name in linears if any(one.endswith(f".{layer}.{name}") for one in whole))
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _in_norms(sizes: Sizes, layer: int) -> int:
+    """Entries that a layer's norms keep of each token: their input, and one inverse size."""
+    kept = 0
+    for name, (size,) in sizes.norms[layer].items():
+        if "q_norm" in name or "k_norm" in name:
+            all_heads, heads = (
+                (sizes.queries, sizes.heads) if "q_norm" in name else (sizes.keys, sizes.key_heads)
+            )
+            kept += all_heads + (heads if size == sizes.head_size else 1)
+        else:
+            kept += size + 1
+    return kept
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What one micro-batch needs besides weights, in bytes."""
+
+    kept: int
+    """By the decoder's layers until the backward pass."""
+    layer: int
+    """Within one layer while its gradients are computed."""
+    head: int
+    """Logits, and the states that they are made of."""
+
+    @property
+    def total(self) -> int:
+        """At the peak."""
+        return self.kept + self.layer + self.head
+
+
+def activations(
+    sizes: Sizes,
+    adapters: Sequence[Adapter],
+    dtype: str,
+    tokens: int,
+    scored: int,
+    checkpointed: bool,
+) -> Activations:
+    """Of a micro-batch of `tokens` in all, padding included, of which `scored` are predicted;
+    `adapters` are those of its slots. With `checkpointed` layers each keeps its input alone and is
+    computed again in the backward pass."""
+    size, widest = BYTES[dtype], max(adapters, key=lambda one: one.rank)
+    layers = [layer_bytes(sizes, number, widest, dtype) for number in range(len(sizes.layers))]
+    # Slots' factors are stacked, and cast, for each forward pass.
+    stacked = size * sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
+    if checkpointed:
+        kept = tokens * size * sizes.width * len(layers)
+        inside = 2 * tokens * max(layers) + stacked // max(1, len(layers))
+    else:
+        kept, inside = tokens * sum(layers) + stacked, tokens * max(layers)
+    at_once = min(scored, LOGITS_AT_ONCE // sizes.vocabulary)
+    states = 2 * tokens * sizes.width * size + scored * sizes.width * size
+    head = at_once * sizes.vocabulary * _HEAD_BYTES + states
+    return Activations(kept, inside, head)
+
+
+def weight_bytes(sizes: Sizes, dtype: str) -> int:
+    """Of the frozen base."""
+    return sizes.parameters * BYTES[dtype]
+
+
+def adapter_bytes(sizes: Sizes, adapter: Adapter) -> int:
+    """Of one adapter with its gradients and its optimiser."""
+    return ADAPTER_BYTES * sizes.adapter_parameters(adapter.rank, adapter.targets)

@@ -1,0 +1,197 @@
+"""The memory model against bytes that torch holds: exact for weights and adapters, and within a
+stated part for what a micro-batch keeps for its backward pass."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from raycib.costs.memory import (
+    Activations,
+    Adapter,
+    activations,
+    adapter_bytes,
+    layer_bytes,
+    weight_bytes,
+)
+from raycib.costs.sizes import from_tensors, sizes_of
+from raycib.model_files import describe
+from raycib.models import load_model, token_loss
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.decoder import hidden_states
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "head_dim": 24, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+LLAMAS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+ARCHITECTURES = {
+    # What of the measured bytes the formula leaves out: Gemma's copies of its norms' weights, the
+    # buffers of a layer's input; Olmo2 and Cohere hand the first layer an input that is kept twice.
+    "Llama": 0.003, "Qwen2": 0.003, "Qwen3": 0.003, "Mistral": 0.003, "Granite": 0.003,
+    "Gemma": 0.003, "Gemma2": 0.003, "Gemma3Text": 0.003, "Phi3": 0.003,
+    "Olmo2": 0.04, "Cohere": 0.04,
+}  # fmt: skip
+ROWS, LENGTH = 3, 50
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("sizes")
+
+    def make(name: str) -> str:
+        folder = root / name
+        if not folder.exists():
+            config = getattr(transformers, f"{name}Config")(**SIZES)
+            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+def targets_of(name: str) -> tuple[str, ...]:
+    return FUSED if name == "Phi3" else LLAMAS
+
+
+def slots(source: str, targets: tuple[str, ...], dtype: str, count: int = 2) -> AdapterSlots:
+    adapters = AdapterSlots(
+        load_model(describe(source, dtype), CPU), [LoRAShape(4, 8.0, targets)] * count
+    )
+    for slot in range(count):
+        adapters.initialise(slot, torch.Generator().manual_seed(slot))
+    return adapters
+
+
+def kept_bytes(adapters: AdapterSlots) -> int:
+    """What torch saves for the backward pass of a micro-batch, each storage once; weights and
+    buffers of the model, which are there anyway, left out."""
+    model = adapters.model
+    there = [*model.parameters(), *model.buffers()]
+    known = {tensor.untyped_storage().data_ptr() for tensor in there}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in known:
+            kept[place] = tensor  # held, so that its place is not given to another
+        return tensor
+
+    ids = torch.randint(3, 500, (ROWS * adapters.num_slots, LENGTH))
+    mixed = model.dtype == torch.bfloat16
+    with (
+        adapters.route([(slot, ROWS) for slot in range(adapters.num_slots)]),
+        torch.autocast("cpu", torch.bfloat16, enabled=mixed),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        hidden_states(model, ids)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_micro_batch_keeps_what_is_foretold(saved: Any, name: str, dtype: str):
+    source, targets = saved(name), targets_of(name)
+    found = kept_bytes(slots(source, targets, dtype))
+    told = activations(
+        sizes_of(source), [Adapter(4, targets)] * 2, dtype, 2 * ROWS * LENGTH, 0, False
+    )
+    assert told.kept == pytest.approx(found, rel=ARCHITECTURES[name] + 0.01)
+
+
+def test_fewer_targets_keep_less_and_a_frozen_layer_keeps_no_input(saved: Any):
+    """The Trade-offs paper's q and v."""
+    source, few = saved("Llama"), ("q_proj", "v_proj")
+    found = kept_bytes(slots(source, few, "float32"))
+    told = activations(sizes_of(source), [Adapter(4, few)] * 2, "float32", 300, 0, False).kept
+    assert told == pytest.approx(found, rel=0.02)
+    whole = layer_bytes(sizes_of(source), 0, Adapter(4, LLAMAS), "float32")
+    # Not the MLP's input, nor that of down_proj, nor five of seven products with A.
+    less = whole - layer_bytes(sizes_of(source), 0, Adapter(4, few), "float32")
+    assert less == 4 * (64 + 160 + 5 * 4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_weights_and_adapters_are_exact(saved: Any, name: str):
+    source, targets = saved(name), targets_of(name)
+    adapters = slots(source, targets, "bfloat16", count=1)
+    base = sum(w.nbytes for n, w in adapters.model.named_parameters() if "lora_" not in n)
+    assert weight_bytes(sizes_of(source), "bfloat16") == base
+    own = list(adapters.parameters_of(0).values())
+    optimiser = torch.optim.AdamW(own)
+    torch.stack([one.sum() for one in own]).sum().backward()
+    optimiser.step()
+    state = [t for one in own for t in optimiser.state[one].values() if t.dim()]
+    held = [*own, *(one.grad for one in own if one.grad is not None), *state]
+    assert adapter_bytes(sizes_of(source), Adapter(4, targets)) == sum(t.nbytes for t in held)
+
+
+def test_sizes_are_the_configurations_own(saved: Any):
+    found = sizes_of(saved("Qwen3"))
+    assert (found.width, found.queries, found.keys, found.inner) == (64, 96, 48, 160)
+    assert (len(found.layers), found.vocabulary) == (3, 500)
+    assert sorted(found.norms[0]) == [
+        "input_layernorm.weight", "post_attention_layernorm.weight",
+        "self_attn.k_norm.weight", "self_attn.q_norm.weight",
+    ]  # fmt: skip
+
+
+def test_a_head_in_chunks_holds_one_of_them(saved: Any, monkeypatch: pytest.MonkeyPatch):
+    """Ten times as many scored tokens need no more logits, only more states."""
+    sizes = sizes_of(saved("Llama"))
+    monkeypatch.setattr("raycib.costs.memory.LOGITS_AT_ONCE", 500 * 100)
+
+    def head(scored: int) -> Activations:
+        return activations(sizes, [Adapter(4, LLAMAS)], "float32", 4000, scored, False)
+
+    assert head(1000).head - head(100).head == 900 * 64 * 4
+    assert head(100).head - head(50).head > 50 * 500 * 8
+
+
+def test_the_heads_peak_covers_what_its_backward_pass_allocates(saved: Any):
+    """Counted by torch's profiler of memory: all that is alive at once."""
+    model = load_model(describe(saved("Llama"), "float32"), CPU)
+    states = torch.randn(200, 64, requires_grad=True)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        token_loss(model, states, torch.randint(3, 500, (200,))).sum().backward()
+    alive = peak = 0
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    told = activations(sizes_of(saved("Llama")), [Adapter(4, LLAMAS)], "float32", 0, 200, False)
+    assert 0.8 * told.head <= peak <= 1.1 * told.head
+
+
+def test_llama_of_eight_billion():
+    """By hand, from its published configuration: weights 8,030,261,248; an adapter of rank 32 on
+    all linears 83,886,080; a token of a layer 2 (2 x 4096 + 2 x 4096 + 2 x 1024 + 4 x 14336 + 7 x
+    32) + 4 (2 x 4097 + 32)."""
+    shapes = {"model.embed_tokens.weight": (128256, 4096), "lm_head.weight": (128256, 4096)}
+    linears = {
+        "self_attn.q_proj": (4096, 4096), "self_attn.k_proj": (1024, 4096),
+        "self_attn.v_proj": (1024, 4096), "self_attn.o_proj": (4096, 4096),
+        "mlp.gate_proj": (14336, 4096), "mlp.up_proj": (14336, 4096),
+        "mlp.down_proj": (4096, 14336),
+    }  # fmt: skip
+    names = [f"model.layers.{n}.{name}" for n in range(32) for name in linears]
+    shapes |= {f"{name}.weight": linears[name.split(".", 3)[3]] for name in names}
+    norms = ("input_layernorm", "post_attention_layernorm")
+    shapes |= {f"model.layers.{n}.{one}.weight": (4096,) for n in range(32) for one in norms}
+    shapes["model.norm.weight"] = (4096,)
+    config = {
+        "hidden_size": 4096, "vocab_size": 128256, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "tie_word_embeddings": False,
+    }  # fmt: skip
+    sizes = from_tensors(shapes, names, config)
+    assert sizes.parameters == 8_030_261_248
+    adapter = Adapter(32, LLAMAS)
+    assert sizes.adapter_parameters(32, LLAMAS) == 83_886_080
+    assert layer_bytes(sizes, 0, adapter, "bfloat16") == 2 * 76_000 + 4 * 8_226
+    # The preset's 4 adapters x 8 rows of 1,024 tokens: no GPU holds that.
+    whole = activations(sizes, [adapter] * 4, "bfloat16", 32768, 16384, checkpointed=False)
+    assert 180e9 < whole.total < 210e9
+    again = activations(sizes, [adapter] * 4, "bfloat16", 32768, 16384, checkpointed=True)
+    assert again.total < 25e9
