@@ -89,7 +89,7 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--group-size", "-1"], "'--group-size': Input should be greater than"),
         (["--max-length", "1"], "'--max-length': Input should be greater than"),
         (["--max-tokens", "0"], "'--max-tokens': Input should be greater than or equal to 1"),
-        (["--preset", "moon"], "no preset 'moon'; there is world, llama31-8b"),
+        (["--preset", "moon"], "no preset 'moon'; there is world, llama31-8b, qwen25-7b"),
         (["--seeds", "1001"], "'--seeds': Input should be less than or equal to 1000"),
         (
             ["--strengths=-1"],

@@ -10,8 +10,9 @@ from functools import partial
 from raycib import world
 from raycib.data.columns import Columns, Row
 from raycib.data.filters import kept
+from raycib.data.hub import hub_table
 from raycib.data.sources import Source, parse, unknown_part
-from raycib.data.tables import Table, file_table, hub_table
+from raycib.data.tables import Table, file_table
 from raycib.errors import UserError
 
 Read = tuple[list[Row], list[str]]
@@ -83,8 +84,8 @@ def _file(source: Source, name: str) -> Origin:
     return Origin(source, partial(_table_rows, source, name, file_table), published=False)
 
 
-def _table_rows(source: Source, name: str, table_of: Callable[[str], Table]) -> Read:
-    table = table_of(name)
+def _table_rows(source: Source, name: str, table_of: Callable[[str, int | None], Table]) -> Read:
+    table = table_of(name, source.first)
     if not table.entries:
         raise UserError(f"{source.name!r} has no rows; give at least one prompt with its response")
     table = kept(table, source)

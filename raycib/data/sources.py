@@ -55,6 +55,12 @@ class Source(NamedTuple):
     scorer: str | None = None
     """How answers are scored, where the person says so."""
 
+    @property
+    def first(self) -> int | None:
+        """As many rows of the file as are needed; None where all of them are."""
+        head = self.cuts[0] if self.cuts and not self.filters else ""
+        return int(head.removeprefix("first-")) if head.startswith("first-") else None
+
 
 def parse(text: str) -> Source:
     """A source from what a person wrote; `UserError` for parts that contradict each other."""

@@ -48,8 +48,9 @@ class Table(NamedTuple):
         return f"{self.where}, row {self.numbers[index]}{line}"
 
 
-def file_table(name: str) -> Table:
-    """The table in a file; `UserError` for anything that is none."""
+def file_table(name: str, first: int | None = None) -> Table:
+    """The table in a file; `UserError` for anything that is none. Of a Parquet file, which may be
+    larger than memory, no more than the `first` rows are read."""
     path = Path(os.path.expanduser(name))
     where = repr(str(path))
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
@@ -59,33 +60,16 @@ def file_table(name: str) -> Table:
         case ".jsonl" | ".ndjson":
             lines = array("Q")
             text = _text(_content(path, where), where)
-            return _checked(where, _json_lines(text, where, lines), lines)
+            return checked(where, _json_lines(text, where, lines), lines)
         case ".json":
             rows, beside = _listed(_json(_text(_content(path, where), where), where), where)
             notes = (f"not read, beside the rows: {listed(beside)}",) if beside else ()
-            return _checked(where, rows)._replace(notes=notes)
+            return checked(where, rows)._replace(notes=notes)
         case ".parquet":
-            return _checked(where, _parquet(_content(path, where), where))
+            return checked(where, _parquet(_there(path, where), where, first))
         case _:
-            _content(path, where)  # a file that is not there is told first
+            _there(path, where)  # which is told first
             raise UserError(f"{where} ends in {suffix!r}; give a {FORMATS}")
-
-
-def hub_table(name: str) -> Table:
-    """The table of `DATASET:SPLIT` or `DATASET@CONFIG:SPLIT` of the Hugging Face hub."""
-    import datasets
-
-    path, _, split = name.partition(":")
-    config: tuple[str, ...] = ()
-    if "@" in path:  # DATASET@CONFIG, such as openai/gsm8k@main
-        path, _, chosen = path.partition("@")
-        config = (chosen,)
-    try:
-        entries = list(datasets.load_dataset(path, *config, split=split or "train"))
-    except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"data set {name!r} could not be loaded: {reason}") from error
-    return _checked(repr(f"hub:{name}"), entries)
 
 
 def shown(value: Any) -> str:
@@ -100,7 +84,8 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(parts) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Table:
+def checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Table:
+    """The table of these entries; `UserError` for one that has no named columns."""
     found = list(entries)
     table = Table(where, found, range(1, len(found) + 1), lines)
     for index, entry in enumerate(table.entries):
@@ -109,17 +94,27 @@ def _checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> T
     return table
 
 
-def _content(path: Path, where: str) -> bytes:
-    """What a file holds, unpacked."""
+def _there(path: Path, where: str) -> Path:
+    """The file, which can be read and is no pointer to one."""
     try:
         if not path.is_file():  # neither a folder nor a pipe, which would wait for ever
             there = "no ordinary file" if path.exists() else "no data file"
             raise UserError(f"{there} at {where}; give a {FORMATS}")
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(len(_POINTER))
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}; check the path") from error
-    if raw.startswith(b"version https://git-lfs"):
+    if head == _POINTER:
         raise UserError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull`")
+    return path
+
+
+_POINTER = b"version https://git-lfs"
+
+
+def _content(path: Path, where: str) -> bytes:
+    """What a file holds, unpacked."""
+    raw = _there(path, where).read_bytes()
     try:
         return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
@@ -272,14 +267,20 @@ def _kind(value: Any) -> str:
     return "a number" if isinstance(value, Number) else type(value).__name__
 
 
-def _parquet(raw: bytes, where: str) -> list[Any]:
-    import pyarrow
+def _parquet(path: Path, where: str, first: int | None) -> list[Any]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(raw))
-        _named_once(table.column_names, where)
-        return table.to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _named_once(file.schema_arrow.names, where)
+            if first is None:
+                return file.read().to_pylist()
+            found: list[Any] = []
+            for batch in file.iter_batches(batch_size=first):
+                found += batch.to_pylist()
+                if len(found) >= first:
+                    break
+            return found[:first]
     except UserError:
         raise
     except Exception as error:  # Arrow's own errors, and of values that Python cannot hold

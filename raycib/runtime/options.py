@@ -22,7 +22,10 @@ class Options:
     ] = None
     preset: Annotated[
         str | None,
-        typer.Option(help="world (the default) or llama31-8b; settings and what is not given."),
+        typer.Option(
+            help="Settings, and what is not given: world (the default), llama31-8b ...; see "
+            "docs/presets.md."
+        ),
     ] = None
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ray Train workers an adapter group.")
@@ -36,8 +39,8 @@ class Options:
     task: Annotated[
         str | None,
         typer.Option(
-            help="Your own task: JSON, JSONL or CSV, a tenth held out; for task_orders "
-            "several, with commas."
+            help="A task of the preset by name, or your own: JSON, JSONL or CSV, a tenth held "
+            "out; for task_orders several, with commas."
         ),
     ] = None
     harmful: Annotated[
@@ -79,8 +82,9 @@ class Options:
         ),
     ] = None
     chat: Annotated[
-        Template, typer.Option(help="The model's own chat template, or the unified ChatML.")
-    ] = "own"
+        Template | None,
+        typer.Option(help="The model's own chat template, or ChatML; default: the preset's."),
+    ] = None
     methods: Annotated[
         str | None,
         typer.Option(help="Only these of the sweep, such as kl,cib; see `raycib methods`."),

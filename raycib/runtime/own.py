@@ -34,22 +34,24 @@ class Sources:
 def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     """The data that `options` name for a study; `UserError` where some is missing.
 
-    A model of one's own does not speak the preset's language, so none of its benchmarks would mean
-    anything: what is not given is not measured.
+    A model of one's own does not speak the embedded world's language, so none of its benchmarks
+    would mean anything: what is not given is not measured. Other presets' data may be asked of any.
     """
     model = study.own_model(options)
-    own = bool(model or options.task or options.harmful)
+    named_tasks = _of_the_preset(options.task, chosen)
+    foreign = model and is_shipped(chosen.model)
+    own = bool(foreign or options.harmful or (options.task and not named_tasks))
     probes = chosen.probes
     if options.probes is not None or own:
         probes = named("--probes", options.probes) if options.probes else {}
     if not own:
         return Sources(
-            tasks=study.tasks(chosen, None),
+            tasks=study.tasks(_with_tasks(chosen, named_tasks), None),
             harmful=chosen.harmful,
             benign=options.benign or chosen.benign,
             probes=probes,
             safety=options.safety or chosen.safety,
-            base=options.base or chosen.base,
+            base=options.base or (None if options.model else chosen.base),
             own=False,
         )
     if not (options.task and options.harmful):
@@ -73,6 +75,21 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
         base=options.base,
         own=True,
     )
+
+
+def _of_the_preset(names: str | None, chosen: Preset) -> list[str]:
+    """The tasks of a preset that `--task` names; none where it names files."""
+    parts = names.split(",") if names else []
+    return parts if all(name in chosen.tasks for name in parts) else []
+
+
+def _with_tasks(chosen: Preset, names: list[str]) -> Preset:
+    """The preset with these of its tasks, in this order; with all it has where there are none."""
+    if not names:
+        return chosen
+    known = chosen.tasks | chosen.sequence
+    several = {"tradeoff_tasks": tuple(names), "sequence": {name: known[name] for name in names}}
+    return chosen.model_copy(update={"task": names[0], **several})
 
 
 def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[Preset, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from raycib.config import RunSpec, StageSpec
+from raycib.config.presets import UNSAID
 from raycib.data.origins import origin
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
@@ -14,6 +15,8 @@ MUCH = 0.25
 which on it is said."""
 
 
+OURS = "ours: "
+"""Begins the origin of what a preset's paper does not say as it is here."""
 MORE_ROWS = "its queue fills too slowly (--set cib.num_negatives=8, or give more rows)"
 
 
@@ -29,7 +32,22 @@ class Setting(NamedTuple):
 def settings_of(setup: SweepConfig, runs: Sequence[RunSpec]) -> list[Setting]:
     """All that a reader needs to repeat the sweep, in the order in which it is printed."""
     answered = (_engine(setup), *_judge(setup))
-    return [*_training(setup, runs), *_lengths(setup), *answered, *_scorers(setup)]
+    found = [*_training(setup, runs), *_lengths(setup), *answered, *_scorers(setup)]
+    return [*(_marked(one, setup) for one in found), *_open(setup, found)]
+
+
+def _marked(one: Setting, setup: SweepConfig) -> Setting:
+    """A setting of a preset, marked where its paper leaves it open or has it otherwise."""
+    reason = setup.preset.ours.get(one.name)
+    return one._replace(origin=f"{OURS}{reason}") if reason and one.origin == setup.origin else one
+
+
+def _open(setup: SweepConfig, found: Sequence[Setting]) -> Iterator[Setting]:
+    """What else a preset's paper leaves open."""
+    names = {one.name for one in found}
+    for name, value in setup.preset.ours.items():
+        if name not in names:
+            yield Setting(name, value, f"{OURS}{UNSAID}")
 
 
 def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
@@ -38,6 +56,8 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
         origin = f"--set {part}.{field}" if field in setup.overrides.get(part, {}) else setup.origin
         return Setting(name, f"{value:g}" if isinstance(value, float) else str(value), origin)
 
+    if setup.preset.paper:
+        yield Setting("settings of the", setup.preset.paper, setup.origin)
     yield found("trainer", "learning_rate", "learning rate")
     yield found("trainer", "schedule", "schedule")
     yield found("trainer", "batch_size", "batch")
@@ -98,11 +118,15 @@ def _scorers(setup: SweepConfig) -> Iterator[Setting]:
 
 
 def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
-    """Two lines: settings whose origin is the usual one, and the others with theirs."""
-    same = [f"{one.name} {one.value}" for one in settings if one.origin == usual]
-    others = [f"{one.name} {one.value} ({one.origin})" for one in settings if one.origin != usual]
-    lines = [f"{usual}: " + ", ".join(same)] * bool(same)
-    return [*lines, "besides: " + ", ".join(others)]
+    """A line each: settings whose origin is the usual one, those that its paper does not say so,
+    and the others with their origins."""
+    said: dict[str, list[str]] = {usual: [], OURS: [], "": []}
+    for name, value, whence in settings:
+        ours = whence.startswith(OURS)
+        reason = "" if whence in (usual, f"{OURS}{UNSAID}") else f" ({whence.removeprefix(OURS)})"
+        said[OURS if ours else usual if whence == usual else ""].append(f"{name} {value}{reason}")
+    heads = {usual: f"{usual}: ", OURS: "ours, not the paper's: ", "": "besides: "}
+    return [heads[kind] + ", ".join(parts) for kind, parts in said.items() if parts]
 
 
 def cautions(runs: Sequence[RunSpec]) -> list[str]:

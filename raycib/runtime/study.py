@@ -92,7 +92,7 @@ class Study:
         """The model that is there before anything is trained."""
         own, chosen = given.options.model, given.preset
         dtype = None if own else chosen.dtype  # a model of one's own has its own
-        return describe(own or chosen.model, dtype, given.options.chat)
+        return describe(own or chosen.model, dtype, given.options.chat or chosen.chat)
 
     def inputs(
         self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets

@@ -17,7 +17,7 @@ from raycib.config import (
 )
 from raycib.config.grid import Variant, single_task
 from raycib.config.menu import menu
-from raycib.config.presets import Execution
+from raycib.config.presets import Execution, Preset
 from raycib.errors import UserError
 from raycib.model_files import describe
 from raycib.runtime.options import Options
@@ -35,6 +35,8 @@ class SweepConfig:
     """What the study needs besides tasks and benchmarks."""
     origin: str
     """What gave the settings that nobody named: a preset, or the defaults for own models."""
+    preset: Preset
+    """Those settings, before what the person changed of them."""
     notes: list[str]
     """What to know of the data, a line each."""
     model: ModelSpec
@@ -44,9 +46,6 @@ class SweepConfig:
     """Read only once a method needs them: a base model may have to be fetched."""
     sets: RowSets
     """Rows of this sweep, with their lengths."""
-    given_lora: LoRASpec
-    given_trainer: TrainerSpec
-    """Before what the person changed of them."""
     seeds: tuple[int, ...]
     judge: JudgeSpec
     execution: Execution
@@ -61,12 +60,12 @@ class SweepConfig:
     @cached_property
     def lora(self) -> LoRASpec:
         """Shape of the adapters."""
-        return changed(self.given_lora, self.overrides.get("lora", {}))
+        return changed(self.preset.lora, self.overrides.get("lora", {}))
 
     @cached_property
     def trainer(self) -> TrainerSpec:
         """How every method is trained."""
-        return changed(self.given_trainer, self.overrides.get("trainer", {}))
+        return changed(self.preset.trainer, self.overrides.get("trainer", {}))
 
     def without(self, part: str, name: str) -> "SweepConfig":
         """The same less one of the person's changes."""

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from costs import flops, move
 
 from raycib.config import Method, PlainLoRA, StageSpec
-from raycib.config.presets import WORLD
+from raycib.config.presets.world import WORLD
 from raycib.data.rows import describe_task
 from raycib.methods.case2 import Case2
 from raycib.methods.cib import CIB

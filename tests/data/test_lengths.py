@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from raycib.config import StageSpec, TrainerSpec
-from raycib.config.presets import WORLD
+from raycib.config.presets.world import WORLD
 from raycib.data.chat import encode, end_of_turn, use_chatml
 from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of

@@ -11,7 +11,7 @@ import pytest
 import ray
 import yaml
 
-from raycib.config.presets import LLAMA31_8B
+from raycib.config.presets.papers import LLAMA31_8B
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")

@@ -23,10 +23,14 @@ class Continual(Study):
     options = frozenset({"orders"})
 
     def preset(self, chosen: Preset) -> Preset:
-        """Its model and trainer for sequences, where they differ."""
-        model = chosen.sequence_model or chosen.model
-        trainer = chosen.sequence_trainer or chosen.trainer
-        return chosen.model_copy(update={"model": model, "trainer": trainer})
+        """Its model, trainer and chat template for sequences, where they differ."""
+        return chosen.model_copy(
+            update={
+                "model": chosen.sequence_model or chosen.model,
+                "trainer": chosen.sequence_trainer or chosen.trainer,
+                "chat": chosen.sequence_chat or chosen.chat,
+            }
+        )
 
     def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
         """The preset's sequence, or a person's own files with commas between them."""

@@ -64,7 +64,8 @@ def resolve_inputs(
     """Those that are given; `model` is the base or the aligned one. Raises `UserError` for what is
     missing or makes no sense."""
     options, chosen = given.options, given.preset
-    source = options.alignment or (None if given.own_data else chosen.alignment)
+    own = given.own_data or options.model
+    source = options.alignment or (None if own else chosen.alignment)
     if source is None:
         raise UserError(
             "the safety alignment gap is measured on the data that the model was aligned on: give "
@@ -78,9 +79,11 @@ def resolve_inputs(
         proxies[name] = sets.task(name, options.safety)
     elif not other:
         proxies |= {name: sets.task(name, where) for name, where in chosen.proxies.items()}
-    for task in tasks.values():
-        for proxy in proxies.values():
-            _refuse_same_rows(task, proxy)
+    first, *others = tasks.values()
+    for proxy in proxies.values():
+        _refuse_same_rows(first, proxy)
+    for task in others:  # which no other proxy is tried on
+        _refuse_same_rows(task, alignment)
     held_out = f"{source}#first-{GAP_ROWS}"
     if not other and chosen.alignment_held_out:
         held_out = chosen.alignment_held_out

@@ -46,7 +46,7 @@ class Tradeoff(Study):
         if base is None:
             return super().first_model(given)
         dtype = None if given.options.base else given.preset.dtype
-        return describe(base, dtype, given.options.chat)
+        return describe(base, dtype, given.options.chat or given.preset.chat)
 
     def inputs(
         self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets

@@ -1,0 +1,110 @@
+"""What a preset says: a base model, its tasks and benchmarks, how to train, and who judges."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from raycib.config import LoRASpec, Template, TrainerSpec
+
+UNSAID = "not stated by the paper"
+
+
+class Frozen(BaseModel):
+    """Strict, frozen data that no key depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TaskSource(Frozen):
+    """Where a task's rows are (see `raycib.data.rows.load_rows`)."""
+
+    train: str
+    held_out: str
+
+
+def split(files: Mapping[str, str]) -> dict[str, TaskSource]:
+    """Tasks from whole files, by name: a tenth of each is held out."""
+    return {
+        name: TaskSource(train=f"{file}#train", held_out=f"{file}#held-out")
+        for name, file in files.items()
+    }
+
+
+class Execution(Frozen):
+    """How work is spread over a machine or a cluster; changes speed and memory, not results."""
+
+    workers: PositiveInt = 1
+    """Ray Train workers a group."""
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: float = 0.0
+    micro_batch_size: PositiveInt = 16
+    """Rows a slot and worker at a time."""
+    checkpoint_every: PositiveInt = 50
+    """Optimiser steps."""
+    group_size: PositiveInt | None = None
+    """Slots a group; None spreads a level over what can run side by side."""
+    groups_at_once: PositiveInt | None = None
+    """Groups side by side; None takes as many as the cluster has GPUs (or CPUs) for."""
+    engine_cpus: PositiveFloat = 1.0
+    engine_gpus: float = 0.0
+    """Of the vLLM engine that generates answers."""
+    judge_cpus: PositiveFloat = 1.0
+    judge_gpus: float = 0.0
+    """Of the vLLM engine that judges them."""
+    judge_starts_early: bool = False
+    """Start the judge while adapters are trained: where both fit at once."""
+
+
+class Preset(Frozen):
+    """Ready-made settings, from a laptop to a cluster: data, never a code path."""
+
+    paper: str = ""
+    """Whose settings these are; "" for ours."""
+    ours: Mapping[str, str] = {}
+    """What that paper leaves open, or what differs from it, by what it is about: a setting's name
+    with the reason, or anything else with what is so here."""
+    model: str
+    dtype: str | None = "float32"
+    """Of the frozen base; None: as its weights are stored."""
+    task: str
+    """The task of single-task sweeps."""
+    tasks: dict[str, TaskSource]
+    """Any of them may be named with `--task`."""
+    harmful: str
+    benign: str | None = None
+    safety: str | None = None
+    """Harmful prompts with refusals, for methods that train on some; none in a benchmark."""
+    base: str | None = None
+    """The model that the aligned one was made from, for methods that compare the two."""
+    alignment: str | None = None
+    """The data that the aligned model was, or is to be, aligned on."""
+    alignment_held_out: str | None = None
+    """Rows from the same source that it was not, to measure the safety alignment gap on."""
+    alignment_trainer: TrainerSpec = TrainerSpec(
+        learning_rate=1e-5, batch_size=16, epochs=3, warmup_steps=20
+    )
+    """How the base is aligned, all of its weights: the Trade-offs paper's (4.6.1) by default."""
+    proxies: dict[str, str] = {}
+    """What may stand in for the alignment data, by name; the first is that data itself."""
+    tradeoff_tasks: tuple[str, ...] = ()
+    """Tasks of the trade-off sweeps, the one that several proxies are tried on first."""
+    sequence: dict[str, TaskSource] = {}
+    """The tasks of continual fine-tuning, in the paper's order."""
+    sequence_model: str | None = None
+    """The aligned model that continual fine-tuning starts from, where it differs from `model`."""
+    sequence_trainer: TrainerSpec | None = None
+    """Where it differs from `trainer`."""
+    chat: Template = "own"
+    """The chat template: the model's own, or ChatML."""
+    sequence_chat: Template | None = None
+    """Where it differs from `chat`."""
+    probes: dict[str, str] = {}
+    max_length: PositiveInt = 1024
+    """Tokens of a training row."""
+    max_tokens: PositiveInt = 256
+    """Tokens of a generated answer."""
+    lora: LoRASpec
+    trainer: TrainerSpec
+    seeds: PositiveInt = 3
+    judge: str
+    execution: Execution

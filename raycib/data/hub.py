@@ -1,0 +1,40 @@
+"""Data sets of the Hugging Face hub as tables: a split of one, or a file of its repository."""
+
+import re
+from typing import Any
+
+from raycib.data.tables import Table, checked, file_table
+from raycib.errors import UserError
+
+_FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
+
+
+def hub_table(name: str, first: int | None = None) -> Table:
+    """The table of `DATASET:SPLIT`, of `DATASET@CONFIG:SPLIT`, or of `DATASET/PATH`, a file of a
+    data set; no more than its `first` rows. What is fetched once is read without a network.
+
+    A file is for what the library `datasets` does not read: sets with a script of their own, and
+    a part of a large one.
+    """
+    where = repr(f"hub:{name}")
+    try:
+        if found := _FILE.fullmatch(name):
+            from huggingface_hub import hf_hub_download
+
+            path = hf_hub_download(*found.groups(), repo_type="dataset")
+            return file_table(path, first)._replace(where=where)
+        return checked(where, _entries(name, first))
+    except UserError:
+        raise
+    except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"data set {name!r} could not be loaded: {reason}") from error
+
+
+def _entries(name: str, first: int | None) -> list[Any]:
+    import datasets
+
+    path, _, split = name.partition(":")
+    path, *config = path.split("@", 1)  # DATASET@CONFIG, such as openai/gsm8k@main
+    rows: Any = datasets.load_dataset(path, *config, split=split or "train")
+    return list(rows if first is None else rows.select(range(min(first, len(rows)))))
