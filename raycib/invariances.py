@@ -41,6 +41,8 @@ ADAPTERS = 1e-3
 """Of an adapter's norm, after AdamW has taken some steps."""
 LOSSES = 1e-5
 """Of any loss of any step, or of 1 nat where it is smaller."""
+LONGEST_ROWS = 4
+"""That fit into a micro-batch of rows of about one length."""
 MOVED = 1e-3
 """Of an adapter's norm: less is no effect, and the other claims would be about plain LoRA."""
 
@@ -197,8 +199,8 @@ def zero_strength(bench: Bench, method: Method) -> Finding:
 
 
 def accumulation(bench: Bench, method: Method) -> Finding:
-    """Micro-batches of 4 and of 5 rows give the gradient and the memory of one of 16, after three
-    steps in common; of what is derived, the adapter."""
+    """Micro-batches of 4 and of 5 rows, and rows dealt by their length, give the gradient and the
+    memory of one of 16, after three steps in common; of what is derived, the adapter."""
     stages = bench.chain(method)
     if method.derived:
         found = []
@@ -208,11 +210,12 @@ def accumulation(bench: Bench, method: Method) -> Finding:
             found.append(adapter_of(store, stages[-1]))
         return Finding("accumulation", distance(*found), ADAPTERS, "of the adapter")
     slots = []
-    for micro in (16, 4, 5):  # 5: the last micro-batch has a single row
+    for micro in (16, 4, 5, 0):  # 5: the last micro-batch has a single row
         adapters, (slot,) = bench.open(stages[-1:])
         for _ in range(3):
             take_step(adapters, [slot], ALONE, 16)
-        take_step(adapters, [slot], ALONE, micro)
+        by_length = None if micro else LONGEST_ROWS * max(map(len, slot.task.data))
+        take_step(adapters, [slot], ALONE, micro, by_length)
         slots.append(slot)
     whole, *others = slots
     worst = max(distance(gradients(slot), gradients(whole)) for slot in others)

@@ -37,8 +37,9 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
     return tokenizer
 
 
-def load_model(spec: ModelSpec, device: torch.device) -> Any:
-    """The frozen base in evaluation mode (no dropout), weights checked against the spec.
+def load_model(spec: ModelSpec, device: torch.device, attention: str | None = None) -> Any:
+    """The frozen base in evaluation mode (no dropout), weights checked against the spec;
+    `attention` is an implementation by transformers' name, None its own choice.
 
     Raises `UserError` where its files do not hold exactly its weights, or where it is not read
     here as it reads itself (see `raycib.models.gate`).
@@ -50,6 +51,7 @@ def load_model(spec: ModelSpec, device: torch.device) -> Any:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, spec.dtype),
+            attn_implementation=attention,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,

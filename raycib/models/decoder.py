@@ -1,13 +1,15 @@
 """A causal decoder in the places that raycib reads: its last hidden states on both sides of the
 final norm, its attention blocks, and the way from hidden states to logits."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from raycib.errors import UserError
 
@@ -43,17 +45,48 @@ def final_norm(decoder: nn.Module) -> nn.Module:
     return norms[-1]
 
 
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """The layers of the decoder, in their order. Raises `UserError` where there is no list of
+    them."""
+    depth = model.config.num_hidden_layers
+    lists = [m for m in model.get_decoder().children() if isinstance(m, nn.ModuleList)]
+    layers = next((found for found in lists if len(found) == depth), None)
+    if layers is None:
+        raise UserError(f"{type(model).__name__} has no list of {depth} decoder layers")
+    return layers
+
+
+@contextmanager
+def checkpointed(model: Any, within: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Within it, a forward pass keeps only what enters each decoder layer (Chen et al. 2016,
+    arXiv:1604.06174); the backward pass runs the layer again, in a context that `within` makes: the
+    routes and hooks of the forward pass, which are gone by then.
+
+    transformers' own switch works in training mode alone, which would turn dropout on.
+    """
+    layers = decoder_layers(model)
+    for layer in layers:
+        layer.forward = partial(
+            checkpoint,
+            layer.forward,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing is drawn: there is no dropout
+            context_fn=lambda: (nullcontext(), within()),
+        )
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class's own again
+
+
 def attention_blocks(model: Any) -> list[nn.Module]:
     """The attention block of every decoder layer, whatever the architecture calls it.
 
     Raises `UserError` where there is not exactly one in each: a method that perturbs them would
     silently do something else.
     """
-    depth = model.config.num_hidden_layers
-    lists = [m for m in model.get_decoder().children() if isinstance(m, nn.ModuleList)]
-    layers = next((found for found in lists if len(found) == depth), None)
-    if layers is None:
-        raise UserError(f"{type(model).__name__} has no list of {depth} decoder layers")
+    layers = decoder_layers(model)
     found = [
         [child for child in layer.children() if type(child).__name__.endswith("Attention")]
         for layer in layers

@@ -4,7 +4,8 @@
 one slot's objective sees of it. Objectives never know about groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from raycib.config import Layer, Pooling, Tokens
 from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots, Update
-from raycib.models.decoder import Hidden, hidden_states, perturbed
+from raycib.models.decoder import Hidden, checkpointed, hidden_states, perturbed
 from raycib.models.pooling import pool, token_states
 from raycib.models.reference import ReferenceCache, read
 from raycib.models.tensors import Batch, Totals, widen
@@ -62,12 +63,17 @@ class GroupStep:
     @cached_property
     def hidden(self) -> Hidden:
         """Hidden states of all rows, each through its own slot's adapter."""
+        model, owners = self.adapters.model, [(n, len(b.ids)) for n, b in self.batches.items()]
         moved = [(self.rows[slot], added) for slot, added in self.perturbations.items()]
-        with (
-            self.adapters.route([(slot, len(b.ids)) for slot, b in self.batches.items()]),
-            perturbed(self.adapters.model, moved),
-        ):
-            return hidden_states(self.adapters.model, self.ids)
+
+        @contextmanager
+        def within() -> Iterator[None]:
+            with self.adapters.route(owners), perturbed(model, moved):
+                yield
+
+        again = checkpointed(model, within) if self.adapters.checkpointed else nullcontext()
+        with within(), again:
+            return hidden_states(model, self.ids)
 
     @cached_property
     def reference_hidden(self) -> Hidden:

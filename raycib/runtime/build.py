@@ -3,6 +3,7 @@
 from raycib.config import EvalSpec, ModelSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
+from raycib.runtime.execution import execution_of
 from raycib.runtime.judge import describe_judge
 from raycib.runtime.options import Options
 from raycib.runtime.overlaps import refuse_overlaps
@@ -39,11 +40,7 @@ def build_config(options: Options, study: Study) -> SweepConfig:
     )
     chosen, origin = settings_of_model(options, chosen, study)
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
-    execution = chosen.execution
-    if options.workers is not None:
-        execution = execution.model_copy(update={"workers": options.workers})
-    if options.group_size is not None:
-        execution = execution.model_copy(update={"group_size": options.group_size})
+    execution = execution_of(chosen.execution, options, overrides)
     choice = Given(options, chosen, given.own)
     model = study.first_model(choice)
     sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)

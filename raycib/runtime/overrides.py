@@ -6,13 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from raycib.config import LoRASpec, Method, Spec, TrainerSpec
+from raycib.config import LoRASpec, Method, TrainerSpec
 from raycib.config.menu import menu, named
+from raycib.config.presets import Execution
 from raycib.errors import UserError
 
-Part = TypeVar("Part", bound=Spec)
+Part = TypeVar("Part", bound=BaseModel)
+
+
+EXECUTION = "execution"
+"""The part that no cell has: how the work is spread, in no key."""
 
 
 def read_methods(text: str) -> tuple[str, ...]:
@@ -24,10 +29,10 @@ def read_methods(text: str) -> tuple[str, ...]:
         raise UserError(f"--methods: {error}") from error
 
 
-def changeable() -> dict[str, type[Spec]]:
+def changeable() -> dict[str, type[BaseModel]]:
     """What `--set` may change. `lora` is the adapter's shape: the method of that name has no
     settings."""
-    return {**menu(), "trainer": TrainerSpec, "lora": LoRASpec}
+    return {**menu(), "trainer": TrainerSpec, "lora": LoRASpec, EXECUTION: Execution}
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -156,7 +156,7 @@ class Work:
             sweep.references(),
             list(sweep.evals.values()),
             setup.lora,
-            setup.execution.gpus_per_worker,
+            setup.execution,
         )
 
     def _run_jobs(self) -> Pending:

@@ -49,13 +49,13 @@ def prepare(
     tasks: Sequence[tuple[TaskSpec, Features]],
     evals: Sequence[EvalSpec],
     lora: LoRASpec,
-    gpus: float,
+    execution: Execution,
 ) -> None:
     """The aligned model's part, before any training: references of all rows that need them, and
     its own measures (the "before" of every cell)."""
-    device = device_of(gpus)
+    device = device_of(execution.gpus_per_worker)
     shape = LoRAShape(1, 1.0, lora.targets)  # a slot of zeros: the aligned model itself
-    adapters = AdapterSlots(load_model(model, device), [shape])
+    adapters = AdapterSlots(load_model(model, device, execution.attention), [shape])
     loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device)
     for task, features in tasks:
         ensure_cache(loaded, store, model, task, features)
@@ -130,7 +130,9 @@ def run_group(
     this; returns why each failed stage failed, by key."""
     keep_memory()
     workers = Workers.current()
-    loaded = load([job.stage for job in group.jobs], device_of(execution.gpus_per_worker))
+    device = device_of(execution.gpus_per_worker)
+    loaded = load([job.stage for job in group.jobs], device, execution.attention)
+    loaded.adapters.checkpointed = execution.checkpoint_activations
 
     def progress(slots: Sequence[Slot]) -> None:
         if workers.rank == 0:
@@ -138,7 +140,7 @@ def run_group(
 
     failures = train_group(
         group, loaded, store, workers, execution.micro_batch_size, execution.checkpoint_every,
-        progress,
+        progress, execution.micro_batch_tokens,
     )  # fmt: skip
     if workers.rank == 0:
         wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}

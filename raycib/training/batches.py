@@ -1,12 +1,13 @@
 """The order in which a stage meets its rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.reference import ReferenceCache
-from raycib.models.tensors import Totals
+from raycib.models.tensors import Batch, Totals, collate, to_device
 from raycib.randomness import generator
 
 
@@ -34,11 +35,35 @@ class BatchSampler:
             self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=drawn)
         return self._order[place * self._size : (place + 1) * self._size].tolist()
 
-    def totals(self, rows: Sequence[int]) -> Totals:
-        """Size of an effective batch."""
-        chosen = [self.data[i] for i in rows]
+    def batch(self, step: int) -> "EffectiveBatch":
+        """The rows of an optimiser step, in their order."""
+        return EffectiveBatch(self, self.rows(step))
+
+
+@dataclass(frozen=True)
+class EffectiveBatch:
+    """All rows of one slot's optimiser step, however they are dealt."""
+
+    sampler: BatchSampler
+    rows: Sequence[int]
+    """Examples, in the order in which they are drawn."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(self.sampler.data[i]) for i in self.rows]
+
+    @property
+    def totals(self) -> Totals:
+        """Its size."""
+        chosen = [self.sampler.data[i] for i in self.rows]
         return Totals(
             rows=len(chosen),
             tokens=sum(len(one.response) for one in chosen),
             predicted=sum(len(one) - 1 for one in chosen),
         )
+
+    def at(self, places: Sequence[int], device: torch.device) -> Batch:
+        """The rows at these places of it."""
+        rows = [self.rows[place] for place in places]
+        return to_device(collate(self.sampler.data, rows, places), device)

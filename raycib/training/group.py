@@ -62,11 +62,12 @@ class Loaded:
         return self._encoded[spec.key]
 
 
-def load(stages: Sequence[StageSpec], device: torch.device) -> Loaded:
+def load(stages: Sequence[StageSpec], device: torch.device, attention: str | None = None) -> Loaded:
     """The base that `stages` share, with one slot each, in their order; a stage that trains all of
     its weights has it for itself."""
     spec = stages[0].model
-    model, tokenizer = load_model(spec, device), load_tokenizer(spec.source, spec.template)
+    model = load_model(spec, device, attention)
+    tokenizer = load_tokenizer(spec.source, spec.template)
     for targets in {stage.lora.targets for stage in stages if stage.lora}:
         check_targets(spec.source, targets)
     shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
@@ -85,6 +86,7 @@ def train_group(
     micro_batch_size: int,
     checkpoint_every: int,
     progress: Progress = lambda slots: None,
+    micro_batch_tokens: int | None = None,
 ) -> dict[str, str]:
     """Train the stages of `group` that the store lacks and commit their adapters; slots whose
     stage is done get the stored adapter. Returns why each failed stage failed, by key.
@@ -115,7 +117,7 @@ def train_group(
             _save(group, todo, store, step)
             saved = step
 
-    train(loaded.adapters, todo, workers, micro_batch_size, after_step)
+    train(loaded.adapters, todo, workers, micro_batch_size, after_step, micro_batch_tokens)
     if workers.rank == 0:
         for slot in todo:
             slot.failed = slot.failed or validate(slot)
@@ -248,6 +250,7 @@ def commit(slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers) -
         "steps": slot.step,
         "rows": len(slot.task.data) if slot.stage.steps else 0,
         "last": last,
+        "tokens": dict(slot.tokens),
         "workers": workers.size,
         "versions": versions(),
     }

@@ -5,8 +5,8 @@ loss is normalised by its own batch, its gradients are clipped by its own norm a
 is its own, so a group equals separate runs up to rounding.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from torch import Tensor
 from raycib.hooks.types import Correct
 from raycib.models.adapters import AdapterSlots
 from raycib.models.step import GroupStep
-from raycib.models.tensors import Batch, Totals, collate, to_device
 from raycib.objectives import Observations
 from raycib.randomness import generator
-from raycib.training.batches import BatchSampler
+from raycib.training.batches import EffectiveBatch
+from raycib.training.micro_batches import Places, computed, deal
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
@@ -30,25 +30,31 @@ def train(
     workers: Workers,
     micro_batch_size: int,
     after_step: AfterStep = lambda slots: None,
+    micro_batch_tokens: int | None = None,
 ) -> None:
     """Train every slot to its last step; `after_step` sees the slots that just moved.
 
-    `micro_batch_size` is in rows a slot and worker; it changes memory, not results. A slot whose
-    gradients stop being finite is marked failed and left behind; the others go on.
+    `micro_batch_size` is in rows a slot and worker, `micro_batch_tokens` a worker's at a time
+    instead (see `deal`); both change memory and speed, not results. A slot whose gradients stop
+    being finite is marked failed and left behind; the others go on.
     """
     while moving := [slot for slot in slots if slot.active]:
-        take_step(adapters, moving, workers, micro_batch_size)
+        take_step(adapters, moving, workers, micro_batch_size, micro_batch_tokens)
         after_step(moving)
 
 
 def take_step(
-    adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, micro_batch_size: int
+    adapters: AdapterSlots,
+    slots: Sequence[Slot],
+    workers: Workers,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
 ) -> None:
     """One optimiser step of each of `slots`."""
     for slot in slots:
         slot.optimiser.zero_grad(set_to_none=True)
         slot.objective.begin_step(slot.step, generator(slot.stage.seed, "negatives", slot.step))
-    micros = _micro_batches(adapters, slots, workers, micro_batch_size)
+    micros = _micro_batches(adapters, slots, workers, micro_batch_size, micro_batch_tokens)
     device = next(iter(slots[0].parameters.values())).device
     mixed = adapters.model.dtype == torch.bfloat16
     terms: dict[int, dict[str, Tensor]] = {slot.index: defaultdict(_zero) for slot in slots}
@@ -113,50 +119,37 @@ def _gradient_transforms(
 
 
 def _micro_batches(
-    adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, size: int
+    adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, size: int, tokens: int | None
 ) -> list[GroupStep]:
-    """This worker's rows of every slot, cut into micro-batches of at most `size` rows a slot.
-
-    Safety rows are spread over a slot's micro-batches, among the workers that have any.
-    """
+    """This worker's rows of every slot, as they are dealt; what all workers compute is counted."""
     device = next(iter(slots[0].parameters.values())).device
-    micros: list[tuple[dict[int, Batch], dict[int, Batch]]] = []
-    totals: tuple[dict[int, Totals], dict[int, Totals]] = ({}, {})
+    task = {slot.index: slot.task.batch(slot.step) for slot in slots}
+    safety = {slot.index: slot.safety.batch(slot.step) for slot in slots if slot.safety}
+    lengths = (
+        {n: one.lengths for n, one in task.items()},
+        {n: one.lengths for n, one in safety.items()},
+    )
+    dealt = deal(lengths[0], lengths[1], workers.size, size, tokens)
+    spent = sum((computed(micro, *lengths) for own in dealt for micro in own), Counter[int]())
     for slot in slots:
-        rows = slot.task.rows(slot.step)
-        totals[0][slot.index] = slot.task.totals(rows)
-        positions = range(len(rows))[workers.rank :: workers.size]
-        parts = [positions[start : start + size] for start in range(0, len(positions), size)]
-        micros += [({}, {}) for _ in range(len(parts) - len(micros))]
-        for micro, part in zip(micros, parts, strict=False):
-            micro[0][slot.index] = _batch(slot.task, rows, part, device)
-        if slot.safety is not None:
-            rows = slot.safety.rows(slot.step)
-            totals[1][slot.index] = slot.safety.totals(rows)
-            with_rows = min(workers.size, totals[0][slot.index].rows)
-            positions = range(len(rows))[workers.rank :: with_rows] if parts else range(0)
-            for number, micro in enumerate(micros[: len(parts)]):
-                if part := positions[number :: len(parts)]:
-                    micro[1][slot.index] = _batch(slot.safety, rows, part, device)
-    caches = {slot.index: slot.task.cache for slot in slots}
-    safety_banks = {slot.index: slot.safety.cache for slot in slots if slot.safety is not None}
-    return [
-        GroupStep(
+        useful = sum(sum(kind.get(slot.index, ())) for kind in lengths)
+        slot.tokens += Counter(steps=1, useful=useful, computed=spent[slot.index])
+
+    def group_step(
+        rows: Mapping[int, EffectiveBatch], places: Places, beside: GroupStep | None = None
+    ) -> GroupStep:
+        return GroupStep(
             adapters,
-            task,
-            totals[0],
-            caches,
-            GroupStep(adapters, safety, totals[1], safety_banks) if safety else None,
+            {slot: rows[slot].at(own, device) for slot, own in places.items()},
+            {slot: one.totals for slot, one in rows.items()},
+            {slot: one.sampler.cache for slot, one in rows.items()},
+            beside,
         )
-        for task, safety in micros
+
+    return [
+        group_step(task, m.task, group_step(safety, m.safety) if m.safety else None)
+        for m in dealt[workers.rank]
     ]
-
-
-def _batch(
-    stream: BatchSampler, rows: Sequence[int], positions: Sequence[int], device: torch.device
-) -> Batch:
-    chosen = collate(stream.data, [rows[place] for place in positions], positions)
-    return to_device(chosen, device)
 
 
 def _sum_gradients(slots: Sequence[Slot], workers: Workers) -> None:

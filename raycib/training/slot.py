@@ -1,5 +1,6 @@
 """A slot: one stage inside a group, with its own weights, optimiser, data order and memory."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,8 @@ class Slot:
     history: list[dict[str, float]] = field(default_factory=list)
     """Per step: every term unweighted, in nats, and the gradient norm before clipping."""
     failed: str | None = None
+    tokens: Counter[str] = field(default_factory=Counter)
+    """`useful` ones of its rows and `computed` ones with padding, in this many `steps`."""
 
     def __post_init__(self) -> None:
         trainer = self.stage.trainer
@@ -101,6 +104,7 @@ class Slot:
             "gradient_seen": self.gradient_seen,
             "history": self.history,
             "failed": self.failed,
+            "tokens": dict(self.tokens),
         }
         return {name: tensor.contiguous() for name, tensor in tensors.items()}, plain
 
@@ -108,6 +112,7 @@ class Slot:
         """Undo everything since `state` was taken."""
         self.step, self.gradient_seen = plain["step"], plain["gradient_seen"]
         self.history, self.failed = list(plain["history"]), plain["failed"]
+        self.tokens = Counter(plain.get("tokens", {}))  # an earlier version counted none
         for part, module in self._memories().items():
             head = f"{part}."
             memory = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}

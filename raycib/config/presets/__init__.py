@@ -34,9 +34,9 @@ PRESETS = {
 }
 
 OWN_MODEL_CPU = Execution(
-    cpus_per_worker=0.4, micro_batch_size=8, group_size=4, engine_cpus=0.3, judge_cpus=0.2
+    cpus_per_worker=0.4, micro_batch_tokens=4096, group_size=4, engine_cpus=0.3, judge_cpus=0.2
 )
-"""A model of unknown size where there is no GPU: few rows at a time, and room on two cores."""
+"""A model of unknown size where there is no GPU: few tokens at a time, and room on two cores."""
 OWN_MODEL_GPU = ON_A_GPU
 
 

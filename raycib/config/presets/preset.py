@@ -1,8 +1,9 @@
 """What a preset says: a base model, its tasks and benchmarks, how to train, and who judges."""
 
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from raycib.config import LoRASpec, Template, TrainerSpec
 
@@ -12,7 +13,9 @@ UNSAID = "not stated by the paper"
 class Frozen(BaseModel):
     """Strict, frozen data that no key depends on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class TaskSource(Frozen):
@@ -30,15 +33,26 @@ def split(files: Mapping[str, str]) -> dict[str, TaskSource]:
     }
 
 
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"]
+"""As transformers calls its implementations."""
+
+
 class Execution(Frozen):
     """How work is spread over a machine or a cluster; changes speed and memory, not results."""
 
     workers: PositiveInt = 1
     """Ray Train workers a group."""
     cpus_per_worker: PositiveFloat = 1.0
-    gpus_per_worker: float = 0.0
+    gpus_per_worker: NonNegativeFloat = 0.0
     micro_batch_size: PositiveInt = 16
-    """Rows a slot and worker at a time."""
+    """Rows a slot and worker at a time, as they are drawn."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Instead: tokens a worker at a time, over all slots and with padding; rows of about one length
+    come together."""
+    checkpoint_activations: bool = False
+    """Keep only what enters each decoder layer, and compute the rest again in the backward pass."""
+    attention: Attention | None = None
+    """Its implementation in training and for references; None: transformers' own choice."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps."""
     group_size: PositiveInt | None = None
@@ -46,10 +60,10 @@ class Execution(Frozen):
     groups_at_once: PositiveInt | None = None
     """Groups side by side; None takes as many as the cluster has GPUs (or CPUs) for."""
     engine_cpus: PositiveFloat = 1.0
-    engine_gpus: float = 0.0
+    engine_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that generates answers."""
     judge_cpus: PositiveFloat = 1.0
-    judge_gpus: float = 0.0
+    judge_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that judges them."""
     judge_starts_early: bool = False
     """Start the judge while adapters are trained: where both fit at once."""

@@ -31,14 +31,15 @@ from raycib.models.adapters.peft_format import PeftAdapter, read_adapter, write_
 class AdapterSlots:
     """LoRA adapters ("slots") on one frozen model, whose target linears become `SlotLinear`.
 
-    New slots hold zeros: call `initialise` or `load` for each. Backward passes of a model with
-    gradient checkpointing must also happen within `route`, as they run the forward pass again.
+    New slots hold zeros: call `initialise` or `load` for each.
 
     Raises `UserError` if a target of a slot matches no `nn.Linear` of the model.
     """
 
     def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
         self.model = model
+        self.checkpointed = False
+        """Whether a training pass keeps only what enters each decoder layer."""
         self.shapes = tuple(shapes)
         self._router = Router(len(self.shapes))
         everything = model.named_modules()

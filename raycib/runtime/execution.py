@@ -1,0 +1,56 @@
+"""How a sweep's work is spread: what its settings say, with what a person changed of it."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from raycib.config.presets import Execution
+from raycib.errors import UserError
+from raycib.runtime.options import Options
+from raycib.runtime.overrides import EXECUTION, changed
+
+PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+"""What an implementation of attention needs installed."""
+ON_CPU = ("eager", "sdpa")
+"""Those that a CPU can train with."""
+
+
+def execution_of(
+    given: Execution, options: Options, overrides: Mapping[str, Mapping[str, Any]]
+) -> Execution:
+    """`UserError` for what contradicts itself, and for attention that cannot run here."""
+    asked = dict(overrides.get(EXECUTION, {}))
+    for name in ("workers", "group_size"):
+        if (value := getattr(options, name)) is not None:
+            if name in asked:
+                option = name.replace("_", "-")
+                raise UserError(
+                    f"--set execution.{name}: --{option} is given too; give one of them"
+                )
+            asked[name] = value
+    execution = changed(given, asked)
+    if "micro_batch_size" in asked and execution.micro_batch_tokens:
+        raise UserError(
+            "--set execution.micro_batch_size: here micro-batches are cut by tokens; set "
+            "execution.micro_batch_tokens, or that one to null as well"
+        )
+    if options.local and execution.workers > 1:
+        raise UserError("execution.workers are Ray's; with --local there is this process alone")
+    _check_attention(execution)
+    return execution
+
+
+def _check_attention(execution: Execution) -> None:
+    name = execution.attention
+    if name is None:
+        return
+    if not execution.gpus_per_worker and name not in ON_CPU:
+        raise UserError(
+            f"execution.attention {name!r} needs a GPU; here choose {' or '.join(ON_CPU)}"
+        )
+    package = PACKAGES.get(name)
+    if package and find_spec(package) is None:
+        raise UserError(
+            f"execution.attention {name!r} needs the package {package}, which is not installed; "
+            "install it, or choose sdpa"
+        )

@@ -1,0 +1,100 @@
+"""How rows are dealt: nobody is lost, nothing is too large, and little of it is padding."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raycib.training.micro_batches import Lengths, MicroBatch, computed, count, deal, expect
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=24)
+
+
+def test_rows_of_about_one_length_come_together():
+    """600 + 600 and 100 + 100 + 100: 1500 tokens, and no padding; as drawn there are 600 x 5."""
+    lengths = {0: [100, 600, 100, 600, 100]}
+    assert deal(lengths, {}, 1, 16, 4000) == [
+        [MicroBatch({0: [1, 3]}, {}), MicroBatch({0: [0, 2, 4]}, {})]
+    ]
+    assert count(deal(lengths, {}, 1, 16, 4000), lengths, {}) == (1500, 1500, 1200, 2)
+    assert count(deal(lengths, {}, 1, 16), lengths, {}) == (1500, 3000, 3000, 1)
+
+
+def test_a_pass_must_be_worth_its_launches():
+    """Ten tokens of padding are less than what another pass costs."""
+    assert deal({0: [100, 90]}, {}, 1, 16, 1000) == [[MicroBatch({0: [0, 1]}, {})]]
+
+
+def test_as_drawn_rows_keep_their_order_whatever_their_lengths():
+    (alone,) = deal({0: [9, 1, 5, 7, 3]}, {0: [4, 2]}, 1, 2)
+    assert alone == [({0: [0, 1]}, {0: [0]}), ({0: [2, 3]}, {0: [1]}), ({0: [4]}, {})]
+    assert deal({0: [9, 1, 5]}, {}, 2, 16) == [[({0: [0, 2]}, {})], [({0: [1]}, {})]]
+
+
+@given(
+    st.dictionaries(st.integers(0, 5), LENGTHS, min_size=1, max_size=4),
+    LENGTHS,
+    st.integers(1, 3),
+    st.sampled_from([None, 1, 200, 1000, 10**6]),
+)
+def test_every_row_is_dealt_once_to_its_own_slot(
+    task: dict[int, Lengths], refusals: Lengths, workers: int, tokens: int | None
+):
+    safety = {next(iter(task)): refusals}
+    dealt = deal(task, safety, workers, 3, tokens)
+    assert len(dealt) == workers
+    micros = [micro for own in dealt for micro in own]
+    for kind, lengths in (("task", task), ("safety", safety)):
+        for slot, one in lengths.items():
+            parts = [getattr(micro, kind).get(slot, []) for micro in micros]
+            assert sorted(place for part in parts for place in part) == list(range(len(one)))
+            assert all(part == sorted(part) for part in parts)
+    assert all(micro.safety.keys() <= micro.task.keys() for micro in micros), "beside its own rows"
+    longest = max(length for lengths in task.values() for length in lengths)
+    if tokens is not None:
+        assert count(deal(task, {}, workers, 3, tokens), task, {}).largest <= max(tokens, longest)
+
+
+def exhaustive(lengths: list[int], tokens: int) -> int:
+    """The least that any cut of the sorted rows costs, with 48 tokens a pass; tried one by one."""
+    rows = sorted(lengths, reverse=True)
+    best = 10**9
+    for cuts in range(2 ** (len(rows) - 1)):
+        ends = [n + 1 for n in range(len(rows) - 1) if cuts >> n & 1] + [len(rows)]
+        starts = [0, *ends[:-1]]
+        parts = [rows[a:b] for a, b in zip(starts, ends, strict=True)]
+        if all(len(part) * part[0] <= tokens or len(part) == 1 for part in parts):
+            best = min(best, sum(len(part) * part[0] + 48 for part in parts))
+    return best
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.sampled_from([300, 700, 5000]))
+def test_no_other_cut_of_sorted_rows_costs_less(lengths: list[int], tokens: int):
+    found = count(deal({0: lengths}, {}, 1, 1, tokens), {0: lengths}, {})
+    assert found.computed + 48 * found.micro_batches == exhaustive(lengths, tokens)
+
+
+def test_workers_get_about_the_same():
+    draw = random.Random(0)
+    task = {slot: [draw.randint(20, 1000) for _ in range(64)] for slot in range(4)}
+    dealt = deal(task, {}, 4, 1, 16384)
+    each = [sum(computed(micro, task, {}).total() for micro in own) for own in dealt]
+    assert max(each) - min(each) <= 1000, "no more than the longest row, of 33,000"
+
+
+def words(row: dict[str, str]) -> int:
+    return 20 + len(" ".join(row.values()).split())
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+@pytest.mark.parametrize("slots", [1, 4])
+def test_real_rows_are_padded_by_less_than_a_twentieth(slots: int):
+    """GSM8K, by words; bench_padding.py has Dolly and Alpaca in SmolLM2's tokens."""
+    text = (SHARED / "gsm8k" / "test.jsonl").read_text()
+    lengths = [words(json.loads(line)) for line in text.splitlines()]
+    assert expect(lengths, 64, slots, 1, 8, 16384).share > 0.95
+    assert expect(lengths, 64, slots, 1, 8, None).share < 0.75
