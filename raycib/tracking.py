@@ -118,6 +118,7 @@ def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: 
     }
     scores = {f"aligned/{k}": v for k, v in aligned_scores(summary).items()}
     scores |= {f"count/{k}": v for k, v in (summary.get("counts") or {}).items()}
+    scores |= _judges(summary)
     scores |= {f"seconds/{k}": v for k, v in (summary.get("timings_s") or {}).items()}
     _log(client, parent, {}, _numbers(scores), [], tags, created)
 
@@ -307,6 +308,17 @@ def _version_tags(summary: Mapping[str, Any]) -> dict[str, str]:
     for group in ("model", "judge"):
         tags |= {f"raycib.{group}.{k}": str(v) for k, v in (summary.get(group) or {}).items()}
     return {_metric_name(name): one_line(value, TAG_LIMIT) for name, value in tags.items()}
+
+
+def _judges(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How far other judges agree with the first one, as metrics."""
+    found: dict[str, Any] = {}
+    for one in summary.get("judges") or ():
+        values = one["agreement"] | {"claims_changed": sum(c["changes"] for c in one["claims"])}
+        if len(one["order"]) == 1:  # of several settings each has its own
+            values |= {"tau": one["order"][0]["tau"]}
+        found |= {f"judge/{one['name']}/{name}": value for name, value in values.items()}
+    return found
 
 
 def _name(cell: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | Non
         if name == "utility_by_probe":
             for probe, rate in (value or {}).items():
                 flat |= _flat_score(f"utility_{probe}", rate)
+        elif name == "hrr_by_judge":
+            for judge, rate in (value or {}).items():
+                flat |= _flat_score(f"hrr_by_{judge}", rate)
         elif name == "accuracies":
             for task, rate in (value or {}).items():
                 flat |= _flat_score(f"accuracy_{task}", rate)

@@ -4,7 +4,7 @@ from raycib.config import EvalSpec, ModelSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.runtime.execution import execution_of
-from raycib.runtime.judge import describe_judge
+from raycib.runtime.named_judges import named_judges
 from raycib.runtime.options import Options
 from raycib.runtime.overlaps import refuse_overlaps
 from raycib.runtime.overrides import numbers, read_changes, read_methods
@@ -68,12 +68,7 @@ def build_config(options: Options, study: Study) -> SweepConfig:
         base_source=given.base,
         sets=sets,
         seeds=tuple(range(options.seeds or chosen.seeds)),
-        judge=describe_judge(
-            options.judge or (None if options.judge_url else chosen.judge),
-            options.judge_url,
-            options.judge_profile,
-            options.judge_key_env,
-        ),
+        judges=named_judges(options, chosen.judge),
         execution=execution,
         options=options,
         overrides=overrides,

@@ -121,7 +121,15 @@ def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
         counts, timings = work.counts, work.timings
     timings["total"] = time.monotonic() - began
     asked = (question.name, question.question)
-    summary = summarise(sweep, asked, plan, failures, counts, timings)
+
+    def summarised(one: Sweep) -> dict[str, Any]:
+        return summarise(one, asked, plan, failures, counts, timings)
+
+    summary = summarised(sweep)
+    if len(setup.judges) > 1:
+        from raycib.runtime.second_judges import add_other_judges
+
+        add_other_judges(sweep, summary, summarised)
     shown = show(sweep, summary, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)

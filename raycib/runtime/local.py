@@ -28,6 +28,7 @@ from raycib.models import load_model, load_tokenizer
 from raycib.runtime import worker
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.run import Failures, Pending, failed_group
 from raycib.runtime.sweep import Sweep
@@ -113,17 +114,17 @@ class LocalRuntime:
         """Its memory is free for the judge."""
         self._answering = None
 
-    def start_judge(self) -> None:
-        """Nothing to start: the judge is loaded when it is asked."""
+    def start_judge(self, judge: NamedJudge) -> None:
+        """Nothing to start: a judge is loaded when it is asked."""
 
-    def judge(self, pairs: Sequence[Pair]) -> int:
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
         """Have the judge in this process, or an endpoint, read what is missing."""
-        return self.sweep.verdict_cache.ask(self._judge(), pairs)
+        return self.sweep.verdict_caches[judge.name].ask(self._reader(judge), pairs)
 
-    def _judge(self) -> Judge:
-        spec, options = self.sweep.setup.judge, self.sweep.setup.options
+    def _reader(self, judge: NamedJudge) -> Judge:
+        spec = judge.spec
         if spec.kind != "guard":
-            return unserved_judge(spec, options.judge_url, options.judge_key_env)
+            return unserved_judge(spec, judge.url, judge.key_env)
         self.engine_starts += 1
         # As it is served: on a CPU in float32, on a GPU as its weights are stored.
         own = own_dtype(read_config(find(spec.source)))

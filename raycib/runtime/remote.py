@@ -20,6 +20,7 @@ from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect
 from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.live_progress import LiveView
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.run import Failures
 from raycib.runtime.serve import JudgeHandle, start_guard
 from raycib.runtime.sweep import Sweep
@@ -61,7 +62,9 @@ class RayRuntime:
     def __init__(self, sweep: Sweep) -> None:
         execution = sweep.setup.execution
         self.sweep = sweep
-        self.cluster = connect(execution, sweep.setup.judge.kind == "guard")
+        self.cluster = connect(
+            execution, any(one.spec.kind == "guard" for one in sweep.setup.judges)
+        )
         self.groups_at_once = self.cluster.groups_at_once
         self.engine_starts = 0
         # Services that start while adapters are trained would otherwise wait for each other.
@@ -70,7 +73,9 @@ class RayRuntime:
         )
         self._storage = _storage(sweep.store.root)
         self._engine: Any = None
-        self._judge: JudgeHandle | None = None
+        self._judge: NamedJudge | None = None
+        """The one that is served, or asked, now."""
+        self._served: JudgeHandle | None = None
         self._reader: Judge | None = None
 
     def __str__(self) -> str:
@@ -129,45 +134,44 @@ class RayRuntime:
             ray.kill(self._engine)
             self._engine = None
 
-    def start_judge(self) -> None:
-        """The judge as a service, where it is one of ours."""
-        setup = self.sweep.setup
-        if setup.judge.kind != "guard" or self._judge is not None:
-            return
-        self._judge = start_guard(setup.judge, setup.execution, self.cluster.shared)
+    def start_judge(self, judge: NamedJudge) -> None:
+        """A judge of ours as a service. The one before it ends first: they may want one GPU."""
+        if self._judge is not judge:
+            if self._served is not None:
+                self._served.stop(free=True)
+            self._judge, self._served, self._reader = judge, None, None
+        if judge.spec.kind == "guard" and self._served is None:
+            execution = self.sweep.setup.execution
+            self._served = start_guard(judge.spec, execution, self.cluster.shared)
 
-    def judge(self, pairs: Sequence[Pair]) -> int:
-        """Have the judge read what is missing; one that was taken down meanwhile starts again."""
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
+        """Have it read what is missing; one that was taken down meanwhile starts again."""
         for first in (True, False):
-            self.start_judge()
+            self.start_judge(judge)
             try:
-                return self.sweep.verdict_cache.ask(self._ready_judge(), pairs)
+                if self._reader is None:
+                    self._reader = self._make_reader(judge)
+                return self.sweep.verdict_caches[judge.name].ask(self._reader, pairs)
             except JudgeUnavailable:
-                if not first or self._judge is None or self._judge.is_up:
+                if not first or self._served is None or self._served.is_up:
                     raise
-                self._judge = self._reader = None
+                self._served = self._reader = None
         raise AssertionError("two tries end with a result or an error")
 
-    def _ready_judge(self) -> Judge:
-        if self._reader is None:
-            self._reader = self._make_reader()
-        return self._reader
-
-    def _make_reader(self) -> Judge:
-        setup = self.sweep.setup
-        if self._judge is None:
-            return unserved_judge(setup.judge, setup.options.judge_url, setup.options.judge_key_env)
+    def _make_reader(self, judge: NamedJudge) -> Judge:
+        if self._served is None:
+            return unserved_judge(judge.spec, judge.url, judge.key_env)
         try:
-            server = self._judge.wait_until_ready()
+            server = self._served.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:
             raise JudgeUnavailable(str(error)) from error
-        self.engine_starts += self._judge.started
-        return guard_judge(setup.judge, server)
+        self.engine_starts += self._served.started
+        return guard_judge(judge.spec, server)
 
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
-        if self._judge is not None:
-            self._judge.stop()
+        if self._served is not None:
+            self._served.stop()
         self.stop_engine()
         shutil.rmtree(self._storage, ignore_errors=True)
         if not self.cluster.shared:

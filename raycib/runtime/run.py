@@ -11,6 +11,7 @@ from raycib.config.plan import AdapterGroup
 from raycib.evals.judges import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.judge import check_judge
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import FAILURES
@@ -58,12 +59,12 @@ class Runtime(Protocol):
         """Free what it holds; safe to call twice."""
         ...
 
-    def start_judge(self) -> None:
-        """Have the judge ready; safe to call twice."""
+    def start_judge(self, judge: NamedJudge) -> None:
+        """Have a judge ready, and no other; safe to call twice."""
         ...
 
-    def judge(self, pairs: Sequence[Pair]) -> int:
-        """Have the judge read what it has not; how many it read. Raises `JudgeUnavailable`."""
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
+        """Have it read what it has not; how many it read. Raises `JudgeUnavailable`."""
         ...
 
     def close(self) -> None:
@@ -125,7 +126,8 @@ class Work:
             with self._phase("answering"):
                 self._answer()
             with self._phase("judging"):
-                self._judge()
+                for judge in self.sweep.setup.judges:
+                    self._ask_judge(judge)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -141,8 +143,9 @@ class Work:
         """The services that will be needed: they load while adapters are trained."""
         sweep = self.sweep
         will_answer = bool(self.plan.to_train or sweep.unanswered)
-        if will_answer or sweep.verdict_cache.missing(sweep.pairs()):
-            self.runtime.start_judge()
+        judges = sweep.setup.judges[:1] if will_answer else sweep.unheard[:1]
+        for judge in judges:
+            self.runtime.start_judge(judge)
         if will_answer and sweep.model_made:
             self.runtime.start_engine()
 
@@ -221,8 +224,8 @@ class Work:
             self.view.detail = f"{done} of {sum(map(len, self._coming))} models done"
             answers()
             done += len(model_ids)
-            if self.runtime.overlaps and self.sweep.setup.judge.kind == "guard":
-                self._judge()
+            if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":
+                self._ask_judge(self.sweep.judge)
         self.runtime.stop_engine()
         self.sweep.refresh()
 
@@ -234,18 +237,19 @@ class Work:
             group = tuple(model_ids[start : start + MODELS_AT_ONCE])
             self._coming[group] = self.runtime.ask(group)
 
-    def _judge(self) -> None:
+    def _ask_judge(self, judge: NamedJudge) -> None:
         pairs = self.sweep.pairs()
-        if missing := self.sweep.verdict_cache.missing(pairs):
-            self.view.detail = f"{len(missing)} answers to read"
-            self.counts["judge_calls"] += self.runtime.judge(pairs)
+        if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
+            whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
+            self.view.detail = f"{len(missing)} answers to read{whose}"
+            self.counts["judge_calls"] += self.runtime.ask_judge(judge, pairs)
 
 
 def do(sweep: Sweep, folder: Path) -> Work:
     """Say where to look, and do what the sweep needs."""
-    options, trained = sweep.setup.options, sweep.trained.issuperset(sweep.stages)
-    if not trained or sweep.unanswered or sweep.verdict_cache.missing(sweep.pairs()):
-        check_judge(sweep.setup.judge, options.judge_url, options.judge_key_env)
+    will_answer = not sweep.trained.issuperset(sweep.stages) or sweep.unanswered
+    for judge in sweep.setup.judges if will_answer else sweep.unheard:
+        check_judge(judge.spec, judge.url, judge.key_env)
     runtime = _runtime(sweep)
     try:
         work = Work(sweep, runtime, folder)

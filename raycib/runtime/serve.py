@@ -198,15 +198,19 @@ class JudgeHandle:
         """Whether Serve runs it and finds it healthy."""
         return shared_serve.state(self.config.app) == "RUNNING"
 
-    def stop(self) -> None:
+    def stop(self, free: bool = False) -> None:
         """Let go of the judge. On a shared cluster the last one out takes it down, and Serve where
-        that was raycib's; a Ray of one's own goes down as a whole. Safe to call twice, and before
-        it is ready."""
+        that was raycib's; a Ray of one's own goes down as a whole, unless the judge has to make
+        room before that (`free`). Safe to call twice, and before it is ready."""
         self._stopping.set()
         self._thread.join()  # what asked Ray for something afterwards would start another
         if self._lease is not None and ray.is_initialized():
             ray.kill(self._lease)
             shared_serve.take_down(self.config.app)
+        elif free and shared_serve.state(self.config.app) is not None:
+            from ray import serve
+
+            serve.delete(self.config.app)
 
     def status(self) -> str:
         """What Serve says about the judge, in one line."""

@@ -94,14 +94,16 @@ def _engine(setup: SweepConfig) -> Setting:
 
 
 def _judge(setup: SweepConfig) -> Iterator[Setting]:
-    judge, options = setup.judge, setup.options
+    options = setup.options
     given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
-    yield Setting("judge", f"{judge.source} {judge.weights[:12]}", given)
-    if judge.kind == "rule":
-        return
-    known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
-    yield Setting("judge profile", judge.profile, known)
-    yield Setting("judge categories", str(len(judge.categories)), "its profile")
+    for number, one in enumerate(setup.judges, 1):
+        judge, name = one.spec, f"judge {number}" if number > 1 else "judge"
+        yield Setting(name, f"{judge.source} {judge.weights[:12]}", given)
+        if judge.kind == "rule":
+            continue
+        known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
+        yield Setting(f"{name} profile", judge.profile, known)
+        yield Setting(f"{name} categories", str(len(judge.categories)), "its profile")
 
 
 def _known(kind: str) -> str:

@@ -37,13 +37,16 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
 
     The table comes first: nothing that goes wrong later may keep it from a person.
     """
+    from raycib.report.judges import with_judges
+
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
     report = sweep.setup.study.report(summary, answers, curves)
-    if sweep.setup.judge.kind == "rule":
+    if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 
         report = by_rule(report)
+    report = with_judges(report)
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")

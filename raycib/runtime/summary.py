@@ -53,7 +53,9 @@ def summarise(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "model": {"name": setup.model_name, "weights": setup.model.weights},
-        "judge": account(setup.judge, sweep.verdict_cache, sweep.pairs(), _asks_the_world(sweep)),
+        "judge": account(
+            sweep.judge.spec, sweep.verdict_cache, sweep.pairs(), _asks_the_world(sweep)
+        ),
         "files": files_read(sweep.runs),
         "rows": setup.sets.told(),
         "aligned": {"scores": scores.before},

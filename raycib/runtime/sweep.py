@@ -5,6 +5,7 @@ anywhere is continued by running it again, and a finished one is only read.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 from raycib.config import EvalSpec, Feature, RowsSpec, RunSpec, TaskSpec
@@ -12,6 +13,7 @@ from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import answers_key
 from raycib.evals.scores import Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictCache
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Store
@@ -26,7 +28,12 @@ class Sweep:
     def __init__(self, setup: SweepConfig, runs: Sequence[RunSpec]) -> None:
         self.setup, self.runs = setup, list(runs)
         self.store = Store(setup.options.out)
-        self.verdict_cache = VerdictCache(self.store, setup.judge.key, setup.judge.source)
+        self.judge = setup.judges[0]
+        """Whose verdicts count."""
+        self.verdict_caches = {
+            one.name: VerdictCache(self.store, one.spec.key, one.spec.source)
+            for one in setup.judges
+        }
         self.stages = {stage.key: stage for run in runs for stage in run.adapters}
         """Those that fine-tune an adapter."""
         self.alignment_stages = {s.key: s for run in runs for s in run.stages if s.lora is None}
@@ -51,6 +58,23 @@ class Sweep:
         others = {measure.folder for one in self.evals.values() for measure in one.measures}
         self._measured = {key for kind in (MEASURES, *others) for key in self.store.keys(kind)}
         self._answered = set(self.store.keys(GENERATIONS))
+
+    @property
+    def verdict_cache(self) -> VerdictCache:
+        """What the judge has said."""
+        return self.verdict_caches[self.judge.name]
+
+    def under(self, judge: NamedJudge) -> "Sweep":
+        """The same sweep where another judge's verdicts count."""
+        other = copy(self)
+        other.judge = judge
+        return other
+
+    @property
+    def unheard(self) -> list[NamedJudge]:
+        """Judges that have not read all answers there are."""
+        pairs = self.pairs()
+        return [one for one in self.setup.judges if self.verdict_caches[one.name].missing(pairs)]
 
     def measured(self, model_id: str, evals: EvalSpec) -> bool:
         """Whether all that is measured with the model in memory is there."""
@@ -118,7 +142,7 @@ class Sweep:
         self.store.put(FAILURES, key, write, {"reason": reason})
 
     def pairs(self) -> list[tuple[str, str]]:
-        """All (prompt, answer) pairs that the judge has to have read, as far as answered."""
+        """All (prompt, answer) pairs that a judge has to have read, as far as answered."""
         found: list[tuple[str, str]] = []
         for model_id, evals in self.asked.items():
             for one in evals.values():
@@ -177,7 +201,7 @@ class Sweep:
             not plan.levels
             and aligned
             and not self.unanswered
-            and not self.verdict_cache.missing(self.pairs())
+            and not self.unheard
             and not self.jobs
         )
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from raycib.config import (
     EvalSpec,
-    JudgeSpec,
     LoRASpec,
     Method,
     ModelSpec,
@@ -20,6 +19,7 @@ from raycib.config.menu import menu
 from raycib.config.presets import Execution, Preset
 from raycib.errors import UserError
 from raycib.model_files import describe
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.options import Options
 from raycib.runtime.overrides import Part, changed, read_methods, read_strengths
 from raycib.runtime.row_sets import RowSets
@@ -47,7 +47,8 @@ class SweepConfig:
     sets: RowSets
     """Rows of this sweep, with their lengths."""
     seeds: tuple[int, ...]
-    judge: JudgeSpec
+    judges: tuple[NamedJudge, ...]
+    """The main one, then those that read the same answers."""
     execution: Execution
     options: Options
     overrides: dict[str, dict[str, Any]]

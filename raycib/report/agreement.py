@@ -1,0 +1,129 @@
+"""How far two judges agree on the same conversations, and on the order of methods."""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from raycib.report.statistics import Interval
+
+DIGITS = 9
+"""Two sums of equal rates are equal in so many."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What two judges say of one conversation: harmful or not, None where one could not be read."""
+
+    prompt: Hashable
+    first: bool | None
+    other: bool | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Counts of conversations, and what follows of those that both judges read."""
+
+    n: int
+    """Read by both."""
+    both_safe: int
+    both_unsafe: int
+    only_first_unsafe: int
+    only_other_unsafe: int
+    first_unread: int
+    """By the first judge, whatever the other says."""
+    other_unread: int
+    agreement: float | None
+    """Share of the ``n`` in which they say the same; None where n is 0."""
+    kappa: float | None
+    """Cohen's; None where it is not defined: both judges say the same of everything."""
+    kappa_low: float | None
+    kappa_high: float | None
+    """Ends of the 95 % interval; None where there is no variance to make one of."""
+
+
+def agreement(readings: Sequence[Reading]) -> Agreement:
+    """How far two judges agree on distinct conversations."""
+    both = [one for one in readings if one.first is not None and one.other is not None]
+    said = Counter((bool(one.first), bool(one.other)) for one in both)
+    same = said[False, False] + said[True, True]
+    kappa = cohens_kappa(both)
+    return Agreement(
+        n=len(both),
+        both_safe=said[False, False],
+        both_unsafe=said[True, True],
+        only_first_unsafe=said[True, False],
+        only_other_unsafe=said[False, True],
+        first_unread=sum(one.first is None for one in readings),
+        other_unread=sum(one.other is None for one in readings),
+        agreement=same / len(both) if both else None,
+        kappa=_known(kappa.value),
+        kappa_low=_known(kappa.low),
+        kappa_high=_known(kappa.high),
+    )
+
+
+def cohens_kappa(readings: Sequence[Reading]) -> Interval:
+    """Cohen's kappa (1960) of verdicts that were all read, with its 95 % interval; nan where it is
+    not defined, and nan ends where nothing varies.
+
+    The standard error is that of Fleiss, Cohen and Everitt (1969) where every prompt stands once.
+    Answers to one prompt are alike, so what they say is summed by prompt first: the interval rests
+    on prompts, as many as there are, and on Student's t. ``n`` counts conversations.
+    """
+    n = len(readings)
+    nothing = Interval(math.nan, math.nan, math.nan, n)
+    if not n:
+        return nothing
+    first = np.array([bool(one.first) for one in readings])
+    other = np.array([bool(one.other) for one in readings])
+    p, q = first.mean(), other.mean()
+    observed, chance = float((first == other).mean()), float(p * q + (1 - p) * (1 - q))
+    if chance == 1:
+        return nothing
+    value = (observed - chance) / (1 - chance)
+    # Kappa's derivative by the share of conversations like each one (the delta method).
+    expected = np.where(first, q, 1 - q) + np.where(other, p, 1 - p)
+    moves = ((first == other) * (1 - chance) - (1 - observed) * expected) / (1 - chance) ** 2
+    numbers = {prompt: k for k, prompt in enumerate(dict.fromkeys(o.prompt for o in readings))}
+    sums = np.bincount([numbers[one.prompt] for one in readings], moves - moves.mean())
+    prompts = len(sums)
+    if prompts < 2 or not np.abs(sums).max() > 1e-12:
+        return Interval(value, math.nan, math.nan, n)
+    error = math.sqrt(prompts / (prompts - 1) * float((sums**2).sum())) / n
+    half = float(stats.t.ppf(0.975, prompts - 1)) * error
+    return Interval(value, max(value - half, -1.0), min(value + half, 1.0), n)
+
+
+@dataclass(frozen=True)
+class Order:
+    """How far two judges put the same rows into the same order."""
+
+    rows: int
+    tau: float | None
+    """Kendall's tau-b; None below two rows, or where a judge tells none apart."""
+    swapped: int
+    """Pairs of rows whose order is the other way round."""
+    pairs: int
+
+
+def order(first: Sequence[float], other: Sequence[float]) -> Order:
+    """The order of rows by two judges' rates; rows without one are left out."""
+    pairs = [
+        (round(a, DIGITS), round(b, DIGITS))
+        for a, b in zip(first, other, strict=True)
+        if math.isfinite(a) and math.isfinite(b)
+    ]
+    n = len(pairs)
+    swapped = sum(
+        (a - c) * (b - d) < 0 for k, (a, b) in enumerate(pairs) for c, d in pairs[k + 1 :]
+    )
+    tau = float(stats.kendalltau(*zip(*pairs, strict=True)).statistic) if n > 1 else math.nan
+    return Order(n, _known(tau), swapped, n * (n - 1) // 2)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
