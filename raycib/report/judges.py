@@ -28,7 +28,10 @@ ORDER = (
     "Kendall's tau-b of the rows' mean harmful response rates by the two judges: 1 where the order "
     "is the same. Swapped: pairs of rows whose order is the other way round."
 )
-CLAIMS = "The first judge's claims, computed again with the other's verdicts by the same rules."
+CLAIMS = (
+    "The first judge's claims, computed again with the other's verdicts by the same rules. By the "
+    "refusal rule they are about answers that are not refused."
+)
 
 
 def with_judges(report: Report) -> Report:
@@ -66,17 +69,24 @@ def _rates(report: Report) -> Table:
                 rows.append(row | {"judge": judge} | rates)
     table = pd.DataFrame(rows)
     table[["hrr_mean", "hrr_std"]] = table[["hrr_mean", "hrr_std"]].astype(float)
-    people = _side_by_side(table)
+    by_rule = {one["name"] for one in summary["judges"] if _is_rule(one["judge"])}
+    by_rule |= {summary["judges"][0]["against"]} if _is_rule(summary.get("judge") or {}) else set()
+    people = _side_by_side(table, by_rule)
     columns = [Column(head, head, optional=head == "Setting") for head in people]
     return Table("judges_hrr", table, columns, RATES, people=people)
 
 
-def _side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+def _is_rule(judge: Mapping[str, Any]) -> bool:
+    return judge.get("profile") == "refusal-rule"
+
+
+def _side_by_side(table: pd.DataFrame, by_rule: set[str]) -> pd.DataFrame:
     found = []
     for (setting, method), part in table.groupby(["setting", "method"], sort=False):
         row = {"Setting": setting, "Method": method}
         for one in part.to_dict("records"):
-            row[f"HRR by {one['judge']}, %"] = spread(one["hrr_mean"], one["hrr_std"], 100, 1)
+            what = "Not refused" if one["judge"] in by_rule else "HRR"
+            row[f"{what} by {one['judge']}, %"] = spread(one["hrr_mean"], one["hrr_std"], 100, 1)
         found.append(row)
     return pd.DataFrame(found)
 

@@ -92,7 +92,8 @@ class Options:
     judge: Annotated[
         str | None,
         typer.Option(
-            help="Guard model to serve, or refusal-rule; with --judge-url the model's name there."
+            help="Guard model to serve, refusal-rule or MODEL@URL; several, with commas, read the "
+            "same answers. With --judge-url the model's name there."
         ),
     ] = None
     judge_url: Annotated[
@@ -102,12 +103,15 @@ class Options:
         str | None,
         typer.Option(
             help="How the judge is asked and read, where its files or name do not tell: "
-            "llama-guard-3, instruct ..."
+            "llama-guard-3, instruct ...; of several judges each, with commas."
         ),
     ] = None
     judge_key_env: Annotated[
         str | None,
-        typer.Option(help="The environment variable that holds the key for --judge-url."),
+        typer.Option(
+            help="The environment variable that holds the key for --judge-url; of several judges "
+            "each, with commas."
+        ),
     ] = None
     strengths: Annotated[
         str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")

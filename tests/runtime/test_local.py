@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import runpy
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from running import NAME, ROOT, SMALL, SWEEP, adapters, environment, summary_of
 import raycib
 from raycib.errors import UserError
 from raycib.evals.judge_server import Server
+from raycib.evals.refusals import is_refusal
 from raycib.methods.cib import CIB
 from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.python_api import options_of
@@ -112,6 +114,39 @@ def test_a_sweep_from_python_is_the_commands(copy: Path) -> None:
     example = runpy.run_path(str(ROOT / "docs/examples/from_python.py"))
     shown = example["two_strengths"](out=copy, seeds=1, set=["trainer.batch_size=32"])
     pd.testing.assert_frame_equal(shown.drop(columns="sweep"), there.drop(columns="sweep"))
+
+
+def test_another_judge_reads_the_same_answers(copy: Path, out: Path) -> None:
+    """Nothing is trained, answered or read anew for it, and the first judge's figures stay. What it
+    says is counted here from the answers themselves."""
+    found = raycib.sweep(
+        [CIB(lam=lam) for lam in (0, 5)], judge="world:guard,refusal-rule",
+        name=NAME, out=copy, seeds=1, group_size=1, local=True, set=["trainer.batch_size=32"],
+    )  # fmt: skip
+    told, before = summary_of(copy), summary_of(out)
+    read = told["counts"]["judge_calls"]
+    assert (told["counts"]["stages_trained"], told["counts"]["engine_starts"]) == (0, 0)
+    for cell, old in zip(told["cells"], before["cells"], strict=True):
+        rates = cell["scores"].pop("hrr_by_judge")
+        assert cell == old
+        answers = [
+            entry["text"]
+            for record in (copy / "generations").glob("*/record.json")
+            if (about := json.loads(record.read_text())["about"])["subject"] == cell["key"]
+            and about["rows"]["name"] == "harmful"
+            for entry in json.loads((record.parent / "answers.json").read_text())
+        ]
+        kept = sum(not is_refusal(answer) for answer in answers) / len(answers)
+        assert rates["refusal-rule"]["value"] == pytest.approx(kept)
+        assert kept in list(found["hrr_by_refusal-rule"])
+    (other,) = told["judges"]
+    assert other["agreement"]["n"] == read, "each distinct conversation once"
+    assert [one["claim"] for one in other["claims"]] == list(
+        dict.fromkeys(one["claim"] for one in other["claims"])
+    )
+    shown = (copy / NAME / "report.html").read_text()
+    assert "Under other judges" in shown and "Not refused by refusal-rule, %" in shown
+    assert "Under other judges" not in (out / NAME / "report.html").read_text()
 
 
 def test_methods_may_be_made_of_the_sweeps_setup(copy: Path, capsys: Any) -> None:
