@@ -19,6 +19,7 @@ from raycib.config.grid import single_task
 from raycib.methods.cib import CIB
 from raycib.models.reference import compute_cache
 from raycib.report.measured import OF_THE_GRID, counted
+from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.sweep import FORWARDS, Sweep
 from raycib.store import Store
 from raycib.studies.tradeoff.measure import GapSpec
@@ -39,7 +40,7 @@ def sweep_of(store, model=MODEL, measures=()):
                        TrainerSpec())  # fmt: skip
     setup = SimpleNamespace(
         options=SimpleNamespace(out=store.root), model=model,
-        judge=JudgeSpec(kind="guard", source="", weights="j" * 64),
+        judges=(NamedJudge("guard", JudgeSpec(kind="guard", source="", weights="j" * 64)),),
         execution=SimpleNamespace(group_size=None),
     )  # fmt: skip
     return Sweep(setup, runs)  # pyright: ignore[reportArgumentType]
