@@ -167,6 +167,27 @@ def _plain(value: Any) -> Any:
 
 
 @app.command()
+def fetch(
+    preset: Annotated[str, typer.Argument(help="Its name, such as llama31-8b.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to keep it in, in place of HF_HOME.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say sizes and licences; fetch nothing.")
+    ] = False,
+) -> None:
+    """Download all that a preset needs, so that it runs without a network; where there is none
+    (HF_HUB_OFFLINE=1), check it."""
+    from raycib import fetch as fetching
+
+    if to is not None:
+        fetching.into(to)
+    if manifest := fetching.fetch(preset, print, dry_run):
+        print(f"all there, with hashes in {manifest}; run with")
+        print(f"export HF_HOME={manifest.parents[1]} HF_HUB_OFFLINE=1")
+
+
+@app.command()
 def doctor(
     out: Annotated[str, typer.Option(help="Where results will go: a folder, or s3://...")] = "runs",
     quick: Annotated[bool, typer.Option("--quick", help="Do not try to import vLLM.")] = False,

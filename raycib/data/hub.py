@@ -9,6 +9,12 @@ from raycib.errors import UserError
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
 
 
+def file_of(name: str) -> tuple[str, str] | None:
+    """Data set and path, where a name is that of a file."""
+    found = _FILE.fullmatch(name)
+    return (found[1], found[2]) if found else None
+
+
 def hub_table(name: str, first: int | None = None) -> Table:
     """The table of `DATASET:SPLIT`, of `DATASET@CONFIG:SPLIT`, or of `DATASET/PATH`, a file of a
     data set; no more than its `first` rows. What is fetched once is read without a network.
@@ -18,10 +24,10 @@ def hub_table(name: str, first: int | None = None) -> Table:
     """
     where = repr(f"hub:{name}")
     try:
-        if found := _FILE.fullmatch(name):
+        if found := file_of(name):
             from huggingface_hub import hf_hub_download
 
-            path = hf_hub_download(*found.groups(), repo_type="dataset")
+            path = hf_hub_download(*found, repo_type="dataset")
             return file_table(path, first)._replace(where=where)
         return checked(where, _entries(name, first))
     except UserError:
@@ -36,5 +42,6 @@ def _entries(name: str, first: int | None) -> list[Any]:
 
     path, _, split = name.partition(":")
     path, *config = path.split("@", 1)  # DATASET@CONFIG, such as openai/gsm8k@main
+    datasets.logging.set_verbosity_error()  # that a cached set is read, it says at every reading
     rows: Any = datasets.load_dataset(path, *config, split=split or "train")
     return list(rows if first is None else rows.select(range(min(first, len(rows)))))

@@ -29,8 +29,8 @@ TOKENIZER = (
     "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json",
 )  # fmt: skip
 """All that changes ids or templates, in the forms that transformers reads."""
-_FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
-_LEFT = ("consolidated*", "adapter_*")
+FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
+LEFT = ("consolidated*", "adapter_*")
 """Not fetched: the same weights for another library, and adapters beside a model."""
 _WORLD = "world:"
 """Begins the name of a model that comes with raycib."""
@@ -79,8 +79,8 @@ def find(source: str) -> Path:
             snapshot_download(
                 name,
                 revision=revision or None,
-                allow_patterns=list(_FETCHED),
-                ignore_patterns=list(_LEFT),
+                allow_patterns=list(FETCHED),
+                ignore_patterns=list(LEFT),
             )
         )
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
@@ -116,6 +116,18 @@ def checked(source: str, trained: bool = True) -> Path:
         check_fit(folder, config)
         check_tokenizer(folder, config)
     return folder
+
+
+def on_hub(source: str) -> bool:
+    """Whether a model is named by what the hub calls it, and is not a folder here."""
+    elsewhere = is_shipped(source) or source.startswith((MADE, "/", ".", "~"))
+    return not elsewhere and source.count("/") == 1 and not Path(source).is_dir()
+
+
+def file_digests(folder: Path, patterns: tuple[str, ...]) -> dict[str, str]:
+    """sha256 of each of the matching files, by name."""
+    paths = sorted(matching(folder, patterns))
+    return {str(path.relative_to(folder)): _digest(path, stamp(path)) for path in paths}
 
 
 def fingerprint(folder: Path, patterns: tuple[str, ...]) -> str:

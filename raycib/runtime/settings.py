@@ -128,7 +128,11 @@ def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
         reason = "" if whence in (usual, f"{OURS}{UNSAID}") else f" ({whence.removeprefix(OURS)})"
         said[OURS if ours else usual if whence == usual else ""].append(f"{name} {value}{reason}")
     heads = {usual: f"{usual}: ", OURS: "ours, not the paper's: ", "": "besides: "}
-    return [heads[kind] + ", ".join(parts) for kind, parts in said.items() if parts]
+    return [
+        heads[kind] + ("; " if kind == OURS else ", ").join(parts)
+        for kind, parts in said.items()
+        if parts
+    ]
 
 
 def cautions(runs: Sequence[RunSpec]) -> list[str]:
