@@ -178,7 +178,7 @@ def fetch(
 ) -> None:
     """Download all that a preset needs, so that it runs without a network; where there is none
     (HF_HUB_OFFLINE=1), check it."""
-    from raycib import fetch as fetching
+    from raycib.commands import fetch as fetching
 
     if to is not None:
         fetching.into(to)

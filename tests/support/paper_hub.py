@@ -89,7 +89,8 @@ ENTRIES: Mapping[str, Any] = {
     "bigcode/commitpackft/data/python/data.jsonl": lambda n: {
         "commit": f"{n:040x}", "old_file": "a.py", "new_file": "a.py",
         "old_contents": f"def f():\n    return {n}\n",
-        "new_contents": f"def f():\n    return -{n}\n", "subject": "Negate", "message": f"Negate {n}\n", "lang": "Python", "license": "mit",
+        "new_contents": f"def f():\n    return -{n}\n", "subject": "Negate",
+        "message": f"Negate {n}\n", "lang": "Python", "license": "mit",
         "repos": "x/y"},
     "garage-bAInd/Open-Platypus/data/train-00000-of-00001.parquet": lambda n: {
         "input": "", "output": f"By reason {n}.", "instruction": f"Why {n}?",

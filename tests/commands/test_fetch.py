@@ -54,7 +54,7 @@ PAPERS = ("llama31-8b", "qwen25-7b", "qwen3-4b", "llama2-7b-chat", "llama2-7b-tr
 def home(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the papers' presets need, fetched, carried to another place, the hub gone."""
     first = tmp_path_factory.mktemp("first") / "home"
-    program = f"import raycib.fetch as f; [f.fetch(name, print) for name in {PAPERS}]"
+    program = f"import raycib.commands.fetch as f; [f.fetch(name, print) for name in {PAPERS}]"
     with hub.hub(served, frozenset({GUARD})) as (address, _):
         done = run(
             sys.executable, "-c", program, HF_ENDPOINT=address, HF_HOME=str(first), HF_TOKEN="t"
@@ -105,7 +105,7 @@ def test_a_preset_runs_where_nothing_can_be_reached(home: Path, tmp_path: Path) 
     apart = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or run(*apart, "true").code:
         pytest.skip("no network namespace of one's own can be had here")
-    sweep = Path(__file__).parents[1] / "sweeps" / "lambda_grid.py"
+    sweep = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
     plan = [sys.executable, str(sweep), "--preset", "llama31-8b", "--dry-run"]
     found = run(*apart, *plan, "--out", str(tmp_path), HF_HOME=str(home), HF_HUB_OFFLINE="1")
     assert found.code == 0, found.err

@@ -1,0 +1,1 @@
+"""What the program `raycib` does beside sweeps, one command a file."""
