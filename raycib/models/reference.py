@@ -5,15 +5,17 @@ one pass over the distinct examples serves the whole grid, the estimate of I(Z;C
 same holds for what methods read of each token.
 """
 
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from raycib.config import Feature, Layer, ModelSpec, Pooling, Tokens, digest
@@ -22,19 +24,22 @@ from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import hidden_states
 from raycib.models.pooling import pool, token_states
+from raycib.models.reading_file import ReadingFile
 from raycib.models.tensors import Batch, collate, to_device
 from raycib.store import Record, Store
 from raycib.store.kinds import FORWARDS, REFERENCES
 
+FILE = "reference.safetensors"
 TOKENS_AT_ONCE = 16384
 
 
 @dataclass(frozen=True)
 class ReferenceCache:
-    """Readings of every example of one set of rows; float32.
+    """Readings of every example of one set of rows.
 
-    A reading of rows is (examples, dim). One of tokens is all examples' tokens one after the other,
-    (tokens, dim) or (tokens,), on the CPU wherever the model is: it may be large.
+    A reading of rows is (examples, dim), in float32. One of tokens is all examples' tokens one
+    after the other, (tokens, dim) or (tokens,), in a file that is mapped into memory, in the dtype
+    that it is kept in: it may be larger than memory.
     """
 
     tensors: dict[Feature, Tensor]
@@ -49,7 +54,7 @@ class ReferenceCache:
         """All tokens of these examples, example after example."""
         starts, values = self.starts[feature], self.tensors[feature]
         parts = [values[starts[one] : starts[one + 1]] for one in examples.tolist()]
-        return torch.cat(parts).to(examples.device)
+        return torch.cat(parts).to(examples.device).float()
 
 
 def is_of_tokens(feature: Feature) -> bool:
@@ -57,13 +62,31 @@ def is_of_tokens(feature: Feature) -> bool:
     return feature[0] in get_args(Tokens)
 
 
-def reference_key(model: ModelSpec, rows: str, max_length: int, feature: Feature) -> str:
-    """What a reading depends on, hashed; `rows` is the fingerprint of the rows."""
+def stored_dtype(model: ModelSpec, feature: Feature) -> str:
+    """States of tokens, of which there are many, are kept as the model makes them: nothing of them
+    is lost. All else is float32."""
+    return model.dtype if feature[0] in ("response_states", "all_states") else "float32"
+
+
+def reference_key(
+    model: ModelSpec, rows: str, max_length: int, feature: Feature, dtype: str | None = None
+) -> str:
+    """What a reading depends on, hashed; `rows` is the fingerprint of the rows, `dtype` what its
+    values are kept in where that is not as usual."""
     what, layer = feature
+    kept = dtype or stored_dtype(model, feature)
     return digest(
         {"reference": 1, "model": model.identity(), "rows": rows, "max_length": max_length,
-         "pooling": what, "layer": layer}
+         "pooling": what, "layer": layer} | ({} if kept == "float32" else {"dtype": kept})
     )  # fmt: skip
+
+
+def _stored(
+    store: Store, model: ModelSpec, rows: str, max_length: int, feature: Feature
+) -> Record | None:
+    """A reading, in float32 (which holds the same values) where it is kept so."""
+    keys = (reference_key(model, rows, max_length, feature, one) for one in (None, "float32"))
+    return next(filter(None, (store.get(REFERENCES, key) for key in keys)), None)
 
 
 def load_cache(
@@ -77,10 +100,10 @@ def load_cache(
     """The bank as stored, or None where a reading of it is missing."""
     cache = ReferenceCache({})
     for feature in features:
-        record = store.get(REFERENCES, reference_key(model, rows, max_length, feature))
+        record = _stored(store, model, rows, max_length, feature)
         if record is None:
             return None
-        found = load_file(record.path("reference.safetensors"))
+        found = load_file(record.path(FILE))  # mapped: read from the disk where it is used
         if is_of_tokens(feature):
             cache.tensors[feature], cache.starts[feature] = found["z"], found["starts"]
         else:
@@ -92,8 +115,7 @@ def missing_readings(
     store: Store, model: ModelSpec, rows: str, max_length: int, features: Sequence[Feature]
 ) -> list[Feature]:
     """Those that the store does not have."""
-    keys = {one: reference_key(model, rows, max_length, one) for one in features}
-    return [one for one, key in keys.items() if store.get(REFERENCES, key) is None]
+    return [one for one in features if _stored(store, model, rows, max_length, one) is None]
 
 
 def compute_cache(
@@ -111,30 +133,65 @@ def compute_cache(
     """
     device = next(adapters.model.parameters()).device
     order = sorted(range(len(data)), key=lambda i: -len(data[i]))
-    found: dict[Feature, list[Tensor]] = {
-        feature: [torch.empty(0)] * len(data) for feature in features
-    }
-    start = 0
-    while start < len(order):
-        # Longest first, so that a batch's first row tells its width.
-        chosen = order[start : start + max(1, TOKENS_AT_ONCE // len(data[order[start]]))]
-        batch = to_device(collate(data, chosen), device)
-        with torch.no_grad(), adapters.disabled():
-            hidden = hidden_states(adapters.model, batch.ids)
-            for feature in features:
-                values = read(adapters, getattr(hidden, feature[1]), batch, feature).cpu()
-                sizes = _sizes(batch, feature) if is_of_tokens(feature) else [1] * len(chosen)
-                for example, value in zip(chosen, values.split(sizes), strict=True):
-                    found[feature][example] = value
-        start += len(chosen)
-    about = {
-        "model": model.key, "rows": rows, "max_length": max_length, "examples": len(data),
-        "readings": list(map(".".join, features)),
-    }  # fmt: skip
-    store.put(FORWARDS, uuid.uuid4().hex, lambda folder: None, about)
-    for feature, parts in found.items():
-        _put(store, reference_key(model, rows, max_length, feature), parts, feature)
+    dim = adapters.model.config.hidden_size
+    with store.scratch() as folder, ExitStack() as stack:
+        files = {
+            feature: stack.enter_context(
+                ReadingFile(
+                    folder / ".".join(feature),
+                    _sizes(data, feature),
+                    () if feature[0] == "response_nll" else (dim,),
+                    getattr(torch, stored_dtype(model, feature)),
+                    starts=is_of_tokens(feature),
+                )
+            )
+            for feature in features
+        }
+        start = 0
+        while start < len(order):
+            # Longest first, so that a batch's first row tells its width.
+            chosen = order[start : start + max(1, TOKENS_AT_ONCE // len(data[order[start]]))]
+            _read_into(files, adapters, to_device(collate(data, chosen), device), data)
+            start += len(chosen)
+        stack.close()
+        about = {
+            "model": model.key, "rows": rows, "max_length": max_length, "examples": len(data),
+            "readings": list(map(".".join, features)),
+        }  # fmt: skip
+        store.put(FORWARDS, uuid.uuid4().hex, lambda folder: None, about)
+        for feature in features:
+
+            def move(to: Path, feature: Feature = feature) -> None:
+                os.rename(folder / ".".join(feature), to / FILE)
+
+            what, layer = feature
+            key = reference_key(model, rows, max_length, feature)
+            store.put(
+                REFERENCES, key, move, {"pooling": what, "layer": layer, "examples": len(data)}
+            )
     return len(data)
+
+
+@torch.no_grad()
+def _read_into(
+    files: Mapping[Feature, ReadingFile],
+    adapters: AdapterSlots,
+    batch: Batch,
+    data: Sequence[Encoded],
+) -> None:
+    """All readings of a batch, from one pass."""
+    examples = batch.examples.tolist()
+    chosen = [data[example] for example in examples]
+    with adapters.disabled():
+        hidden = hidden_states(adapters.model, batch.ids)
+        for feature, file in files.items():
+            values = read(adapters, getattr(hidden, feature[1]), batch, feature).cpu()
+            if not torch.isfinite(values).all():
+                name = ", ".join(feature)
+                raise ValueError(f"the aligned model gives non-finite values ({name})")
+            parts = values.split(_sizes(chosen, feature))
+            for example, value in zip(examples, parts, strict=True):
+                file.write(example, value)
 
 
 def read(
@@ -154,24 +211,12 @@ def read(
             return pool(hidden, batch, pooling)
 
 
-def _sizes(batch: Batch, feature: Feature) -> list[int]:
-    mask = batch.feature if feature[0] == "all_states" else batch.predicting
-    return mask.sum(dim=1).tolist()
-
-
-def _put(store: Store, key: str, parts: Sequence[Tensor], feature: Feature) -> Record:
-    values = torch.cat(list(parts)).contiguous()
-    if not torch.isfinite(values).all():
-        raise ValueError(f"the aligned model gives non-finite values ({', '.join(feature)})")
-    tensors = {"z": values}
-    if is_of_tokens(feature):
-        ends = torch.tensor([len(part) for part in parts]).cumsum(dim=0)
-        tensors["starts"] = torch.cat([torch.zeros(1, dtype=torch.long), ends])
-
-    def write(folder: Path) -> None:
-        save_file(tensors, folder / "reference.safetensors")
-
-    what, layer = feature
-    return store.put(
-        REFERENCES, key, write, {"pooling": what, "layer": layer, "examples": len(parts)}
-    )
+def _sizes(data: Sequence[Encoded], feature: Feature) -> list[int]:
+    """Values of a reading that each example has."""
+    match feature[0]:
+        case "all_states":
+            return [len(one) - 1 for one in data]
+        case "response_states" | "response_nll":
+            return [len(one.response) for one in data]
+        case _:
+            return [1] * len(data)

@@ -1,8 +1,8 @@
 """How a sweep was measured: what it says of its settings, its rows and its judge, as small tables.
 
-Whoever measures adds data to the summary and nothing here: ``summary["settings"]``,
-``summary["rows"]``, ``summary["files"]`` and ``summary["judge"]`` are each a mapping of names to
-values, or a list of mappings, which is a table with a column for each name.
+Whoever measures adds data to the summary and nothing here: what stands in it under the names of
+``PARTS`` is each a mapping of names to values, or a list of mappings, which is a table with a
+column for each name.
 """
 
 import math
@@ -13,11 +13,17 @@ import pandas as pd
 
 from raycib.report.text import one_line, plain
 
-PARTS = {"settings": "Settings", "rows": "Rows", "files": "Files", "judge": "Judge"}
+PARTS = {
+    "settings": "Settings",
+    "rows": "Rows",
+    "training": "Tokens trained on",
+    "files": "Files",
+    "judge": "Judge",
+}
 """What a summary may say of how it was measured, and the headings."""
 OF_THE_GRID = (
     "stages", "stages_asked", "stages_shared", "stages_failed", "cells_failed",
-    "reference_forwards", "distinct_examples",
+    "reference_forwards", "distinct_examples", "tokens_useful", "tokens_computed",
 )  # fmt: skip
 """Counts that are the same however many runs a sweep took; the others are of its last run."""
 LONGEST = 400

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from raycib.config import RunSpec, StageSpec
 from raycib.config.presets import UNSAID
 from raycib.data.origins import origin
+from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
 from raycib.runtime.sweep_config import SweepConfig
@@ -71,6 +72,8 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
         how = stage.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
         yield Setting("aligning the base: learning rate", f"{value} {stage.steps}", setup.origin)
+    for name, value in setup.overrides.get(EXECUTION, {}).items():
+        yield Setting(f"{EXECUTION}.{name}", str(value), f"--set {EXECUTION}.{name}")
     steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
     for task, count in steps.items():
         yield Setting(f"steps of {task}", str(count), "its rows")

@@ -16,6 +16,7 @@ from raycib.runtime.files import files_read
 from raycib.runtime.judge import account
 from raycib.runtime.settings import Setting, settings_of
 from raycib.runtime.sweep import Sweep
+from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 
@@ -42,6 +43,7 @@ def summarise(
     """
     setup = sweep.setup
     (name, question), scores = asked, Scores(sweep, failures)
+    training, tokens = trained_tokens(sweep)
     cells = [_cell(scores, run) for run in sweep.runs]
     return {
         "format": FORMAT,
@@ -58,6 +60,7 @@ def summarise(
         ),
         "files": files_read(sweep.runs),
         "rows": setup.sets.told(),
+        "training": training,
         "aligned": {"scores": scores.before},
         "cells": cells,
         **setup.study.summary(sweep),
@@ -71,6 +74,7 @@ def summarise(
             "cells_failed": sum(cell["failed"] is not None for cell in cells),
             "reference_forwards": sweep.reference_forwards,
             "distinct_examples": sweep.distinct_examples,
+            **tokens,
             "engine_starts": 0,
             "judge_calls": 0,
             **counts,

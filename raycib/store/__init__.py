@@ -10,7 +10,7 @@ A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -115,6 +115,15 @@ class Store:
             f"{kind}/{key} at {self.root} cannot be read back as it was written; "
             f"check the disk, then run again ({'; '.join(self.damaged[-1:]) or 'it is gone'})"
         )
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder beside the results, for files that are made before they are put: ``put``
+        may move them. What a killed writer leaves in it is swept as all else."""
+        with telling("cannot write", self.root, only=DISK_REFUSES):
+            self._sweep_once()
+            with self._place.scratch() as folder:
+                yield folder
 
     def get(self, kind: str, key: str) -> Record | None:
         """The verified result of ``kind/key``, or None if there is none or it was damaged.

@@ -5,10 +5,18 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
 import raycib.models.reference
 from raycib.config import ModelSpec
-from raycib.models.reference import ReferenceCache, compute_cache, load_cache, reference_key
+from raycib.models.reading_file import ReadingFile
+from raycib.models.reference import (
+    ReferenceCache,
+    compute_cache,
+    load_cache,
+    missing_readings,
+    reference_key,
+)
 from raycib.models.step import GroupStep
 from raycib.models.tensors import Totals, collate
 from raycib.store import Store
@@ -149,3 +157,68 @@ def test_a_model_that_gives_nonsense_is_not_cached(tiny_folder, tmp_path):
     with pytest.raises(ValueError, match="non-finite"):
         compute_cache(store, broken.adapters, stage.model, data, stage.task.rows, 64, READINGS[:1])
     assert store.keys("references") == []
+
+
+def in_bfloat16(tiny_folder: Path) -> tuple[ModelSpec, Loaded]:
+    stage = tiny.make_stage(tiny_folder)
+    model = stage.model.model_copy(update={"dtype": "bfloat16"})
+    return model, load([stage.model_copy(update={"model": model})], CPU)
+
+
+def test_states_of_tokens_are_kept_in_the_model_s_dtype_and_lose_nothing(
+    tiny_folder, tmp_path, monkeypatch
+):
+    """Half the bytes of float32, and every value the same."""
+    model, loaded = in_bfloat16(tiny_folder)
+    task = tiny.make_stage(tiny_folder).task
+    where, data = (task.rows, 64, TOKENS), loaded.encode(task)
+    stores = [Store(tmp_path / name) for name in ("bfloat16", "float32")]
+    compute_cache(stores[0], loaded.adapters, model, data, *where)
+    monkeypatch.setattr(raycib.models.reference, "stored_dtype", lambda *_: "float32")
+    compute_cache(stores[1], loaded.adapters, model, data, *where)
+    monkeypatch.undo()
+    half, full = (load_cache(store, model, *where, CPU) for store in stores)
+    assert half and full, "a cache that was stored in float32 is read as well"
+    examples = torch.arange(len(data)).flip(0)
+    for feature in TOKENS:
+        same = half.tokens(feature, examples), full.tokens(feature, examples)
+        assert same[0].dtype == same[1].dtype == torch.float32
+        assert torch.equal(*same)
+        kept = torch.float32 if feature[0] == "response_nll" else torch.bfloat16
+        assert (half.tensors[feature].dtype, full.tensors[feature].dtype) == (kept, torch.float32)
+    assert len({key for one in stores for key in one.keys("references")}) == 5, "nll is one"
+    assert missing_readings(stores[1], model, *where) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [(), (3,)])
+def test_a_file_that_is_written_piece_by_piece_is_read_by_safetensors(tmp_path, dtype, dim):
+    """In any order, an example without values among them."""
+    sizes = [2, 0, 5, 1]
+    values = torch.arange(8.0 * torch.Size(dim).numel()).reshape(8, *dim)
+    parts = dict(enumerate(values.split(sizes)))
+    with ReadingFile(tmp_path / "file", sizes, dim, dtype, starts=True) as file:
+        for example in (3, 0, 2, 1):
+            file.write(example, parts[example])
+        with pytest.raises(ValueError, match="not as planned"):
+            file.write(0, values)
+    found = load_file(tmp_path / "file")
+    assert torch.equal(found["z"], values.to(dtype)) and found["z"].dtype == dtype
+    assert found["starts"].tolist() == [0, 2, 2, 7, 8]
+
+
+def test_what_a_file_holds_is_read_where_it_is_used(tmp_path):
+    """64 MB are no 64 MB of this process's own memory, and safetensors maps what it loads."""
+    size, before = 2**24, own_memory()
+    with ReadingFile(tmp_path / "file", [size // 64] * 64, (), torch.float32, starts=True) as file:
+        for example in range(64):
+            file.write(example, torch.ones(size // 64))
+    values = load_file(tmp_path / "file")["z"]
+    assert float(values[:: size // 8].sum()) == 8 and len(values) == size
+    assert own_memory() - before < 16 * 2**20
+
+
+def own_memory() -> int:
+    """Bytes that no file backs (Linux)."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split("RssAnon:")[1].split()[0])
