@@ -200,6 +200,7 @@ def test_a_state_holds_every_buffer_and_every_moment(name: str, tiny_folder, sto
         "gradient_seen": True,
         "history": slot.history,
         "failed": None,
+        "tokens": dict(slot.tokens),
     }
 
 
@@ -316,6 +317,12 @@ def test_a_committed_stage_holds_its_adapter_its_history_and_its_provenance(
     assert (record.about["steps"], record.about["rows"], record.about["workers"]) == (6, 48, 1)
     assert record.about["versions"]["code"]
     assert record.about["last"]["step"] == 6
+    steps = [[len(slot.task.data[row]) for row in slot.task.rows(step)] for step in range(6)]
+    assert record.about["tokens"] == {
+        "steps": 6,
+        "useful": sum(map(sum, steps)),
+        "computed": sum(16 * max(lengths) for lengths in steps),
+    }
 
 
 def test_a_stage_goes_on_from_its_parent(tiny_folder, tmp_path):

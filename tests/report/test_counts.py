@@ -21,7 +21,9 @@ from raycib.models.reference import compute_cache
 from raycib.report.measured import OF_THE_GRID, counted
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.sweep import FORWARDS, Sweep
+from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
+from raycib.store.kinds import STAGES
 from raycib.studies.tradeoff.measure import GapSpec
 from raycib.training.group import load
 
@@ -118,3 +120,24 @@ def test_counts_say_whether_they_are_the_grids_or_the_last_runs():
     }  # fmt: skip
     assert not {"stages_trained", "stages_reused", "engine_starts", "judge_calls"} & {*OF_THE_GRID}
     assert counted({}) == []
+
+
+def test_tokens_trained_on_are_counted_with_their_padding(tmp_path):
+    """A stage that is not trained, or was before tokens were counted, leaves the sums open."""
+    found = sweep_of(Store(tmp_path))
+    lora, cib = (run.final for run in found.runs)
+    tokens = {"steps": lora.steps, "useful": 900, "computed": 1000}
+    found.store.put(STAGES, lora.key, lambda folder: None, {"tokens": tokens})
+    rows, sums = trained_tokens(found)
+    assert rows == [
+        {"task": "task", "stages": 1, "steps": lora.steps, "useful_tokens": 900,
+         "computed_tokens": 1000, "useful_share": 0.9},
+    ]  # fmt: skip
+    assert sums == {"tokens_useful": None, "tokens_computed": None}, "cib is not trained"
+    found.store.put(STAGES, cib.key, lambda folder: None, {"steps": cib.steps})
+    assert trained_tokens(found)[0][0]["stages"] == 1
+    found.store.discard(STAGES, cib.key)
+    found.store.put(STAGES, cib.key, lambda folder: None, {"tokens": tokens | {"useful": 500}})
+    ([row], sums) = trained_tokens(found)
+    assert (row["stages"], row["useful_share"]) == (2, 0.7)
+    assert sums == {"tokens_useful": 1400, "tokens_computed": 2000}
