@@ -24,6 +24,8 @@ class _Menu(TyperGroup):
         return super().parse_args(ctx, args if args[:1] and args[0] in known else ["show", *args])
 
 
+data_app = make_app("Rows, as they are read and as models see them.")
+app.add_typer(data_app, name="data")
 methods_app = make_app("The fine-tuning methods, and checks of one's own.", cls=_Menu)
 app.add_typer(methods_app, name="methods")
 FACTS = ("name", "paper", "strength", "passes", "needs", "deviations")
@@ -164,6 +166,24 @@ def check_method(
 
 def _plain(value: Any) -> Any:
     return "inf" if value == float("inf") else value  # JSON has no infinity
+
+
+@data_app.command(
+    "inspect", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def inspect_rows(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="A preset's task, a file, or hub:DATASET:SPLIT.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows to show of each part.")] = 2,
+) -> None:
+    """Show rows as a model sees them, what is trained in colour; lengths; what is left out and why.
+    Takes a sweep's --preset, --model, --chat, --max-length, --max-tokens, --too-long, --scorer."""
+    from rich.console import Console
+
+    from raycib.commands.inspect import inspect
+    from raycib.runtime.command import parsed
+
+    inspect(task, rows, parsed(context.args), Console(highlight=False))
 
 
 @app.command()

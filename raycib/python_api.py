@@ -12,7 +12,7 @@ from raycib.config import Method, RunSpec
 from raycib.config.grid import Variant
 from raycib.errors import UserError
 from raycib.report.frame import to_frame
-from raycib.runtime.command import Question, answer, command_line
+from raycib.runtime.command import Question, answer, parsed
 from raycib.runtime.options import Options
 from raycib.runtime.study import Study
 from raycib.runtime.sweep_config import SweepConfig
@@ -60,7 +60,7 @@ def options_of(**given: Any) -> Options:
         raise UserError(f"a sweep has no option {unknown[0]!r}; there is {', '.join(known)}")
     arguments = [part for name, value in given.items() for part in _argument(name, value)]
     try:
-        return command_line("", lambda options: options)(arguments, standalone_mode=False)
+        return parsed(arguments)
     except TyperException as error:
         raise UserError(getattr(error, "format_message", error.__str__)()) from error
 

@@ -57,6 +57,11 @@ def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
     return app
 
 
+def parsed(arguments: Sequence[str]) -> Options:
+    """Options as a sweep's command line reads them. Raises what typer does."""
+    return command_line("", lambda options: options)(list(arguments), standalone_mode=False)
+
+
 def sweep_command(question: Question) -> None:
     """Run a sweep script as a program."""
     run(command_line(question.question, partial(run_question, question)))
