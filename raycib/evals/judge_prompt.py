@@ -7,7 +7,6 @@ recognised, prompt and answer by a second tokenizer that knows none, and lists o
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,9 +15,7 @@ from typing import Any
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import defuse
-
-Told = Callable[[str, str], str]
-"""An instruction to judge, of a prompt and an answer."""
+from raycib.evals.judge_asking import CONVERSATION, Asking
 
 _LEAST_ROOM = 8
 """Ids of prompt and answer together; a window has to hold some of both."""
@@ -58,40 +55,42 @@ class JudgePrompt:
         *,
         max_length: int | None = None,
         assistant_prefix: str = "",
-        told: Told | None = None,
+        asking: Asking = CONVERSATION,
     ) -> None:
         """Read the tokenizer in `tokenizer_folder` (local files only).
 
         `max_length`: ids the judge may be given, its own output not included; None: no limit.
         `assistant_prefix`: text put after the template unless it ends so, for judges that always
-        begin alike (Llama-Guard-3 says two newlines first). `told`: the instruction around prompt
-        and answer, for a model whose template does not make a judge of it; what texts hold of the
-        instruction's own delimiters is broken up. Raises `UserError` for a template that does not
-        show prompt and answer exactly once each, and for one that leaves them no room.
+        begin alike (Llama-Guard-3 says two newlines first). `asking`: what stands around prompt
+        and answer; where that is a text, delimiters in the two are broken up. Raises `UserError`
+        for a template that does not show prompt and answer exactly once each, and for one that
+        leaves them no room.
         """
         from tokenizers import Tokenizer
 
         tokenizer = open_tokenizer(tokenizer_folder)
-        if tokenizer.chat_template is None:
+        if tokenizer.chat_template is None and not asking.bare:
             raise UserError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UserError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
         spec = json.loads(backend.to_str())
         self.max_length = max_length
-        self._told = told is not None
+        self._defused = bool(asking.text)
         self.control = _control_ids(tokenizer, spec)
         self._plain = Tokenizer.from_str(json.dumps(_without_added_tokens(spec)))
         inner = Tokenizer.from_str(json.dumps(_without_side_effects(spec)))
         first = Tokenizer.from_str(json.dumps(spec))
 
-        pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder, told)
+        pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder, asking)
         pieces[-1] = _ending_in(pieces[-1], assistant_prefix)
         bare, self._glue = _give_white_space(pieces)
         self._pieces = [
             (inner if i else first).encode(piece, add_special_tokens=False).ids if piece else []
             for i, piece in enumerate(bare)
         ]
+        if asking.bare:  # no template writes what the tokenizer begins a text with
+            self._pieces[0] = _begun(first.encode(bare[0]).ids, self._pieces[0])
         self.template_length = sum(map(len, self._pieces))
         if max_length is not None and max_length - self.template_length < _LEAST_ROOM:
             raise UserError(
@@ -124,7 +123,7 @@ class JudgePrompt:
 
     def _texts(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
         (before_p, after_p), (before_a, after_a) = self._glue
-        if self._told:
+        if self._defused:
             prompt, answer = defuse(prompt)[0], defuse(answer)[0]
         return (
             self._encode(before_p, prompt, after_p),
@@ -176,9 +175,7 @@ def _unknown_id(spec: dict[str, Any]) -> int | None:
     return model["vocab"].get(model.get("unk_token"))
 
 
-def _template_pieces(
-    tokenizer: Any, folder: str | Path, told: Told | None
-) -> tuple[list[str], bool]:
+def _template_pieces(tokenizer: Any, folder: str | Path, asking: Asking) -> tuple[list[str], bool]:
     """The template's text before, between and after the slots; whether it strips what fills them.
 
     Some templates take a message as a string, others as a list of parts: the form that shows both
@@ -188,8 +185,8 @@ def _template_pieces(
     for parts in (False, True):
         try:
             prompt, answer = _MARKERS
-            rendered = _render(tokenizer, prompt, answer, parts, told)
-            padded = _render(tokenizer, f" {prompt} ", f" {answer} ", parts, told)
+            rendered = _render(tokenizer, prompt, answer, parts, asking)
+            padded = _render(tokenizer, f" {prompt} ", f" {answer} ", parts, asking)
         except Exception as problem:  # a template is a program: it may raise anything
             why.append(f"{type(problem).__name__}: {problem}")
             continue
@@ -206,13 +203,24 @@ def _template_pieces(
     )
 
 
-def _render(tokenizer: Any, prompt: str, answer: str, parts: bool, told: Told | None) -> str:
+def _render(tokenizer: Any, prompt: str, answer: str, parts: bool, asking: Asking) -> str:
+    if asking.bare:
+        return asking.filled(prompt, answer)
+
     def content(text: str) -> Any:
         return [{"type": "text", "text": text}] if parts else text
 
-    turns = {"user": told(prompt, answer)} if told else {"user": prompt, "assistant": answer}
-    conversation = [{"role": role, "content": content(text)} for role, text in turns.items()]
-    return tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    turns = [turn | {"content": content(turn["content"])} for turn in asking.turns(prompt, answer)]
+    return tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, **asking.settings
+    )
+
+
+def _begun(whole: list[int], ids: list[int]) -> list[int]:
+    """`ids` with what stands before them in the `whole` that a tokenizer makes of their text."""
+    starts = range(len(whole) - len(ids) + 1)
+    start = next(k for k in starts if whole[k : k + len(ids)] == ids)
+    return whole[: start + len(ids)]
 
 
 def _ending_in(text: str, ending: str) -> str:

@@ -7,14 +7,15 @@ judge will not read has an unreadable verdict, which says why.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-from raycib.evals.chat_prompt import HAZARDS, chat_messages
+from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.judge_address import Address
 from raycib.evals.judge_endpoint import Endpoint
-from raycib.evals.judge_profiles import Profile, endpoint_profile
+from raycib.evals.judge_profile import Profile
+from raycib.evals.judge_profiles import PROFILES, endpoint_profile
 from raycib.evals.judge_prompt import (
     Forged,
     JudgeInput,
@@ -50,8 +51,6 @@ _SMALLEST_PART = 400
 OnChunk = Callable[[list[int], list[Verdict]], None]
 """Called with the positions of some pairs and their verdicts as soon as these are known."""
 
-Categories = Collection[str] | Mapping[str, Collection[str]]
-
 
 def verdict_key(judge_key: str, prompt: str, answer: str) -> str:
     """64 hex digits for one question to one judge; parts are length-prefixed, so no two collide."""
@@ -84,14 +83,12 @@ class CompletionJudge:
         server: Server,
         prompt: JudgePrompt,
         *,
-        categories: Categories = HAZARDS,
-        max_tokens: int = 16,
+        profile: Profile = PROFILES["safe-unsafe"],
         rows_a_request: int = 64,
     ) -> None:
         """Each request to `server` has at most `rows_a_request` prompts."""
         self.prompt = prompt
-        self.categories = categories
-        self.max_tokens = max_tokens
+        self.profile = profile
         self._rows_a_request = rows_a_request
         self._server = server
 
@@ -127,7 +124,7 @@ class CompletionJudge:
         request = {
             "prompt": [list(one.ids) for one in inputs],
             "temperature": 0.0,
-            "max_tokens": self.max_tokens,
+            "max_tokens": self.profile.tokens,
         }
         try:
             return await self._server.post(
@@ -151,7 +148,7 @@ class CompletionJudge:
             if type(place) is not int or not isinstance(text, str):
                 raise Malformed(f"a verdict that is no text: {text!r:.80}")
             complete = choice.get("finish_reason") != "length"
-            by_place[place] = parse_verdict(text, self.categories, complete=complete)
+            by_place[place] = self.profile.read(text, complete)
         if len(_choices(reply)) != rows or set(by_place) != set(range(rows)):
             raise Malformed(f"{len(_choices(reply))} choices for {rows} prompts")
         return [by_place[place] for place in range(rows)]
@@ -223,12 +220,14 @@ class ChatJudge:
 
     async def _read_one(self, prompt: str, answer: str) -> Verdict:
         """One conversation in the endpoint's dialect, which is learned from what it refuses."""
-        messages, _ = chat_messages(prompt, answer, self.profile.instructed)
+        messages, _ = chat_messages(prompt, answer, self.profile.asking)
         while True:
             limit = "max_completion_tokens" if self._newer_limit else "max_tokens"
-            settings = {limit: self.profile.tokens}
+            settings: dict[str, Any] = {limit: self.profile.tokens}
             if not self._no_temperature:
                 settings["temperature"] = 0
+            if told := self.profile.asking.settings:  # as vLLM and SGLang hand it to the template
+                settings["chat_template_kwargs"] = dict(told)
             request = {"model": self.model, "messages": messages, **settings}
             try:
                 verdict = await self._endpoint.post("/chat/completions", request, self._read)
@@ -260,7 +259,7 @@ class ChatJudge:
             return Verdict(None, (), refusal, "the judge declined")
         if text is None:
             return Verdict(None, (), "", CUT_OFF if ended == "length" else "no text")
-        return parse_verdict(text, self.profile.hazards, complete=ended != "length")
+        return self.profile.read(text, ended != "length")
 
 
 def _choices(reply: Any) -> list[dict[str, Any]]:

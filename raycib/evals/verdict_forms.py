@@ -79,10 +79,10 @@ def parse_verdict(
     counts, and the categories are dropped. Never raises.
     """
     named = categories if isinstance(categories, Mapping) else dict.fromkeys(categories, ())
-    text, thinking = _after_thinking(raw)
+    text, thinking = after_thinking(raw)
     if thinking:
         return Verdict(None, (), raw, THINKING)
-    text = _stripped(text)
+    text = without_ends(text)
     lines = [line for line in (part.strip(_WHITE) for part in text.split("\n")) if line]
     if not complete:
         fine = "\n" in text.lstrip(_WHITE) and _begins_unsafe(lines, text.endswith("\n"), named)
@@ -113,7 +113,7 @@ def together(parts: Sequence[Verdict]) -> Verdict:
     )
 
 
-def _after_thinking(raw: str) -> tuple[str, bool]:
+def after_thinking(raw: str) -> tuple[str, bool]:
     """The text after a think block, and whether it is an unfinished one. Templates that open the
     block themselves leave only its end in the text."""
     before, end, after = raw.partition("</think>")
@@ -125,7 +125,7 @@ def _after_thinking(raw: str) -> tuple[str, bool]:
     return after, False
 
 
-def _stripped(text: str) -> str:
+def without_ends(text: str) -> str:
     """The text without end tokens and the white space before and after them; a newline at the very
     end stays, which tells a finished line from a cut one."""
     end = len(text)

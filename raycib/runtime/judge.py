@@ -7,8 +7,9 @@ from typing import Any
 
 from raycib.config import JudgeSpec
 from raycib.errors import UserError
-from raycib.evals.chat_prompt import chat_messages, instruction
+from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.judge_address import address
+from raycib.evals.judge_asking import CONVERSATION
 from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
@@ -91,10 +92,7 @@ def unserved_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None)
 
 def guard_judge(spec: JudgeSpec, server: Server) -> CompletionJudge:
     """The judge of a guard's spec, which `server` runs."""
-    profile = PROFILES[spec.profile]
-    return CompletionJudge(
-        server, _prompt(spec), categories=profile.hazards, max_tokens=profile.tokens
-    )
+    return CompletionJudge(server, _prompt(spec), profile=PROFILES[spec.profile])
 
 
 def _prompt(spec: JudgeSpec) -> JudgePrompt:
@@ -103,7 +101,7 @@ def _prompt(spec: JudgeSpec) -> JudgePrompt:
         find(spec.source),
         max_length=context_length(spec.source) - profile.tokens,
         assistant_prefix=spec.prefix,
-        told=instruction if profile.instructed else None,
+        asking=profile.asking,
     )
 
 
@@ -159,13 +157,13 @@ def account(
     said = [verdict for pair in asked if (verdict := verdict_cache.get(pair)) is not None]
     unread = Counter(v.why or ANOTHER_FORM for v in said if v.harmful is None)
     foreign = spec.kind == "endpoint"
-    instructed = foreign and PROFILES[spec.profile].instructed
+    asking = PROFILES[spec.profile].asking if foreign else CONVERSATION
     return {
         "name": f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
         "key": spec.key,
         "profile": spec.profile,
         "protected": not foreign,
-        "sanitised": sum(chat_messages(*p, instructed)[1] > 0 for p in asked) if foreign else 0,
+        "sanitised": sum(chat_messages(*p, asking)[1] > 0 for p in asked) if foreign else 0,
         "unread": dict(unread.most_common()),
         "in_windows": sum(v.windows > 1 for v in said),
         "windows": sum(v.windows for v in said),

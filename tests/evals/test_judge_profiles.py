@@ -10,7 +10,8 @@ import pytest
 
 from raycib import world
 from raycib.errors import UserError
-from raycib.evals import judge_profiles
+from raycib.evals import judge_profile
+from raycib.evals.chat_prompt import INSTRUCTION
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile
 from raycib.runtime.judge import describe_judge
 
@@ -71,27 +72,63 @@ def test_a_template_in_a_file_of_its_own_or_in_a_list_is_read(tmp_path: Path) ->
         assert describe_judge(folder, None).profile == "llama-guard-3"
 
 
+BY_TEMPLATE = {
+    "qwen3guard": template(["V"]) + "Safety: Safe, Unsafe or Controversial",
+    "shieldgemma": "You are a policy expert trying to help {{ guideline }}",
+    "granite-guardian-3": "{{ risk_name }}{{ '<start_of_risk_definition>' }}",
+    "granite-guardian-3.3": "{{ guardian_config.criteria_id }}",
+}
+BY_NAME = {
+    "wildguard": "wildguard",
+    "qwen3guard": "Qwen3Guard-Gen-8B",
+    "shieldgemma": "shieldgemma-2b",
+    "granite-guardian-3": "granite-guardian-3.1-8b",
+    "granite-guardian-3.3": "granite-guardian-3.3-8b",
+    "granite-guardian-4": "granite-guardian-4.1-8b",
+    "gpt-oss-safeguard": "gpt-oss-safeguard-20b",
+    "harmbench": "HarmBench-Llama-2-13b-cls",
+}
+
+
+@pytest.mark.parametrize("name", BY_TEMPLATE)
+def test_a_guard_of_another_form_is_known_by_its_template(name: str, tmp_path: Path) -> None:
+    """Whatever its folder is called."""
+    assert describe_judge(guard(tmp_path / "theirs", BY_TEMPLATE[name]), None).profile == name
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_where_no_template_tells_a_name_does(name: str, tmp_path: Path) -> None:
+    """That of the folder, or the one that its configuration keeps."""
+    assert describe_judge(guard(tmp_path / BY_NAME[name], ""), None).profile == name
+    kept = guard(tmp_path / "theirs", None, _name_or_path=f"their/{BY_NAME[name]}")
+    assert describe_judge(kept, None).profile == name
+
+
 FOREIGN = {
-    "WildGuard": ("wildguard", ""),
-    "Qwen3Guard": ("their-guard", template(["V"]) + "Safety: Safe, Unsafe or Controversial"),
-    "ShieldGemma": ("shieldgemma-2b", ""),
-    "Granite Guardian": ("x", "{{ '<start_of_risk_definition>' }}"),
-    "HarmBench's classifier": ("HarmBench-Llama-2-13b-cls", None),
+    "a Qwen3Guard that writes no text": ("Qwen3Guard-Stream-4B", ""),
+    "a classifier of HarmBench of another form": ("HarmBench-Mistral-7b-val-cls", ""),
+    "a Granite Guardian of another form": ("x", "{{ guardian_config }}"),
+    "NemoGuard or Aegis": ("x", "{{ 'User Safety' }}"),
+    "PolyGuard": ("polyguard-qwen", ""),
+    "MD-Judge": ("MD-Judge-v0.1", ""),
+    "Prompt Guard": ("Llama-Prompt-Guard-2-86M", ""),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_guard_of_another_form_is_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_a_guard_of_a_form_that_is_not_known_is_refused_by_name(name: str, tmp_path: Path) -> None:
     called, chat = FOREIGN[name]
     with pytest.raises(UserError, match=f"{name}, not supported yet"):
         describe_judge(guard(tmp_path / called, chat), None)
 
 
-def test_a_foreign_guard_in_a_folder_of_another_name_is_known_by_its_config(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(UserError, match="WildGuard, not supported yet"):
-        describe_judge(guard(tmp_path / "y", "", _name_or_path="allenai/wildguard"), None)
+def test_grades_may_be_taken_otherwise_but_not_another_guards(tmp_path: Path) -> None:
+    folder = guard(tmp_path / "theirs", BY_TEMPLATE["qwen3guard"])
+    loose, strict = (describe_judge(folder, None, one) for one in (None, "qwen3guard-strict"))
+    assert (loose.profile, strict.profile) == ("qwen3guard", "qwen3guard-strict")
+    assert loose.key != strict.key
+    with pytest.raises(UserError, match="that of qwen3guard"):
+        describe_judge(folder, None, "wildguard")
 
 
 def test_a_classifier_writes_no_verdict(tmp_path: Path) -> None:
@@ -126,22 +163,54 @@ def test_an_unknown_guard_has_to_be_named_and_a_known_one_cannot_be_misnamed(
 def test_an_endpoints_model_is_known_by_its_name(model: str, name: str) -> None:
     """A guard behind a chat endpoint is sent the conversation, not an instruction to judge it."""
     assert endpoint_profile(model, None).name == name
-    assert endpoint_profile(model, None).instructed == (name == "instruct")
+    assert (endpoint_profile(model, None).asking is INSTRUCTION) == (name == "instruct")
 
 
-@pytest.mark.parametrize("model", ["allenai/wildguard", "Qwen/Qwen3Guard-Gen-8B", "llama-guard"])
-def test_an_endpoints_guard_that_cannot_be_read_is_refused(model: str) -> None:
-    with pytest.raises(UserError, match=r"not supported yet|unknown version"):
+@pytest.mark.parametrize(
+    "model", ["allenai/wildguard", "Qwen/Qwen3Guard-Stream-4B", "llama-guard", "poly-guard"]
+)
+def test_an_endpoints_guard_that_cannot_be_asked_or_read_is_refused(model: str) -> None:
+    with pytest.raises(UserError, match=r"not supported yet|unknown version|text of its own"):
         endpoint_profile(model, None)
     assert endpoint_profile(model, "instruct").name == "instruct"
+
+
+FORMS = {
+    "world": ("a56d83313647", "62031cb2be71"),
+    "llama-guard-1": ("4fc646f12b52", "dd250ac8ec30"),
+    "llama-guard-2": ("3ccc649ae736", "ac66a1a38c1a"),
+    "llama-guard-3": ("6dc1d6670bf4", "cdd249308040"),
+    "llama-guard-3-1b": ("90947fcbb887", "68dad2ff7f95"),
+    "llama-guard-4": ("7560c4dbfa7b", "1073e44ca18c"),
+    "safe-unsafe": ("7e750f36ad49", "8ccd8134201c"),
+    "instruct": ("584f6e5b4131", "584f6e5b4131"),
+    "wildguard": ("2c02ce8cd2a2", "2c02ce8cd2a2"),
+    "qwen3guard": ("8626b747ae3d", "fb59a4f4ea3d"),
+    "qwen3guard-strict": ("f99b8dab0fb6", "a684eeadf991"),
+    "shieldgemma": ("3b888476378e", "713d00bececf"),
+    "granite-guardian-3": ("e60d58e8b851", "6071d4131c6b"),
+    "granite-guardian-3.3": ("db47094d9c70", "620dee72cacf"),
+    "granite-guardian-4": ("904c10f6c12f", "2da03979da04"),
+    "gpt-oss-safeguard": ("2255b29f0003", "2255b29f0003"),
+    "harmbench": ("efe2f932ea5e", "efe2f932ea5e"),
+    "strong-reject": ("3b999fbd4b95", "3b999fbd4b95"),
+}
 
 
 def test_each_form_has_its_own_key(tmp_path: Path) -> None:
     """The prompt's form is part of a verdict's key."""
     folder = guard(tmp_path / "mine", "{{ messages }}")
     named = [describe_judge(folder, None, name).key for name in PROFILES]
-    asked = [describe_judge("m", "http://localhost", name).key for name in PROFILES]
-    assert len({*named, *asked}) == 2 * len(PROFILES)
+    by_chat = [name for name, one in PROFILES.items() if not one.asking.bare]
+    asked = [describe_judge("m", "http://localhost", name).key for name in by_chat]
+    assert len({*named, *asked}) == len(PROFILES) + len(by_chat)
+
+
+def test_verdicts_stay_where_they_are() -> None:
+    """What a profile asks and how it reads, as ids and as text: another form, another key. The
+    texts that makers publish are among it."""
+    found = {name: (one.form()[:12], one.form(True)[:12]) for name, one in PROFILES.items()}
+    assert found == FORMS
 
 
 def test_whatever_changes_a_verdict_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,17 +224,19 @@ def test_whatever_changes_a_verdict_is_in_its_key(monkeypatch: pytest.MonkeyPatc
         replace(profile, prefix=""),
         replace(profile, hazards=fewer_names),
         replace(profile, hazards=dict(list(profile.hazards.items())[:13])),
-        replace(profile, instructed=True),
+        replace(profile, asking=INSTRUCTION),
     ]
     assert len({one.form() for one in changed}) == len(changed)
     forms = {as_text: profile.form(as_text) for as_text in (True, False)}
-    told = replace(profile, instructed=True).form()
+    told = replace(profile, asking=INSTRUCTION).form()
     for name, moves in (("DELIMITERS", "text"), ("CHAT_FORM", "told"), ("READING", "all")):
         with monkeypatch.context() as patch:
-            patch.setattr(judge_profiles, name, 2 if name == "READING" else "another")
+            patch.setattr(judge_profile, name, 2 if name == "READING" else "another")
             assert (profile.form(as_text=True) != forms[True]) == (moves in ("text", "all"))
             assert (profile.form() != forms[False]) == (moves == "all")
-            assert (replace(profile, instructed=True).form() != told) == (moves in ("told", "all"))
+            assert (replace(profile, asking=INSTRUCTION).form() != told) == (
+                moves in ("told", "all")
+            )
 
 
 def test_the_worlds_verdicts_stay_where_they_are() -> None:

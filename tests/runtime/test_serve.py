@@ -12,6 +12,7 @@ from ray_head import Cluster
 from running import holders, title
 
 from raycib import world
+from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judge_reply import Refused
 from raycib.evals.judges import CompletionJudge, JudgePrompt, Verdict
 from raycib.runtime.serve import JudgeConfig, engine_options, replica_options, start_judge
@@ -87,7 +88,7 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> 
         print(f"the judge was ready after {time.monotonic() - began:.0f} s, {os.getloadavg()=}")
 
         prompt = JudgePrompt(guard, max_length=length - 16)
-        judge = CompletionJudge(server, prompt, categories=("S1", "S2", "S3"))
+        judge = CompletionJudge(server, prompt, profile=PROFILES["world"])
         pairs = conversations()
         verdicts = judge.judge(pairs)
         inputs = [list(prompt.render(*pair).ids) for pair in pairs]
