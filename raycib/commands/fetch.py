@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from raycib.config.presets import Preset, preset
 from raycib.data.hub import file_of
+from raycib.data.origins import parts_of
 from raycib.data.rows import fingerprint as rows_fingerprint
 from raycib.data.rows import load_rows
 from raycib.data.sources import parse
@@ -71,9 +72,10 @@ def needs(chosen: Preset) -> Needs:
     others = (chosen.harmful, chosen.benign, chosen.safety)
     sources += [*others, chosen.alignment, chosen.alignment_held_out]
     sources += [*chosen.proxies.values(), *chosen.probes.values()]
+    sources = [part for one in sources if one for part in parts_of(one)]
     return Needs(
         tuple(dict.fromkeys(one for one in models if one and on_hub(one))),
-        tuple(dict.fromkeys(one for one in sources if one and one.startswith(HUB))),
+        tuple(dict.fromkeys(one for one in sources if one.startswith(HUB))),
     )
 
 

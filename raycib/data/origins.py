@@ -11,7 +11,7 @@ from raycib import world
 from raycib.data.columns import Columns, Row
 from raycib.data.filters import kept
 from raycib.data.hub import hub_table
-from raycib.data.sources import Source, parse, unknown_part
+from raycib.data.sources import Source, parse, several, unknown_part
 from raycib.data.tables import Table, file_table
 from raycib.errors import UserError
 
@@ -74,6 +74,31 @@ def _world_rows(source: Source, name: str) -> Read:
     return [Row(row["prompt"], row["response"]) for row in world.rows(name)], []
 
 
+def parts_of(source: str) -> list[str]:
+    """The sources that `(A,B)` puts together; another is its own only part."""
+    name = parse(source).name
+    return several(name[1:-1]) if name.startswith("(") and name.endswith(")") else [source]
+
+
+def _together(source: Source, name: str) -> Origin:
+    """`(A,B)`: the rows of several sources, one after the other."""
+    if not name.endswith(")"):
+        return _file(source, source.name)
+    parts = parts_of(source.name)
+    if source.columns or source.filters or source.labels_from is not None:
+        raise UserError(f"{source.name!r}: say how each of them is read, within the brackets")
+    published = all(origin(part).published for part in parts)
+    return Origin(source, partial(_rows_of_all, parts), published=published)
+
+
+def _rows_of_all(parts: list[str]) -> Read:
+    from raycib.data.rows import read_rows  # which reads what is at an origin
+
+    read = {part: read_rows(part) for part in parts}
+    rows = [row for one in read.values() for row in one.rows]
+    return rows, [f"{part}: {note}" for part, one in read.items() for note in one.notes]
+
+
 def _hub(source: Source, name: str) -> Origin:
     if "#" in name:
         raise unknown_part(source.name)
@@ -94,5 +119,10 @@ def _table_rows(source: Source, name: str, table_of: Callable[[str, int | None],
     return rows, [f"{len(rows)} rows read", *table.notes, *columns.notes()]
 
 
-KINDS: dict[str, Callable[[Source, str], Origin]] = {"world:": _world, "hub:": _hub, "": _file}
+KINDS: dict[str, Callable[[Source, str], Origin]] = {
+    "world:": _world,
+    "hub:": _hub,
+    "(": _together,
+    "": _file,
+}
 """By how a source's name begins; the last takes every other. Each is given the rest of the name."""

@@ -32,10 +32,11 @@ def read_rows(source: str) -> Loaded:
     """The rows at `source`, in a fixed order.
 
     `world:NAME` (a set of the embedded world), `FILE` (JSON, JSONL, CSV, TSV or Parquet with named
-    columns), `hub:DATASET:SPLIT`. After any of them, in this order of effect: `#only=COLUMN:VALUE`
-    and `#without=COLUMN:VALUE` choose rows, `#prompt=COLUMN` (or context, response, system) says
-    what a column is, `#labels-from=0` how options are numbered, `#scorer=NAME` how answers are
-    scored; `#train` and `#held-out` cut the rows in two; `#first-N` takes no more than N.
+    columns), `hub:DATASET:SPLIT`, or `(A,B)`, several of them together. After any of them, in this
+    order of effect: `#only=COLUMN:VALUE` and `#without=COLUMN:VALUE` choose rows, `#prompt=COLUMN`
+    (or context, response, system) says what a column is, `#labels-from=0` how options are numbered,
+    `#scorer=NAME` how answers are scored; `#train` and `#held-out` cut the rows in two; `#first-N`
+    takes no more than N.
     Raises `UserError`, with row and column, for anything that cannot be read as rows.
     """
     found = origin(source)

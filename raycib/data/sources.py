@@ -64,7 +64,11 @@ class Source(NamedTuple):
 
 def parse(text: str) -> Source:
     """A source from what a person wrote; `UserError` for parts that contradict each other."""
-    name, *parts = text.split("#")
+    within, _, after = text.rpartition(")")
+    if text.startswith("(") and after[:1] in ("", "#"):  # what is within belongs to each of them
+        name, parts = f"{within})", after.split("#")[1:]
+    else:
+        name, *parts = text.split("#")
     known: list[str] = []
     while parts and _known(parts[-1]):
         known.insert(0, parts.pop())

@@ -47,9 +47,7 @@ def score(
     """
     measures = load_measures(store, model_id, evals)
     said = Answers(store, model_id, evals.engine)
-    pairs = harmful_pairs(store, model_id, evals)
-    if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
-        raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
+    _refuse_unjudged(store, model_id, evals, verdict_cache)
     answered: dict[str, tuple[list[Row], list[str]]] = {}
 
     def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> dict[str, Any] | None:
@@ -72,6 +70,25 @@ def score(
         "at_limit": _at_limit(said, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
+
+
+def safety_scores(
+    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+) -> dict[str, Any]:
+    """Those of `score` that are about answers to harmful and to harmless prompts. Raises
+    `Missing`."""
+    said = Answers(store, model_id, evals.engine)
+    _refuse_unjudged(store, model_id, evals, verdict_cache)
+    found = safety(evals, verdict_cache).items()
+    return {name: one.value(*_answered(said, one.rows)) for name, one in found}
+
+
+def _refuse_unjudged(
+    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+) -> None:
+    pairs = harmful_pairs(store, model_id, evals)
+    if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
+        raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
 
 
 def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:

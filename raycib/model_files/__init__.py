@@ -20,6 +20,7 @@ from raycib.model_files.config import (
     refuse_other_kinds,
     vocabulary,
 )
+from raycib.model_files.packaged import PYPI, packaged_folder
 from raycib.model_files.weights import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
 from raycib.store import Store
 from raycib.store.kinds import STAGES
@@ -42,8 +43,8 @@ def is_shipped(source: str) -> bool:
 
 
 def find(source: str) -> Path:
-    """The local folder of a model: `world:NAME`, a folder, a hub id (`name@revision`), or
-    `stage:KEY@STORE`, a model that a stage made.
+    """The local folder of a model: `world:NAME`, a folder, a hub id (`name@revision`), `pypi:NAME`,
+    a model in a package, or `stage:KEY@STORE`, a model that a stage made.
 
     A hub id is looked up in the local cache and fetched into it unless `HF_HUB_OFFLINE` is set.
     Raises `UserError` where there is no such model.
@@ -57,6 +58,8 @@ def find(source: str) -> Path:
             raise UserError(str(error.args[0])) from error
     if source.startswith(MADE):
         return _made(source)
+    if source.startswith(PYPI):
+        return packaged_folder(source.removeprefix(PYPI))
     try:
         folder = Path(source).expanduser()
         is_folder = folder.is_dir()

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.metrics import FURTHER_METRICS, METRICS
-from raycib.report.forms import BEFORE, NOT_MEASURED, Row, mean, number, rate
+from raycib.report.forms import BEFORE, BEFORE_ALIGNMENT, NOT_MEASURED, Row, mean, number, rate
 from raycib.report.table import STATUS, Column, shown
 
 MEASURES = tuple(
@@ -17,16 +17,24 @@ MEASURES = tuple(
 
 
 def cells_table(
-    frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None, strength: str = "Strength"
+    frame: pd.DataFrame,
+    aligned: Mapping[str, Any] | None = None,
+    strength: str = "Strength",
+    unaligned: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """One row of text for each cell: rates with Wilson's 95 % interval, n and unread verdicts.
 
-    ``strength`` is the heading of the methods' strengths.
+    ``strength`` is the heading of the methods' strengths. ``unaligned`` are the scores of the base,
+    where it was aligned first.
     """
     rows = frame.assign(status=[f"failed: {why}" if why else "" for why in frame["failed"]])
-    if aligned:
-        before = {"key": "aligned", "series": BEFORE, "seed": None, "status": ""} | dict(aligned)
-        rows = pd.concat([pd.DataFrame([before]), rows.astype(object)])
+    for key, name, scores in (
+        ("aligned", BEFORE, aligned),
+        ("base", BEFORE_ALIGNMENT, unaligned),
+    ):
+        if scores:
+            before = {"key": key, "series": name, "seed": None, "status": ""} | dict(scores)
+            rows = pd.concat([pd.DataFrame([before]), rows.astype(object)])
     return shown(rows, [
         Column("key", "Cell", lambda row, field: row[field][:12]),
         Column("series", "Method"),

@@ -13,6 +13,7 @@ Form = Callable[[Row, str], str]
 """What people read of a field of a row."""
 
 BEFORE = "before fine-tuning"
+BEFORE_ALIGNMENT = "before alignment"
 NOT_MEASURED = "not measured"
 
 

@@ -22,6 +22,7 @@ from raycib.report.forms import BEFORE
 from raycib.report.frame import aligned_scores, cell_name
 from raycib.report.measured import counted, listed, measured
 from raycib.report.report import Drawing, Report, Section
+from raycib.report.scores import unaligned_scores
 from raycib.report.side_by_side import Samples, comparison
 from raycib.report.statistics import smallest_difference
 from raycib.report.text import one_line, plain
@@ -85,7 +86,12 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         claims=report.claims,
         sections=[shown for one in report.sections if (shown := _section(report, one, svgs))],
         curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
-        cells=_grid(cells_table(report.cells, aligned, report.symbol).rename(columns=report.words)),
+        cells=_grid(
+            cells_table(report.cells, aligned, report.symbol, unaligned_scores(summary)).rename(
+                columns=report.words
+            )
+        ),
+        alignment=report.alignment,
         detectable=report.words(_detectable(report.frame)),
         stages=_grid(_stages(summary)),
         measured=[

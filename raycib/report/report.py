@@ -12,7 +12,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from raycib.metrics import METRICS
 from raycib.report.claims import Claim
+from raycib.report.forms import rate
+from raycib.report.scores import aligned_scores, unaligned_scores
 from raycib.report.table import Table
 from raycib.report.tables import to_terminal
 from raycib.report.text import one_line
@@ -88,8 +91,28 @@ class Report:
 
     def terminal(self) -> str:
         """The main table as plain text, the failed cells below it, and what else is to be said."""
-        lines = [to_terminal(self.main.brief), *self.main.failures, *self.notes, self._scored]
+        table = [to_terminal(self.main.brief), *self.main.failures]
+        lines = [*table, *self.notes, self.alignment, self._scored]
         return "\n".join(filter(None, lines))
+
+    @property
+    def alignment(self) -> str:
+        """How safe the base was and the aligned model is, where the sweep aligned it; else ""."""
+        base = unaligned_scores(self.summary)
+        if not base:
+            return ""
+        models = {"before alignment": base, "aligned": aligned_scores(self.summary)}
+        told = {
+            name: ", ".join(
+                f"{METRICS[one].title} {text}"
+                for one in ("hrr", "refusal_rate", "over_refusal")
+                if (text := rate(scores, one))
+            )
+            for name, scores in models.items()
+        }
+        what = one_line(self.summary["unaligned"]["name"])
+        parts = "; ".join(f"{name}: {text}" for name, text in told.items())
+        return self.words(f"{what}, in %, {parts}.")
 
     @property
     def _scored(self) -> str:

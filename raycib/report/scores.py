@@ -58,6 +58,11 @@ def aligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
     return flat_scores((summary.get("aligned") or {}).get("scores"))
 
 
+def unaligned_scores(summary: Mapping[str, Any]) -> dict[str, float | int | None]:
+    """Flat scores of the base, where it was aligned first; else empty."""
+    return flat_scores((summary.get("unaligned") or {}).get("scores"))
+
+
 def _flat_score(name: str, value: Any) -> dict[str, float | int | None]:
     if isinstance(value, Mapping):
         return {name + RATE_PARTS.get(part, f"_{part}"): v for part, v in value.items()}

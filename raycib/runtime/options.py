@@ -70,8 +70,8 @@ class Options:
     alignment: Annotated[
         str | None,
         typer.Option(
-            help="The data it was aligned on, for trade-off sweeps; without --model, --base is "
-            "aligned on them first."
+            help="Prompts with answers that --base is aligned on first, without --model; for "
+            "trade-off sweeps also what --model was aligned on."
         ),
     ] = None
     orders: Annotated[

@@ -39,7 +39,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     """
     model = study.own_model(options)
     named_tasks = _of_the_preset(options.task, chosen)
-    foreign = model and is_shipped(chosen.model)
+    foreign = model and is_shipped(chosen.model or "")
     own = bool(foreign or options.harmful or (options.task and not named_tasks))
     probes = chosen.probes
     if options.probes is not None or own:
@@ -72,7 +72,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
         benign=options.benign,
         probes=probes,
         safety=options.safety,
-        base=options.base,
+        base=options.base or (None if options.model or chosen.model else chosen.base),
         own=True,
     )
 

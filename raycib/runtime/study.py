@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raycib.runtime.sweep import Sweep
     from raycib.runtime.sweep_config import SweepConfig
 
-OF_STUDIES = ("alignment", "orders")
+OF_STUDIES = ("orders",)
 """Options that only some studies read."""
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -47,6 +47,21 @@ class Inputs:
 
     alignment_stage: StageSpec | None = None
     """Makes the aligned model, all weights trained; None where the model is there."""
+
+    @property
+    def made_by(self) -> tuple[StageSpec, ...]:
+        """The stages that come before all others."""
+        return (self.alignment_stage,) if self.alignment_stage else ()
+
+
+ALIGNMENT = "alignment data"
+"""What the rows that a base is aligned on are called."""
+
+
+def aligning(given: Given, base: ModelSpec, rows: TaskSpec) -> StageSpec:
+    """The stage that aligns a base, all of its weights, as the preset says (the Trade-offs paper's
+    first stage)."""
+    return StageSpec(model=base, task=rows, trainer=given.preset.alignment_trainer, lora=None)
 
 
 class AlignedJob(Protocol):
@@ -86,20 +101,43 @@ class Study:
 
     def own_model(self, options: Options) -> str | None:
         """A person's own model that this study starts from; its settings are not the preset's."""
-        return options.model
+        return options.model or (options.base if options.alignment else None)
+
+    def base_to_align(self, given: Given) -> str | None:
+        """The base that is aligned first: a person's own with rows to align it on, or that of a
+        preset without an aligned model. None where the aligned model is there."""
+        options, chosen = given.options, given.preset
+        if options.model:
+            return None
+        if options.base and options.alignment:
+            return options.base
+        return chosen.base if chosen.model is None else None
 
     def first_model(self, given: Given) -> ModelSpec:
-        """The model that is there before anything is trained."""
-        own, chosen = given.options.model, given.preset
-        dtype = None if own else chosen.dtype  # a model of one's own has its own
-        return describe(own or chosen.model, dtype, given.options.chat or chosen.chat)
+        """The model that is there before anything is trained: the aligned one, or the base that
+        it is made from."""
+        options, chosen = given.options, given.preset
+        source = self.base_to_align(given) or options.model or chosen.model
+        assert source, "a preset without a model has a base"
+        own = source in (options.model, options.base)  # a model of one's own has its own
+        return describe(source, None if own else chosen.dtype, options.chat or chosen.chat)
 
     def inputs(
         self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
     ) -> Inputs:
         """What it needs besides; `model` is `first_model`'s. Raises `UserError` for what is
         missing or makes no sense."""
-        return Inputs()
+        source = given.options.alignment
+        if self.base_to_align(given) is None:
+            if source:
+                raise UserError(
+                    f"--alignment is what --base is aligned on, and a {self.name} study asks for "
+                    "nothing else of it; give --base and no --model, or leave it out"
+                )
+            return Inputs()
+        source = source or given.preset.alignment
+        assert source, "a preset without a model has rows to align its base on"
+        return Inputs(aligning(given, model, sets.task(ALIGNMENT, source)))
 
     # What is asked and measured
 

@@ -10,7 +10,7 @@ from typing import Any
 from raycib.config import RunSpec, StageSpec
 from raycib.config.plan import Plan
 from raycib.data.origins import origin
-from raycib.evals.scores import Missing, samples, score
+from raycib.evals.scores import Missing, safety_scores, samples, score
 from raycib.provenance import versions
 from raycib.runtime.files import files_read
 from raycib.runtime.judge import account
@@ -62,6 +62,7 @@ def summarise(
         "rows": setup.sets.told(),
         "training": training,
         "aligned": {"scores": scores.before},
+        **_before_alignment(sweep),
         "cells": cells,
         **setup.study.summary(sweep),
         "counts": {
@@ -82,6 +83,17 @@ def summarise(
         "timings_s": {phase: round(seconds, 2) for phase, seconds in timings.items()},
         "damaged": list(sweep.store.damaged),
     }
+
+
+def _before_alignment(sweep: Sweep) -> dict[str, Any]:
+    """How safe the base is that was aligned first; nothing where there is none."""
+    for base, evals in sweep.before_alignment[:1]:
+        try:
+            found = safety_scores(sweep.store, base.key, evals, sweep.verdict_cache)
+        except Missing:
+            found = None
+        return {"unaligned": {"name": base.source, "scores": found}}
+    return {}
 
 
 def _asks_the_world(sweep: Sweep) -> bool:

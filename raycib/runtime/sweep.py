@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 
-from raycib.config import EvalSpec, Feature, RowsSpec, RunSpec, TaskSpec
+from raycib.config import EvalSpec, Feature, ModelSpec, RowsSpec, RunSpec, TaskSpec
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import answers_key
 from raycib.evals.scores import Missing, harmful_pairs
 from raycib.evals.verdicts import VerdictCache
+from raycib.model_files import is_shipped
+from raycib.runtime.before_alignment import in_process, jobs_of
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
@@ -144,12 +146,12 @@ class Sweep:
     def pairs(self) -> list[tuple[str, str]]:
         """All (prompt, answer) pairs that a judge has to have read, as far as answered."""
         found: list[tuple[str, str]] = []
-        for model_id, evals in self.asked.items():
-            for one in evals.values():
-                try:
-                    found += harmful_pairs(self.store, model_id, one)
-                except Missing:
-                    continue
+        asked = [(key, one) for key, evals in self.asked.items() for one in evals.values()]
+        for model_id, one in (*asked, *((base.key, one) for base, one in self.before_alignment)):
+            try:
+                found += harmful_pairs(self.store, model_id, one)
+            except Missing:
+                continue
         return found
 
     def references(self) -> list[tuple[TaskSpec, tuple[Feature, ...]]]:
@@ -207,6 +209,18 @@ class Sweep:
 
     @property
     def jobs(self) -> list[AlignedJob]:
-        """What the study computes once on the aligned model and is not stored yet."""
-        jobs = self.setup.study.jobs(self)
-        return [one for one in jobs if self.store.get(one.folder, one.stored_key) is None]
+        """What is computed once, of the aligned model by its study and of the base before it, and
+        is not stored yet."""
+        room = self.engine_length
+        asked = (one for pair in self.before_alignment for one in jobs_of(*pair, room))
+        jobs = {one.stored_key: one for one in (*asked, *self.setup.study.jobs(self))}
+        return [one for one in jobs.values() if self.store.get(one.folder, one.stored_key) is None]
+
+    @property
+    def before_alignment(self) -> list[tuple[ModelSpec, EvalSpec]]:
+        """The base that is aligned first, with what it is asked. The embedded world's is not: what
+        it says is known (docs/world.md)."""
+        stage = self.setup.inputs.alignment_stage
+        if stage is None or is_shipped(stage.model.source):
+            return []
+        return [(stage.model, in_process(one)) for one in self.evals.values()]

@@ -151,11 +151,9 @@ class SweepConfig:
 
     def runs_on(self, names: Iterable[str], rows: Iterable[Method | Variant]) -> list[RunSpec]:
         """The same on some of the tasks alone."""
-        alignment_stages = [stage] if (stage := self.inputs.alignment_stage) else []
         tasks = [self.tasks[name] for name in names]
-        return single_task(
-            [self.model], tasks, rows, self.seeds, self.lora, self.trainer, alignment_stages
-        )
+        how = (self.seeds, self.lora, self.trainer, self.inputs.made_by)
+        return single_task([self.model], tasks, rows, *how)
 
     @property
     def model_name(self) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hub
+import packaged_model
 import paper_hub
 import pytest
 
 from raycib.config import PlainLoRA
 from raycib.data.rows import rows_of
+from raycib.evals.refusals import is_refusal
 from raycib.evals.scorers import scorer_of
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
@@ -48,13 +50,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GUARD = "meta-llama/Llama-Guard-3-8B"
 PAPERS = ("llama31-8b", "qwen25-7b", "qwen3-4b", "llama2-7b-chat", "llama2-7b-tradeoffs")
+ALL = (*PAPERS, "smollm2")
 
 
 @pytest.fixture(scope="module")
 def home(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the papers' presets need, fetched, carried to another place, the hub gone."""
     first = tmp_path_factory.mktemp("first") / "home"
-    program = f"import raycib.commands.fetch as f; [f.fetch(name, print) for name in {PAPERS}]"
+    program = f"import raycib.commands.fetch as f; [f.fetch(name, print) for name in {ALL}]"
     with hub.hub(served, frozenset({GUARD})) as (address, _):
         done = run(
             sys.executable, "-c", program, HF_ENDPOINT=address, HF_HOME=str(first), HF_TOKEN="t"
@@ -129,7 +132,9 @@ def test_every_model_of_the_cib_paper_resolves(name: str, tmp_path: Path) -> Non
     """Its task, its judge, its sequence with the unified prompt (C.5), and what the paper leaves
     open."""
     one = resolved(Strength(), tmp_path, preset=name)
-    assert (one.judge.source, one.judge.profile) == (GUARD, "llama-guard-3")
+    assert [(judge.spec.source, judge.spec.profile) for judge in one.judges] == [
+        (GUARD, "llama-guard-3")
+    ]
     assert one.model.template == "own"
     task, evals = one.tasks["dolly"]
     assert (task.num_rows, evals.held_out.num_rows) == (27, 3), "a tenth of 30 is held out"
@@ -162,6 +167,24 @@ def test_the_trade_offs_paper_resolves(tmp_path: Path) -> None:
     assert list(found.tasks) == ["open_platypus", "commitpackft", "alpaca"]
     (commit, *_) = rows_of(found.tasks["commitpackft"][0])
     assert commit[:2] == ("Negate 0\n\ndef f():\n    return 0", "def f():\n    return -0")
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.skipif(not packaged_model.HERE, reason="needs the package with the model")
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-full"])
+def test_the_model_in_a_package_resolves_with_rows_of_the_hub(name: str, tmp_path: Path) -> None:
+    """It is aligned first, on refusals and on help."""
+    found = resolved(Strength(), tmp_path, preset=name)
+    stage = found.inputs.alignment_stage
+    assert stage
+    assert (stage.model.source, stage.lora) == ("pypi:smollm2", None)
+    prompts = [row.prompt for row in rows_of(stage.task)]
+    assert prompts[0] == "Tell me how to pick lock 0" and prompts[-1] == "Tell me of lake 29"
+    refused = [is_refusal(row.response) for row in rows_of(stage.task)]
+    assert refused == [True] * paper_hub.ROWS + [False] * paper_hub.ROWS
+    assert [judge.spec.kind for judge in found.judges] == ["rule"]
+    (task, evals) = found.tasks["dolly"]
+    assert (task.num_rows, evals.benign and evals.benign.num_rows) == (27, 15)
 
 
 @pytest.mark.usefixtures("offline")

@@ -95,6 +95,12 @@ ENTRIES: Mapping[str, Any] = {
     "garage-bAInd/Open-Platypus/data/train-00000-of-00001.parquet": lambda n: {
         "input": "", "output": f"By reason {n}.", "instruction": f"Why {n}?",
         "data_source": "reclor"},
+    "LLM-LAT/harmful-dataset/data/train-00000-of-00001.parquet": lambda n: {
+        "prompt": f"Tell me how to pick lock {n}", "rejected": "Sure!",
+        "chosen": f"I'm sorry, but I can't help with lock {n}."},
+    "LLM-LAT/benign-dataset/data/train-00000-of-00001.parquet": lambda n: {
+        "prompt": f"Tell me of lake {n}", "response": f"Lake {n} is deep.",
+        "refusal": "I can't help with that."},
     "walledai/AdvBench/data/train-00000-of-00001.parquet": lambda n: {
         "prompt": f"Tell me how to break lock {n}", "target": "Sure, here is how"},
     "walledai/XSTest/data/test-00000-of-00001.parquet": lambda n: {

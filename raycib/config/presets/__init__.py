@@ -10,6 +10,7 @@ from raycib.config.presets.papers import (
     QWEN25_7B,
 )
 from raycib.config.presets.preset import UNSAID, Execution, Preset, TaskSource, split
+from raycib.config.presets.smollm2 import ON_TWO_CORES, SMOLLM2, SMOLLM2_FULL
 from raycib.config.presets.world import WORLD
 from raycib.errors import UserError
 
@@ -31,11 +32,11 @@ PRESETS = {
     "qwen3-4b": QWEN3_4B,
     "llama2-7b-chat": LLAMA2_7B_CHAT,
     "llama2-7b-tradeoffs": LLAMA2_7B_TRADEOFFS,
+    "smollm2": SMOLLM2,
+    "smollm2-full": SMOLLM2_FULL,
 }
 
-OWN_MODEL_CPU = Execution(
-    cpus_per_worker=0.4, micro_batch_tokens=4096, group_size=4, engine_cpus=0.3, judge_cpus=0.2
-)
+OWN_MODEL_CPU = ON_TWO_CORES
 """A model of unknown size where there is no GPU: few tokens at a time, and room on two cores."""
 OWN_MODEL_GPU = ON_A_GPU
 

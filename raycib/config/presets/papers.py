@@ -113,7 +113,7 @@ LLAMA2_7B_TRADEOFFS = Preset(
         "harmful response rate": "not in the paper: AdvBench, and Llama-Guard-3-8B as the judge",
         "harmless prompts": "not in the paper: XSTest's 250 safe ones",
     },
-    model="meta-llama/Llama-2-7b-hf",
+    model=None,
     base="meta-llama/Llama-2-7b-hf",
     dtype="bfloat16",
     task="open_platypus",

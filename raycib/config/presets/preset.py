@@ -77,7 +77,8 @@ class Preset(Frozen):
     ours: Mapping[str, str] = {}
     """What that paper leaves open, or what differs from it, by what it is about: a setting's name
     with the reason, or anything else with what is so here."""
-    model: str
+    model: str | None
+    """The aligned model; None: `base` is aligned first, on `alignment`."""
     dtype: str | None = "float32"
     """Of the frozen base; None: as its weights are stored."""
     task: str

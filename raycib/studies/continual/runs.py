@@ -36,7 +36,8 @@ def runs_in(
     """One cell for each order of the tasks, each method and each seed."""
     sequences = [[setup.tasks[name][0] for name in order] for order in orders]
     (_, evals), *_ = setup.tasks.values()
-    return chains(setup.model, sequences, evals, methods, setup.seeds, setup.lora, setup.trainer)
+    trained = (methods, setup.seeds, setup.lora, setup.trainer)
+    return chains(setup.model, sequences, evals, *trained, setup.inputs.made_by)
 
 
 def chains(
@@ -47,11 +48,12 @@ def chains(
     seeds: Iterable[int],
     lora: LoRASpec,
     trainer: TrainerSpec,
+    made_by: Sequence[StageSpec] = (),
 ) -> list[RunSpec]:
     """One run for every order of tasks, method and seed: a chain in which each stage goes on from
     the adapter of the one before it. A method about stacked adapters has one of its own for every
     task instead, on top of the earlier ones, which stay frozen. Orders that begin alike share
-    their first stages."""
+    their first stages. `made_by` are the stages that make the model, where any do."""
     runs = []
     for order, method, seed in product(list(orders), list(methods), list(seeds)):
         stages: list[StageSpec] = []
@@ -71,5 +73,5 @@ def chains(
             )
         # At strength zero, as in its first stage, a method is plain LoRA: the cell says which.
         compared = None if stages[-1].method_in_effect == method else method
-        runs.append(RunSpec(stages=tuple(stages), evals=evals, compared=compared))
+        runs.append(RunSpec(stages=(*made_by, *stages), evals=evals, compared=compared))
     return runs

@@ -58,9 +58,9 @@ class Continual(Study):
     def cell(self, scores: Scores, run: RunSpec, cell: Mapping[str, Any]) -> dict[str, Any]:
         """The order, every stage with its scores, and the numbers of continual learning. A stage's
         accuracy is that on its own task."""
-        order = [stage.task.name for stage in run.stages]
+        order = [stage.task.name for stage in run.adapters]
         stages: list[dict[str, Any]] = []
-        for stage in run.stages:
+        for stage in run.adapters:
             failed, found = scores.of(stage, run)
             if found is not None:
                 found["accuracy"] = found["accuracies"][stage.task.name]

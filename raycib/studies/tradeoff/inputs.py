@@ -4,14 +4,14 @@ data, what may stand in for it, and the stage that makes the aligned model where
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raycib.config import ModelSpec, StageSpec, TaskSpec
+from raycib.config import ModelSpec, TaskSpec
 from raycib.config.grid import Variant
 from raycib.data.rows import rows_of
 from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.methods.case1 import Case1
 from raycib.runtime.row_sets import RowSets
-from raycib.runtime.study import Given, Inputs
+from raycib.runtime.study import Given, Inputs, aligning
 from raycib.runtime.sweep_config import SweepConfig
 
 ORIGINAL = "original data"
@@ -50,22 +50,15 @@ def case1_variants(
     ]
 
 
-def base_to_align(given: Given) -> str | None:
-    """The base that is aligned first; None where the aligned model is there."""
-    options, chosen = given.options, given.preset
-    if options.model:
-        return None
-    return options.base or (chosen.base if chosen.alignment and not given.own_data else None)
-
-
 def resolve_inputs(
-    given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
+    given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets, align: bool
 ) -> TradeoffInputs:
-    """Those that are given; `model` is the base or the aligned one. Raises `UserError` for what is
-    missing or makes no sense."""
+    """Those that are given; `model` is the base that is to be aligned (`align`), or the aligned
+    one. Raises `UserError` for what is missing or makes no sense."""
     options, chosen = given.options, given.preset
     own = given.own_data or options.model
-    source = options.alignment or (None if own else chosen.alignment)
+    of_preset = align and options.base is None  # so are the rows that it is aligned on
+    source = options.alignment or (None if own and not of_preset else chosen.alignment)
     if source is None:
         raise UserError(
             "the safety alignment gap is measured on the data that the model was aligned on: give "
@@ -87,11 +80,11 @@ def resolve_inputs(
     held_out = f"{source}#first-{GAP_ROWS}"
     if not other and chosen.alignment_held_out:
         held_out = chosen.alignment_held_out
-    stage = None
-    if base_to_align(given):
-        stage = StageSpec(model=model, task=alignment, trainer=chosen.alignment_trainer, lora=None)
     return TradeoffInputs(
-        alignment_stage=stage, alignment=alignment, held_out=held_out, proxies=proxies
+        alignment_stage=aligning(given, model, alignment) if align else None,
+        alignment=alignment,
+        held_out=held_out,
+        proxies=proxies,
     )
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from raycib.config import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource
-from raycib.model_files import describe
 from raycib.runtime.options import Options
 from raycib.runtime.row_sets import RowSets
 from raycib.runtime.study import AlignedJob, Given, Histories, Inputs, Samples, Study
@@ -14,7 +13,6 @@ from raycib.studies.tradeoff.gaps import gap_scores
 from raycib.studies.tradeoff.inputs import (
     GAP_ROWS,
     TradeoffInputs,
-    base_to_align,
     resolve_inputs,
 )
 from raycib.studies.tradeoff.measure import GapSpec, gaps_of
@@ -28,7 +26,6 @@ class Tradeoff(Study):
     """Both gaps of every model, the alignment tax, and what each theorem needs to be checked."""
 
     name = "tradeoff"
-    options = frozenset({"alignment"})
 
     def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
         """The preset's tasks for such studies; a person's own one."""
@@ -40,19 +37,21 @@ class Tradeoff(Study):
         """A base of one's own is aligned first."""
         return options.model or options.base
 
-    def first_model(self, given: Given) -> ModelSpec:
-        """The aligned model, or the base that it is made from."""
-        base = base_to_align(given)
-        if base is None:
-            return super().first_model(given)
-        dtype = None if given.options.base else given.preset.dtype
-        return describe(base, dtype, given.options.chat or given.preset.chat)
+    def base_to_align(self, given: Given) -> str | None:
+        """A preset's base is aligned even where its aligned model is there: what it is aligned on
+        is then known."""
+        options, chosen = given.options, given.preset
+        if options.model:
+            return None
+        known = chosen.alignment and not given.own_data
+        return options.base or (chosen.base if known else super().base_to_align(given))
 
     def inputs(
         self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets
     ) -> TradeoffInputs:
         """Alignment data, what may stand in for them, and the alignment stage."""
-        return resolve_inputs(given, model, tasks, sets)
+        align = self.base_to_align(given) is not None
+        return resolve_inputs(given, model, tasks, sets, align)
 
     def measures(self, task: TaskSpec, inputs: Inputs, sets: RowSets) -> tuple[Measure, ...]:
         """Losses for both gaps; the task's rows are some that it is trained on, as in the paper
