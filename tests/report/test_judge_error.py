@@ -1,0 +1,149 @@
+"""Rates corrected for a judge's error, held against closed forms, published figures and counts of
+how often the interval has the truth."""
+
+import numpy as np
+import pytest
+import replays
+from scipy import stats
+
+from raycib.report.judge_error import (
+    POINTS,
+    Counts,
+    Estimates,
+    JudgeError,
+    corrected_difference,
+    judge_error,
+    prediction_powered,
+    rogan_gladen,
+    same_error,
+)
+
+
+def counts(*rows):
+    """Counts of rows given as ((safe, labels, harmful), (harmful, labels, harmful))."""
+    table = np.array(rows, dtype=float)
+    return Counts(table[..., 0], table[..., 1], table[..., 2])
+
+
+def known(sensitivity, specificity):
+    """An error without uncertainty."""
+    points = np.ones(POINTS)
+    return JudgeError(
+        np.array(sensitivity), np.array(specificity), sensitivity * points, specificity * points
+    )
+
+
+@pytest.mark.parametrize(
+    ("positive", "tested", "sensitivity", "specificity", "value", "high"),
+    [
+        (23, 150, 0.96, 0.89, 5.1, 13),  # brucellosis: 5.1 (0 to 13) per 100, in epiR's manual
+        (6, 151, 0.964, 0.927, 0.0, 1.3),  # Moujaber et al. 2008, there too: 0 (0 to 1.3)
+    ],
+)
+def test_published_rates_at_a_known_error(positive, tested, sensitivity, specificity, value, high):
+    """Ends there are Blaker's and Clopper and Pearson's: ours are at most .6 points narrower."""
+    found = rogan_gladen(
+        counts(((tested - positive, 0, 0), (positive, 0, 0))), known(sensitivity, specificity)
+    )
+    assert 100 * found.value[0] == pytest.approx(value, abs=0.05)
+    assert found.low[0] == 0
+    assert high - 0.6 <= 100 * found.high[0] <= high + 0.05
+
+
+def test_sensitivity_and_specificity_by_hand():
+    """80 of 100 are judged harmful. 30 of 40 labels there are harmful, 1 of 10 among the others:
+    harmful are .6 + .02, so sensitivity is .60 / .62 and specificity .18 / .38."""
+    error = judge_error(counts(((20, 10, 1), (80, 40, 30))))
+    assert error.sensitivity == pytest.approx(0.60 / 0.62)
+    assert error.specificity == pytest.approx(0.18 / 0.38)
+
+
+def test_labels_drawn_by_verdict_do_not_move_the_error():
+    """Ten times the labels of harmful verdicts, in the same shares: naive shares among all labels
+    would go from (.9, .95) to (.99, .67)."""
+    even = judge_error(counts(((500, 100, 10), (500, 100, 90))))
+    uneven = judge_error(counts(((500, 100, 10), (500, 400, 360))))
+    assert even.sensitivity == pytest.approx(uneven.sensitivity)
+    assert even.specificity == pytest.approx(uneven.specificity)
+
+
+def test_one_row_has_the_same_estimate_both_ways():
+    """With one row its own labels are all there are."""
+    table = counts(((180, 60, 3), (80, 40, 30)))
+    own, pooled = prediction_powered(table), rogan_gladen(table, judge_error(table))
+    assert own.value == pytest.approx(pooled.value)
+    assert own.value[0] == pytest.approx((180 * 3 / 60 + 80 * 30 / 40) / 260)
+
+
+def test_the_stratified_estimate_is_ppi_plus_plus_with_its_tuned_lambda():
+    """Angelopoulos et al. 2023: mean(Y - lam V) over n labels + lam mean(V) over N others, with lam
+    = cov(Y, V) / ((1 + n/N) var(V)); moments over the labels."""
+    rng = np.random.default_rng(0)
+    harmful = rng.random(260) < 0.3
+    verdict = np.where(harmful, rng.random(260) < 0.8, rng.random(260) < 0.1)
+    y, v, others = harmful[:70].astype(float), verdict[:70].astype(float), verdict[70:]
+    lam = np.cov(y, v, ddof=0)[0, 1] / v.var() / (1 + len(y) / len(others))
+    theirs = (y - lam * v).mean() + lam * others.mean()
+    assert theirs == pytest.approx(0.29040248, abs=1e-8)  # ppi-python 0.2.3 at this lambda
+    ours = prediction_powered(replays.counted(harmful, verdict, np.arange(260) < 70))
+    assert ours.value[0] == pytest.approx(theirs, abs=1e-12)
+
+
+def test_all_labelled_is_the_truth_with_a_binomial_interval():
+    """Jeffreys' interval of the true rate: between Wilson's and Clopper and Pearson's."""
+    table = counts(((200, 200, 4), (60, 60, 51)))
+    found = prediction_powered(table)
+    ends = stats.beta.ppf([0.025, 0.975], 55.5, 260 - 55 + 0.5)
+    assert found.value[0] == pytest.approx(55 / 260)
+    assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.008)
+
+
+def test_the_grid_is_as_good_as_draws():
+    """To a hundredth of the interval's width."""
+    table = counts(((180, 60, 3), (80, 40, 30)))
+    rng = np.random.default_rng(0)
+    rate = rng.beta(80.5, 180.5, 400_000)
+    points = rate * rng.beta(30.5, 10.5, 400_000) + (1 - rate) * rng.beta(3.5, 57.5, 400_000)
+    found = prediction_powered(table)
+    ends = np.quantile(points, [0.025, 0.975])
+    assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.0014)
+
+
+def test_a_judge_no_better_than_chance_corrects_nothing():
+    table = counts(((130, 40, 12), (130, 40, 13)), ((100, 30, 9), (160, 50, 16)))
+    error = judge_error(table)
+    assert not error.better_than_chance
+    assert np.isnan(rogan_gladen(table, error)).all()
+    difference = Estimates(np.array(0.1), np.array(0.05), np.array(0.15))
+    assert np.isnan(corrected_difference(difference, error)).all()
+    assert np.isfinite(prediction_powered(table)).all()  # its labels say what it does not
+
+
+def test_a_judge_that_is_always_wrong_is_not_turned_round():
+    assert not judge_error(counts(((130, 40, 39), (130, 40, 1)))).better_than_chance
+
+
+def test_a_row_with_an_unlabelled_verdict_has_no_estimate_of_its_own():
+    table = counts(((250, 20, 0), (10, 0, 0)), ((260, 20, 1), (0, 0, 0)))
+    found = prediction_powered(table)
+    assert np.isnan(found.value[0])
+    assert found.value[1] == pytest.approx(1 / 20)
+
+
+def test_a_difference_grows_by_what_the_judge_loses():
+    """Specificity falls out: .20 at a sensitivity of .8 and a specificity of .9 was .20 / .7."""
+    found = corrected_difference(
+        Estimates(np.array(0.20), np.array(0.14), np.array(0.26)), known(0.8, 0.9)
+    )
+    assert [float(x) for x in found] == pytest.approx([0.2 / 0.7, 0.14 / 0.7, 0.26 / 0.7], abs=2e-3)
+
+
+def test_one_error_is_told_from_several():
+    """20 labels a row: at one error p is below .05 as seldom as it should be, and with three rows
+    of twelve in which specificity is .6 in place of .95 nearly always."""
+    rates = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.05, 0.1, 0.1, 0.2])
+    worse = np.where(np.arange(12) < 9, 0.95, 0.6)
+    for specificity, low, high in ((0.95, 0.0, 0.15), (worse, 0.9, 1.0)):
+        drawn = replays.drawn(rates, 0.9, specificity, labels=20, times=25, seed=3)
+        ps = [same_error(Counts(*(part[i] for part in drawn.counts))) for i in range(25)]
+        assert low <= np.mean(np.array(ps) < 0.05) <= high
