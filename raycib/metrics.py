@@ -98,3 +98,13 @@ FURTHER_METRICS = {
 }
 """What is measured where a task's scorer or the source of its prompts can tell it; shown by cell.
 """
+SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em")
+"""Metrics of lm-eval that are shares of its documents, or means of such; others are shown as it
+gives them."""
+
+
+def is_share(name: str) -> bool:
+    """Whether a score of lm-eval ("task metric filter") is in [0, 1], so that people read it in per
+    cent."""
+    metric = name.split()[1]
+    return metric in SHARES or metric.endswith("_acc")

@@ -8,6 +8,7 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 from raycib.config.base import Feature, Layer, Location, Pooling, Spec, Tokens, digest
 from raycib.config.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
 from raycib.config.evals import EngineName, EvalSpec, JudgeSpec
+from raycib.config.lm_eval import LmEvalSpec
 from raycib.config.measure import Measure
 from raycib.config.method import About, Method, PlainLoRA
 from raycib.config.stage import LoRASpec, RunSpec, StageSpec, TrainerSpec
@@ -21,6 +22,7 @@ __all__ = [
     "Feature",
     "JudgeSpec",
     "Layer",
+    "LmEvalSpec",
     "LoRASpec",
     "Location",
     "Measure",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from raycib.config.base import NOT_IDENTITY, Feature, Layer, Location, Pooling, Spec, digest
 from raycib.config.data import RowsSpec
+from raycib.config.lm_eval import LmEvalSpec
 from raycib.config.measure import AnyMeasure
 
 EngineName = Literal["vllm", "transformers"]
@@ -34,6 +35,8 @@ class EvalSpec(Spec):
     """What answers in words; part of the answers' key."""
     measures: tuple[AnyMeasure, ...] = ()
     """What a study measures besides."""
+    benchmarks: tuple[LmEvalSpec, ...] = ()
+    """Of lm-eval."""
 
     def identity(self) -> dict[str, Any]:
         """As any spec's; a measure stands under its folder's name, and that of the first study
@@ -43,6 +46,8 @@ class EvalSpec(Spec):
             raise ValueError(f"found measures in the folders {folders}; give each one of its own")
         found = super().identity() | {"gaps": None}
         del found["measures"]
+        if not self.benchmarks:
+            del found["benchmarks"]
         return found | {one.folder: one.identity() for one in self.measures}
 
     @property
@@ -60,7 +65,17 @@ class EvalSpec(Spec):
 
     def measured_keys(self, model_id: str) -> tuple[str, ...]:
         """Of everything that is measured on a model in memory."""
-        return (self.measures_key(model_id), *(one.stored_key(model_id) for one in self.measures))
+        likelihoods = (one for one in self.benchmarks if not one.in_words)
+        return (
+            self.measures_key(model_id),
+            *(one.stored_key(model_id) for one in self.measures),
+            *(one.stored_key(model_id, self.engine) for one in likelihoods),
+        )
+
+    def answered_keys(self, model_id: str) -> tuple[str, ...]:
+        """Of the benchmarks of lm-eval that a model answers in words."""
+        in_words = (one for one in self.benchmarks if one.in_words)
+        return tuple(one.stored_key(model_id, self.engine) for one in in_words)
 
     @property
     def referred(self) -> tuple[tuple[RowsSpec, tuple[Feature, ...]], ...]:

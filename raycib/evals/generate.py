@@ -111,6 +111,11 @@ class Engine(Protocol):
         """Raise what `answer` raises where some of the requests cannot be answered."""
         ...
 
+    def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
+        """An `lm_eval.api.model.LM` that is the base model, or an adapter of it, until another is
+        made. `tokenizer` is changed."""
+        ...
+
 
 class Generator:
     """One warm vLLM engine for one base model. Starting it is the cost; `answer` may be repeated.
@@ -214,6 +219,12 @@ class Generator:
         for request in requests:
             if request.adapter is not None and not self.takes_adapters:
                 raise ValueError(f"request {request.id} names an adapter, but max_lora_rank is 0")
+
+    def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
+        """As `Engine` says: lm-eval's vLLM backend on this engine."""
+        from raycib.evals.harness.models import engine_lm
+
+        return engine_lm(self._llm, tokenizer, self._lora(adapter), self.max_model_len)
 
     def _lora(self, adapter: Path | None) -> "LoRARequest | None":
         """vLLM tells adapters apart by the integer alone, so each full path has its own."""

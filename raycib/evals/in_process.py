@@ -75,6 +75,14 @@ class InProcessGenerator:
         adapter's folder is none."""
         refuse_unfit(requests, self.max_model_len)
 
+    def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
+        """As `Engine` says: lm-eval's transformers backend on this model. Answers end where the
+        model's own files say."""
+        from raycib.evals.harness.models import AdapterLM
+
+        slot = None if adapter is None else self._put(adapter)
+        return AdapterLM(self._adapters, tokenizer, slot, sorted(self._own_ends))
+
     def _put(self, folder: Path) -> int:
         """The slot that computes what the adapter in `folder` does, from now on."""
         slot = self._slots[targets_of(folder)]

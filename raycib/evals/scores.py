@@ -7,8 +7,10 @@ from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.rows import Row, rows_of
 from raycib.evals.answers import Answers
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
+from raycib.evals.harness_scores import shown, stored_scores
 from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictCache
+from raycib.metrics import is_share
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
 
@@ -68,6 +70,7 @@ def score(
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,
         "at_limit": _at_limit(said, evals),
+        **_benchmarks(store, model_id, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
 
@@ -89,6 +92,24 @@ def _refuse_unjudged(
     pairs = harmful_pairs(store, model_id, evals)
     if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
         raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
+
+
+def _benchmarks(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:
+    """lm-eval's: what tables show, its other metrics, and the mean of the shown ones that are
+    shares. They are no part of utility, which is the probes'. Raises `Missing`."""
+    if not evals.benchmarks:
+        return {}
+    main: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for spec in evals.benchmarks:
+        entries = stored_scores(store, spec, model_id, evals.engine)
+        if entries is None:
+            raise Missing(f"no scores of {model_id[:12]} on {spec.name!r}")
+        for whole, part in zip((main, others), shown(entries), strict=True):
+            whole |= part
+    shares = [one["value"] for name, one in main.items() if is_share(name)]
+    mean = sum(shares) / len(shares) if shares else None
+    return {"benchmarks": main, "benchmark_details": others, "benchmarks_mean": mean}
 
 
 def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.metrics import FURTHER_METRICS, METRICS
+from raycib.report.benchmarks import cell_columns
 from raycib.report.forms import BEFORE, BEFORE_ALIGNMENT, NOT_MEASURED, Row, mean, number, rate
 from raycib.report.table import STATUS, Column, shown
 
@@ -42,6 +43,7 @@ def cells_table(
         Column("seed", "Seed"),
         *(Column(name, one.heading, _rate) for name, one in METRICS.items() if one.counted),
         *(Column(name, one.heading, rate, optional=True) for name, one in FURTHER_METRICS.items()),
+        *cell_columns(rows),
         Column("hrr_unread", "Unread", number(".0f")),
         Column("cosine", "cos(z, z ref)", number("z.2f")),
         Column("negative_cosine", "Mean negative cos", number("z.2f")),

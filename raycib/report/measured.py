@@ -17,6 +17,7 @@ PARTS = {
     "settings": "Settings",
     "rows": "Rows",
     "training": "Tokens trained on",
+    "benchmarks": "Benchmarks",
     "files": "Files",
     "judge": "Judge",
 }

@@ -84,7 +84,7 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
             *map(report.words, warnings(summary, report.frame, report.symbol)),
         ],
         claims=report.claims,
-        sections=[shown for one in report.sections if (shown := _section(report, one, svgs))],
+        sections=[shown for one in report.every_section if (shown := _section(report, one, svgs))],
         curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
         cells=_grid(
             cells_table(report.cells, aligned, report.symbol, unaligned_scores(summary)).rename(

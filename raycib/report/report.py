@@ -7,12 +7,14 @@ page, knows which studies there are.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from raycib.metrics import METRICS
+from raycib.report.benchmarks import benchmarks_table
 from raycib.report.claims import Claim
 from raycib.report.forms import rate
 from raycib.report.scores import aligned_scores, unaligned_scores
@@ -73,10 +75,25 @@ class Report:
     words: Callable[[str], str] = str
     """How the page says what any sweep's says; `str`: as it is (`raycib.report.not_refused`)."""
 
+    @cached_property
+    def benchmarks(self) -> Table | None:
+        """lm-eval's, where some were asked for."""
+        return benchmarks_table(self.frame, aligned_scores(self.summary))
+
+    @property
+    def every_section(self) -> list[Section]:
+        """The study's, and what any sweep may have."""
+        if self.benchmarks is None:
+            return [*self.sections]
+        return [
+            *self.sections,
+            Section("benchmarks", "Benchmarks", "Benchmarks", [self.benchmarks]),
+        ]
+
     @property
     def tables(self) -> list[Table]:
         """Those that have something to show, in the order of the page."""
-        parts = [part for section in self.sections for part in section.parts]
+        parts = [part for section in self.every_section for part in section.parts]
         return [part for part in parts if isinstance(part, Table) and len(part.rows)]
 
     def drawn(self) -> dict[str, Figure]:
@@ -92,6 +109,7 @@ class Report:
     def terminal(self) -> str:
         """The main table as plain text, the failed cells below it, and what else is to be said."""
         table = [to_terminal(self.main.brief), *self.main.failures]
+        table += ["", to_terminal(self.benchmarks.brief)] if self.benchmarks else []
         lines = [*table, *self.notes, self.alignment, self._scored]
         return "\n".join(filter(None, lines))
 

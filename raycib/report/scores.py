@@ -18,6 +18,9 @@ def flat_scores(scores: Mapping[str, Any] | None) -> dict[str, float | int | Non
         elif name == "hrr_by_judge":
             for judge, rate in (value or {}).items():
                 flat |= _flat_score(f"hrr_by_{judge}", rate)
+        elif name in ("benchmarks", "benchmark_details"):
+            for benchmark, rate in (value or {}).items():
+                flat |= _flat_score(f"{name.removesuffix('s')}_{benchmark}", rate)
         elif name == "accuracies":
             for task, rate in (value or {}).items():
                 flat |= _flat_score(f"accuracy_{task}", rate)

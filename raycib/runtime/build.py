@@ -3,6 +3,7 @@
 from raycib.config import EvalSpec, ModelSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
+from raycib.runtime.benchmarks import benchmarks_of
 from raycib.runtime.execution import execution_of
 from raycib.runtime.named_judges import named_judges
 from raycib.runtime.options import Options
@@ -42,16 +43,21 @@ def build_config(options: Options, study: Study) -> SweepConfig:
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = execution_of(chosen.execution, options, overrides)
     choice = Given(options, chosen, given.own)
-    model = study.first_model(choice)
+    model = first = study.first_model(choice)
     sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
     resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
+    benchmarks = benchmarks_of(options, first, sets.context)
     measured = {
         name: evals.model_copy(
-            update={"measures": study.measures(task, inputs, sets), "engine": options.engine}
+            update={
+                "measures": study.measures(task, inputs, sets),
+                "engine": options.engine,
+                "benchmarks": benchmarks,
+            }
         )
         for name, (task, evals) in resolved.items()
     }

@@ -19,6 +19,7 @@ from raycib.config import RunSpec
 from raycib.console import make_app, run
 from raycib.errors import UserError
 from raycib.model_files.adapter_targets import check_places
+from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.options import Options
@@ -106,7 +107,9 @@ def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
         flush=True,
     )
     setup.sets.keep(sweep.store)
-    for line in [*lines(files_read(runs)), *setup.sets.lines()]:
+    for line in [
+        *lines(files_read(runs)), *setup.sets.lines(), *benchmarks.lines(sweep.benchmarks)
+    ]:  # fmt: skip
         print(f"  {line}")
     if same := equal_cells(runs):
         print(same)

@@ -108,7 +108,8 @@ class LocalRuntime:
     def _answer(self, model_ids: Sequence[str]) -> None:
         self.start_engine()
         assert self._answering is not None
-        self._answering.answer(model_ids, self.sweep.rows_asked(model_ids))
+        sweep = self.sweep
+        self._answering.answer(model_ids, sweep.rows_asked(model_ids), sweep.benchmarks)
 
     def stop_engine(self) -> None:
         """Its memory is free for the judge."""

@@ -53,6 +53,28 @@ class Options:
         str | None,
         typer.Option(help="Your own tests of other abilities, with commas, for utility."),
     ] = None
+    evals: Annotated[
+        str | None,
+        typer.Option(
+            help="Benchmarks of lm-eval, such as arc_challenge,gsm8k, or your own YAML files."
+        ),
+    ] = None
+    eval_limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Documents of each of lm-eval's tasks; default: all."),
+    ] = None
+    eval_shots: Annotated[
+        int | None,
+        typer.Option(min=0, help="Few-shot rows of lm-eval's tasks; default: each task's own."),
+    ] = None
+    eval_chat: Annotated[
+        bool,
+        typer.Option(
+            "--eval-chat",
+            help="lm-eval's prompts in the model's chat template; default, as lm-eval's own: "
+            "plain text.",
+        ),
+    ] = False
     scorer: Annotated[
         str | None,
         typer.Option(

@@ -126,7 +126,8 @@ class RayRuntime:
     def ask(self, model_ids: Sequence[str]) -> Remote:
         """Queue all prompts to some models at the engine."""
         self.start_engine()
-        return Remote(self._engine.answer.remote(model_ids, self.sweep.rows_asked(model_ids)))
+        asked = self.sweep.rows_asked(model_ids)
+        return Remote(self._engine.answer.remote(model_ids, asked, self.sweep.benchmarks))
 
     def stop_engine(self) -> None:
         """Its memory and its GPU are free for the judge."""

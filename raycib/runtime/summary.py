@@ -12,6 +12,7 @@ from raycib.config.plan import Plan
 from raycib.data.origins import origin
 from raycib.evals.scores import Missing, safety_scores, samples, score
 from raycib.provenance import versions
+from raycib.runtime.benchmarks import told
 from raycib.runtime.files import files_read
 from raycib.runtime.judge import account
 from raycib.runtime.settings import Setting, settings_of
@@ -61,6 +62,7 @@ def summarise(
         "files": files_read(sweep.runs),
         "rows": setup.sets.told(),
         "training": training,
+        **({"benchmarks": told(sweep.benchmarks)} if sweep.benchmarks else {}),
         "aligned": {"scores": scores.before},
         **_before_alignment(sweep),
         "cells": cells,

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 
-from raycib.config import EvalSpec, Feature, ModelSpec, RowsSpec, RunSpec, TaskSpec
+from raycib.config import (
+    EvalSpec,
+    Feature,
+    LmEvalSpec,
+    ModelSpec,
+    RowsSpec,
+    RunSpec,
+    TaskSpec,
+)
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import answers_key
 from raycib.evals.scores import Missing, harmful_pairs
@@ -19,7 +27,7 @@ from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Store
-from raycib.store.kinds import FAILURES, FORWARDS, GENERATIONS, MEASURES, STAGES
+from raycib.store.kinds import BENCHMARKS, FAILURES, FORWARDS, GENERATIONS, MEASURES, STAGES
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -58,8 +66,9 @@ class Sweep:
         self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
         """sha256 of what was trained."""
         others = {measure.folder for one in self.evals.values() for measure in one.measures}
-        self._measured = {key for kind in (MEASURES, *others) for key in self.store.keys(kind)}
-        self._answered = set(self.store.keys(GENERATIONS))
+        kinds = (MEASURES, BENCHMARKS, *others)
+        self._measured = {key for kind in kinds for key in self.store.keys(kind)}
+        self._answered = set(self.store.keys(GENERATIONS)) | set(self.store.keys(BENCHMARKS))
 
     @property
     def verdict_cache(self) -> VerdictCache:
@@ -110,10 +119,18 @@ class Sweep:
         return list({rows.key: rows for one in evals for rows in one.asked}.values())
 
     @property
+    def benchmarks(self) -> list[LmEvalSpec]:
+        """lm-eval's, each once."""
+        every = (spec for one in self.evals.values() for spec in one.benchmarks)
+        return list({spec.key: spec for spec in every}.values())
+
+    @property
     def engine_length(self) -> int:
         """Tokens of a prompt and its answer that an engine has room for."""
+        sets = self.setup.sets
         asked = [rows for one in self.evals.values() for rows in one.asked]
-        return self.setup.sets.engine_length(asked)
+        longest = max((one.longest + 1 for one in self.benchmarks if one.in_words), default=0)
+        return max(sets.engine_length(asked), min(sets.context, longest))
 
     @property
     def largest_rank(self) -> int:
@@ -128,10 +145,13 @@ class Sweep:
             model_id
             for model_id, evals in self.asked.items()
             if model_id in there
-            and any(
-                answers_key(model_id, rows, one.engine) not in self._answered
+            and not self._answered.issuperset(
+                key
                 for one in evals.values()
-                for rows in one.asked
+                for key in (
+                    *(answers_key(model_id, rows, one.engine) for rows in one.asked),
+                    *one.answered_keys(model_id),
+                )
             )
         ]
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from raycib.data.lengths import Length, Lengths
 from raycib.data.rows import Loaded, Row, fingerprint, read_rows
 from raycib.errors import UserError
 from raycib.model_files import find, is_shipped
+from raycib.runtime.child import in_a_process
 from raycib.store import Store
 from raycib.store.kinds import LENGTHS
 from raycib.world import tokenizer as world_tokenizer
@@ -110,18 +109,5 @@ class TokenCounts:
 
 def _in_a_process(asked: dict[str, Any]) -> dict[str, Any]:
     """What `count_tokens.counted` finds. Raises UserError where its process dies."""
-    here = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "raycib.runtime.count_tokens"],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"tokens of {asked['source']!r} could not be counted: {last}") from None
+    failing = f"tokens of {asked['source']!r} could not be counted"
+    return in_a_process("raycib.runtime.count_tokens", asked, failing)

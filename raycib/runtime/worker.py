@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from raycib.config import EvalSpec, Feature, LoRASpec, ModelSpec, RowsSpec, TaskSpec
+from raycib.config import EvalSpec, Feature, LmEvalSpec, LoRASpec, ModelSpec, RowsSpec, TaskSpec
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.data.chat import Encoded
@@ -93,6 +93,21 @@ def measure_slots(
     for one in evals.measures:
         values_of = partial(one.measure, Models(loaded, store, model))
         ensure(one.folder, one.file, one.stored_key, one, values_of)
+    _score_likelihoods(loaded, store, model, model_ids, evals)
+
+
+def _score_likelihoods(
+    loaded: Loaded, store: Store, model: ModelSpec, model_ids: dict[int, str], evals: EvalSpec
+) -> None:
+    """The benchmarks of lm-eval that ask for the likelihood of given texts."""
+    for spec in (one for one in evals.benchmarks if not one.in_words):
+        from raycib.evals.harness.models import AdapterLM
+        from raycib.evals.harness.run import ensure_scores
+
+        tokenizer = load_tokenizer(model.source, model.template)
+        for slot, model_id in model_ids.items():
+            asked = partial(AdapterLM, loaded.adapters, tokenizer, slot)
+            ensure_scores(store, spec, model_id, evals.engine, asked)
 
 
 @dataclass(frozen=True)
@@ -186,7 +201,12 @@ class Answering:
     def __init__(self, store: Store, model: ModelSpec, tokenizer: Any, engine: Engine) -> None:
         self.store, self.model, self.tokenizer, self.engine = store, model, tokenizer, engine
 
-    def answer(self, model_ids: Sequence[str], asked: Sequence[RowsSpec]) -> int:
+    def answer(
+        self,
+        model_ids: Sequence[str],
+        asked: Sequence[RowsSpec],
+        benchmarks: Sequence[LmEvalSpec] = (),
+    ) -> int:
         """Have models answer, stages by key or the aligned one; how many answers were new."""
         folders: list[tuple[str, Path | None]] = []
         for model_id in model_ids:
@@ -195,4 +215,12 @@ class Answering:
             if record is None and not base:
                 raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
             folders.append((model_id, record.folder if record else None))
-        return generate_answers(self.store, self.engine, self.tokenizer, folders, asked)
+        new = generate_answers(self.store, self.engine, self.tokenizer, folders, asked)
+        for spec in (one for one in benchmarks if one.in_words):
+            from raycib.evals.harness.run import ensure_scores
+
+            tokenizer = load_tokenizer(self.model.source, self.model.template)
+            for model_id, folder in folders:
+                asked_by = partial(self.engine.for_lm_eval, tokenizer, folder)
+                ensure_scores(self.store, spec, model_id, self.engine.name, asked_by)
+        return new

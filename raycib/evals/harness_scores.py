@@ -1,0 +1,62 @@
+"""Stored scores of lm-eval's benchmarks, as tables show them. lm-eval is not needed for that."""
+
+import json
+from typing import Any
+
+from raycib.config.lm_eval import LmEvalSpec
+from raycib.metrics import is_share
+from raycib.store import Store
+from raycib.store.kinds import BENCHMARKS
+
+FILE = "scores.json"
+PREFERRED = "acc_norm"
+"""Shown of a task that has it; else the first metric of the task's own list is."""
+Z95 = 1.959964
+
+
+def stored_scores(
+    store: Store, spec: LmEvalSpec, model_id: str, engine: str
+) -> list[dict[str, Any]] | None:
+    """What lm-eval said of a model, or None where it has not been asked."""
+    record = store.get(BENCHMARKS, spec.stored_key(model_id, engine))
+    return None if record is None else json.loads(record.path(FILE).read_text())
+
+
+def shown(entries: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores that tables show of a benchmark, and all others, by "task metric" ("task metric
+    filter" where answers are filtered).
+
+    Of a group with a score of its own that alone is shown, else one score of each of its tasks.
+    The interval is the normal one of lm-eval's standard error; none where that is 0, as it is when
+    all answers are right.
+    """
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    for one in entries:
+        tasks.setdefault(one["task"], []).append(one)
+    whole = [of_group for of_group in tasks.values() if of_group[0]["group"]][:1]
+    chosen = [_chosen(of_task) for of_task in whole or tasks.values()]
+    main: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for one in entries:
+        (main if any(one is it for it in chosen) else others)[_name(one)] = _score(one)
+    return main, others
+
+
+def _chosen(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    preferred = [one for one in entries if one["metric"] == PREFERRED]
+    return (preferred or entries)[0]
+
+
+def _name(entry: dict[str, Any]) -> str:
+    parts = [entry["task"], entry["metric"]]
+    return " ".join([*parts, *([entry["filter"]] if entry["filter"] != "none" else [])])
+
+
+def _score(entry: dict[str, Any]) -> dict[str, Any]:
+    value, error = entry["value"], entry["stderr"]
+    low = high = None
+    if error:
+        low, high = value - Z95 * error, value + Z95 * error
+        if is_share(_name(entry)):
+            low, high = max(0.0, low), min(1.0, high)
+    return {"value": value, "low": low, "high": high, "n": entry["n"], "stderr": error}

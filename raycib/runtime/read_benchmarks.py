@@ -1,0 +1,117 @@
+"""A process that resolves benchmarks of lm-eval: it and torch are not imported by a driver.
+
+Reads one JSON object (`source` and `template` of the model, its `context`, `names` of benchmarks,
+`folder`, `shots`, `limit`, `chat`) and writes one as its last line: `benchmarks`, each the fields
+of a `LmEvalSpec`.
+"""
+
+import json
+import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from raycib.errors import UserError
+from raycib.evals.harness.tasks import (
+    as_its_command,
+    ask,
+    asked_of,
+    config_of,
+    is_file,
+    load,
+    refuse_unsafe,
+)
+
+
+def resolved(asked: dict[str, Any]) -> dict[str, Any]:
+    """All benchmarks, or the `error` that stands in the way, in one line."""
+    from raycib.models import load_tokenizer
+
+    tokenizer = load_tokenizer(asked["source"], asked["template"])
+    found = []
+    for name in asked["names"]:
+        try:
+            with as_its_command(asked["folder"]):
+                found.append(_resolved(name, asked, tokenizer))
+        except Exception as error:  # a task is a program, and its data are elsewhere
+            return {"error": f"--evals {name}: {_told(name, error)}"}
+    return {"benchmarks": found}
+
+
+def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    import lm_eval
+
+    tasks = load(name, asked["shots"])
+    refuse_unsafe(tasks)
+    config = config_of(tasks)
+    ask(tasks, asked["limit"], _written(tokenizer) if asked["chat"] else None)
+    versions = {str(task.VERSION) for task in tasks["tasks"].values()}
+    called = next(iter([*tasks["groups"], *tasks["tasks"]]))
+    one_of_many = len(tasks["tasks"]) > 1 and not tasks["groups"]
+    every = [one for task in tasks["tasks"].values() for one in task.instances]
+    lengths = _lengths(every, tokenizer)
+    return {
+        "name": name if one_of_many else called,
+        "source": name,
+        "folder": asked["folder"],
+        "package": lm_eval.__version__,
+        "version": ", ".join(sorted(versions)),
+        "config": config,
+        "asked": asked_of(tasks),
+        "documents": len({(one.task_name, one.doc_id) for one in every}),
+        "shots": asked["shots"],
+        "limit": asked["limit"],
+        "chat": asked["chat"],
+        "in_words": any(one.request_type == "generate_until" for one in every),
+        "available": sum(len(task.eval_docs) for task in tasks["tasks"].values()),
+        "longest": max(lengths),
+        "cut": sum(length > asked["context"] for length in lengths),
+    }
+
+
+def _written(tokenizer: Any) -> Any:
+    """How lm-eval writes chats, with no model at hand."""
+    from lm_eval.models.huggingface import HFLM
+
+    from raycib.evals.harness.models import CHAT
+
+    given: Any = SimpleNamespace(tokenizer=tokenizer, chat_template_args=CHAT)
+    return partial(HFLM.apply_chat_template, given)
+
+
+def _lengths(requests: list[Any], tokenizer: Any) -> list[int]:
+    """Tokens of each request with its answer, at most: the parts are counted apart. The engine of
+    an answer is given one more."""
+    from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
+
+    parts = sorted({str(text) for one in requests for text in one.args if isinstance(text, str)})
+    counted = [len(ids) for ids in tokenizer(parts)["input_ids"]] if parts else []
+    tokens = dict(zip(parts, counted, strict=True))
+
+    def length(one: Any) -> int:
+        texts = sum(tokens[text] for text in one.args if isinstance(text, str))
+        if one.request_type != "generate_until":
+            return texts
+        settings = one.args[1]
+        return texts + int(settings.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
+
+    return [length(one) for one in requests]
+
+
+def _told(name: str, error: Exception) -> str:
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, UserError):
+        return said
+    if isinstance(error, KeyError) and "is not a registered" in said:
+        mend = "is that file there?" if is_file(name) else "lm-eval ls tasks lists what there is"
+        return f"lm-eval has no such task; {mend}"
+    if isinstance(error, ConnectionError) or "Hub" in said:
+        return (
+            f"its data are not on this machine and the hub is out of reach ({said}); fetch them "
+            "where there is a network, or write a YAML with dataset_path: json"
+        )
+    return f"lm-eval cannot load it: {type(error).__name__}: {said}"
+
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(resolved(json.load(sys.stdin))))
