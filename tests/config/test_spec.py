@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from raycib.config import (
     EvalSpec,
     JudgeSpec,
+    LmEvalSpec,
     LoRASpec,
     Measure,
     Method,
@@ -59,12 +60,16 @@ BASE = ModelSpec(source="before", weights="b" * 64, tokenizer="t" * 64)
 STAGE = StageSpec(model=MODEL, task=TASK, method=CIB())
 EVALS = EvalSpec(harmful=ROWS, held_out=ROWS)
 JUDGE = JudgeSpec(kind="guard", source="guard", weights="g" * 64)
+BENCHMARK = LmEvalSpec(
+    name="arc_challenge", source="arc_challenge", folder="/here", package="0.4.13", version="1.0",
+    config="c" * 64, asked="a" * 64, documents=1172,
+)  # fmt: skip
 GAPS = GapSpec(alignment=ROWS, task=ROWS)
 LANDSCAPE = LandscapeSpec(what="smoothness", model=MODEL, rows=ROWS, lora=LoRASpec())
 EXAMPLES: dict[type[Spec], Any] = {
     type(one): one
     for one in (
-        *(MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, GAPS, LANDSCAPE, LoRASpec()),
+        *(MODEL, TASK, ROWS, STAGE, EVALS, JUDGE, GAPS, LANDSCAPE, LoRASpec(), BENCHMARK),
         *(PlainLoRA(), RandomSubset(), KL(), Vaccine(), SafeLoRA(base=BASE), OLoRA(), CIB()),
         *(SaLoRA(safety=SAFETY), SafetyMix(safety=SAFETY), SBR(safety=SAFETY)),
         *(SafeGrad(safety=SAFETY), ConstrainedToken(), EMA(), Case2(), L2SP(), EWC(safety=SAFETY)),
@@ -193,6 +198,24 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "engine": "transformers",
         "measures": (GAPS,),
         "tasks": (OTHER_ROWS,),
+        "benchmarks": (BENCHMARK,),
+    },
+    LmEvalSpec: {
+        "name": "ARC",
+        "source": "/here/arc.yaml",
+        "folder": "/there",
+        "package": "0.4.14",
+        "version": "2.0",
+        "config": "d" * 64,
+        "asked": "b" * 64,
+        "documents": 100,
+        "shots": 25,
+        "limit": 100,
+        "chat": True,
+        "in_words": True,
+        "available": 1172,
+        "longest": 512,
+        "cut": 3,
     },
     GapSpec: {"alignment": OTHER_ROWS, "task": OTHER_ROWS},
     LandscapeSpec: {
@@ -225,6 +248,7 @@ LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
     EvalSpec: {"engine"},
+    LmEvalSpec: {"name", "source", "folder", "in_words", "available", "longest", "cut"},
     RunSpec: {"compared", "label"},
 }
 """The fields that say where or how it is called, and never enter a key."""
@@ -379,6 +403,7 @@ GOLDEN = {
     "EvalSpec": "01bb232fcbbc0d7a279cd40ca5a5f463682899c21ae02637c3e764c1064e0394",
     "GapSpec": "75977cb54bedfad0620cbdbde90d356f3deea89dc8316925784634998f7bac13",
     "JudgeSpec": "9e301a7c0f2c89b759b67b7b088ef7c5e64df60322352f813b54b962260d0b6c",
+    "LmEvalSpec": "8bc41f363de8a54d9d5ea3a0c52ba8a66bb02daec293c9c2097b0afd243f229f",
     "KL": "fa222c62313e7a1d5400d270d98ae26e5908e4bba6b5c92740cd37b8a820c6c2",
     "LandscapeSpec": "bf0a992a50b08b96c2bbc2ae1c3f62ad440887acf79424a4ca579464864a77e2",
     "LoRASpec": "bebf9c85df9eb7df2050ec2d4235136e238bf5f9e7312c4e7e84f938c4f78bc0",
