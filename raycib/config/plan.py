@@ -50,6 +50,10 @@ class AdapterGroup(BaseModel):
                 stage = stage.parent
         return tuple(found)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process as JSON, with the code of its methods."""
+        return AdapterGroup.model_validate_json, (self.model_dump_json(),)
+
     @model_validator(mode="before")
     @classmethod
     def _with_their_code(cls, given: Any) -> Any:

@@ -5,16 +5,15 @@ Answers and verdicts are transformers'.
 """
 
 import bdb
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from raycib.config import ModelSpec
-from raycib.config.plan import AdapterGroup
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
@@ -28,10 +27,14 @@ from raycib.models import load_model, load_tokenizer
 from raycib.runtime import worker
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
+from raycib.runtime.leases import Ended, Leases, Task, Undone
 from raycib.runtime.named_judges import NamedJudge
+from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import ProgressView
-from raycib.runtime.run import Failures, Pending, failed_group
+from raycib.runtime.run import Pending
 from raycib.runtime.sweep import Sweep
+
+HERE = "this process"
 
 
 class LocalRuntime:
@@ -61,29 +64,34 @@ class LocalRuntime:
         self._view = ProgressView(folder, steps)
         return self._view
 
-    def begin(self, job: Callable[..., None], *arguments: Any) -> Pending:
-        """A job that is done once, when it is waited for."""
-        return cache(partial(job, *arguments))
-
-    def train(self, groups: Sequence[AdapterGroup], prepared: Pending) -> Failures:
-        """Groups one after the other. What goes wrong in one fails its stages; with `--fail-fast`
-        the error itself comes out, as does the end of a debugger."""
-        prepared()
-        setup, failures = self.sweep.setup, Failures()
-        for group in groups:
+    def train(
+        self, tasks: Sequence[Task], pieces: Mapping[str, Piece], ended: Callable[[Ended], None]
+    ) -> None:
+        """One after the other. What goes wrong in one fails its stages; with `--fail-fast` the
+        error itself comes out, as does the end of a debugger."""
+        setup = self.sweep.setup
+        trainer = worker.TrainWorker(self.sweep.store, setup.execution, self._view)
+        leases = Leases(tasks, fail_fast=setup.options.fail_fast)
+        number = leases.join(HERE)
+        while (name := leases.take(HERE, number)) is not None:
+            failures, failed = {}, None
             try:
-                found = worker.run_group(group, self.sweep.store, setup.execution, self._view)
+                failures = trainer.do(pieces[name])
             except bdb.BdbQuit:
                 raise
+            except UserError as error:
+                failed = error
             except Exception as error:
                 if setup.options.fail_fast:
                     raise
-                failures |= failed_group(group, error)
-            else:
-                failures |= {key: (reason, reason) for key, reason in found.items()}
-            if failures and setup.options.fail_fast:
-                break
-        return failures
+                failed = Undone("".join(traceback.format_exception(error)))
+            leases.finish(HERE, number, failures, failed)
+            number += 1
+            for one in leases.ended():
+                ended(one)
+        leases.abandon()
+        for one in leases.ended():
+            ended(one)
 
     def start_engine(self) -> None:
         """The base model, with room for any of the adapters."""

@@ -5,26 +5,26 @@ What is behind a remote job is imported there alone, so the driver never imports
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayTaskError
 
-from raycib.config.plan import AdapterGroup
 from raycib.errors import UserError
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect
 from raycib.runtime.judge import guard_judge, unserved_judge
+from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.run import Failures
+from raycib.runtime.pieces import Piece
 from raycib.runtime.serve import JudgeHandle, start_guard
 from raycib.runtime.sweep import Sweep
-from raycib.runtime.train import run_groups
+from raycib.runtime.train import run_tasks
 
 
 class Remote(NamedTuple):
@@ -86,29 +86,20 @@ class RayRuntime:
         """The cluster's progress, live."""
         return LiveView(folder, steps)
 
-    def begin(self, job: Callable[..., None], *arguments: Any) -> Remote:
-        """Begin with a job; without GPUs it goes on while others begin."""
-        execution = self.sweep.setup.execution
-        # The process ends with the task and gives its memory back.
-        remote: Any = ray.remote(max_calls=1)(job)
-        begun = Remote(
-            remote.options(
-                num_cpus=execution.cpus_per_worker, num_gpus=execution.gpus_per_worker
-            ).remote(*arguments)
-        )
-        if execution.gpus_per_worker:
-            begun()  # it holds the GPU that a group would wait for
-        return begun
-
-    def train(self, groups: Sequence[AdapterGroup], prepared: Callable[[], Any]) -> Failures:
-        """Trials side by side, whose processes start while `prepared` is on its way."""
-        return run_groups(
-            groups,
+    def train(
+        self, tasks: Sequence[Task], pieces: Mapping[str, Piece], ended: Callable[[Ended], None]
+    ) -> None:
+        """Trials side by side, which stay until all is done."""
+        if not tasks:
+            return
+        run_tasks(
+            tasks,
+            pieces,
             self.sweep.store,
             self.sweep.setup.execution,
-            prepared,
+            ended,
             storage=self._storage,
-            groups_at_once=self.groups_at_once,
+            trials=self.groups_at_once,
             pins_drivers=self.cluster.pins_drivers,
             fail_fast=self.sweep.setup.options.fail_fast,
         )

@@ -1,8 +1,7 @@
 """Do what a sweep still needs, phase by phase, on a Ray cluster or in this process."""
 
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +10,9 @@ from raycib.config.plan import AdapterGroup
 from raycib.evals.judges import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.judge import check_judge
+from raycib.runtime.leases import Ended, Task
 from raycib.runtime.named_judges import NamedJudge
+from raycib.runtime.pieces import PREPARE, Jobs, Piece, Prepare, tasks_of
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import FAILURES
@@ -23,8 +24,6 @@ MODELS_AT_ONCE = 8
 
 Pending = Callable[[], Any]
 """Work that has begun; call it to have it done. It may be called again."""
-Failures = dict[str, tuple[str, str]]
-"""(reason, traceback) of stages that failed, by key."""
 
 
 class Runtime(Protocol):
@@ -39,12 +38,11 @@ class Runtime(Protocol):
         """Shows a person how far `steps` of training are."""
         ...
 
-    def begin(self, job: Callable[..., None], *arguments: Any) -> Pending:
-        """A job that wants the accelerator. It imports torch itself, once it runs."""
-        ...
-
-    def train(self, groups: Sequence[AdapterGroup], prepared: Pending) -> Failures:
-        """Train groups that need each other in nothing, once `prepared` is done."""
+    def train(
+        self, tasks: Sequence[Task], pieces: Mapping[str, Piece], ended: Callable[[Ended], None]
+    ) -> None:
+        """Do what each of `tasks` is, by name, in an order that they allow; `ended` hears of each
+        as it is over."""
         ...
 
     def start_engine(self) -> None:
@@ -72,38 +70,14 @@ class Runtime(Protocol):
         ...
 
 
-def prepare(*arguments: Any) -> None:
-    """`worker.prepare` where the accelerator is."""
-    from raycib.runtime import worker
-
-    worker.prepare(*arguments)
-
-
-def run_jobs(*arguments: Any) -> None:
-    """`worker.run_jobs` where the accelerator is."""
-    from raycib.runtime import worker
-
-    worker.run_jobs(*arguments)
-
-
-def failed_group(group: AdapterGroup, error: BaseException | None) -> Failures:
-    """All stages of a group that ended with an error, or was not begun."""
-    if error is None:
-        whole, reason = "", "stopped before it was done"
-    else:
-        whole = "".join(traceback.format_exception(error))
-        reason = whole.strip().splitlines()[-1]
-    return {job.stage.key: (reason, whole) for job in group.jobs}
-
-
 class Work:
     """One run of a sweep: the phases in order, and what was counted."""
 
     def __init__(self, sweep: Sweep, runtime: Runtime, folder: Path) -> None:
         self.sweep, self.runtime = sweep, runtime
         self.plan = sweep.plan(runtime.groups_at_once)
-        self.failures: Failures = {}
-        """Of this run."""
+        self.failures: dict[str, tuple[str, str]] = {}
+        """(reason, traceback) of stages that failed in this run, by key."""
         self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
         self.timings: dict[str, float] = {}
         steps = sum(
@@ -119,10 +93,7 @@ class Work:
             if self.runtime.overlaps:
                 self._start_early()
             with self._phase("training"):
-                if self._make_model():
-                    jobs = self._run_jobs()
-                    self._train(self._prepare())
-                    jobs()
+                self._train()
             with self._phase("answering"):
                 self._answer()
             with self._phase("judging"):
@@ -149,72 +120,56 @@ class Work:
         if will_answer and sweep.model_made:
             self.runtime.start_engine()
 
-    def _prepare(self) -> Pending:
-        """References and the aligned model's own measures."""
-        sweep, setup = self.sweep, self.sweep.setup
-        return self.runtime.begin(
-            prepare,
-            sweep.store,
-            setup.model,
-            sweep.references(),
-            list(sweep.evals.values()),
-            setup.lora,
-            setup.execution,
-        )
-
-    def _run_jobs(self) -> Pending:
-        """What the study asks of the aligned model."""
-        sweep, jobs = self.sweep, self.sweep.jobs
-        if not jobs:
-            return lambda: None
-        gpus = sweep.setup.execution.gpus_per_worker
-        return self.runtime.begin(run_jobs, sweep.store, jobs, gpus)
-
-    def _make_model(self) -> bool:
-        """Make the model that all adapters are for, where it has to be made; whether it is
-        there."""
+    def _train(self) -> None:
+        """The aligned model where it has to be made, references, groups, and the study's jobs."""
         sweep = self.sweep
         for key in sweep.failed_before:
             sweep.store.discard(FAILURES, key)
-        if sweep.model_made:
-            return True
-        for level in self.plan.levels[: self._levels_of_makers]:
-            self._run_level(level, lambda: None)
-        sweep.refresh()
-        if not sweep.model_made:
-            reason = "the aligned model was not made"
-            self.failures |= dict.fromkeys(sweep.stages.keys() - sweep.trained, (reason, reason))
-        elif self.runtime.overlaps:
-            self.runtime.start_engine()
-        return sweep.model_made
+        pieces = self._pieces()
+        errors: dict[str, Exception] = {}
 
-    @property
-    def _levels_of_makers(self) -> int:
-        alignment_stages = self.sweep.alignment_stages
-        return sum(all(j.stage.key in alignment_stages for p in level for j in p.jobs)
-                   for level in self.plan.levels)  # fmt: skip
-
-    def _train(self, prepared: Pending) -> None:
-        sweep = self.sweep
-        for level in self.plan.levels[self._levels_of_makers :]:
-            failed = self._run_level(level, prepared)
-            if failed and sweep.setup.options.fail_fast:
-                break
-            if self.runtime.overlaps:  # the engine answers while the next level is trained
+        def ended(one: Ended) -> None:
+            piece = pieces[one.name]
+            if isinstance(piece, AdapterGroup):
+                self._remember(piece, one, errors.get(PREPARE))
+            elif one.error is not None:
+                errors[one.name] = one.error
+            if self.runtime.overlaps and sweep.model_made:  # it answers while others are trained
+                self.runtime.start_engine()
                 self._ask()
-        prepared()
-        sweep.refresh()
 
-    def _run_level(self, level: Sequence[AdapterGroup], prepared: Pending) -> bool:
-        """Train a level; whether a stage of it failed."""
+        self.runtime.train(tasks_of(pieces), pieces, ended)
+        sweep.refresh()
+        if errors and sweep.model_made:
+            raise next(iter(errors.values()))
+
+    def _pieces(self) -> dict[str, Piece]:
+        """All that wants the model in memory, by name, in the order of the plan."""
+        sweep, setup = self.sweep, self.sweep.setup
+        pieces: dict[str, Piece] = {}
+        if not sweep.prepared or self.plan.levels:
+            evals = list(sweep.evals.values())
+            pieces[PREPARE] = Prepare(sweep.references(), evals, setup.model, setup.lora)
+        if jobs := sweep.jobs:
+            pieces["jobs"] = Jobs(jobs)
+        return pieces | {group.name: group for level in self.plan.levels for group in level}
+
+    def _remember(self, group: AdapterGroup, ended: Ended, unprepared: Exception | None) -> None:
+        """What of a group was trained, and why the rest was not."""
         sweep, before = self.sweep, self.sweep.trained
-        failed = self.runtime.train(level, prepared)
+        failed = {key: (why, why) for key, why in ended.failures.items()}
+        if ended.error is not None:
+            whole, reason = str(ended.error), getattr(ended.error, "reason", str(ended.error))
+            if unprepared is not None:
+                reason = f"not prepared: {reason}"
+                if not sweep.model_made:
+                    reason = "the aligned model was not made"
+            failed = {job.stage.key: (reason, whole) for job in group.jobs}
+        self.failures |= failed
         for key, (reason, whole) in failed.items():
-            self.failures[key] = (reason, whole)
             sweep.remember_failure(key, reason, whole)
         sweep.refresh()
         self.counts["stages_trained"] += len(sweep.trained - before)
-        return bool(failed)
 
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""

@@ -96,6 +96,11 @@ class Sweep:
         """Whether the model that all adapters are for is there."""
         return self.trained.issuperset(self.alignment_stages)
 
+    @property
+    def prepared(self) -> bool:
+        """Whether all that is measured of the aligned model itself is there."""
+        return all(self.measured(self.setup.model.key, one) for one in self.evals.values())
+
     def plan(self, groups_at_once: int) -> Plan:
         """What is left to train and to measure."""
         return make_plan(
@@ -218,10 +223,9 @@ class Sweep:
     def finished(self) -> bool:
         """Whether nothing is left to do."""
         plan = self.plan(1)
-        aligned = all(self.measured(self.setup.model.key, one) for one in self.evals.values())
         return (
             not plan.levels
-            and aligned
+            and self.prepared
             and not self.unanswered
             and not self.unheard
             and not self.jobs

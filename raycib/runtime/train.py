@@ -1,69 +1,87 @@
-"""Groups on the cluster: one Ray Tune trial each, which trains by itself or waits for a group of
-Ray Train workers that train together."""
+"""Tasks on the cluster: a few Ray Tune trials that stay for the whole sweep. Each trains by itself,
+or waits for a group of Ray Train workers that train together; they take task after task."""
 
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import ray
 import ray.tune
-from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone
 from raycib.runtime.live_progress import Reporter
-from raycib.runtime.run import Failures, Pending, failed_group
+from raycib.runtime.pieces import Piece
 from raycib.store import Store
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
 }  # fmt: skip
-WORKER_FAILURES = 3
-"""Restarts of a worker group; it resumes from the store's checkpoint each time."""
+TRIES = 8
+"""Of a task whose worker is lost; it resumes from the store's checkpoint each time."""
 CONTROLLER_FAILURES = 2
-TRIAL_FAILURES = 1
-"""Restarts of a trial that only waits for its workers."""
-LONE_FAILURES = (WORKER_FAILURES + 1) * (TRIAL_FAILURES + 1) - 1
-"""Restarts of a trial that trains by itself: as often as those of a group together."""
+LOOK_S = 0.2
+"""Between two looks of a worker without a task, and of the driver for what has ended."""
 
 
-def train_on_workers(config: dict[str, Any]) -> dict[str, str]:
-    """A worker's whole life; returns why each failed stage of the group failed, by key."""
-    from raycib.runtime.worker import run_group
+def work(config: dict[str, Any]) -> None:
+    """A worker's whole life: task after task."""
+    from raycib.runtime.worker import TrainWorker
 
-    group = AdapterGroup.model_validate_json(config["group"])
-    try:  # afterwards references and the aligned model's measures are in the store
-        config["prepared"]()
-    except (RayTaskError, UserError) as error:  # would fail again: no reason to start anew
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        return {job.stage.key: f"not prepared: {cause}" for job in group.jobs}
+    leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
     execution = Execution.model_validate_json(config["execution"])
-    return run_group(group, Store(config["store"]), execution, Reporter())
+    worker = TrainWorker(Store(config["store"]), execution, Reporter())
+    workers = worker.workers
+    leads = workers.rank == 0
+    number = workers.gather(ray.get(leases.join.remote(holder)) if leads else 0)[0]
+    while (name := ray.get(leases.take.remote(holder, number, leads))) is not None:
+        if name == WAIT:
+            time.sleep(LOOK_S)
+            continue
+        failures, error = {}, None
+        try:
+            if leads or isinstance(pieces[name], AdapterGroup):
+                failures = worker.do(pieces[name])
+        except UserError as mistake:  # would be made again
+            error = mistake
+        except Exception:
+            said = traceback.format_exc()
+            if isinstance(pieces[name], AdapterGroup):  # this process may be broken: it ends, and
+                ray.get(leases.say.remote(holder, number, said))  # a new one takes the task up
+                raise
+            error = Undone(said)
+        if leads:
+            ray.get(leases.finish.remote(holder, number, failures, error))
+        number += 1
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """One trial, reported to Tune once: the trial itself trains the group, or a group of workers
-    does that it starts and waits for."""
+    """One trial, reported to Tune once: the trial itself is the worker, or starts a group of
+    workers and waits for it."""
     grouped = Execution.model_validate_json(config["execution"]).workers > 1
-    failures = train_with_group(config) if grouped else train_on_workers(config)
-    ray.tune.report({"failures": failures})
+    (work_with_group if grouped else work)(config)
+    ray.tune.report({"done": True})
 
 
-def train_with_group(config: dict[str, Any]) -> dict[str, str]:
+def work_with_group(config: dict[str, Any]) -> None:
     """Ray Train's worker group from start to end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    group = AdapterGroup.model_validate_json(config["group"])
     execution = Execution.model_validate_json(config["execution"])
     resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-    result = TorchTrainer(
-        train_on_workers,
+    TorchTrainer(
+        work,
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
@@ -71,18 +89,16 @@ def train_with_group(config: dict[str, Any]) -> dict[str, str]:
             use_gpu=execution.gpus_per_worker > 0,
             resources_per_worker={name: amount for name, amount in resources.items() if amount},
         ),
-        # The name says which group it is; what a restart needs is in the store, under the same
-        # name.
         run_config=RunConfig(
-            name=group.name,
+            name=config["holder"],
             storage_path=config["storage"],
             failure_config=FailureConfig(
-                max_failures=WORKER_FAILURES, controller_failure_limit=CONTROLLER_FAILURES
+                max_failures=TRIES * len(config["pieces"]),
+                controller_failure_limit=CONTROLLER_FAILURES,
             ),
             worker_runtime_env={"env_vars": ENVIRONMENT},
         ),
     ).fit()
-    return result.return_value or {}
 
 
 def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float]:
@@ -94,70 +110,86 @@ def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float
     return {name: amount for name, amount in taken.items() if amount}
 
 
-def run_groups(
-    groups: Sequence[AdapterGroup],
+def run_tasks(
+    tasks: Sequence[Task],
+    pieces: Mapping[str, Piece],
     store: Store,
     execution: Execution,
-    prepared: Pending,
+    ended: Callable[[Ended], None],
     storage: str,
-    groups_at_once: int,
+    trials: int,
     pins_drivers: bool,
     fail_fast: bool,
-) -> Failures:
-    """Train `groups` once what they wait for is `prepared`, at most `groups_at_once` side by
-    side: workers in groups live outside of Tune's own books, so this bound alone keeps them from
-    starving each other.
-
-    Returns (reason, traceback) of every failed stage, by key. The results are in the store.
-    """
+) -> None:
+    """Have `tasks` done by so many `trials` side by side; `pieces` says what each task is, and
+    `ended` hears of each as it is over. The results are in the store."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
-    configs = {
-        group.name: {
-            "group": group.model_dump_json(),
-            "execution": execution.model_dump_json(),
-            "store": store.root,
-            "storage": storage,
-            "prepared": prepared,
-        }
-        for group in groups
+    leases = _leases(tasks, 1 if fail_fast else TRIES, fail_fast)
+    config = {
+        "leases": leases,
+        "pieces": dict(pieces),
+        "execution": execution.model_dump_json(),
+        "store": store.root,
+        "storage": storage,
     }
-    resources = trial_resources(execution, pins_drivers)
-    allowed = LONE_FAILURES if execution.workers == 1 else TRIAL_FAILURES
+    holders = [f"worker-{number}" for number in range(min(trials, len(tasks)))]
+    news = _News(leases, ended)
     # Tune's own books are read by nobody and end with it: the results are in the store.
     with tempfile.TemporaryDirectory() as books, _without_credentials():
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(_named(configs), resources),
-            param_space={"group": ray.tune.grid_search(list(configs))},
+            ray.tune.with_resources(_named(config), trial_resources(execution, pins_drivers)),
+            param_space={"holder": ray.tune.grid_search(holders)},
             tune_config=ray.tune.TuneConfig(
-                max_concurrent_trials=groups_at_once,
-                trial_name_creator=lambda trial: trial.config["group"],
-                trial_dirname_creator=lambda trial: trial.config["group"],
+                max_concurrent_trials=len(holders),
+                trial_name_creator=lambda trial: trial.config["holder"],
+                trial_dirname_creator=lambda trial: trial.config["holder"],
             ),
             run_config=ray.tune.RunConfig(
                 name="tune",
                 storage_path=books,
                 verbose=0,
+                callbacks=[news],
                 failure_config=ray.tune.FailureConfig(
-                    max_failures=0 if fail_fast else allowed, fail_fast=fail_fast
+                    max_failures=0 if fail_fast else TRIES * len(tasks), fail_fast=fail_fast
                 ),
             ),
         )
         with redirect_stdout(io.StringIO()):  # it prints where its own files are, even if silent
             grid = tuner.fit()
-    failures: Failures = {}
-    done: set[str] = set()
-    for result in grid:
-        name = result.config["group"] if result.config else ""
-        if result.error is None and result.metrics and "failures" in result.metrics:
-            done.add(name)
-            failures |= {key: (why, why) for key, why in (result.metrics["failures"] or {}).items()}
-    errors = {r.config["group"]: r.error for r in grid if r.error is not None and r.config}
-    for group in groups:
-        if group.name not in done:
-            failures |= failed_group(group, errors.get(group.name))
-    return failures
+    errors = [str(result.error) for result in grid if result.error is not None]
+    ray.get(leases.abandon.remote(errors[0] if errors else ""))
+    news.look()
+    ray.kill(leases)
+
+
+def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool) -> Any:
+    """The queue, in an actor beside the driver: a node that goes takes no sweep with it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0)(Leases)
+    return actor.options(scheduling_strategy=here).remote(tasks, tries, fail_fast)
+
+
+class _News(ray.tune.Callback):
+    """Tells the driver what has ended, between two turns of Tune's own loop: in one thread."""
+
+    def __init__(self, leases: Any, ended: Callable[[Ended], None]) -> None:
+        self._leases, self._ended, self._last = leases, ended, 0.0
+
+    def __reduce__(self) -> Any:
+        """Into Tune's books, which nobody reads, goes nothing of the driver."""
+        return ray.tune.Callback, ()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if time.monotonic() - self._last >= LOOK_S:
+            self.look()
+            self._last = time.monotonic()
+
+    def look(self) -> None:
+        """Tell of everything new."""
+        for one in ray.get(self._leases.ended.remote()):
+            self._ended(one)
 
 
 @contextmanager
@@ -170,10 +202,10 @@ def _without_credentials() -> Iterator[None]:
         os.environ |= held
 
 
-def _named(configs: dict[str, dict[str, Any]]) -> Any:
-    """Tune sees a group's name, which makes its logs readable; the trial sees all of it."""
+def _named(config: dict[str, Any]) -> Any:
+    """Tune sees a worker's name, which makes its logs readable; the trial sees all of it."""
 
-    def trial(config: dict[str, Any]) -> None:
-        run_trial(configs[config["group"]])
+    def trial(own: dict[str, Any]) -> None:
+        run_trial(config | own)
 
     return trial

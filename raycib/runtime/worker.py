@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from raycib.config import EvalSpec, Feature, LmEvalSpec, LoRASpec, ModelSpec, RowsSpec, TaskSpec
+from raycib.config import EvalSpec, Feature, LmEvalSpec, ModelSpec, RowsSpec
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.data.chat import Encoded
@@ -19,13 +19,13 @@ from raycib.evals.generate import Engine, Generator
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES_FILE
 from raycib.model_files import verified
-from raycib.models import load_model, load_tokenizer
+from raycib.models import load_tokenizer
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.reference import ReferenceCache
-from raycib.runtime.study import AlignedJob
+from raycib.runtime.pieces import Piece, Prepare
 from raycib.store import Store
 from raycib.store.kinds import MEASURES, STAGES
-from raycib.training.group import Loaded, ensure_cache, load, train_group
+from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
 from raycib.training.memory import keep_memory
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
@@ -41,27 +41,6 @@ def device_of(gpus: float) -> torch.device:
         return torch.device("cuda", torch.cuda.current_device())
     torch.set_num_threads(1)
     return torch.device("cpu")
-
-
-def prepare(
-    store: Store,
-    model: ModelSpec,
-    tasks: Sequence[tuple[TaskSpec, Features]],
-    evals: Sequence[EvalSpec],
-    lora: LoRASpec,
-    execution: Execution,
-) -> None:
-    """The aligned model's part, before any training: references of all rows that need them, and
-    its own measures (the "before" of every cell)."""
-    device = device_of(execution.gpus_per_worker)
-    shape = LoRAShape(1, 1.0, lora.targets)  # a slot of zeros: the aligned model itself
-    adapters = AdapterSlots(load_model(model, device, execution.attention), [shape])
-    loaded = Loaded(adapters, load_tokenizer(model.source, model.template), device)
-    for task, features in tasks:
-        ensure_cache(loaded, store, model, task, features)
-    for one in evals:
-        ensure_cache(loaded, store, model, one.held_out, one.features)
-        measure_slots(loaded, store, model, {0: model.key}, one)
 
 
 def measure_slots(
@@ -132,40 +111,73 @@ class Models:
         return ensure_cache(self.loaded, self.store, self.model, rows, features)
 
 
-def run_jobs(store: Store, jobs: Sequence[AlignedJob], gpus: float) -> None:
-    """Compute what a study needs to know of the aligned model."""
-    for job in jobs:
-        job.run(store, device_of(gpus))
+class TrainWorker:
+    """A process that trains. The base model and its tokens stay in memory from piece to piece;
+    every worker of a group has one."""
 
+    def __init__(self, store: Store, execution: Execution, report: Report) -> None:
+        keep_memory()
+        self.store, self.execution, self.report = store, execution, report
+        self.workers = Workers.current()
+        self._device = device_of(execution.gpus_per_worker)
+        self._loaded: Loaded | None = None
 
-def run_group(
-    group: AdapterGroup, store: Store, execution: Execution, report: Report
-) -> dict[str, str]:
-    """Train a group's unfinished stages, then measure all of them. Every worker of the group calls
-    this; returns why each failed stage failed, by key."""
-    keep_memory()
-    workers = Workers.current()
-    device = device_of(execution.gpus_per_worker)
-    loaded = load([job.stage for job in group.jobs], device, execution.attention)
-    loaded.adapters.checkpointed = execution.checkpoint_activations
+    def do(self, piece: Piece) -> dict[str, str]:
+        """Do it; why each failed stage of a group failed, by key."""
+        if isinstance(piece, AdapterGroup):
+            return self.train(piece)
+        if isinstance(piece, Prepare):
+            self.prepare(piece)
+        else:
+            for job in piece.jobs:
+                job.run(self.store, self._device)
+        return {}
 
-    def progress(slots: Sequence[Slot]) -> None:
+    def prepare(self, piece: Prepare) -> None:
+        """The aligned model's part, before any training: references of all rows that need them,
+        and its own measures (the "before" of every cell)."""
+        shape = LoRAShape(1, 1.0, piece.lora.targets)  # a slot of zeros: the aligned model itself
+        loaded = self._open(piece.model, [shape])
+        for task, features in piece.tasks:
+            ensure_cache(loaded, self.store, piece.model, task, features)
+        for one in piece.evals:
+            ensure_cache(loaded, self.store, piece.model, one.held_out, one.features)
+            measure_slots(loaded, self.store, piece.model, {0: piece.model.key}, one)
+
+    def train(self, group: AdapterGroup) -> dict[str, str]:
+        """Train a group's unfinished stages, then measure all of them. Every worker of the group
+        calls this; returns why each failed stage failed, by key."""
+        workers, stages = self.workers, [job.stage for job in group.jobs]
+        loaded = self._open(stages[0].model, shapes_of(stages))
+        loaded.adapters.checkpointed = self.execution.checkpoint_activations
+
+        def progress(slots: Sequence[Slot]) -> None:
+            if workers.rank == 0:
+                self.report(group.name, _news(slots), not any(slot.active for slot in slots))
+
+        failures = train_group(
+            group, loaded, self.store, workers, self.execution.micro_batch_size,
+            self.execution.checkpoint_every, progress, self.execution.micro_batch_tokens,
+        )  # fmt: skip
         if workers.rank == 0:
-            report(group.name, _news(slots), not any(slot.active for slot in slots))
+            wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}
+            for slot, job in enumerate(group.jobs):
+                for evals in job.evals:
+                    if job.stage.key not in failures:
+                        wanted.setdefault(evals.key, (evals, {}))[1][slot] = job.stage.key
+            for evals, model_ids in wanted.values():
+                measure_slots(loaded, self.store, stages[0].model, model_ids, evals)
+        return failures
 
-    failures = train_group(
-        group, loaded, store, workers, execution.micro_batch_size, execution.checkpoint_every,
-        progress, execution.micro_batch_tokens,
-    )  # fmt: skip
-    if workers.rank == 0:
-        wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}
-        for slot, job in enumerate(group.jobs):
-            for evals in job.evals:
-                if job.stage.key not in failures:
-                    wanted.setdefault(evals.key, (evals, {}))[1][slot] = job.stage.key
-        for evals, model_ids in wanted.values():
-            measure_slots(loaded, store, group.jobs[0].stage.model, model_ids, evals)
-    return failures
+    def _open(self, model: ModelSpec, shapes: Sequence[LoRAShape]) -> Loaded:
+        """A base with slots of these `shapes`; the one in memory where it is the same."""
+        before, self._loaded = self._loaded, None
+        if before is not None and not (shapes and before.model == model):
+            before = None  # its memory is for the other
+        loaded = open_slots(model, shapes, self._device, self.execution.attention, before)
+        if shapes:  # without any its weights are trained
+            self._loaded = loaded
+        return loaded
 
 
 def _news(slots: Sequence[Slot]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ Progress = Callable[[Sequence[Slot]], None]
 class Loaded:
     """A base model in memory with a slot for every stage of a group."""
 
+    model: ModelSpec
     adapters: AdapterSlots
     tokenizer: Any
     device: torch.device
@@ -65,17 +66,35 @@ class Loaded:
 def load(stages: Sequence[StageSpec], device: torch.device, attention: str | None = None) -> Loaded:
     """The base that `stages` share, with one slot each, in their order; a stage that trains all of
     its weights has it for itself."""
-    spec = stages[0].model
-    model = load_model(spec, device, attention)
-    tokenizer = load_tokenizer(spec.source, spec.template)
-    for targets in {stage.lora.targets for stage in stages if stage.lora}:
-        check_targets(spec.source, targets)
+    return open_slots(stages[0].model, shapes_of(stages), device, attention)
+
+
+def shapes_of(stages: Sequence[StageSpec]) -> list[LoRAShape]:
+    """The slots of a group; none for a stage that trains all weights."""
     shapes = [LoRAShape(s.lora.rank, s.lora.alpha, s.lora.targets) for s in stages if s.lora]
-    if not shapes and len(stages) == 1:
-        return Loaded(WholeModel(model), tokenizer, device)
-    if len(shapes) < len(stages):
+    if len(shapes) < len(stages) and (shapes or len(stages) > 1):
         raise ValueError("stages that train all weights cannot share a group")
-    return Loaded(AdapterSlots(model, shapes), tokenizer, device)
+    return shapes
+
+
+def open_slots(
+    model: ModelSpec,
+    shapes: Sequence[LoRAShape],
+    device: torch.device,
+    attention: str | None = None,
+    before: Loaded | None = None,
+) -> Loaded:
+    """A base with slots of these `shapes`, or to train itself where there are none. `before` has
+    the same base and is not used any more: what is in memory is taken over, its slots are gone."""
+    for targets in {shape.targets for shape in shapes}:
+        check_targets(model.source, targets)
+    if before is not None:
+        before.adapters.remove()
+        return replace(before, adapters=AdapterSlots(before.adapters.model, shapes))
+    base = load_model(model, device, attention)
+    tokenizer = load_tokenizer(model.source, model.template)
+    adapters = AdapterSlots(base, shapes) if shapes else WholeModel(base)
+    return Loaded(model, adapters, tokenizer, device)
 
 
 def train_group(

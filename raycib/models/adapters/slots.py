@@ -60,6 +60,12 @@ class AdapterSlots:
                 self.modules[name] = SlotLinear(linear, here, self._router)
                 model.set_submodule(name, self.modules[name])
 
+    def remove(self) -> None:
+        """Give the model its own linear layers back; the slots are gone."""
+        for name, module in self.modules.items():
+            self.model.set_submodule(name, module.base)
+        self.modules = {}
+
     @property
     def num_slots(self) -> int:
         return len(self.shapes)

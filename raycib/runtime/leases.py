@@ -1,0 +1,135 @@
+"""Who does what next: the tasks of a sweep that workers take, one at a time, until none is left.
+
+A task is free as soon as what it comes after has ended, so no worker waits for a whole level. A
+holder is a process, or several that train one group together, that stays for the whole sweep: its
+imports, its base model and its tokens serve all tasks that it takes. If it is lost and comes back,
+its task is still its own.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Wait = Literal["wait"]
+WAIT: Wait = "wait"
+"""Nothing is free now, and something will be."""
+
+
+class Undone(Exception):
+    """Why a task was not done: the traceback of another process, or one line."""
+
+    @property
+    def reason(self) -> str:
+        """Its last line."""
+        return (str(self).strip().splitlines() or ["stopped before it was done"])[-1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A name, and what has to be over before."""
+
+    name: str
+    after: frozenset[str] = frozenset()
+    """Tasks that must have ended, well or not."""
+    needs: frozenset[str] = frozenset()
+    """Tasks that must have ended well, or this one fails as they did."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task that is over."""
+
+    name: str
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Why parts of it failed, by key."""
+    error: Exception | None = None
+    """Why nothing of it was done."""
+
+    @property
+    def well(self) -> bool:
+        """Whether all of it was done."""
+        return self.error is None and not self.failures
+
+
+class Leases:
+    """The queue. Every call returns at once, so that it can live in an actor."""
+
+    def __init__(self, tasks: Sequence[Task], tries: int = 1, fail_fast: bool = False) -> None:
+        """`tries` of a task whose holder is lost, before the task itself is thought to be the
+        reason; with `fail_fast` no task is given out after one that did not end well."""
+        self._waiting = {task.name: task for task in tasks}
+        self._tries, self._fail_fast = tries, fail_fast
+        self._held: dict[str, list[str]] = {}
+        """All that each holder was ever given, in order."""
+        self._lost: dict[str, int] = {}
+        """How often the holder of a task was lost."""
+        self._said: dict[str, str] = {}
+        """What it said last."""
+        self._over: dict[str, Ended] = {}
+        self._news: deque[Ended] = deque()
+
+    def join(self, holder: str) -> int:
+        """A holder begins, or comes back: the number of its next task. One that it held when it
+        was lost is next again, unless it was lost with it too often."""
+        held = self._held.setdefault(holder, [])
+        if held and held[-1] not in self._over:
+            name = held[-1]
+            self._lost[name] = self._lost.get(name, 0) + 1
+            if self._lost[name] < self._tries:
+                return len(held) - 1
+            why = self._said.get(name, f"its worker was lost {self._lost[name]} times")
+            self._end(Ended(name, error=Undone(why)))
+        return len(held)
+
+    def take(self, holder: str, number: int, leads: bool = True) -> str | Wait | None:
+        """The name of the holder's task of that number; None where nothing is left to do. Only the
+        process that `leads` moves its holder on; the others are given what it has."""
+        held = self._held.setdefault(holder, [])
+        if number < len(held):
+            return held[number]
+        if not self._waiting or (self._fail_fast and not all(e.well for e in self._over.values())):
+            return None
+        free = next((task.name for task in self._waiting.values() if self._is_free(task)), None)
+        if free is None or not leads:
+            return WAIT
+        del self._waiting[free]
+        held.append(free)
+        return free
+
+    def finish(
+        self, holder: str, number: int, failures: Mapping[str, str], error: Exception | None = None
+    ) -> None:
+        """A holder's task is over."""
+        self._end(Ended(self._held[holder][number], failures, error))
+
+    def say(self, holder: str, number: int, traceback: str) -> None:
+        """The last words of a holder that ends with an error, and may come back."""
+        self._said[self._held[holder][number]] = traceback
+
+    def ended(self) -> list[Ended]:
+        """Tasks that are over since the last call."""
+        found, self._news = list(self._news), deque()
+        return found
+
+    def abandon(self, error: str = "") -> None:
+        """No holder is left: what is not over was not done."""
+        for name in [*self._waiting, *(name for held in self._held.values() for name in held)]:
+            if name not in self._over:
+                self._end(Ended(name, error=Undone(self._said.get(name, error))))
+        self._waiting.clear()
+
+    def _is_free(self, task: Task) -> bool:
+        return self._over.keys() >= task.after | task.needs
+
+    def _end(self, ended: Ended) -> None:
+        """A task is over, and so is what needed it where it did not end well."""
+        if ended.name in self._over:
+            return
+        self._over[ended.name] = ended
+        self._news.append(ended)
+        if not ended.well:
+            error = ended.error or Undone(next(iter(ended.failures.values())))
+            for task in [one for one in self._waiting.values() if ended.name in one.needs]:
+                del self._waiting[task.name]
+                self._end(Ended(task.name, error=error))

@@ -1,0 +1,118 @@
+"""Tasks are done once each, in an order that their needs allow, whoever is lost on the way."""
+
+import random
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone
+
+
+def task(name: str, after: str = "", needs: str = "") -> Task:
+    return Task(name, frozenset(after.split()), frozenset(needs.split()))
+
+
+def names(ended: Sequence[Ended], well: bool = True) -> list[str]:
+    return [one.name for one in ended if one.well is well]
+
+
+def test_a_task_is_free_as_soon_as_its_own_parents_are_over() -> None:
+    """a2 follows a1 at once, while b1 of the same level as a1 is still at work."""
+    leases = Leases([task("a1"), task("b1"), task("a2", "a1"), task("b2", "b1")])
+    left, right = leases.join("left"), leases.join("right")
+    assert (leases.take("left", left), leases.take("right", right)) == ("a1", "b1")
+    assert leases.take("left", left) == "a1", "asked again, it is still the same"
+    leases.finish("left", left, {})
+    assert leases.take("left", left + 1) == "a2"
+    leases.finish("left", left + 1, {})
+    assert leases.take("left", left + 2) == WAIT, "b2 is left, and not free"
+    leases.finish("right", right, {})
+    assert leases.take("left", left + 2) == "b2"
+    assert leases.take("right", right + 1) is None, "nothing is left to give out"
+    leases.finish("left", left + 2, {})
+    assert names(leases.ended()) == ["a1", "a2", "b1", "b2"]
+    assert leases.ended() == [], "news are told once"
+
+
+def test_a_parent_that_failed_is_over_and_a_need_that_failed_fails_what_needs_it() -> None:
+    leases = Leases(
+        [task("p"), task("g", needs="p"), task("h", "g", "p"), task("x", "y"), task("y")]
+    )
+    leases.take("w", 0)
+    wrong = ValueError("no such row")
+    leases.finish("w", 0, {}, wrong)
+    told = leases.ended()
+    assert names(told, well=False) == ["p", "g", "h"] and {one.error for one in told} == {wrong}
+    assert leases.take("w", 1) == "y"
+    leases.finish("w", 1, {"stage": "not finite"})
+    assert leases.take("w", 2) == "x", "a stage looks itself whether its parent is there"
+
+
+def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> None:
+    leases = Leases([task("a"), task("b")], tries=3)
+    assert leases.take("w", leases.join("w")) == "a"
+    assert leases.take("w", leases.join("w")) == "a"  # lost once
+    leases.say("w", 0, "Traceback\nMemoryError: 3 GB")
+    assert leases.take("w", leases.join("w")) == "a"  # twice
+    assert leases.take("w", leases.join("w")) == "b"  # three times
+    (ended,) = leases.ended()
+    assert isinstance(ended.error, Undone) and ended.error.reason == "MemoryError: 3 GB"
+
+
+def test_only_the_leading_process_moves_its_workers_on() -> None:
+    leases = Leases([task("a"), task("b")])
+    assert leases.take("w", 0, leads=False) == WAIT
+    assert leases.take("w", 0) == "a"
+    assert leases.take("w", 0, leads=False) == "a"
+    assert leases.take("w", 1, leads=False) == WAIT
+
+
+def test_fail_fast_gives_nothing_out_after_a_failure_and_what_is_left_is_told() -> None:
+    leases = Leases([task("a"), task("b")], fail_fast=True)
+    leases.take("w", 0)
+    leases.finish("w", 0, {"stage": "not finite"})
+    assert leases.take("w", 1) is None
+    leases.abandon()
+    a, b = leases.ended()
+    assert (a.name, b.name) == ("a", "b")
+    assert isinstance(b.error, Undone) and b.error.reason == "stopped before it was done"
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_any_graph_is_done_once_each_in_order_whoever_is_lost(seed: int) -> None:
+    """Random graphs, three workers, of which one is lost every now and then."""
+    draw = random.Random(seed)
+    tasks = [
+        task(str(n), " ".join(str(m) for m in range(n) if draw.random() < 0.3))
+        for n in range(draw.randrange(1, 12))
+    ]
+    draw.shuffle(tasks)
+    leases = Leases(tasks, tries=10**6)
+    over: list[str] = []
+    numbers = {holder: leases.join(holder) for holder in "xyz"}
+    held: dict[str, str] = {}
+    after = {one.name: one.after for one in tasks}
+    while len(over) < len(tasks):
+        holder = draw.choice("xyz")
+        if holder in held and draw.random() < 0.3:
+            before = held.pop(holder)
+            numbers[holder] = leases.join(holder)
+            assert leases.take(holder, numbers[holder]) == before
+            held[holder] = before
+        elif holder in held:
+            leases.finish(holder, numbers[holder], {})
+            over.append(held.pop(holder))
+            numbers[holder] += 1
+        elif (given_out := leases.take(holder, numbers[holder])) not in (None, WAIT):
+            assert given_out is not None and after[given_out] <= set(over)
+            assert given_out not in held.values()
+            held[holder] = given_out
+    assert sorted(over) == sorted(after) and names(leases.ended()) == over
+
+
+def test_a_graph_that_nothing_can_begin_in_waits_rather_than_ends() -> None:
+    leases = Leases([task("a", "b"), task("b", "a")])
+    assert leases.take("w", 0) == WAIT
+    leases.abandon("the workers are gone")
+    assert [str(one.error) for one in leases.ended()] == ["the workers are gone"] * 2

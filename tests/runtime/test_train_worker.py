@@ -1,0 +1,117 @@
+"""One process trains group after group: the base stays, and nothing of a group is left for the
+next one."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from menu import METHODS
+
+from raycib.config import LoRASpec, StageSpec, TrainerSpec
+from raycib.config.plan import AdapterGroup, Job
+from raycib.config.presets import Execution
+from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.runtime.pieces import PREPARE, Jobs, Prepare, tasks_of
+from raycib.runtime.worker import TrainWorker
+from raycib.store import Store
+from raycib.store.kinds import STAGES
+from raycib.training.group import load, shapes_of
+
+CPU = torch.device("cpu")
+
+
+def group(stages: list[StageSpec], name: str) -> AdapterGroup:
+    return AdapterGroup(name=name, jobs=tuple(Job(stage=stage, evals=()) for stage in stages))
+
+
+def worker(store: Store) -> TrainWorker:
+    return TrainWorker(store, Execution(), lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def groups(tiny_folder: Path) -> list[AdapterGroup]:
+    """CIB beside an average; a group of another rank and other targets; safety rows and
+    surgery, which build on an adapter."""
+    trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=1)
+    other = LoRASpec(rank=2, alpha=8, targets=("q_proj", "v_proj"))
+
+    def stage(name: str, **settings: object) -> StageSpec:
+        return tiny.make_stage(tiny_folder, method=METHODS[name], trainer=trainer, **settings)
+
+    chain = tiny.make_chain(tiny_folder, METHODS["safegrad"], stacked=True, trainer=trainer)
+    return [
+        group([stage("cib"), stage("ema")], "first"),
+        group([stage("lora", lora=other), stage("cib, recent and current", lora=other)], "second"),
+        *(group([one], f"chain-{number}") for number, one in enumerate(chain)),
+    ]
+
+
+def files(store: Store, groups: list[AdapterGroup]) -> list[dict[str, str]]:
+    """sha256 of every file of every stage."""
+    records = [store.get(STAGES, job.stage.key) for one in groups for job in one.jobs]
+    assert all(records)
+    return [record.files for record in records if record]
+
+
+def test_a_process_that_stays_trains_the_same_bytes(groups: list[AdapterGroup], tmp_path: Path):
+    fresh, staying = Store(tmp_path / "fresh"), Store(tmp_path / "staying")
+    for one in groups:
+        assert worker(fresh).do(one) == {}
+    stays = worker(staying)
+    bases = set()
+    for one in groups:
+        assert stays.do(one) == {}
+        assert stays._loaded is not None
+        bases.add(id(stays._loaded.adapters.model))
+    assert files(staying, groups) == files(fresh, groups)
+    assert len(bases) == 1, "the base was loaded once"
+
+
+def test_slots_that_are_removed_leave_the_model_as_it_was(tiny_folder: Path):
+    stage = tiny.make_stage(tiny_folder)
+    adapters, ids = load([stage], CPU).adapters, torch.arange(12).view(2, 6)
+    with torch.no_grad(), adapters.disabled():
+        base = adapters.model(ids).logits
+    with torch.no_grad():
+        for parameter in adapters.parameters_of(0).values():
+            parameter.fill_(0.1)
+        moved = adapters.model(ids).logits
+        adapters.remove()
+        left = adapters.model(ids).logits
+        AdapterSlots(adapters.model, [LoRAShape(2, 4, ("q_proj",))])
+        zeros = adapters.model(ids).logits
+    assert not torch.equal(moved, base), "the slot did something"
+    assert torch.equal(left, base)
+    assert torch.equal(zeros, base), "new slots hold zeros"
+
+
+def test_groups_come_after_their_parents_and_rest_on_what_is_prepared(
+    groups: list[AdapterGroup], tiny_folder: Path
+):
+    """The second of the chain comes after the first; a model that is made comes before all that
+    is done with it, and one that is made of it is as well."""
+    first = tiny.make_stage(tiny_folder, lora=None)
+    second = tiny.make_stage(tiny_folder, lora=None, model=first.made_model("/store"))
+    child = tiny.make_stage(tiny_folder, model=second.made_model("/store"))
+    prepare = Prepare((), (), child.model, LoRASpec())
+    made = {"first": group([first], "first"), "second": group([second], "second")}
+    pieces = {PREPARE: prepare, "jobs": Jobs(()), **made, "child": group([child], "child")}
+    found = {task.name: (task.after, task.needs) for task in tasks_of(pieces)}
+    none, makers = frozenset[str](), frozenset(made)
+    assert found == {
+        PREPARE: (none, makers),
+        "jobs": (none, makers),
+        "first": (none, none),
+        "second": (none, {"first"}),
+        "child": (none, {"second", PREPARE}),
+    }
+    chain = {one.name: one for one in groups if one.name.startswith("chain")}
+    assert [task.after for task in tasks_of(chain)] == [none, {"chain-0"}]
+
+
+def test_a_stage_that_trains_all_weights_has_its_base_for_itself(tiny_folder: Path):
+    whole, slot = tiny.make_stage(tiny_folder, lora=None), tiny.make_stage(tiny_folder)
+    assert shapes_of([whole]) == []
+    with pytest.raises(ValueError, match="cannot share a group"):
+        shapes_of([whole, slot])
