@@ -167,7 +167,7 @@ def corrected_difference(difference: Estimates, error: JudgeError) -> Estimates:
     """
     informed = error.sensitivity + error.specificity - 1
     width = (difference.high - difference.low) / (2 * norm.ppf(LEVEL[1]))
-    points = difference.value[..., None] + width[..., None] * norm.ppf(_grid()[:, 0])
+    points = difference.value[..., None] + width[..., None] * norm.ppf(_grid(POINTS)[:, 0])
     points = points / np.maximum(error.sensitivities + error.specificities - 1, 1e-12)
     found = _ends(difference.value / np.maximum(informed, 1e-12), points, -1.0)
     return Estimates(*(np.where(error.better_than_chance, part, np.nan) for part in found))
@@ -267,14 +267,14 @@ def _posterior(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
     shapes = np.stack([part, np.maximum(whole - part, 0)], -1) + 0.5
     # Rows of a replay have the same few counts again and again.
     distinct, place = np.unique(shapes.reshape(-1, 2), axis=0, return_inverse=True)
-    found = betaincinv(distinct[:, :1], distinct[:, 1:], _grid()[:, axis])
+    found = betaincinv(distinct[:, :1], distinct[:, 1:], _grid(POINTS)[:, axis])
     return found[place.reshape(shapes.shape[:-1])]
 
 
 @cache
-def _grid() -> np.ndarray:
-    """Points that fill the unit cube evenly, (POINTS, 3): Sobol's, in the middle of their boxes."""
-    return qmc.Sobol(3, scramble=False).random(POINTS) + 0.5 / POINTS
+def _grid(points: int) -> np.ndarray:
+    """Points that fill the unit cube evenly, (points, 3): Sobol's, in the middle of their boxes."""
+    return qmc.Sobol(3, scramble=False).random(points) + 0.5 / points
 
 
 def _ends(value: np.ndarray, points: np.ndarray, least: float = 0.0) -> Estimates:
