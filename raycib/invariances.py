@@ -227,9 +227,12 @@ def accumulation(bench: Bench, method: Method) -> Finding:
     return Finding("accumulation", worst, ROUNDING, "of the gradient")
 
 
-def workers(bench: Bench, methods: Sequence[Method], rows: TaskSpec) -> Finding:
-    """Two processes joined by gloo, each with half the rows of every slot, give the adapters of
-    one. All methods in two groups: the second holds what starts from an adapter of the first."""
+def workers(
+    bench: Bench, methods: Sequence[Method], rows: TaskSpec, tokens: int | None = None
+) -> Finding:
+    """Two processes joined by gloo, each with half the rows of every slot, as drawn or dealt by
+    length, give the adapters of one. All methods in two groups: the second holds what starts from
+    an adapter of the first."""
     chains = [bench.chain(method, task=rows) for method in methods]
     stages = {stage.key: stage for chain in chains for stage in chain}
     groups = []
@@ -240,7 +243,7 @@ def workers(bench: Bench, methods: Sequence[Method], rows: TaskSpec) -> Finding:
     shared = Store(bench.root / f"two-{rows.num_rows}")
     torch.multiprocessing.start_processes(
         _worker,
-        args=(shared.root, [group.model_dump_json() for group in groups]),
+        args=(shared.root, [group.model_dump_json() for group in groups], tokens),
         nprocs=2,
         start_method="spawn",
     )
@@ -250,13 +253,15 @@ def workers(bench: Bench, methods: Sequence[Method], rows: TaskSpec) -> Finding:
     return Finding("workers", worst, ADAPTERS, "of the adapters")
 
 
-def _worker(rank: int, root: str, groups: Sequence[str]) -> None:
+def _worker(rank: int, root: str, groups: Sequence[str], tokens: int | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=2)
     for text in groups:
         group = AdapterGroup.model_validate_json(text)
         loaded = load([job.stage for job in group.jobs], CPU)
-        failed = train_group(group, loaded, Store(root), Workers.current(), 4, 1000)
+        failed = train_group(
+            group, loaded, Store(root), Workers.current(), 4, 1000, micro_batch_tokens=tokens
+        )
         if failed:
             raise ValueError(*failed.values())
         for slot in range(len(group.jobs)):  # both end with the same bytes, or they drift apart
