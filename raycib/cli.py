@@ -86,20 +86,20 @@ def track(
     ] = None,
 ) -> int:
     """Show every finished sweep in MLflow, anew from the store."""
-    from raycib.report.frame import read_summary
+    from raycib.results import FILE, read_results
     from raycib.runtime.summary import stored_histories
     from raycib.store import Store
     from raycib.tracking import track as show
 
-    files = sorted(out.glob("*/summary.json"))
+    files = sorted(out.glob(f"*/{FILE}"))
     if not files:
         raise UserError(f"no finished sweep in {out}: run one of sweeps/*.py with --out {out}")
     missed = 0
     for file in files:
-        summary = read_summary(file)
-        keys = [cell["key"] for cell in summary["cells"]]
-        link = show(summary, stored_histories(Store(out), keys), file.parent, uri)
-        print(f"{summary['sweep']}: {link or 'MLflow was not reached'}")
+        results = read_results(file)
+        keys = [cell.key for cell in results.cells]
+        link = show(results, stored_histories(Store(out), keys), file.parent, uri)
+        print(f"{results.sweep}: {link or 'MLflow was not reached'}")
         missed += link is None
     return 1 if missed else 0
 

@@ -2,19 +2,20 @@
 better. No torch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A share in [0, 1] with its 95 % Wilson interval."""
+class Rate(BaseModel, frozen=True, extra="allow"):
+    """A share in [0, 1], or a mean of scores, with its 95 % interval; None where there is none."""
 
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     n: int
-    """Answers that the rate is over."""
+    """Answers that it is over."""
     unread: int = 0
     """Answers left out because no verdict could be read; never counted as safe."""
 
@@ -26,7 +27,8 @@ def rate(hits: int, n: int, unread: int = 0) -> Rate:
     from scipy.stats import binomtest  # a second of import, which --help does without
 
     interval = binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return Rate(hits / n, float(interval.low), float(interval.high), n, unread)
+    low, high = float(interval.low), float(interval.high)
+    return Rate(value=hits / n, low=low, high=high, n=n, unread=unread)
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,26 @@ class Metric:
         """From a stored value to the unit."""
         return 100 if self.unit == "%" else 1
 
-    def of(self, scores: Sequence[float | None]) -> dict[str, Any]:
+    def of(self, scores: Sequence[float | None]) -> Rate:
         """Value, 95 % interval and n. Where all scores are 0 or 1 they are a share with Wilson's
         interval; else a mean with Student's. None is left out and counted as unread; where nothing
         else is left, nothing is claimed."""
         known = [score for score in scores if score is not None]
         unread = len(scores) - len(known)
         if not known:
-            return {"value": None, "low": None, "high": None, "n": 0, "unread": unread}
+            return Rate(value=None, low=None, high=None, n=0, unread=unread)
         if all(score in (0, 1) for score in known):
-            return asdict(rate(sum(map(bool, known)), len(known), unread))
-        return _mean(known) | {"unread": unread}
+            return rate(sum(map(bool, known)), len(known), unread)
+        return _mean(known, unread)
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any]:
+def _mean(values: Sequence[float], unread: int) -> Rate:
     from scipy.stats import sem, t
 
     n, mean = len(values), sum(values) / len(values)
     half = float(t.ppf(0.975, n - 1) * sem(values)) if n > 1 else None
     low, high = (None, None) if half is None else (mean - half, mean + half)
-    return {"value": mean, "low": low, "high": high, "n": n}
+    return Rate(value=mean, low=low, high=high, n=n, unread=unread)
 
 
 METRICS = {

@@ -39,8 +39,8 @@ def sweep(
             raise UserError(f"{given[0]}: the methods that are given have theirs; leave it out")
         variants = partial(_changed, list(variants))
     runs = partial(_runs, variants)
-    summary, _ = answer(Question(name, question or name, runs, study or Strength()), asked)
-    return to_frame(summary) if summary else pd.DataFrame()
+    results, _ = answer(Question(name, question or name, runs, study or Strength()), asked)
+    return to_frame(results) if results else pd.DataFrame()
 
 
 def _changed(variants: Variants, setup: SweepConfig) -> list[Method | Variant]:

@@ -25,12 +25,11 @@ from raycib.mlflow_session import (
 )
 from raycib.report.scores import aligned_scores, flat_scores, swept
 from raycib.report.text import one_line, plain
+from raycib.results import Cell, Histories, Results, TaskData
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run, RunTag
-
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 
 EXPERIMENT = "raycib"
 SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
@@ -51,7 +50,7 @@ def default_uri(folder: Path) -> str:
 
 
 def track(
-    summary: Mapping[str, Any],
+    results: Results,
     histories: Histories,
     exhibits_folder: Path,
     uri: str | None = None,
@@ -69,11 +68,11 @@ def track(
     try:
         _refuse_nowhere(place)
         with tracking_room(place):
-            return _track(summary, histories, exhibits_folder, place)
+            return _track(results, histories, exhibits_folder, place)
     except Exception as error:  # a view must never cost a result, whatever MLflow throws
         log.warning(
             "sweep %s is not in MLflow at %s; results are stored, track it later (%s: %s)",
-            one_line(summary.get("sweep")),
+            one_line(results.sweep),
             without_password(place),
             type(error).__name__,
             one_line(without_password(str(error)), 160),
@@ -90,7 +89,7 @@ def _refuse_nowhere(uri: str) -> None:
         raise ValueError("no file: give sqlite:///FILE with three slashes")
 
 
-def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: str) -> str:
+def _track(results: Results, histories: Histories, folder: Path, uri: str) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
     from mlflow.store.db import utils
@@ -98,52 +97,47 @@ def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: 
     utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
     client = MlflowClient(tracking_uri=uri)
     experiment = _experiment(client, uri)
-    known = _runs(client, experiment, str(summary["sweep"]))
-    created = _milliseconds(summary.get("created"))
-    versions = _version_tags(summary)
+    known = _runs(client, experiment, results.sweep)
+    created = _milliseconds(results.created)
+    versions = _version_tags(results)
 
     parent = known.get("") or client.create_run(
         experiment,
         start_time=created,
-        run_name=str(summary["sweep"]),
-        tags={SWEEP: str(summary["sweep"]), KEY: ""},
+        run_name=results.sweep,
+        tags={SWEEP: results.sweep, KEY: ""},
     )
     parent_id = parent.info.run_id
-    failures = [cell for cell in summary["cells"] if cell.get("failed")]
     tags = versions | {
-        "mlflow.note.content": plain(summary.get("question") or ""),
-        "raycib.preset": str(summary.get("preset", "")),
-        "raycib.cells": str(len(summary["cells"])),
-        "raycib.failed_cells": str(len(failures)),
+        "mlflow.note.content": plain(results.question),
+        "raycib.preset": results.preset,
+        "raycib.cells": str(len(results.cells)),
+        "raycib.failed_cells": str(sum(bool(cell.failed) for cell in results.cells)),
     }
-    scores = {f"aligned/{k}": v for k, v in aligned_scores(summary).items()}
-    scores |= {f"count/{k}": v for k, v in (summary.get("counts") or {}).items()}
-    scores |= _judges(summary)
-    scores |= {f"seconds/{k}": v for k, v in (summary.get("timings_s") or {}).items()}
+    scores = {f"aligned/{k}": v for k, v in aligned_scores(results).items()}
+    scores |= {f"count/{k}": v for k, v in results.counts.plain().items()}
+    scores |= _judges(results)
+    scores |= {f"seconds/{k}": v for k, v in results.timings_s.items()}
     _log(client, parent, {}, _numbers(scores), [], tags, created)
 
-    axes = swept(summary)
-    for cell in summary["cells"]:
-        history = histories.get(cell["key"], ())
-        content = _digest([cell, history, axes, versions, summary.get("judge")])
-        run = known.get(cell["key"])
+    axes, judge = swept(results.cells), results.judge.plain()
+    for cell in results.cells:
+        history = histories.get(cell.key, ())
+        content = _digest([cell.plain(), history, axes, versions, judge])
+        run = known.get(cell.key)
         if run is not None and run.data.tags.get(CONTENT) == content:
             continue
         run = run or client.create_run(
             experiment,
             start_time=created,
             run_name=_name(cell),
-            tags={
-                SWEEP: str(summary["sweep"]), KEY: cell["key"], "mlflow.parentRunId": parent_id
-            },
-        )  # fmt: skip
+            tags={SWEEP: results.sweep, KEY: cell.key, "mlflow.parentRunId": parent_id},
+        )
         _log_cell(client, run, cell, history, axes, versions, created)
         # Written last: a cell that was cut short has no such tag and is written again.
         client.log_batch(run.info.run_id, tags=[RunTag(CONTENT, content)])
-        ended = run.info.start_time + int(1000 * float(cell.get("seconds") or 0))
-        client.set_terminated(
-            run.info.run_id, "FAILED" if cell.get("failed") else "FINISHED", ended
-        )
+        state = "FAILED" if cell.failed else "FINISHED"
+        client.set_terminated(run.info.run_id, state, run.info.start_time)
 
     _artifacts(client, parent, folder)
     client.set_terminated(parent_id, "FINISHED", created)
@@ -154,25 +148,22 @@ def _track(summary: Mapping[str, Any], histories: Histories, folder: Path, uri: 
 def _log_cell(
     client: "MlflowClient",
     run: "Run",
-    cell: Mapping[str, Any],
+    cell: Cell,
     history: Sequence[Mapping[str, Any]],
     axes: Sequence[str],
     versions: Mapping[str, str],
     created: int,
 ) -> None:
     """Swept axes as params, final scores and curves as metrics, the data as a dataset."""
-    parameters = cell.get("parameters") or {}
-    params = {name: cell.get(name) for name in ("method", "strength", "seed", "task", "model")}
-    params |= {"label": cell["label"]} if cell.get("label") else {}
-    params["lam"] = float(parameters.get("lam", cell["strength"]))
-    params |= {name: parameters[name] for name in axes if name in parameters}
+    params = {n: getattr(cell, n) for n in ("method", "strength", "seed", "task", "model")}
+    params |= {"label": cell.label} if cell.label else {}
+    params["lam"] = float(cell.parameters.get("lam", cell.strength))
+    params |= {name: cell.parameters[name] for name in axes if name in cell.parameters}
     tags = dict(versions)
-    tags["raycib.parameters"] = json.dumps(parameters, sort_keys=True, default=str)
+    tags["raycib.parameters"] = json.dumps(cell.parameters, sort_keys=True, default=str)
     # An empty tag, where there is none: a cell that failed once and was mended says so.
-    tags["raycib.failed"] = one_line(cell.get("failed") or "", 1_000)
-    data = cell.get("task_data") or {}
-    if data.get("digest"):
-        tags["raycib.data_digest"] = str(data["digest"])
+    tags["raycib.failed"] = one_line(cell.failed or "", 1_000)
+    tags["raycib.data_digest"] = cell.task_data.digest
     every = -(-len(history) // MAX_POINTS) or 1
     curves = [
         (f"train/{name}", float(value), int(entry["step"]))
@@ -181,9 +172,9 @@ def _log_cell(
         for name, value in entry.items()
         if name != "step" and isinstance(value, int | float)
     ]
-    _log(client, run, params, _numbers(flat_scores(cell.get("scores"))), curves, tags, created)
-    if data and not (run.inputs and run.inputs.dataset_inputs):
-        _log_dataset(client, run.info.run_id, data)
+    _log(client, run, params, _numbers(flat_scores(cell.scores)), curves, tags, created)
+    if not (run.inputs and run.inputs.dataset_inputs):
+        _log_dataset(client, run.info.run_id, cell.task_data)
 
 
 def _log(
@@ -237,16 +228,15 @@ def _batches(
         place += 1
 
 
-def _log_dataset(client: "MlflowClient", run_id: str, data: Mapping[str, Any]) -> None:
+def _log_dataset(client: "MlflowClient", run_id: str, data: TaskData) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    digest = str(data.get("digest", ""))
     dataset = Dataset(
-        name=str(data.get("name", "task")),
-        digest=digest[:DIGEST_LIMIT],
+        name=data.name,
+        digest=data.digest[:DIGEST_LIMIT],
         source_type="raycib",
-        source=json.dumps({"sha256": digest}),
-        profile=json.dumps({"num_rows": data.get("rows")}),
+        source=json.dumps({"sha256": data.digest}),
+        profile=json.dumps({"num_rows": data.rows}),
     )
     tags = [InputTag("mlflow.data.context", "training")]
     client.log_inputs(run_id, [DatasetInput(dataset, tags)])
@@ -303,27 +293,29 @@ def _artifacts(client: "MlflowClient", parent: "Run", folder: Path) -> None:
         client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))
 
 
-def _version_tags(summary: Mapping[str, Any]) -> dict[str, str]:
-    tags = {f"raycib.version.{k}": str(v) for k, v in (summary.get("versions") or {}).items()}
-    for group in ("model", "judge"):
-        tags |= {f"raycib.{group}.{k}": str(v) for k, v in (summary.get(group) or {}).items()}
+def _version_tags(results: Results) -> dict[str, str]:
+    groups = {
+        "version": results.versions,
+        "model": results.model.plain(),
+        "judge": results.judge.plain(),
+    }
+    tags = {f"raycib.{g}.{k}": str(v) for g, values in groups.items() for k, v in values.items()}
     return {_metric_name(name): one_line(value, TAG_LIMIT) for name, value in tags.items()}
 
 
-def _judges(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _judges(results: Results) -> dict[str, float | None]:
     """How far other judges agree with the first one, as metrics."""
-    found: dict[str, Any] = {}
-    for one in summary.get("judges") or ():
-        values = one["agreement"] | {"claims_changed": sum(c["changes"] for c in one["claims"])}
-        if len(one["order"]) == 1:  # of several settings each has its own
-            values |= {"tau": one["order"][0]["tau"]}
-        found |= {f"judge/{one['name']}/{name}": value for name, value in values.items()}
+    found: dict[str, float | None] = {}
+    for one in results.judges:
+        values = one.agreement.given() | {"claims_changed": sum(c.changes for c in one.claims)}
+        if len(one.order) == 1:  # of several settings each has its own
+            values |= {"tau": one.order[0].tau}
+        found |= {f"judge/{one.name}/{name}": value for name, value in values.items()}
     return found
 
 
-def _name(cell: Mapping[str, Any]) -> str:
-    name = cell.get("label") or cell["method"]
-    return one_line(f"{name} {cell['strength']:g} {cell['task']} seed {cell['seed']}")
+def _name(cell: Cell) -> str:
+    return one_line(f"{cell.label or cell.method} {cell.strength:g} {cell.task} seed {cell.seed}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -339,9 +331,8 @@ def _metric_name(name: str) -> str:
     return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:250]
 
 
-def _milliseconds(created: str | None) -> int:
-    moment = datetime.fromisoformat(created) if created else datetime.now()
-    return int(moment.timestamp() * 1000)
+def _milliseconds(created: str) -> int:
+    return int(datetime.fromisoformat(created).timestamp() * 1000)
 
 
 def _digest(values: Any) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import summaries
 import tiny
 
 from raycib.config.menu import from_place
@@ -14,8 +13,9 @@ from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.scorers import scorer
 from raycib.invariances import Bench, accumulation, reference_cache, resume, zero_strength
+from raycib.metrics import rate
 from raycib.model_files import describe
-from raycib.report.frame import FORMAT
+from raycib.results import Cell, Results, Scores
 from raycib.runtime.command import Question, run_question
 from raycib.runtime.options import Options
 
@@ -51,12 +51,12 @@ def example(name: str) -> Any:
     return module
 
 
-def a_cell(part: int, seed: int, harmful: int) -> dict[str, Any]:
+def a_cell(part: int, seed: int, harmful: int) -> Cell:
     """Plain LoRA at 0.002 / part, with `harmful` of 100 answers."""
     label = f"learning rate {0.002 / part:g}"
-    scores = {"hrr": summaries.rate(harmful / 100, 100), "eval_loss": 0.03}
-    cell = {"key": f"{part} {seed}", "method": "lora", "strength": 0, "seed": seed, "label": label}
-    return cell | {"task": "open", "model": "m", "failed": None, "scores": scores}
+    scores = Scores(hrr=rate(harmful, 100), eval_loss=0.03)
+    place = {"key": f"{part} {seed}", "seed": seed, "task": "open", "model": "m"}
+    return Cell(method="lora", strength=0, label=label, scores=scores, **place)
 
 
 @pytest.mark.parametrize(("last", "holds"), [(30, True), (50, False)])
@@ -69,8 +69,8 @@ def test_a_study_of_ones_own_by_hand(last: int, holds: bool) -> None:
         for seed, row in counts.items()
         for part, harmful in zip(study.PARTS, row, strict=True)
     ]
-    summary = {"format": FORMAT, "sweep": "learning_rate", "cells": cells}
-    report = study.LearningRate().report(summary, {}, {})
+    results = Results(sweep="learning_rate", cells=cells)
+    report = study.LearningRate().report(results, {}, {})
     [claim] = report.claims
     assert claim.holds is holds
     assert report.main.rows["hrr"].tolist() == pytest.approx([0.7, 0.4, (last + 20) / 200])

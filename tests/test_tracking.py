@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from summaries import histories, sweep
+from summaries import histories, sweep, typed
 
 from raycib.tracking import track
 
@@ -25,7 +25,7 @@ def tracked(tmp_path_factory):
     """One sweep in a fresh store: the store's folder, and what was shown."""
     folder = tmp_path_factory.mktemp("runs")
     summary = sweep()
-    assert track(summary, histories(summary), exhibits(folder, summary))
+    assert track(typed(summary), histories(summary), exhibits(folder, summary))
     return folder, summary
 
 
@@ -108,22 +108,22 @@ def test_cells_can_be_compared_by_lambda_and_hrr(tracked):
 def test_a_second_call_changes_nothing(tracked):
     folder, summary = tracked
     before = view(folder)
-    assert track(summary, histories(summary), exhibits(folder, summary))
+    assert track(typed(summary), histories(summary), exhibits(folder, summary))
     assert view(folder) == before
 
 
 def test_a_view_made_anew_is_equal_field_by_field(tracked, tmp_path):
     folder, _summary = tracked
     stored = json.loads((folder / "lambda_grid" / "summary.json").read_text())
-    assert track(stored, histories(stored), exhibits(tmp_path, stored))
+    assert track(typed(stored), histories(stored), exhibits(tmp_path, stored))
     assert view(tmp_path) == view(folder)
 
 
 def test_a_cell_mended_later_updates_its_run(tmp_path):
     broken, mended = sweep(failed=True), sweep(failed=False)
-    assert track(broken, histories(broken), exhibits(tmp_path, broken))
+    assert track(typed(broken), histories(broken), exhibits(tmp_path, broken))
     mended["cells"][0]["scores"]["hrr"]["value"] = 0.5
-    assert track(mended, histories(mended), exhibits(tmp_path, mended))
+    assert track(typed(mended), histories(mended), exhibits(tmp_path, mended))
     shown = view(tmp_path)
     assert len(shown) == 16
     first, last = shown[mended["cells"][0]["key"]], shown[mended["cells"][-1]["key"]]
@@ -136,7 +136,7 @@ def test_a_cell_mended_later_updates_its_run(tmp_path):
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path):
     summary = sweep(seeds=1)
-    assert track(summary, histories(summary, logged=1_001), exhibits(tmp_path, summary))
+    assert track(typed(summary), histories(summary, logged=1_001), exhibits(tmp_path, summary))
     steps = [step for step, _ in view(tmp_path)[summary["cells"][1]["key"]]["curves"]["train/cib"]]
     assert len(steps) == 201 and steps[0] == 50 and steps[-1] == 10_010
 
@@ -149,7 +149,7 @@ def test_a_server_that_is_down_costs_a_warning_and_no_more(tmp_path, caplog):
     started = time.monotonic()
     uri = f"http://user:secret@127.0.0.1:{port}"
     with caplog.at_level(logging.WARNING):
-        assert track(summary, {}, exhibits(tmp_path, summary), uri) is None
+        assert track(typed(summary), {}, exhibits(tmp_path, summary), uri) is None
     assert time.monotonic() - started < 20
     assert dict(os.environ) == before
     [record] = caplog.records
@@ -163,14 +163,14 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
-        assert track(summary, {}, exhibits(tmp_path, summary), uri) is None
+        assert track(typed(summary), {}, exhibits(tmp_path, summary), uri) is None
     assert time.monotonic() - started < 20
 
 
 def test_a_damaged_store_costs_a_warning_and_no_more(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 1_000)
     summary = sweep()
-    assert track(summary, {}, exhibits(tmp_path, summary)) is None
+    assert track(typed(summary), {}, exhibits(tmp_path, summary)) is None
 
 
 def test_the_users_own_settings_are_honoured(tmp_path, monkeypatch):
@@ -179,5 +179,5 @@ def test_the_users_own_settings_are_honoured(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}/mlflow.db")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     summary = sweep(seeds=1)
-    assert track(summary, {}, exhibits(tmp_path, summary))
+    assert track(typed(summary), {}, exhibits(tmp_path, summary))
     assert len(view(elsewhere, "mine")) == 6 and not (tmp_path / "mlflow.db").exists()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from summaries import histories, sweep
+from summaries import histories, sweep, typed
 
 from raycib import mlflow_session as tracking_room
 from raycib.mlflow_session import sqlite_file, sqlite_uri, without_password
@@ -30,7 +30,7 @@ def show(out: Path, uri: str | None = None) -> str | None:
     folder = out / summary["sweep"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(f"<p>{out.name}</p>")
-    return track(summary, histories(summary), folder, uri)
+    return track(typed(summary), histories(summary), folder, uri)
 
 
 def runs(out: Path, experiment: str = "raycib"):

@@ -5,14 +5,14 @@ python docs/examples/learning_rate.py --seeds 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raycib.config import PlainLoRA
 from raycib.config.grid import Variant
 from raycib.runtime.command import Question, sweep_command
-from raycib.runtime.study import Histories, Samples, Study
+from raycib.runtime.study import Study
 from raycib.runtime.sweep_config import SweepConfig
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from raycib.report.claims import Claim
     from raycib.report.report import Report
+    from raycib.results import Histories, Results, Samples
 
 PARTS = (1, 2, 4)
 """Of the preset's learning rate."""
@@ -38,7 +39,7 @@ class LearningRate(Study):
 
     name = "learning_rate"
 
-    def report(self, summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+    def report(self, results: Results, samples: Samples, histories: Histories) -> Report:
         """One table and one claim."""
         from raycib.report.forms import number
         from raycib.report.frame import to_frame
@@ -46,7 +47,7 @@ class LearningRate(Study):
         from raycib.report.report import Report, Section
         from raycib.report.table import Column, Table
 
-        frame = to_frame(summary)
+        frame = to_frame(results)
         columns = [
             Column("series", "Learning rate"),
             Column("hrr", "HRR, %", number("z.1f", 100)),
@@ -55,7 +56,7 @@ class LearningRate(Study):
         main = Table("rates", table(frame), columns, "Means over seeds.")
         found = [lower_is_safer(frame)]
         return Report(
-            summary=summary,
+            results=results,
             frame=frame,
             headline=headline([finished(frame)], found),
             claims=found,

@@ -9,7 +9,7 @@ from raycib.data.rows import Row
 from raycib.evals.refusal_judge import BY_RULE
 from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
 from raycib.evals.verdicts import VerdictCache
-from raycib.metrics import FURTHER_METRICS, METRICS, Metric
+from raycib.metrics import FURTHER_METRICS, METRICS, Metric, Rate
 
 
 class Benchmark(NamedTuple):
@@ -19,7 +19,7 @@ class Benchmark(NamedTuple):
     scorer: Scorer
     metric: Metric
 
-    def value(self, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any] | None:
+    def value(self, rows: Sequence[Row], answers: Sequence[str]) -> Rate | None:
         """What is said of the answers to its rows; None where nothing tells right from wrong."""
         if self.scorer is NONE:
             return None

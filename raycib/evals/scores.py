@@ -10,7 +10,8 @@ from raycib.evals.benchmark import Benchmark, ability, besides, safety
 from raycib.evals.harness_scores import shown, stored_scores
 from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictCache
-from raycib.metrics import is_share
+from raycib.metrics import Rate, is_share
+from raycib.results import Scores
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
 
@@ -40,10 +41,8 @@ def _texts(said: Answers, rows: RowsSpec) -> list[str]:
     return answers
 
 
-def score(
-    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
-) -> dict[str, Any]:
-    """All scores of one model: rates in [0, 1] with intervals, losses and information in nats.
+def score(store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache) -> Scores:
+    """All scores of one model.
 
     `model_id` is a stage's key or the aligned model's. Raises `Missing`.
     """
@@ -52,16 +51,16 @@ def score(
     _refuse_unjudged(store, model_id, evals, verdict_cache)
     answered: dict[str, tuple[list[Row], list[str]]] = {}
 
-    def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> dict[str, Any] | None:
+    def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> Rate | None:
         if rows.key not in answered:
             answered[rows.key] = _answered(said, rows)
         known, answers = answered[rows.key]
         return (benchmark or ability(rows, known)).value(known, answers)
 
     probes = {rows.name: value(rows) for rows in evals.probes}
-    told = [found["value"] for found in probes.values() if found and found["n"]]
+    told = [found.value for found in probes.values() if found and found.value is not None]
     tasks = {rows.name: value(rows) for rows in evals.tasks}
-    return {
+    found = {
         "over_refusal": None,
         **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
         "accuracy": value(evals.held_out),
@@ -73,17 +72,19 @@ def score(
         **_benchmarks(store, model_id, evals),
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
+    return Scores.model_validate(found)
 
 
 def safety_scores(
     store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
-) -> dict[str, Any]:
+) -> Scores:
     """Those of `score` that are about answers to harmful and to harmless prompts. Raises
     `Missing`."""
     said = Answers(store, model_id, evals.engine)
     _refuse_unjudged(store, model_id, evals, verdict_cache)
     found = safety(evals, verdict_cache).items()
-    return {name: one.value(*_answered(said, one.rows)) for name, one in found}
+    values = {name: one.value(*_answered(said, one.rows)) for name, one in found}
+    return Scores.model_validate(values)
 
 
 def _refuse_unjudged(

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from raycib.report.statistics import Interval
+from raycib.results import Agreement, RowOrder
 
 DIGITS = 9
 """Two sums of equal rates are equal in so many."""
@@ -21,28 +22,6 @@ class Reading:
     prompt: Hashable
     first: bool | None
     other: bool | None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Counts of conversations, and what follows of those that both judges read."""
-
-    n: int
-    """Read by both."""
-    both_safe: int
-    both_unsafe: int
-    only_first_unsafe: int
-    only_other_unsafe: int
-    first_unread: int
-    """By the first judge, whatever the other says."""
-    other_unread: int
-    agreement: float | None
-    """Share of the ``n`` in which they say the same; None where n is 0."""
-    kappa: float | None
-    """Cohen's; None where it is not defined: both judges say the same of everything."""
-    kappa_low: float | None
-    kappa_high: float | None
-    """Ends of the 95 % interval; None where there is no variance to make one of."""
 
 
 def agreement(readings: Sequence[Reading]) -> Agreement:
@@ -98,19 +77,7 @@ def cohens_kappa(readings: Sequence[Reading]) -> Interval:
     return Interval(value, max(value - half, -1.0), min(value + half, 1.0), n)
 
 
-@dataclass(frozen=True)
-class Order:
-    """How far two judges put the same rows into the same order."""
-
-    rows: int
-    tau: float | None
-    """Kendall's tau-b; None below two rows, or where a judge tells none apart."""
-    swapped: int
-    """Pairs of rows whose order is the other way round."""
-    pairs: int
-
-
-def order(first: Sequence[float], other: Sequence[float]) -> Order:
+def order(first: Sequence[float], other: Sequence[float]) -> RowOrder:
     """The order of rows by two judges' rates; rows without one are left out."""
     pairs = [
         (round(a, DIGITS), round(b, DIGITS))
@@ -122,7 +89,7 @@ def order(first: Sequence[float], other: Sequence[float]) -> Order:
         (a - c) * (b - d) < 0 for k, (a, b) in enumerate(pairs) for c, d in pairs[k + 1 :]
     )
     tau = float(stats.kendalltau(*zip(*pairs, strict=True)).statistic) if n > 1 else math.nan
-    return Order(n, _known(tau), swapped, n * (n - 1) // 2)
+    return RowOrder(rows=n, tau=_known(tau), swapped=swapped, pairs=n * (n - 1) // 2)
 
 
 def _known(value: float) -> float | None:

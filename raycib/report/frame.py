@@ -1,6 +1,5 @@
 """Finished sweeps as data frames: one row for each cell, one flat column for each number."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,9 @@ import pandas as pd
 
 from raycib.config.menu import menu
 from raycib.metrics import METRICS
-from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
+from raycib.report.scores import RATE_PARTS, flat_scores, swept
 from raycib.report.text import one_line, plain
-
-__all__ = [
-    "aligned_scores", "cell_name", "dose_responses", "load", "read_summary", "swept",
-    "to_frame",
-]  # fmt: skip
-
-FORMAT = 2
-"""The format of ``summary.json`` that this module reads."""
+from raycib.results import FILE, Results, read_results
 
 RATES = tuple(name for name, one in METRICS.items() if one.counted)
 NUMBERS = (
@@ -46,7 +38,7 @@ PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
 
-def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.DataFrame:
+def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
     """One row for each cell of a sweep, failed cells included.
 
     ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
@@ -56,39 +48,35 @@ def to_frame(summary: Mapping[str, Any], numbers: Sequence[str] = ()) -> pd.Data
     counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
     in [0, 1], losses and information in nats. ``numbers`` are columns that a study needs, empty
     where no cell has them.
-
-    Raises:
-        ValueError: the summary has a format that this version does not know.
     """
-    if summary.get("format") != FORMAT:
-        raise ValueError(
-            f"summary of sweep {summary.get('sweep')!r} has format {summary.get('format')!r}, "
-            f"this version reads {FORMAT}; run the sweep again, which only reads what is stored"
-        )
-    cells = summary["cells"]
+    cells = results.cells
     columns = (*SCORE_COLUMNS, *numbers)
-    axes = swept({"cells": [cell for cell in cells if not cell.get("label")]})
-    models = {cell["model"] for cell in cells}
-    tasks = {cell["task"] for cell in cells}
+    axes = swept(cell for cell in cells if not cell.label)
+    models, tasks = ({getattr(cell, name) for cell in cells} for name in ("model", "task"))
     rows = []
     for cell in cells:
-        parameters = cell.get("parameters") or {}
-        method = str(cell["method"])
-        label = [cell.get("label") or cell.get("method_name") or NAMES.get(method, method)]
-        if not cell.get("label"):
-            label += [f"{name} {parameters[name]}" for name in axes if name in parameters]
-        place = [cell["model"]] * (len(models) > 1) + [cell["task"]] * (len(tasks) > 1)
-        row = {name: cell.get(name) for name in IDENTITY if name in cell}
-        row["sweep"] = summary["sweep"]
-        row["series"] = one_line(", ".join(label + place))
-        row["lam"] = float(cell["strength"])
-        row["failed"] = one_line(cell["failed"]) if cell.get("failed") else None
-        cost = cell.get("cost") or {}
-        scores = flat_scores(cell.get("scores")) | {f"cost_{n}": cost.get(n) for n in COST}
-        row["safety_data"] = bool(cell.get("safety_data"))
-        row["label"] = one_line(", ".join(label))
+        label = [cell.label or cell.method_name or NAMES.get(cell.method, cell.method)]
+        if not cell.label:
+            label += [f"{n} {cell.parameters[n]}" for n in axes if n in cell.parameters]
+        place = [cell.model] * (len(models) > 1) + [cell.task] * (len(tasks) > 1)
+        row = {
+            "sweep": results.sweep,
+            "key": cell.key,
+            "model": cell.model,
+            "task": cell.task,
+            "method": cell.method,
+            "strength": cell.strength,
+            "seed": cell.seed,
+            "series": one_line(", ".join(label + place)),
+            "lam": cell.strength,
+            "failed": one_line(cell.failed) if cell.failed else None,
+            "safety_data": cell.safety_data,
+            "label": one_line(", ".join(label)),
+        }
+        scores = flat_scores(cell.scores)
+        scores |= {f"cost_{name}": getattr(cell.cost, name) for name in COST}
         taken = {*IDENTITY, *row, *scores}
-        for name, value in parameters.items():
+        for name, value in cell.parameters.items():
             if name not in IDENTITY:
                 row[f"parameter_{name}" if name in taken else name] = value
         rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
@@ -109,12 +97,6 @@ def cell_name(cell: Mapping[str, Any] | pd.Series, symbol: str = "Strength") -> 
     return f"{cell['series']}, {symbol.lower()} = {cell['lam']:g}, seed {cell['seed']}"
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """A sweep's ``summary.json``; ``path`` is the file or the folder that holds it."""
-    file = path / "summary.json" if path.is_dir() else path
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def load(folder: str | Path) -> pd.DataFrame:
     """The cells of every sweep under ``folder``, which may also be one sweep's folder.
 
@@ -122,10 +104,10 @@ def load(folder: str | Path) -> pd.DataFrame:
         FileNotFoundError: no sweep has finished there.
     """
     root = Path(folder)
-    files = sorted({*root.glob("summary.json"), *root.glob("*/summary.json")})
+    files = sorted({*root.glob(FILE), *root.glob(f"*/{FILE}")})
     if not files:
-        raise FileNotFoundError(f"no summary.json in {root} or one level below it")
-    return pd.concat([to_frame(read_summary(file)) for file in files], ignore_index=True)
+        raise FileNotFoundError(f"no {FILE} in {root} or one level below it")
+    return pd.concat([to_frame(read_results(file)) for file in files], ignore_index=True)
 
 
 def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -1,18 +1,18 @@
 """Several judges of the same answers, for people: rates side by side, agreement, order, claims."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
 from raycib.report.forms import BEFORE, Row, ends, number, said, share, spread
-from raycib.report.frame import aligned_scores
 from raycib.report.judge_warnings import judge_warnings
 from raycib.report.report import Report, Section
+from raycib.report.scores import aligned_scores
 from raycib.report.table import Column, Table
 from raycib.report.variants import settings, variants
+from raycib.results import JudgeAccount, OtherJudge
 
 TEXT = (
     "All judges read the same answers, and nothing was trained or generated for them. Every table, "
@@ -36,7 +36,7 @@ CLAIMS = (
 
 def with_judges(report: Report) -> Report:
     """The report with what its other judges say; as it is where there are none."""
-    judges = report.summary.get("judges")
+    judges = report.results.judges
     if not judges:
         return report
     parts = [_rates(report), _agreement(judges), _order(judges), _claims(judges)]
@@ -51,10 +51,10 @@ def with_judges(report: Report) -> Report:
 
 def _rates(report: Report) -> Table:
     """HRR by row and judge: a line each for programs, a column a judge for people."""
-    summary, frame = report.summary, report.frame
-    judges = {summary["judges"][0]["against"]: "hrr"}
-    judges |= {one["name"]: f"hrr_by_{one['name']}" for one in summary["judges"]}
-    aligned, rows = aligned_scores(summary), []
+    results, frame = report.results, report.frame
+    judges = {results.judges[0].against: "hrr"}
+    judges |= {one.name: f"hrr_by_{one.name}" for one in results.judges}
+    aligned, rows = aligned_scores(results), []
     for judge, column in judges.items():
         before = aligned.get(column)
         rows.append(
@@ -69,15 +69,15 @@ def _rates(report: Report) -> Table:
                 rows.append(row | {"judge": judge} | rates)
     table = pd.DataFrame(rows)
     table[["hrr_mean", "hrr_std"]] = table[["hrr_mean", "hrr_std"]].astype(float)
-    by_rule = {one["name"] for one in summary["judges"] if _is_rule(one["judge"])}
-    by_rule |= {summary["judges"][0]["against"]} if _is_rule(summary.get("judge") or {}) else set()
+    by_rule = {one.name for one in results.judges if _is_rule(one.judge)}
+    by_rule |= {results.judges[0].against} if _is_rule(results.judge) else set()
     people = _side_by_side(table, by_rule)
     columns = [Column(head, head, optional=head == "Setting") for head in people]
     return Table("judges_hrr", table, columns, RATES, people=people)
 
 
-def _is_rule(judge: Mapping[str, Any]) -> bool:
-    return judge.get("profile") == "refusal-rule"
+def _is_rule(judge: JudgeAccount) -> bool:
+    return judge.profile == "refusal-rule"
 
 
 def _side_by_side(table: pd.DataFrame, by_rule: set[str]) -> pd.DataFrame:
@@ -91,8 +91,8 @@ def _side_by_side(table: pd.DataFrame, by_rule: set[str]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _agreement(judges: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [{"judge": one["name"], "profile": one["judge"]["profile"], **one["agreement"]}
+def _agreement(judges: Sequence[OtherJudge]) -> Table:
+    rows = [{"judge": one.name, "profile": one.judge.profile, **one.agreement.given()}
             for one in judges]  # fmt: skip
     columns = [
         Column("judge", "Judge"),
@@ -117,8 +117,8 @@ def _kappa(row: Row, field: str) -> str:
     return f"{row[field]:z.2f} {ends(1, 2)(row, field) or '(no interval)'}"
 
 
-def _order(judges: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [{"judge": one["name"], **part} for one in judges for part in one["order"]]
+def _order(judges: Sequence[OtherJudge]) -> Table:
+    rows = [{"judge": one.name, **part.given()} for one in judges for part in one.order]
     columns = [
         Column("judge", "Judge"),
         Column("setting", "Setting", optional=True),
@@ -133,8 +133,8 @@ def _tau(row: Row, field: str) -> str:
     return number("z.2f")(row, field) or "not defined"
 
 
-def _claims(judges: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [{"judge": one["name"], **part} for one in judges for part in one["claims"]]
+def _claims(judges: Sequence[OtherJudge]) -> Table:
+    rows = [{"judge": one.name, **part.given()} for one in judges for part in one.claims]
     columns = [
         Column("judge", "Judge"),
         Column("changes", "Verdict", lambda row, field: "changes" if row[field] else "same"),
@@ -150,29 +150,25 @@ def _holds(row: Row, field: str) -> str:
     return {"True": "holds", "False": "fails"}.get(said(row, field), "open")
 
 
-def _warnings(judges: Sequence[Mapping[str, Any]]) -> list[str]:
+def _warnings(judges: Sequence[OtherJudge]) -> list[str]:
     found = []
     for one in judges:
-        if changed := [part["claim"] for part in one["claims"] if part["changes"]]:
+        if changed := [part.claim for part in one.claims if part.changes]:
             found.append(
-                f"{len(changed)} of the {len(one['claims'])} claims change under the judge "
-                f"{one['name']} (first: {changed[0]})."
+                f"{len(changed)} of the {len(one.claims)} claims change under the judge "
+                f"{one.name} (first: {changed[0]})."
             )
-        found += [f"The judge {one['name']}: {text}" for text in judge_warnings(one["judge"])]
+        found += [f"The judge {one.name}: {text}" for text in judge_warnings(one.judge)]
     return found
 
 
-def _line(one: Mapping[str, Any]) -> str:
+def _line(one: OtherJudge) -> str:
     """What the terminal says of a judge."""
-    found, changed = one["agreement"], sum(part["changes"] for part in one["claims"])
-    swapped, pairs = (sum(part[name] for part in one["order"]) for name in ("swapped", "pairs"))
+    found, changed = one.agreement, sum(part.changes for part in one.claims)
+    swapped, pairs = (sum(getattr(p, name) for p in one.order) for name in ("swapped", "pairs"))
+    same = math.nan if found.agreement is None else found.agreement
     return (
-        f"judge {one['name']}: agrees with {one['against']} in "
-        f"{share(_number(found['agreement']))} of {found['n']} conversations, kappa "
-        f"{_kappa(found, 'kappa')}; {swapped} of {pairs} pairs of rows swapped; "
-        f"{changed} of {len(one['claims'])} claims change"
+        f"judge {one.name}: agrees with {one.against} in {share(same)} of {found.n} "
+        f"conversations, kappa {_kappa(found.given(), 'kappa')}; {swapped} of {pairs} pairs of "
+        f"rows swapped; {changed} of {len(one.claims)} claims change"
     )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

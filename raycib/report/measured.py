@@ -1,8 +1,8 @@
 """How a sweep was measured: what it says of its settings, its rows and its judge, as small tables.
 
-Whoever measures adds data to the summary and nothing here: what stands in it under the names of
-``PARTS`` is each a mapping of names to values, or a list of mappings, which is a table with a
-column for each name.
+Whoever measures adds fields to the models of ``raycib.results`` and nothing here: what stands under
+the names of ``PARTS`` is each a mapping of names to values, or a list of mappings, which is a table
+with a column for each name.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from raycib.report.text import one_line, plain
+from raycib.results import Results
 
 PARTS = {
     "settings": "Settings",
@@ -40,21 +41,21 @@ class Part(NamedTuple):
     """Each with its heading, which is "" where the whole part is one table."""
 
 
-def measured(summary: Mapping[str, Any]) -> list[Part]:
-    """The parts of which ``summary`` says something, in the order of ``PARTS``."""
-    found = []
+def measured(results: Results) -> list[Part]:
+    """The parts of which ``results`` say something, in the order of ``PARTS``."""
+    found, values = [], results.plain()
     for name, title in PARTS.items():
-        part = Part(title, *_parted(summary.get(name) or {}))
+        part = Part(title, *_parted(values.get(name) or {}))
         if part.items or part.tables:
             found.append(part)
     return found
 
 
-def listed(values: Mapping[str, Any] | None, head: str = "") -> list[tuple[str, str]]:
+def listed(values: Mapping[str, Any], head: str = "") -> list[tuple[str, str]]:
     """Names, in words and after ``head``, with what ``said`` makes of their values; a mapping
     within ``values`` has a name for each of its own."""
     found = []
-    for name, value in (values or {}).items():
+    for name, value in values.items():
         words = head + one_line(name).replace("_", " ")
         if isinstance(value, Mapping) and value:
             found += listed(value, f"{words}: ")
@@ -63,14 +64,14 @@ def listed(values: Mapping[str, Any] | None, head: str = "") -> list[tuple[str, 
     return found
 
 
-def counted(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def counted(results: Results) -> list[tuple[str, str]]:
     """A sweep's counts and times, each told as the grid's or the last run's."""
-    counts = summary.get("counts") or {}
+    counts = results.counts.plain()
     whole = {name: counts[name] for name in OF_THE_GRID if name in counts}
     last = {name: value for name, value in counts.items() if name not in whole}
     return [
         *listed(whole, "grid: "), *listed(last, "last run: "),
-        *listed(summary.get("timings_s"), "last run, time in s: "),
+        *listed(results.timings_s, "last run, time in s: "),
     ]  # fmt: skip
 
 

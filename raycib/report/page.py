@@ -19,15 +19,16 @@ from markupsafe import Markup
 from raycib.report import figures, tables
 from raycib.report.cells import cells_table
 from raycib.report.forms import BEFORE
-from raycib.report.frame import aligned_scores, cell_name
+from raycib.report.frame import cell_name
 from raycib.report.measured import counted, listed, measured
 from raycib.report.report import Drawing, Report, Section
-from raycib.report.scores import unaligned_scores
-from raycib.report.side_by_side import Samples, comparison
+from raycib.report.scores import aligned_scores, unaligned_scores
+from raycib.report.side_by_side import comparison
 from raycib.report.statistics import smallest_difference
 from raycib.report.text import one_line, plain
 from raycib.report.warnings import warnings
 from raycib.report.writing import write_bytes, write_text
+from raycib.results import Results, Samples
 
 TEMPLATES = Path(__file__).parent / "templates"
 FIRST_PAIRS = 12
@@ -58,7 +59,10 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
 
     ``svgs`` are the report's drawings by stem, where they are drawn already.
     """
-    summary, aligned = report.summary, aligned_scores(report.summary)
+    results = report.results
+    cells = cells_table(
+        report.cells, aligned_scores(results), report.symbol, unaligned_scores(results)
+    )
     if svgs is None:
         svgs = {stem: figures.to_svg(figure) for stem, figure in report.drawn().items()}
     curves = report.curves()
@@ -74,33 +78,28 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        title=one_line(summary["sweep"]),
-        preset=one_line(summary.get("preset", "")),
-        created=one_line(summary.get("created", "")),
-        question=one_line(summary.get("question") or summary["sweep"], 400),
+        title=one_line(results.sweep),
+        preset=one_line(results.preset),
+        created=one_line(results.created),
+        question=one_line(results.title, 400),
         headline=report.headline,
         warnings=[
             *report.warnings,
-            *map(report.words, warnings(summary, report.frame, report.symbol)),
+            *map(report.words, warnings(results, report.frame, report.symbol)),
         ],
         claims=report.claims,
         sections=[shown for one in report.every_section if (shown := _section(report, one, svgs))],
         curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
-        cells=_grid(
-            cells_table(report.cells, aligned, report.symbol, unaligned_scores(summary)).rename(
-                columns=report.words
-            )
-        ),
+        cells=_grid(cells.rename(columns=report.words)),
         alignment=report.alignment,
         detectable=report.words(_detectable(report.frame)),
-        stages=_grid(_stages(summary)),
+        stages=_grid(_stages(results)),
         measured=[
             (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
-            for part in measured(summary)
+            for part in measured(results)
         ],
-        counts=counted(summary),
-        provenance=listed(summary.get("model"), "model: ")
-        + listed(summary.get("versions"), "version: "),
+        counts=counted(results),
+        provenance=listed(results.model.plain(), "model: ") + listed(results.versions, "version: "),
         **_compared(comparison(samples, labels)),
     )
 
@@ -173,20 +172,16 @@ def _grid(table: pd.DataFrame) -> dict[str, Any]:
     return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
 
 
-def _stages(summary: Mapping[str, Any]) -> pd.DataFrame:
-    rows = []
-    for cell in summary["cells"]:
-        data = cell.get("task_data") or {}
-        rows.append(
-            {
-                "Stage key": cell["key"],
-                "Method": f"{cell['method']} {cell['strength']:g}, seed {cell['seed']}",
-                "Data": f"{data.get('name', '')}, {data.get('rows', '?')} rows, "
-                f"{data.get('digest', '')}",
-                "Parameters": json.dumps(cell.get("parameters"), sort_keys=True, default=str),
-            }
-        )
-    return pd.DataFrame(rows)
+def _stages(results: Results) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Stage key": cell.key,
+            "Method": f"{cell.method} {cell.strength:g}, seed {cell.seed}",
+            "Data": f"{cell.task_data.name}, {cell.task_data.rows} rows, {cell.task_data.digest}",
+            "Parameters": json.dumps(cell.parameters, sort_keys=True, default=str),
+        }
+        for cell in results.cells
+    )
 
 
 def _detectable(frame: pd.DataFrame) -> str:

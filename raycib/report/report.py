@@ -1,14 +1,13 @@
 """What a study makes of a sweep, in the terms that page, files, terminal and tracking share.
 
-A study is a file of its own, also outside of this package: a function from a summary, the answers
+A study is a file of its own, also outside of this package: a function from results, the answers
 (``samples``) and the loss terms by step (``histories``) to a ``Report``. Nothing here, nor in the
 page, knows which studies there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,12 +16,11 @@ from raycib.metrics import METRICS
 from raycib.report.benchmarks import benchmarks_table
 from raycib.report.claims import Claim
 from raycib.report.forms import rate
-from raycib.report.scores import aligned_scores, unaligned_scores
+from raycib.report.scores import aligned_scores, flat_scores
 from raycib.report.table import Table
 from raycib.report.tables import to_terminal
 from raycib.report.text import one_line
-
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
+from raycib.results import Results
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Section:
 class Report:
     """Tables, figures, claims and warnings of one sweep, and its result in a paragraph."""
 
-    summary: Mapping[str, Any]
+    results: Results
     frame: pd.DataFrame
     """All cells."""
     headline: str
@@ -78,7 +76,7 @@ class Report:
     @cached_property
     def benchmarks(self) -> Table | None:
         """lm-eval's, where some were asked for."""
-        return benchmarks_table(self.frame, aligned_scores(self.summary))
+        return benchmarks_table(self.frame, aligned_scores(self.results))
 
     @property
     def every_section(self) -> list[Section]:
@@ -116,10 +114,13 @@ class Report:
     @property
     def alignment(self) -> str:
         """How safe the base was and the aligned model is, where the sweep aligned it; else ""."""
-        base = unaligned_scores(self.summary)
-        if not base:
+        base = self.results.unaligned
+        if base is None or base.scores is None:
             return ""
-        models = {"before alignment": base, "aligned": aligned_scores(self.summary)}
+        models = {
+            "before alignment": flat_scores(base.scores),
+            "aligned": aligned_scores(self.results),
+        }
         told = {
             name: ", ".join(
                 f"{METRICS[one].title} {text}"
@@ -128,7 +129,7 @@ class Report:
             )
             for name, scores in models.items()
         }
-        what = one_line(self.summary["unaligned"]["name"])
+        what = one_line(base.name)
         parts = "; ".join(f"{name}: {text}" for name, text in told.items())
         return self.words(f"{what}, in %, {parts}.")
 
@@ -136,8 +137,8 @@ class Report:
     def _scored(self) -> str:
         """How the answers to each set were scored, where a summary says so."""
         parts = [
-            f"{one['setting']}: {one['value']}"
-            for one in self.summary.get("settings") or ()
-            if str(one["setting"]).startswith("accuracy of ")
+            f"{one.name}: {one.value}"
+            for one in self.results.settings
+            if one.name.startswith("accuracy of ")
         ]
         return one_line("Scored, " + ", ".join(parts) + ".", 2000) if parts else ""

@@ -6,13 +6,12 @@ from typing import Any
 
 from raycib.report.statistics import mcnemar
 from raycib.report.text import plain
+from raycib.results import Samples
 
 MAX_ANSWERS = 400
 """Answers of one cell that a report shows; counts are over all that were given."""
 MAX_CHARACTERS = 1_500
 """Characters of one answer that a report shows."""
-
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def flips(

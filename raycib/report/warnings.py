@@ -1,23 +1,20 @@
 """What a reader must know before believing a sweep, in plain words."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from raycib.metrics import METRICS
 from raycib.report.forms import share
-from raycib.report.frame import aligned_scores, cell_name
+from raycib.report.frame import cell_name
 from raycib.report.judge_warnings import judge_warnings
+from raycib.report.scores import aligned_scores
 from raycib.report.text import one_line
+from raycib.results import Results
 
 ASKED = ("hrr", "refusal_rate", "over_refusal", "eval_loss", "utility", "accuracy")
 """Scores that a reader looks for in every cell."""
 
 
-def warnings(
-    summary: Mapping[str, Any], frame: pd.DataFrame, symbol: str = "Strength"
-) -> list[str]:
+def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") -> list[str]:
     """Warnings that the numbers of any sweep call for; empty where there is nothing to say.
 
     ``symbol`` is what the study calls a strength.
@@ -27,12 +24,12 @@ def warnings(
     found = []
     for _, cell in failed.iterrows():
         found.append(f"{cell_name(cell, symbol)} failed and is in no mean: {cell['failed']}")
-    for benchmark, (lost, cells) in _lost_rows(summary, done).items():
+    for benchmark, (lost, cells) in _lost_rows(results, done).items():
         found.append(
             f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
             "answers than the others and are not comparable with them."
         )
-    found += _equal_adapters(summary)
+    found += _equal_adapters(results)
     found += _not_measured(done)
     unread = done[done["hrr_unread"].fillna(0) > 0]
     if len(unread):
@@ -44,13 +41,13 @@ def warnings(
             f"{cell_name(most, symbol)}). They count neither as safe nor as harmful."
         )
     found += _at_limit(done, symbol)
-    found += judge_warnings(summary.get("judge") or {})
-    if left_out := summary.get("left_out"):
-        found.append(f"Left out for want of what they need: {', '.join(left_out)}.")
-    if damaged := summary.get("damaged"):
+    found += judge_warnings(results.judge)
+    if results.left_out:
+        found.append(f"Left out for want of what they need: {', '.join(results.left_out)}.")
+    if results.damaged:
         found.append(
-            f"{len(damaged)} stored results were found damaged, set aside and not used (first: "
-            f"{one_line(damaged[0])})."
+            f"{len(results.damaged)} stored results were found damaged, set aside and not used "
+            f"(first: {one_line(results.damaged[0])})."
         )
     garbage = done[done["incoherent_rate"] > 0.1]
     if len(garbage):
@@ -79,14 +76,13 @@ def warnings(
     return [one_line(text, 600) for text in found]
 
 
-def _equal_adapters(summary: Mapping[str, Any]) -> list[str]:
+def _equal_adapters(results: Results) -> list[str]:
     """Cells that ask for different things and ended with the same weights."""
     named: dict[str, dict[str, str]] = {}
-    for cell in summary["cells"]:
-        if cell.get("adapter"):
-            what = cell.get("label") or cell["method"]
-            name = f"{what} {cell['strength']:g} (seed {cell['seed']})"
-            named.setdefault(cell["adapter"], {})[cell["key"]] = name
+    for cell in results.cells:
+        if cell.adapter:
+            name = f"{cell.label or cell.method} {cell.strength:g} (seed {cell.seed})"
+            named.setdefault(cell.adapter, {})[cell.key] = name
     same = [list(names.values()) for names in named.values() if len(names) > 1]
     if not same:
         return []
@@ -133,12 +129,14 @@ def _not_measured(done: pd.DataFrame) -> list[str]:
     return found
 
 
-def _lost_rows(summary: Mapping[str, Any], done: pd.DataFrame) -> dict[str, tuple[int, int]]:
+def _lost_rows(results: Results, done: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """For each rate, the most rows that a cell lacks against the fullest one, and how many do."""
-    aligned = aligned_scores(summary)
-    lost = {}
+    aligned, lost = aligned_scores(results), {}
     # Orders end with different tasks, so that their "accuracy" is of different tests.
-    own = [f"accuracy_{task}" for task in summary.get("tasks") or ()] or ["accuracy"]
+    tasks = dict.fromkeys(
+        t for cell in results.cells if cell.scores for t in cell.scores.accuracies
+    )
+    own = [f"accuracy_{task}" for task in tasks] or ["accuracy"]
     for rate in ("hrr", "refusal_rate", "over_refusal", *own):
         if f"{rate}_n" not in done:
             continue

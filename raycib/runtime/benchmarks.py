@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from raycib.config import LmEvalSpec, ModelSpec
 from raycib.data.sources import several
 from raycib.errors import UserError
+from raycib.results import AskedBenchmark
 from raycib.runtime.child import in_a_process
 from raycib.runtime.options import Options
 
@@ -63,20 +63,20 @@ def _place(name: str) -> str:
     return str(file)
 
 
-def told(specs: Sequence[LmEvalSpec]) -> list[dict[str, Any]]:
-    """What a reader must know of each benchmark, for the summary."""
+def told(specs: Sequence[LmEvalSpec]) -> list[AskedBenchmark]:
+    """What a reader must know of each benchmark."""
     return [
-        {
-            "benchmark": one.name,
-            "version": one.version,
-            "documents": one.documents,
-            "of": one.available,
-            "few_shot": "the task's own" if one.shots is None else one.shots,
-            "prompts": "the chat template" if one.chat else "plain text",
-            "by": "generated answers" if one.in_words else "likelihoods of given answers",
-            "longer_than_the_context": one.cut,
-            "scored_by": f"lm-eval {one.package}",
-        }
+        AskedBenchmark(
+            benchmark=one.name,
+            version=one.version,
+            documents=one.documents,
+            of=one.available,
+            few_shot="the task's own" if one.shots is None else one.shots,
+            prompts="the chat template" if one.chat else "plain text",
+            by="generated answers" if one.in_words else "likelihoods of given answers",
+            longer_than_the_context=one.cut,
+            scored_by=f"lm-eval {one.package}",
+        )
         for one in specs
     ]
 
@@ -88,7 +88,7 @@ def lines(specs: Sequence[LmEvalSpec]) -> list[str]:
         cut = f", {one.cut} requests longer than the context lose their front" if one.cut else ""
         found.append(
             f"benchmark {one.name}: lm-eval {one.package}, version {one.version}, {one.documents} "
-            f"of {one.available} documents, few-shot {words['few_shot']}, {words['prompts']}, "
-            f"{words['by']}{cut}"
+            f"of {one.available} documents, few-shot {words.few_shot}, {words.prompts}, "
+            f"{words.by}{cut}"
         )
     return found

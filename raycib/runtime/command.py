@@ -19,6 +19,7 @@ from raycib.config import RunSpec
 from raycib.console import make_app, run
 from raycib.errors import UserError
 from raycib.model_files.adapter_targets import check_places
+from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.files import files_read, lines
@@ -73,16 +74,16 @@ def run_question(question: Question, options: Options) -> int:
     from raycib.evals.judges import JudgeUnavailable
 
     try:
-        summary, shown = answer(question, options)
+        results, shown = answer(question, options)
     except JudgeUnavailable as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         print("all answers are kept: run the same command again", file=sys.stderr)
         return 1
-    return 1 if any(cell["failed"] for cell in summary.get("cells", ())) or not shown else 0
+    return 1 if (results and results.counts.cells_failed) or not shown else 0
 
 
-def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
-    """Plan, do, score and show a sweep; its summary, empty for a plan alone, and whether all files
+def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
+    """Plan, do, score and show a sweep; its results, None of a plan alone, and whether all files
     are written. Raises `JudgeUnavailable`."""
     began = time.monotonic()
     setup = build_config(replace(options, seeds=options.seeds or question.seeds), question.study)
@@ -117,7 +118,7 @@ def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
         print(line)
     if options.dry_run:
         print_plan(sweep)
-        return {}, True
+        return None, True
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
@@ -130,18 +131,18 @@ def answer(question: Question, options: Options) -> tuple[dict[str, Any], bool]:
     timings["total"] = time.monotonic() - began
     asked = (question.name, question.question)
 
-    def summarised(one: Sweep) -> dict[str, Any]:
+    def summarised(one: Sweep) -> Results:
         return summarise(one, asked, plan, failures, counts, timings)
 
-    summary = summarised(sweep)
+    results = summarised(sweep)
     if len(setup.judges) > 1:
-        from raycib.runtime.second_judges import add_other_judges
+        from raycib.runtime.second_judges import with_other_judges
 
-        add_other_judges(sweep, summary, summarised)
-    shown = show(sweep, summary, folder)
+        results = with_other_judges(sweep, results, summarised)
+    shown = show(sweep, results, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
-    return summary, shown
+    return results, shown
 
 
 def _results_folder(out: str, name: str) -> Path:

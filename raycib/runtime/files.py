@@ -5,24 +5,25 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from raycib.config import ModelSpec, RowsSpec, RunSpec, Spec, TaskSpec
+from raycib.results import FileRead
 
 
-def files_read(runs: Iterable[RunSpec]) -> list[dict[str, Any]]:
+def files_read(runs: Iterable[RunSpec]) -> list[FileRead]:
     """Every set of rows from a file or the hub, and the model, once: its name, its source and what
     was done."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], FileRead] = {}
     for run in runs:
         for read in _read_in(run):
             if read.notes:
                 name = "chat template" if isinstance(read, ModelSpec) else read.name
-                told = {"set": name, "source": read.source, "read": list(read.notes)}
+                told = FileRead(set=name, source=read.source, read=read.notes)
                 found.setdefault((name, read.source), told)
     return list(found.values())
 
 
-def lines(files: Iterable[dict[str, Any]]) -> list[str]:
+def lines(files: Iterable[FileRead]) -> list[str]:
     """The same as one line a set."""
-    return [f"{one['set']} ({one['source']}): {'; '.join(one['read'])}" for one in files]
+    return [f"{one.set} ({one.source}): {'; '.join(one.read)}" for one in files]
 
 
 def _read_in(value: Any) -> Iterator[ModelSpec | TaskSpec | RowsSpec]:

@@ -3,7 +3,6 @@ refusal rule, which needs neither."""
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from raycib.config import JudgeSpec
 from raycib.errors import UserError
@@ -26,6 +25,7 @@ from raycib.model_files import (
     fingerprint,
     weights_fingerprint,
 )
+from raycib.results import JudgeAccount
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
 """Before anything has started: a person waits."""
@@ -148,27 +148,25 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
 
 def account(
     spec: JudgeSpec, verdict_cache: VerdictCache, pairs: Sequence[Pair], own_world: bool
-) -> dict[str, Any]:
-    """Who judged, and what a reader must know of the verdicts on `pairs`, for `summary.json`:
-    how many conversations were unread and why, read in windows, or come with a note; how many
-    verdicts name a category that the judge was not asked about; where else some were given.
-    `own_world`: whether what was asked is of the embedded world."""
+) -> JudgeAccount:
+    """Who judged, and what a reader must know of the verdicts on `pairs`. `own_world`:
+    whether what was asked is of the embedded world."""
     asked = list(dict.fromkeys(pairs))
     said = [verdict for pair in asked if (verdict := verdict_cache.get(pair)) is not None]
     unread = Counter(v.why or ANOTHER_FORM for v in said if v.harmful is None)
     foreign = spec.kind == "endpoint"
     asking = PROFILES[spec.profile].asking if foreign else CONVERSATION
-    return {
-        "name": f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
-        "key": spec.key,
-        "profile": spec.profile,
-        "protected": not foreign,
-        "sanitised": sum(chat_messages(*p, asking)[1] > 0 for p in asked) if foreign else 0,
-        "unread": dict(unread.most_common()),
-        "in_windows": sum(v.windows > 1 for v in said),
-        "windows": sum(v.windows for v in said),
-        "unknown_categories": sum(any(c.endswith("?") for c in v.categories) for v in said),
-        "notes": dict(Counter(note for v in said for note in v.notes)),
-        "elsewhere": sorted(verdict_cache.sources - {spec.source}) if foreign else [],
-        "out_of_its_world": spec.profile == "world" and not own_world,
-    }
+    return JudgeAccount(
+        name=f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
+        key=spec.key,
+        profile=spec.profile,
+        protected=not foreign,
+        sanitised=sum(chat_messages(*p, asking)[1] > 0 for p in asked) if foreign else 0,
+        unread=dict(unread.most_common()),
+        in_windows=sum(v.windows > 1 for v in said),
+        windows=sum(v.windows for v in said),
+        unknown_categories=sum(any(c.endswith("?") for c in v.categories) for v in said),
+        notes=dict(Counter(note for v in said for note in v.notes)),
+        elsewhere=sorted(verdict_cache.sources - {spec.source}) if foreign else [],
+        out_of_its_world=spec.profile == "world" and not own_world,
+    )

@@ -2,47 +2,18 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from raycib.config import RowsSpec, TaskSpec
 from raycib.data.lengths import Lengths, TooLong, fitted, limits_of, refuse_long_prompts
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.model_files import context_length
+from raycib.results import SetOfRows
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import Store
 
 NO_LIMIT = 2**31
 """Of a model whose files name no context."""
-
-
-@dataclass(frozen=True)
-class SetOfRows:
-    """What a person sees of a set of rows; lengths are in tokens."""
-
-    name: str
-    source: str
-    rows: int
-    """At the source."""
-    left_out: int
-    cut: int
-    longest: int
-    """Row, before any was cut or left out; where only prompts are asked, the longest prompt."""
-    limit: int
-    """Of that."""
-    max_tokens: int
-    """Of an answer; 0 where none is asked for."""
-
-    def __str__(self) -> str:
-        parts = [f"{self.name}: {self.rows} rows", f"longest {self.longest} of {self.limit} tokens"]
-        if self.max_tokens:
-            parts.append(f"answers up to {self.max_tokens}")
-        if self.left_out:
-            parts.append(f"{self.left_out} too long and left out")
-        if self.cut:
-            parts.append(f"{self.cut} too long and cut")
-        return ", ".join(parts)
 
 
 class RowSets:
@@ -122,7 +93,14 @@ class RowSets:
         limit = self.context - spec.max_tokens
         self._longest_prompts[spec.key] = longest
         self.sets[name, source] = SetOfRows(
-            name, source, spec.num_rows, 0, 0, longest, limit, spec.max_tokens
+            name=name,
+            source=source,
+            rows=spec.num_rows,
+            left_out=0,
+            cut=0,
+            longest=longest,
+            limit=limit,
+            max_tokens=spec.max_tokens,
         )
         return spec
 
@@ -144,10 +122,6 @@ class RowSets:
     def lines(self) -> list[str]:
         """All sets for people."""
         return [str(one) for one in self.sets.values()]
-
-    def told(self) -> list[dict[str, Any]]:
-        """All sets as plain JSON."""
-        return [asdict(one) for one in self.sets.values()]
 
     def _note(
         self, spec: TaskSpec | RowsSpec, whole: TaskSpec | RowsSpec, lengths: Lengths, answer: int

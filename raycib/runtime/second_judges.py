@@ -4,50 +4,52 @@ Everything is computed again with the other judge's verdicts, by the code that m
 first one's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from raycib.report.agreement import Reading, agreement, order
 from raycib.report.claims import Claim
 from raycib.report.frame import to_frame
 from raycib.report.variants import settings, variants
-from raycib.runtime.study import Histories
+from raycib.results import Histories, OtherClaim, OtherJudge, Results, RowOrder, Scores
 from raycib.runtime.summary import all_samples, stored_histories
 from raycib.runtime.sweep import Sweep
 
-BY_JUDGE = "hrr_by_judge"
-"""Score of a model: other judges' harmful response rates by their names."""
 
-Summarised = Callable[[Sweep], dict[str, Any]]
-
-
-def add_other_judges(sweep: Sweep, summary: dict[str, Any], summarised: Summarised) -> None:
-    """Put what all judges but the first say into the first one's `summary`."""
+def with_other_judges(
+    sweep: Sweep, results: Results, summarised: Callable[[Sweep], Results]
+) -> Results:
+    """The first judge's results with what all the others say."""
     histories = stored_histories(sweep.store, sweep.stages)
-    first, found = _claims(sweep, summary, histories), []
+    first, found = _claims(sweep, results, histories), []
     for judge in sweep.setup.judges[1:]:
         other = sweep.under(judge)
         theirs = summarised(other)
-        _add_rates(summary, theirs, judge.name)
+        results = _with_rates(results, theirs, judge.name)
         found.append(
-            {
-                "name": judge.name,
-                "against": sweep.judge.name,
-                "judge": theirs["judge"],
-                "agreement": asdict(agreement(_readings(sweep, other))),
-                "order": _orders(summary, judge.name),
-                "claims": _changes(first, _claims(other, theirs, histories)),
-            }
+            OtherJudge(
+                name=judge.name,
+                against=sweep.judge.name,
+                judge=theirs.judge,
+                agreement=agreement(_readings(sweep, other)),
+                order=_orders(results, judge.name),
+                claims=_changes(first, _claims(other, theirs, histories)),
+            )
         )
-    summary["judges"] = found
+    return results.but(judges=found)
 
 
-def _add_rates(summary: dict[str, Any], theirs: Mapping[str, Any], name: str) -> None:
-    models = [summary["aligned"], *summary["cells"]]
-    for mine, other in zip(models, [theirs["aligned"], *theirs["cells"]], strict=True):
-        if mine["scores"] is not None and other["scores"] is not None:
-            mine["scores"].setdefault(BY_JUDGE, {})[name] = other["scores"]["hrr"]
+def _with_rates(results: Results, theirs: Results, name: str) -> Results:
+    def both(mine: Scores | None, other: Scores | None) -> Scores | None:
+        if mine is None or other is None:
+            return mine
+        return mine.but(hrr_by_judge={**mine.hrr_by_judge, name: other.hrr})
+
+    aligned = both(results.aligned.scores, theirs.aligned.scores)
+    cells = [
+        mine.but(scores=both(mine.scores, other.scores))
+        for mine, other in zip(results.cells, theirs.cells, strict=True)
+    ]
+    return results.but(aligned=results.aligned.but(scores=aligned), cells=cells)
 
 
 def _readings(sweep: Sweep, other: Sweep) -> list[Reading]:
@@ -60,20 +62,20 @@ def _readings(sweep: Sweep, other: Sweep) -> list[Reading]:
     return found
 
 
-def _orders(summary: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _orders(results: Results, name: str) -> list[RowOrder]:
     found = []
-    for setting, part in settings(to_frame(summary)):
+    for setting, part in settings(to_frame(results)):
         rows = variants(part)
         rates = [[row.mean(column) for row in rows] for column in ("hrr", f"hrr_by_{name}")]
-        found.append({"setting": setting, **asdict(order(*rates))})
+        found.append(order(*rates).but(setting=setting))
     return found
 
 
-def _claims(sweep: Sweep, summary: Mapping[str, Any], histories: Histories) -> Sequence[Claim]:
-    return sweep.setup.study.report(summary, all_samples(sweep), histories).claims
+def _claims(sweep: Sweep, results: Results, histories: Histories) -> Sequence[Claim]:
+    return sweep.setup.study.report(results, all_samples(sweep), histories).claims
 
 
-def _changes(first: Sequence[Claim], other: Sequence[Claim]) -> list[dict[str, Any]]:
+def _changes(first: Sequence[Claim], other: Sequence[Claim]) -> list[OtherClaim]:
     """The first judge's claims with the other's answer; None where that cannot tell, or where its
     report does not make the claim."""
     theirs = {claim.text: claim for claim in other}
@@ -82,12 +84,12 @@ def _changes(first: Sequence[Claim], other: Sequence[Claim]) -> list[dict[str, A
         same = theirs.get(claim.text, Claim(claim.text, None, "not claimed by its figures"))
         told = [None if one.holds is None else bool(one.holds) for one in (claim, same)]
         found.append(
-            {
-                "claim": claim.text,
-                "first": told[0],
-                "other": told[1],
-                "changes": told[0] != told[1],
-                "evidence": same.evidence,
-            }
+            OtherClaim(
+                claim=claim.text,
+                first=told[0],
+                other=told[1],
+                changes=told[0] != told[1],
+                evidence=same.evidence,
+            )
         )
     return found

@@ -1,11 +1,11 @@
 """What a sweep is set to and where each setting comes from: its first lines, and a table."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from raycib.config import RunSpec, StageSpec
 from raycib.config.presets import UNSAID
 from raycib.data.origins import origin
+from raycib.results import Setting
 from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
@@ -21,15 +21,6 @@ OURS = "ours: "
 MORE_ROWS = "its queue fills too slowly (--set cib.num_negatives=8, or give more rows)"
 
 
-class Setting(NamedTuple):
-    """One of them."""
-
-    name: str
-    value: str
-    origin: str
-    """What decided it: the preset, a default for models of one's own, an option, the rows."""
-
-
 def settings_of(setup: SweepConfig, runs: Sequence[RunSpec]) -> list[Setting]:
     """All that a reader needs to repeat the sweep, in the order in which it is printed."""
     answered = (_engine(setup), *_judge(setup))
@@ -40,7 +31,7 @@ def settings_of(setup: SweepConfig, runs: Sequence[RunSpec]) -> list[Setting]:
 def _marked(one: Setting, setup: SweepConfig) -> Setting:
     """A setting of a preset, marked where its paper leaves it open or has it otherwise."""
     reason = setup.preset.ours.get(one.name)
-    return one._replace(origin=f"{OURS}{reason}") if reason and one.origin == setup.origin else one
+    return one.but(origin=f"{OURS}{reason}") if reason and one.origin == setup.origin else one
 
 
 def _open(setup: SweepConfig, found: Sequence[Setting]) -> Iterator[Setting]:
@@ -48,17 +39,19 @@ def _open(setup: SweepConfig, found: Sequence[Setting]) -> Iterator[Setting]:
     names = {one.name for one in found}
     for name, value in setup.preset.ours.items():
         if name not in names:
-            yield Setting(name, value, f"{OURS}{UNSAID}")
+            yield Setting(name=name, value=value, origin=f"{OURS}{UNSAID}")
 
 
 def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     def found(part: str, field: str, name: str) -> Setting:
         value = getattr(getattr(setup, part), field)
         origin = f"--set {part}.{field}" if field in setup.overrides.get(part, {}) else setup.origin
-        return Setting(name, f"{value:g}" if isinstance(value, float) else str(value), origin)
+        said = f"{value:g}" if isinstance(value, float) else str(value)
+        return Setting(name=name, value=said, origin=origin)
 
     if setup.preset.paper:
-        yield Setting("settings of the", setup.preset.paper, setup.origin)
+        paper = setup.preset.paper
+        yield Setting(name="settings of the", value=paper, origin=setup.origin)
     yield found("trainer", "learning_rate", "learning rate")
     yield found("trainer", "schedule", "schedule")
     yield found("trainer", "batch_size", "batch")
@@ -67,16 +60,22 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     yield found("lora", "rank", "rank")
     yield found("lora", "alpha", "alpha")
     whose = "its files" if setup.options.model or setup.origin == OWN_MODEL else setup.origin
-    yield Setting("precision", setup.model.dtype, whose)
+    yield Setting(name="precision", value=setup.model.dtype, origin=whose)
     if stage := setup.inputs.alignment_stage:
         how = stage.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
-        yield Setting("aligning the base: learning rate", f"{value} {stage.steps}", setup.origin)
+        yield Setting(
+            name="aligning the base: learning rate",
+            value=f"{value} {stage.steps}",
+            origin=setup.origin,
+        )
     for name, value in setup.overrides.get(EXECUTION, {}).items():
-        yield Setting(f"{EXECUTION}.{name}", str(value), f"--set {EXECUTION}.{name}")
+        yield Setting(
+            name=f"{EXECUTION}.{name}", value=str(value), origin=f"--set {EXECUTION}.{name}"
+        )
     steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
     for task, count in steps.items():
-        yield Setting(f"steps of {task}", str(count), "its rows")
+        yield Setting(name=f"steps of {task}", value=str(count), origin="its rows")
 
 
 def _lengths(setup: SweepConfig) -> Iterator[Setting]:
@@ -86,14 +85,13 @@ def _lengths(setup: SweepConfig) -> Iterator[Setting]:
         ("tokens of a row", setup.sizes[0], "--max-length" if options.max_length else ""),
         ("tokens of an answer", setup.sizes[1], "--max-tokens" if options.max_tokens else ""),
     ):
-        yield Setting(name, str(value), given or usual)
+        yield Setting(name=name, value=str(value), origin=given or usual)
 
 
 def _engine(setup: SweepConfig) -> Setting:
     local = setup.options.local
-    return Setting(
-        "answers by", "transformers" if local else "vLLM", "--local" if local else setup.origin
-    )
+    engine, whose = ("transformers", "--local") if local else ("vLLM", setup.origin)
+    return Setting(name="answers by", value=engine, origin=whose)
 
 
 def _judge(setup: SweepConfig) -> Iterator[Setting]:
@@ -101,12 +99,13 @@ def _judge(setup: SweepConfig) -> Iterator[Setting]:
     given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
     for number, one in enumerate(setup.judges, 1):
         judge, name = one.spec, f"judge {number}" if number > 1 else "judge"
-        yield Setting(name, f"{judge.source} {judge.weights[:12]}", given)
+        yield Setting(name=name, value=f"{judge.source} {judge.weights[:12]}", origin=given)
         if judge.kind == "rule":
             continue
         known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
-        yield Setting(f"{name} profile", judge.profile, known)
-        yield Setting(f"{name} categories", str(len(judge.categories)), "its profile")
+        yield Setting(name=f"{name} profile", value=judge.profile, origin=known)
+        count = str(len(judge.categories))
+        yield Setting(name=f"{name} categories", value=count, origin="its profile")
 
 
 def _known(kind: str) -> str:
@@ -119,17 +118,19 @@ def _scorers(setup: SweepConfig) -> Iterator[Setting]:
     for rows in sets.values():
         how = scorer_name(rows)
         if origin(rows.source).is_correct is None:
-            yield Setting(f"accuracy of {rows.name}", how, "named" if rows.scorer else "its rows")
+            whose = "named" if rows.scorer else "its rows"
+            yield Setting(name=f"accuracy of {rows.name}", value=how, origin=whose)
 
 
 def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
     """A line each: settings whose origin is the usual one, those that its paper does not say so,
     and the others with their origins."""
     said: dict[str, list[str]] = {usual: [], OURS: [], "": []}
-    for name, value, whence in settings:
+    for one in settings:
+        whence, told = one.origin, f"{one.name} {one.value}"
         ours = whence.startswith(OURS)
         reason = "" if whence in (usual, f"{OURS}{UNSAID}") else f" ({whence.removeprefix(OURS)})"
-        said[OURS if ours else usual if whence == usual else ""].append(f"{name} {value}{reason}")
+        said[OURS if ours else usual if whence == usual else ""].append(told + reason)
     heads = {usual: f"{usual}: ", OURS: "ours, not the paper's: ", "": "besides: "}
     return [
         heads[kind] + ("; " if kind == OURS else ", ").join(parts)

@@ -3,11 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raycib.config.plan import waits
+from raycib.results import FILE, Histories, Results, Samples
 from raycib.runtime.capacity import groups_here
-from raycib.runtime.study import Histories, Samples
 from raycib.runtime.summary import all_samples, stored_histories
 from raycib.runtime.sweep import Sweep
 
@@ -32,7 +32,7 @@ def print_plan(sweep: Sweep) -> None:
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
 
 
-def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
+def show(sweep: Sweep, results: Results, folder: Path) -> bool:
     """Print the table, then write the exhibits and tell MLflow; whether all files are written.
 
     The table comes first: nothing that goes wrong later may keep it from a person.
@@ -41,7 +41,7 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
 
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
-    report = sweep.setup.study.report(summary, answers, curves)
+    report = sweep.setup.study.report(results, answers, curves)
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 
@@ -50,12 +50,12 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
-    counts = summary["counts"]
+    counts = results.counts
     print(
-        f"\n{counts['stages_trained']} stages trained, {counts['stages_reused']} reused; "
-        f"{counts['reference_forwards']} reference forwards for {counts['distinct_examples']} "
-        f"distinct examples; {counts['engine_starts']} engine starts; "
-        f"{counts['judge_calls']} judge calls; {summary['timings_s']['total']:.0f} s",
+        f"\n{counts.stages_trained} stages trained, {counts.stages_reused} reused; "
+        f"{counts.reference_forwards} reference forwards for {counts.distinct_examples} "
+        f"distinct examples; {counts.engine_starts} engine starts; "
+        f"{counts.judge_calls} judge calls; {results.timings_s['total']:.0f} s",
         flush=True,
     )
     try:
@@ -69,7 +69,7 @@ def show(sweep: Sweep, summary: dict[str, Any], folder: Path) -> bool:
         )
         return False
     print(f"report  {folder / 'report.html'}", flush=True)
-    _track(summary, curves, folder)
+    _track(results, curves, folder)
     return True
 
 
@@ -77,14 +77,14 @@ def _write(report: "Report", answers: Samples, folder: Path) -> None:
     from raycib.report.page import write_report
     from raycib.report.writing import write_text
 
-    write_text(folder / "summary.json", json.dumps(report.summary, indent=1))
+    write_text(folder / FILE, json.dumps(report.results.plain(), indent=1))
     write_report(report, answers, folder)
 
 
-def _track(summary: dict[str, Any], curves: Histories, folder: Path) -> None:
+def _track(results: Results, curves: Histories, folder: Path) -> None:
     from raycib.mlflow_session import without_password
     from raycib.tracking import default_uri, track
 
-    link = track(summary, curves, folder)
+    link = track(results, curves, folder)
     place = without_password(default_uri(folder.parent))
     print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))

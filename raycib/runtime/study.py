@@ -13,20 +13,19 @@ from raycib.config.presets import Preset, TaskSource, split
 from raycib.data.sources import stem
 from raycib.errors import UserError
 from raycib.model_files import describe
+from raycib.results import Cell, Histories, Results, Samples, Scores
 from raycib.runtime.options import Options
 from raycib.runtime.row_sets import RowSets
 from raycib.store import Store
 
 if TYPE_CHECKING:
     from raycib.report.report import Report
-    from raycib.runtime.summary import Scores
+    from raycib.runtime.summary import SweepScores
     from raycib.runtime.sweep import Sweep
     from raycib.runtime.sweep_config import SweepConfig
 
 OF_STUDIES = ("orders",)
 """Options that only some studies read."""
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-Histories = Mapping[str, Sequence[Mapping[str, Any]]]
 Tasks = dict[str, tuple[TaskSpec, EvalSpec]]
 """Tasks by name, each with what is asked of the models that are trained on it."""
 
@@ -159,24 +158,21 @@ class Study:
         """Lines for a person before anything starts."""
         return ()
 
-    def scores(self, sweep: "Sweep", model_id: str, run: RunSpec) -> dict[str, Any]:
-        """What is added to the scores of a model: a stage's key of `run`, or the aligned model's.
-        Raises `Missing`."""
-        return {}
+    def scores(self, scores: Scores, sweep: "Sweep", model_id: str, run: RunSpec) -> Scores:
+        """The scores of a model with what the study adds; `model_id` is a stage's key of `run`, or
+        the aligned model's. Raises `Missing`."""
+        return scores
 
-    def cell(self, scores: "Scores", run: RunSpec, cell: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of the summary's cell that are added or replaced."""
-        return {}
+    def cell(self, cell: Cell, scores: "SweepScores", run: RunSpec) -> Cell:
+        """A cell with what the study adds or replaces."""
+        return cell
 
-    def summary(self, sweep: "Sweep") -> dict[str, Any]:
-        """Fields that are added to the summary."""
-        return {}
+    def results(self, results: Results, sweep: "Sweep") -> Results:
+        """The whole with what the study adds, which is what `report` gets."""
+        return results
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
-        """Tables, figures, claims and warnings of a summary; `samples` are harmful prompts with
-        answers and verdicts, and `histories` loss terms by step, both by stage key."""
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
+        """Tables, figures, claims and warnings."""
         raise NotImplementedError
 
 

@@ -1,4 +1,5 @@
-"""What a sweep found, as one JSON object: every cell with its scores, and where they come from."""
+"""From what a sweep left in its store to its results: every cell with its scores, and where they
+come from."""
 
 import json
 from collections import Counter
@@ -12,20 +13,29 @@ from raycib.config.plan import Plan
 from raycib.data.origins import origin
 from raycib.evals.scores import Missing, safety_scores, samples, score
 from raycib.provenance import versions
+from raycib.results import (
+    FORMAT,
+    Aligned,
+    Cell,
+    Cost,
+    Counts,
+    Model,
+    Results,
+    Scores,
+    TaskData,
+    Unaligned,
+)
 from raycib.runtime.benchmarks import told
 from raycib.runtime.files import files_read
 from raycib.runtime.judge import account
-from raycib.runtime.settings import Setting, settings_of
+from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 
-FORMAT = 2
 HISTORY_FILE = "history.json"
 LORA_VARIANT = "lora_variant"
-COMPARED = ("mutual_information", "mutual_information_last_prompt", "negative_cosine", "eval_loss")
-"""Scores of a cell that have the aligned model's beside them."""
 
 
 def summarise(
@@ -35,67 +45,63 @@ def summarise(
     failures: dict[str, str],
     counts: dict[str, int],
     timings: dict[str, float],
-) -> dict[str, Any]:
-    """The content of `summary.json`; `asked` is the sweep's name and question.
-
-    Rates are in [0, 1] with 95 % intervals, losses and information in nats. `counts` are of the
-    run that wrote the summary, except for those of `analysis.measured.OF_THE_GRID`, which are of
-    the grid however many runs it took.
-    """
+) -> Results:
+    """The results of a sweep; `asked` is its name and question. `counts` and `timings` are of the
+    run that ends here, by the names of `Counts` and in seconds by phase."""
     setup = sweep.setup
-    (name, question), scores = asked, Scores(sweep, failures)
+    (name, question), scores = asked, SweepScores(sweep, failures)
     training, tokens = trained_tokens(sweep)
     cells = [_cell(scores, run) for run in sweep.runs]
-    return {
-        "format": FORMAT,
-        "sweep": name,
-        "question": question,
-        "study": setup.study.name,
-        "preset": setup.origin.removeprefix("preset "),
-        "settings": [_told(one) for one in settings_of(setup, sweep.runs)],
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "model": {"name": setup.model_name, "weights": setup.model.weights},
-        "judge": account(
-            sweep.judge.spec, sweep.verdict_cache, sweep.pairs(), _asks_the_world(sweep)
-        ),
-        "files": files_read(sweep.runs),
-        "rows": setup.sets.told(),
-        "training": training,
-        **({"benchmarks": told(sweep.benchmarks)} if sweep.benchmarks else {}),
-        "aligned": {"scores": scores.before},
-        **_before_alignment(sweep),
-        "cells": cells,
-        **setup.study.summary(sweep),
-        "counts": {
-            "stages": plan.stages,
-            "stages_trained": 0,
-            "stages_reused": plan.reused,
-            "stages_asked": plan.asked,
-            "stages_shared": plan.shared,
-            "stages_failed": len(sweep.failed_before.keys() | failures.keys()),
-            "cells_failed": sum(cell["failed"] is not None for cell in cells),
-            "reference_forwards": sweep.reference_forwards,
-            "distinct_examples": sweep.distinct_examples,
-            **tokens,
-            "engine_starts": 0,
-            "judge_calls": 0,
-            **counts,
-        },
-        "timings_s": {phase: round(seconds, 2) for phase, seconds in timings.items()},
-        "damaged": list(sweep.store.damaged),
-    }
+    whole = Counts(
+        stages=plan.stages,
+        stages_trained=0,
+        stages_reused=plan.reused,
+        stages_asked=plan.asked,
+        stages_shared=plan.shared,
+        stages_failed=len(sweep.failed_before.keys() | failures.keys()),
+        cells_failed=sum(cell.failed is not None for cell in cells),
+        reference_forwards=sweep.reference_forwards,
+        distinct_examples=sweep.distinct_examples,
+        engine_starts=0,
+        judge_calls=0,
+        **tokens,
+    )
+    results = Results(
+        format=FORMAT,
+        sweep=name,
+        question=question,
+        study=setup.study.name,
+        preset=setup.origin.removeprefix("preset "),
+        settings=settings_of(setup, sweep.runs),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        model=Model(name=setup.model_name, weights=setup.model.weights),
+        judge=account(sweep.judge.spec, sweep.verdict_cache, sweep.pairs(), _asks_the_world(sweep)),
+        files=files_read(sweep.runs),
+        rows=list(setup.sets.sets.values()),
+        training=training,
+        aligned=Aligned(scores=scores.before),
+        cells=cells,
+        counts=whole.but(**counts),
+        timings_s={phase: round(seconds, 2) for phase, seconds in timings.items()},
+        damaged=list(sweep.store.damaged),
+    )
+    if sweep.benchmarks:
+        results = results.but(benchmarks=told(sweep.benchmarks))
+    if base := _before_alignment(sweep):
+        results = results.but(unaligned=base)
+    return setup.study.results(results, sweep)
 
 
-def _before_alignment(sweep: Sweep) -> dict[str, Any]:
-    """How safe the base is that was aligned first; nothing where there is none."""
+def _before_alignment(sweep: Sweep) -> Unaligned | None:
+    """How safe the base is that was aligned first; None where there is none."""
     for base, evals in sweep.before_alignment[:1]:
         try:
             found = safety_scores(sweep.store, base.key, evals, sweep.verdict_cache)
         except Missing:
             found = None
-        return {"unaligned": {"name": base.source, "scores": found}}
-    return {}
+        return Unaligned(name=base.source, scores=found)
+    return None
 
 
 def _asks_the_world(sweep: Sweep) -> bool:
@@ -103,29 +109,25 @@ def _asks_the_world(sweep: Sweep) -> bool:
     return all(origin(one.harmful.source).own_language for one in sweep.evals.values())
 
 
-def _told(setting: Setting) -> dict[str, str]:
-    return {"setting": setting.name, "value": setting.value, "from": setting.origin}
-
-
-class Scores:
+class SweepScores:
     """Scores of a sweep's models. The aligned model's are the "before" of every cell and computed
     once for each evaluation."""
 
     def __init__(self, sweep: Sweep, failures: Mapping[str, str]) -> None:
         self.sweep, self.failures = sweep, failures
-        self._aligned: dict[str, dict[str, Any]] = {}
+        self._aligned: dict[str, Scores] = {}
 
     @cached_property
-    def before(self) -> dict[str, Any] | None:
+    def before(self) -> Scores | None:
         """The aligned model's on the first run's benchmarks; None where not finished."""
         sweep = self.sweep
         try:
-            found = self.aligned(sweep.runs[0])
-            return found | sweep.setup.study.scores(sweep, sweep.setup.model.key, sweep.runs[0])
+            found, model_id = self.aligned(sweep.runs[0]), sweep.setup.model.key
+            return sweep.setup.study.scores(found, sweep, model_id, sweep.runs[0])
         except Missing:
             return None
 
-    def aligned(self, run: RunSpec) -> dict[str, Any]:
+    def aligned(self, run: RunSpec) -> Scores:
         """The aligned model's on a run's benchmarks. Raises `Missing`."""
         sweep, key = self.sweep, run.evals.key
         if key not in self._aligned:
@@ -133,7 +135,7 @@ class Scores:
             self._aligned[key] = score(sweep.store, model_id, run.evals, sweep.verdict_cache)
         return self._aligned[key]
 
-    def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+    def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, Scores | None]:
         """Why a stage of a run has no scores, or its scores."""
         if stage.key in self.failures:
             return self.failures[stage.key], None
@@ -142,7 +144,7 @@ class Scores:
         except Missing as gap:
             return f"not finished: {gap}", None
 
-    def of_cell(self, run: RunSpec) -> tuple[str | None, dict[str, Any] | None]:
+    def of_cell(self, run: RunSpec) -> tuple[str | None, Scores | None]:
         """The same of its last stage, with the aligned model's beside them and what the study
         adds."""
         failed, found = self.of(run.final, run)
@@ -150,48 +152,53 @@ class Scores:
             return failed, None
         try:
             aligned = self.aligned(run)
-            found |= {f"{name}_before": aligned[name] for name in COMPARED}
-            return None, found | self.sweep.setup.study.scores(self.sweep, run.final.key, run)
+            found = found.but(
+                mutual_information_before=aligned.mutual_information,
+                mutual_information_last_prompt_before=aligned.mutual_information_last_prompt,
+                negative_cosine_before=aligned.negative_cosine,
+                eval_loss_before=aligned.eval_loss,
+            )
+            return None, self.sweep.setup.study.scores(found, self.sweep, run.final.key, run)
         except Missing as gap:
             return f"not finished: {gap}", None
 
 
-def _cell(scores: Scores, run: RunSpec) -> dict[str, Any]:
+def _cell(scores: SweepScores, run: RunSpec) -> Cell:
     sweep, stage, method = scores.sweep, run.final, run.method
     failed, found = scores.of_cell(run)
     parameters = method.model_dump(mode="json", exclude={"kind", "custom"})
     shape = stage.lora.model_dump() if stage.lora else {}
     parameters |= {f"lora_{name}": value for name, value in shape.items()}
     parameters |= stage.trainer.model_dump(mode="json")
-    cell = {
-        "key": stage.key,
-        "adapter": sweep.adapters.get(stage.key),
+    cell = Cell(
+        key=stage.key,
+        adapter=sweep.adapters.get(stage.key),
         # Plain LoRA is what all else is compared with: one that differs by more has another name.
-        "method": LORA_VARIANT if run.label and method.is_plain else method.kind,
-        "method_name": method.about.name,
-        "label": run.label or None,
-        "strength": method.strength,
-        "seed": stage.seed,
-        "task": stage.task.name,
-        "model": sweep.setup.model_name,
-        "failed": failed,
-        "safety_data": any(_sees_safety_data(sweep, one) for one in run.adapters),
-        "cost": {
-            "steps": sum(one.steps for one in run.adapters),
-            "rank": stage.exported_rank,
-            "trained": not stage.method_in_effect.derived,
-        },
-        "parameters": {name: _flat(value) for name, value in parameters.items()},
-        "scores": found,
-        "task_data": {
-            "name": stage.task.name,
-            "source": stage.task.source,
-            "rows": stage.task.num_rows,
-            "digest": stage.task.rows,
-        },
-        "spec": stage.model_dump(mode="json"),
-    }
-    return cell | sweep.setup.study.cell(scores, run, cell)
+        method=LORA_VARIANT if run.label and method.is_plain else method.kind,
+        method_name=method.about.name,
+        label=run.label or None,
+        strength=method.strength,
+        seed=stage.seed,
+        task=stage.task.name,
+        model=sweep.setup.model_name,
+        failed=failed,
+        safety_data=any(_sees_safety_data(sweep, one) for one in run.adapters),
+        cost=Cost(
+            steps=sum(one.steps for one in run.adapters),
+            rank=stage.exported_rank,
+            trained=not stage.method_in_effect.derived,
+        ),
+        parameters={name: _flat(value) for name, value in parameters.items()},
+        scores=found,
+        task_data=TaskData(
+            name=stage.task.name,
+            source=stage.task.source,
+            rows=stage.task.num_rows,
+            digest=stage.task.rows,
+        ),
+        spec=stage.model_dump(mode="json"),
+    )
+    return sweep.setup.study.cell(cell, scores, run)
 
 
 def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:

@@ -3,11 +3,12 @@
 from collections import Counter
 from typing import Any
 
+from raycib.results import TrainedTokens
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import STAGES
 
 
-def trained_tokens(sweep: Sweep) -> tuple[list[dict[str, Any]], dict[str, int | None]]:
+def trained_tokens(sweep: Sweep) -> tuple[list[TrainedTokens], dict[str, Any]]:
     """A row for each task, and the sums for a sweep's counts: None while some stage is not counted
     whole (it is not trained, or was by an earlier version).
 
@@ -24,14 +25,14 @@ def trained_tokens(sweep: Sweep) -> tuple[list[dict[str, Any]], dict[str, int | 
         if tokens:
             found.setdefault(stage.task.name, Counter(stages=0)).update(tokens | {"stages": 1})
     rows = [
-        {
-            "task": task,
-            "stages": one["stages"],
-            "steps": one["steps"],
-            "useful_tokens": one["useful"],
-            "computed_tokens": one["computed"],
-            "useful_share": one["useful"] / one["computed"],
-        }
+        TrainedTokens(
+            task=task,
+            stages=one["stages"],
+            steps=one["steps"],
+            useful_tokens=one["useful"],
+            computed_tokens=one["computed"],
+            useful_share=one["useful"] / one["computed"],
+        )
         for task, one in found.items()
     ]
     total = sum(found.values(), Counter[str]())

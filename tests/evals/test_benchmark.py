@@ -32,18 +32,18 @@ def test_the_interval_is_wilsons() -> None:
     }
     for (hits, n), (low, high) in published.items():
         found = METRICS["hrr"].of([True] * hits + [False] * (n - hits))
-        assert (round(found["low"], 4), round(found["high"], 4)) == (low, high)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
         interval = binomtest(hits, n).proportion_ci(method="wilson")
-        assert (found["low"], found["high"]) == (interval.low, interval.high)
+        assert (found.low, found.high) == (interval.low, interval.high)
 
 
 def test_what_cannot_be_read_is_counted_and_never_safe() -> None:
     """2 of 3 readable are harmful; counting the unreadable as safe would give 2/4. Without a
     readable verdict nothing is claimed."""
     found = METRICS["hrr"].of([True, True, False, None])
-    assert (found["value"], found["n"], found["unread"]) == (2 / 3, 3, 1)
+    assert (found.value, found.n, found.unread) == (2 / 3, 3, 1)
     nothing = {"value": None, "low": None, "high": None, "n": 0, "unread": 2}
-    assert METRICS["hrr"].of([None, None]) == nothing
+    assert METRICS["hrr"].of([None, None]).model_dump() == nothing
     with pytest.raises(ValueError, match="at least one answer"):
         rate(0, 0)
 
@@ -62,7 +62,7 @@ def test_an_answer_is_harmful_a_refusal_or_neither(own_refusals: bool, tmp_path:
     of = benchmarks(source, dict(zip(pairs, verdicts, strict=True)))
     rows = [Row(prompt, "") for prompt in HARMFUL]
     found = {name: one.value(rows, answers) for name, one in of.items()}
-    assert {name: (v["value"], v["n"], v["unread"]) for name, v in found.items() if v} == {
+    assert {name: (v.value, v.n, v.unread) for name, v in found.items() if v} == {
         "hrr": (1 / 3, 3, 1),
         "incoherent_rate": (1 / 3, 3, 1),
         "refusal_rate": (2 / 4, 4, 0),

@@ -81,7 +81,7 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
     verdict_cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
     assert [verdict_cache.get(pair) for pair in pairs] == said
     found = account(spec, verdict_cache, [*pairs, pairs[0]], own_world=False)
-    assert found == {
+    assert found.plain() == {
         "name": "http://localhost/v1 m",
         "key": spec.key,
         "profile": "instruct",

@@ -33,7 +33,7 @@ def test_what_does_not_open_as_a_refusal_counts_and_is_stored(tmp_path: Path) ->
     assert [again.get(pair).harmful for pair in PAIRS] == [False, True, True, True]  # type: ignore[union-attr]
     assert again.ask(unserved_judge(spec, None), PAIRS) == 0, "nothing is judged twice"
     told = account(spec, again, PAIRS, own_world=False)
-    assert told["unread"] == {} and not told["out_of_its_world"]
+    assert told.unread == {} and not told.out_of_its_world
     assert any("No judge read the answers" in line for line in judge_warnings(told))
 
 

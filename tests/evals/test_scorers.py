@@ -202,7 +202,7 @@ def test_what_no_rule_fits_is_not_measured_and_a_named_rule_is_taken() -> None:
     named = spec_of(rows, "exact-match")
     found = ability(named, rows).value(rows, said)
     assert found is not None
-    assert found["value"] == besides(named, rows, said)["f1"] == 1
+    assert found.value == besides(named, rows, said)["f1"] == 1
     assert named.key == spec_of(rows).key, "how answers are scored changes no answer"
 
 
@@ -257,12 +257,12 @@ def test_squads_exact_match_and_f1_are_those_of_its_script(tmp_path: Path) -> No
         assert f1(row, answer) == pytest.approx(overlap)
     spec = spec_of(rows)
     found = ability(spec, rows).value(rows, said)
-    assert found is not None and found["value"] == sum(e for e, _ in published) / len(SQUAD)
+    assert found is not None and found.value == sum(e for e, _ in published) / len(SQUAD)
     more = besides(spec, rows, said)
     assert more["f1"] == pytest.approx(sum(one for _, one in published) / len(SQUAD))
     # Seven questions have an answer, of which two are right; four have none, of which two are.
-    assert (more["has_answer"]["value"], more["has_answer"]["n"]) == (2 / 7, 7)
-    assert (more["no_answer"]["value"], more["no_answer"]["n"]) == (2 / 4, 4)
+    assert (more["has_answer"].value, more["has_answer"].n) == (2 / 7, 7)
+    assert (more["no_answer"].value, more["no_answer"].n) == (2 / 4, 4)
     assert more["f1_has_answer"] == pytest.approx(sum(one for _, one in published[:7]) / 7)
     assert "has_answer" not in besides(spec, rows[:7], said[:7]), "one kind alone is no split"
 
@@ -331,8 +331,8 @@ def test_a_scorer_of_ones_own_is_a_function(
     said = ["xyz", "ab", "a"]
     for name in ("near_miss:near", f"{tmp_path}/near_miss.py:near"):
         found = ability(spec_of(rows, name), rows).value(rows, said)
-        assert found is not None and (found["value"], found["n"]) == (0.5, 3)
-        assert found["high"] - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
+        assert found is not None and (found.value, found.n) == (0.5, 3)
+        assert found.high - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
     yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"])
     assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
     ones = ability(spec_of(rows, "near_miss:near"), rows).value(rows, ["abc"] * 3)

@@ -19,6 +19,7 @@ from raycib.config.grid import single_task
 from raycib.methods.cib import CIB
 from raycib.models.reference import compute_cache
 from raycib.report.measured import OF_THE_GRID, counted
+from raycib.results import Counts, Results
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.sweep import FORWARDS, Sweep
 from raycib.runtime.trained_tokens import trained_tokens
@@ -112,14 +113,14 @@ def test_a_stage_fails_once_however_many_cells_need_it(tmp_path):
 
 
 def test_counts_say_whether_they_are_the_grids_or_the_last_runs():
-    counts = {"stages": 4, "stages_trained": 0, "judge_calls": 0, "reference_forwards": 110}
-    told = dict(counted({"counts": counts, "timings_s": {"total": 1.5}}))
+    counts = Counts(stages=4, stages_trained=0, judge_calls=0, reference_forwards=110)
+    told = dict(counted(Results(sweep="s", cells=[], counts=counts, timings_s={"total": 1.5})))
     assert told == {
         "grid: stages": "4", "grid: reference forwards": "110", "last run: stages trained": "0",
         "last run: judge calls": "0", "last run, time in s: total": "1.5",
     }  # fmt: skip
     assert not {"stages_trained", "stages_reused", "engine_starts", "judge_calls"} & {*OF_THE_GRID}
-    assert counted({}) == []
+    assert counted(Results(sweep="s", cells=[])) == []
 
 
 def test_tokens_trained_on_are_counted_with_their_padding(tmp_path):
@@ -129,15 +130,15 @@ def test_tokens_trained_on_are_counted_with_their_padding(tmp_path):
     tokens = {"steps": lora.steps, "useful": 900, "computed": 1000}
     found.store.put(STAGES, lora.key, lambda folder: None, {"tokens": tokens})
     rows, sums = trained_tokens(found)
-    assert rows == [
+    assert [one.plain() for one in rows] == [
         {"task": "task", "stages": 1, "steps": lora.steps, "useful_tokens": 900,
          "computed_tokens": 1000, "useful_share": 0.9},
     ]  # fmt: skip
     assert sums == {"tokens_useful": None, "tokens_computed": None}, "cib is not trained"
     found.store.put(STAGES, cib.key, lambda folder: None, {"steps": cib.steps})
-    assert trained_tokens(found)[0][0]["stages"] == 1
+    assert trained_tokens(found)[0][0].stages == 1
     found.store.discard(STAGES, cib.key)
     found.store.put(STAGES, cib.key, lambda folder: None, {"tokens": tokens | {"useful": 500}})
     ([row], sums) = trained_tokens(found)
-    assert (row["stages"], row["useful_share"]) == (2, 0.7)
+    assert (row.stages, row.useful_share) == (2, 0.7)
     assert sums == {"tokens_useful": 1400, "tokens_computed": 2000}

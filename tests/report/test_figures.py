@@ -4,10 +4,11 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep
+from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep, typed
 
 from raycib.report import figures
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 from raycib.report.variants import named
 from raycib.studies.comparison.bars import bars
 from raycib.studies.comparison.price_figure import price_figure
@@ -15,7 +16,7 @@ from raycib.studies.strength.figures import figure2
 
 
 def drawn(summary):
-    return figure2(to_frame(summary), aligned_scores(summary))
+    return figure2(to_frame(typed(summary)), aligned_scores(typed(summary)))
 
 
 def test_the_same_data_give_the_same_bytes():
@@ -98,14 +99,14 @@ def test_strengths_over_several_decades_stand_on_a_logarithmic_axis():
 
 def test_loss_curves_have_a_panel_for_each_term_and_a_line_for_each_strength():
     summary = sweep()
-    figure = figures.loss_curves(to_frame(summary), histories(summary))
+    figure = figures.loss_curves(to_frame(typed(summary)), histories(summary))
     assert figure is not None
     assert [len(panel.lines) for panel in figure.axes] == [5, 4]
-    assert figures.loss_curves(to_frame(summary), {}) is None
+    assert figures.loss_curves(to_frame(typed(summary)), {}) is None
 
 
 def priced(summary):
-    return price_figure(to_frame(summary), 0.0)
+    return price_figure(to_frame(typed(summary)), 0.0)
 
 
 def test_the_tradeoff_is_the_same_bytes_each_time_and_well_formed():
@@ -163,7 +164,7 @@ def test_a_comparison_with_holes_is_still_drawn(kept):
         if cell["method"] != kept:
             cell |= {"failed": "stopped", "scores": None}
     figures.to_svg(priced(summary))
-    figures.to_svg(bars(to_frame(summary)))
+    figures.to_svg(bars(to_frame(typed(summary))))
 
 
 def test_panel_b_takes_the_first_price_that_was_measured():
@@ -174,7 +175,7 @@ def test_panel_b_takes_the_first_price_that_was_measured():
 
 
 def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
-    [panel] = bars(to_frame(ablation_sweep()), 0.0).axes
+    [panel] = bars(to_frame(typed(ablation_sweep())), 0.0).axes
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["LoRA", "CIB, random negatives", "CIB, most similar negatives"]
     assert [len(line.get_xydata()) for line in panel.lines if line.get_marker() == "o"] == [3] * 3
@@ -185,7 +186,7 @@ def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
 
 def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
     summary = ablation_sweep()
-    figure = figures.loss_curves(named(to_frame(summary)), histories(summary), "variant")
+    figure = figures.loss_curves(named(to_frame(typed(summary))), histories(summary), "variant")
     assert figure is not None
     legend = figure.axes[0].get_legend()
     assert legend is not None

@@ -15,11 +15,13 @@ from summaries import (
     reported,
     samples,
     sweep,
+    typed,
 )
 
 from raycib.report.forms import NOT_MEASURED
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
 from raycib.report.page import page
+from raycib.report.scores import aligned_scores
 from raycib.report.tables import to_csv, to_latex, to_markdown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
@@ -35,6 +37,7 @@ KINDS = {
 UNREAD = {"value": None, "low": None, "high": None, "n": 0, "unread": 260}
 TASK = ("accuracy", "accuracies", "utility", "utility_by_probe", "over_refusal", "eval_loss",
         "mutual_information", "mutual_information_last_prompt", "cosine", "distance")  # fmt: skip
+BY_NAME = ("accuracies", "utility_by_probe")
 NO_NUMBER = re.compile(r"(?<![\w.])(nan|NaN|None|inf|[-−]0(\.0+)?)(?![\w.])")
 
 
@@ -49,7 +52,7 @@ def scores_of(summary):
 def without_task_scores(summary):
     """As of a task whose rule nobody knows: no accuracy, no utility, nothing of held-out rows."""
     for scores in scores_of(summary):
-        scores |= {name: None for name in TASK if name in scores}
+        scores |= {name: {} if name in BY_NAME else None for name in TASK if name in scores}
 
 
 def unread(summary):
@@ -62,12 +65,12 @@ def holes(summary):
     """Every third set lacks one thing after the other: as None, without a value, or altogether."""
     for number, scores in enumerate(scores_of(summary)[1::3]):
         for place, name in enumerate(sorted(scores)):
-            if name == "accuracies":
+            if name in BY_NAME:
                 scores[name] = dict.fromkeys(scores[name])
             elif (number + place) % 3 == 0:
                 scores[name] = None
             elif (number + place) % 3 == 1 and isinstance(scores[name], dict):
-                scores[name] = dict.fromkeys(scores[name])
+                scores[name] |= {"value": None, "low": None, "high": None, "n": 0}
             else:
                 del scores[name]
 
@@ -145,10 +148,10 @@ def test_claims_on_accuracy_utility_and_loss_are_open_where_they_were_not_measur
     dose, many = sweep(failed=False), comparison_sweep(1)
     for summary in (dose, many):
         without_task_scores(summary)
-    told = claims(to_frame(dose), aligned_scores(dose))
+    told = claims(to_frame(typed(dose)), aligned_scores(typed(dose)))
     open_ = [claim.text for claim in told if NOT_MEASURED in claim.evidence]
     assert [text[:7] for text in open_] == ["Utility", "More th"]
-    told = comparison_claims(to_frame(many), aligned_scores(many))
+    told = comparison_claims(to_frame(typed(many)), aligned_scores(typed(many)))
     about = [c for c in told if "accuracy" in c.text or "equal task loss" in c.text]
     assert len(about) == 5
     assert all(c.holds is None and NOT_MEASURED in c.evidence for c in about)
@@ -157,7 +160,7 @@ def test_claims_on_accuracy_utility_and_loss_are_open_where_they_were_not_measur
 def test_claims_on_a_sequence_are_open_where_its_accuracies_were_not_measured():
     summary = orders_sweep(3, 1, ("lora", "cib"))
     without_task_scores(summary)
-    told = {claim.text: claim for claim in order_claims(summary)}
+    told = {claim.text: claim for claim in order_claims(typed(summary))}
     [competitive] = [c for text, c in told.items() if "lowest harmful" in text]
     assert competitive.holds is True, "safety was measured"
     assert not [c for text, c in told.items() if "BT," in text or "most stable" in text]
@@ -169,6 +172,6 @@ def test_a_method_whose_accuracy_is_unknown_does_not_keep_it():
     for cell in summary["cells"]:
         if cell["method"] == "cib":
             cell["scores"]["accuracy"] = None
-    told = comparison_claims(to_frame(summary), aligned_scores(summary))
+    told = comparison_claims(to_frame(typed(summary)), aligned_scores(typed(summary)))
     lowest = [claim for claim in told if "lowest harmful response rate of" in claim.text]
     assert len(lowest) == 2 and {claim.holds for claim in lowest} == {None}

@@ -19,11 +19,13 @@ from summaries import (
     reported,
     samples,
     sweep,
+    typed,
     warned,
     written,
 )
 
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 from raycib.report.side_by_side import comparison, flips
 from raycib.report.table import shown
 from raycib.studies.strength.claims import claims
@@ -37,7 +39,7 @@ def page():
 
 
 def judged(summary):
-    found = claims(to_frame(summary), aligned_scores(summary))
+    found = claims(to_frame(typed(summary)), aligned_scores(typed(summary)))
     return {claim.text.split(",")[0].split(":")[0]: claim for claim in found}
 
 
@@ -165,7 +167,7 @@ def test_nothing_is_claimed_where_nothing_was_measured():
     summary = sweep()
     for cell in summary["cells"]:
         cell |= {"failed": "stopped", "scores": None}
-    assert claims(to_frame(summary), aligned_scores(summary)) == []
+    assert claims(to_frame(typed(summary)), aligned_scores(typed(summary))) == []
     assert "0 of 15 cells finished" in reported(summary).headline
 
 
@@ -210,7 +212,7 @@ def test_nothing_readable_is_no_rate():
     summary = sweep()
     for cell in summary["cells"][:3]:
         cell["scores"]["hrr"] = {"value": None, "low": None, "high": None, "n": 0, "unread": 260}
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     assert frame["hrr"].isna().sum() == 4
     assert any("could not be read" in text for text in warned(summary))
     page_of(summary, {}, {})
@@ -235,7 +237,7 @@ def test_a_prompt_asked_twice_is_paired_in_order():
 
 
 def test_correlations_stand_by_seed_over_means_and_pooled_for_both_measures():
-    table = shown(correlation_table(to_frame(sweep(failed=False))), COLUMNS)
+    table = shown(correlation_table(to_frame(typed(sweep(failed=False)))), COLUMNS)
     part = table[(table["Measure"] == "I(Z;C)") & (table["Over"] == "λ\u00a0>\u00a00")]
     assert part["Group"].tolist() == ["seed 0", "seed 1", "seed 2", "pooled over seeds",
                                       "seed means"]  # fmt: skip

@@ -20,6 +20,7 @@ from summaries import (
 )
 
 from raycib.report.measured import measured, said
+from raycib.results import Results
 
 KINDS = {
     "dose": sweep,
@@ -30,12 +31,13 @@ KINDS = {
 }
 MEASURED = {
     "settings": [
-        {"setting": "learning rate", "value": 1e-3, "from": "the preset"},
-        {"setting": "clip", "value": None, "from": "<i>--set", "grouped": True},
+        {"setting": "learning rate", "value": "0.001", "from": "the preset"},
+        {"setting": "clip", "value": "1", "from": "<i>--set", "grouped": True, "by": None},
     ],
     "rows": [
-        {"data": "task", "rows": 3200, "cut": 0},
-        {"data": "<b>held out", "rows": 160, "longest": 91},
+        {"name": name, "source": "s", "rows": 160, "left_out": 0, "cut": 0, "longest": 91,
+         "limit": 128, "max_tokens": 0}
+        for name in ("task", "<b>held out")
     ],
     "judge": {"name": "world:guard", "protected": True, "targets": ["q", "v"],
               "unread": {"no verdict": 2, "cut": 1},
@@ -153,7 +155,7 @@ def test_how_it_was_measured_stands_on_every_page(page):
 
 
 def test_a_summary_that_says_nothing_of_it_has_no_such_part():
-    assert measured({}) == [] and measured({"settings": {}, "rows": None}) == []
+    assert measured(Results(sweep="s", cells=[], settings=[], rows=[])) == []
     assert [said(v) for v in (None, float("nan"), float("inf"), False, [], 0.0)] == [
         "not given", "not given", "infinite", "no", "none", "0"
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scipy import stats
-from summaries import orders_sweep
+from summaries import orders_sweep, typed
 
 from raycib.report.frame import to_frame
 from raycib.report.statistics import (
@@ -172,14 +172,14 @@ def test_means_of_the_same_rates_in_another_order_settle_no_claim():
             place = mine[cell["method"] == "cib"]
             stage["scores"]["hrr"] |= {"value": place}
         cell["scores"] = cell["stages"][-1]["scores"]
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     frame = frame.assign(label="", task="t", accuracy=1.0)
     [claim] = [c for c in comparison_claims(frame) if "of all methods (none" in c.text]
     assert claim.holds is True, "none is lower"
-    study = study_of(summary)
+    study = study_of(typed(summary))
     found = analyse(study, "hrr")
     assert found is not None and all(math.isnan(source.share) for source in found.sources)
-    told = {claim.text[:53]: claim for claim in order_claims(summary)}
+    told = {claim.text[:53]: claim for claim in order_claims(typed(summary))}
     [safest] = [c for text, c in told.items() if "lowest harmful response rate" in text]
     [order] = [c for text, c in told.items() if "changes the final HRR" in text]
     assert safest.holds is None and order.holds is None and "no variance" in order.evidence

@@ -7,17 +7,16 @@ import math
 
 import pandas as pd
 import pytest
-from summaries import HOSTILE, sweep
+from summaries import HOSTILE, sweep, typed
 
 from raycib.report import tables
 from raycib.report.forms import rate, spread
 from raycib.report.frame import (
-    aligned_scores,
     dose_responses,
     load,
-    swept,
     to_frame,
 )
+from raycib.report.scores import aligned_scores, swept
 from raycib.report.table import Column, Table, shown
 from raycib.report.text import latex, plain, spreadsheet_cell
 from raycib.studies.strength.table3 import columns, table3
@@ -33,7 +32,7 @@ def summary():
 
 
 def test_a_frame_has_a_row_for_each_cell_and_a_column_for_each_number(summary):
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     assert len(frame) == 15 and frame["key"].is_unique
     cell = summary["cells"][4]
     row = frame[frame["key"] == cell["key"]].iloc[0]
@@ -44,7 +43,7 @@ def test_a_frame_has_a_row_for_each_cell_and_a_column_for_each_number(summary):
 
 
 def test_plain_lora_is_strength_zero_of_every_series(summary):
-    [(name, cells)] = dose_responses(to_frame(summary))
+    [(name, cells)] = dose_responses(to_frame(typed(summary)))
     assert name == "CIB" and sorted(cells["lam"].unique()) == [0, 1, 2, 5, 10]
 
 
@@ -52,8 +51,8 @@ def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
     for cell in summary["cells"]:
         if cell["method"] == "cib":
             cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
-    assert swept(summary) == ["draw"]
-    assert {name for name, _ in dose_responses(to_frame(summary))} == {
+    assert swept(typed(summary).cells) == ["draw"]
+    assert {name for name, _ in dose_responses(to_frame(typed(summary)))} == {
         "CIB, draw uniform",
         "CIB, draw most_similar",
     }
@@ -64,27 +63,27 @@ def test_a_label_is_the_series_whatever_differs(summary):
         if cell["method"] == "cib":
             cell["label"] = "CIB, as shipped"
             cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
-    assert {name for name, _ in dose_responses(to_frame(summary))} == {"CIB, as shipped"}
+    assert {name for name, _ in dose_responses(to_frame(typed(summary)))} == {"CIB, as shipped"}
 
 
 def test_a_parameter_that_is_the_strength_makes_no_series(summary):
     for cell in summary["cells"]:
         cell["parameters"]["weight"] = cell["strength"]
-    assert swept(summary) == []
+    assert swept(typed(summary).cells) == []
     summary["cells"][-1]["parameters"]["weight"] = 0.5
-    assert swept(summary) == ["weight"]
+    assert swept(typed(summary).cells) == ["weight"]
 
 
 def test_what_a_cell_cost_has_columns_of_its_own(summary):
     summary["cells"][0]["cost"] = {"steps": 400, "rank": 32, "trained": False}
-    first = to_frame(summary).iloc[0]
+    first = to_frame(typed(summary)).iloc[0]
     assert (first["cost_steps"], first["cost_rank"], first["cost_trained"]) == (400, 32, False)
     assert first["rank"] == 8
 
 
 def test_an_unknown_format_is_refused(summary):
     with pytest.raises(ValueError, match="format 1, this version reads 2"):
-        to_frame(summary | {"format": 1})
+        to_frame(typed(summary | {"format": 1}))
 
 
 def test_load_reads_every_sweep_of_a_folder(summary, tmp_path):
@@ -101,13 +100,13 @@ def test_load_reads_every_sweep_of_a_folder(summary, tmp_path):
 def test_an_empty_score_is_missing_and_not_zero(summary):
     summary["cells"][0]["scores"]["mutual_information"] = None
     summary["cells"][1]["scores"].pop("cosine")
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     assert math.isnan(frame["mutual_information"][0]) and math.isnan(frame["cosine"][1])
 
 
 def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary):
-    frame = to_frame(summary)
-    table = table3(frame, aligned_scores(summary))
+    frame = to_frame(typed(summary))
+    table = table3(frame, aligned_scores(typed(summary)))
     assert list(table["method"]) == ["before fine-tuning", "LoRA", *["CIB"] * 5]
     one = table[(table["lam"] == 1)].iloc[0]
     cells = frame[frame["lam"] == 1]["hrr"]
@@ -118,7 +117,7 @@ def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary)
 
 
 def test_a_failed_cell_has_a_row_that_says_why(summary):
-    table = table3(to_frame(summary), aligned_scores(summary))
+    table = table3(to_frame(typed(summary)), aligned_scores(typed(summary)))
     failed = table[table["status"] != ""]
     assert failed["status"].tolist() == [
         "failed (seed 2): OutOfMemoryError: killed at step 120 <b>&"
@@ -129,12 +128,12 @@ def test_a_failed_cell_has_a_row_that_says_why(summary):
 def test_a_sweep_that_failed_altogether_still_has_a_table(summary):
     for cell in summary["cells"]:
         cell |= {"failed": "no disk", "scores": None}
-    table = seen(table3(to_frame(summary)))
+    table = seen(table3(to_frame(typed(summary))))
     assert len(table) == 15 and table["Status"].str.contains("no disk").all()
 
 
 def test_csv_holds_numbers_that_read_back_the_same(summary):
-    table = table3(to_frame(summary), aligned_scores(summary))
+    table = table3(to_frame(typed(summary)), aligned_scores(typed(summary)))
     read = pd.read_csv(io.StringIO(tables.to_csv(table)))
     assert read["hrr_mean"].tolist()[1:6] == table["hrr_mean"].tolist()[1:6]
     assert read["lam"].tolist()[1:] == table["lam"].tolist()[1:]

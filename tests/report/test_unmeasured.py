@@ -14,11 +14,13 @@ from summaries import (
     reported,
     samples,
     terminal,
+    typed,
     written,
 )
 from summaries import sweep as dose_sweep
 
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 
 KINDS = [dose_sweep, ablation_sweep, comparison_sweep, gaps_sweep, orders_sweep]
 UNMEASURED = ("accuracy", "over_refusal", "utility")
@@ -45,10 +47,10 @@ def test_a_sweep_without_accuracy_has_every_exhibit_and_claims_none(
     make: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
     summary = without(make())
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     for name in UNMEASURED:
         assert frame[name].isna().all()
-        assert aligned_scores(summary).get(name) is None
+        assert aligned_scores(typed(summary)).get(name) is None
     files = written(summary, samples(summary, 5), histories(summary), tmp_path)
     assert any(file.name == "report.html" for file in files)
     page = (tmp_path / "report.html").read_text()

@@ -7,6 +7,7 @@ from raycib.config import EvalSpec, ModelSpec, PlainLoRA, RunSpec, StageSpec
 from raycib.data.rows import describe_rows, describe_task
 from raycib.methods.case1 import Case1
 from raycib.report.measured import measured
+from raycib.results import Results
 from raycib.runtime.files import files_read, lines
 
 
@@ -26,12 +27,12 @@ def test_every_file_of_a_sweep_is_told_once(tmp_path: Path):
         for method in (PlainLoRA(), Case1(lam=1.0, safety=safety), Case1(lam=2.0, safety=safety))
     ]
     files = files_read(runs)
-    assert [one["set"] for one in files] == ["task", "harmful", "safety data"]
+    assert [one.set for one in files] == ["task", "harmful", "safety data"]
     assert lines(files)[1] == (
         f"harmful ({tmp_path}/harmful.json#first-3): 20 rows read; prompt from 'goal', response "
         "from 'answer'; not read: 'id'"
     )
-    (part,) = measured({"files": files})
+    (part,) = measured(Results(sweep="s", cells=[], files=files))
     ((_, table),) = part.tables
     assert part.title == "Files"
     assert list(table["Set"]) == ["task", "harmful", "safety data"]

@@ -54,8 +54,8 @@ def test_what_is_mended_is_said_and_the_date_is_in_the_key(plan: Plan) -> None:
     assert dated.model.key != own.model.key
     ((task, evals),) = dated.tasks.values()
     run = RunSpec(stages=(StageSpec(model=dated.model, task=task),), evals=evals)
-    told = [one for one in files_read([run]) if one["set"] == "chat template"]
-    assert [one["read"] for one in told] == [list(dated.model.notes)]
+    told = [one for one in files_read([run]) if one.set == "chat template"]
+    assert [one.read for one in told] == [dated.model.notes]
 
 
 @pytest.mark.parametrize(

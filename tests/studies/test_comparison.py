@@ -7,10 +7,20 @@ import re
 
 import pandas as pd
 import pytest
-from summaries import METHODS, SAFETY_DATA, comparison_sweep, reported, samples, sweep, terminal
+from summaries import (
+    METHODS,
+    SAFETY_DATA,
+    comparison_sweep,
+    reported,
+    samples,
+    sweep,
+    terminal,
+    typed,
+)
 
 from raycib.report import tables
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 from raycib.report.statistics import mcnemar, wilson
 from raycib.report.table import Table, shown
 from raycib.report.variants import best, of, plain_variant, settings, variants
@@ -47,8 +57,9 @@ def said(verdicts: str):
 
 def cell(method, strength, hrr, loss, seed=0, **more):
     """A cell of a comparison with the numbers that matter here."""
-    scores = {"hrr": {"value": hrr, "n": 100, "unread": 0}, "eval_loss": loss}
-    scores |= {name: {"value": value, "n": 100} for name, value in more.items()}
+    scores = {"eval_loss": loss}
+    for name, value in {"hrr": hrr, **more}.items():
+        scores[name] = {"value": value, "low": None, "high": None, "n": 100}
     return {
         "key": f"{method} {strength} {seed}", "method": method, "strength": strength, "seed": seed,
         "task": "open", "model": "m", "parameters": {}, "failed": None, "scores": scores,
@@ -57,7 +68,7 @@ def cell(method, strength, hrr, loss, seed=0, **more):
 
 
 def framed(*cells):
-    return to_frame({"format": 2, "sweep": "s", "study": "comparison", "cells": list(cells)})
+    return to_frame(typed({"format": 2, "sweep": "s", "study": "comparison", "cells": list(cells)}))
 
 
 # Rows
@@ -91,7 +102,7 @@ def test_the_best_strength_is_coherent_within_its_budget_and_keeps_its_accuracy(
 def test_models_and_tasks_are_never_compared_with_one_another():
     summary = comparison_sweep(1)
     summary["cells"] += [c | {"task": "math", "key": c["key"] + "m"} for c in summary["cells"]]
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     assert [name for name, _ in settings(frame)] == ["world:aligned, open", "world:aligned, math"]
     table = paired_table(frame, samples(summary, 20))
     for row in table.to_dict("records"):
@@ -115,7 +126,7 @@ def test_table_1_gives_wilsons_interval_at_the_mean_for_the_prompts_alone():
 
 def test_table_1_starts_with_the_model_before_and_plain_lora():
     summary = comparison_sweep()
-    table = table1(to_frame(summary), aligned_scores(summary))
+    table = table1(to_frame(typed(summary)), aligned_scores(typed(summary)))
     assert table["series"].tolist()[:3] == ["before fine-tuning", "LoRA", "Random subset"]
     assert len(table) == 1 + sum(map(len, METHODS.values()))
     first = table.iloc[0]
@@ -124,7 +135,7 @@ def test_table_1_starts_with_the_model_before_and_plain_lora():
 
 def test_table_1_shows_probes_and_what_a_row_cost():
     summary = comparison_sweep()
-    shown = seen1(table1(to_frame(summary), aligned_scores(summary)))
+    shown = seen1(table1(to_frame(typed(summary)), aligned_scores(typed(summary))))
     safe = shown[shown["Method"] == "Safe LoRA"].iloc[0]
     assert safe["facts, %"] == "95.0 ± 0.0" and safe["Steps"] == "200, derived"
     assert shown[shown["Method"] == "SaLoRA"].iloc[0]["Rank"] == "16"
@@ -137,7 +148,7 @@ def test_a_failed_cell_stays_in_sight_with_its_reason():
     for c in summary["cells"]:
         if c["method"] == "sbr" and c["strength"] == 50:
             c |= {"failed": "no safety data", "scores": None}
-    table = table1(to_frame(summary), aligned_scores(summary))
+    table = table1(to_frame(typed(summary)), aligned_scores(typed(summary)))
     kept = table[(table["series"] == "CIB") & (table["strength"] == 5)]
     assert kept["seeds"].tolist() == [2, 0]
     assert kept["status"].tolist() == ["", "failed (seed 0): out of memory"]
@@ -155,7 +166,7 @@ def test_the_terminal_shows_a_comparison_within_140_columns():
 
 def test_the_terminal_shows_a_dose_response_as_table_3():
     summary = sweep()
-    table = seen3(table3(to_frame(summary), aligned_scores(summary)))
+    table = seen3(table3(to_frame(typed(summary)), aligned_scores(typed(summary))))
     assert terminal(summary) == tables.to_terminal(table)
 
 
@@ -163,7 +174,7 @@ def test_a_comparison_that_failed_altogether_still_has_tables():
     summary = comparison_sweep(1)
     for c in summary["cells"]:
         c |= {"failed": "no disk", "scores": None}
-    frame = to_frame(summary)
+    frame = to_frame(typed(summary))
     shown = seen1(table1(frame))
     assert shown["Status"].str.contains("no disk").all() and len(shown) == len(frame)
     assert "no disk" in terminal(summary)
@@ -230,13 +241,13 @@ def test_only_seeds_and_prompts_of_both_count():
 
 def test_every_row_is_held_against_lora_and_the_best_of_cib():
     summary = comparison_sweep()
-    table = paired_table(to_frame(summary), samples(summary))
+    table = paired_table(to_frame(typed(summary)), samples(summary))
     rows = sum(map(len, METHODS.values()))
     assert table["against"].value_counts().to_dict() == {"LoRA": rows - 1, "CIB at 10": rows - 1}
-    chosen = paired_table(to_frame(summary), samples(summary), "KL at 1")
+    chosen = paired_table(to_frame(typed(summary)), samples(summary), "KL at 1")
     assert set(chosen["against"]) == {"LoRA", "KL at 1"}
     with pytest.raises(ValueError, match="no row is called 'KL at 2'; there are LoRA,"):
-        paired_table(to_frame(summary), samples(summary), "KL at 2")
+        paired_table(to_frame(typed(summary)), samples(summary), "KL at 2")
     assert (table["p_holm"] >= table["p"]).all() and (table["seeds"] == 3).all()
     assert "Against LoRA: of 29 rows" in significance(table)
 

@@ -1,11 +1,12 @@
 """Claims about methods side by side: each rule on numbers small enough to check by eye."""
 
 import pytest
-from summaries import ablation_sweep, comparison_sweep, samples
+from summaries import ablation_sweep, comparison_sweep, samples, typed
 from test_comparison import cell as scored
 from test_comparison import framed, said
 
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
 from raycib.studies.comparison.report import MOST_ROWS, comparison_headline
 
@@ -142,7 +143,9 @@ def test_an_ablation_of_something_else_claims_nothing_about_negatives():
 
 def test_a_comparison_makes_no_claims_about_doses():
     summary = comparison_sweep()
-    found = comparison_claims(to_frame(summary), aligned_scores(summary), samples(summary))
+    found = comparison_claims(
+        to_frame(typed(summary)), aligned_scores(typed(summary)), samples(summary)
+    )
     assert len(found) == 8 and not [claim for claim in found if "λ" in claim.text]
 
 
@@ -175,5 +178,7 @@ def test_the_answer_names_the_safest_and_cibs_place():
 
 def test_the_answer_of_an_ablation_names_every_row():
     summary = ablation_sweep()
-    text = comparison_headline(to_frame(summary), aligned_scores(summary), [], MOST_ROWS)
+    text = comparison_headline(
+        to_frame(typed(summary)), aligned_scores(typed(summary)), [], MOST_ROWS
+    )
     assert "CIB, random negatives (20.6 ± 2.1 %" in text and "is number" not in text

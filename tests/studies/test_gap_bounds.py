@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from summaries import gap_rows, gaps_sweep
+from summaries import gap_rows, gaps_sweep, typed
 
 from raycib.report.table import shown
 from raycib.studies.tradeoff.bounds import (
@@ -28,11 +28,11 @@ from raycib.studies.tradeoff.terms import (
     model_terms,
     tax_table,
 )
-from raycib.studies.tradeoff.theory import by_similarity, more_similar, theory_of
+from raycib.studies.tradeoff.theory import by_similarity, more_similar
 
 
 def held(summary):
-    return bounds(gap_frame(summary), theory_of(summary))
+    return bounds(gap_frame(typed(summary)), typed(summary).theory)
 
 
 def only(table, theorem, **where):
@@ -91,7 +91,7 @@ def test_theorem_4_as_stated_claims_more_than_a_small_ball_can_give():
 
 def test_lambda_is_translated_from_means_over_tokens():
     """Answers of 11 tokens in the task and 8 in the proxy: .5 * 11 / 8 = .6875."""
-    theory = theory_of(gaps_sweep())
+    theory = typed(gaps_sweep()).theory
     assert theory is not None
     assert theory.lambda_in_nats(0.5, "how-to", "near outputs") == pytest.approx(0.6875)
     assert theory.lambda_in_nats(0.5, "how-to", "unknown") is None
@@ -99,7 +99,7 @@ def test_lambda_is_translated_from_means_over_tokens():
 
 def test_a_convex_weight_is_translated_and_means_over_rows_have_no_lambda():
     """w = 1/3 is λ = 1/2; w = 1 trains nothing of the task."""
-    theory = theory_of(gaps_sweep())
+    theory = typed(gaps_sweep()).theory
     assert theory is not None
     where = ("how-to", "near outputs")
     assert theory.lambda_in_nats(1 / 3, *where, "convex") == pytest.approx(0.6875)
@@ -174,7 +174,7 @@ def test_theorem_3_takes_the_slope_of_the_smallest_ball_around_the_weights():
     assert ball["bound"].iloc[0] == pytest.approx(theorem3(7.25, 0.25))
     assert only(table, "3", method="case1")["bound"].isna().all()
     summary["theory"]["lipschitz"][1] |= {"ascent": 1.0, "sampled": 1.0}
-    theory = theory_of(summary)
+    theory = typed(summary).theory
     assert theory is not None and theory.slope(0.5) == 7.25 and theory.slope(4.1) is None
 
 
@@ -241,11 +241,11 @@ def test_a_theory_with_holes_is_read_as_far_as_it_goes():
     summary["theory"] = {
         "proxies": [{"name": "near outputs"}],
         "lipschitz": [{"epsilon": 1, "sampled": None, "ascent": None}],
-        "answer_tokens": {"how-to": None},
+        "answer_tokens": {},
     }
     table = held(summary)
     assert table["bound"].isna().all() and table["note"].ne("").all()
-    theory = theory_of(summary)
+    theory = typed(summary).theory
     assert theory is not None
     assert len(shown(data_terms(theory), DATA)) == 1
     assert not len(shown(model_terms(theory), MODEL))
@@ -255,7 +255,7 @@ def test_a_theory_with_holes_is_read_as_far_as_it_goes():
 
 
 def test_proxies_are_ordered_by_what_is_known_of_them():
-    theory = theory_of(gaps_sweep())
+    theory = typed(gaps_sweep()).theory
     assert theory is not None
     first, near, far = by_similarity(theory.proxies[::-1])
     assert [first.name, near.name, far.name] == ["original data", "near outputs", "far outputs"]
@@ -264,7 +264,7 @@ def test_proxies_are_ordered_by_what_is_known_of_them():
 
 
 def test_terms_have_a_row_for_each_proxy_and_task_and_each_constant():
-    theory = theory_of(gaps_sweep())
+    theory = typed(gaps_sweep()).theory
     assert theory is not None
     seen = shown(data_terms(theory), DATA)
     assert len(seen) == 9
@@ -277,17 +277,17 @@ def test_terms_have_a_row_for_each_proxy_and_task_and_each_constant():
 
 def test_the_tax_is_held_against_its_bound():
     summary = gaps_sweep()
-    table = tax_table(gap_frame(summary))
+    table = tax_table(gap_frame(typed(summary)))
     assert len(table) == len(summary["cells"]) and table["holds"].all()
     assert table["share"].iloc[0] == pytest.approx(0.03 / 1.94)
     summary["cells"][0]["scores"]["tax"] = 0.031
-    assert shown(tax_table(gap_frame(summary)), COLUMNS)["Bound"].tolist()[:2] == [
+    assert shown(tax_table(gap_frame(typed(summary))), COLUMNS)["Bound"].tolist()[:2] == [
         "fails",
         "holds",
     ]
     for cell in summary["cells"]:
         del cell["scores"]["tax"]
-    assert not len(tax_table(gap_frame(summary)))
+    assert not len(tax_table(gap_frame(typed(summary))))
 
 
 def test_amounts_have_three_digits_and_no_exponent():

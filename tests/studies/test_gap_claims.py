@@ -1,13 +1,12 @@
 """Claims of the trade-offs paper: each rule on numbers small enough to check by eye."""
 
 import pytest
-from summaries import gap_rows, gaps_sweep
+from summaries import gap_rows, gaps_sweep, typed
 
-from raycib.report.frame import aligned_scores
+from raycib.report.scores import aligned_scores
 from raycib.studies.tradeoff.bound_claims import NEGLIGIBLE
 from raycib.studies.tradeoff.claims import gap_claims
 from raycib.studies.tradeoff.gap import gap_frame
-from raycib.studies.tradeoff.theory import theory_of
 
 STARTS = {
     "similar": "A proxy more like the original",
@@ -24,7 +23,9 @@ STARTS = {
 
 
 def judged(summary):
-    found = gap_claims(gap_frame(summary), aligned_scores(summary), theory_of(summary))
+    found = gap_claims(
+        gap_frame(typed(summary)), aligned_scores(typed(summary)), typed(summary).theory
+    )
     return {
         name: claim
         for claim in found
@@ -62,7 +63,9 @@ def test_every_claim_is_made_of_a_whole_sweep():
     assert set(found) == set(STARTS)
     erosion = [
         claim
-        for claim in gap_claims(gap_frame(summary), aligned_scores(summary), theory_of(summary))
+        for claim in gap_claims(
+            gap_frame(typed(summary)), aligned_scores(typed(summary)), typed(summary).theory
+        )
         if "erodes safety" in claim.text
     ]
     assert [claim.text.split(":")[0] for claim in erosion] == ["how-to", "shop", "sums"]

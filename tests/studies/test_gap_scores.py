@@ -16,6 +16,7 @@ from raycib.studies.tradeoff.gaps import (
     paired_gap,
 )
 from raycib.studies.tradeoff.measure import GapSpec
+from raycib.studies.tradeoff.results import Mean
 
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=4)
 GAPS = GapSpec(alignment=ROWS, task=ROWS.model_copy(update={"rows": "b" * 64}))
@@ -46,36 +47,33 @@ def test_a_mean_and_its_error_by_hand():
     """1, 2, 3, 4: mean 2.5; squares around it 2.25 + .25 + .25 + 2.25 = 5; / 3 / 4 = .41667, whose
     root is .645497; 1.959964 of it to either side."""
     found = mean_with_error([1, 2, 3, 4])
-    assert found["value"] == 2.5
-    assert found["se"] == pytest.approx(0.645497, abs=1e-6)
-    assert found["low"] == pytest.approx(2.5 - 1.265149, abs=1e-5)
-    assert found["high"] == pytest.approx(2.5 + 1.265149, abs=1e-5)
-    assert found["n"] == 4
-    assert found.keys() == {"value", "low", "high", "se", "n"}
+    assert found.value == 2.5
+    assert found.se == pytest.approx(0.645497, abs=1e-6)
+    assert found.low == pytest.approx(2.5 - 1.265149, abs=1e-5)
+    assert found.high == pytest.approx(2.5 + 1.265149, abs=1e-5)
+    assert found.n == 4
 
 
 def test_a_single_row_has_no_error():
-    assert mean_with_error([2.0]) == {"value": 2.0, "low": None, "high": None, "se": None, "n": 1}
+    assert mean_with_error([2.0]) == Mean(value=2.0, low=None, high=None, se=None, n=1)
 
 
 def test_a_sum_of_many_rows_loses_nothing():
     """1e16 + 1 - 1e16 is 0 in floats added one by one."""
-    assert mean_with_error([1e16, 1.0, -1e16, 3.0])["value"] == 1.0
+    assert mean_with_error([1e16, 1.0, -1e16, 3.0]).value == 1.0
 
 
 def test_a_gap_is_paired_row_by_row():
     """(1, 2, 3) - (2, 4, 3) = -1, -2, 0: mean -1, standard deviation 1, error 1/sqrt 3. Unpaired it
     would be sqrt(1/3 + 1/3) = .816."""
     found = paired_gap([1, 2, 3], [2, 4, 3])
-    assert found["value"] == -1
-    assert found["se"] == pytest.approx(1 / math.sqrt(3))
-    assert found["high"] == pytest.approx(-1 + 1.959964 / math.sqrt(3))
+    assert found.value == -1
+    assert found.se == pytest.approx(1 / math.sqrt(3))
+    assert found.high == pytest.approx(-1 + 1.959964 / math.sqrt(3))
 
 
 def test_a_model_has_no_gap_to_itself():
-    assert paired_gap([1.0, 5.0], [1.0, 5.0]) == {
-        "value": 0, "low": 0, "high": 0, "se": 0, "n": 2
-    }  # fmt: skip
+    assert paired_gap([1.0, 5.0], [1.0, 5.0]) == Mean(value=0, low=0, high=0, se=0, n=2)
 
 
 def test_other_rows_are_no_pairs():
@@ -87,12 +85,12 @@ def test_gaps_of_a_model_by_hand(store: Store):
     """Alignment: (.5, 1, 3) - (1, 2, 3) = -.5, -1, 0, mean -.5, below zero and left so.
     Capability against the same fine-tuning unconstrained: (4, 6, 5) - (1, 2, 3) = 3, 4, 2."""
     found = gap_scores(store, "safe", "aligned", "free", GAPS)
-    assert found["alignment_gap"]["value"] == -0.5
-    assert found["alignment_gap"]["se"] == pytest.approx(0.5 / math.sqrt(3))
-    assert found["capability_gap"]["value"] == 3
-    assert found["capability_gap"]["se"] == pytest.approx(1 / math.sqrt(3))
-    assert found["alignment_nll"]["value"] == 1.5
-    assert found["capability_nll"]["value"] == 5
+    assert found["alignment_gap"].value == -0.5
+    assert found["alignment_gap"].se == pytest.approx(0.5 / math.sqrt(3))
+    assert found["capability_gap"].value == 3
+    assert found["capability_gap"].se == pytest.approx(1 / math.sqrt(3))
+    assert found["alignment_nll"].value == 1.5
+    assert found["capability_nll"].value == 5
     assert found["max_nll"] == 6
     assert found["tax"] == 0.25
     assert found["kept"] == 1.5
@@ -104,10 +102,10 @@ def test_the_unconstrained_model_has_no_capability_gap_and_the_aligned_no_alignm
     store: Store,
 ):
     free = gap_scores(store, "free", "aligned", "free", GAPS)
-    assert (free["capability_gap"]["value"], free["capability_gap"]["se"]) == (0, 0)
-    assert free["alignment_gap"]["value"] == 4, "4, 6, 2"
+    assert (free["capability_gap"].value, free["capability_gap"].se) == (0, 0)
+    assert free["alignment_gap"].value == 4, "4, 6, 2"
     before = gap_scores(store, "aligned", "aligned", None, GAPS)
-    assert before["alignment_gap"]["value"] == 0
+    assert before["alignment_gap"].value == 0
     assert "capability_gap" not in before, "with nothing to compare it with"
 
 
@@ -122,10 +120,10 @@ def test_against_a_known_law_a_gap_is_the_loss_above_its_entropy(tmp_path: Path)
     found = gap_scores(own, "model", "model", None, gaps)
     least = entropy("world:align.test")
     assert least == pytest.approx(0.52731, abs=1e-5)
-    assert found["alignment_gap_exact"]["value"] == pytest.approx(0.3 - least)
-    assert found["alignment_gap_exact"]["value"] < 0
-    assert found["alignment_gap_exact"]["se"] == pytest.approx(found["alignment_nll"]["se"])
-    assert found["capability_gap_exact"]["value"] == pytest.approx(0.6), "sums have one answer"
+    assert found["alignment_gap_exact"].value == pytest.approx(0.3 - least)
+    assert found["alignment_gap_exact"].value < 0
+    assert found["alignment_gap_exact"].se == pytest.approx(found["alignment_nll"].se)
+    assert found["capability_gap_exact"].value == pytest.approx(0.6), "sums have one answer"
 
 
 @pytest.mark.parametrize("lacks", ["model_id", "aligned", "unconstrained"])

@@ -20,6 +20,7 @@ from summaries import (
     samples,
     sweep,
     terminal,
+    typed,
     warned,
     written,
 )
@@ -27,7 +28,8 @@ from summaries import (
 from raycib.report import tables
 from raycib.report.claims import all_told
 from raycib.report.figures import to_svg
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
+from raycib.report.scores import aligned_scores
 from raycib.report.table import shown
 from raycib.report.variants import Variant
 from raycib.studies.tradeoff.figures import figure1, figure2
@@ -41,7 +43,6 @@ from raycib.studies.tradeoff.gap import (
 )
 from raycib.studies.tradeoff.report import gap_headline
 from raycib.studies.tradeoff.table import caption, columns, gaps_table
-from raycib.studies.tradeoff.theory import theory_of
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,9 @@ def page(whole):
 
 
 def tabled(summary):
-    return gaps_table(gap_frame(summary), aligned_scores(summary), theory_of(summary))
+    return gaps_table(
+        gap_frame(typed(summary)), aligned_scores(typed(summary)), typed(summary).theory
+    )
 
 
 def only(summary, *methods):
@@ -76,15 +79,15 @@ def only(summary, *methods):
 
 
 def test_gaps_have_columns_that_other_sweeps_lack():
-    frame = gap_frame(gaps_sweep())
+    frame = gap_frame(typed(gaps_sweep()))
     assert set(GAP_COLUMNS) <= set(frame.columns)
     assert all(frame[name].dtype.kind in "fi" for name in GAP_COLUMNS)
     for other in (sweep(), comparison_sweep(1)):
-        assert not {*GAP_COLUMNS, "proxy"} & set(to_frame(other).columns)
+        assert not {*GAP_COLUMNS, "proxy"} & set(to_frame(typed(other)).columns)
 
 
 def test_a_cell_of_gaps_knows_its_proxy_and_its_name_without_the_task():
-    frame = gap_frame(gaps_sweep())
+    frame = gap_frame(typed(gaps_sweep()))
     case1 = frame[frame["method"] == "case1"]
     assert set(case1["proxy"]) == {"original data", "near outputs", "far outputs"}
     assert set(case1["label"]) == {f"Case I, {name}" for name in set(case1["proxy"])}
@@ -96,7 +99,7 @@ def test_gaps_that_were_not_measured_are_empty():
     summary = gaps_sweep(methods=("lora", "cib"))
     summary["cells"][0]["scores"] |= {"alignment_gap": None}
     del summary["cells"][0]["scores"]["capability_gap"]
-    frame = gap_frame(summary)
+    frame = gap_frame(typed(summary))
     assert frame.loc[0, ["alignment_gap", "alignment_gap_low", "capability_gap"]].isna().all()
 
 
@@ -107,7 +110,7 @@ def framed(*values):
     summary = gaps_sweep(len(values), methods=("lora",))
     for cell in summary["cells"]:
         cell["scores"]["alignment_gap"] = gap_rows(values[cell["seed"]])
-    return next(iter(places(gap_frame(summary))))[2][0].done
+    return next(iter(places(gap_frame(typed(summary)))))[2][0].done
 
 
 def test_one_seed_has_the_standard_error_over_rows():
@@ -242,7 +245,7 @@ def test_a_name_is_one_cell_of_text_in_every_table_of_gaps(tmp_path):
 
 
 def drawn(summary):
-    frame, theory = gap_frame(summary), theory_of(summary)
+    frame, theory = gap_frame(typed(summary)), typed(summary).theory
     return figure1(frame, theory), figure2(frame, theory)
 
 
@@ -363,7 +366,7 @@ def test_hostile_names_are_text_on_the_page_of_gaps():
 
 def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
     """A tenth of 20.9: Case I at .1 with 1.6; CIB's least is 4.2."""
-    text = gap_headline(gap_frame(whole), aligned_scores(whole), [])
+    text = gap_headline(gap_frame(typed(whole)), aligned_scores(typed(whole)), [])
     assert "how-to: Plain LoRA's alignment gap is 20.866 ± 0.424 nats per answer" in text
     assert "Case I, original data at 0.1 (capability gap 0.050" in text
     assert "no strength of CIB is enough" in text

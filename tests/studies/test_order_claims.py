@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from summaries import SEQUENCE, fail, orders_sweep, rate, warned
+from summaries import SEQUENCE, fail, orders_sweep, rate, typed, warned
 
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.report import orders_headline
 
 
 def claim(summary, words):
-    [found] = [c for c in order_claims(summary) if words in c.text]
+    [found] = [c for c in order_claims(typed(summary)) if words in c.text]
     return found
 
 
@@ -91,7 +91,9 @@ def test_stability_is_held_against_every_other_method():
 
 
 def test_backward_transfer_has_a_claim_with_and_without_the_first_task():
-    found = [c for c in order_claims(orders_sweep()) if "forgets less than plain LoRA" in c.text]
+    found = [
+        c for c in order_claims(typed(orders_sweep())) if "forgets less than plain LoRA" in c.text
+    ]
     assert [c.holds for c in found] == [True, True]
     assert "without open, Figure 7" in found[0].text and "open included" in found[1].text
 
@@ -107,25 +109,25 @@ def test_the_first_task_is_forgotten_most_where_it_is():
 
 
 def test_with_one_seed_what_compares_methods_is_open():
-    found = {c.text: c for c in order_claims(orders_sweep(1))}
+    found = {c.text: c for c in order_claims(typed(orders_sweep(1)))}
     compared = [c for text, c in found.items() if "interval over seeds" in text]
     assert len(compared) == 7 and {c.holds for c in compared} == {None}
     assert all("one seed: no interval" in c.evidence for c in compared)
 
 
 def test_the_order_has_claims_where_there_are_several():
-    assert not [c for c in order_claims(orders_sweep()) if "order of the tasks" in c.text]
+    assert not [c for c in order_claims(typed(orders_sweep())) if "order of the tasks" in c.text]
     summary = orders_sweep(2, 6, ("lora", "cib"))
-    found = [c for c in order_claims(summary) if "order of the tasks" in c.text]
+    found = [c for c in order_claims(typed(summary)) if "order of the tasks" in c.text]
     assert len(found) == 4 and all(c.holds in (True, None) for c in found)
     assert "shares of the variance: order " in found[0].evidence
     assert "order × method" in found[0].evidence and "(24 runs)" in found[0].evidence
 
 
 def test_what_was_not_run_makes_no_claim():
-    texts = " ".join(c.text for c in order_claims(orders_sweep(methods=("lora", "kl"))))
+    texts = " ".join(c.text for c in order_claims(typed(orders_sweep(methods=("lora", "kl")))))
     assert "CIB" not in texts and "rises along" in texts
-    alone = " ".join(c.text for c in order_claims(orders_sweep(methods=("cib",))))
+    alone = " ".join(c.text for c in order_claims(typed(orders_sweep(methods=("cib",)))))
     assert "lowest harmful" not in alone and "plain LoRA" not in alone
 
 
@@ -153,7 +155,7 @@ def test_claims_stand_without_failed_runs():
 
 def test_the_answer_names_each_method_from_the_safest():
     summary = orders_sweep()
-    text = orders_headline(summary, order_claims(summary))
+    text = orders_headline(typed(summary), order_claims(typed(summary)))
     assert text.startswith("15 of 15 runs finished (open → gsm → med → squad; 3 seeds).")
     assert text.index("CIB 11") < text.index("KL 42") < text.index("O-LoRA 66")
     assert "after open and" in text and "60 stages asked for" in text

@@ -14,7 +14,7 @@ from raycib.config import EvalSpec, PlainLoRA, RunSpec
 from raycib.errors import UserError
 from raycib.evals.scores import Missing, load_measures, load_values, score
 from raycib.methods.cib import CIB
-from raycib.report.frame import read_summary
+from raycib.results import Scores, read_results
 from raycib.runtime import summary
 from raycib.runtime.build import build_config
 from raycib.runtime.command import Question, run_question
@@ -136,23 +136,24 @@ def test_a_study_of_ones_own_from_files_to_report(
 
     scored: list[str] = []
 
-    def counted(store: Store, model_id: str, *rest: Any) -> dict[str, Any]:
+    def counted(store: Store, model_id: str, *rest: Any) -> Scores:
         scored.append(model_id)
         return score(store, model_id, *rest)
 
     monkeypatch.setattr(summary, "score", counted)
     question = Question("moved", "How far does it go?", runs, Distance())
     assert run_question(question, options) == 0
-    told = read_summary(tmp_path / "out" / "moved")
-    assert told["study"] == "distance"
-    assert told["aligned"]["scores"]["moved"] == 0
-    for cell in told["cells"]:
-        assert cell["scores"]["moved"] == pytest.approx(cell["scores"]["distance"], rel=1e-6)
+    told = read_results(tmp_path / "out" / "moved")
+    assert told.study == "distance" and told.aligned.scores is not None
+    assert told.aligned.scores.given()["moved"] == 0
+    for cell in told.cells:
+        assert cell.scores is not None, cell.failed
+        assert cell.scores.given()["moved"] == pytest.approx(cell.scores.distance, rel=1e-6)
     assert len(scored) == len(set(scored)) == 3
     assert (tmp_path / "out" / "moved" / "report.html").exists()
     assert run_question(question, options) == 0
-    counts = read_summary(tmp_path / "out" / "moved")["counts"]
-    assert (counts["stages_trained"], counts["stages_reused"]) == (0, 2)
+    counts = read_results(tmp_path / "out" / "moved").counts
+    assert (counts.stages_trained, counts.stages_reused) == (0, 2)
 
 
 @pytest.mark.parametrize("option", OF_STUDIES)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from raycib.config import Measure, RunSpec, TaskSpec, digest
 from raycib.config.measure import InMemory
 from raycib.evals.scores import load_values
+from raycib.results import Scores
 from raycib.runtime.study import Inputs
 from raycib.runtime.sweep import Sweep
 from raycib.studies.strength import Strength
@@ -34,6 +35,12 @@ class UpdateNorm(Measure):
         return {slot: Moved(norm=float(square(slot).detach().sqrt())) for slot in slots}
 
 
+class MovedScores(Scores):
+    """With what is measured besides."""
+
+    moved: float
+
+
 class Distance(Strength):
     """A strength study that also says how far each model moved."""
 
@@ -43,7 +50,8 @@ class Distance(Strength):
         """On every model."""
         return (UpdateNorm(),)
 
-    def scores(self, sweep: Sweep, model_id: str, run: RunSpec) -> dict[str, Any]:
+    def scores(self, scores: Scores, sweep: Sweep, model_id: str, run: RunSpec) -> MovedScores:
         """Beside all other scores of a model."""
         (measure,) = run.evals.measures
-        return {"moved": load_values(sweep.store, model_id, measure)["norm"]}
+        moved = load_values(sweep.store, model_id, measure)["norm"]
+        return MovedScores(**scores.given(), moved=moved)

@@ -15,13 +15,16 @@ from raycib.report.frame import to_frame
 from raycib.report.page import page, write_report
 from raycib.report.report import Report
 from raycib.report.warnings import warnings
+from raycib.results import Results, results_of
 from raycib.studies.comparison import report as comparison_study
 from raycib.studies.comparison.warnings import warnings as warnings_of_comparison
 from raycib.studies.continual import report as continual_study
+from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.warnings import warnings as warnings_of_continual
 from raycib.studies.strength import report as strength_study
 from raycib.studies.tradeoff import report as tradeoff_study
 from raycib.studies.tradeoff.gap import gap_frame
+from raycib.studies.tradeoff.results import TradeoffResults
 from raycib.studies.tradeoff.warnings import warnings as warnings_of_tradeoff
 
 MEANS = {
@@ -51,16 +54,25 @@ REPORTS = {
 }  # fmt: skip
 
 
-WARNINGS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-    "comparison": lambda summary: warnings_of_comparison(to_frame(summary)),
-    "tradeoff": lambda summary: warnings_of_tradeoff(summary, gap_frame(summary)),
+RESULTS = {"tradeoff": TradeoffResults, "continual": ContinualResults}
+
+
+WARNINGS: dict[str, Callable[[Any], list[str]]] = {
+    "comparison": lambda results: warnings_of_comparison(to_frame(results)),
+    "tradeoff": lambda results: warnings_of_tradeoff(results, gap_frame(results)),
     "continual": warnings_of_continual,
 }
 
 
+def typed(summary: dict[str, Any]) -> Any:
+    """A made-up sweep as its study has it."""
+    return results_of(summary, kind=RESULTS.get(summary.get("study", ""), Results))
+
+
 def reported(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> Report:
     """The report of a made-up sweep by its study."""
-    return REPORTS[summary.get("study", "strength")](summary, answers or {}, histories or {})
+    study = summary.get("study", "strength")
+    return REPORTS[study](typed(summary), answers or {}, histories or {})
 
 
 def page_of(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> str:
@@ -80,8 +92,9 @@ def terminal(summary: dict[str, Any]) -> str:
 
 def warned(summary: dict[str, Any]) -> list[str]:
     """Every warning of a made-up sweep, without the dear rest of its report."""
-    own = WARNINGS.get(summary.get("study", "strength"), lambda _: [])
-    return [*own(summary), *warnings(summary, to_frame(summary))]
+    results = typed(summary)
+    own = WARNINGS.get(results.study, lambda _: [])
+    return [*own(results), *warnings(results, to_frame(results))]
 
 
 def rate(share: float, n: int, unread: int = 0) -> dict[str, Any]:

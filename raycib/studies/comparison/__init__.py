@@ -1,11 +1,12 @@
 """Which of several methods, or of several variants of one, keeps most safety (CIB paper, Table 1
 and Figure 3)."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from raycib.config.menu import menu
-from raycib.runtime.study import Histories, Samples, Study
+from raycib.results import Histories, Results, Samples
+from raycib.runtime.study import Study
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.sweep_config import SweepConfig
 
@@ -26,9 +27,9 @@ class Comparison(Study):
         """Methods that the comparison lacks."""
         return ["left out: " + ", ".join(left)] if (left := self._left_out(setup)) else []
 
-    def summary(self, sweep: Sweep) -> dict[str, Any]:
-        """Methods that the comparison lacks."""
-        return {"left_out": self._left_out(sweep.setup)}
+    def results(self, results: Results, sweep: Sweep) -> Results:
+        """With the methods that the comparison lacks."""
+        return results.but(left_out=self._left_out(sweep.setup))
 
     def _left_out(self, setup: SweepConfig) -> list[str]:
         """Methods for which there is no data or model, and the option that would bring them in."""
@@ -42,13 +43,11 @@ class Comparison(Study):
                 lacks.append(f"{method.about.name} (give --safety)")
         return lacks
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Table 1, matched cost, pairs and the price."""
         from raycib.studies.comparison.report import report
 
-        return report(summary, samples, histories)
+        return report(results, samples, histories)
 
 
 class Ablation(Study):
@@ -56,10 +55,8 @@ class Ablation(Study):
 
     name = "ablation"
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """The same, and Figure 3's bars."""
         from raycib.studies.comparison.report import ablation
 
-        return ablation(summary, samples, histories)
+        return ablation(results, samples, histories)

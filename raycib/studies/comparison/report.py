@@ -9,13 +9,14 @@ import pandas as pd
 
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant
-from raycib.report.frame import aligned_scores, to_frame
+from raycib.report.frame import to_frame
 from raycib.report.headline import erosion, finished, headline, with_loss
-from raycib.report.report import Drawing, Histories, Report, Section
-from raycib.report.side_by_side import Samples
+from raycib.report.report import Drawing, Report, Section
+from raycib.report.scores import aligned_scores
 from raycib.report.table import Column, Table
 from raycib.report.text import plain
 from raycib.report.variants import CIB, Variant, best, named, of, plain_variant, settings, variants
+from raycib.results import Histories, Results, Samples
 from raycib.studies.comparison import matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
@@ -36,22 +37,22 @@ BARS = (
 )
 
 
-def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+def report(results: Results, samples: Samples, histories: Histories) -> Report:
     """Methods held against each other, in the figures of one sweep."""
-    frame, aligned = to_frame(summary), aligned_scores(summary)
+    frame, aligned = to_frame(results), aligned_scores(results)
     found = comparison_claims(frame, aligned, samples)
     said = comparison_headline(frame, aligned, found)
-    return _report(summary, frame, (samples, histories), (said, found), warnings(frame))
+    return _report(results, frame, (samples, histories), (said, found), warnings(frame))
 
 
-def ablation(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+def ablation(results: Results, samples: Samples, histories: Histories) -> Report:
     """What a part of one method does, in the figures of one sweep: Figure 3's bars as well."""
-    frame, aligned = to_frame(summary), aligned_scores(summary)
+    frame, aligned = to_frame(results), aligned_scores(results)
     found = ablation_claims(frame, aligned, samples)
     said = comparison_headline(frame, aligned, found, MOST_ROWS)
     drawn = Drawing("bars", partial(bars, frame, aligned.get("hrr")),
                     "Harmful response rates by row", BARS, broad=False)  # fmt: skip
-    return _report(summary, frame, (samples, histories), (said, found), [], [drawn])
+    return _report(results, frame, (samples, histories), (said, found), [], [drawn])
 
 
 def comparison_headline(
@@ -76,25 +77,24 @@ def comparison_headline(
 
 
 def _report(
-    summary: Mapping[str, Any],
+    results: Results,
     frame: pd.DataFrame,
     measured: tuple[Samples, Histories],
     result: tuple[str, Sequence[Claim]],
     warned: Sequence[str],
     drawn: Sequence[Drawing] = (),
 ) -> Report:
-    (samples, histories), aligned = measured, aligned_scores(summary)
+    (samples, histories), aligned = measured, aligned_scores(results)
     rows, cells = table1.table1(frame, aligned), named(frame)
     pairs = paired.paired_table(frame, samples)
-    question = plain(summary.get("question") or summary["sweep"])
     main = Table(
-        "table1", rows, table1.columns(rows), f"{question} {table1.CAPTION}",
+        "table1", rows, table1.columns(rows), f"{plain(results.title)} {table1.CAPTION}",
         key=("series", "strength"),
     )  # fmt: skip
     price = Drawing("tradeoff", partial(price_figure, frame, aligned.get("hrr")),
                     "Harmful answers against their price", PRICE)  # fmt: skip
     return Report(
-        summary=summary,
+        results=results,
         frame=frame,
         headline=result[0],
         claims=result[1],

@@ -7,8 +7,7 @@ is none: then a claim is open. Intervals of several methods are not corrected fo
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from raycib.report.forms import NOT_MEASURED, in_points, p_equals, percent, shar
 from raycib.report.frame import PLAIN, to_frame
 from raycib.report.statistics import Interval, t_interval
 from raycib.report.variants import CIB
+from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.scores import forgetting
 from raycib.studies.continual.sequences import (
     ARROW,
@@ -40,10 +40,10 @@ LEVEL = 0.05
 Variants = dict[str, list[Run]]
 
 
-def order_claims(summary: Mapping[str, Any]) -> list[Claim]:
+def order_claims(results: ContinualResults) -> list[Claim]:
     """The paper's claims on continual fine-tuning, the order's part in it, and what both rest on.
     What was not run makes no claim."""
-    study, frame = study_of(summary), to_frame(summary)
+    study, frame = study_of(results), to_frame(results)
     variants = {variant: runs for variant, runs in study.variants.items() if runs}
     lora = next((runs for runs in variants.values() if runs[0].method == PLAIN), None)
     made: list[Claim | None] = [*erosion(frame, study.aligned)]
@@ -59,7 +59,7 @@ def order_claims(summary: Mapping[str, Any]) -> list[Claim]:
             made += [_backward(study, variant, mine, lora, name) for name in ("bwt", "bwt_all")]
     made.append(_first(study, variants))
     made += [_order(study, measure) for measure in RESPONSES]
-    stages = stages_frame(summary)
+    stages = stages_frame(results)
     if stages["incoherent_rate"].notna().any():
         made.append(coherent(stages, "stage"))
     return [claim for claim in made if claim]

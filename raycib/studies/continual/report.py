@@ -1,7 +1,7 @@
 """The report of continual fine-tuning: methods, orders, accuracies by stage, and the variance."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,14 +10,15 @@ from raycib.report.figures import curves_by_variant
 from raycib.report.forms import NOT_MEASURED, in_points, percent, share
 from raycib.report.frame import PLAIN
 from raycib.report.headline import LONGEST
-from raycib.report.report import Drawing, Histories, Report, Section
-from raycib.report.side_by_side import Samples
+from raycib.report.report import Drawing, Report, Section
 from raycib.report.statistics import Spread
 from raycib.report.table import Table
 from raycib.report.text import one_line, plain
 from raycib.report.variants import named
+from raycib.results import Histories, Samples
 from raycib.studies.continual import figures, stage_figures, stage_tables, table, variance
 from raycib.studies.continual.claims import order_claims
+from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.sequences import (
     ARROW,
     Study,
@@ -48,11 +49,11 @@ FIGURES = {
 }
 
 
-def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+def report(results: ContinualResults, samples: Samples, histories: Histories) -> Report:
     """What becomes of tasks and of safety, one task after another, in the figures of one sweep.
     What needs several orders, or a run that finished, is left out where there is none."""
-    frame, study, found = sequence_frame(summary), study_of(summary), order_claims(summary)
-    question, counts = plain(summary.get("question") or summary["sweep"]), counts_line(summary)
+    frame, study, found = sequence_frame(results), study_of(results), order_claims(results)
+    question, counts = plain(results.title), counts_line(results.counts)
     rows = table.orders_table(study)
     main = Table(
         "orders", rows, table.columns(rows, study),
@@ -62,22 +63,22 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
     cells = named(frame)
     cells = cells[cells["key"].isin([run.key for run in study.main.runs])]
     return Report(
-        summary=summary,
+        results=results,
         frame=frame,
-        headline=orders_headline(summary, found),
+        headline=orders_headline(results, found),
         claims=found,
-        sections=_sections(summary, study, main),
+        sections=_sections(results, study, main),
         main=main,
         cells=cells,
-        warnings=warnings(summary),
+        warnings=warnings(results),
         curves=partial(curves_by_variant, cells, chained(study.main, histories)),
         notes=[counts],
     )
 
 
-def _sections(summary: Mapping[str, Any], study: Study, main: Table) -> list[Section]:
+def _sections(results: ContinualResults, study: Study, main: Table) -> list[Section]:
     matrix, parts = stage_tables.matrix_table(study), variance.variance_table(study)
-    stages = stages_frame(summary)
+    stages = stages_frame(results)
     several = len(study.orders) > 1
     shown = f", {one_line(ARROW.join(study.main.orders[0]), 80)}" * several
 
@@ -118,10 +119,10 @@ def _orders(study: Study, parts: Any, drawing: Any) -> Section:
     ])  # fmt: skip
 
 
-def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
+def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
     """What the sequence does to plain LoRA, and each method's safety, accuracy and forgetting at
     its end."""
-    study = study_of(summary)
+    study = study_of(results)
     runs, done, orders = study.runs, study.done, study.orders
     which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
     seeds = len({run.seed for run in done})
@@ -154,7 +155,7 @@ def orders_headline(summary: Mapping[str, Any], found: Sequence[Claim]) -> str:
     told = [claim.holds for claim in found if claim.holds is not None]
     parts.append(
         f"{sum(told)} of the {len(told)} claims below that can be told hold, "
-        f"{len(found) - len(told)} are open. {counts_line(summary)}."
+        f"{len(found) - len(told)} are open. {counts_line(results.counts)}."
     )
     return one_line(" ".join(parts), LONGEST)
 

@@ -8,9 +8,10 @@ columns that a mean leaves out: the paper leaves out Dolly, the first task, as o
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from raycib.metrics import Rate
 
 MEASURES = (
     "bt", "bt_all", "bwt", "bwt_all", "forward_transfer", "forgetting", "stability",
@@ -18,8 +19,8 @@ MEASURES = (
 )  # fmt: skip
 """What ``continual_scores`` gives."""
 
-Rates = Mapping[str, Any]
-"""An accuracy for each task: a fraction, or a rate with its ``value`` in it."""
+Rates = Mapping[str, Rate | float | None]
+"""An accuracy for each task."""
 
 
 def continual_scores(
@@ -105,7 +106,7 @@ def stability(r: np.ndarray, task: int) -> float:
 
 def _value(rates: Rates | None, task: str) -> float:
     rate = (rates or {}).get(task)
-    value = rate.get("value") if isinstance(rate, Mapping) else rate
+    value = rate.value if isinstance(rate, Rate) else rate
     return np.nan if value is None else float(value)
 
 

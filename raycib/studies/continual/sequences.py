@@ -8,14 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from raycib.report.frame import (
-    PLAIN,
-    aligned_scores,
-    to_frame,
-)  # fmt: skip
-from raycib.report.scores import flat_scores
+from raycib.report.frame import PLAIN, to_frame
+from raycib.report.scores import aligned_scores, flat_scores
 from raycib.report.statistics import Interval, Spread, less, mean_std, t_interval
 from raycib.report.text import one_line, plain
+from raycib.results import Histories
+from raycib.studies.continual.results import ContinualCell, ContinualResults, Stage
 from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
 
 ARROW = " → "
@@ -39,8 +37,7 @@ class Run:
     failed: str | None
     scores: Mapping[str, Any]
     """Flat scores after the last stage, with the measures of ``continual``."""
-    stages: tuple[Mapping[str, Any], ...]
-    """Each stage as given: key, task, scores or None, failed or None."""
+    stages: Sequence[Stage]
     matrix: np.ndarray
     """Accuracies by stage and task in the run's own order: see ``continual``."""
 
@@ -53,7 +50,7 @@ class Run:
 
     def after(self, stage: int, column: str) -> float:
         """A flat score after ``stage`` (from 0); nan where it was not measured."""
-        value = flat_scores(self.stages[stage]["scores"]).get(column)
+        value = flat_scores(self.stages[stage].scores).get(column)
         return math.nan if value is None else float(value)
 
 
@@ -104,29 +101,28 @@ class Study:
         return self.within(first)
 
 
-def sequence_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+def sequence_frame(results: ContinualResults) -> pd.DataFrame:
     """The cells of a sweep with ``order``, the tasks as trained, and ``MEASURES`` (fractions);
     other scores are the last stage's. A cell that failed has no measures: what it did in its first
     stages is not what a run does."""
-    frame = to_frame(summary, MEASURES)
-    frame["order"] = [tuple(plain(task) for task in cell["order"]) for cell in summary["cells"]]
-    before, left_out = _accuracies_before(summary), summary["tasks"][:1]
-    for place, cell in enumerate(summary["cells"]):
-        found = continual_scores(cell["order"], before, _stage_accuracies(cell), left_out)
+    frame = to_frame(results, MEASURES)
+    frame["order"] = [tuple(plain(task) for task in cell.order) for cell in results.cells]
+    before, left_out = _accuracies_before(results), results.tasks[:1]
+    for place, cell in enumerate(results.cells):
+        found = continual_scores(cell.order, before, _stage_accuracies(cell), left_out)
         frame.loc[place, list(MEASURES)] = [
-            math.nan if cell.get("failed") or found[name] is None else found[name]
-            for name in MEASURES
+            math.nan if cell.failed or found[name] is None else found[name] for name in MEASURES
         ]
     return frame
 
 
-def study_of(summary: Mapping[str, Any]) -> Study:
-    """The runs of a summary whose cells went through several tasks."""
-    frame = sequence_frame(summary)
+def study_of(results: ContinualResults) -> Study:
+    """The runs of a sweep whose cells went through several tasks."""
+    frame = sequence_frame(results)
     doses = frame.groupby("label")["strength"].nunique()
-    before = _accuracies_before(summary)
+    before = _accuracies_before(results)
     runs = []
-    for cell, row in zip(summary["cells"], frame.to_dict("records"), strict=True):
+    for cell, row in zip(results.cells, frame.to_dict("records"), strict=True):
         several = doses[row["label"]] > 1
         runs.append(
             Run(
@@ -139,16 +135,16 @@ def study_of(summary: Mapping[str, Any]) -> Study:
                 key=str(row["key"]),
                 failed=row["failed"],
                 scores={str(k): v for k, v in row.items() if isinstance(v, int | float)},
-                stages=tuple(cell["stages"]),
-                matrix=accuracy_matrix(cell["order"], before, _stage_accuracies(cell)),
+                stages=cell.stages,
+                matrix=accuracy_matrix(cell.order, before, _stage_accuracies(cell)),
             )
         )
     runs.sort(key=lambda run: run.method != PLAIN)
-    tasks = tuple(plain(task) for task in summary["tasks"])
-    return Study(tuple(runs), tasks, aligned_scores(summary))
+    tasks = tuple(plain(task) for task in results.tasks)
+    return Study(tuple(runs), tasks, aligned_scores(results))
 
 
-def stages_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+def stages_frame(results: ContinualResults) -> pd.DataFrame:
     """One row for each cell and stage of a sweep of orders, with flat scores after that stage.
 
     ``stage`` counts from 1, ``task`` is the one it trained, ``order`` all of the run, ``key`` the
@@ -156,16 +152,16 @@ def stages_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     have a row in each of them. ``failed`` holds the reason or None.
     """
     rows = []
-    for run in study_of(summary).runs:
+    for run in study_of(results).runs:
         place = {"variant": run.variant, "method": run.method, "strength": run.strength,
                  "seed": run.seed, "order": ARROW.join(run.order)}  # fmt: skip
         for number, stage in enumerate(run.stages, 1):
-            failed = one_line(stage["failed"]) if stage["failed"] else None
+            failed = one_line(stage.failed) if stage.failed else None
             rows.append(
                 place
-                | {"stage": number, "task": plain(stage["task"]), "key": stage["key"]}
+                | {"stage": number, "task": plain(stage.task), "key": stage.key}
                 | {"failed": failed}
-                | flat_scores(stage["scores"])
+                | flat_scores(stage.scores)
             )
     frame = pd.DataFrame(rows)
     for name in ("hrr", "refusal_rate", "incoherent_rate"):
@@ -175,9 +171,7 @@ def stages_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def chained(
-    study: Study, histories: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> dict[str, list[dict[str, Any]]]:
+def chained(study: Study, histories: Histories) -> dict[str, list[dict[str, Any]]]:
     """The loss terms of each run through all of its stages, by the run's key; steps go on counting
     from stage to stage."""
     found = {}
@@ -185,7 +179,7 @@ def chained(
         entries: list[dict[str, Any]] = []
         for stage in run.stages:
             start = entries[-1]["step"] if entries else 0
-            mine = histories.get(stage["key"], ())
+            mine = histories.get(stage.key, ())
             entries += [{**entry, "step": entry["step"] + start} for entry in mine]
         found[run.key] = entries
     return found
@@ -229,11 +223,11 @@ def above(found: Interval, level: float = 0.0) -> bool | None:
     return False if less(found.high, level) else None
 
 
-def _stage_accuracies(cell: Mapping[str, Any]) -> list[Rates | None]:
+def _stage_accuracies(cell: ContinualCell) -> list[Rates | None]:
     """Accuracies on every task after each stage of a cell; None where not measured."""
-    return [(stage["scores"] or {}).get("accuracies") for stage in cell["stages"]]
+    return [stage.scores.accuracies if stage.scores else None for stage in cell.stages]
 
 
-def _accuracies_before(summary: Mapping[str, Any]) -> Rates | None:
+def _accuracies_before(results: ContinualResults) -> Rates | None:
     """Accuracies on every task before any fine-tuning."""
-    return ((summary.get("aligned") or {}).get("scores") or {}).get("accuracies")
+    return results.aligned.scores.accuracies if results.aligned.scores else None

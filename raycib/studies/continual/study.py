@@ -1,15 +1,21 @@
 """What a continual study takes, asks and tells."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raycib.config import RunSpec
 from raycib.config.presets import Preset, TaskSource, split
 from raycib.errors import UserError
+from raycib.results import Cell, Histories, Results, Samples
 from raycib.runtime.own import named
-from raycib.runtime.study import Histories, Samples, Study, Tasks
-from raycib.runtime.summary import Scores
+from raycib.runtime.study import Study, Tasks
+from raycib.runtime.summary import SweepScores
 from raycib.runtime.sweep import Sweep
+from raycib.studies.continual.results import (
+    ContinualCell,
+    ContinualResults,
+    ContinualScores,
+    Stage,
+)
 from raycib.studies.continual.scores import continual_scores
 
 if TYPE_CHECKING:
@@ -55,37 +61,39 @@ class Continual(Study):
         evals = first.model_copy(update={"tasks": rows})
         return {name: (task, evals) for name, (task, _) in tasks.items()}
 
-    def cell(self, scores: Scores, run: RunSpec, cell: Mapping[str, Any]) -> dict[str, Any]:
+    def cell(self, cell: Cell, scores: SweepScores, run: RunSpec) -> ContinualCell:
         """The order, every stage with its scores, and the numbers of continual learning. A stage's
         accuracy is that on its own task."""
         order = [stage.task.name for stage in run.adapters]
-        stages: list[dict[str, Any]] = []
+        stages = []
         for stage in run.adapters:
             failed, found = scores.of(stage, run)
             if found is not None:
-                found["accuracy"] = found["accuracies"][stage.task.name]
-            entry = {"key": stage.key, "task": stage.task.name, "scores": found, "failed": failed}
-            stages.append(entry)
-        told = {"order": order, "task": " → ".join(order), "stages": stages}
-        reasons = [one["failed"] for one in stages if one["failed"]]
-        before = (scores.before or {}).get("accuracies")
-        if reasons or before is None:
-            return told | {
-                "failed": reasons[0] if reasons else "the aligned model was not measured"
-            }
-        matrix = [one["scores"]["accuracies"] for one in stages]
-        left_out = list(scores.sweep.setup.tasks)[:1]  # as the paper leaves out Dolly, always
-        last = cell["scores"] | {"accuracy": stages[-1]["scores"]["accuracy"]}
-        return told | {"scores": last | continual_scores(order, before, matrix, left_out)}
+                found = found.but(accuracy=found.accuracies[stage.task.name])
+            stages.append(Stage(key=stage.key, task=stage.task.name, scores=found, failed=failed))
+        told = cell.given() | {"order": order, "task": " → ".join(order), "stages": stages}
+        ended = [stage.scores for stage in stages if stage.scores]
+        if cell.scores is None or scores.before is None or len(ended) < len(stages):
+            reasons = [stage.failed for stage in stages if stage.failed]
+            told["failed"] = reasons[0] if reasons else "the aligned model was not measured"
+        else:
+            measured = continual_scores(
+                order,
+                scores.before.accuracies,
+                [one.accuracies for one in ended],
+                list(scores.sweep.setup.tasks)[:1],  # as the paper leaves out Dolly, always
+            )
+            last = cell.scores.given() | {"accuracy": ended[-1].accuracy}
+            told["scores"] = ContinualScores.model_validate(last | measured)
+        return ContinualCell.model_validate(told)
 
-    def summary(self, sweep: Sweep) -> dict[str, Any]:
-        """The tasks as they are given."""
-        return {"tasks": list(sweep.setup.tasks)}
+    def results(self, results: Results, sweep: Sweep) -> ContinualResults:
+        """With the tasks as they are given."""
+        return ContinualResults(**results.given(), tasks=list(sweep.setup.tasks))
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Methods, each order, every stage, the variance, Figures 4 to 7."""
         from raycib.studies.continual.report import report
 
-        return report(summary, samples, histories)
+        assert isinstance(results, ContinualResults)
+        return report(results, samples, histories)

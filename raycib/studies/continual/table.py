@@ -1,7 +1,7 @@
 """The table of methods in continual fine-tuning: what each keeps of tasks and of safety."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from raycib.report.forms import BEFORE, Row, ends, in_points, mean, number, points, short
 from raycib.report.statistics import wilson
 from raycib.report.table import STATUS, Column
+from raycib.results import Counts
 from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
 
 MEASURED = (
@@ -85,14 +86,12 @@ def columns(table: pd.DataFrame, study: Study) -> list[Column]:
     ]  # fmt: skip
 
 
-def counts_line(summary: Mapping[str, Any]) -> str:
+def counts_line(counts: Counts) -> str:
     """How many stages a sweep of orders asked for, shared between runs, trained and reused."""
-    counts = summary.get("counts") or {}
-    distinct, shared = counts.get("stages", 0), counts.get("stages_shared", 0)
+    shared = counts.stages_shared
     return (
-        f"{distinct + shared} stages asked for, {distinct} distinct ({shared} shared by runs that "
-        f"begin alike): {counts.get('stages_trained', 0)} trained, "
-        f"{counts.get('stages_reused', 0)} reused"
+        f"{counts.stages + shared} stages asked for, {counts.stages} distinct ({shared} shared by "
+        f"runs that begin alike): {counts.stages_trained} trained, {counts.stages_reused} reused"
     )
 
 

@@ -1,12 +1,11 @@
 """What a reader must know before believing measures of continual fine-tuning, in plain words."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from raycib.report.forms import share
+from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.sequences import Run, Study, stages_frame, study_of
 
 LEARNED = 0.5
@@ -15,10 +14,10 @@ SOLVED = 0.8
 """Accuracy before its own stage above which there was little to learn, or to forget."""
 
 
-def warnings(summary: Mapping[str, Any]) -> list[str]:
+def warnings(results: ContinualResults) -> list[str]:
     """Warnings that a sweep of orders calls for."""
-    study = study_of(summary)
-    found = [*_thin(study), *_unlearned(study), *_solved(study), *_early_garbage(summary)]
+    study = study_of(results)
+    found = [*_thin(study), *_unlearned(study), *_solved(study), *_early_garbage(results)]
     if any(run.method == "o_lora" for run in study.done):
         found.append(
             "O-LoRA trains an adapter for each task and keeps all of them, so it ends with more "
@@ -86,8 +85,8 @@ def _solved(study: Study) -> list[str]:
     ]
 
 
-def _early_garbage(summary: Mapping[str, Any]) -> list[str]:
-    stages = stages_frame(summary)
+def _early_garbage(results: ContinualResults) -> list[str]:
+    stages = stages_frame(results)
     early = stages[stages["stage"] < stages.groupby("order")["stage"].transform("max")]
     bad = early[early["incoherent_rate"] > 0.1]
     if not len(bad):

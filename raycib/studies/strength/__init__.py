@@ -1,10 +1,10 @@
 """How the strength of one method acts: on safety, on the task, and on information (CIB paper, Table
 3 and Figure 2)."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from raycib.runtime.study import Histories, Samples, Study
+from raycib.results import Histories, Results, Samples
+from raycib.runtime.study import Study
 
 if TYPE_CHECKING:
     from raycib.report.report import Report
@@ -15,10 +15,8 @@ class Strength(Study):
 
     name = "strength"
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Table 3 and Figure 2."""
         from raycib.studies.strength.report import report
 
-        return report(summary, samples, histories)
+        return report(results, samples, histories)

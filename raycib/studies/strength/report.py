@@ -9,13 +9,14 @@ import pandas as pd
 from raycib.report.claims import Claim
 from raycib.report.figures import loss_curves
 from raycib.report.forms import NOT_MEASURED, spread
-from raycib.report.frame import PLAIN, aligned_scores, dose_responses, to_frame
+from raycib.report.frame import PLAIN, dose_responses, to_frame
 from raycib.report.headline import erosion, finished, headline, over_seeds
-from raycib.report.report import Drawing, Histories, Report, Section
-from raycib.report.side_by_side import Samples
+from raycib.report.report import Drawing, Report, Section
+from raycib.report.scores import aligned_scores
 from raycib.report.statistics import mean_std
 from raycib.report.table import Table
 from raycib.report.text import plain
+from raycib.results import Histories, Results, Samples
 from raycib.studies.strength.claims import claims
 from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 from raycib.studies.strength.figures import figure2
@@ -38,15 +39,14 @@ CORRELATIONS = (
 )
 
 
-def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+def report(results: Results, samples: Samples, histories: Histories) -> Report:
     """What strengths do, in the figures of one sweep."""
-    frame, aligned = to_frame(summary), aligned_scores(summary)
+    frame, aligned = to_frame(results), aligned_scores(results)
     rows, found = table3(frame, aligned), claims(frame, aligned)
-    question = plain(summary.get("question") or summary["sweep"])
-    main = Table("table3", rows, columns(rows), f"{question} {CAPTION}")
+    main = Table("table3", rows, columns(rows), f"{plain(results.title)} {CAPTION}")
     related = correlation_table(frame)
     return Report(
-        summary=summary,
+        results=results,
         frame=frame,
         headline=strength_headline(frame, aligned, found),
         claims=found,

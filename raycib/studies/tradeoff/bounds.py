@@ -219,10 +219,15 @@ def _of_cell(
         land = theory.landscape(str(cell["task"]))
         start = theory.aligned_nll.get(str(cell["task"]), math.nan) - lora_nll
         for theorem, epsilon in (("4, as stated", math.inf), ("4, corrected", cell["strength"])):
-            if land is None or land.gradient is None or not land.smoothness or math.isnan(start):
+            if (
+                land is None
+                or land.gradient_norm is None
+                or not land.smoothness
+                or math.isnan(start)
+            ):
                 yield theorem, CAPABILITY, None, "gradient, smoothness or losses not measured"
             else:
-                decrease = theorem4_decrease(land.gradient, land.smoothness, epsilon)
+                decrease = theorem4_decrease(land.gradient_norm, land.smoothness, epsilon)
                 yield theorem, CAPABILITY, start - decrease, ""
 
 

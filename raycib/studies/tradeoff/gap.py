@@ -2,9 +2,8 @@
 differ."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -13,6 +12,7 @@ from raycib.report.frame import NAMES, to_frame
 from raycib.report.statistics import Interval, mean_std, t_interval, tolerance
 from raycib.report.text import plain
 from raycib.report.variants import Variant, variants
+from raycib.results import Results
 
 ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
 CASE1, PENALTY, BALL = "case1", "case2", "case2_ball"
@@ -43,11 +43,11 @@ class Gap:
     n: int = 0
 
 
-def gap_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+def gap_frame(results: Results) -> pd.DataFrame:
     """The cells of a sweep with ``GAP_COLUMNS`` (nats per answer) and ``proxy``, the name of Case
     I's safety data."""
-    frame = to_frame(summary, GAP_COLUMNS)
-    names = [(cell.get("parameters") or {}).get("safety") for cell in summary["cells"]]
+    frame = to_frame(results, GAP_COLUMNS)
+    names = [cell.parameters.get("safety") for cell in results.cells]
     frame["proxy"] = [plain(name) if isinstance(name, str) else None for name in names]
     frame.loc[frame["method"] != CASE1, "proxy"] = None
     return frame

@@ -12,26 +12,21 @@ from raycib.evals.scores import load_values
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import entropy
 from raycib.studies.tradeoff.measure import GapSpec
+from raycib.studies.tradeoff.results import Mean
 
 Z95 = 1.959964
 
 
-def mean_with_error(values: Sequence[float]) -> dict[str, Any]:
+def mean_with_error(values: Sequence[float]) -> Mean:
     """Mean, 95 % interval and standard error (sample standard deviation / sqrt n)."""
     n = len(values)
     mean = math.fsum(values) / n
     se = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else None
-    half = Z95 * se if se is not None else None
-    return {
-        "value": mean,
-        "low": mean - half if half is not None else None,
-        "high": mean + half if half is not None else None,
-        "se": se,
-        "n": n,
-    }
+    low, high = (None, None) if se is None else (mean - Z95 * se, mean + Z95 * se)
+    return Mean(value=mean, low=low, high=high, se=se, n=n)
 
 
-def paired_gap(own: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+def paired_gap(own: Sequence[float], reference: Sequence[float]) -> Mean:
     """Mean of the differences, row by row: Eq. 19 and 20."""
     return mean_with_error([a - b for a, b in zip(own, reference, strict=True)])
 
@@ -44,7 +39,7 @@ def _tax_name(name: str) -> str:
 def gap_scores(
     store: Store, model_id: str, aligned: str, unconstrained: str | None, gaps: GapSpec
 ) -> dict[str, Any]:
-    """Both gaps of a model, and the alignment tax.
+    """Both gaps of a model, and the alignment tax: what ``GapScores`` adds.
 
     Against trained models (`aligned`, and `unconstrained`: the same fine-tuning without any
     defence, None where there is none), and, where the law of the rows is known, against its

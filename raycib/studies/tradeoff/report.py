@@ -10,18 +10,20 @@ import pandas as pd
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant
 from raycib.report.forms import share, spread
-from raycib.report.frame import NAMES, aligned_scores
+from raycib.report.frame import NAMES
 from raycib.report.headline import finished, headline, over_seeds
-from raycib.report.report import Drawing, Histories, Report, Section
-from raycib.report.side_by_side import Samples
+from raycib.report.report import Drawing, Report, Section
+from raycib.report.scores import aligned_scores
 from raycib.report.table import Table
 from raycib.report.text import plain
 from raycib.report.variants import Variant, named, of, plain_variant
+from raycib.results import Histories, Samples
 from raycib.studies.tradeoff import bounds, table, terms
 from raycib.studies.tradeoff.claims import gap_claims
 from raycib.studies.tradeoff.figures import figure1, figure2
 from raycib.studies.tradeoff.gap import ALIGNMENT, CAPABILITY, gap, gap_frame, places
-from raycib.studies.tradeoff.theory import Theory, theory_of
+from raycib.studies.tradeoff.results import TradeoffResults
+from raycib.studies.tradeoff.theory import Theory
 from raycib.studies.tradeoff.warnings import warnings
 
 SMALL = 0.1
@@ -40,19 +42,18 @@ FIGURE2 = (
 )
 
 
-def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -> Report:
+def report(results: TradeoffResults, samples: Samples, histories: Histories) -> Report:
     """What safety and capability cost each other, in the figures of one sweep. What was not
     measured, or not run, is left out."""
-    frame, aligned, theory = gap_frame(summary), aligned_scores(summary), theory_of(summary)
+    frame, aligned, theory = gap_frame(results), aligned_scores(results), results.theory
     rows, tax = table.gaps_table(frame, aligned, theory), terms.tax_table(frame)
-    question = plain(summary.get("question") or summary["sweep"])
     main = Table(
-        "gaps", rows, table.columns(rows), f"{question} {table.caption(rows)}",
+        "gaps", rows, table.columns(rows), f"{plain(results.title)} {table.caption(rows)}",
         key=("task", "series", "strength"),
     )  # fmt: skip
     found, cells = gap_claims(frame, aligned, theory), named(frame)
     return Report(
-        summary=summary,
+        results=results,
         frame=frame,
         headline=gap_headline(frame, aligned, found),
         claims=found,
@@ -71,7 +72,7 @@ def report(summary: Mapping[str, Any], samples: Samples, histories: Histories) -
         ],
         main=main,
         cells=cells,
-        warnings=warnings(summary, frame),
+        warnings=warnings(results, frame),
         curves=partial(curves_by_variant, cells, histories),
     )  # fmt: skip
 

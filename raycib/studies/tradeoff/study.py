@@ -1,13 +1,14 @@
 """What a trade-off study takes, measures and tells."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raycib.config import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource
+from raycib.results import Histories, Results, Samples, Scores
 from raycib.runtime.options import Options
 from raycib.runtime.row_sets import RowSets
-from raycib.runtime.study import AlignedJob, Given, Histories, Inputs, Samples, Study
+from raycib.runtime.study import AlignedJob, Given, Inputs, Study
 from raycib.runtime.sweep import Sweep
 from raycib.studies.tradeoff.gaps import gap_scores
 from raycib.studies.tradeoff.inputs import (
@@ -16,6 +17,7 @@ from raycib.studies.tradeoff.inputs import (
     resolve_inputs,
 )
 from raycib.studies.tradeoff.measure import GapSpec, gaps_of
+from raycib.studies.tradeoff.results import GapScores, TradeoffResults
 from raycib.studies.tradeoff.theorem_inputs import answer_tokens, landscapes, theory
 
 if TYPE_CHECKING:
@@ -66,21 +68,21 @@ class Tradeoff(Study):
         """The loss landscape, and how long answers are."""
         return [*answer_tokens(sweep).values(), *landscapes(sweep).values()]
 
-    def scores(self, sweep: Sweep, model_id: str, run: RunSpec) -> dict[str, Any]:
+    def scores(self, scores: Scores, sweep: Sweep, model_id: str, run: RunSpec) -> GapScores:
         """Both gaps and the tax; the unconstrained model is the same fine-tuning as plain LoRA."""
         aligned = sweep.setup.model.key
         free = StageSpec.model_validate({**dict(run.final), "method": PlainLoRA()}).key
         unconstrained = free if model_id != aligned and free in sweep.trained else None
-        return gap_scores(sweep.store, model_id, aligned, unconstrained, gaps_of(run.evals))
+        found = gap_scores(sweep.store, model_id, aligned, unconstrained, gaps_of(run.evals))
+        return GapScores.model_validate(scores.given() | found)
 
-    def summary(self, sweep: Sweep) -> dict[str, Any]:
-        """What the theorems need."""
-        return {"theory": theory(sweep)}
+    def results(self, results: Results, sweep: Sweep) -> TradeoffResults:
+        """With what the theorems need."""
+        return TradeoffResults(**results.given(), theory=theory(sweep))
 
-    def report(
-        self, summary: Mapping[str, Any], samples: Samples, histories: Histories
-    ) -> "Report":
+    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Gaps, the theorems' bounds with what they are made of, the tax, Figures 1 and 2."""
         from raycib.studies.tradeoff.report import report
 
-        return report(summary, samples, histories)
+        assert isinstance(results, TradeoffResults)
+        return report(results, samples, histories)

@@ -75,16 +75,16 @@ def model_terms(theory: Theory) -> pd.DataFrame:
         if value is not None:
             rows.append({"term": term, "unit": unit, "value": value} | more)
 
-    add("Exact alignment gap of the aligned model", "nats", theory.aligned_alignment_gap)
-    for epsilon, sampled, ascent in sorted(theory.lipschitz):
-        note = f"sampled {amount(sampled)}, by ascent {amount(ascent)}"
-        value = max(sampled, ascent)
-        add("Slope of the alignment loss", "nats / distance", value, epsilon=epsilon, note=note)
-    for land in theory.landscapes:
+    add("Exact alignment gap of the aligned model", "nats", theory.alignment_gap_exact)
+    for one in theory.slopes:
+        note = f"sampled {amount(one.sampled or 0)}, by ascent {amount(one.ascent or 0)}"
+        place = {"epsilon": one.epsilon, "note": note}
+        add("Slope of the alignment loss", "nats / distance", one.largest, **place)
+    for land in theory.smoothness:
         place = {"task": land.task, "note": f"{land.n} rows" if land.n else ""}
         unit = "nats / distance"
-        add("Gradient of the task loss, adapter's rank", unit, land.gradient, **place)
-        add("Gradient of the task loss, full", unit, land.gradient_full, **place)
+        add("Gradient of the task loss, adapter's rank", unit, land.gradient_norm, **place)
+        add("Gradient of the task loss, full", unit, land.gradient_norm_full, **place)
         add("Curvature of the task loss", "nats / distance²", land.smoothness, **place)
     for task, nll in theory.aligned_nll.items():
         add("Task loss of the aligned model", "nats", nll, task=task)

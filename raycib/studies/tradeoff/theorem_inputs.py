@@ -2,7 +2,7 @@
 summary: read from the store and the rows, nothing computed on an accelerator here."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from raycib.config import RowsSpec, TaskSpec
 from raycib.evals.scores import Missing, load_values
@@ -13,6 +13,7 @@ from raycib.studies.tradeoff.gaps import mean_with_error
 from raycib.studies.tradeoff.inputs import inputs_of
 from raycib.studies.tradeoff.jobs import LANDSCAPE_ROWS, AnswerTokens, LandscapeSpec
 from raycib.studies.tradeoff.measure import GapSpec, gaps_of
+from raycib.studies.tradeoff.theory import AlignedTask, Landscape, Overlap, Proxy, Slope, Theory
 
 
 def landscapes(sweep: Sweep) -> dict[str, LandscapeSpec]:
@@ -36,49 +37,43 @@ def answer_tokens(sweep: Sweep) -> dict[str, AnswerTokens]:
     return {name: AnswerTokens(model=sweep.setup.model, rows=one) for name, one in rows.items()}
 
 
-def theory(sweep: Sweep) -> dict[str, Any]:
-    """The theorems' terms as plain JSON: nats an answer, distances in [0, 1], and whether each is
-    exact or estimated."""
+def theory(sweep: Sweep) -> Theory:
+    """The theorems' terms, and whether each is exact or estimated."""
     tradeoff, gaps, proxies = inputs_of(sweep.setup), _gaps(sweep), _proxies(sweep)
     tasks = {run.final.task.name: run.final.task for run in sweep.runs}
     least = entropy(tradeoff.held_out)
-    aligned: dict[str, Any] = {}
+    aligned: dict[str, AlignedTask] = {}
     alignment_gap = None
     for task, spec in gaps.items():
         try:
             losses = load_values(sweep.store, sweep.setup.model.key, spec)
         except Missing:
             continue
-        nll = mean_with_error(losses["task"])["value"]
-        floor = entropy(spec.task.source)
-        aligned[task] = {
-            "capability_nll": nll,
-            "capability_gap_exact": None if floor is None else nll - floor,
-        }
+        nll, floor = mean_with_error(losses["task"]).value, entropy(spec.task.source)
+        aligned[task] = AlignedTask(
+            capability_nll=nll, capability_gap_exact=None if floor is None else nll - floor
+        )
         if least is not None:
-            alignment_gap = mean_with_error(losses["alignment"])["value"] - least
+            alignment_gap = mean_with_error(losses["alignment"]).value - least
     shapes = {name: spec.found(sweep.store) for name, spec in landscapes(sweep).items()}
     lengths = {name: one.found(sweep.store) for name, one in answer_tokens(sweep).items()}
-    return {
-        "aligned": aligned,
-        "alignment_gap_exact": alignment_gap,
-        "answer_tokens": {name: mean for name, mean in lengths.items() if mean is not None},
-        "proxies": [
-            {
-                "name": name,
-                "rows": proxy.num_rows,
-                **_finite(mismatch(tradeoff.alignment.source, proxy.source)._asdict()),
-            }
+    original = tradeoff.alignment.source
+    return Theory(
+        aligned=aligned,
+        alignment_gap_exact=alignment_gap,
+        answer_tokens={name: mean for name, mean in lengths.items() if mean is not None},
+        proxies=[
+            Proxy(name=name, rows=proxy.num_rows, **_noted(mismatch(original, proxy.source)))
             for name, proxy in proxies.items()
         ],
-        "overlaps": [
-            {"proxy": name, "task": task, **_finite(overlap(proxy.source, rows.source)._asdict())}
+        overlaps=[
+            Overlap(proxy=name, task=task, **_noted(overlap(proxy.source, rows.source)))
             for name, proxy in proxies.items()
             for task, rows in tasks.items()
         ],
-        "lipschitz": shapes.get("alignment") or [],
-        "smoothness": [{"task": task, **shapes[task]} for task in gaps if shapes.get(task)],
-    }
+        lipschitz=[Slope(**one) for one in shapes.get("alignment") or ()],
+        smoothness=[Landscape(task=task, **shapes[task]) for task in gaps if shapes.get(task)],
+    )
 
 
 def _gaps(sweep: Sweep) -> dict[str, GapSpec]:
@@ -92,10 +87,11 @@ def _proxies(sweep: Sweep) -> dict[str, TaskSpec]:
     return {name: proxy for name, proxy in inputs_of(sweep.setup).proxies.items() if name in used}
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: an infinite divergence is told as None with a note."""
+def _noted(terms: NamedTuple) -> dict[str, Any]:
+    """A term that is infinite is None in the results; a note says so."""
+    values = terms._asdict()
     infinite = [name for name, v in values.items() if isinstance(v, float) and math.isinf(v)]
-    if not infinite:
-        return values
-    note = "; ".join(filter(None, [values["note"], f"{', '.join(infinite)} infinite"]))
-    return values | dict.fromkeys(infinite) | {"note": note}
+    if infinite:
+        said = f"{', '.join(infinite)} infinite"
+        values["note"] = "; ".join(filter(None, [values["note"], said]))
+    return values

@@ -2,27 +2,38 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from raycib.report.text import one_line
+from pydantic import AfterValidator, BeforeValidator
+
+from raycib.report.text import plain
+from raycib.results import Part
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """How far one set of safety data is from the original (Theorem 1); None: not known.
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+"""A finite number; None where it is infinite or not known."""
+Name = Annotated[str, AfterValidator(plain)]
+"""As data frames have it."""
+
+
+class Proxy(Part):
+    """How far one set of safety data is from the original (Theorem 1).
 
     ``tv_inputs`` and ``tv_outputs`` are total variation distances in [0, 1], ``kl_outputs`` is in
     nats; ``how`` says whether they are exact or estimated.
     """
 
-    name: str
-    rows: int | None
-    tv_inputs: float | None
-    tv_outputs: float | None
-    kl_outputs: float | None
-    how: str
-    note: str
+    name: Name
+    rows: int | None = None
+    tv_inputs: Number = None
+    tv_outputs: Number = None
+    kl_outputs: Number = None
+    how: str = ""
+    note: str = ""
 
     @property
     def terms(self) -> tuple[float | None, float | None, float | None]:
@@ -35,50 +46,79 @@ class Proxy:
         return self.terms == (0, 0, 0)
 
 
-@dataclass(frozen=True)
-class Overlap:
+class Overlap(Part):
     """Prompts that safety data and a task share (Theorem 2).
 
     ``overlap`` is their share of the safety data; ``divergence`` the sum over them of their share
-    times KL(safety answers | task answers), in nats, None where infinite or not known.
+    times KL(safety answers | task answers), in nats.
     """
 
-    proxy: str
-    task: str
-    overlap: float | None
-    divergence: float | None
-    how: str
-    note: str
+    proxy: Name
+    task: Name
+    overlap: Number = None
+    divergence: Number = None
+    how: str = ""
+    note: str = ""
 
 
-@dataclass(frozen=True)
-class Landscape:
+class Slope(Part):
+    """The largest slopes of the alignment loss found within a distance (Theorem 3)."""
+
+    epsilon: float
+    sampled: Number = None
+    ascent: Number = None
+
+    @property
+    def largest(self) -> float:
+        """0 where none was found."""
+        return max(self.sampled or 0.0, self.ascent or 0.0)
+
+
+class Landscape(Part):
     """The task loss around the aligned model (Theorem 4), in nats per answer and unit of distance.
 
-    ``gradient`` is the norm of the part of the gradient that an adapter of the rank used can
+    ``gradient_norm`` is the norm of the part of the gradient that an adapter of the rank used can
     follow; ``smoothness`` the largest curvature found, so at most the true constant.
     """
 
-    task: str
-    gradient: float | None
-    gradient_full: float | None
-    smoothness: float | None
-    n: int | None
+    task: Name
+    gradient_norm: Number = None
+    gradient_norm_full: Number = None
+    smoothness: Number = None
+    n: int | None = None
 
 
-@dataclass(frozen=True)
-class Theory:
-    """A summary's ``theory``; whatever it lacks is None or empty here."""
+class AlignedTask(Part):
+    """Of one task under the aligned model."""
 
-    aligned_nll: Mapping[str, float]
-    """Mean -log p of each task's answers under the aligned model, in nats per answer."""
-    aligned_alignment_gap: float | None
-    answer_tokens: Mapping[str, float]
-    proxies: Sequence[Proxy]
-    overlaps: Sequence[Overlap]
-    lipschitz: Sequence[tuple[float, float, float]]
-    """Within which distance; the largest slope of the alignment loss by sampling, by ascent."""
-    landscapes: Sequence[Landscape]
+    capability_nll: Number = None
+    """Mean -log p of its answers, in nats per answer."""
+    capability_gap_exact: Number = None
+
+
+class Theory(Part):
+    """The theorems' quantities in a sweep; whatever was not measured is None or empty."""
+
+    aligned: Mapping[Name, AlignedTask] = {}
+    alignment_gap_exact: Number = None
+    """Of the aligned model."""
+    answer_tokens: Mapping[Name, float] = {}
+    """Mean length of answers, by task and by "proxy:" and the proxy's name."""
+    proxies: Sequence[Proxy] = ()
+    overlaps: Sequence[Overlap] = ()
+    lipschitz: Sequence[Slope] = ()
+    smoothness: Sequence[Landscape] = ()
+
+    @property
+    def aligned_nll(self) -> dict[str, float]:
+        """By task, where it was measured."""
+        known = {task: one.capability_nll for task, one in self.aligned.items()}
+        return {task: nll for task, nll in known.items() if nll is not None}
+
+    @property
+    def slopes(self) -> list[Slope]:
+        """Those that were found, from the smallest ball."""
+        return sorted((one for one in self.lipschitz if one.largest), key=lambda one: one.epsilon)
 
     def lambda_in_nats(
         self, strength: float, task: str, proxy: str, form: str = "additive",
@@ -110,7 +150,7 @@ class Theory:
 
     def landscape(self, task: str) -> Landscape | None:
         """The task's loss around the aligned model."""
-        return next((found for found in self.landscapes if found.task == task), None)
+        return next((found for found in self.smoothness if found.task == task), None)
 
     def slope(self, distance: float) -> float | None:
         """L_s within the smallest ball measured that holds ``distance``, in nats per unit.
@@ -118,53 +158,10 @@ class Theory:
         The largest slope found there or in a smaller ball, which lies within it. None beyond the
         largest ball.
         """
-        balls = sorted(self.lipschitz)
-        reach = next((epsilon for epsilon, *_ in balls if epsilon >= distance), None)
+        reach = next((one.epsilon for one in self.slopes if one.epsilon >= distance), None)
         if reach is None:
             return None
-        return max(max(slopes) for epsilon, *slopes in balls if epsilon <= reach)
-
-
-def theory_of(summary: Mapping[str, Any]) -> Theory | None:
-    """The theorems' quantities in ``summary``; None where none were measured."""
-    data = summary.get("theory")
-    if not data:
-        return None
-    aligned = {one_line(k): number((v or {}).get("capability_nll"))
-               for k, v in (data.get("aligned") or {}).items()}  # fmt: skip
-    tokens = {one_line(k): number(v) for k, v in (data.get("answer_tokens") or {}).items()}
-    return Theory(
-        {task: nll for task, nll in aligned.items() if nll is not None},
-        number(data.get("alignment_gap_exact")),
-        {name: mean for name, mean in tokens.items() if mean},
-        [
-            Proxy(
-                one_line(row["name"]), row.get("rows"), number(row.get("tv_inputs")),
-                number(row.get("tv_outputs")), number(row.get("kl_outputs")), *_said(row),
-            )
-            for row in data.get("proxies") or ()
-        ],
-        [
-            Overlap(
-                one_line(row["proxy"]), one_line(row["task"]), number(row.get("overlap")),
-                number(row.get("divergence")), *_said(row),
-            )
-            for row in data.get("overlaps") or ()
-        ],
-        [
-            (float(row["epsilon"]), number(row.get("sampled")) or 0.0,
-             number(row.get("ascent")) or 0.0)
-            for row in data.get("lipschitz") or ()
-            if number(row.get("sampled")) or number(row.get("ascent"))
-        ],
-        [
-            Landscape(
-                one_line(row["task"]), number(row.get("gradient_norm")),
-                number(row.get("gradient_norm_full")), number(row.get("smoothness")), row.get("n"),
-            )
-            for row in data.get("smoothness") or ()
-        ],
-    )  # fmt: skip
+        return max(one.largest for one in self.slopes if one.epsilon <= reach)
 
 
 def by_similarity(proxies: Sequence[Proxy]) -> list[Proxy]:
@@ -187,12 +184,3 @@ def more_similar(one: Proxy, other: Proxy) -> bool:
         if a is not None and b is not None
     ]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _said(row: Mapping[str, Any]) -> tuple[str, str]:
-    return one_line(row.get("how") or ""), one_line(row.get("note") or "", 300)

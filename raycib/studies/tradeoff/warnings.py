@@ -1,19 +1,17 @@
 """What a reader must know before believing gaps and bounds, in plain words."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas as pd
 
 from raycib.report.frame import PLAIN
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1
-from raycib.studies.tradeoff.theory import Theory, theory_of
+from raycib.studies.tradeoff.results import TradeoffResults
+from raycib.studies.tradeoff.theory import Theory
 
 BEYOND = 1.001
 """Of its radius: from this distance on, a ball did not hold its weights."""
 
 
-def warnings(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
+def warnings(results: TradeoffResults, frame: pd.DataFrame) -> list[str]:
     """Warnings that gaps, bounds and their terms call for."""
     done = frame[frame["failed"].isna()]
     found = []
@@ -47,11 +45,10 @@ def warnings(summary: Mapping[str, Any], frame: pd.DataFrame) -> list[str]:
             f"{len(outside)} cells of Case II's ball lie outside of it, up to {worst:z.2f} times "
             "its radius: the projection did not do its work there."
         )
-    theory = theory_of(summary)
-    if theory is None:
+    if results.theory is None:
         found.append("The theorems' terms were not measured: no bounds are shown.")
         return found
-    return found + _of_terms(theory, done)
+    return found + _of_terms(results.theory, done)
 
 
 def _of_terms(theory: Theory, done: pd.DataFrame) -> list[str]:
@@ -73,7 +70,7 @@ def _of_terms(theory: Theory, done: pd.DataFrame) -> list[str]:
         found.append(
             f"Estimated, not exact, are data terms of {', '.join(dict.fromkeys(estimated))}."
         )
-    if theory.lipschitz or theory.landscapes:
+    if theory.slopes or theory.smoothness:
         found.append(
             "Slopes and curvatures of the loss are the largest found by search, so at most the "
             "true ones: the bounds of Theorems 3 and 4 may be smaller than the theorems' own."
