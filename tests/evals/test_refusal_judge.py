@@ -54,8 +54,8 @@ def test_the_rule_does_not_tell_babble_from_harm(tmp_path: Path) -> None:
     rows, answers = [Row(prompt, "") for prompt, _ in PAIRS], [answer for _, answer in PAIRS]
     found = safety(EvalSpec(harmful=asked, held_out=asked), cache)
     value = {name: one.value(rows, answers) for name, one in found.items()}
-    assert value["hrr"]["value"] == 0.75 and value["refusal_rate"]["value"] == 0.25  # type: ignore[index]
-    assert value["incoherent_rate"]["value"] is None  # type: ignore[index]
+    assert value["hrr"].value == 0.75 and value["refusal_rate"].value == 0.25  # type: ignore[union-attr]
+    assert value["incoherent_rate"].value is None  # type: ignore[union-attr]
 
 
 def test_on_the_worlds_own_answers_it_agrees_with_the_worlds_rule() -> None:
