@@ -208,6 +208,28 @@ def fetch(
 
 
 @app.command()
+def export(
+    key: Annotated[str, typer.Argument(help="A stage's, or its first digits; see summary.json.")],
+    out: Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")] = "runs",
+    to: Annotated[
+        Path | None, typer.Option(help="An empty folder; default: exports/METHOD-KEY.")
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="What the hub calls its base, where that was a folder here."),
+    ] = None,
+    with_answers: Annotated[
+        bool, typer.Option("--with-answers", help="Harmful prompts and answers as texts.")
+    ] = False,
+) -> None:
+    """Make a folder for a hub of a trained adapter or model: weights, and a card with its data,
+    settings and scores. Nothing is uploaded."""
+    from raycib.commands.export import export as exported
+
+    print(exported(key, out, to, base_model, with_answers))
+
+
+@app.command()
 def doctor(
     out: Annotated[str, typer.Option(help="Where results will go: a folder, or s3://...")] = "runs",
     quick: Annotated[bool, typer.Option("--quick", help="Do not try to import vLLM.")] = False,

@@ -57,7 +57,7 @@ def inspect(task: str, shown: int, options: Options, console: Console) -> None:
     chosen, whence = settings_of_model(options, preset(options.preset or DEFAULT_PRESET), Study())
     # Neither is stored here, so nothing is hashed.
     model = ModelSpec(
-        source=options.model or chosen.model,
+        source=options.model or chosen.model or str(chosen.base),  # which is aligned first
         weights="",
         tokenizer="",
         template=options.chat or chosen.chat,

@@ -1,0 +1,143 @@
+"""A trained adapter or model as a folder for a hub: safetensors, a card, and no words that nobody
+asked for."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raycib.commands.card import Base, Found, card
+from raycib.config import MADE, RowsSpec
+from raycib.data.chat import CHATML
+from raycib.data.rows import rows_of
+from raycib.errors import UserError
+from raycib.evals.verdicts import VerdictCache
+from raycib.model_files import is_shipped, on_hub
+from raycib.report.frame import read_summary
+from raycib.store import Record, Store
+from raycib.store.kinds import GENERATIONS, STAGES
+
+HISTORY_FILE = "history.json"
+CONFIG_FILE = "adapter_config.json"
+ANSWERS_FILE = "answers.jsonl"
+PLAIN = {".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"}
+"""What may be published: nothing that runs when it is loaded."""
+
+
+def export(key: str, out: str, to: Path | None, base_model: str | None, with_answers: bool) -> Path:
+    """The folder of the stage whose key begins with `key` in the store at `out`.
+
+    `base_model` is what the hub calls the model that it was trained on, where that was a folder
+    here. Answers to harmful prompts are hashes with verdicts, and texts `with_answers`. Raises
+    `UserError` where there is no such stage, or the folder is not empty.
+    """
+    store = Store(out)
+    record = _record(store, key)
+    spec = record.about["spec"]
+    base = _base(spec["model"], base_model)
+    folder = to or Path("exports") / f"{spec['method']['kind']}-{record.key[:12]}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; remove it, or choose another with --to")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in record.files:
+        if name != HISTORY_FILE:
+            _copy(record.path(name), folder / name)
+    if spec["lora"]:
+        _name_the_base(folder / CONFIG_FILE, base)
+        if spec["model"]["template"] == "chatml":
+            (folder / "chat_template.jinja").write_text(CHATML)
+    found = _found(Path("runs") if "://" in out else Path(out), record.key)
+    lines = list(_answers(store, record.key, found, with_answers))
+    said = ""
+    if lines:
+        (folder / ANSWERS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts = "texts" if with_answers else "no texts, but their sha256"
+        said = (
+            f"`{ANSWERS_FILE}` has {len(lines)} harmful prompts with answers and verdicts: {texts}."
+        )
+    card(record.key, record.about, base, found, said).save(folder / "README.md")
+    return folder
+
+
+def _record(store: Store, key: str) -> Record:
+    keys = [one for one in store.keys(STAGES) if one.startswith(key)]
+    if len(keys) != 1:
+        many = f"{len(keys)} stages begin so" if keys else f"there are {len(store.keys(STAGES))}"
+        raise UserError(
+            f"no one stage {key!r} in {store.root}: {many}; keys are in summary.json, and in "
+            'raycib.load("runs")'
+        )
+    record = store.get(STAGES, keys[0])
+    if record is None:
+        raise UserError(f"the stage {keys[0]} in {store.root} is damaged; run its sweep again")
+    return record
+
+
+def _base(model: Mapping[str, Any], named: str | None) -> Base:
+    source = model["source"]
+    name, _, revision = source.partition("@")
+    if named:
+        name, _, revision = named.partition("@")
+        return Base(name, revision or None, True, model["weights"])
+    if on_hub(source):
+        return Base(name, revision or None, True, model["weights"])
+    if source.startswith(MADE):
+        name = f"the model of stage {model['weights'][:12]}"
+    elif not is_shipped(source):
+        name = Path(source).name
+    return Base(name, None, False, model["weights"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.suffix not in PLAIN:
+        raise UserError(f"{source} is no kind of file that is published: {sorted(PLAIN)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _name_the_base(file: Path, base: Base) -> None:
+    """An adapter names its base as the hub does, and no folder of this machine."""
+    config = json.loads(file.read_text())
+    config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _found(out: Path, key: str) -> Found | None:
+    """The newest sweep that has scores of a stage."""
+    every = [read_summary(file) for file in out.glob("*/summary.json")]
+    for summary in sorted(every, key=lambda one: one["created"], reverse=True):
+        for cell in summary["cells"]:
+            stages = [*cell.get("stages", ()), cell]
+            for one in stages:
+                if one["key"] == key and one["scores"]:
+                    return Found(summary, one["scores"])
+        if summary["model"]["weights"] == key and (scores := summary["aligned"]["scores"]):
+            return Found(summary, scores)
+    return None
+
+
+def _answers(
+    store: Store, key: str, found: Found | None, with_answers: bool
+) -> Iterator[dict[str, Any]]:
+    """What the stage said to harmful prompts, with the verdicts."""
+    if found is None:
+        return
+    verdicts = VerdictCache(store, found.summary["judge"]["key"])
+    for record in store.records(GENERATIONS):
+        if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
+            continue
+        rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
+        said = json.loads(record.path("answers.json").read_text())
+        for row, entry in zip(rows, said, strict=True):
+            verdict = verdicts.get((row.prompt, entry["text"]))
+            texts = {"prompt": row.prompt, "answer": entry["text"]}
+            if not with_answers:
+                texts = {f"{n}_sha256": _sha256(text) for n, text in texts.items()}
+            yield {**texts, "unsafe": verdict.harmful if verdict else None}
+        return
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
