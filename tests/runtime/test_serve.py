@@ -93,7 +93,7 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> 
         verdicts = judge.judge(pairs)
         inputs = [list(prompt.render(*pair).ids) for pair in pairs]
         assert [v.raw.strip() for v in verdicts] == [
-            text.strip() for text in greedy_texts(guard, inputs, judge.max_tokens)
+            text.strip() for text in greedy_texts(guard, inputs, judge.profile.tokens)
         ]
         assert {v.harmful for v in verdicts} == {True, False}
 
@@ -124,7 +124,9 @@ def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
     guard = world.folder("guard")
     handle = start_judge(guard, max_model_len=128, shared=True)
     prompt = JudgePrompt(guard, max_length=128 - 16)
-    judge = CompletionJudge(handle.wait_until_ready(300), prompt, rows_a_request=5)
+    judge = CompletionJudge(
+        handle.wait_until_ready(300), prompt, profile=PROFILES["world"], rows_a_request=5
+    )
     pairs = conversations()
     before = judge.judge(pairs)
     replicas = [p for p in holders(cluster.temp)[0] if f"{handle.config.app}:Judge" in title(p)]
