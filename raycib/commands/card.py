@@ -13,6 +13,7 @@ from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
 from raycib.report.text import markdown_cell
+from raycib.results import JudgeAccount, Results
 
 HERE = "THIS_REPOSITORY"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
@@ -43,8 +44,9 @@ class Base(NamedTuple):
 class Found(NamedTuple):
     """A stage's cell in a finished sweep."""
 
-    summary: Mapping[str, Any]
+    results: Results
     scores: Mapping[str, Any]
+    """Of the stage, as plain JSON."""
 
 
 class Score(NamedTuple):
@@ -95,10 +97,10 @@ def card(
         kind=kind,
         key=key,
         seed=spec["seed"],
-        sweep=found.summary["sweep"] if found else "",
-        created=found.summary["created"][:10] if found else "",
+        sweep=found.results.sweep if found else "",
+        created=found.results.created[:10] if found else "",
         scores=[one.line for one in _scores(found)] if found else [],
-        judged=_judged(found.summary["judge"]) if found else "",
+        judged=_judged(found.results.judge) if found else "",
         data=list(_data(spec, base)),
         settings=[(name, markdown_cell(value)) for name, value in _settings(spec, about)],
         code=_code(spec, base),
@@ -162,17 +164,18 @@ def _results(spec: Mapping[str, Any], found: Found) -> Iterator[EvalResult]:
 
 def _scores(found: Found) -> Iterator[Score]:
     """What was measured, in the order of the tables."""
-    aligned = (found.summary.get("aligned") or {}).get("scores") or {}
-    by_rule = found.summary["judge"].get("profile") == REFUSAL_RULE
+    before = found.results.aligned.scores
+    aligned = before.plain() if before else {}
+    by_rule = found.results.judge.profile == REFUSAL_RULE
     for name, metric in (METRICS | FURTHER_METRICS).items():
         title = in_words(metric.title) if by_rule else metric.title
         title += ", nats" if metric.unit == "nats" else ""
         yield from _score(name, title, metric.unit == "%", found.scores, aligned)
     for group, title in SEVERAL.items():
-        before = aligned.get(group) or {}
+        earlier = aligned.get(group) or {}
         for name in found.scores.get(group) or {}:
             share = group != "benchmarks" or is_share(name)
-            both = ({f"{group}_{name}": one.get(name)} for one in (found.scores[group], before))
+            both = ({f"{group}_{name}": one.get(name)} for one in (found.scores[group], earlier))
             yield from _score(f"{group}_{name}", title.format(name), share, *both)
 
 
@@ -188,10 +191,10 @@ def _score(
         yield Score(name, title, share, one, other)
 
 
-def _judged(judge: Mapping[str, Any]) -> str:
-    if judge.get("profile") == REFUSAL_RULE:
+def _judged(judge: JudgeAccount) -> str:
+    if judge.profile == REFUSAL_RULE:
         return "No judge read the answers: what does not open as a refusal counts as not refused."
-    return f"Judge: `{_public(judge['name'])}`, profile {judge['profile']}."
+    return f"Judge: `{_public(judge.name)}`, profile {judge.profile}."
 
 
 def _data(spec: Mapping[str, Any], base: Base) -> Iterator[str]:

@@ -15,7 +15,7 @@ from raycib.data.rows import rows_of
 from raycib.errors import UserError
 from raycib.evals.verdicts import VerdictCache
 from raycib.model_files import is_shipped, on_hub
-from raycib.report.frame import read_summary
+from raycib.results import read_results
 from raycib.store import Record, Store
 from raycib.store.kinds import GENERATIONS, STAGES
 
@@ -106,15 +106,14 @@ def _name_the_base(file: Path, base: Base) -> None:
 
 def _found(out: Path, key: str) -> Found | None:
     """The newest sweep that has scores of a stage."""
-    every = [read_summary(file) for file in out.glob("*/summary.json")]
-    for summary in sorted(every, key=lambda one: one["created"], reverse=True):
-        for cell in summary["cells"]:
-            stages = [*cell.get("stages", ()), cell]
-            for one in stages:
+    every = [read_results(file) for file in out.glob("*/summary.json")]
+    for results in sorted(every, key=lambda one: one.created, reverse=True):
+        for cell in (one.plain() for one in results.cells):
+            for one in (*cell.get("stages", ()), cell):  # those of a sequence on the way
                 if one["key"] == key and one["scores"]:
-                    return Found(summary, one["scores"])
-        if summary["model"]["weights"] == key and (scores := summary["aligned"]["scores"]):
-            return Found(summary, scores)
+                    return Found(results, one["scores"])
+        if results.model.weights == key and results.aligned.scores:
+            return Found(results, results.aligned.scores.plain())
     return None
 
 
@@ -124,7 +123,7 @@ def _answers(
     """What the stage said to harmful prompts, with the verdicts."""
     if found is None:
         return
-    verdicts = VerdictCache(store, found.summary["judge"]["key"])
+    verdicts = VerdictCache(store, found.results.judge.key)
     for record in store.records(GENERATIONS):
         if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
             continue

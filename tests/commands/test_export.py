@@ -67,7 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def summarise(store: Store, stage: StageSpec, judge: str) -> None:
     """What the sweep would have written: 3 of 24 not refused, 20 of 24 right."""
     shares = {"hrr": [1] * 3 + [0] * 21, "accuracy": [1] * 20 + [0] * 4}
-    scores: dict[str, Any] = {name: Metric("", "").of(some) for name, some in shares.items()}
+    rate = Metric("", "").of
+    scores: dict[str, Any] = {name: rate(some).model_dump() for name, some in shares.items()}
     scores |= {"eval_loss": 1.25, "utility": None, "utility_by_probe": {}}
     cell = {"key": stage.key, "method": "cib", "strength": 1.0, "seed": 0, "task": "tiny",
             "model": "tiny", "scores": scores}  # fmt: skip
@@ -75,7 +76,7 @@ def summarise(store: Store, stage: StageSpec, judge: str) -> None:
         "format": 2, "sweep": "a_sweep", "created": "2026-11-26T01:00:00+00:00", "cells": [cell],
         "judge": {"name": "refusal-rule", "key": judge, "profile": "refusal-rule"},
         "model": {"name": "tiny", "weights": stage.model.weights},
-        "aligned": {"scores": {"hrr": Metric("", "").of([0] * 24), "eval_loss": 2.5}},
+        "aligned": {"scores": {"hrr": rate([0] * 24).model_dump(), "eval_loss": 2.5}},
     }  # fmt: skip
     file = Path(store.root) / "a_sweep" / "summary.json"
     file.parent.mkdir(parents=True)
