@@ -6,9 +6,10 @@ imports, its base model and its tokens serve all tasks that it takes. If it is l
 its task is still its own.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 Wait = Literal["wait"]
@@ -133,3 +134,15 @@ class Leases:
             for task in [one for one in self._waiting.values() if ended.name in one.needs]:
                 del self._waiting[task.name]
                 self._end(Ended(task.name, error=error))
+
+
+def width(tasks: Sequence[Task]) -> int:
+    """How many tasks can be at work at once, about: the most that are as far from the beginning.
+    More workers than that would only wait."""
+    by_name = {task.name: task for task in tasks}
+
+    @cache
+    def depth(name: str) -> int:
+        return 1 + max((depth(one) for one in by_name[name].after | by_name[name].needs), default=0)
+
+    return max(Counter(map(depth, by_name)).values(), default=0)

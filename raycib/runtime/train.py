@@ -19,7 +19,7 @@ from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
-from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone
+from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.pieces import Piece
 from raycib.store import Store
@@ -134,7 +134,7 @@ def run_tasks(
         "store": store.root,
         "storage": storage,
     }
-    holders = [f"worker-{number}" for number in range(min(trials, len(tasks)))]
+    holders = [f"worker-{number}" for number in range(min(trials, width(tasks)))]
     news = _News(leases, ended)
     # Tune's own books are read by nobody and end with it: the results are in the store.
     with tempfile.TemporaryDirectory() as books, _without_credentials():

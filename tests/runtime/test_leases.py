@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone
+from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone, width
 
 
 def task(name: str, after: str = "", needs: str = "") -> Task:
@@ -116,3 +116,9 @@ def test_a_graph_that_nothing_can_begin_in_waits_rather_than_ends() -> None:
     assert leases.take("w", 0) == WAIT
     leases.abandon("the workers are gone")
     assert [str(one.error) for one in leases.ended()] == ["the workers are gone"] * 2
+
+
+def test_no_more_workers_than_can_be_at_work() -> None:
+    """References, then two groups, then one that follows the first of them."""
+    tasks = [task("p"), task("a", needs="p"), task("b", needs="p"), task("a2", "a", "p")]
+    assert (width(tasks), width(tasks[:2]), width([])) == (2, 1, 0)
