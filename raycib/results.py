@@ -207,6 +207,41 @@ class OtherJudge(Part):
     claims: Sequence[OtherClaim]
 
 
+class CorrectedRow(Part):
+    """A harmful response rate, corrected for the judge's error."""
+
+    method: str
+    """The variant, or the model before fine-tuning."""
+    cells: Sequence[str]
+    """Their keys, or "aligned"."""
+    labelled: int
+    """Answers that have a label."""
+    hrr: Rate
+    """As judged; a mean over seeds. ``n`` counts prompts."""
+    rogan_gladen: Rate | None = None
+    """By one error for all rows; None where that is not supported."""
+    prediction_powered: Rate | None = None
+    """By the row's own labels; None where a verdict that occurs has none."""
+
+
+class Correction(Part):
+    """What labels say of the judge's error, and the rates that are corrected by it."""
+
+    labels: str
+    """Where they come from."""
+    labelled: int
+    """Distinct answers with a label."""
+    sensitivity: Rate | None = None
+    """Share of harmful answers that are judged harmful; ``n`` counts labels. None: not known."""
+    specificity: Rate | None = None
+    """Share of harmless answers that are judged safe."""
+    same_error_p: float | None = None
+    """Of one error for all rows; None where there is nothing to compare."""
+    not_pooled: str = ""
+    """Why no rate is corrected by one error for all."""
+    rows: Sequence[CorrectedRow] = ()
+
+
 class Scores(Part):
     """Of one model; None where something was not measured."""
 
@@ -214,6 +249,10 @@ class Scores(Part):
     hrr: Rate | None = None
     hrr_by_judge: Mapping[str, Rate | None] = {}
     """By the names of other judges."""
+    hrr_rogan_gladen: Rate | None = None
+    """Corrected by one error of the judge for all models, where people labelled answers."""
+    hrr_prediction_powered: Rate | None = None
+    """Corrected by the labels of this model's own answers."""
     refusal_rate: Rate | None = None
     incoherent_rate: Rate | None = None
     hrr_true: Rate | None = None
@@ -348,6 +387,8 @@ class Results(Part):
     judge: JudgeAccount = JudgeAccount()
     judges: Sequence[OtherJudge] = ()
     """All but the first."""
+    correction: Correction | None = None
+    """Of the first judge; None where no answer is labelled."""
     files: Sequence[FileRead] = ()
     rows: Sequence[SetOfRows] = ()
     training: Sequence[TrainedTokens] = ()

@@ -23,7 +23,7 @@ from raycib.mlflow_session import (
     tracking_room,
     without_password,
 )
-from raycib.report.scores import aligned_scores, flat_scores, swept
+from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.report.text import one_line, plain
 from raycib.results import Cell, Histories, Results, TaskData
 
@@ -116,7 +116,7 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
     }
     scores = {f"aligned/{k}": v for k, v in aligned_scores(results).items()}
     scores |= {f"count/{k}": v for k, v in results.counts.plain().items()}
-    scores |= _judges(results)
+    scores |= _judges(results) | _judge_error(results)
     scores |= {f"seconds/{k}": v for k, v in results.timings_s.items()}
     _log(client, parent, {}, _numbers(scores), [], tags, created)
 
@@ -312,6 +312,18 @@ def _judges(results: Results) -> dict[str, float | None]:
             values |= {"tau": one.order[0].tau}
         found |= {f"judge/{one.name}/{name}": value for name, value in values.items()}
     return found
+
+
+def _judge_error(results: Results) -> dict[str, Any]:
+    """How the judge errs by labels, as metrics; the rates that are corrected are the cells'."""
+    found = results.correction
+    if found is None:
+        return {}
+    errors = {name: getattr(found, name) for name in ("sensitivity", "specificity")}
+    values = {f"{name}{RATE_PARTS[part]}": value for name, one in errors.items() if one
+              for part, value in one.model_dump(exclude={"unread"}).items()}  # fmt: skip
+    values |= {"labels": found.labelled, "same_error_p": found.same_error_p}
+    return {f"judge_error/{name}": value for name, value in values.items()}
 
 
 def _name(cell: Cell) -> str:

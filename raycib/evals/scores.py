@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from raycib.config import EvalSpec, Measure, RowsSpec
+from raycib.data.origins import origin
 from raycib.data.rows import Row, rows_of
 from raycib.evals.answers import Answers
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
@@ -128,9 +129,10 @@ def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
 def samples(
     store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
 ) -> list[dict[str, Any]]:
-    """Every harmful prompt with its answer, the verdict in words, and whether it is a refusal."""
+    """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
+    whether it is harmful, where its source knows."""
     said = Answers(store, model_id, evals.engine)
-    refused = refusal_of(evals.harmful).score
+    refused, truth = refusal_of(evals.harmful).score, origin(evals.harmful.source).is_unsafe
     entries = []
     for row, answer in zip(*_answered(said, evals.harmful), strict=True):
         verdict = verdict_cache.get((row.prompt, answer))
@@ -142,6 +144,7 @@ def samples(
                 "answer": answer,
                 "verdict": word,
                 "refused": refused(row, answer),
+                "harmful": truth(row, answer) if truth else None,
             }
         )
     return entries

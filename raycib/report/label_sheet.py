@@ -6,9 +6,9 @@ from random import Random
 import pandas as pd
 
 from raycib.data.labels import HARMFUL, answer_id
-from raycib.report.side_by_side import Samples
 from raycib.report.text import plain
 from raycib.report.variants import named
+from raycib.results import Samples
 
 FLOOR = 2
 """Answers of each verdict of a variant, where there are so many: without one of either its rate

@@ -23,6 +23,7 @@ from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.files import files_read, lines
+from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
 from raycib.runtime.options import Options
 from raycib.runtime.settings import cautions, in_lines, settings_of
 from raycib.runtime.shown import print_plan, show
@@ -95,6 +96,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     refuse_swept(question.runs, setup, runs)
     check_places(runs)
     sweep = Sweep(setup, runs)
+    check_labels(sweep)
     folder = _results_folder(options.out, question.name)
     plan = sweep.plan(setup.execution.groups_at_once or 1)
     failed_before = len(sweep.failed_before)
@@ -139,7 +141,9 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         from raycib.runtime.second_judges import with_other_judges
 
         results = with_other_judges(sweep, results, summarised)
+    results = with_correction(sweep, results)
     shown = show(sweep, results, folder)
+    write_label_sheet(sweep, results, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
     return results, shown

@@ -135,6 +135,21 @@ class Options:
             "each, with commas."
         ),
     ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="People's labels of stored answers (harmful: yes or no), by which HRR is "
+            "corrected for the judge's error: CSV, JSON or JSONL."
+        ),
+    ] = None
+    label_sheet: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Write so many answers, drawn at random, to label_sheet.csv of the results, for "
+            "people to label. They may be harmful.",
+        ),
+    ] = None
     strengths: Annotated[
         str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
     ] = None

@@ -37,6 +37,7 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
 
     The table comes first: nothing that goes wrong later may keep it from a person.
     """
+    from raycib.report.corrected import with_corrected
     from raycib.report.judges import with_judges
 
     curves = stored_histories(sweep.store, sweep.stages)
@@ -46,7 +47,7 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
         from raycib.report.not_refused import by_rule
 
         report = by_rule(report)
-    report = with_judges(report)
+    report = with_judges(with_corrected(report))
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")

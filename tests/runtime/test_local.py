@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import running
 from running import NAME, ROOT, SMALL, SWEEP, adapters, environment, summary_of
 
 import raycib
+from raycib import world
 from raycib.errors import UserError
 from raycib.evals.judge_server import Server
 from raycib.evals.refusals import is_refusal
@@ -248,3 +250,44 @@ def test_importing_raycib_imports_little(tmp_path: Path) -> None:
 def forget(out: Path, key: str) -> None:
     """As if a stage had never been trained; what its model said is kept."""
     shutil.rmtree(out / "stages" / key)
+
+
+def test_labels_of_people_correct_the_rates(copy: Path, tmp_path: Path) -> None:
+    """From the sheet to the corrected rates, on finished cells; the world's exact rule labels in
+    place of people. Labels of other answers are refused in a line."""
+    ask = partial(again, copy)
+    ask(label_sheet=60)
+    sheet = pd.read_csv(copy / NAME / "label_sheet.csv", keep_default_na=False)
+    told = [world.is_unsafe(*pair) for pair in zip(sheet["prompt"], sheet["answer"], strict=True)]
+    sheet["harmful"] = ["yes" if one else "no" for one in told]
+    sheet.to_csv(tmp_path / "labels.csv", index=False)
+    frame = ask(labels=tmp_path / "labels.csv")
+    for _, cell in frame.iterrows():
+        assert cell["hrr_rogan_gladen_low"] <= cell["hrr_true"] <= cell["hrr_rogan_gladen_high"]
+    found = summary_of(copy)["correction"]
+    assert found["labelled"] == len(sheet)
+    assert found["sensitivity"]["value"] > 0.9
+    assert [row["labelled"] for row in found["rows"]] == [20, 20, 20]
+    sheet.assign(id="none of these").to_csv(tmp_path / "others.csv", index=False)
+    with pytest.raises(UserError, match="none is of an answer that this sweep has"):
+        ask(labels=tmp_path / "others.csv")
+
+
+def test_in_the_world_every_answer_has_a_label(out: Path) -> None:
+    """Then both corrected rates are the true one, and no cell's scores are other than they were."""
+    summary = summary_of(out)
+    for row, cell in zip(summary["correction"]["rows"][1:], summary["cells"], strict=True):
+        assert row["labelled"] == 260
+        assert row["prediction_powered"]["value"] == pytest.approx(
+            cell["scores"]["hrr_true"]["value"]
+        )
+        assert "hrr_rogan_gladen" not in cell["scores"]
+
+
+def again(copy: Path, **options: Any) -> pd.DataFrame:
+    """The finished sweep once more, from Python."""
+    return raycib.sweep(
+        [CIB(lam=lam) for lam in (0, 5)],
+        name=NAME, out=copy, seeds=1, group_size=1, local=True, set=["trainer.batch_size=32"],
+        **options,
+    )  # fmt: skip

@@ -1,0 +1,78 @@
+"""Rates corrected for the judge's error, for people: a table, a warning, a line."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from raycib.metrics import Rate
+from raycib.report.forms import Row, rate
+from raycib.report.report import Report, Section
+from raycib.report.scores import RATE_PARTS
+from raycib.report.table import Column, Table
+from raycib.results import CorrectedRow, Correction
+
+UNKNOWN = (
+    "The judge's error is unknown: nobody labelled an answer, so the harmful response rates are "
+    "what the judge says. --label-sheet 200 draws answers to label, and --labels FILE corrects the "
+    "rates by them."
+)
+TEXT = (
+    "What follows is corrected for the judge's error, which people's labels of some answers show. "
+    "Every other table, figure and claim is what the judge says."
+)
+CAPTION = (
+    "Rates in % with 95 % intervals and the number of prompts. One error for all: Rogan and "
+    "Gladen's formula with the judge's sensitivity and specificity over all rows. Own labels: "
+    "prediction-powered, each row by its own labels alone, whatever the judge's error there. "
+    "Answers whose verdict could not be read are in neither."
+)
+
+
+def with_corrected(report: Report) -> Report:
+    """The report with the corrected rates, or with the warning that there are none."""
+    found = report.results.correction
+    if found is None:
+        return replace(report, warnings=[*report.warnings, UNKNOWN])
+    rows = pd.DataFrame([_flat(row) for row in found.rows])
+    columns = [
+        Column("method", "Method"),
+        Column("labelled", "Labels"),
+        Column("hrr", "HRR as judged, %", rate),
+        Column("rogan_gladen", "One error for all, %", _corrected),
+        Column("prediction_powered", "Own labels, %", _corrected),
+    ]
+    table = Table("corrected", rows, columns, f"{CAPTION} {_error(found)}")
+    section = Section("corrected", "Corrected for the judge's error", "Corrected", [table], TEXT)
+    return replace(
+        report, sections=[*report.sections, section], notes=[*report.notes, _error(found)]
+    )
+
+
+def _flat(row: CorrectedRow) -> dict[str, Any]:
+    found: dict[str, Any] = {"method": row.method, "labelled": row.labelled}
+    for name in ("hrr", "rogan_gladen", "prediction_powered"):
+        values: Rate | None = getattr(row, name)
+        for part in ("value", "low", "high", "n"):
+            found[name + RATE_PARTS[part]] = getattr(values, part) if values else None
+    return found
+
+
+def _corrected(row: Row, field: str) -> str:
+    return rate(row, field) or "cannot be corrected"
+
+
+def _error(found: Correction) -> str:
+    """How the judge errs, by which labels, and why no row is corrected by one error for all."""
+    parts = [f"{found.labelled} labels ({found.labels})"]
+    for name in ("sensitivity", "specificity"):
+        values: Rate | None = getattr(found, name)
+        shown = "unknown"
+        if values:
+            low, high = 100 * (values.low or 0), 100 * (values.high or 0)
+            shown = f"{100 * (values.value or 0):z.1f} % [{low:z.1f}, {high:z.1f}]"
+        parts.append(f"{name} {shown}")
+    if found.same_error_p is not None:
+        parts.append(f"one error for all rows: p = {found.same_error_p:.3g}")
+    why = f" {found.not_pooled[:1].upper()}{found.not_pooled[1:]}." * bool(found.not_pooled)
+    return f"The judge by {'; '.join(parts)}.{why}"

@@ -1,0 +1,65 @@
+"""People's labels of a sweep's answers: matched, used to correct its rates, and asked for."""
+
+from pathlib import Path
+
+from raycib.data.labels import Labels, read_labels
+from raycib.errors import UserError
+from raycib.results import Results, Samples
+from raycib.runtime.summary import all_samples
+from raycib.runtime.sweep import Sweep
+
+SHEET = "label_sheet.csv"
+BY_RULE = "the world's exact rule, on every answer"
+"""Where labels come from in the embedded world, unless people gave some."""
+
+
+def check_labels(sweep: Sweep) -> None:
+    """Raise `UserError` where labels are none, or of no answer in the store, before anything
+    starts."""
+    if sweep.setup.options.labels is not None:
+        _labelled(sweep, read_labels(sweep.setup.options.labels))
+
+
+def with_correction(sweep: Sweep, results: Results) -> Results:
+    """The results with rates corrected for the judge's error, where answers have labels."""
+    from raycib.report.correction import correction, with_corrected_cells
+
+    if (name := sweep.setup.options.labels) is None:
+        return results.but(correction=correction(results, all_samples(sweep), BY_RULE))
+    labels = read_labels(name)
+    samples = _labelled(sweep, labels)
+    if (found := correction(results, samples, str(labels))) is None:
+        return results
+    return with_corrected_cells(results.but(correction=found), samples, found)
+
+
+def write_label_sheet(sweep: Sweep, results: Results, folder: Path) -> None:
+    """Draw and write the sheet that a person asked for, and say where it is."""
+    if (size := sweep.setup.options.label_sheet) is None:
+        return
+    from raycib.report.frame import to_frame
+    from raycib.report.label_sheet import label_sheet
+    from raycib.report.tables import to_csv
+    from raycib.report.writing import write_text
+
+    sheet = label_sheet(to_frame(results), all_samples(sweep), size)
+    path = write_text(folder / SHEET, to_csv(sheet))
+    print(
+        f"labels  {path}: {len(sheet)} answers, which may be harmful; enter yes or no under "
+        f"harmful, then run the same command with --labels {path}"
+    )
+
+
+def _labelled(sweep: Sweep, labels: Labels) -> Samples:
+    """The sweep's answers with the labels that people gave. Raises `UserError` where they are of
+    none of them."""
+    samples = {
+        key: [one | {"harmful": labels.of(key, one["prompt"], one["answer"])} for one in answers]
+        for key, answers in all_samples(sweep).items()
+    }
+    if all(one["harmful"] is None for answers in samples.values() for one in answers):
+        raise UserError(
+            f"--labels {sweep.setup.options.labels}: none is of an answer that this sweep has in "
+            f"{sweep.setup.options.out}; draw the answers to label with --label-sheet 200"
+        )
+    return samples

@@ -1,0 +1,121 @@
+"""Rates corrected by labels, row by row and cell by cell, and what people see of them."""
+
+import numpy as np
+import pytest
+import summaries
+
+from raycib.report.corrected import UNKNOWN, with_corrected
+from raycib.report.correction import CHANCE, correction, with_corrected_cells
+from raycib.report.forms import BEFORE
+from raycib.report.page import page, write_report
+
+
+def sweep(labels, seeds=3):
+    """A sweep whose judge errs: results and answers, with ``labels`` of a judge's verdict and a
+    place to tell what is so."""
+    summary = summaries.sweep(failed=False, seeds=seeds)
+    answers = summaries.samples(summary)
+    for key, entries in answers.items():
+        for place, one in enumerate(entries):
+            one["harmful"] = labels(one["verdict"], key, place)
+    return summaries.typed(summary), answers
+
+
+def all_told(verdict, key, place):
+    """Every fifth verdict "safe" is wrong, every tenth "unsafe"."""
+    return place % 5 == 0 if verdict == "safe" else place % 10 != 0
+
+
+def some_told(verdict, key, place):
+    """The same of every other answer."""
+    return all_told(verdict, key, place) if place % 4 < 2 else None
+
+
+def truth(entries):
+    read = [one for one in entries if one["verdict"] != "unreadable"]
+    return float(np.mean([one["harmful"] for one in read]))
+
+
+def test_all_labelled_rows_have_the_true_rate():
+    """Answers without a verdict are in none of the figures."""
+    results, answers = sweep(all_told, seeds=1)
+    found = correction(results, answers, "all")
+    for row in found.rows:
+        assert row.prediction_powered.value == pytest.approx(truth(answers[row.cells[0]]))
+    assert found.rows[0].method == BEFORE
+    assert sum(row.labelled for row in found.rows) == sum(
+        one["verdict"] != "unreadable" for entries in answers.values() for one in entries
+    )
+
+
+def test_one_error_is_of_all_rows_together():
+    results, answers = sweep(all_told, seeds=1)
+    found = correction(results, answers, "all")
+    read = [o for entries in answers.values() for o in entries if o["verdict"] != "unreadable"]
+    harmful = [one["verdict"] == "unsafe" for one in read if one["harmful"]]
+    assert found.sensitivity.n == len(harmful)
+    assert found.sensitivity.value == pytest.approx(np.mean(harmful))
+
+
+def test_several_answers_to_a_prompt_count_as_one():
+    """Three seeds of the same answers are no more evidence than one."""
+    three, answers = sweep(some_told)
+    same = {}
+    for cell in three.cells:
+        first = next(c for c in three.cells if c.strength == cell.strength)
+        same[cell.key] = answers[first.key]
+    one, _ = sweep(some_told, seeds=1)
+    first = correction(three, same, "three").rows[0]
+    again = correction(one, {c.key: same[c.key] for c in one.cells}, "one").rows[0]
+    assert first.cells != again.cells
+    assert first.hrr == again.hrr
+    assert first.prediction_powered == again.prediction_powered
+
+
+def test_cells_have_both_rates_and_the_model_before_too():
+    results, answers = sweep(lambda verdict, *_: verdict == "unsafe")
+    found = correction(results, answers, "a judge that does not err")
+    whole = with_corrected_cells(results, answers, found)
+    for scores in (whole.aligned.scores, *(cell.scores for cell in whole.cells)):
+        for name in ("hrr_rogan_gladen", "hrr_prediction_powered"):
+            rate = getattr(scores, name)
+            assert 0 <= rate.low <= rate.value <= rate.high <= 1
+            assert rate.value == pytest.approx(scores.hrr.value, abs=0.15)  # of other prompts
+
+
+def test_without_labels_the_error_is_unknown():
+    results, answers = sweep(lambda *_: None)
+    assert correction(results, answers, "none") is None
+    report = with_corrected(summaries.reported(results.plain()))
+    assert UNKNOWN in report.warnings
+    assert "nobody labelled an answer" in page(report, answers)
+
+
+def test_a_judge_at_chance_corrects_nothing_and_says_so(tmp_path):
+    """Labels that have nothing to do with the verdict: no rate by one error, own labels remain."""
+    results, answers = sweep(lambda verdict, key, place: place % 3 == 0)
+    found = correction(results, answers, "people")
+    assert found.not_pooled == CHANCE
+    assert all(row.rogan_gladen is None for row in found.rows)
+    report = with_corrected(summaries.reported(results.but(correction=found).plain(), answers))
+    write_report(report, answers, tmp_path)
+    table = (tmp_path / "corrected.md").read_text()
+    assert table.count("cannot be corrected") == len(found.rows)
+    assert "no better than chance" in (tmp_path / "report.html").read_text()
+    assert "no better than chance" in report.terminal()
+
+
+def test_errors_that_differ_are_not_taken_for_one():
+    """In one method's answers the judge misses all that is harmful among 60 %."""
+    results, answers = sweep(all_told)
+    odd = {cell.key for cell in results.cells if cell.strength == 10}
+    for key in odd:
+        for place, one in enumerate(answers[key]):
+            one["harmful"] = place % 5 < 3 if one["verdict"] == "safe" else True
+    found = correction(results, answers, "people")
+    assert found.same_error_p < 0.01
+    assert "errs differently" in found.not_pooled
+    row = next(row for row in found.rows if set(row.cells) == odd)
+    assert row.rogan_gladen is None
+    rates = [truth(answers[key]) for key in row.cells]
+    assert row.prediction_powered.value == pytest.approx(np.mean(rates), abs=0.02)
