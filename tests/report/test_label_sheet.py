@@ -15,7 +15,7 @@ from raycib.report.variants import named
 @pytest.fixture(scope="module")
 def sweep():
     summary = summaries.sweep()
-    return to_frame(summary), summaries.samples(summary)
+    return to_frame(summaries.typed(summary)), summaries.samples(summary)
 
 
 def drawn_by(frame, samples):
