@@ -11,6 +11,7 @@ from raycib.report.judge_warnings import judge_warnings
 from raycib.report.report import Report, Section
 from raycib.report.scores import aligned_scores
 from raycib.report.table import Column, Table
+from raycib.report.text import one_line
 from raycib.report.variants import settings, variants
 from raycib.results import JudgeAccount, OtherJudge
 
@@ -159,7 +160,7 @@ def _warnings(judges: Sequence[OtherJudge]) -> list[str]:
                 f"{one.name} (first: {changed[0]})."
             )
         found += [f"The judge {one.name}: {text}" for text in judge_warnings(one.judge)]
-    return found
+    return [one_line(text, 600) for text in found]
 
 
 def _line(one: OtherJudge) -> str:

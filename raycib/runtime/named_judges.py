@@ -10,6 +10,7 @@ from pathlib import Path
 from raycib.config import JudgeSpec
 from raycib.errors import UserError
 from raycib.evals.judge_address import OWN_KEY, shown
+from raycib.report.text import one_line
 from raycib.runtime.judge import describe_judge
 from raycib.runtime.options import Options
 
@@ -96,8 +97,9 @@ def _names(specs: list[JudgeSpec]) -> list[str]:
     """The last part of a folder's or a model's name; with the profile, then the number, where it
     is another's too."""
     short = [
-        (spec.weights if spec.kind == "endpoint" else spec.source).rstrip("/").rpartition("/")[2]
+        one_line(text.rstrip("/").rpartition("/")[2])
         for spec in specs
+        for text in [spec.weights if spec.kind == "endpoint" else spec.source]
     ]
     for more in (
         [f" ({spec.profile})" for spec in specs],
