@@ -186,6 +186,20 @@ def inspect_rows(
     inspect(task, rows, parsed(context.args), Console(highlight=False))
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def plan(
+    context: typer.Context,
+    sweep: Annotated[str, typer.Argument(help="A sweep's file, or its name in sweeps/.")],
+) -> None:
+    """Say what a sweep will take, with any of its options: stages, tokens, memory, GPU hours,
+    dollars, disk. The same as the sweep's own --dry-run; nothing is trained."""
+    from raycib.commands.plan import plan as run_plan
+
+    run_plan(sweep, context.args)
+
+
 @app.command()
 def fetch(
     preset: Annotated[str, typer.Argument(help="Its name, such as llama31-8b.")],

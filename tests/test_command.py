@@ -254,7 +254,9 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
     judge_weights = weights_fingerprint(find("world:guard"))[:12]
     assert ended.code == 0
     assert ended.err == ""
-    settings, besides, first, *lines, last = ended.out.splitlines()
+    settings, besides, first, *lines = ended.out.splitlines()
+    last = lines.index("models to question: 7")
+    taken, lines = lines[last + 1 :], lines[:last]
     assert settings == (
         "preset world: learning rate 0.002, schedule constant, batch 16, epochs 1, warm-up steps "
         "20, rank 8, alpha 16, precision float32, tokens of a row 128, tokens of an answer 40, "
@@ -271,7 +273,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(program: Program, tmp_path
     assert not [line for line in sets if "too long" in line], "the world's rows fit"
     assert all("2 slots x 200 steps" in group for group in groups)
     assert ended.out.count("cib 5 seed") == ended.out.count("lora 0 seed") == 3
-    assert last == "models to question: 7"
+    assert [line[:14].strip() for line in taken] == [
+        "adapters", "tokens a row", "training", "references", "answers", "memory", "memory",
+        "memory", *["core hours"] * 5, "disk", "assumed",
+    ]  # fmt: skip
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 

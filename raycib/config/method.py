@@ -105,6 +105,16 @@ class Method(Spec):
         """Rows of an epoch, of a task of `task_rows`."""
         return task_rows
 
+    def extra_rows(self, rows_a_step: int) -> float:
+        """Rows of an optimiser step that take a forward and a backward pass beyond the task's one:
+        what a plan counts."""
+        return 0
+
+    def extra_bytes(self, adapted: int, own: int) -> int:
+        """Bytes of a slot's memory beside an adapter of `own` weights in layers of `adapted`
+        weights, and its optimiser: what a plan counts."""
+        return 0
+
     def idle_steps(self, rows_a_step: int) -> float:
         """Optimiser steps at the beginning of a task in which it does nothing yet."""
         return 0

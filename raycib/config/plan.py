@@ -95,12 +95,14 @@ def make_plan(
     measured: Callable[[StageSpec, EvalSpec], bool],
     groups_at_once: int,
     group_size: int | None = None,
+    most_slots: int | None = None,
 ) -> Plan:
     """What `runs` still need.
 
     A stage is work if it is not `trained`, or not `measured` on every evaluation asked of it.
     `group_size` slots a group; None spreads a level evenly over the `groups_at_once` groups that
-    can run side by side, with at most `MOST_SLOTS` each.
+    can run side by side, with at most `most_slots` each
+    (`MOST_SLOTS` where that is None).
     """
     stages: dict[str, StageSpec] = {}
     evals: dict[str, dict[str, EvalSpec]] = defaultdict(dict)
@@ -117,7 +119,7 @@ def make_plan(
     planned = []
     for depth in sorted(levels):
         groups = []
-        for group in _groups(levels[depth], groups_at_once, group_size):
+        for group in _groups(levels[depth], groups_at_once, group_size, most_slots or MOST_SLOTS):
             jobs = [Job(stage=s, evals=tuple(evals[s.key].values())) for s in group]
             todo = [
                 job
@@ -166,7 +168,7 @@ def _depth(stage: StageSpec, stages: Mapping[str, StageSpec]) -> int:
 
 
 def _groups(
-    stages: Sequence[StageSpec], groups_at_once: int, group_size: int | None
+    stages: Sequence[StageSpec], groups_at_once: int, group_size: int | None, most: int
 ) -> list[list[StageSpec]]:
     """Stages that can share a base, dealt into groups of nearly equal size."""
     by_base: dict[str, list[StageSpec]] = defaultdict(list)
@@ -179,7 +181,7 @@ def _groups(
             count = -(-len(same) // group_size)
         else:  # as many groups in every round as run side by side, so that none runs alone
             at_once = max(1, groups_at_once)
-            rounds = -(-len(same) // (MOST_SLOTS * at_once))
+            rounds = -(-len(same) // (most * at_once))
             count = min(len(same), rounds * at_once)
         groups += [same[start::count] for start in range(count)]
     return groups

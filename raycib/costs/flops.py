@@ -45,11 +45,9 @@ def train_all_weights(sizes: Sizes, tokens: float, square_tokens: float, scored:
 def answer(sizes: Sizes, prompts: Iterable[int], answer_tokens: int) -> float:
     """FLOPs of an answer of `answer_tokens` to each prompt: both go through the decoder once, and
     each token that is said through the head."""
-    total = 0.0
-    for prompt in prompts:
-        whole = prompt + answer_tokens
-        total += forward(sizes, whole, whole**2, answer_tokens)
-    return total
+    whole = [prompt + answer_tokens for prompt in prompts]
+    said = answer_tokens * len(whole)
+    return forward(sizes, sum(whole), sum(one**2 for one in whole), said)
 
 
 def _attention(sizes: Sizes, square_tokens: float) -> float:

@@ -5,10 +5,11 @@ Checked against `torch.autograd.graph.saved_tensors_hooks` on small models of ei
 (`tests/costs/test_memory.py`). On a GPU it was not measured.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raycib.costs.sizes import BYTES, Shape, Sizes
+from raycib.costs.sizes import BYTES, Sizes
+from raycib.model_files.adapter_targets import matches
 
 GIB = 2**30
 ADAPTER_BYTES = 16
@@ -50,9 +51,8 @@ def layer_bytes(sizes: Sizes, layer: int, adapter: Adapter, dtype: str) -> int:
     input.
     """
     linears = sizes.layers[layer]
-    adapted = set(_adapted(sizes, linears, layer, adapter))
-    kinds = {name.rpartition(".")[2] for name in linears}
-    ours = {name.rpartition(".")[2] for name in adapted}
+    adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
+    kinds, ours = set(map(_last, linears)), set(map(_last, adapted))
     kept = adapter.rank * len(adapted) + 2 * sizes.queries + 2 * sizes.keys
     kept += sizes.width * (bool(ours & _INTO_ATTENTION) + bool(ours & _INTO_MLP))
     kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
@@ -61,13 +61,6 @@ def layer_bytes(sizes: Sizes, layer: int, adapter: Adapter, dtype: str) -> int:
     # Of a layer that is not Llama's: all that goes in and out.
     kept += sum(sum(shape) for name, shape in linears.items() if _last(name) not in _KNOWN)
     return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
-
-
-def _adapted(
-    sizes: Sizes, linears: dict[str, Shape], layer: int, adapter: Adapter
-) -> Iterable[str]:
-    whole = sizes.adapted(adapter.targets)
-    return (name for name in linears if any(one.endswith(f".{layer}.{name}") for one in whole))
 
 
 def _last(name: str) -> str:
@@ -129,6 +122,14 @@ def activations(
     states = 2 * tokens * sizes.width * size + scored * sizes.width * size
     head = at_once * sizes.vocabulary * _HEAD_BYTES + states
     return Activations(kept, inside, head)
+
+
+def said(size: float) -> str:
+    """Bytes for a person, in three digits."""
+    for unit, one in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= one:
+            return f"{size / one:.3g} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def weight_bytes(sizes: Sizes, dtype: str) -> int:

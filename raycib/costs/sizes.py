@@ -9,7 +9,7 @@ from typing import Any
 
 from raycib.model_files import find
 from raycib.model_files.adapter_targets import linears_of, matches
-from raycib.model_files.config import read_config
+from raycib.model_files.config import own_dtype, read_config
 from raycib.model_files.weights import LAYER, stored_tensors
 
 _HEAD = re.compile(r"(?:^|\.)lm_head\.weight$")
@@ -37,10 +37,10 @@ class Sizes:
     head_size: int
     inner: int
     """Of the MLP."""
+    dtype: str
+    """As its weights are loaded where nobody says."""
     tied: bool
     """Whether the output head is the embeddings."""
-    assumed: bool = False
-    """Whether these are known sizes of a model whose files are not here."""
 
     @property
     def parameters(self) -> int:
@@ -51,11 +51,11 @@ class Sizes:
 
     @cached_property
     def layers(self) -> list[dict[str, Shape]]:
-        """The linear layers of each decoder layer: (out, in) by name within it."""
+        """The linear layers of each decoder layer: (out, in) by full name."""
         found: dict[int, dict[str, Shape]] = {}
         for name in self.linears:
-            number, rest = LAYER.search(name).groups()  # type: ignore[union-attr]
-            found.setdefault(int(number), {})[rest] = self.tensors[f"{name}.weight"]
+            number = int(LAYER.search(name)[1])  # type: ignore[index]
+            found.setdefault(number, {})[name] = self.tensors[f"{name}.weight"]
         return [found[number] for number in sorted(found)]
 
     @cached_property
@@ -68,7 +68,7 @@ class Sizes:
                 found[int(inside[1])][inside[2]] = shape
         return found
 
-    @property
+    @cached_property
     def decoder_parameters(self) -> int:
         """Weights that a token is multiplied with on its way through the decoder's layers."""
         return sum(math.prod(shape) for layer in self.layers for shape in layer.values())
@@ -126,5 +126,6 @@ def from_tensors(
         key_heads=own.get("num_key_value_heads") or heads,
         head_size=own.get("head_dim") or width // heads,
         inner=own.get("intermediate_size") or own.get("n_inner") or 4 * width,
+        dtype=own_dtype(dict(config)),
         tied=bool(config.get("tie_word_embeddings", not any(map(_HEAD.search, tensors)))),
     )

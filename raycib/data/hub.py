@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from raycib.data.tables import Table, checked, file_table
-from raycib.errors import UserError
+from raycib.errors import NotHere, UserError
 
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
 
@@ -34,7 +34,7 @@ def hub_table(name: str, first: int | None = None) -> Table:
         raise
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"data set {name!r} could not be loaded: {reason}") from error
+        raise NotHere(f"data set {name!r} could not be loaded: {reason}") from error
 
 
 def _entries(name: str, first: int | None) -> list[Any]:

@@ -12,6 +12,7 @@ from raycib.data.columns import Columns, Row
 from raycib.data.filters import kept
 from raycib.data.hub import hub_table
 from raycib.data.sources import Source, parse, several, unknown_part
+from raycib.data.stand_ins import stand_ins
 from raycib.data.tables import Table, file_table
 from raycib.errors import UserError
 
@@ -119,10 +120,17 @@ def _table_rows(source: Source, name: str, table_of: Callable[[str, int | None],
     return rows, [f"{len(rows)} rows read", *table.notes, *columns.notes()]
 
 
+def _assumed(source: Source, name: str) -> Origin:
+    return Origin(source, lambda: (list(stand_ins(name, source.first)), []))
+
+
+ASSUMED = "assumed:"
+"""Begins what stands in for a set of the hub, in a plan without it."""
 KINDS: dict[str, Callable[[Source, str], Origin]] = {
     "world:": _world,
     "hub:": _hub,
     "(": _together,
+    ASSUMED: _assumed,
     "": _file,
 }
 """By how a source's name begins; the last takes every other. Each is given the rest of the name."""

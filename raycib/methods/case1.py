@@ -60,6 +60,10 @@ class Case1(Method):
             "means over rows": cls(lam=2.0, reduction="row", safety=safety, rows_per_step=5),
         }
 
+    def extra_rows(self, rows_a_step: int) -> float:
+        """The proxy rows."""
+        return self.rows_per_step
+
     def build(self) -> Hooks:
         """Both losses in place of the task's."""
         from raycib.objectives.alignment_penalty import AlignmentPenalty

@@ -35,6 +35,10 @@ class EMA(Method):
             "": cls(decay=0.8),
         }
 
+    def extra_bytes(self, adapted: int, own: int) -> int:
+        """The mean adapter."""
+        return 4 * own
+
     def build(self) -> Hooks:
         """The average that goes along with the weights."""
         from raycib.hooks.ema import WeightAverage

@@ -42,6 +42,10 @@ class EWC(Method):
         """A weight that is felt within a few steps."""
         return {"": cls(lam=3.0, safety=safety, fisher_rows=8)}
 
+    def extra_bytes(self, adapted: int, own: int) -> int:
+        """The Fisher information, and the dense update that it weighs, in float32."""
+        return 8 * adapted
+
     def build(self) -> Hooks:
         """The weighted distance beside the task loss, with the Fisher of the aligned model."""
         from raycib.objectives.ewc import FisherDistance, fisher

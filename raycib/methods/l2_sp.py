@@ -36,6 +36,10 @@ class L2SP(Method):
         """A weight that is felt within a few steps."""
         return {"": cls(lam=0.02)}
 
+    def extra_bytes(self, adapted: int, own: int) -> int:
+        """The adapter as it started."""
+        return 4 * own
+
     def build(self) -> Hooks:
         """The distance beside the task loss, from the slot as it starts."""
         from raycib.objectives.l2_sp import StartDistance

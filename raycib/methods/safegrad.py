@@ -49,6 +49,10 @@ class SafeGrad(Method):
             "": cls(safety=safety, rows_per_step=5),
         }
 
+    def extra_rows(self, rows_a_step: int) -> float:
+        """The safety rows."""
+        return self.rows_per_step
+
     def build(self) -> Hooks:
         """The surgery on each step's gradient."""
         from raycib.hooks.safegrad import surgery

@@ -46,6 +46,10 @@ class SBR(Method):
             "": cls(safety=safety, anchors=8),
         }
 
+    def extra_rows(self, rows_a_step: int) -> float:
+        """The anchors."""
+        return self.anchors
+
     def build(self) -> Hooks:
         """The anchor beside the task loss, on the same prompts at every step."""
         from raycib.objectives.safety_anchor import SafetyAnchor

@@ -42,6 +42,10 @@ class Vaccine(Method):
             "as its code has it": cls(rho=2.0, ascent_steps=1, norm="batch"),
         }
 
+    def extra_rows(self, rows_a_step: int) -> float:
+        """The batch, once an ascent step."""
+        return self.ascent_steps * rows_a_step
+
     def build(self) -> Hooks:
         """The perturbation, found before each step."""
         from raycib.hooks.vaccine import worst_perturbation

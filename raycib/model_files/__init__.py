@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raycib.config import MADE, TODAY, JudgeSpec, ModelSpec, Template
-from raycib.errors import UserError
+from raycib.errors import NotHere, UserError
 from raycib.model_files.config import (
     check_special_ids,
     ends_elsewhere,
@@ -88,7 +88,7 @@ def find(source: str) -> Path:
         )
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = str(error).splitlines()[0]
-        raise UserError(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
+        raise NotHere(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
 
 
 def _made(source: str) -> Path:

@@ -1,6 +1,8 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
-from raycib.config import EvalSpec, ModelSpec, TaskSpec
+from dataclasses import replace
+
+from raycib.config import EvalSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.runtime.benchmarks import benchmarks_of
@@ -16,6 +18,7 @@ from raycib.runtime.own import (
     settings_of_model,
     sources_of,
 )
+from raycib.runtime.planning.reader import Reader
 from raycib.runtime.row_sets import RowSets
 from raycib.runtime.scoring import scored
 from raycib.runtime.study import Given, Study, refuse_others
@@ -24,17 +27,18 @@ from raycib.runtime.token_counts import TokenCounts
 from raycib.store import whole_root
 
 
-def build_config(options: Options, study: Study) -> SweepConfig:
+def build_config(options: Options, study: Study, reader: Reader | None = None) -> SweepConfig:
     """The setup that `options` name for a study. Reads every file once; raises `UserError` for bad
     input."""
     refuse_others(options, study)
+    reader = reader or Reader()
     chosen = study.preset(preset(options.preset or DEFAULT_PRESET))
     if options.methods is not None:  # first: a method of one's own may be changed like any
         read_methods(options.methods)
     overrides = read_changes(options.set or ())
     if options.strengths is not None:
         numbers(options.strengths)
-    given = sources_of(options, chosen, study)
+    given = _within_reach(sources_of(options, chosen, study), reader)
     read = _read(given, options)
     notes = refuse_overlaps(
         given, options.alignment, lambda source: (read.get(source) or read_rows(source)).rows
@@ -42,9 +46,10 @@ def build_config(options: Options, study: Study) -> SweepConfig:
     chosen, origin = settings_of_model(options, chosen, study)
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = execution_of(chosen.execution, options, overrides)
-    choice = Given(options, chosen, given.own)
+    choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
     model = first = study.first_model(choice)
-    sets = _sets(model, read, given, options, None if origin == OWN_MODEL else chosen)
+    counts = reader.counts(model, options.out, read)
+    sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen)
     resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
@@ -74,9 +79,10 @@ def build_config(options: Options, study: Study) -> SweepConfig:
         base_source=given.base,
         sets=sets,
         seeds=tuple(range(options.seeds or chosen.seeds)),
-        judges=named_judges(options, chosen.judge),
+        judges=named_judges(options, chosen.judge, reader.judge),
         execution=execution,
         options=options,
+        reader=reader,
         overrides=overrides,
     )
     _ = setup.lora, setup.trainer  # read at once: a mistake is told before anything starts
@@ -85,6 +91,35 @@ def build_config(options: Options, study: Study) -> SweepConfig:
     if options.base is not None:
         _ = setup.base
     return setup
+
+
+def _within_reach(given: Sources, reader: Reader) -> Sources:
+    """The sources, each as it is read."""
+    at = reader.source
+    tasks = {
+        name: TaskSource(train=at(one.train), held_out=at(one.held_out))
+        for name, one in given.tasks.items()
+    }
+    return replace(
+        given,
+        tasks=tasks,
+        harmful=at(given.harmful),
+        benign=given.benign and at(given.benign),
+        probes={name: at(source) for name, source in given.probes.items()},
+        safety=given.safety and at(given.safety),
+    )
+
+
+def _aligned_within_reach(chosen: Preset, reader: Reader) -> Preset:
+    """The preset with the sources of its alignment data, each as it is read."""
+    at = reader.source
+    return chosen.model_copy(
+        update={
+            "alignment": chosen.alignment and at(chosen.alignment),
+            "alignment_held_out": chosen.alignment_held_out and at(chosen.alignment_held_out),
+            "proxies": {name: at(source) for name, source in chosen.proxies.items()},
+        }
+    )
 
 
 def _read(given: Sources, options: Options) -> dict[str, Loaded]:
@@ -99,16 +134,10 @@ def _read(given: Sources, options: Options) -> dict[str, Loaded]:
     return read
 
 
-def _sets(
-    model: ModelSpec,
-    read: dict[str, Loaded],
-    given: Sources,
-    options: Options,
-    preset: Preset | None,
-) -> RowSets:
+def _sets(counts: TokenCounts, given: Sources, options: Options, preset: Preset | None) -> RowSets:
     """What describes rows for a model, its tokens of a row and of an answer chosen: those that are
     given, or a preset's, or else what the rows need."""
-    sets = RowSets(TokenCounts(model, options.out, read), options.too_long)
+    sets = RowSets(counts, options.too_long)
     tasks = given.tasks.values()
     trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
     aside = list(filter(None, (options.safety, options.alignment)))

@@ -17,14 +17,18 @@ import typer
 
 from raycib.config import RunSpec
 from raycib.console import make_app, run
-from raycib.errors import UserError
-from raycib.model_files.adapter_targets import check_places
+from raycib.errors import NotHere, UserError
 from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
+from raycib.runtime.capacity import groups_here
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
 from raycib.runtime.options import Options
+from raycib.runtime.planning.estimate import estimate
+from raycib.runtime.planning.fit import fitted
+from raycib.runtime.planning.machine import machine_of
+from raycib.runtime.planning.reader import Assumed
 from raycib.runtime.settings import cautions, in_lines, settings_of
 from raycib.runtime.shown import print_plan, show
 from raycib.runtime.study import Study
@@ -87,22 +91,29 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     """Plan, do, score and show a sweep; its results, None of a plan alone, and whether all files
     are written. Raises `JudgeUnavailable`."""
     began = time.monotonic()
-    setup = build_config(replace(options, seeds=options.seeds or question.seeds), question.study)
+    setup = _setup(replace(options, seeds=options.seeds or question.seeds), question.study)
     runs = question.runs(setup)
     if not runs:
         raise UserError(
             f"--methods {options.methods}: none of the methods asked for is in this sweep"
         )
     refuse_swept(question.runs, setup, runs)
-    check_places(runs)
+    setup.reader.check_places(runs)
     sweep = Sweep(setup, runs)
     check_labels(sweep)
+    machine = machine_of(options, setup.execution)
+    execution, chosen = fitted(sweep, machine)
+    sweep.setup = setup = replace(setup, execution=execution)
+    plan = sweep.plan(groups_here(execution))
+    told = estimate(sweep, plan, machine)
+    if options.dry_run and options.json:
+        print(told.model_dump_json(indent=1))
+        return None, True
     folder = _results_folder(options.out, question.name)
-    plan = sweep.plan(setup.execution.groups_at_once or 1)
     failed_before = len(sweep.failed_before)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)
-    for note in [*setup.notes, *cautions(runs)]:
+    for note in [*setup.notes, *cautions(runs), *chosen]:
         print(f"note: {note}")
     print(
         f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
@@ -119,7 +130,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     for line in question.study.notes(setup):
         print(line)
     if options.dry_run:
-        print_plan(sweep)
+        print_plan(sweep, plan, told)
         return None, True
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -147,6 +158,16 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
     return results, shown
+
+
+def _setup(options: Options, study: Study) -> SweepConfig:
+    """The setup; of a plan also where files are out of reach."""
+    try:
+        return build_config(options, study)
+    except NotHere:
+        if not options.dry_run:
+            raise
+        return build_config(options, study, Assumed())
 
 
 def _results_folder(out: str, name: str) -> Path:

@@ -4,6 +4,7 @@ others read the same answers."""
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +30,13 @@ class NamedJudge:
     """The variable with its key."""
 
 
-def named_judges(options: Options, usual: str) -> tuple[NamedJudge, ...]:
+def named_judges(
+    options: Options, usual: str, describe: Callable[..., JudgeSpec] = describe_judge
+) -> tuple[NamedJudge, ...]:
     """The judges of `--judge`, or the `usual` one; an endpoint is MODEL@URL, or its URL alone.
 
-    `--judge-profile` and `--judge-key-env` say something of each, with commas between. Raises
-    `UserError`.
+    `--judge-profile` and `--judge-key-env` say something of each, with commas between. `describe`
+    makes a spec as `describe_judge` does. Raises `UserError`.
     """
     texts = _several(options.judge or ("" if options.judge_url else usual))
     if options.judge_url is not None and len(texts) > 1:
@@ -47,7 +50,7 @@ def named_judges(options: Options, usual: str) -> tuple[NamedJudge, ...]:
     keys = _each("--judge-key-env", options.judge_key_env, len(places))
     _refuse_shared_key([url for (_, url), key in zip(places, keys, strict=True) if url and not key])
     specs = [
-        describe_judge(model, url, profile, key)
+        describe(model, url, profile, key)
         for (model, url), profile, key in zip(places, profiles, keys, strict=True)
     ]
     if twice := [spec for n, spec in enumerate(specs) if spec.key in {s.key for s in specs[:n]}]:

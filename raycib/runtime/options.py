@@ -181,6 +181,15 @@ class Options:
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; train nothing.")] = (
         False
     )
+    json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: the plan as one JSON object.")
+    ] = False
+    gpu: Annotated[
+        str | None, typer.Option(help="The GPU that is planned for: H100, A100, L4 ...")
+    ] = None
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Dollars that an hour of it costs.")
+    ] = None
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
     ] = False

@@ -4,16 +4,17 @@ import sys
 from collections.abc import Sequence
 
 from raycib.config import RowsSpec, TaskSpec
-from raycib.data.lengths import Lengths, TooLong, fitted, limits_of, refuse_long_prompts
+from raycib.data.lengths import Length, Lengths, TooLong, fitted, limits_of, refuse_long_prompts
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
-from raycib.model_files import context_length
 from raycib.results import SetOfRows
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import Store
 
 NO_LIMIT = 2**31
 """Of a model whose files name no context."""
+USUAL_MOST = 4096
+"""Tokens of a row and an answer that rows may ask for."""
 
 
 class RowSets:
@@ -22,14 +23,15 @@ class RowSets:
     def __init__(self, counts: TokenCounts, too_long: TooLong) -> None:
         self._counts = counts
         self.too_long: TooLong = too_long
-        self.context = context_length(counts.model.source, NO_LIMIT)
+        self.context = counts.context(NO_LIMIT)
         """Tokens that the model takes."""
         self.sizes = (0, 0)
         """Tokens of a row, and of an answer."""
         self.sets: dict[tuple[str, str], SetOfRows] = {}
         """What was described so far, by name and source."""
-        self._longest_prompts: dict[str, int] = {}
-        """By the specs' keys."""
+        self._used: dict[str, list[Length]] = {}
+        self._prompts: dict[str, list[int]] = {}
+        """Tokens of prompts, by the specs' keys."""
 
     def choose_sizes(
         self,
@@ -48,7 +50,7 @@ class RowSets:
         if length is None or answer is None:
             counted = self._counts.of([*trained, *held_out], asked)
             one, two = len(trained), len(trained) + len(held_out)
-            most = context_length(self._counts.model.source)
+            most = self._counts.context(USUAL_MOST)
             found = limits_of(counted[:one], counted[one:two], counted[two:], most)
             length, answer = length or found[0], answer or found[1]
         self.sizes = (length, answer)
@@ -89,9 +91,9 @@ class RowSets:
         spec = describe_rows(name, source, *self.sizes, self._counts.read(source))
         (lengths,) = self._counts.of([], [source])
         refuse_long_prompts(spec, lengths, self.context)
-        longest = max(one.prompt for one in lengths.rows)
+        self._prompts[spec.key] = [one.prompt for one in lengths.rows]
+        longest = max(self._prompts[spec.key])
         limit = self.context - spec.max_tokens
-        self._longest_prompts[spec.key] = longest
         self.sets[name, source] = SetOfRows(
             name=name,
             source=source,
@@ -107,8 +109,25 @@ class RowSets:
     def engine_length(self, asked: Sequence[RowsSpec]) -> int:
         """Tokens that an engine is set up for: a row and an answer of the usual sizes, or the
         longest prompt of these sets with its answer; never more than the model takes."""
-        longest = max(self._longest_prompts[rows.key] + rows.max_tokens for rows in asked)
+        longest = max(max(self._prompts[rows.key]) + rows.max_tokens for rows in asked)
         return min(self.context, max(longest, sum(self.sizes)))
+
+    def used(self, spec: TaskSpec | RowsSpec) -> list[Length]:
+        """Lengths of a spec's rows as they are trained or measured on: those left out are not
+        among them, and none is longer than the spec allows."""
+        if spec.key not in self._used:
+            (lengths,) = self._counts.of([spec.source])
+            left_out = set(spec.left_out)
+            self._used[spec.key] = [
+                Length(one.prompt, min(one.whole, spec.max_length))
+                for number, one in enumerate(lengths.rows)
+                if number not in left_out
+            ]
+        return self._used[spec.key]
+
+    def asked(self, spec: RowsSpec) -> list[int]:
+        """Tokens of the prompts of a spec that was described here."""
+        return self._prompts[spec.key]
 
     def keep(self, store: Store) -> None:
         """Put what was counted into the store, so that it is counted once."""
@@ -128,7 +147,7 @@ class RowSets:
     ) -> None:
         left_out = set(spec.left_out)
         used = (one for n, one in enumerate(lengths.rows) if n not in left_out)
-        self._longest_prompts[spec.key] = max(one.prompt for one in used)
+        self._prompts[spec.key] = [one.prompt for one in used]
         self.sets[spec.name, spec.source] = SetOfRows(
             name=spec.name,
             source=spec.source,

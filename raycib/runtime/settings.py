@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from raycib.config import RunSpec, StageSpec
 from raycib.config.presets import UNSAID
-from raycib.data.origins import origin
+from raycib.data.origins import ASSUMED, origin
 from raycib.results import Setting
 from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.own import OWN_MODEL
@@ -117,7 +117,7 @@ def _scorers(setup: SweepConfig) -> Iterator[Setting]:
     sets = {rows.source: rows for one in evals for rows in (one.held_out, *one.tasks, *one.probes)}
     for rows in sets.values():
         how = scorer_name(rows)
-        if origin(rows.source).is_correct is None:
+        if origin(rows.source).is_correct is None and not rows.source.startswith(ASSUMED):
             whose = "named" if rows.scorer else "its rows"
             yield Setting(name=f"accuracy of {rows.name}", value=how, origin=whose)
 

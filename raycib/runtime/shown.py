@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raycib.config.plan import waits
+from raycib.config.plan import Plan, waits
 from raycib.results import FILE, Histories, Results, Samples
-from raycib.runtime.capacity import groups_here
+from raycib.runtime.planning.estimate import Estimate
+from raycib.runtime.planning.text import lines
 from raycib.runtime.summary import all_samples, stored_histories
 from raycib.runtime.sweep import Sweep
 
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from raycib.report.report import Report
 
 
-def print_plan(sweep: Sweep) -> None:
-    """What a run would do: groups by level, and what they hold."""
-    plan = sweep.plan(groups_here(sweep.setup.execution))
+def print_plan(sweep: Sweep, plan: Plan, estimate: Estimate) -> None:
+    """What a run would do: groups by level and what they hold, then what that takes."""
     for number, level in enumerate(plan.levels, 1):
         for reason in waits(level) if number > 1 else []:
             print(f"level {number} waits for level {number - 1}: {reason}")
@@ -30,6 +30,8 @@ def print_plan(sweep: Sweep) -> None:
             )
             print(f"level {number}  {group.name}  {len(group.jobs)} slots x {steps} steps: {cells}")
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
+    for line in lines(estimate):
+        print(line)
 
 
 def show(sweep: Sweep, results: Results, folder: Path) -> bool:

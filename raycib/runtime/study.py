@@ -12,9 +12,9 @@ from raycib.config import EvalSpec, Measure, ModelSpec, RunSpec, StageSpec, Task
 from raycib.config.presets import Preset, TaskSource, split
 from raycib.data.sources import stem
 from raycib.errors import UserError
-from raycib.model_files import describe
 from raycib.results import Cell, Histories, Results, Samples, Scores
 from raycib.runtime.options import Options
+from raycib.runtime.planning.reader import Reader
 from raycib.runtime.row_sets import RowSets
 from raycib.store import Store
 
@@ -38,6 +38,7 @@ class Given:
     preset: Preset
     own_data: bool
     """Whether the data are a person's, so that none of the preset's are meant."""
+    reader: Reader
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Study:
         source = self.base_to_align(given) or options.model or chosen.model
         assert source, "a preset without a model has a base"
         own = source in (options.model, options.base)  # a model of one's own has its own
-        return describe(source, None if own else chosen.dtype, options.chat or chosen.chat)
+        dtype = None if own else chosen.dtype
+        return given.reader.model(source, dtype, options.chat or chosen.chat)
 
     def inputs(
         self, given: Given, model: ModelSpec, tasks: Mapping[str, TaskSpec], sets: RowSets

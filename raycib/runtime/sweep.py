@@ -109,6 +109,7 @@ class Sweep:
             lambda stage, evals: self.measured(stage.key, evals),
             groups_at_once,
             self.setup.execution.group_size,
+            self.setup.execution.most_slots,
         )
 
     @property

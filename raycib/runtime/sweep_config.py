@@ -18,10 +18,10 @@ from raycib.config.grid import Variant, single_task
 from raycib.config.menu import menu
 from raycib.config.presets import Execution, Preset
 from raycib.errors import UserError
-from raycib.model_files import describe
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.options import Options
 from raycib.runtime.overrides import Part, changed, read_methods, read_strengths
+from raycib.runtime.planning.reader import Reader
 from raycib.runtime.row_sets import RowSets
 from raycib.runtime.study import Inputs, Study
 
@@ -51,6 +51,7 @@ class SweepConfig:
     """The main one, then those that read the same answers."""
     execution: Execution
     options: Options
+    reader: Reader
     overrides: dict[str, dict[str, Any]]
 
     @property
@@ -91,7 +92,7 @@ class SweepConfig:
         """The model before alignment, where there is one."""
         if self.base_source is None:
             return None
-        base = describe(self.base_source, self.model.dtype, self.model.template)
+        base = self.reader.model(self.base_source, self.model.dtype, self.model.template)
         if base.weights == self.model.weights:
             raise UserError(
                 f"--base {self.base_source!r} has the weights of the aligned model itself; give "

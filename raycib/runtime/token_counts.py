@@ -10,7 +10,7 @@ from raycib.config import ModelSpec, digest
 from raycib.data.lengths import Length, Lengths
 from raycib.data.rows import Loaded, Row, fingerprint, read_rows
 from raycib.errors import UserError
-from raycib.model_files import find, is_shipped
+from raycib.model_files import context_length, find, is_shipped
 from raycib.runtime.child import in_a_process
 from raycib.store import Store
 from raycib.store.kinds import LENGTHS
@@ -46,6 +46,10 @@ class TokenCounts:
         if source not in self._read:
             self._read[source] = read_rows(source)
         return self._read[source]
+
+    def context(self, most: int) -> int:
+        """Tokens that the model takes, at most `most`."""
+        return context_length(self.model.source, most)
 
     def of(self, answered: Sequence[str], asked: Sequence[str] = ()) -> list[Lengths]:
         """Lengths of the rows at each of these sources, of `asked` ones without any answer; ask for

@@ -45,9 +45,7 @@ BENIGN = "hub:walledai/XSTest:test#only=label:safe"
 GUARD = "meta-llama/Llama-Guard-3-8B"
 ON_A_GPU = Execution(
     gpus_per_worker=1,
-    micro_batch_tokens=16384,
-    checkpoint_activations=True,
-    group_size=4,
+    micro_batch_tokens=4096,
     engine_gpus=1,
     judge_gpus=1,
 )

@@ -57,6 +57,8 @@ class Execution(Frozen):
     """Optimiser steps."""
     group_size: PositiveInt | None = None
     """Slots a group; None spreads a level over what can run side by side."""
+    most_slots: PositiveInt | None = None
+    """Slots of a group whose size is automatic; None: 32, or fewer where memory is short."""
     groups_at_once: PositiveInt | None = None
     """Groups side by side; None takes as many as the cluster has GPUs (or CPUs) for."""
     engine_cpus: PositiveFloat = 1.0

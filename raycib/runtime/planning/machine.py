@@ -1,0 +1,56 @@
+"""The machine that a worker computes on, and what it may take of it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from raycib.config.presets import Execution
+from raycib.costs.gpus import GPU, USUAL, gpu_here, gpu_named
+from raycib.costs.memory import USABLE
+from raycib.runtime.capacity import groups_here
+from raycib.runtime.options import Options
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a worker computes."""
+
+    gpu: GPU | None
+    """None: on the CPU."""
+    room: int | None
+    """Bytes that one worker may take; None where that is not known."""
+    known: bool
+    """Whether the GPU was named or found; else it is the usual one, assumed."""
+
+    def room_of(self, gpus: float) -> int | None:
+        """Bytes of so many GPUs that one process may take; without GPUs, of one worker."""
+        return int(self.gpu.memory * USABLE * max(1, gpus)) if self.gpu else self.room
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.gpu.name if self.gpu else "CPU"
+
+
+def machine_of(options: Options, execution: Execution) -> Machine:
+    """The GPU of `--gpu`, or this machine's, or the usual one; without GPUs a share of this
+    machine's memory. Raises `UserError` for a name that is not known."""
+    if execution.gpus_per_worker or options.gpu:
+        gpu = gpu_named(options.gpu) if options.gpu else gpu_here()
+        chosen = gpu or USUAL
+        share = min(1.0, execution.gpus_per_worker or 1.0)
+        return Machine(chosen, int(chosen.memory * USABLE * share), gpu is not None)
+    if os.environ.get("RAY_ADDRESS"):
+        return Machine(None, None, False)
+    side_by_side = 1 if options.local else groups_here(execution) * execution.workers
+    return Machine(None, int(memory_here() * USABLE / side_by_side), True)
+
+
+def memory_here() -> int:
+    """Bytes of this machine, or of what a container may take of it."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdecimal() else whole

@@ -1,0 +1,211 @@
+"""The memory of a group's worker, from its stages and the lengths of their rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+from raycib.config import StageSpec, Tokens
+from raycib.config.plan import MOST_SLOTS
+from raycib.config.presets import Execution
+from raycib.costs.memory import (
+    ADAPTER_BYTES,
+    RUNTIME,
+    Adapter,
+    activations,
+    adapter_bytes,
+    said,
+    weight_bytes,
+)
+from raycib.costs.sizes import BYTES, Sizes
+from raycib.data.lengths import Length
+from raycib.runtime.planning.machine import Machine
+from raycib.runtime.sweep import Sweep
+
+ENGINE_ADAPTERS = 8
+"""That vLLM holds for one batch."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process needs, by part, in bytes."""
+
+    what: str
+    parts: Mapping[str, int]
+    room: int | None
+    """That it may take."""
+
+    @property
+    def total(self) -> int:
+        """All of it, at the peak."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is there, as far as is known."""
+        return self.room is None or self.total <= self.room
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {said(size)}" for name, size in self.parts.items() if size)
+        room = f" of {said(self.room)}" if self.room is not None else ""
+        room += ", TOO LITTLE" if not self.fits else ""
+        return f"{self.what}: {said(self.total)}{room} ({parts})"
+
+
+class Group:
+    """The memory of a group of a sweep's stages that train an adapter."""
+
+    def __init__(self, sweep: Sweep, machine: Machine) -> None:
+        self.sweep, self.machine = sweep, machine
+        self.model = sweep.setup.model
+        self.stages = [s for s in sweep.stages.values() if s.steps]
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Of the base."""
+        base = self.sweep.setup.inputs.alignment_stage
+        return self.sweep.setup.reader.sizes(base.model.source if base else self.model.source)
+
+    def rows(self, stage: StageSpec) -> list[Length]:
+        """Lengths of a stage's rows."""
+        return self.sweep.setup.sets.used(stage.task)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row of all."""
+        tasks = {stage.task.key: stage for stage in self.stages}
+        return max(max(one.whole for one in self.rows(stage)) for stage in tasks.values())
+
+    @cached_property
+    def answered(self) -> float:
+        """Of a row's tokens, the largest share that is scored."""
+        tasks = {stage.task.key: stage for stage in self.stages}
+        shares = []
+        for stage in tasks.values():
+            rows = self.rows(stage)
+            whole = sum(one.whole for one in rows)
+            shares.append(sum(one.whole - one.prompt for one in rows) / whole)
+        return max(shares)
+
+    def slots(self, execution: Execution) -> int:
+        """Slots of the largest group."""
+        most = execution.group_size or execution.most_slots or MOST_SLOTS
+        return min(most, len(self.stages))
+
+    def tokens(self, execution: Execution, slots: int) -> int:
+        """Of the largest micro-batch of a worker, padding included; an upper bound."""
+        batch = max(stage.trainer.batch_size for stage in self.stages)
+        if execution.micro_batch_tokens is not None:
+            budget = max(execution.micro_batch_tokens, self.longest)
+            return min(budget, slots * batch * self.longest)
+        return slots * min(batch, execution.micro_batch_size) * self.longest
+
+    def memory(self, execution: Execution, slots: int | None = None) -> Memory:
+        """Of one worker of a group of so many slots; None: the largest that there may be."""
+        slots = min(slots or self.slots(execution), len(self.stages))
+        dtype, sizes = self.model.dtype, self.sizes
+        heaviest = sorted(self.stages, key=self._slot_bytes, reverse=True)[:slots]
+        adapters = [adapter_of(stage) for stage in heaviest]
+        tokens = self.tokens(execution, slots)
+        beside = max(s.method_in_effect.extra_rows(0) for s in heaviest)
+        tokens += int(beside * self._longest_beside)
+        scored = int(tokens * self.answered)
+        passes = activations(
+            sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations
+        )
+        parts = {
+            "base": weight_bytes(sizes, dtype),
+            f"{slots} adapters with gradients and Adam": sum(
+                adapter_bytes(sizes, one) for one in adapters
+            ),
+            "what methods keep": sum(
+                self._slot_bytes(stage) - adapter_bytes(sizes, adapter_of(stage))
+                for stage in heaviest
+            ),
+            f"layers of a micro-batch of {tokens:,} tokens": passes.kept,
+            "one layer's gradients": passes.layer,
+            "output head": passes.head,
+            "process": RUNTIME[self.machine.gpu is not None],
+        }
+        return Memory("a group's worker", parts, self.machine.room)
+
+    def needs(self, execution: Execution, slots: int | None = None) -> list[Memory]:
+        """Of each worker that trains something; see `memory` for `slots`."""
+        alignment = self.alignment(execution)
+        groups = [self.memory(execution, slots)] if self.stages else []
+        return [alignment, *groups] if alignment else groups
+
+    def alignment(self, execution: Execution) -> Memory | None:
+        """Of the worker that makes the aligned model, all weights trained, in float32 (see
+        `raycib.models.adapters.whole`); None where it is there."""
+        left = [s for s in self.sweep.alignment_stages.values() if s.key not in self.sweep.trained]
+        if not left:
+            return None
+        sizes = self.sizes
+        longest = max(one.whole for one in self.rows(left[0]))
+        rows = execution.micro_batch_size * longest
+        tokens = max(execution.micro_batch_tokens or rows, longest)
+        everything = Adapter(0, tuple({name.rpartition(".")[2] for name in sizes.linears}))
+        passes = activations(
+            sizes, [everything], "float32", tokens, tokens, execution.checkpoint_activations
+        )
+        parts = {
+            "all weights with gradients and Adam": ADAPTER_BYTES * sizes.parameters,
+            f"a micro-batch of {tokens:,} tokens": passes.total,
+            "process": RUNTIME[self.machine.gpu is not None],
+        }
+        return Memory("the worker that aligns the base", parts, self.machine.room)
+
+    @cached_property
+    def _longest_beside(self) -> int:
+        """Tokens of the longest safety row."""
+        beside = {
+            rows.key: rows
+            for stage in self.stages
+            if (rows := stage.method_in_effect.safety_rows) is not None
+        }
+        found = (one for rows in beside.values() for one in self.sweep.setup.sets.used(rows))
+        return max((one.whole for one in found), default=0)
+
+    def _slot_bytes(self, stage: StageSpec) -> int:
+        """Of what belongs to one slot: its adapter, one below it, and what its method keeps."""
+        adapter, sizes, method = adapter_of(stage), self.sizes, stage.method_in_effect
+        own = sizes.adapter_parameters(adapter.rank, adapter.targets)
+        adapted = sum(a * b for a, b in sizes.adapted(adapter.targets).values())
+        below = sizes.adapter_parameters(stage.exported_rank, adapter.targets) - own
+        read = len([one for one in method.features if one[0] not in get_args(Tokens)])
+        return (
+            ADAPTER_BYTES * own
+            + 4 * max(0, below)
+            + method.extra_bytes(adapted, own)
+            + 4 * read * stage.task.num_rows * sizes.width
+        )
+
+
+def engine_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
+    """Of the engine that answers."""
+    execution, dtype = sweep.setup.execution, sweep.setup.model.dtype
+    targets = sweep.setup.lora.targets
+    own = BYTES[dtype] * sizes.adapter_parameters(sweep.largest_rank, targets)
+    token = 2 * sizes.keys * len(sizes.layers) * BYTES[dtype]
+    parts = {
+        "base": weight_bytes(sizes, dtype),
+        f"{ENGINE_ADAPTERS} adapters": ENGINE_ADAPTERS * own,
+        "keys and values of one answer": sweep.engine_length * token,
+        "process": RUNTIME[machine.gpu is not None],
+    }
+    return Memory("the engine that answers", parts, machine.room_of(execution.engine_gpus))
+
+
+def judge_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
+    """Of a judge that we serve."""
+    on_gpu = machine.gpu is not None
+    dtype = sizes.dtype if on_gpu else "float32"
+    parts = {"weights": weight_bytes(sizes, dtype), "process": RUNTIME[on_gpu]}
+    return Memory("the judge", parts, machine.room_of(sweep.setup.execution.judge_gpus))
+
+
+def adapter_of(stage: StageSpec) -> Adapter:
+    """The shape of a stage's adapter."""
+    assert stage.lora is not None
+    return Adapter(stage.lora.rank, stage.lora.targets)

@@ -1,0 +1,52 @@
+"""A plan's numbers as lines for a person."""
+
+from collections.abc import Iterator
+
+from raycib.costs.memory import said
+from raycib.runtime.planning.estimate import Estimate
+from raycib.runtime.planning.memory import Memory
+
+WIDTH = 14
+
+
+def lines(plan: Estimate) -> Iterator[str]:
+    """One fact a line, its subject first."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in plan.targets.items())
+    yield _line("adapters", f"{plan.adapter_parameters:,} weights each, in {kinds}")
+    for one in plan.rows:
+        lost = f", {one.left_out} left out" * bool(one.left_out) + f", {one.cut} cut" * bool(
+            one.cut
+        )
+        yield _line(
+            "tokens a row",
+            f"{one.name}: a tenth up to {one.tenth}, half {one.median}, nine tenths "
+            f"{one.nine_tenths}, longest {one.longest}; {one.rows:,} rows{lost}",
+        )
+    if plan.computed_tokens:
+        share = plan.useful_tokens / plan.computed_tokens
+        yield _line(
+            "training",
+            f"{plan.to_train} stages, {plan.steps:,} steps, {plan.useful_tokens:,} tokens; with "
+            f"padding {plan.computed_tokens:,} ({share:.0%} useful)",
+        )
+    yield _line("references", f"{plan.reference_forwards:,} rows go through the aligned model")
+    yield _line(
+        "answers",
+        f"{plan.answers:,} of up to {plan.answer_tokens:,} tokens in all, {plan.judged:,} judged",
+    )
+    for what, parts in plan.memory.items():
+        yield _line("memory", str(Memory(what, parts, plan.room[what])))
+    unit = "core hours" if plan.machine == "CPU" else f"{plan.machine} hours"
+    for phase in plan.phases:
+        work = f"; {phase.flops / 1e15:.3g} PFLOP" if phase.flops else ""
+        yield _line(unit, f"{phase.hours:8.3f}  {phase.name}: {phase.amount}{work}")
+    dollars = f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price else ""
+    yield _line(unit, f"{plan.hours:8.3f}  in all{dollars}")
+    stored = ", ".join(f"{name} {said(size)}" for name, size in plan.storage.items() if size)
+    yield _line("disk", stored or "nothing")
+    for one in plan.assumed:
+        yield _line("assumed", one)
+
+
+def _line(subject: str, text: str) -> str:
+    return f"{subject:{WIDTH}}{text}"

@@ -1,0 +1,118 @@
+"""How much a sweep still has to do: tokens to train on, rows to read, answers to give and judge."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from raycib.config import StageSpec
+from raycib.config.plan import Plan
+from raycib.costs.sizes import Sizes
+from raycib.runtime.sweep import Sweep
+from raycib.training.micro_batches import Tokens, expect
+
+DRAWN = 1024
+"""Rows of a task that an epoch is drawn from, at most, to count its padding."""
+
+
+class Trained(NamedTuple):
+    """A stage's training in numbers."""
+
+    stage: StageSpec
+    tokens: Tokens
+    squares: float
+    """Sum of the squared lengths of rows, with padding."""
+    scored: float
+    """Tokens that are predicted."""
+
+
+class Asked(NamedTuple):
+    """What one model is asked of one set of rows."""
+
+    prompts: Sequence[int]
+    """Tokens of each."""
+    max_tokens: int
+    """Of an answer."""
+
+
+@dataclass
+class Work:
+    """What `plan` of a sweep comes to."""
+
+    sweep: Sweep
+    plan: Plan
+    _drawn: dict[tuple[str, int, int], Tokens] = field(default_factory=dict)
+
+    @cached_property
+    def stages(self) -> list[Trained]:
+        """Those to train."""
+        return [
+            self._trained(job.stage, len(group.jobs))
+            for level in self.plan.levels
+            for group in level
+            for job in group.jobs
+            if job.stage.key not in self.sweep.trained
+        ]
+
+    @property
+    def largest_group(self) -> int:
+        """Its slots."""
+        groups = (group for level in self.plan.levels for group in level)
+        return max((len(group.jobs) for group in groups), default=1)
+
+    def _trained(self, stage: StageSpec, slots: int) -> Trained:
+        """A stage in a group of so many slots."""
+        execution, trainer = self.sweep.setup.execution, stage.trainer
+        if not stage.steps:
+            return Trained(stage, Tokens(0, 0, 0, 0), 0, 0)
+        rows = self.sweep.setup.sets.used(stage.task)
+        times = trainer.epochs * stage.method_in_effect.rows_trained(len(rows)) / len(rows)
+        alike = (stage.task.key, trainer.batch_size, slots)
+        if alike not in self._drawn:
+            few = random.Random(0).sample(rows, min(DRAWN, len(rows)))
+            self._drawn[alike] = expect(
+                [one.whole for one in few], trainer.batch_size, slots, execution.workers,
+                execution.micro_batch_size, execution.micro_batch_tokens,
+            )  # fmt: skip
+        drawn = self._drawn[alike]
+        useful = times * sum(one.whole for one in rows)
+        tokens = Tokens(int(useful), int(useful / drawn.share), drawn.largest, drawn.micro_batches)
+        squares = times / drawn.share * sum(one.whole**2 for one in rows)
+        return Trained(stage, tokens, squares, times * sum(o.whole - o.prompt for o in rows))
+
+    @cached_property
+    def forwards(self) -> int:
+        """Rows whose reference is not there yet."""
+        return max(0, self.sweep.distinct_examples - self.sweep.reference_forwards)
+
+    @cached_property
+    def questioned(self) -> list[str]:
+        """Models that will answer."""
+        sweep = self.sweep
+        coming = [one.stage.key for one in self.stages if one.stage.lora]
+        aligned = [] if sweep.model_made else [sweep.setup.model.key]
+        return list(dict.fromkeys([*sweep.unanswered, *coming, *aligned]))
+
+    @property
+    def asked(self) -> Iterator[Asked]:
+        """What is asked, of one model after the other."""
+        for model_id in self.questioned:
+            for rows in self.sweep.rows_asked([model_id]):
+                yield Asked(self.sweep.setup.sets.asked(rows), rows.max_tokens)
+
+    @cached_property
+    def judged(self) -> int:
+        """Conversations that each judge has to read, as far as they are coming or here."""
+        coming = (
+            one.harmful.num_rows
+            for model_id in self.questioned
+            for one in self.sweep.asked[model_id].values()
+        )
+        return sum(coming) + len(self.sweep.verdict_cache.missing(self.sweep.pairs()))
+
+    @cached_property
+    def guards(self) -> list[tuple[str, Sizes]]:
+        """Judges that we serve: profile and sizes."""
+        specs = [one.spec for one in self.sweep.setup.judges if one.spec.kind == "guard"]
+        return [(one.profile, self.sweep.setup.reader.sizes(one.source)) for one in specs]

@@ -1,0 +1,254 @@
+"""What a plan says a sweep will take: numbers by hand, on the embedded world and without any file;
+and what does not fit is refused before anything starts."""
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raycib.config.plan import make_plan
+from raycib.config.presets import PRESETS
+from raycib.costs.gpus import GPUS, gpu_here
+from raycib.costs.known import known_sizes
+from raycib.data.stand_ins import ADVBENCH, DOLLY, stand_ins
+from raycib.errors import UserError
+from raycib.methods.cib import CIB
+from raycib.methods.vaccine import Vaccine
+from raycib.runtime.build import build_config
+from raycib.runtime.options import Options
+from raycib.runtime.planning import machine
+from raycib.runtime.planning.estimate import Estimate, estimate
+from raycib.runtime.planning.fit import fitted
+from raycib.runtime.planning.machine import Machine, machine_of
+from raycib.runtime.planning.memory import Group
+from raycib.runtime.planning.reader import Assumed
+from raycib.runtime.sweep import Sweep
+from raycib.studies.strength import Strength
+
+ROOT = Path(__file__).parents[2]
+
+
+def planned(options: Options, *methods: object, reader: Assumed | None = None) -> Sweep:
+    setup = build_config(replace(options, dry_run=True), Strength(), reader)
+    return Sweep(setup, setup.runs_of(methods or [CIB(lam=0), CIB(lam=1)]))  # type: ignore[arg-type]
+
+
+def numbers(sweep: Sweep) -> Estimate:
+    where = machine_of(sweep.setup.options, sweep.setup.execution)
+    execution, _ = fitted(sweep, where)
+    sweep.setup = replace(sweep.setup, execution=execution)
+    return estimate(sweep, sweep.plan(1), where)
+
+
+def test_the_worlds_plan_is_what_a_hand_counts(tmp_path: Path) -> None:
+    """Two strengths and three seeds: 6 stages of 3,200 rows in batches of 16, one of them shared by
+    nothing; 7 models are asked 260 + 160 + 160 prompts and five times 80, 260 of them harmful."""
+    sweep = planned(Options(out=str(tmp_path), seeds=3))
+    told = numbers(sweep)
+    assert (told.stages, told.to_train, told.steps) == (6, 6, 6 * 200)
+    rows = sweep.setup.sets.used(next(iter(sweep.stages.values())).task)
+    assert told.useful_tokens == 6 * sum(one.whole for one in rows)
+    assert told.useful_tokens < told.computed_tokens < 1.3 * told.useful_tokens
+    assert told.answers == 7 * (260 + 160 + 160 + 5 * 80)
+    assert told.answer_tokens == 40 * told.answers
+    assert told.judged == 7 * 260
+    # CIB looks up 3,200 rows, and every model is compared with the aligned one on 160.
+    assert told.reference_forwards == 3360
+    assert told.targets == dict.fromkeys(told.targets, 3)
+    assert len(told.targets) == 7
+    # Adapters of rank 8 in float32: each of the three layers has four linears of width 96 and three
+    # between that and the MLP's 176.
+    sizes = Group(sweep, Machine(None, None, True)).sizes
+    width, keys, inner = sizes.width, sizes.keys, sizes.inner
+    a_layer = 2 * (width + sizes.queries) + 2 * (width + keys) + 3 * (width + inner)
+    assert told.adapter_parameters == 3 * 8 * a_layer
+    assert told.storage["adapters"] == 6 * 4 * told.adapter_parameters
+
+
+@pytest.mark.parametrize("name", ["llama2-7b-chat", "llama31-8b", "qwen25-7b", "qwen3-4b"])
+def test_every_papers_preset_has_a_plan_without_its_files_and_fits_80_gb(
+    name: str, tmp_path: Path
+) -> None:
+    """No hub is within reach of a test. What is assumed is said."""
+    options = Options(out=str(tmp_path), preset=name, gpu="H100", task="dolly", max_length=1024)
+    told = numbers(planned(options, reader=Assumed()))
+    assert any("published sizes" in one for one in told.assumed)
+    assert any("dolly" in one for one in told.assumed)
+    used = {what: sum(parts.values()) for what, parts in told.memory.items()}
+    assert used.keys() == told.room.keys()
+    assert all(used[what] <= (room or 0) for what, room in told.room.items())
+    assert used["a group's worker"] > 10e9
+    assert 0.1 < told.hours < 10
+    assert told.dollars == pytest.approx(told.hours * 3.0)
+    assert told.useful_tokens / told.computed_tokens > 0.95
+
+
+def test_what_ran_out_of_memory_before_is_refused_with_what_fits(tmp_path: Path) -> None:
+    """Four adapters with eight rows each as they are drawn: 192 GB of activations."""
+    change = [
+        "execution.micro_batch_tokens=null", "execution.micro_batch_size=8",
+        "execution.checkpoint_activations=false",
+    ]  # fmt: skip
+    options = Options(
+        out=str(tmp_path),
+        preset="llama31-8b",
+        gpu="H100",
+        group_size=4,
+        set=change,
+        max_length=1024,
+    )
+    with pytest.raises(UserError) as refused:
+        numbers(planned(options, reader=Assumed()))
+    said = str(refused.value)
+    assert "\n" not in said
+    assert "layers of a micro-batch of 32,7" in said
+    advice = said.partition("share of H100: ")[2].split()
+    given = Options(out=str(tmp_path), preset="llama31-8b", gpu="H100", max_length=1024)
+    slots = int(advice[advice.index("--group-size") + 1])
+    changes = [text for text in advice if text.startswith("execution.")]
+    numbers(planned(replace(given, group_size=slots, set=changes), reader=Assumed()))
+
+
+def test_seven_billion_weights_are_trained_by_no_gpu_of_80_gb(tmp_path: Path) -> None:
+    """16 bytes each in float32: 100 GiB of them. On 141 GB with the shortest micro-batches."""
+    options = Options(out=str(tmp_path), preset="llama2-7b-tradeoffs", gpu="H100")
+    sweep = planned(options, reader=Assumed())
+    with pytest.raises(UserError, match=r"all weights with gradients and Adam 100 GiB"):
+        fitted(sweep, machine_of(options, sweep.setup.execution))
+    execution, _ = fitted(sweep, machine_of(replace(options, gpu="H200"), sweep.setup.execution))
+    assert execution.micro_batch_tokens == 1024
+
+
+def test_what_nobody_chose_is_chosen_to_fit(tmp_path: Path) -> None:
+    """On 24 GB layers are computed twice; on 8 GPUs none is idle."""
+    options = Options(out=str(tmp_path), preset="llama31-8b", gpu="L4", seeds=1)
+    sweep = planned(options, reader=Assumed())
+    execution, notes = fitted(sweep, machine_of(options, sweep.setup.execution))
+    assert execution.checkpoint_activations
+    assert notes[0].startswith("chosen to fit into L4: groups of up to ")
+    memory = Group(sweep, machine_of(options, execution)).memory(execution)
+    assert memory.fits
+    fifteen = planned(replace(options, gpu="H100", seeds=15), CIB(lam=1), reader=Assumed())
+    execution, _ = fitted(fifteen, machine_of(fifteen.setup.options, execution))
+    plan = make_plan(
+        fifteen.runs, lambda _: False, lambda *_: False, 8, execution.group_size,
+        execution.most_slots,
+    )  # fmt: skip
+    assert sorted(len(group.jobs) for group in plan.levels[0]) == [1, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_a_bound_on_slots_makes_further_rounds_and_leaves_no_gpu_idle(tmp_path: Path) -> None:
+    runs = planned(Options(out=str(tmp_path), seeds=20), CIB(lam=1)).runs
+    plan = make_plan(runs, lambda _: False, lambda *_: False, 4, None, 3)
+    assert [len(group.jobs) for group in plan.levels[0]] == [3, 3, 3, 3, 2, 2, 2, 2]
+
+
+def test_a_model_that_no_choice_makes_fit_is_refused_by_its_weights(tmp_path: Path) -> None:
+    options = Options(out=str(tmp_path), preset="llama2-7b-chat", gpu="L4")
+    sweep = planned(options, reader=Assumed())
+    small = Machine(GPUS["L4"], 2**33, True)
+    with pytest.raises(UserError, match=r"12\.6 GiB are weights, 8 GiB are there"):
+        fitted(sweep, small)
+    # Where the GPU is only assumed that is said, and nothing more.
+    _, notes = fitted(sweep, replace(small, known=False))
+    assert "is assumed; --gpu" in notes[0]
+
+
+def test_extra_rows_cost_their_passes(tmp_path: Path) -> None:
+    """Vaccine's three ascent steps are three more passes of the batch."""
+    plain, vaccine = (
+        numbers(planned(Options(out=str(tmp_path), seeds=1), method))
+        for method in (CIB(lam=0), Vaccine(rho=0.1))
+    )
+    work = [next(one for one in told.phases if one.name == "training") for told in (plain, vaccine)]
+    assert work[1].flops == pytest.approx(4 * work[0].flops)
+
+
+def test_stand_ins_have_the_number_and_the_deciles_that_they_stand_for() -> None:
+    rows = stand_ins("walledai/AdvBench:train")
+    assert len(rows) == len({row.prompt for row in rows}) == 520
+    said = sorted(len(row.response) // 4 for row in rows)
+    assert [said[round(n * 519 / 10)] for n in range(11)] == list(ADVBENCH.responses)
+    whole = stand_ins("databricks/databricks-dolly-15k:train")
+    prompts = sorted(len(row.prompt) // 4 for row in whole)
+    assert [prompts[round(n * 15010 / 10)] for n in range(11)] == list(DOLLY.prompts)
+
+
+@pytest.mark.parametrize(
+    ("source", "weights"),
+    [
+        ("meta-llama/Llama-2-7b-chat-hf", 6_738_415_616),
+        ("meta-llama/Llama-3.1-8B-Instruct", 8_030_261_248),
+        ("meta-llama/Llama-Guard-3-8B@main", 8_030_261_248),
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("Qwen/Qwen3-4B-Instruct-2507", 4_022_468_096),
+    ],
+)
+def test_published_sizes_add_up_to_the_published_number_of_weights(source: str, weights: int):
+    found = known_sizes(source)
+    assert found is not None
+    assert found.parameters == weights
+
+
+def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["NVIDIA H100 80GB HBM3, 81559 MiB", "NVIDIA L4, 23034 MiB"]
+    monkeypatch.setattr("raycib.costs.gpus.gpus_here", lambda: told)
+    found = gpu_here()
+    assert found is not None
+    assert (found.memory, found.peak) == (23034 * 2**20, 121e12)
+    monkeypatch.setattr(machine, "gpu_here", lambda: None)
+    execution = PRESETS["llama31-8b"].execution
+    assert not machine_of(Options(), execution).known
+    with pytest.raises(UserError, match="there is B200, H200, H100"):
+        machine_of(Options(gpu="H1000"), execution)
+
+
+@pytest.fixture
+def program(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `raycib` or a sweep's script."""
+
+    def run(script: Path, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        return int(str(ended.value.code)), *capfd.readouterr()
+
+    return run
+
+
+RAYCIB = ROOT / "raycib" / "__main__.py"
+
+
+def test_the_command_is_the_sweeps_own_dry_run(program, tmp_path: Path) -> None:
+    options = ["--out", tmp_path / "out", "--seeds", 1, "--strengths", "0,5"]
+    code, text, err = program(RAYCIB, "plan", "lambda_grid", *options)
+    assert (code, err) == (0, "")
+    assert (code, text, err) == program(ROOT / "sweeps/lambda_grid.py", "--dry-run", *options)
+    assert not (tmp_path / "out/stages").exists()
+
+
+def test_a_plan_for_machines_is_one_object(program, tmp_path: Path) -> None:
+    code, text, err = program(
+        RAYCIB, "plan", "sweeps/lambda_grid.py", "--json", "--out", tmp_path, "--preset",
+        "qwen3-4b", "--gpu", "A100", "--price-per-hour", "2",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    told = json.loads(text)
+    assert Estimate.model_validate(told).machine == "A100"
+    assert told["dollars"] == pytest.approx(2 * told["hours"])
+
+
+def test_a_sweep_that_is_none_is_refused(program) -> None:
+    code, text, err = program(RAYCIB, "plan", "lambda")
+    assert (code, text) == (2, "")
+    assert "no sweep at 'sweeps/lambda.py'" in err
+    assert err.count("\n") == 1
