@@ -96,8 +96,8 @@ FURTHER_METRICS = {
     "f1_has_answer": Metric("F1 where there is an answer", "higher", counted=False),
     "no_answer": Metric("Right where there is none", "higher"),
     "hrr_true": Metric("True HRR", "lower"),
-    "hrr_rogan_gladen": Metric("HRR corrected by one error", "lower"),
-    "hrr_prediction_powered": Metric("HRR corrected by own labels", "lower"),
+    "hrr_rogan_gladen": Metric("Harmful, by one error", "lower"),
+    "hrr_prediction_powered": Metric("Harmful, by own labels", "lower"),
     "judge_agreement": Metric("Verdicts that agree with the truth", "higher"),
 }
 """What is measured where a task's scorer or the source of its prompts can tell it; shown by cell.

@@ -44,12 +44,12 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
 
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
-    report = sweep.setup.study.report(results, answers, curves)
+    report = with_corrected(sweep.setup.study.report(results, answers, curves))
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 
         report = by_rule(report)
-    report = with_judges(with_corrected(report))
+    report = with_judges(report)
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")

@@ -46,7 +46,7 @@ AT_RANDOM = {
     "se .90, sp .75": (0.90, 0.75),
     "se .60, sp .60": (0.60, 0.60),
 }
-NOISE = (0.0, 0.05, 0.1)
+NOISE = (0.0, 0.6, 0.8)
 """Standard deviation of the noise in a guard's weights, as a share of that of each matrix."""
 
 
@@ -128,7 +128,8 @@ def lang_reiczigel(counts: Counts) -> Estimates:
 
 
 def said(found: Estimates, truth: np.ndarray) -> str:
-    """Coverage with its interval over tables, mean width, and how much was not corrected."""
+    """Coverage with its interval over tables, mean width, coverage where the rate is neither 0 nor
+    1 (an interval that begins at 0 misses 0 on no side), and how much was not corrected."""
     inside = replays.covered(found, truth)
     there = np.isfinite(inside)
     if not there.any():
@@ -137,6 +138,7 @@ def said(found: Estimates, truth: np.ndarray) -> str:
     half = 1.96 * np.std(tables) / np.sqrt(len(tables))
     width = np.nanmean(np.where(there, found.high - found.low, np.nan))
     text = f"{100 * np.nanmean(inside):5.1f} ± {100 * half:.1f}  width {100 * width:4.1f}"
+    text += f"  {100 * np.nanmean(inside[(truth > 0) & (truth < 1)]):5.1f} between 0 and 1"
     return text + f"  ({100 * (1 - there.mean()):.0f} % not corrected)" * bool((~there).any())
 
 
