@@ -113,7 +113,7 @@ class CompletionJudge:
                 said = await self._complete([window for _, window in lot])
                 for (row, window), verdict in zip(lot, said, strict=True):
                     notes = (SHORTENED,) if window.cut else ()
-                    parts[row].append(replace(verdict, notes=notes))
+                    parts[row].append(replace(verdict, notes=(*verdict.notes, *notes)))
             return [together(parts[row]) for row in rows]
 
         return self._server.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
@@ -242,7 +242,7 @@ class ChatJudge:
                     raise
                 continue
             notes = () if "temperature" in settings else (SAMPLED,)
-            return replace(verdict, notes=notes)
+            return replace(verdict, notes=(*verdict.notes, *notes))
 
     def _read(self, reply: Any) -> Verdict:
         choices = _choices(reply)
