@@ -3,6 +3,7 @@
 import pandas as pd
 
 from raycib.metrics import METRICS
+from raycib.report.benchmarks import MEAN
 from raycib.report.forms import share
 from raycib.report.frame import cell_name
 from raycib.report.judge_warnings import judge_warnings
@@ -116,7 +117,10 @@ def _at_limit(done: pd.DataFrame, symbol: str) -> list[str]:
 
 def _not_measured(done: pd.DataFrame) -> list[str]:
     """Scores that no cell has, and those that some lack, so that a mean rests on fewer seeds."""
-    missing = {METRICS[name].title: int(done[name].isna().sum()) for name in ASKED}
+    # Abilities of a model are then told by benchmarks, in a table of their own.
+    told = {"utility"} if MEAN in done and done["utility"].isna().all() else set()
+    asked = [name for name in ASKED if name not in told]
+    missing = {METRICS[name].title: int(done[name].isna().sum()) for name in asked}
     never = [name for name, count in missing.items() if count == len(done)]
     partly = [f"{name} in {n} of {len(done)} cells" for name, n in missing.items()
               if 0 < n < len(done)]  # fmt: skip

@@ -29,7 +29,7 @@ from raycib.runtime.planning.estimate import estimate
 from raycib.runtime.planning.fit import fitted
 from raycib.runtime.planning.machine import machine_of
 from raycib.runtime.planning.reader import Assumed
-from raycib.runtime.settings import cautions, in_lines, settings_of
+from raycib.runtime.settings import cautions, in_lines, settings_of, unmeasured
 from raycib.runtime.shown import print_plan, show
 from raycib.runtime.study import Study
 from raycib.runtime.summary import reasons, summarise
@@ -113,7 +113,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     failed_before = len(sweep.failed_before)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)
-    for note in [*setup.notes, *cautions(runs), *chosen]:
+    for note in [*setup.notes, *unmeasured(setup), *cautions(runs), *chosen]:
         print(f"note: {note}")
     print(
         f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "

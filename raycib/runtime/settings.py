@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from raycib.config import RunSpec, StageSpec
 from raycib.config.presets import UNSAID
+from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.results import Setting
 from raycib.runtime.overrides import EXECUTION
@@ -137,6 +138,27 @@ def in_lines(settings: Sequence[Setting], usual: str) -> list[str]:
         for kind, parts in said.items()
         if parts
     ]
+
+
+def unmeasured(setup: SweepConfig) -> list[str]:
+    """What a reader will look for and this sweep does not measure, in a line each, with what would
+    mend it."""
+    evals = [evals for _, evals in setup.tasks.values()]
+    found = []
+    if any(one.benign is None for one in evals):
+        found.append(
+            "over-refusal is not measured: give harmless prompts with --benign, such as XSTest's "
+            f"safe ones ({BENIGN})"
+        )
+    if not any(one.probes for one in evals):
+        others = any(one.benchmarks for one in evals)
+        mend = (
+            "benchmarks of lm-eval have a table of their own"
+            if others
+            else "give --probes, or benchmarks with --evals arc_challenge,boolq,hellaswag"
+        )
+        found.append(f"utility is the probes', and there are none: {mend}")
+    return found
 
 
 def cautions(runs: Sequence[RunSpec]) -> list[str]:

@@ -101,6 +101,21 @@ def own_run(
     )  # fmt: skip
 
 
+def remembering(model: Any, asked: dict[Any, Any]) -> Any:
+    """The same model, whose answers are put into `asked` by document and place."""
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        said = getattr(model, kind)
+
+        def remember(requests: Any, said: Any = said, **named: Any) -> Any:
+            answers = said(requests, **named)
+            for request, answer in zip(requests, answers, strict=True):
+                asked[request.doc_id, request.idx] = answer
+            return answers
+
+        setattr(model, kind, remember)
+    return model
+
+
 @pytest.mark.parametrize("slot", [None, 0, 1])
 @pytest.mark.parametrize("name", KINDS)
 def test_scores_are_those_of_lm_evals_own_run(
@@ -110,24 +125,8 @@ def test_scores_are_those_of_lm_evals_own_run(
     standard error exactly; and the adapters differ from the base and from each other."""
     (one,) = spec(place, name)
     theirs = own_run(place, name, slot, monkeypatch)
-    asked = {}
-
-    def remembering() -> Any:
-        model = in_memory(place)(slot)
-        for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
-            said = getattr(model, kind)
-
-            def remember(requests: Any, said: Any = said, **named: Any) -> Any:
-                answers = said(requests, **named)
-                asked.update(
-                    {(r.doc_id, r.idx): one for r, one in zip(requests, answers, strict=True)}
-                )
-                return answers
-
-            setattr(model, kind, remember)
-        return model
-
-    mine = scores_of(one, remembering)
+    asked: dict[Any, Any] = {}
+    mine = scores_of(one, lambda: remembering(in_memory(place)(slot), asked))
     results = theirs["results"][name]
     for score in mine:
         expected = results[f"{score['metric']},{score['filter']}"]
@@ -166,13 +165,20 @@ def test_an_engine_that_answers_here_answers_lm_eval_alike(
         max_model_len=128, targets=[("q_proj", "v_proj", "down_proj")],
     )  # fmt: skip
     folder = place / adapter if adapter else None
-    (mine,) = scores_of(one, lambda: engine.for_lm_eval(tokenizer(place), folder))
+    asked: dict[Any, Any] = {}
+    (mine,) = scores_of(
+        one, lambda: remembering(engine.for_lm_eval(tokenizer(place), folder), asked)
+    )
     slot = 1 if adapter else None
     theirs = own_run(
         place, "words", slot, monkeypatch, num_fewshot=3, limit=9, apply_chat_template=True
     )
     assert mine["value"] == theirs["results"]["words"]["exact_match,none"]
     assert mine["n"] == 9
+    samples = theirs["samples"]["words"]
+    assert {sample["doc_id"]: asked[sample["doc_id"], 0] for sample in samples} == {
+        sample["doc_id"]: sample["resps"][0][0] for sample in samples
+    }
 
 
 def test_a_key_is_of_all_that_is_asked_and_of_nothing_else(place: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ output_type: generate_until
 num_fewshot: 1
 doc_to_text: "{{question}}"
 doc_to_target: "{{answer}}"
-generation_kwargs: {until: ["w7"], max_gen_toks: 6}
+generation_kwargs: {until: ["w7"], max_gen_toks: 12}
 metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true}
 """
