@@ -26,6 +26,7 @@ class GroupStep:
     """One micro-batch of the slots in `batches`, rows grouped by slot in that order.
 
     `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
+    With `apart` slots with unequal rows have products of their own (see `AdapterSlots.route`).
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class GroupStep:
         totals: Mapping[int, Totals],
         caches: Mapping[int, ReferenceCache | None],
         safety: "GroupStep | None" = None,
+        apart: bool = False,
     ) -> None:
         width = max(batch.ids.shape[1] for batch in batches.values())
         self.adapters = adapters
@@ -42,6 +44,7 @@ class GroupStep:
         self.totals = totals
         self.caches = caches
         self.safety = safety
+        self.apart = apart
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
         self.ids = torch.cat([batch.ids for batch in self.batches.values()])
@@ -68,7 +71,7 @@ class GroupStep:
 
         @contextmanager
         def within() -> Iterator[None]:
-            with self.adapters.route(owners), perturbed(model, moved):
+            with self.adapters.route(owners, self.apart), perturbed(model, moved):
                 yield
 
         again = checkpointed(model, within) if self.adapters.checkpointed else nullcontext()

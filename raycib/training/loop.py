@@ -144,6 +144,7 @@ def _micro_batches(
             {slot: one.totals for slot, one in rows.items()},
             {slot: one.sampler.cache for slot, one in rows.items()},
             beside,
+            apart=tokens is not None,
         )
 
     return [

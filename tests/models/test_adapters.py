@@ -182,11 +182,12 @@ GROUPS = {
 }
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["one product", "products apart"])
 @pytest.mark.parametrize(("shapes", "rows"), GROUPS.values(), ids=GROUPS)
-def test_grouped_slots_equal_the_same_slots_alone(untouched, shapes, rows):
+def test_grouped_slots_equal_the_same_slots_alone(untouched, shapes, rows, apart):
     group = slots_on(copy.deepcopy(untouched), *shapes)
     ids = {slot: tokens(count, seed=slot) for slot, count in rows}
-    with group.route(rows):
+    with group.route(rows, apart):
         logits = group.model(torch.cat(list(ids.values()))).logits
     grouped = dict(zip(ids, logits.split([count for _, count in rows]), strict=True))
     torch.stack([row_losses(grouped[slot], ids[slot]).mean() for slot in ids]).sum().backward()
@@ -202,6 +203,28 @@ def test_grouped_slots_equal_the_same_slots_alone(untouched, shapes, rows):
         row_losses(own_logits, ids[slot]).mean().backward()
         for name, parameter in alone.parameters_of(0).items():
             assert_gradients_close(in_group[name].grad, parameter.grad)
+
+
+def test_products_apart_copy_no_factors_for_each_row(base):
+    """7 rows of one slot and 1 of another: as parts of one row each, one batched product keeps 8
+    copies of what two slots have."""
+    adapters, ids = slots_on(base, EVERYTHING, WIDE), tokens(8)
+    found = []
+    for apart in (False, True):
+        held: dict[int, int] = {}
+
+        def pack(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with (
+            adapters.route([(0, 7), (1, 1)], apart),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
+            base(ids)
+        found.append(sum(held.values()))
+    copied, kept = found
+    assert kept < 0.9 * copied, found
 
 
 def test_a_slot_may_own_several_groups(base):

@@ -7,6 +7,7 @@ import random
 import shutil
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -465,3 +466,21 @@ def test_what_is_loaded_is_what_transformers_loads(tiny_folder: Path) -> None:
     """The independent way: no check of ours in between."""
     own = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")(IDS).logits
     assert torch.equal(logits(describe(str(tiny_folder / "model"))), own)
+
+
+def test_attention_is_what_is_asked_for_and_computes_the_same(tiny_folder: Path):
+    spec = describe(str(tiny_folder / "model"))
+    found = {}
+    for name in ("eager", "sdpa"):
+        model = load_model(spec, CPU, name)
+        assert model.config._attn_implementation == name
+        with torch.no_grad():
+            found[name] = model(IDS).logits
+    torch.testing.assert_close(found["eager"], found["sdpa"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash_attn is installed")
+def test_attention_that_is_not_there_is_refused_in_one_line(tiny_folder: Path):
+    with pytest.raises(UserError, match="cannot be loaded: FlashAttention2") as refused:
+        load_model(describe(str(tiny_folder / "model")), CPU, "flash_attention_2")
+    assert "\n" not in str(refused.value)

@@ -47,6 +47,15 @@ def test_every_method_learns_the_same_bytes_in_one_group(tiny_folder: Path, tmp_
     assert same_bytes(kept, again) and before == after
 
 
+def test_and_in_bfloat16(tiny_folder: Path, tmp_path: Path):
+    """A layer runs again under the autocast of its forward pass."""
+    model = tiny.make_stage(tiny_folder).model.model_copy(update={"dtype": "bfloat16"})
+    chosen = [TRAINED[name] for name in ("lora", "kl", "cib", "vaccine")]
+    stages = [tiny.make_chain(tiny_folder, method, model=model)[-1] for method in chosen]
+    kept, again = (after_two_steps(stages, Store(tmp_path), way)[0] for way in (False, True))
+    assert same_bytes(kept, again)
+
+
 def test_a_whole_model_learns_the_same_bytes(tiny_folder: Path, tmp_path: Path):
     stage = tiny.make_stage(tiny_folder, 25, lora=None)
     kept, again = (after_two_steps([stage], Store(tmp_path), way)[0] for way in (False, True))

@@ -64,12 +64,20 @@ class Routes:
     num_groups: int
     owners: Tensor | None
     """Position in `slots` of each group's slot; None if group i is simply `slots[i]`'s."""
+    counts: tuple[int, ...] | None = None
+    """Rows of each of `slots`, where each has a product of its own."""
 
     @classmethod
-    def of(cls, groups: Sequence[tuple[int, int]], device: torch.device) -> "Routes":
+    def of(
+        cls, groups: Sequence[tuple[int, int]], device: torch.device, apart: bool = False
+    ) -> "Routes":
         """Unequal (slot, row count) groups are cut to the greatest common divisor of their counts,
-        so that one batched product serves them all."""
+        so that one batched product serves them all: each part has a copy of its slot's factors.
+        With `apart` each group has a product of its own instead."""
         unit = math.gcd(*(count for _, count in groups))
+        if apart and any(count != unit for _, count in groups):
+            slots, counts = zip(*groups, strict=True)
+            return cls(sum(counts), slots, len(slots), None, counts)
         owners = [slot for slot, count in groups for _ in range(count // unit)]
         slots = tuple(dict.fromkeys(owners))
         rows = unit * len(owners)
@@ -169,6 +177,8 @@ class SlotLinear(nn.Module):
         routes = self.router.routes_of(x.shape[0])
         if routes is None or self.shapes.keys().isdisjoint(routes.slots):
             return self.base(x)
+        if routes.counts is not None:
+            return self._apart(x, routes.slots, routes.counts)
         a, b, scale = _stack([self.factors(slot) for slot in routes.slots])
         if routes.owners is not None:
             a, b = a[routes.owners], b[routes.owners]
@@ -178,6 +188,19 @@ class SlotLinear(nn.Module):
         # In place: nothing needs the base's output alone, and a copy of it is what costs here.
         y.baddbmm_(h, b.to(y.dtype).mT, alpha=scale)
         return y.view(*x.shape[:-1], -1)
+
+    def _apart(self, x: Tensor, slots: Sequence[int], counts: Sequence[int]) -> Tensor:
+        """The rows of each slot through its own factors, as they are."""
+        y = self.base(x)
+        found = []
+        for slot, own, out in zip(slots, x.split(counts), y.split(counts), strict=True):
+            if slot in self.shapes:
+                a, b, scale = self.factors(slot)
+                h = own.flatten(0, -2) @ a.to(y.dtype).mT
+                flat = torch.addmm(out.flatten(0, -2), h, b.to(y.dtype).mT, alpha=scale)
+                out = flat.view_as(out)
+            found.append(out)
+        return torch.cat(found)
 
 
 def _stack(factors: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor, float]:

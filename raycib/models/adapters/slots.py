@@ -95,11 +95,14 @@ class AdapterSlots:
         }
 
     @contextmanager
-    def route(self, rows: Mapping[int, int] | Sequence[tuple[int, int]]) -> Iterator[None]:
+    def route(
+        self, rows: Mapping[int, int] | Sequence[tuple[int, int]], apart: bool = False
+    ) -> Iterator[None]:
         """Within it, a batch's rows belong to slots in contiguous groups: `[(0, 4), (2, 4)]` says
         that the first four rows are slot 0's and the next four slot 2's.
 
-        Groups of equal size are fastest; a slot may be absent, and may own several groups.
+        Groups of equal size are fastest; a slot may be absent, and may own several groups. With
+        `apart` groups of unequal size have products of their own: the factors are not copied.
         """
         groups = tuple(rows.items() if isinstance(rows, Mapping) else rows)
         if not groups:
@@ -108,7 +111,7 @@ class AdapterSlots:
             self._check_slot(slot)
             if count < 1:
                 raise ValueError(f"slot {slot} was given {count} rows; leave it out instead")
-        routes = Routes.of(groups, self.model.device)
+        routes = Routes.of(groups, self.model.device, apart)
         before, self._router.routes = self._router.routes, routes
         try:
             yield
