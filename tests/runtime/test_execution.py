@@ -26,6 +26,7 @@ EVERY: dict[str, Any] = {
     "attention": "eager",
     "checkpoint_every": 7,
     "group_size": 3,
+    "most_slots": 5,
     "groups_at_once": 2,
     "engine_cpus": 2.0,
     "engine_gpus": 0.25,
