@@ -30,8 +30,8 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
         use_chatml(tokenizer, source)
     if not tokenizer.chat_template:
         raise UserError(
-            f"the tokenizer of {source!r} has no chat template; "
-            "add a chat_template to its tokenizer_config.json"
+            f"the tokenizer of {source!r} has no chat template; give --chat chatml, or add a "
+            "chat_template to its tokenizer_config.json"
         )
     chat_format(tokenizer)  # a template that cannot be used is refused before anything starts
     return tokenizer

@@ -161,6 +161,7 @@ def test_the_trade_offs_paper_resolves(tmp_path: Path) -> None:
     assert stage
     assert stage.lora is None
     assert stage.model.source == "meta-llama/Llama-2-7b-hf"
+    assert found.model.template == "chatml", "the base has no template of its own"
     assert (stage.task.num_rows, stage.trainer.epochs) == (30, 3)
     assert "system prompt: 15 rows" in stage.task.notes
     assert list(inputs_of(found).proxies) == ["original data", "Alpaca-GPT-4", "Alpaca"]

@@ -43,8 +43,15 @@ def test_every_paper_leaves_something_open() -> None:
             assert all(text.strip() for text in found.ours.values())
 
 
-def test_all_have_the_nine_tasks() -> None:
-    names = {"dolly", "gsm8k", "medmcqa", "squad_v2", "orca", "alpaca", "alpaca_gpt4",
-             "commitpackft", "open_platypus"}  # fmt: skip
+def test_all_have_the_nine_tasks_with_the_papers_rows() -> None:
+    """CIB C.4 (all of Dolly and GSM8K), Trade-offs 4.6.2."""
+    rows = {"dolly": None, "gsm8k": None, "medmcqa": 20_000, "squad_v2": 20_000, "orca": 20_000,
+            "alpaca": 20_000, "alpaca_gpt4": 20_000, "commitpackft": 20_000,
+            "open_platypus": 20_000}  # fmt: skip
     for name in (*CIB, "llama2-7b-tradeoffs"):
-        assert preset(name).tasks.keys() == names
+        tasks = preset(name).tasks
+        assert tasks.keys() == rows.keys()
+        for task, source in tasks.items():
+            (*_, last) = ["", *parse(source.train).cuts]
+            assert rows[task] is None or last == f"first-{rows[task]}"
+            assert source.held_out != source.train

@@ -35,17 +35,18 @@ SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 4096, "tie_word_embeddings": True,
 }  # fmt: skip
-MODELS: Mapping[str, tuple[Any, Any, str]] = {
+MODELS: Mapping[str, tuple[Any, Any, str | None]] = {
     "meta-llama/Llama-3.1-8B-Instruct": (LlamaConfig, LlamaForCausalLM, CHAT),
-    "meta-llama/Llama-3.1-8B": (LlamaConfig, LlamaForCausalLM, CHAT),
+    "meta-llama/Llama-3.1-8B": (LlamaConfig, LlamaForCausalLM, None),
     "meta-llama/Llama-2-7b-chat-hf": (LlamaConfig, LlamaForCausalLM, CHAT),
-    "meta-llama/Llama-2-7b-hf": (LlamaConfig, LlamaForCausalLM, CHAT),
+    "meta-llama/Llama-2-7b-hf": (LlamaConfig, LlamaForCausalLM, None),
     "Qwen/Qwen2.5-7B-Instruct": (Qwen2Config, Qwen2ForCausalLM, CHAT),
     "Qwen/Qwen2.5-7B": (Qwen2Config, Qwen2ForCausalLM, CHAT),
     "Qwen/Qwen3-4B-Instruct-2507": (Qwen3Config, Qwen3ForCausalLM, CHAT),
     "Qwen/Qwen3-4B-Base": (Qwen3Config, Qwen3ForCausalLM, CHAT),
     "meta-llama/Llama-Guard-3-8B": (LlamaConfig, LlamaForCausalLM, GUARD),
 }
+"""Classes and chat template of each; Meta's base models have none."""
 
 
 def sums(n: int) -> str:

@@ -30,7 +30,7 @@ Example = tuple[list[int], list[int]]
 """Ids that are read, and ids to be said after them."""
 
 
-def make_tokenizer(folder: Path, texts: Iterable[str], template: str) -> Any:
+def make_tokenizer(folder: Path, texts: Iterable[str], template: str | None) -> Any:
     """Byte-level pairs learned from `texts`."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
