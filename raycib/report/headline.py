@@ -10,7 +10,7 @@ from raycib.report.claims import Claim
 from raycib.report.forms import percent, share
 from raycib.report.statistics import mean_std
 from raycib.report.text import one_line
-from raycib.report.variants import Variant
+from raycib.report.variants import ResultRow
 
 LONGEST = 3_000
 """Characters of a headline."""
@@ -42,7 +42,7 @@ def over_seeds(cells: pd.DataFrame, column: str) -> str:
     return percent(found.mean, found.std)
 
 
-def with_loss(variant: Variant) -> str:
+def with_loss(variant: ResultRow) -> str:
     """ "CIB at 5 (20.6 %, loss 0.079)"."""
     loss = variant.mean("eval_loss")
     price = f", loss {loss:z.3f}" if math.isfinite(loss) else ""

@@ -1,4 +1,4 @@
-"""The variants of a comparison: a method, or a variant of one, at one strength, over its seeds."""
+"""The variants of a comparison in its results: each one's cells over the seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +16,9 @@ COHERENT = 0.1
 
 
 @dataclass(frozen=True)
-class Variant:
-    """The cells of one row: equal but for their seeds."""
+class ResultRow:
+    """The cells of one variant (a method, or a form of one, at one strength): equal but for their
+    seeds."""
 
     name: str
     """The series, with its strength where the series has several."""
@@ -57,7 +58,7 @@ def settings(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "" if len(parts) == 1 else f"{model}, {task}", part
 
 
-def variants(frame: pd.DataFrame) -> list[Variant]:
+def variants(frame: pd.DataFrame) -> list[ResultRow]:
     """The variants of one setting: plain LoRA first, then in the order given, each at rising
     strength.
 
@@ -74,12 +75,12 @@ def variants(frame: pd.DataFrame) -> list[Variant]:
     return sorted(found, key=lambda variant: variant is not standard[0]) if standard else found
 
 
-def row_of(cells: pd.DataFrame, several: bool = False) -> Variant:
+def row_of(cells: pd.DataFrame, several: bool = False) -> ResultRow:
     """The variant of cells that are equal but for their seeds; ``several`` says that its series has
     other strengths as well."""
     first = cells.iloc[0]
     name, strength = str(first["series"]), float(first["strength"])
-    return Variant(
+    return ResultRow(
         name=f"{name} at {strength:g}" if several else name,
         series=name,
         method=str(first["method"]),
@@ -90,12 +91,14 @@ def row_of(cells: pd.DataFrame, several: bool = False) -> Variant:
     )
 
 
-def plain_variant(found: Sequence[Variant]) -> Variant | None:
+def plain_variant(found: Sequence[ResultRow]) -> ResultRow | None:
     """Plain LoRA, what every other variant is held against; None where no cell of it finished."""
     return found[0] if found and found[0].plain and len(found[0].done) else None
 
 
-def best(found: Sequence[Variant], budget: float = math.inf, accuracy: float = 0) -> Variant | None:
+def best(
+    found: Sequence[ResultRow], budget: float = math.inf, accuracy: float = 0
+) -> ResultRow | None:
     """The coherent variant with the lowest mean HRR whose mean task loss is at most ``budget`` nats
     and whose mean task accuracy is not below ``accuracy``.
 
@@ -118,7 +121,7 @@ def best(found: Sequence[Variant], budget: float = math.inf, accuracy: float = 0
     )
 
 
-def of(found: Sequence[Variant], *methods: str) -> list[Variant]:
+def of(found: Sequence[ResultRow], *methods: str) -> list[ResultRow]:
     """Those of the variants that belong to ``methods``."""
     return [variant for variant in found if variant.method in methods]
 
@@ -150,7 +153,9 @@ def hrr_ends(cells: pd.DataFrame) -> dict[str, float]:
 
 
 def result_rows(
-    place: Mapping[str, Any], variant: Variant, numbers: Callable[[pd.DataFrame], Mapping[str, Any]]
+    place: Mapping[str, Any],
+    variant: ResultRow,
+    numbers: Callable[[pd.DataFrame], Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """A variant in a table: a row with the ``numbers`` of its finished cells, if it has any, then
     one for each cell that failed, whose ``status`` says why. ``place`` are the fields that name

@@ -31,7 +31,7 @@ from raycib.report.figures import to_svg
 from raycib.report.frame import to_frame
 from raycib.report.scores import aligned_scores
 from raycib.report.table import shown
-from raycib.report.variants import Variant
+from raycib.report.variants import ResultRow
 from raycib.studies.tradeoff.figures import figure1, figure2
 from raycib.studies.tradeoff.gap import (
     GAP_COLUMNS,
@@ -130,7 +130,7 @@ def test_several_seeds_have_their_own_spread_and_students_interval():
 def variant(se, *values):
     """A variant of as many seeds as values."""
     cells = pd.DataFrame({"seed": range(len(values)), "gap": values, "gap_se": se})
-    return Variant("variant", "variant", "case1", 1.0, False, cells, cells[:0])
+    return ResultRow("variant", "variant", "case1", 1.0, False, cells, cells[:0])
 
 
 def test_one_seed_is_told_apart_by_the_errors_over_rows():

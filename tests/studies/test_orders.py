@@ -152,7 +152,7 @@ def test_a_difference_is_paired_by_seed_and_order(many):
     one, other = study.variants["CIB"], study.variants["LoRA"]
     by_hand = [
         np.mean([a.value("hrr") - b.value("hrr") for a in one for b in other
-                 if a.seed == b.seed == seed and a.order == b.order])
+                 if a.cell.seed == b.cell.seed == seed and a.order == b.order])
         for seed in (0, 1)
     ]  # fmt: skip
     found = difference(one, other, "hrr")
@@ -245,7 +245,9 @@ def test_over_orders_a_seed_counts_once(many):
     """Spread is over two seeds, each a mean over six orders, not over twelve runs."""
     study = study_of(typed(many))
     row = orders_table(study).set_index("variant").loc["CIB"]
-    means = [np.mean([r.value("bt") for r in study.variants["CIB"] if r.seed == s]) for s in (0, 1)]
+    means = [
+        np.mean([r.value("bt") for r in study.variants["CIB"] if r.cell.seed == s]) for s in (0, 1)
+    ]
     assert (row["seeds"], row["runs"]) == (2, 12)
     assert row["bt_std"] == pytest.approx(np.std(means, ddof=1))
     each = by_order(study)

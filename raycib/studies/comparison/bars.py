@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from raycib.report.figures import GREY, STYLE, method_colors
 from raycib.report.statistics import Interval, wilson_over_seeds
 from raycib.report.text import one_line
-from raycib.report.variants import Variant, settings, variants
+from raycib.report.variants import ResultRow, settings, variants
 
 SHADES = (0.4, 0.6, 0.25, 0.75)
 """Opacity of the bars of one method, in turn."""
@@ -47,7 +47,11 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
 
 
 def _draw(
-    panel: Axes, place: int, variant: Variant, shown: Sequence[Variant], colors: Mapping[str, str]
+    panel: Axes,
+    place: int,
+    variant: ResultRow,
+    shown: Sequence[ResultRow],
+    colors: Mapping[str, str],
 ) -> float:
     """Draws a bar and returns how far to the right it reaches."""
     mean, color = variant.mean("hrr"), colors[variant.method]

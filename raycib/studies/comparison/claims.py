@@ -19,7 +19,7 @@ from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
 from raycib.report.statistics import less
-from raycib.report.variants import CIB, Variant, best, of, plain_variant, settings, variants
+from raycib.report.variants import CIB, ResultRow, best, of, plain_variant, settings, variants
 from raycib.studies.comparison.paired import compared
 
 ORDER = (PLAIN, "vaccine", "safe_lora", "salora", CIB)
@@ -57,7 +57,7 @@ def _in_every_setting(
     frame: pd.DataFrame,
     aligned: Mapping[str, Any] | None,
     samples: Samples | None,
-    make: Callable[[Sequence[Variant], Samples], Sequence[Claim | None]],
+    make: Callable[[Sequence[ResultRow], Samples], Sequence[Claim | None]],
 ) -> list[Claim]:
     found = []
     for name, part in settings(frame):
@@ -72,7 +72,7 @@ def _in_every_setting(
     return found
 
 
-def _methods(every: Sequence[Variant], samples: Samples) -> list[Claim | None]:
+def _methods(every: Sequence[ResultRow], samples: Samples) -> list[Claim | None]:
     without = [variant for variant in every if not variant.safety_data]
     return [
         _lowest(every, without, "all methods that see no safety data", samples),
@@ -85,7 +85,7 @@ def _methods(every: Sequence[Variant], samples: Samples) -> list[Claim | None]:
 
 
 def _lowest(
-    found: Sequence[Variant], among: Sequence[Variant], called: str, samples: Samples
+    found: Sequence[ResultRow], among: Sequence[ResultRow], called: str, samples: Samples
 ) -> Claim | None:
     """Rule: no other method's best mean is below CIB's, over strengths that keep the accuracy; open
     where the pairs do not tell the two apart."""
@@ -109,7 +109,7 @@ def _lowest(
     return Claim(text, _told(lowest, other, mine, samples), evidence)
 
 
-def _order(found: Sequence[Variant]) -> Claim | None:
+def _order(found: Sequence[ResultRow]) -> Claim | None:
     """Rule: of the methods of Table 1 that were run, each is below the one before it."""
     present = [method for method in ORDER if of(found, method)]
     if len(present) < 3 or CIB not in present:
@@ -127,7 +127,7 @@ def _order(found: Sequence[Variant]) -> Claim | None:
     return Claim(text, all(steps), evidence)
 
 
-def _accuracy(found: Sequence[Variant]) -> Claim | None:
+def _accuracy(found: Sequence[ResultRow]) -> Claim | None:
     """Rule: the paper's '> 95 % of LoRA's task performance', at CIB's best strength."""
     lora, mine = plain_variant(found), best(of(found, CIB))
     if lora is None or mine is None or lora.mean("accuracy") == 0:
@@ -142,7 +142,7 @@ def _accuracy(found: Sequence[Variant]) -> Claim | None:
 
 
 def _equal_loss(
-    found: Sequence[Variant], method: str, called: str, samples: Samples
+    found: Sequence[ResultRow], method: str, called: str, samples: Samples
 ) -> Claim | None:
     """Rule: within 1.1 times plain LoRA's mean task loss, CIB's lowest mean HRR is the lower; open
     where the pairs do not tell the two apart."""
@@ -168,7 +168,7 @@ def _equal_loss(
     )
 
 
-def _negatives(found: Sequence[Variant], samples: Samples) -> list[Claim]:
+def _negatives(found: Sequence[ResultRow], samples: Samples) -> list[Claim]:
     """Rules: the lower mean HRR at every strength that both kinds of negatives were run at, open
     where the pairs do not tell some two apart; and no variant of CIB at or above plain LoRA."""
     similar, random = _drawn(found, "most_similar"), _drawn(found, "uniform", "recent")
@@ -193,8 +193,8 @@ def _negatives(found: Sequence[Variant], samples: Samples) -> list[Claim]:
     return made
 
 
-def _drawn(found: Sequence[Variant], draw: str, queue: str | None = None) -> list[Variant]:
-    def parameter(variant: Variant, name: str) -> Any:
+def _drawn(found: Sequence[ResultRow], draw: str, queue: str | None = None) -> list[ResultRow]:
+    def parameter(variant: ResultRow, name: str) -> Any:
         return variant.done[name].iloc[0] if name in variant.done else None
 
     return [
@@ -206,18 +206,18 @@ def _drawn(found: Sequence[Variant], draw: str, queue: str | None = None) -> lis
     ]
 
 
-def _told(holds: bool, reference: Variant, other: Variant, samples: Samples) -> bool | None:
+def _told(holds: bool, reference: ResultRow, other: ResultRow, samples: Samples) -> bool | None:
     """``holds``, or None where answers to the same prompts do not tell the two variants apart at
     the 5 % level. Means alone decide where there are no answers."""
     found = compared(reference, other, samples)
     return None if found is not None and found.p >= LEVEL else holds
 
 
-def _said(variant: Variant) -> str:
+def _said(variant: ResultRow) -> str:
     return f"{variant.name} ({share(variant.mean('hrr'))})"
 
 
-def _p(reference: Variant, other: Variant, samples: Samples) -> str:
+def _p(reference: ResultRow, other: ResultRow, samples: Samples) -> str:
     found = compared(reference, other, samples)
     if found is None:
         return ""

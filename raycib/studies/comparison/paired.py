@@ -13,7 +13,7 @@ from raycib.report.forms import Row, in_points, number, p_value
 from raycib.report.side_by_side import Samples, verdicts
 from raycib.report.statistics import holm, sign_flip_p
 from raycib.report.table import Column
-from raycib.report.variants import CIB, Variant, best, of, plain_variant, settings, variants
+from raycib.report.variants import CIB, ResultRow, best, of, plain_variant, settings, variants
 
 CAPTION = (
     "Each method against one other on the same prompts, over the seeds that both finished. Became "
@@ -101,7 +101,7 @@ def paired_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def compared(reference: Variant, other: Variant, samples: Samples) -> Paired | None:
+def compared(reference: ResultRow, other: ResultRow, samples: Samples) -> Paired | None:
     """Two variants paired on their answers; None where they share none with a verdict."""
     found = paired_flips(_by_seed(reference, samples), _by_seed(other, samples))
     return found if found.prompts else None
@@ -140,7 +140,9 @@ def significance(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def _against(against: Variant, found: Sequence[Variant], samples: Samples) -> list[dict[str, Any]]:
+def _against(
+    against: ResultRow, found: Sequence[ResultRow], samples: Samples
+) -> list[dict[str, Any]]:
     """Rows of one family: Holm's correction is over all that are held against one variant."""
     rows: list[dict[str, Any]] = []
     for variant in found:
@@ -157,7 +159,7 @@ def _against(against: Variant, found: Sequence[Variant], samples: Samples) -> li
     return rows
 
 
-def _by_seed(variant: Variant, samples: Samples) -> dict[int, Answers]:
+def _by_seed(variant: ResultRow, samples: Samples) -> dict[int, Answers]:
     cells = zip(variant.done["seed"], variant.done["key"], strict=True)
     return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
 

@@ -22,7 +22,7 @@ from raycib.report.forms import NOT_MEASURED
 from raycib.report.frame import PLAIN
 from raycib.report.statistics import constant
 from raycib.report.text import one_line
-from raycib.report.variants import CIB, Variant, plain_variant, settings, variants
+from raycib.report.variants import CIB, ResultRow, plain_variant, settings, variants
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
@@ -103,7 +103,7 @@ def _looks(frame: pd.DataFrame) -> dict[str, Look]:
     return looks
 
 
-def _points(panel: Axes, found: Sequence[Variant], column: str, looks: dict[str, Look]) -> None:
+def _points(panel: Axes, found: Sequence[ResultRow], column: str, looks: dict[str, Look]) -> None:
     for series in dict.fromkeys(variant.series for variant in found):
         color, mark, safety_data = looks[series]
         mine = [variant for variant in found if variant.series == series]
@@ -132,7 +132,7 @@ def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
     return 1 - values if METRICS[column].better == "higher" else values
 
 
-def _front(panel: Axes, found: Sequence[Variant], dashes: Any) -> None:
+def _front(panel: Axes, found: Sequence[ResultRow], dashes: Any) -> None:
     """Grey steps through the coherent variants that none beats in both HRR and task loss."""
     places = sorted(
         (variant.mean("eval_loss"), variant.mean("hrr"))
@@ -148,7 +148,7 @@ def _front(panel: Axes, found: Sequence[Variant], dashes: Any) -> None:
         panel.step(x, y, where="post", color=FRONT, lw=1.5, ls=dashes, zorder=1.5)
 
 
-def _name_strengths(panel: Axes, found: Sequence[Variant], looks: dict[str, Look]) -> None:
+def _name_strengths(panel: Axes, found: Sequence[ResultRow], looks: dict[str, Look]) -> None:
     """The last strength of each line, small; and plain LoRA by name."""
     for series in dict.fromkeys(variant.series for variant in found):
         mine = [variant for variant in found if variant.series == series]
@@ -165,7 +165,7 @@ def _name_strengths(panel: Axes, found: Sequence[Variant], looks: dict[str, Look
         )  # fmt: skip
 
 
-def _loss_axis(panel: Axes, found: Sequence[Variant]) -> None:
+def _loss_axis(panel: Axes, found: Sequence[ResultRow]) -> None:
     losses = [x for variant in found for x in variant.done["eval_loss"] if np.isfinite(x)]
     panel.set_xlabel("Task loss, nats")
     if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
@@ -188,7 +188,7 @@ def _share_axis(panel: Axes, cost: str) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
-def _hrr_axis(panel: Axes, found: Sequence[Variant], before: float | None) -> None:
+def _hrr_axis(panel: Axes, found: Sequence[ResultRow], before: float | None) -> None:
     """Rates on a square-root scale, which gives the low ones, where methods differ, their room."""
     top = max(*(float(variant.done["hrr"].max()) for variant in found), before or 0.0, 0.05)
     panel.set_yscale("function", functions=(_root, _square))

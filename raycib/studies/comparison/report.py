@@ -15,7 +15,16 @@ from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores
 from raycib.report.table import Column, Table
 from raycib.report.text import plain
-from raycib.report.variants import CIB, Variant, best, named, of, plain_variant, settings, variants
+from raycib.report.variants import (
+    CIB,
+    ResultRow,
+    best,
+    named,
+    of,
+    plain_variant,
+    settings,
+    variants,
+)
 from raycib.results import Histories, Results, Samples
 from raycib.studies.comparison import matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
@@ -123,7 +132,7 @@ def _cost(frame: pd.DataFrame) -> Table:
     return Table("matched_cost", rows, columns, matched_cost.CAPTION, people=seen)
 
 
-def _lowest(every: Sequence[Variant]) -> list[str]:
+def _lowest(every: Sequence[ResultRow]) -> list[str]:
     """The three safest methods without and with safety data, and where CIB stands."""
     texts = []
     series = dict.fromkeys(variant.series for variant in every if not variant.plain)
@@ -148,5 +157,5 @@ def _lowest(every: Sequence[Variant]) -> list[str]:
     return texts
 
 
-def _listed(found: Sequence[Variant]) -> str:
+def _listed(found: Sequence[ResultRow]) -> str:
     return ", ".join(map(with_loss, found))

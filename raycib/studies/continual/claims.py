@@ -45,13 +45,13 @@ def order_claims(results: ContinualResults) -> list[Claim]:
     What was not run makes no claim."""
     study, frame = study_of(results), to_frame(results)
     variants = {variant: runs for variant, runs in study.variants.items() if runs}
-    lora = next((runs for runs in variants.values() if runs[0].method == PLAIN), None)
+    lora = next((runs for runs in variants.values() if runs[0].cell.method == PLAIN), None)
     made: list[Claim | None] = [*erosion(frame, study.aligned)]
     made.append(_rises(study, lora) if lora else None)
     for variant, mine in variants.items():
-        if mine[0].method != CIB:
+        if mine[0].cell.method != CIB:
             continue
-        others = {name: runs for name, runs in variants.items() if runs[0].method != CIB}
+        others = {name: runs for name, runs in variants.items() if runs[0].cell.method != CIB}
         if others:
             made += [_safest(variant, mine, others), _competitive(study, variant, mine, others)]
             made.append(_steadiest(study, variant, mine, others))

@@ -61,7 +61,7 @@ def report(results: ContinualResults, samples: Samples, histories: Histories) ->
     )  # fmt: skip
     # Over many orders every pair of cells would fill the page: one order is enough to read.
     cells = named(frame)
-    cells = cells[cells["key"].isin([run.key for run in study.main.runs])]
+    cells = cells[cells["key"].isin([run.cell.key for run in study.main.runs])]
     return Report(
         results=results,
         frame=frame,
@@ -125,9 +125,9 @@ def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
     study = study_of(results)
     runs, done, orders = study.runs, study.done, study.orders
     which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
-    seeds = len({run.seed for run in done})
+    seeds = len({run.cell.seed for run in done})
     parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {seeds} seeds)."]
-    lora = [run for run in done if run.method == PLAIN]
+    lora = [run for run in done if run.cell.method == PLAIN]
     if lora:
         before = study.aligned.get("hrr")
         start = f"from {share(before)} before fine-tuning to " if before is not None else ""

@@ -13,7 +13,7 @@ from raycib.report.scores import aligned_scores, flat_scores
 from raycib.report.statistics import Interval, Spread, less, mean_std, t_interval
 from raycib.report.text import one_line, plain
 from raycib.results import Histories
-from raycib.studies.continual.results import ContinualCell, ContinualResults, Stage
+from raycib.studies.continual.results import ContinualCell, ContinualResults
 from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
 
 ARROW = " → "
@@ -24,20 +24,15 @@ Measure = str | Callable[["Run"], float]
 
 @dataclass(frozen=True)
 class Run:
-    """One cell: a method at a strength through one order with one seed."""
+    """A cell, a method at a strength through one order with one seed, as tables show it."""
 
+    cell: ContinualCell
     variant: str
     """The method, with its strength where it has several."""
-    series: str
-    method: str
-    strength: float
-    seed: int
     order: tuple[str, ...]
-    key: str
-    failed: str | None
+    """Its tasks, as people read them."""
     scores: Mapping[str, Any]
     """Flat scores after the last stage, with the measures of ``continual``."""
-    stages: Sequence[Stage]
     matrix: np.ndarray
     """Accuracies by stage and task in the run's own order: see ``continual``."""
 
@@ -50,7 +45,7 @@ class Run:
 
     def after(self, stage: int, column: str) -> float:
         """A flat score after ``stage`` (from 0); nan where it was not measured."""
-        value = flat_scores(self.stages[stage].scores).get(column)
+        value = flat_scores(self.cell.stages[stage].scores).get(column)
         return math.nan if value is None else float(value)
 
 
@@ -67,7 +62,7 @@ class Study:
     @property
     def done(self) -> tuple[Run, ...]:
         """The runs that finished every stage."""
-        return tuple(run for run in self.runs if run.failed is None)
+        return tuple(run for run in self.runs if run.cell.failed is None)
 
     @property
     def left_out(self) -> str:
@@ -126,20 +121,14 @@ def study_of(results: ContinualResults) -> Study:
         several = doses[row["label"]] > 1
         runs.append(
             Run(
+                cell=cell,
                 variant=f"{row['label']} at {row['strength']:g}" if several else row["label"],
-                series=row["label"],
-                method=str(row["method"]),
-                strength=float(row["strength"]),
-                seed=int(row["seed"]),
                 order=row["order"],
-                key=str(row["key"]),
-                failed=row["failed"],
                 scores={str(k): v for k, v in row.items() if isinstance(v, int | float)},
-                stages=cell.stages,
                 matrix=accuracy_matrix(cell.order, before, _stage_accuracies(cell)),
             )
         )
-    runs.sort(key=lambda run: run.method != PLAIN)
+    runs.sort(key=lambda run: run.cell.method != PLAIN)
     tasks = tuple(plain(task) for task in results.tasks)
     return Study(tuple(runs), tasks, aligned_scores(results))
 
@@ -153,9 +142,9 @@ def stages_frame(results: ContinualResults) -> pd.DataFrame:
     """
     rows = []
     for run in study_of(results).runs:
-        place = {"variant": run.variant, "method": run.method, "strength": run.strength,
-                 "seed": run.seed, "order": ARROW.join(run.order)}  # fmt: skip
-        for number, stage in enumerate(run.stages, 1):
+        place = {"variant": run.variant, "method": run.cell.method, "strength": run.cell.strength,
+                 "seed": run.cell.seed, "order": ARROW.join(run.order)}  # fmt: skip
+        for number, stage in enumerate(run.cell.stages, 1):
             failed = one_line(stage.failed) if stage.failed else None
             rows.append(
                 place
@@ -177,11 +166,11 @@ def chained(study: Study, histories: Histories) -> dict[str, list[dict[str, Any]
     found = {}
     for run in study.runs:
         entries: list[dict[str, Any]] = []
-        for stage in run.stages:
+        for stage in run.cell.stages:
             start = entries[-1]["step"] if entries else 0
             mine = histories.get(stage.key, ())
             entries += [{**entry, "step": entry["step"] + start} for entry in mine]
-        found[run.key] = entries
+        found[run.cell.key] = entries
     return found
 
 
@@ -193,7 +182,7 @@ def over_seeds(runs: Iterable[Run], measure: Measure) -> Spread:
 
 def by_seed(runs: Iterable[Run], measure: Measure) -> dict[int, float]:
     """The mean over orders of each seed; what was not measured is left out."""
-    return means((run.seed, run.value(measure)) for run in runs)
+    return means((run.cell.seed, run.value(measure)) for run in runs)
 
 
 def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
@@ -208,9 +197,9 @@ def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
 def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> Interval:
     """``one`` less ``other``: paired by seed and order, averaged over orders within a seed, with
     Student's 95 % interval over seeds (none for a single seed)."""
-    like = {(run.seed, run.order): run for run in other}
-    pairs = [(run, like[run.seed, run.order]) for run in one if (run.seed, run.order) in like]
-    values = [(run.seed, run.value(measure), its.value(measure)) for run, its in pairs]
+    like = {(run.cell.seed, run.order): run for run in other}
+    pairs = [(run, its) for run in one if (its := like.get((run.cell.seed, run.order)))]
+    values = [(run.cell.seed, run.value(measure), its.value(measure)) for run, its in pairs]
     known = [(seed, a, b) for seed, a, b in values if math.isfinite(a - b)]
     scale = max((abs(value) for _, *both in known for value in both), default=0.0)
     return t_interval(means((seed, a - b) for seed, a, b in known).values(), scale)

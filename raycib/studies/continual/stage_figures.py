@@ -137,13 +137,13 @@ def figure5(study: Study) -> Figure | None:
 def looks_of(study: Study) -> dict[str, Look]:
     """Colour and mark of every variant; strengths of one method differ by their mark."""
     looks: dict[str, Look] = {}
-    colors = method_colors(run.method for run in study.runs)
+    colors = method_colors(run.cell.method for run in study.runs)
     for run in study.runs:
         if run.variant not in looks:
-            color, mark = colors[run.method], MARKS[len(looks) % len(MARKS)]
+            color, mark = colors[run.cell.method], MARKS[len(looks) % len(MARKS)]
             face, width = (
-                color if run.method == PLAIN else "white",
-                2.2 if run.method == CIB else 1.5,
+                color if run.cell.method == PLAIN else "white",
+                2.2 if run.cell.method == CIB else 1.5,
             )
             looks[run.variant] = Look(color, mark, face, width)
     return looks

@@ -107,15 +107,15 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
     for order, part in parts:
         for variant, done in part.variants.items():
             mine = [run for run in part.runs if run.variant == variant]
-            place = {"order": order, "variant": variant, "method": mine[0].method,
-                     "strength": mine[0].strength}  # fmt: skip
+            place = {"order": order, "variant": variant, "method": mine[0].cell.method,
+                     "strength": mine[0].cell.strength}  # fmt: skip
             if done:
                 rows.append(place | _numbers(done, stages))
             for run in mine:
-                if run.failed:
-                    where = f"seed {run.seed}" + f", {ARROW.join(run.order)}" * (not order)
+                if run.cell.failed:
+                    where = f"seed {run.cell.seed}" + f", {ARROW.join(run.order)}" * (not order)
                     rows.append({**place, "seeds": 0, "runs": 0, "rank": math.nan,
-                                 "status": f"failed ({where}): {run.failed}"})  # fmt: skip
+                                 "status": f"failed ({where}): {run.cell.failed}"})  # fmt: skip
     fields = ["order", "variant", "method", "strength", "seeds", "runs"]
     names = [*MEASURED, *(f"hrr_stage_{number}" for number in range(1, stages + 1))]
     fields += [f"{name}_{part}" for name in names for part in ("mean", "std")]
@@ -147,7 +147,7 @@ def _before(study: Study) -> dict[str, Any]:
 
 
 def _numbers(done: Sequence[Run], stages: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"seeds": len({run.seed for run in done}), "runs": len(done)}
+    row: dict[str, Any] = {"seeds": len({run.cell.seed for run in done}), "runs": len(done)}
     found = {name: over_seeds(done, name) for name in MEASURED}
     for i in range(stages):
         found[f"hrr_stage_{i + 1}"] = over_seeds(done, lambda r, i=i: r.after(i, "hrr"))

@@ -117,7 +117,7 @@ def analyse(study: Study, measure: Measure) -> Analysis | None:
     whichever costs fewest runs.
     """
     known = {
-        (run.order, run.variant, run.seed): value
+        (run.order, run.variant, run.cell.seed): value
         for run in study.done
         if math.isfinite(value := run.value(measure))
     }

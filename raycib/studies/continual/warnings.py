@@ -18,7 +18,7 @@ def warnings(results: ContinualResults) -> list[str]:
     """Warnings that a sweep of orders calls for."""
     study = study_of(results)
     found = [*_thin(study), *_unlearned(study), *_solved(study), *_early_garbage(results)]
-    if any(run.method == "o_lora" for run in study.done):
+    if any(run.cell.method == "o_lora" for run in study.done):
         found.append(
             "O-LoRA trains an adapter for each task and keeps all of them, so it ends with more "
             "parameters than the others: see the total rank."
@@ -28,7 +28,7 @@ def warnings(results: ContinualResults) -> list[str]:
 
 def _thin(study: Study) -> list[str]:
     found = []
-    seeds = len({run.seed for run in study.done})
+    seeds = len({run.cell.seed for run in study.done})
     if seeds == 1:
         found.append(
             "One seed: what another would change is not known, so every claim that compares "

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.claims import Claim, all_told, coherent, erosion
-from raycib.report.variants import Variant, plain_variant
+from raycib.report.variants import ResultRow, plain_variant
 from raycib.studies.tradeoff.bound_claims import bound_claims, tax_claims
 from raycib.studies.tradeoff.bounds import bounds
 from raycib.studies.tradeoff.gap import (
@@ -126,7 +126,7 @@ def _tighter(every: Sequence[Place]) -> Claim | None:
 
 
 def _along(
-    rows: Iterable[tuple[str, Sequence[Variant]]], column: str, falls: bool, text: str
+    rows: Iterable[tuple[str, Sequence[ResultRow]]], column: str, falls: bool, text: str
 ) -> Claim | None:
     """Rule for every row of variants: no step goes the wrong way, and the two ends differ the right
     way."""
@@ -154,7 +154,7 @@ def _along(
 
 def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     """Rule: of neighbours in overlap, the one with less has the lower capability gap at every λ."""
-    found: dict[str, list[Variant]] = {}
+    found: dict[str, list[ResultRow]] = {}
     for place, _, variants in every:
         candidates = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
         original = next((n for n in candidates if _is_original(n, theory)), None)
@@ -237,22 +237,22 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
     return Claim(text, all_told(told), f"{_listed(told, evidence)}; {beyond}")
 
 
-def _measured(variants: Sequence[Variant], *methods: str) -> list[Variant]:
+def _measured(variants: Sequence[ResultRow], *methods: str) -> list[ResultRow]:
     found = [variant for variant in variants if variant.method in methods and len(variant.done)]
     return [variant for variant in found if all(map(math.isfinite, _point(variant)))]
 
 
-def _point(variant: Variant) -> tuple[float, float]:
+def _point(variant: ResultRow) -> tuple[float, float]:
     return variant.mean(CAPABILITY), variant.mean(ALIGNMENT)
 
 
-def _pair(variant: Variant, capability: Gap) -> str:
+def _pair(variant: ResultRow, capability: Gap) -> str:
     return f"{capability.value:z.3f} (alignment {variant.mean(ALIGNMENT):z.3f})"
 
 
 def _shared(
-    one: Sequence[Variant], other: Sequence[Variant], column: str
-) -> list[tuple[Variant, Variant]]:
+    one: Sequence[ResultRow], other: Sequence[ResultRow], column: str
+) -> list[tuple[ResultRow, ResultRow]]:
     """Variants of equal strength in which ``column`` was measured."""
     of = {variant.strength: variant for variant in other if not math.isnan(variant.mean(column))}
     known = [variant for variant in one if not math.isnan(variant.mean(column))]

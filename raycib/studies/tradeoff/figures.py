@@ -28,7 +28,7 @@ from raycib.report.figures import (
     method_colors,
 )  # fmt: skip
 from raycib.report.text import one_line
-from raycib.report.variants import CIB, Variant, plain_variant
+from raycib.report.variants import CIB, ResultRow, plain_variant
 from raycib.studies.tradeoff.axes import (
     bars,
     gap_scale,
@@ -61,7 +61,7 @@ SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per an
 class Line:
     """The variants of one line of a panel and how they are drawn."""
 
-    variants: Sequence[Variant]
+    variants: Sequence[ResultRow]
     label: str
     color: Any
     mark: str
@@ -135,7 +135,7 @@ def _panels() -> tuple[Figure, Sequence[Axes]]:
     return figure, figure.subplots(1, 2)
 
 
-def _doses(panel: Axes, place: Place, found: Mapping[str, list[Variant]], several: bool) -> None:
+def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], several: bool) -> None:
     """Lines of alignment gaps over λ, with plain LoRA's as a level."""
     name, _, variants = place
     heights: list[float] = [0.0]
@@ -208,7 +208,7 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
 
 
 def _plane(
-    panel: Axes, drawn: Sequence[Line], standard: Sequence[Variant | None],
+    panel: Axes, drawn: Sequence[Line], standard: Sequence[ResultRow | None],
     before: float = math.nan, with_front: bool = False,
 ) -> None:  # fmt: skip
     """Alignment over capability gaps; ``standard`` are the plain LoRA of each line, or of all."""
@@ -251,7 +251,7 @@ def _plane(
 
 
 def _front(
-    panel: Axes, variants: Sequence[Variant], standard: Sequence[Variant | None], before: float
+    panel: Axes, variants: Sequence[ResultRow], standard: Sequence[ResultRow | None], before: float
 ) -> None:
     """Grey steps through the coherent variants, plain LoRA and the aligned model that none
     beats."""
@@ -276,7 +276,7 @@ def _draw(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> None:
     panel.plot(across, up, line.mark, ms=5.8, mfc=face, mec=line.color, mew=1.5, zorder=4)
 
 
-def _methods(frame: pd.DataFrame, variants: Sequence[Variant]) -> list[Line]:
+def _methods(frame: pd.DataFrame, variants: Sequence[ResultRow]) -> list[Line]:
     """A line for each series of every method but plain LoRA."""
     colors = method_colors(frame["method"])
     drawn: list[Line] = []
@@ -287,7 +287,7 @@ def _methods(frame: pd.DataFrame, variants: Sequence[Variant]) -> list[Line]:
     return drawn
 
 
-def _proxies(variants: Sequence[Variant], theory: Theory | None) -> dict[str, list[Variant]]:
+def _proxies(variants: Sequence[ResultRow], theory: Theory | None) -> dict[str, list[ResultRow]]:
     """Case I's lines, from the safety data most like the original ones to the least, as far as
     that is known."""
     order = [proxy.name for proxy in by_similarity(theory.proxies)] if theory else []
@@ -300,11 +300,11 @@ def _reach(gaps: Sequence[Gap]) -> list[float]:
     return [end for g in gaps for end in (g.value, g.low, g.high) if math.isfinite(end)]
 
 
-def _both(variant: Variant) -> bool:
+def _both(variant: ResultRow) -> bool:
     return math.isfinite(variant.mean(CAPABILITY)) and math.isfinite(variant.mean(ALIGNMENT))
 
 
-def _far(variant: Variant) -> bool:
+def _far(variant: ResultRow) -> bool:
     return variant.mean("distance") > 0 and math.isfinite(variant.mean(ALIGNMENT))
 
 

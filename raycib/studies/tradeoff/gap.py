@@ -11,7 +11,7 @@ from scipy import stats
 from raycib.report.frame import NAMES, to_frame
 from raycib.report.statistics import Interval, mean_std, t_interval, tolerance
 from raycib.report.text import plain
-from raycib.report.variants import Variant, variants
+from raycib.report.variants import ResultRow, variants
 from raycib.results import Results
 
 ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
@@ -69,7 +69,7 @@ def gap(cells: pd.DataFrame, column: str) -> Gap:
     return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, seeds, n)
 
 
-def smaller(one: Variant, other: Variant, column: str) -> bool | None:
+def smaller(one: ResultRow, other: ResultRow, column: str) -> bool | None:
     """Whether the gap in ``column`` of ``one`` is below that of ``other``: whether the 95 %
     interval of their difference lies below 0 (False: above; None: it contains 0, or nothing is
     known).
@@ -91,7 +91,7 @@ def smaller(one: Variant, other: Variant, column: str) -> bool | None:
     return False if found.low > tolerance((), scale) else None
 
 
-Place = tuple[str, str, list[Variant]]
+Place = tuple[str, str, list[ResultRow]]
 """What a task (and model) is called, its task, and its variants."""
 
 
@@ -104,9 +104,9 @@ def places(frame: pd.DataFrame) -> Iterator[Place]:
         yield f"{model}, {task}" if several else str(task), str(task), variants(part)
 
 
-def lines(found: Iterable[Variant], *methods: str) -> dict[str, list[Variant]]:
+def lines(found: Iterable[ResultRow], *methods: str) -> dict[str, list[ResultRow]]:
     """The variants of ``methods`` that have finished cells, by series, each at rising strength."""
-    made: dict[str, list[Variant]] = {}
+    made: dict[str, list[ResultRow]] = {}
     for variant in found:
         if variant.method in methods and len(variant.done):
             made.setdefault(variant.series, []).append(variant)
@@ -118,7 +118,7 @@ def proxy_name(proxy: object, label: str) -> str:
     return proxy if isinstance(proxy, str) else label.removeprefix(f"{NAMES[CASE1]}, ")
 
 
-def proxy_of(variant: Variant) -> str:
+def proxy_of(variant: ResultRow) -> str:
     """The name of the safety data of a Case I variant."""
     cells = variant.done if len(variant.done) else variant.failed
     return proxy_name(cells["proxy"].iloc[0], variant.series)

@@ -16,7 +16,7 @@ from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores
 from raycib.report.table import Table
 from raycib.report.text import plain
-from raycib.report.variants import Variant, named, of, plain_variant
+from raycib.report.variants import ResultRow, named, of, plain_variant
 from raycib.results import Histories, Samples
 from raycib.studies.tradeoff import bounds, table, terms
 from raycib.studies.tradeoff.claims import gap_claims
@@ -115,7 +115,7 @@ def gap_headline(frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequenc
     return headline(parts, found)
 
 
-def _cheapest(variants: Sequence[Variant], most: float) -> str:
+def _cheapest(variants: Sequence[ResultRow], most: float) -> str:
     """The coherent variant of lowest capability gap whose alignment gap is at most ``most`` nats,
     of each method."""
     said = []
@@ -135,6 +135,6 @@ def _cheapest(variants: Sequence[Variant], most: float) -> str:
     return ", ".join(said) if said else "nothing else was tried"
 
 
-def _nats(variant: Variant, column: str) -> str:
+def _nats(variant: ResultRow, column: str) -> str:
     found = gap(variant.done, column)
     return spread(found.value, found.spread, 1, 3)

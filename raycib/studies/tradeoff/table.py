@@ -8,7 +8,7 @@ import pandas as pd
 
 from raycib.report.forms import BEFORE, ends, mean, number, short
 from raycib.report.table import STATUS, Column
-from raycib.report.variants import Variant, hrr_ends, means, plain_variant, result_rows
+from raycib.report.variants import ResultRow, hrr_ends, means, plain_variant, result_rows
 from raycib.studies.tradeoff.gap import ALIGNMENT, CAPABILITY, GAPS, TAX, gap, places
 from raycib.studies.tradeoff.theory import Theory
 
@@ -98,14 +98,14 @@ def columns(table: pd.DataFrame) -> list[Column]:
     ]  # fmt: skip
 
 
-def before_capability(theory: Theory, task: str, lora: Variant) -> float:
+def before_capability(theory: Theory, task: str, lora: ResultRow) -> float:
     """The aligned model's capability gap: its loss on the task less plain LoRA's, in nats per
     answer; nan where either is not known."""
     return theory.aligned_nll.get(task, math.nan) - lora.mean("capability_nll")
 
 
 def _before(
-    aligned: Mapping[str, Any], theory: Theory, task: str, lora: Variant
+    aligned: Mapping[str, Any], theory: Theory, task: str, lora: ResultRow
 ) -> dict[str, Any]:  # fmt: skip
     """The aligned model: against itself its alignment gap is 0 by definition."""
     row = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
