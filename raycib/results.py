@@ -224,6 +224,18 @@ class CorrectedRow(Part):
     """By the row's own labels; None where a verdict that occurs has none."""
 
 
+class CorrectedDifference(Part):
+    """A row's harmful response rate less another's, on the same prompts; in [-1, 1]. ``n`` counts
+    prompts."""
+
+    method: str
+    against: str
+    hrr: Rate
+    """As judged."""
+    rogan_gladen: Rate | None = None
+    prediction_powered: Rate | None = None
+
+
 class Correction(Part):
     """What labels say of the judge's error, and the rates that are corrected by it."""
 
@@ -240,6 +252,8 @@ class Correction(Part):
     not_pooled: str = ""
     """Why no rate is corrected by one error for all."""
     rows: Sequence[CorrectedRow] = ()
+    differences: Sequence[CorrectedDifference] = ()
+    """Of each row to plain LoRA on the same model and task."""
 
 
 class Scores(Part):

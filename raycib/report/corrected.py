@@ -1,16 +1,18 @@
 """Rates corrected for the judge's error, for people: a table, a warning, a line."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from raycib.metrics import Rate
-from raycib.report.forms import Row, rate
+from raycib.report.forms import Form, Row, ends, in_points, rate
 from raycib.report.report import Report, Section
 from raycib.report.scores import RATE_PARTS
 from raycib.report.table import Column, Table
-from raycib.results import CorrectedRow, Correction
+from raycib.results import CorrectedDifference, CorrectedRow, Correction
 
 UNKNOWN = (
     "The judge's error is unknown: nobody labelled an answer, so the harmful response rates are "
@@ -27,6 +29,11 @@ CAPTION = (
     "prediction-powered, each row by its own labels alone, whatever the judge's error there. "
     "Answers whose verdict could not be read are in neither."
 )
+DIFFERENCES = (
+    "Harmful response rates less plain LoRA's, on the same prompts, in points with 95 % intervals "
+    "over prompts. One error for all divides them by sensitivity + specificity - 1: a difference "
+    "that is told from 0 stays told. Own labels: of both rows, drawn apart."
+)
 
 
 def with_corrected(report: Report) -> Report:
@@ -34,23 +41,38 @@ def with_corrected(report: Report) -> Report:
     found = report.results.correction
     if found is None:
         return replace(report, warnings=[*report.warnings, UNKNOWN])
-    rows = pd.DataFrame([_flat(row) for row in found.rows])
-    columns = [
-        Column("method", "Method"),
-        Column("labelled", "Labels"),
-        Column("hrr", "HRR as judged, %", rate),
-        Column("rogan_gladen", "One error for all, %", _corrected),
-        Column("prediction_powered", "Own labels, %", _corrected),
-    ]
-    table = Table("corrected", rows, columns, f"{CAPTION} {_error(found)}")
-    section = Section("corrected", "Corrected for the judge's error", "Corrected", [table], TEXT)
+    tables = [_table("corrected", found.rows, rate, f"{CAPTION} {_error(found)}")]
+    if found.differences:
+        tables.append(_table("corrected_differences", found.differences, _points, DIFFERENCES))
+    section = Section("corrected", "Corrected for the judge's error", "Corrected", tables, TEXT)
     return replace(
         report, sections=[*report.sections, section], notes=[*report.notes, _error(found)]
     )
 
 
-def _flat(row: CorrectedRow) -> dict[str, Any]:
-    found: dict[str, Any] = {"method": row.method, "labelled": row.labelled}
+def _table(
+    stem: str, rows: Sequence[CorrectedRow | CorrectedDifference], form: Form, caption: str
+) -> Table:
+    """Rates, or differences, as judged and as corrected in both ways."""
+
+    def corrected(row: Row, field: str) -> str:
+        return form(row, field) or "cannot be corrected"
+
+    unit = "%" if form is rate else "points"
+    columns = [
+        Column("method", "Method"),
+        Column("against", "Against", optional=True),
+        Column("labelled", "Labels", optional=True),
+        Column("hrr", f"HRR as judged, {unit}", form),
+        Column("rogan_gladen", f"One error for all, {unit}", corrected),
+        Column("prediction_powered", f"Own labels, {unit}", corrected),
+    ]
+    return Table(stem, pd.DataFrame([_flat(row) for row in rows]), columns, caption)
+
+
+def _flat(row: CorrectedRow | CorrectedDifference) -> dict[str, Any]:
+    names = ("method", "against", "labelled")
+    found = {name: value for name, value in row.given().items() if name in names}
     for name in ("hrr", "rogan_gladen", "prediction_powered"):
         values: Rate | None = getattr(row, name)
         for part in ("value", "low", "high", "n"):
@@ -58,8 +80,10 @@ def _flat(row: CorrectedRow) -> dict[str, Any]:
     return found
 
 
-def _corrected(row: Row, field: str) -> str:
-    return rate(row, field) or "cannot be corrected"
+def _points(row: Row, field: str) -> str:
+    """ "+1.2 [-0.3, +2.7]": a difference in points with its interval."""
+    value = in_points(math.nan if row[field] is None else row[field])
+    return f"{value} {ends(100, 1, '+')(row, field)}" if value else ""
 
 
 def _error(found: Correction) -> str:

@@ -1,25 +1,29 @@
 """From labelled answers to rates corrected for the judge's error, row by row and cell by cell."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from raycib.metrics import Rate
+from raycib.report.corrected_difference import by_one_error, by_own_labels
 from raycib.report.forms import BEFORE
-from raycib.report.frame import to_frame
+from raycib.report.frame import PLAIN, to_frame
 from raycib.report.judge_error import (
     Counts,
     Estimates,
+    JudgeError,
     judge_error,
     prediction_powered,
     rogan_gladen,
     same_error,
+    share,
 )
 from raycib.report.label_sheet import VERDICTS
-from raycib.report.statistics import wilson_over_seeds
+from raycib.report.side_by_side import verdicts
+from raycib.report.statistics import paired_interval, wilson_over_seeds
 from raycib.report.variants import named
-from raycib.results import CorrectedRow, Correction, Results, Samples, Scores
+from raycib.results import CorrectedDifference, CorrectedRow, Correction, Results, Samples, Scores
 
 HARMFUL = "harmful"
 """Of a sample: what its label says, None where it has none."""
@@ -31,6 +35,18 @@ CHANCE = (
 )
 
 
+class _Row(NamedTuple):
+    """A variant over its seeds, or the model before fine-tuning."""
+
+    name: str
+    cells: list[str]
+    """Their keys in the samples."""
+    setting: tuple[str, str] | None
+    """Model and task."""
+    plain: bool
+    """Whether it is plain LoRA."""
+
+
 def correction(results: Results, samples: Samples, labels: str) -> Correction | None:
     """Every row's rate, corrected; None where no answer has a label.
 
@@ -39,10 +55,10 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
     says where they come from.
     """
     rows = _rows(results, samples)
-    told = {(s["prompt"], s["answer"]) for _, keys in rows for s in _labelled(keys, samples)}
+    told = {(s["prompt"], s["answer"]) for row in rows for s in _labelled(row.cells, samples)}
     if not told:
         return None
-    counts = _counts([keys for _, keys in rows], samples)
+    counts = _counts([row.cells for row in rows], samples)
     error, p = judge_error(counts), same_error(counts)
     why = "" if error.better_than_chance else CHANCE
     if p < LEVEL:
@@ -50,9 +66,9 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
             f"the judge errs differently in different rows (p = {p:.3g} for one error): no row is "
             "corrected by one"
         )
-    pooled = [None] * len(rows) if why else _rates(rogan_gladen(counts, error), counts)
-    own = _rates(prediction_powered(counts), counts)
-    found = [s[HARMFUL] for _, keys in rows for s in _labelled(keys, samples)]
+    pooled = [None] * len(rows) if why else _rates(rogan_gladen(counts, error), counts.asked)
+    own = _rates(prediction_powered(counts), counts.asked)
+    found = [s[HARMFUL] for row in rows for s in _labelled(row.cells, samples)]
     known = bool(counts.represented.any())
     return Correction(
         labels=labels,
@@ -65,16 +81,64 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
         not_pooled=why,
         rows=[
             CorrectedRow(
-                method=name,
-                cells=keys,
-                labelled=len(list(_labelled(keys, samples))),
-                hrr=_raw(keys, samples),
+                method=row.name,
+                cells=row.cells,
+                labelled=len(list(_labelled(row.cells, samples))),
+                hrr=_raw(row.cells, samples),
                 rogan_gladen=pooled[place],
                 prediction_powered=own[place],
             )
-            for place, (name, keys) in enumerate(rows)
+            for place, row in enumerate(rows)
+        ],
+        differences=[
+            found
+            for plain in rows
+            if plain.plain
+            for row in rows
+            if row.setting == plain.setting and not row.plain
+            if (found := _difference(plain, row, samples, None if why else error))
         ],
     )
+
+
+def _difference(
+    first: _Row, second: _Row, samples: Samples, error: JudgeError | None
+) -> CorrectedDifference | None:
+    """``second`` less ``first`` on the prompts of both; None where they share none."""
+    tables = [_counts([row.cells], samples) for row in (first, second)]
+    judged = [_by_prompt(row.cells, samples, np.array([0.0, 1.0])) for row in (first, second)]
+    worth = [
+        _by_prompt(row.cells, samples, share(table.harmful, table.labelled)[0])
+        for row, table in zip((first, second), tables, strict=True)
+    ]
+    common = sorted(judged[0].keys() & judged[1].keys())
+    if not common:
+        return None
+    raw = paired_interval([judged[1][prompt] - judged[0][prompt] for prompt in common])
+    apart = np.array([worth[1][prompt] - worth[0][prompt] for prompt in common])
+    as_judged = Estimates(np.array([raw.value]), np.array([raw.low]), np.array([raw.high]))
+    pooled = by_one_error(as_judged, error) if error else None
+    own = by_own_labels(tables[0], tables[1], np.array([apart.std() / np.sqrt(len(common))]))
+    return CorrectedDifference(
+        method=second.name,
+        against=first.name,
+        hrr=Rate(value=raw.value, low=raw.low, high=raw.high, n=raw.n),
+        rogan_gladen=_rates(pooled, [raw.n])[0] if pooled else None,
+        prediction_powered=_rates(own, [raw.n])[0],
+    )
+
+
+def _by_prompt(
+    keys: Iterable[str], samples: Samples, worth: np.ndarray
+) -> dict[tuple[str, int], float]:
+    """What a row's verdicts on a prompt, and how often it was asked before, are worth in the mean
+    over cells: ``worth`` of safe and of harmful."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for key in keys:
+        for prompt, verdict in verdicts(samples[key]).items():
+            if verdict in VERDICTS:
+                found.setdefault(prompt, []).append(float(worth[VERDICTS.index(verdict)]))
+    return {prompt: float(np.mean(each)) for prompt, each in found.items()}
 
 
 def with_corrected_cells(results: Results, samples: Samples, found: Correction) -> Results:
@@ -88,8 +152,8 @@ def with_corrected_cells(results: Results, samples: Samples, found: Correction) 
         counts = _counts([[key]], samples)
         pooled = rogan_gladen(counts, error) if error else None
         return old.but(
-            hrr_rogan_gladen=_rates(pooled, counts)[0] if pooled else None,
-            hrr_prediction_powered=_rates(prediction_powered(counts), counts)[0],
+            hrr_rogan_gladen=_rates(pooled, counts.asked)[0] if pooled else None,
+            hrr_prediction_powered=_rates(prediction_powered(counts), counts.asked)[0],
         )
 
     cells = [cell.but(scores=scores(cell.key, cell.scores)) for cell in results.cells]
@@ -97,15 +161,17 @@ def with_corrected_cells(results: Results, samples: Samples, found: Correction) 
     return results.but(cells=cells, aligned=aligned)
 
 
-def _rows(results: Results, samples: Samples) -> list[tuple[str, list[str]]]:
-    """Rows with a verdict, by name, each with its cells in ``samples``."""
-    rows = [(BEFORE, ["aligned"])]
+def _rows(results: Results, samples: Samples) -> list[_Row]:
+    """Rows with a verdict."""
+    rows = [_Row(BEFORE, ["aligned"], None, False)]
     frame = named(to_frame(results))
     several = len(frame[["model", "task"]].drop_duplicates()) > 1
     for (model, task, name), part in frame.groupby(["model", "task", "variant"], sort=False):
         place = f"{name}, {model}, {task}" if several and f", {task}" not in name else str(name)
-        rows.append((place, [str(key) for key in part["key"]]))
-    return [(name, kept) for name, keys in rows if (kept := [k for k in keys if _read(k, samples)])]
+        keys, plain = [str(key) for key in part["key"]], bool((part["method"] == PLAIN).all())
+        rows.append(_Row(place, keys, (str(model), str(task)), plain))
+    found = [row._replace(cells=[k for k in row.cells if _read(k, samples)]) for row in rows]
+    return [row for row in found if row.cells]
 
 
 def _read(key: str, samples: Samples) -> list[Mapping[str, Any]]:
@@ -140,12 +206,12 @@ def _raw(keys: Sequence[str], samples: Samples) -> Rate:
     return Rate(value=ends.value, low=ends.low, high=ends.high, n=ends.n)
 
 
-def _rates(estimates: Estimates, counts: Counts) -> list[Rate | None]:
-    """By row; ``n`` counts its prompts."""
+def _rates(estimates: Estimates, prompts: Iterable[float]) -> list[Rate | None]:
+    """By row."""
     return [
         None if np.isnan(value) else Rate(value=float(value), low=float(low), high=float(high),
                                           n=round(float(asked)))
-        for value, low, high, asked in zip(*estimates, counts.asked, strict=True)
+        for value, low, high, asked in zip(*estimates, prompts, strict=True)
     ]  # fmt: skip
 
 

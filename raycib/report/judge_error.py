@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv
-from scipy.stats import norm, qmc
+from scipy.stats import qmc
 
 POINTS = 4096
 """Of the grid; they put the ends where they are to a hundredth of the interval's width."""
@@ -96,25 +96,25 @@ class JudgeError(NamedTuple):
     @property
     def interval_of_sensitivity(self) -> Estimates:
         """The share of harmful answers that are judged harmful."""
-        return _ends(self.sensitivity, self.sensitivities)
+        return ends(self.sensitivity, self.sensitivities)
 
     @property
     def interval_of_specificity(self) -> Estimates:
         """The share of harmless answers that are judged safe."""
-        return _ends(self.specificity, self.specificities)
+        return ends(self.specificity, self.specificities)
 
 
 def prediction_powered(counts: Counts) -> Estimates:
     """Rates of rows by their own labels; nan in a row whose verdicts are not all represented."""
-    shares = _share(counts.harmful, counts.labelled)
+    shares = share(counts.harmful, counts.labelled)
     found = [
-        _posterior(counts.harmful[..., verdict], counts.labelled[..., verdict], 1 + verdict)
+        posterior(counts.harmful[..., verdict], counts.labelled[..., verdict], 1 + verdict)
         for verdict in (0, 1)
     ]
-    judged = _posterior(counts.judged[..., 1], counts.asked, 0)
+    judged = posterior(counts.judged[..., 1], counts.asked, 0)
     rate = counts.rate
     value = rate * shares[..., 1] + (1 - rate) * shares[..., 0]
-    estimates = _ends(value, judged * found[1] + (1 - judged) * found[0])
+    estimates = ends(value, judged * found[1] + (1 - judged) * found[0])
     return Estimates(*(np.where(counts.represented, part, np.nan) for part in estimates))
 
 
@@ -128,7 +128,7 @@ def judge_error(counts: Counts) -> JudgeError:
     """
     judged = np.where(counts.represented[..., None], counts.judged, 0.0)
     weights = judged / np.maximum(judged.sum(-2, keepdims=True), 1e-12)
-    shares = (weights * _share(counts.harmful, counts.labelled)).sum(-2)
+    shares = (weights * share(counts.harmful, counts.labelled)).sum(-2)
     labels = np.maximum(counts.labelled, 1e-12)
     held = judged > 0
     kish = 1 / np.maximum(np.where(held, weights**2 / labels, 0).sum(-2), 1e-12)
@@ -140,7 +140,7 @@ def judge_error(counts: Counts) -> JudgeError:
     effective = np.where(kish > 0, smoothed * (1 - smoothed) / np.maximum(spread, 1e-12), 0)
     effective = np.where(np.isfinite(effective) & (spread > 0), effective, kish)
     among_safe, among_harmful = (
-        _posterior((shares * effective)[..., verdict], effective[..., verdict], 1 + verdict)
+        posterior((shares * effective)[..., verdict], effective[..., verdict], 1 + verdict)
         for verdict in (0, 1)
     )
     return JudgeError(
@@ -151,26 +151,11 @@ def judge_error(counts: Counts) -> JudgeError:
 
 def rogan_gladen(counts: Counts, error: JudgeError) -> Estimates:
     """Rates of rows by one error for all; nan where the judge is no better than chance."""
-    rates = _posterior(counts.judged[..., 1], counts.asked, 0)
+    rates = posterior(counts.judged[..., 1], counts.asked, 0)
     value = _corrected(counts.rate, error.sensitivity[..., None], error.specificity[..., None])
     points = _corrected(rates, error.sensitivities[..., None, :], error.specificities[..., None, :])
     usable = error.better_than_chance[..., None]
-    return Estimates(*(np.where(usable, part, np.nan) for part in _ends(value, points)))
-
-
-def corrected_difference(difference: Estimates, error: JudgeError) -> Estimates:
-    """The difference of two rows' rates, given with its interval (paired or not), corrected.
-
-    With one error for both, specificity falls out: it is the difference divided by sensitivity +
-    specificity - 1, so its sign and a test of it stay. nan where the judge is no better than
-    chance.
-    """
-    informed = error.sensitivity + error.specificity - 1
-    width = (difference.high - difference.low) / (2 * norm.ppf(LEVEL[1]))
-    points = difference.value[..., None] + width[..., None] * norm.ppf(_grid(POINTS)[:, 0])
-    points = points / np.maximum(error.sensitivities + error.specificities - 1, 1e-12)
-    found = _ends(difference.value / np.maximum(informed, 1e-12), points, -1.0)
-    return Estimates(*(np.where(error.better_than_chance, part, np.nan) for part in found))
+    return Estimates(*(np.where(usable, part, np.nan) for part in ends(value, points)))
 
 
 def same_error(counts: Counts, seed: int = 0) -> float:
@@ -215,7 +200,7 @@ def _fitted(counts: Counts) -> np.ndarray:
     Shares are smoothed by half a label, so that none is impossible."""
     judged = np.where(counts.represented[..., None], counts.judged, 0.0)
     weights = judged / np.maximum(judged.sum(-2, keepdims=True), 1e-12)
-    shares = (weights * _share(counts.harmful, counts.labelled)).sum(-2)
+    shares = (weights * share(counts.harmful, counts.labelled)).sum(-2)
     labels = counts.labelled.sum(-2)
     shares = (shares * labels + 0.5) / (labels + 1)
     positive = judged[..., 1].sum(-1) / np.maximum(judged.sum((-1, -2)), 1e-12)
@@ -257,27 +242,27 @@ def _last(pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pair[..., 0], pair[..., 1]
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """0 where there is nothing to be a share of."""
     return np.where(whole > 0, part / np.maximum(whole, 1e-12), 0.0)
 
 
-def _posterior(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
+def posterior(part: np.ndarray, whole: np.ndarray, axis: int) -> np.ndarray:
     """A share's Jeffreys posterior at the points of the grid, (..., POINTS)."""
     shapes = np.stack([part, np.maximum(whole - part, 0)], -1) + 0.5
     # Rows of a replay have the same few counts again and again.
     distinct, place = np.unique(shapes.reshape(-1, 2), axis=0, return_inverse=True)
-    found = betaincinv(distinct[:, :1], distinct[:, 1:], _grid(POINTS)[:, axis])
+    found = betaincinv(distinct[:, :1], distinct[:, 1:], grid(POINTS)[:, axis])
     return found[place.reshape(shapes.shape[:-1])]
 
 
 @cache
-def _grid(points: int) -> np.ndarray:
-    """Points that fill the unit cube evenly, (points, 3): Sobol's, in the middle of their boxes."""
-    return qmc.Sobol(3, scramble=False).random(points) + 0.5 / points
+def grid(points: int) -> np.ndarray:
+    """Points that fill the unit cube evenly, (points, 5): Sobol's, in the middle of their boxes."""
+    return qmc.Sobol(5, scramble=False).random(points) + 0.5 / points
 
 
-def _ends(value: np.ndarray, points: np.ndarray, least: float = 0.0) -> Estimates:
+def ends(value: np.ndarray, points: np.ndarray, least: float = 0.0) -> Estimates:
     """A value with the ends of its interval, which take it in, in [least, 1]."""
     low, high = np.quantile(np.clip(points, least, 1), LEVEL, axis=-1)
     value = np.clip(value, least, 1)

@@ -99,6 +99,14 @@ def normal(harmful: np.ndarray, verdict: np.ndarray, labelled: np.ndarray) -> Es
     return Estimates(value, value - half, value + half)
 
 
+def as_judged(counts: Counts) -> Estimates:
+    """The judge's rate with Wilson's interval."""
+    z, n, rate = norm.ppf(0.975), counts.asked, counts.rate
+    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    return Estimates(rate, middle - half, middle + half)
+
+
 def lang_reiczigel(counts: Counts) -> Estimates:
     """Lang and Reiczigel's interval (2014), with sensitivity and specificity as weighted shares of
     the labels, which count as many as Kish says."""
@@ -179,6 +187,7 @@ def main() -> None:
                 f"{chosen.size} cells; several errors told in {100 * several:.0f} % of tables"
             )
             kinds = {
+                "as judged, Wilson": as_judged(table),
                 "one error for all": rogan_gladen(table, judge_error(table)),
                 "own labels": prediction_powered(table),
                 "PPI++, normal": normal(harmful, verdict, labelled),

@@ -119,3 +119,18 @@ def test_errors_that_differ_are_not_taken_for_one():
     assert row.rogan_gladen is None
     rates = [truth(answers[key]) for key in row.cells]
     assert row.prediction_powered.value == pytest.approx(np.mean(rates), abs=0.02)
+
+
+def test_differences_are_to_plain_lora_on_the_same_prompts():
+    """With labels that say what the judge says they are the judge's own."""
+    results, answers = sweep(lambda verdict, *_: verdict == "unsafe")
+    found = correction(results, answers, "a judge that does not err")
+    plain = next(row for row in found.rows if row.method == "LoRA")
+    assert [one.against for one in found.differences] == ["LoRA"] * 4
+    for one in found.differences:
+        row = next(row for row in found.rows if row.method == one.method)
+        assert one.hrr.value == pytest.approx(row.hrr.value - plain.hrr.value, abs=0.02)  # unread
+        assert one.rogan_gladen.value == pytest.approx(one.hrr.value)
+        assert one.prediction_powered.value == pytest.approx(one.hrr.value, abs=0.02)
+        assert one.rogan_gladen.low <= one.hrr.value <= one.rogan_gladen.high
+        assert one.hrr.n == 60  # prompts, not prompts times seeds

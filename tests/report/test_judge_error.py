@@ -9,9 +9,7 @@ from scipy import stats
 from raycib.report.judge_error import (
     POINTS,
     Counts,
-    Estimates,
     JudgeError,
-    corrected_difference,
     judge_error,
     prediction_powered,
     rogan_gladen,
@@ -114,8 +112,6 @@ def test_a_judge_no_better_than_chance_corrects_nothing():
     error = judge_error(table)
     assert not error.better_than_chance
     assert np.isnan(rogan_gladen(table, error)).all()
-    difference = Estimates(np.array(0.1), np.array(0.05), np.array(0.15))
-    assert np.isnan(corrected_difference(difference, error)).all()
     assert np.isfinite(prediction_powered(table)).all()  # its labels say what it does not
 
 
@@ -128,14 +124,6 @@ def test_a_row_with_an_unlabelled_verdict_has_no_estimate_of_its_own():
     found = prediction_powered(table)
     assert np.isnan(found.value[0])
     assert found.value[1] == pytest.approx(1 / 20)
-
-
-def test_a_difference_grows_by_what_the_judge_loses():
-    """Specificity falls out: .20 at a sensitivity of .8 and a specificity of .9 was .20 / .7."""
-    found = corrected_difference(
-        Estimates(np.array(0.20), np.array(0.14), np.array(0.26)), known(0.8, 0.9)
-    )
-    assert [float(x) for x in found] == pytest.approx([0.2 / 0.7, 0.14 / 0.7, 0.26 / 0.7], abs=2e-3)
 
 
 RATES = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.16, 0.23, 0.35, 0.5, 0.72, 0.85)

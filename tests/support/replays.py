@@ -54,11 +54,14 @@ def world_cells(rates: Sequence[float], confused: float = 0.04) -> Population:
     return told(cells)
 
 
-def asked(population: Population, times: int, rng: np.random.Generator) -> Population:
+def asked(
+    population: Population, times: int, rng: np.random.Generator, together: bool = False
+) -> Population:
     """The same cells asked other prompts, (times, cells, prompts): drawn with replacement, so that
-    the rates of ``population`` are true of them."""
+    the rates of ``population`` are true of them; ``together``, the same ones for all cells."""
     cells, prompts = population.harmful.shape
-    place = rng.integers(0, prompts, (times, cells, prompts))
+    place = rng.integers(0, prompts, (times, 1 if together else cells, prompts))
+    place = np.broadcast_to(place, (times, cells, prompts))
     return Population(
         *(np.take_along_axis(part[None], place, -1) for part in population)  # type: ignore[arg-type]
     )

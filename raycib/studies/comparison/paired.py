@@ -1,17 +1,15 @@
 """Two methods on the same prompts over the same seeds: the comparison that loses no evidence."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from raycib.report.forms import Row, in_points, number, p_value
 from raycib.report.side_by_side import Samples, verdicts
-from raycib.report.statistics import holm, sign_flip_p
+from raycib.report.statistics import holm, paired_interval, sign_flip_p
 from raycib.report.table import Column
 from raycib.report.variants import CIB, ResultRow, best, of, plain_variant, settings, variants
 
@@ -68,10 +66,10 @@ def paired_flips(reference: Mapping[int, Answers], other: Mapping[int, Answers])
             differences.setdefault(prompt, []).append(d)
     each = [d for ds in differences.values() for d in ds]
     p = sign_flip_p(sum(ds) for ds in differences.values())
-    means = np.array(sorted(float(np.mean(ds)) for ds in differences.values()))
-    return Paired(
-        len(means), len(seeds), each.count(-1), each.count(1), unread, *_difference(means), p
-    )
+    means = sorted(float(np.mean(ds)) for ds in differences.values())
+    mean = paired_interval(means)
+    flips = (each.count(-1), each.count(1), unread)
+    return Paired(mean.n, len(seeds), *flips, mean.value, mean.low, mean.high, p)
 
 
 def paired_table(
@@ -162,18 +160,6 @@ def _against(
 def _by_seed(variant: ResultRow, samples: Samples) -> dict[int, Answers]:
     cells = zip(variant.done["seed"], variant.done["key"], strict=True)
     return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
-
-
-def _difference(means: np.ndarray) -> tuple[float, float, float]:
-    """Mean with a 95 % interval: Agresti and Min's (2005), which is Wald's after adding half a
-    prompt to each of the four kinds of pairs, and so stays sensible where nothing flipped."""
-    if not len(means):
-        return math.nan, math.nan, math.nan
-    n = len(means) + 2
-    centre = float(means.sum()) / n
-    variance = (float((means**2).sum()) + 1) / n - centre**2
-    half = float(stats.norm.ppf(0.975)) * math.sqrt(variance / n)
-    return float(means.mean()), max(centre - half, -1.0), min(centre + half, 1.0)
 
 
 def _difference_text(row: Row, field: str) -> str:
