@@ -359,3 +359,22 @@ def test_a_store_behaves_like_a_dict_whatever_happens():
             max_examples=200 * NIGHTLY, stateful_step_count=50, deadline=None
         )
         machine().runTest()
+
+
+def test_what_is_made_in_scratch_is_put_by_a_move_and_the_rest_is_gone(tmp_path):
+    """A full disk is told as by `put`."""
+    store = Store(tmp_path)
+    with store.scratch() as folder:
+        for name in ("large", "useless"):
+            (folder / name).write_bytes(b"values")
+        store.put("stages", "k", lambda to: os.rename(folder / "large", to / "large"), {})
+    record = store.get("stages", "k")
+    assert record and record.path("large").read_bytes() == b"values"
+    assert not folder.exists()
+    with (
+        pytest.raises(StoreError, match="No space left"),
+        store.scratch() as folder,
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"values")
+    assert not folder.exists()
