@@ -102,6 +102,15 @@ class TrainedTokens(Part):
     useful_share: float
 
 
+class Planned(Part):
+    """What the plan said of the run that wrote the file, beside what that took."""
+
+    quantity: str
+    planned: float
+    measured: float | None = None
+    """None where nobody measured it."""
+
+
 class AskedBenchmark(Part):
     """What a reader must know of a benchmark of lm-eval."""
 
@@ -406,6 +415,7 @@ class Results(Part):
     files: Sequence[FileRead] = ()
     rows: Sequence[SetOfRows] = ()
     training: Sequence[TrainedTokens] = ()
+    planned: Sequence[Planned] = ()
     benchmarks: Sequence[AskedBenchmark] = ()
     aligned: Aligned = Aligned()
     unaligned: Unaligned | None = None

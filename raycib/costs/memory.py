@@ -20,9 +20,9 @@ pass, a chunk of tokens after the other."""
 _HEAD_BYTES = 12
 """Of each of these entries at the peak: logits and log-probabilities forward, then
 log-probabilities and two gradients."""
-RUNTIME = {True: GIB, False: GIB // 2}
+RUNTIME = {True: GIB, False: 3 * GIB // 4}
 """Bytes of a worker that holds nothing yet, with a GPU and without. GPU: CUDA's context and cuBLAS'
-workspace, assumed. CPU: torch, transformers and Ray imported."""
+workspace, assumed. CPU: torch, transformers and a small model, measured."""
 USABLE = 0.9
 """Of a GPU's memory: the allocator leaves gaps, and vLLM takes the same share of it."""
 

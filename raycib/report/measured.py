@@ -18,6 +18,7 @@ PARTS = {
     "settings": "Settings",
     "rows": "Rows",
     "training": "Tokens trained on",
+    "planned": "Planned and measured",
     "benchmarks": "Benchmarks",
     "files": "Files",
     "judge": "Judge",

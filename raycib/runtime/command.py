@@ -25,6 +25,7 @@ from raycib.runtime.capacity import groups_here
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
 from raycib.runtime.options import Options
+from raycib.runtime.planning.afterwards import beside
 from raycib.runtime.planning.estimate import estimate
 from raycib.runtime.planning.fit import fitted
 from raycib.runtime.planning.machine import machine_of
@@ -145,7 +146,8 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     asked = (question.name, question.question)
 
     def summarised(one: Sweep) -> Results:
-        return summarise(one, asked, plan, failures, counts, timings)
+        found = summarise(one, asked, plan, failures, counts, timings)
+        return found.but(planned=beside(told, one, plan, counts, timings))
 
     results = summarised(sweep)
     if len(setup.judges) > 1:

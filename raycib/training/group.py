@@ -28,6 +28,7 @@ from raycib.store import Record, Store
 from raycib.store.kinds import CHECKPOINTS, STAGES
 from raycib.training.batches import BatchSampler
 from raycib.training.loop import train
+from raycib.training.memory import peak_bytes
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
@@ -270,6 +271,7 @@ def commit(slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers) -
         "rows": len(slot.task.data) if slot.stage.steps else 0,
         "last": last,
         "tokens": dict(slot.tokens),
+        "peak_bytes": peak_bytes(adapters.model.device),
         "workers": workers.size,
         "versions": versions(),
     }

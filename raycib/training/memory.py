@@ -1,6 +1,9 @@
-"""Memory that a group has freed and needs again at its next step."""
+"""The memory of the process that trains: what it keeps, and how much it was at most."""
 
 import ctypes
+import resource
+
+import torch
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Of glibc's `mallopt` (malloc.h)."""
@@ -15,3 +18,10 @@ def keep_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 2**30)
         mallopt(_TRIM_THRESHOLD, 2**30)
         mallopt(_TOP_PAD, 2**26)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that was allocated on a GPU so far; on a CPU, the most that this process held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from peft import PeftModel
 from torch.nn import functional as F
 
 from raycib.config import EvalSpec, LoRASpec, PlainLoRA, RowsSpec, RunSpec, StageSpec, TaskSpec
@@ -160,6 +161,29 @@ def test_other_projections_are_adapted_where_they_are_named(
     gradients = {n: p.grad for n, p in adapters.parameters_of(0).items() if n.endswith("lora_B")}
     assert len(gradients) == 2 * len(targets)
     assert all(g is not None and g.norm() > 0 for g in gradients.values())
+
+
+@torch.no_grad()
+def test_fused_projections_give_their_logits_in_peft_and_have_names_that_vllm_serves(
+    saved: Any, tmp_path: Path
+):
+    """Phi-3's: queries, keys and values are one layer, gate and factor another."""
+    source, targets = str(saved("Phi3")), ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    adapters = AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, targets)])
+    for parameter in adapters.parameters_of(0).values():
+        parameter.copy_(0.1 * torch.randn(parameter.shape))
+    adapters.export(0, tmp_path, source)
+    rows = ids()
+    ours = adapters.model(input_ids=rows).logits
+    theirs = PeftModel.from_pretrained(load_model(describe(source), CPU), str(tmp_path))
+    torch.testing.assert_close(theirs(input_ids=rows).logits, ours, rtol=0, atol=1e-4)
+    with adapters.disabled():
+        assert not torch.allclose(adapters.model(input_ids=rows).logits, ours, atol=0.1)
+    (place,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore[union-attr]
+    code = ast.parse((Path(place) / "model_executor/models/phi3.py").read_text())
+    (model,) = (n for n in code.body if isinstance(n, ast.ClassDef))
+    fused = next(ast.literal_eval(n.value) for n in model.body if isinstance(n, ast.Assign))
+    assert fused == {name: [name] for name in ("qkv_proj", "gate_up_proj")}
 
 
 def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(saved: Any):

@@ -77,6 +77,19 @@ def test_a_sweep_needs_neither_ray_nor_vllm(out: Path) -> None:
     assert min(lora["accuracy"]["value"], cib["accuracy"]["value"]) > 0.8
 
 
+def test_what_was_planned_stands_beside_what_it_took(out: Path) -> None:
+    """Every token of a row is known before; padding is drawn, and memory is a model of it."""
+    told = {one["quantity"]: one for one in summary_of(out)["planned"]}
+    useful, padded = told["tokens of rows trained on"], told["the same with padding"]
+    assert useful["planned"] == useful["measured"] > 0
+    assert padded["planned"] == pytest.approx(padded["measured"], rel=0.02)
+    memory = told["memory of a group's worker, GiB"]
+    assert 0.6 < memory["measured"] / memory["planned"] < 1.5
+    judged = told["conversations read, at most"]
+    assert 0 < judged["measured"] <= judged["planned"]
+    assert "Planned and measured" in (out / NAME / "report.html").read_text()
+
+
 @pytest.mark.real
 def test_what_began_here_goes_on_under_ray(copy: Path) -> None:
     """One of two cells, its answers and all verdicts are there."""

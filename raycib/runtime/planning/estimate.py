@@ -9,6 +9,7 @@ from raycib.config.plan import Plan
 from raycib.costs import flops
 from raycib.costs.gpus import ANSWERING, PRICED, UTILISATION
 from raycib.costs.memory import weight_bytes
+from raycib.costs.sizes import BYTES
 from raycib.data.lengths import Length
 from raycib.runtime.planning.fit import refuse_unfit
 from raycib.runtime.planning.machine import Machine
@@ -119,8 +120,8 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
         shared=plan.shared,
         groups=tuple(tuple(len(one.jobs) for one in level) for level in plan.levels),
         steps=sum(one.stage.steps for one in work.stages),
-        useful_tokens=sum(one.tokens.useful for one in work.stages),
-        computed_tokens=sum(one.tokens.computed for one in work.stages),
+        useful_tokens=int(sum(one.tokens.useful + one.beside for one in work.stages)),
+        computed_tokens=int(sum(one.tokens.computed + one.beside for one in work.stages)),
         reference_forwards=work.forwards,
         answers=sum(len(one.prompts) for one in work.asked),
         answer_tokens=sum(len(one.prompts) * one.max_tokens for one in work.asked),
@@ -163,7 +164,7 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
 
     again = sweep.setup.execution.checkpoint_activations
     trained = 0.0
-    for stage, tokens, squares, scored in work.stages:
+    for stage, tokens, squares, scored, _ in work.stages:
         if stage.lora is None:
             trained += flops.train_all_weights(sizes, tokens.computed, squares, scored)
             continue
@@ -199,7 +200,7 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
         groups = sum(len(level) for level in work.plan.levels)
         model = weight_bytes(sizes, sweep.setup.model.dtype)
         seconds = (groups + 1 + bool(work.questioned)) * model / LOADING
-        amount = f"the base for {groups} groups, references and engine"
+        amount = f"the base, {groups + 1 + bool(work.questioned)} times"
         yield Phase(name="loading", amount=amount, flops=0, hours=seconds / 3600)
 
 
@@ -235,7 +236,7 @@ def _storage(group: Group, work: Work) -> dict[str, int]:
     )
     models = sum(stage.lora is None for stage in stages)
     caches = sum(
-        _cache_bytes(sweep.setup.sets.used(rows), feature[0], sizes.width)
+        _cache_bytes(sweep.setup.sets.used(rows), feature[0], sizes.width, sweep.setup.model.dtype)
         for rows, features in sweep.references()
         for feature in features
     )
@@ -251,16 +252,16 @@ def _storage(group: Group, work: Work) -> dict[str, int]:
     }
 
 
-def _cache_bytes(rows: Sequence[Length], what: str, width: int) -> int:
-    """Of one reading of rows, in float32."""
+def _cache_bytes(rows: Sequence[Length], what: str, width: int, dtype: str) -> int:
+    """Of one reading of rows: states of tokens in the model's dtype, all else in float32."""
     scored = sum(one.whole - one.prompt for one in rows)
     match what:
         case "response_nll":
             return 4 * scored
         case "response_states":
-            return 4 * scored * width
+            return BYTES[dtype] * scored * width
         case "all_states":
-            return 4 * width * sum(one.whole - 1 for one in rows)
+            return BYTES[dtype] * width * sum(one.whole - 1 for one in rows)
     return 4 * width * len(rows)
 
 

@@ -69,7 +69,7 @@ class Assumed(Reader):
             read_rows(source)
         except NotHere:
             name = origin(source).source.name.removeprefix("hub:")
-            self._told[f"{known(name)}, with lengths as they were measured on some"] = None
+            self._told[f"{known(name)}, with lengths that were measured on some"] = None
             return source.replace("hub:", ASSUMED)
         return source
 

@@ -38,7 +38,7 @@ def lines(plan: Estimate) -> Iterator[str]:
         yield _line("memory", str(Memory(what, parts, plan.room[what])))
     unit = "core hours" if plan.machine == "CPU" else f"{plan.machine} hours"
     for phase in plan.phases:
-        work = f"; {phase.flops / 1e15:.3g} PFLOP" if phase.flops else ""
+        work = f"; {_petas(phase.flops)} PFLOP" if phase.flops else ""
         yield _line(unit, f"{phase.hours:8.3f}  {phase.name}: {phase.amount}{work}")
     dollars = f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price else ""
     yield _line(unit, f"{plan.hours:8.3f}  in all{dollars}")
@@ -46,6 +46,10 @@ def lines(plan: Estimate) -> Iterator[str]:
     yield _line("disk", stored or "nothing")
     for one in plan.assumed:
         yield _line("assumed", one)
+
+
+def _petas(flops: float) -> str:
+    return f"{flops / 1e15:,.0f}" if flops >= 1e17 else f"{flops / 1e15:.3g}"
 
 
 def _line(subject: str, text: str) -> str:

@@ -25,6 +25,8 @@ class Trained(NamedTuple):
     """Sum of the squared lengths of rows, with padding."""
     scored: float
     """Tokens that are predicted."""
+    beside: float
+    """Tokens of safety rows that go through the model beside the task's."""
 
 
 class Asked(NamedTuple):
@@ -65,7 +67,7 @@ class Work:
         """A stage in a group of so many slots."""
         execution, trainer = self.sweep.setup.execution, stage.trainer
         if not stage.steps:
-            return Trained(stage, Tokens(0, 0, 0, 0), 0, 0)
+            return Trained(stage, Tokens(0, 0, 0, 0), 0, 0, 0)
         rows = self.sweep.setup.sets.used(stage.task)
         times = trainer.epochs * stage.method_in_effect.rows_trained(len(rows)) / len(rows)
         alike = (stage.task.key, trainer.batch_size, slots)
@@ -79,7 +81,16 @@ class Work:
         useful = times * sum(one.whole for one in rows)
         tokens = Tokens(int(useful), int(useful / drawn.share), drawn.largest, drawn.micro_batches)
         squares = times / drawn.share * sum(one.whole**2 for one in rows)
-        return Trained(stage, tokens, squares, times * sum(o.whole - o.prompt for o in rows))
+        scored = times * sum(one.whole - one.prompt for one in rows)
+        return Trained(stage, tokens, squares, scored, self._beside(stage))
+
+    def _beside(self, stage: StageSpec) -> float:
+        safety = stage.method_in_effect.safety_rows
+        per_step = stage.method_in_effect.extra_rows(0)
+        if safety is None or not per_step:
+            return 0
+        lengths = [one.whole for one in self.sweep.setup.sets.used(safety)]
+        return stage.steps * min(per_step, len(lengths)) * sum(lengths) / len(lengths)
 
     @cached_property
     def forwards(self) -> int:
