@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from summaries import histories, sweep, typed
+from summaries import histories, rate, sweep, typed
 
 from raycib.tracking import track
 
@@ -25,8 +25,26 @@ def tracked(tmp_path_factory):
     """One sweep in a fresh store: the store's folder, and what was shown."""
     folder = tmp_path_factory.mktemp("runs")
     summary = sweep()
+    summary["correction"] = {
+        "labels": "90 labels in labels.csv", "labelled": 90, "specificity": rate(0.9, 60),
+        "sensitivity": None, "same_error_p": 0.3, "rows": [],
+    }  # fmt: skip
+    for cell in summary["cells"]:
+        if cell["scores"]:
+            cell["scores"]["hrr_rogan_gladen"] = rate(cell["scores"]["hrr"]["value"] / 2, 260)
     assert track(typed(summary), histories(summary), exhibits(folder, summary))
     return folder, summary
+
+
+def test_rates_corrected_for_the_judges_error_are_metrics(tracked):
+    folder, summary = tracked
+    shown = view(folder)
+    top, low = shown[""]["metrics"], summary["correction"]["specificity"]["low"]
+    assert top["judge_error/specificity"] == 0.9 and top["judge_error/specificity_low"] == low
+    assert top["judge_error/labels"] == 90 and "judge_error/sensitivity" not in top
+    cell = summary["cells"][0]
+    corrected = cell["scores"]["hrr_rogan_gladen"]["value"]
+    assert shown[cell["key"]]["metrics"]["hrr_rogan_gladen"] == corrected
 
 
 def exhibits(folder, summary):

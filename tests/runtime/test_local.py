@@ -281,7 +281,8 @@ def test_labels_of_people_correct_the_rates(copy: Path, tmp_path: Path) -> None:
     assert found["labelled"] == len(sheet)
     assert found["sensitivity"]["value"] > 0.9
     assert [row["labelled"] for row in found["rows"]] == [20, 20, 20]
-    sheet.assign(id="none of these").to_csv(tmp_path / "others.csv", index=False)
+    sheet["id"] = sheet["id"].str[::-1]
+    sheet.to_csv(tmp_path / "others.csv", index=False)
     with pytest.raises(UserError, match="none is of an answer that this sweep has"):
         ask(labels=tmp_path / "others.csv")
 
