@@ -5,6 +5,7 @@ from dataclasses import replace
 from raycib.config import EvalSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
+from raycib.errors import NotHere, UserError
 from raycib.runtime.benchmarks import benchmarks_of
 from raycib.runtime.execution import execution_of
 from raycib.runtime.named_judges import named_judges
@@ -26,6 +27,9 @@ from raycib.runtime.sweep_config import SweepConfig
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import whole_root
 
+LEAST_HELD_OUT = 2
+"""Rows of a task."""
+
 
 def build_config(options: Options, study: Study, reader: Reader | None = None) -> SweepConfig:
     """The setup that `options` name for a study. Reads every file once; raises `UserError` for bad
@@ -40,9 +44,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         numbers(options.strengths)
     given = _within_reach(sources_of(options, chosen, study), reader)
     read = _read(given, options)
-    notes = refuse_overlaps(
-        given, options.alignment, lambda source: (read.get(source) or read_rows(source)).rows
-    )
+    notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
     chosen, origin = settings_of_model(options, chosen, study)
     tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = execution_of(chosen.execution, options, overrides)
@@ -107,6 +109,7 @@ def _within_reach(given: Sources, reader: Reader) -> Sources:
         benign=given.benign and at(given.benign),
         probes={name: at(source) for name, source in given.probes.items()},
         safety=given.safety and at(given.safety),
+        alignment=given.alignment and at(given.alignment),
     )
 
 
@@ -126,9 +129,16 @@ def _read(given: Sources, options: Options) -> dict[str, Loaded]:
     """All rows that are given, by source: what is wrong with them is told before a model is
     hashed, which takes a minute for a large one."""
     tasks = given.tasks.values()
-    sources = [part for one in tasks for part in (one.train, one.held_out)]
-    sources += filter(None, (given.harmful, given.benign, options.safety, options.alignment))
-    read = {source: read_rows(source) for source in (*sources, *given.probes.values())}
+    options_of = {part: "--task" for one in tasks for part in (one.train, one.held_out)}
+    options_of |= {given.harmful: "--harmful"} | dict.fromkeys(given.probes.values(), "--probes")
+    others = {given.benign: "--benign", options.safety: "--safety", given.alignment: "--alignment"}
+    options_of |= {source: option for source, option in others.items() if source}
+    read: dict[str, Loaded] = {}
+    for source, option in options_of.items():
+        try:
+            read[source] = read_rows(source)
+        except NotHere as error:
+            raise NotHere(f"{error}; or give a file with {option}") from error
     for one in tasks:
         describe_task("", one.train, 1, read[one.train])
     return read
@@ -140,7 +150,7 @@ def _sets(counts: TokenCounts, given: Sources, options: Options, preset: Preset 
     sets = RowSets(counts, options.too_long)
     tasks = given.tasks.values()
     trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
-    aside = list(filter(None, (options.safety, options.alignment)))
+    aside = list(filter(None, (options.safety, given.alignment)))
     asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
     sets.count([*trained, *held_out, *aside], asked)
     sizes = (
@@ -160,10 +170,16 @@ def _task(
     sets: RowSets,
 ) -> tuple[TaskSpec, EvalSpec]:
     task = sets.task(name, source.train)
+    held_out = sets.held_out(f"{name} held out", source.held_out)
+    if held_out.num_rows < LEAST_HELD_OUT:
+        raise UserError(
+            f"{source.held_out!r} has {held_out.num_rows} held-out row, and I(Z;C) tells rows "
+            f"apart; give {LEAST_HELD_OUT} or more (of a file of one's own every tenth is one)"
+        )
     evals = EvalSpec(
         harmful=sets.prompts("harmful", harmful),
         benign=sets.prompts("benign", benign) if benign else None,
-        held_out=sets.held_out(f"{name} held out", source.held_out),
+        held_out=held_out,
         probes=tuple(sets.prompts(probe, rows) for probe, rows in probes.items()),
     )
     return task, evals

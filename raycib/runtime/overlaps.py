@@ -18,7 +18,7 @@ class Named(NamedTuple):
 
 
 def refuse_overlaps(
-    sources: Sources, alignment: str | None, rows: Callable[[str], Sequence[Row]] = load_rows
+    sources: Sources, rows: Callable[[str], Sequence[Row]] = load_rows
 ) -> list[str]:
     """Counts, in words, of held-out rows that something else is trained on.
 
@@ -26,7 +26,7 @@ def refuse_overlaps(
     prompt is a harmless one, or a task's, as well. Prompts are compared whatever their case, white
     space and form of characters. Sets of a preset are compared only with a person's own.
     """
-    safety = {"--safety": sources.safety, "--alignment": alignment}
+    safety = {"--safety": sources.safety, "--alignment": sources.alignment}
     aside = [Named(name, source) for name, source in safety.items() if source]
     tasks = [Named(f"task {name}", task.train) for name, task in sources.tasks.items()]
     held_out = [Named(f"held-out {n}", task.held_out) for n, task in sources.tasks.items()]

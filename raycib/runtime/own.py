@@ -27,6 +27,8 @@ class Sources:
     probes: dict[str, str]
     safety: str | None
     base: str | None
+    alignment: str | None
+    """Rows that the base is to be aligned on, or that the model was."""
     own: bool
     """Whether they are a person's, so that nothing of the preset's data is meant."""
 
@@ -44,6 +46,8 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     probes = chosen.probes
     if options.probes is not None or own:
         probes = named("--probes", options.probes) if options.probes else {}
+    made = chosen.model is None and not options.model
+    alignment = options.alignment or (chosen.alignment if made else None)
     if not own:
         return Sources(
             tasks=study.tasks(_with_tasks(chosen, named_tasks), None),
@@ -52,6 +56,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
             probes=probes,
             safety=options.safety or chosen.safety,
             base=options.base or (None if options.model else chosen.base),
+            alignment=alignment,
             own=False,
         )
     if not (options.task and options.harmful):
@@ -72,7 +77,8 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
         benign=options.benign,
         probes=probes,
         safety=options.safety,
-        base=options.base or (None if options.model or chosen.model else chosen.base),
+        base=options.base or (chosen.base if made else None),
+        alignment=alignment,
         own=True,
     )
 
