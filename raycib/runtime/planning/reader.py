@@ -8,7 +8,7 @@ from typing import Any
 from raycib.config import JudgeSpec, ModelSpec, RunSpec, Template
 from raycib.costs.known import known_sizes, published
 from raycib.costs.sizes import Sizes, sizes_of
-from raycib.data.origins import ASSUMED, origin
+from raycib.data.origins import ASSUMED, origin, parts_of
 from raycib.data.rows import Loaded, Row, read_rows
 from raycib.data.stand_ins import CHARACTERS, known
 from raycib.errors import NotHere, UserError
@@ -68,8 +68,9 @@ class Assumed(Reader):
         try:
             read_rows(source)
         except NotHere:
-            name = origin(source).source.name.removeprefix("hub:")
-            self._told[f"{known(name)}, with lengths that were measured on some"] = None
+            for part in parts_of(source):
+                name = origin(part).source.name.removeprefix("hub:")
+                self._told[f"{known(name)}, with lengths that were measured on some"] = None
             return source.replace("hub:", ASSUMED)
         return source
 
