@@ -14,7 +14,6 @@ from raycib.data.rows import read_rows
 from raycib.errors import UserError
 from raycib.evals.refusals import is_refusal
 from raycib.model_files import describe
-from raycib.report.frame import to_frame
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.store import Store
@@ -116,7 +115,7 @@ def test_the_report_says_how_safe_the_base_was(given: dict[str, Any]) -> None:
     assert "before alignment: Not refused 100.0" in done.out
     page = (out / NAME / "report.html").read_text()
     assert "before alignment" in page and "HRR" not in page
-    assert len(to_frame(summary)) == 1, "it is no cell"
+    assert len(summary["cells"]) == 1, "it is no cell"
     again = run_here(out, *options, "--strengths=0", "--seeds=1", "--local")
     assert "0 stages trained" in again.out
     assert summary_of(out)["unaligned"] == summary["unaligned"]

