@@ -38,13 +38,7 @@ class AdapterLM(HFLM):
         `ends`: ids that end a generated answer, where the model does not say so itself."""
         self._adapters, self._slot, self._ends = adapters, slot, list(ends)
         model: Any = adapters.model
-        mixed = model.dtype == torch.bfloat16
-        super().__init__(
-            pretrained=model,
-            tokenizer=tokenizer,
-            chat_template_args=dict(CHAT),
-            mixed_precision_dtype="bfloat16" if mixed else None,
-        )
+        super().__init__(pretrained=model, tokenizer=tokenizer, chat_template_args=dict(CHAT))
 
     def _route(self, rows: int) -> AbstractContextManager[None]:
         if self._slot is None:
