@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from judge_tokenizers import byte_level, word_level
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -156,6 +158,31 @@ def test_greedy_answers_are_those_of_transformers(model: Path, engine: Any) -> N
         assert answer.finish_reason == ("stop" if ended else "length")
         reasons.add(answer.finish_reason)
     assert "length" in reasons
+
+
+@pytest.mark.parametrize("chosen", [None, 1])
+def test_lm_eval_is_told_what_an_engine_answers(
+    model: Path, engine: Any, adapters: list[Path], chosen: int | None
+) -> None:
+    """Its own transformers backend with PEFT says the same, and finds it as likely: to 1e-3 nats,
+    since the engine's kernels sum in another order."""
+    folder = None if chosen is None else adapters[chosen]
+    theirs = HFLM(
+        pretrained=str(model), peft=folder and str(folder), device="cpu", max_length=LENGTH
+    )
+    mine = engine.for_lm_eval(AutoTokenizer.from_pretrained(model), folder)
+    texts = [f"w{i} w{i * 7 % 40}" for i in range(12)]
+    settings = {"until": ["w9"], "max_gen_toks": 6}
+    asked = [Instance("generate_until", {}, (text, settings), 0) for text in texts]
+    expected = [said.split() for said in theirs.generate_until(asked)]
+    assert [said.split() for said in mine.generate_until(asked)] == expected
+    pairs = [(text, f" w{i} w{i + 1}") for i, text in enumerate(texts)]
+    scored = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    for (mine_, greedy), (theirs_, theirs_greedy) in zip(
+        mine.loglikelihood(scored), theirs.loglikelihood(scored), strict=True
+    ):
+        assert mine_ == pytest.approx(theirs_, abs=1e-3)
+        assert greedy == theirs_greedy
 
 
 def test_the_same_question_twice_has_one_answer(engine: Any) -> None:
