@@ -40,6 +40,12 @@ class LmEvalSpec(Spec):
     """Documents without the limit."""
     longest: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
     """Tokens of a prompt with its answer, at most."""
+    tokens: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
+    """Of all prompts and answers (generated ones of the most tokens) that go through a model."""
+    square_tokens: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
+    """The sum of their squared lengths."""
+    scored: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
+    """Tokens that go through the output head."""
     cut: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
     """Requests longer than the model's context: lm-eval cuts their front off."""
 

@@ -9,7 +9,7 @@ import json
 import sys
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from raycib.errors import UserError
 from raycib.evals.harness.tasks import (
@@ -50,6 +50,10 @@ def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any
     one_of_many = len(tasks["tasks"]) > 1 and not tasks["groups"]
     every = [one for task in tasks["tasks"].values() for one in task.instances]
     lengths = _lengths(every, tokenizer)
+    passes = list(
+        {_pass(one, length): length for one, length in zip(every, lengths, strict=True)}.values()
+    )
+    in_words = any(one.request_type == "generate_until" for one in every)
     return {
         "name": name if one_of_many else called,
         "source": name,
@@ -62,11 +66,29 @@ def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any
         "shots": asked["shots"],
         "limit": asked["limit"],
         "chat": asked["chat"],
-        "in_words": any(one.request_type == "generate_until" for one in every),
+        "in_words": in_words,
         "available": sum(len(task.eval_docs) for task in tasks["tasks"].values()),
-        "longest": max(lengths),
-        "cut": sum(length > asked["context"] for length in lengths),
+        "longest": max(one.whole for one in lengths),
+        "tokens": sum(one.whole for one in passes),
+        "square_tokens": sum(one.whole**2 for one in passes),
+        # Of given texts lm-eval computes the logits of all tokens.
+        "scored": sum(one.answer if in_words else one.whole for one in passes),
+        "cut": sum(one.whole > asked["context"] for one in lengths),
     }
+
+
+class _Length(NamedTuple):
+    """Of a request, in tokens."""
+
+    whole: int
+    """Prompt and answer."""
+    answer: int
+
+
+def _pass(request: Any, length: _Length) -> Any:
+    """What is alike for requests that share a pass: answers of one token to one prompt do."""
+    alone = request.request_type != "loglikelihood" or length.answer > 1
+    return id(request) if alone else request.args[0]
 
 
 def _written(tokenizer: Any) -> Any:
@@ -79,21 +101,21 @@ def _written(tokenizer: Any) -> Any:
     return partial(HFLM.apply_chat_template, given)
 
 
-def _lengths(requests: list[Any], tokenizer: Any) -> list[int]:
-    """Tokens of each request with its answer, at most: the parts are counted apart. The engine of
-    an answer is given one more."""
+def _lengths(requests: list[Any], tokenizer: Any) -> list[_Length]:
+    """Of each request, at most: prompt and answer are counted apart."""
     from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 
     parts = sorted({str(text) for one in requests for text in one.args if isinstance(text, str)})
     counted = [len(ids) for ids in tokenizer(parts)["input_ids"]] if parts else []
     tokens = dict(zip(parts, counted, strict=True))
 
-    def length(one: Any) -> int:
-        texts = sum(tokens[text] for text in one.args if isinstance(text, str))
-        if one.request_type != "generate_until":
-            return texts
-        settings = one.args[1]
-        return texts + int(settings.get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
+    def length(one: Any) -> _Length:
+        prompt, *answer = one.args
+        if one.request_type == "generate_until":
+            said = int(answer[0].get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
+        else:
+            said = tokens[answer[0]] if answer else 0
+        return _Length(tokens[prompt] + said, said)
 
     return [length(one) for one in requests]
 

@@ -131,6 +131,18 @@ class Sweep:
         return list({spec.key: spec for spec in every}.values())
 
     @property
+    def unscored(self) -> list[LmEvalSpec]:
+        """lm-eval's, once for each model that has no scores of them."""
+        return [
+            spec
+            for model_id, evals in self.asked.items()
+            for spec, engine in {
+                spec.key: (spec, one.engine) for one in evals.values() for spec in one.benchmarks
+            }.values()
+            if spec.stored_key(model_id, engine) not in self._measured
+        ]
+
+    @property
     def engine_length(self) -> int:
         """Tokens of a prompt and its answer that an engine has room for."""
         sets = self.setup.sets

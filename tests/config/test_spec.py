@@ -215,6 +215,9 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "in_words": True,
         "available": 1172,
         "longest": 512,
+        "tokens": 100_000,
+        "square_tokens": 10_000_000,
+        "scored": 5_000,
         "cut": 3,
     },
     GapSpec: {"alignment": OTHER_ROWS, "task": OTHER_ROWS},
@@ -248,7 +251,10 @@ LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
     EvalSpec: {"engine"},
-    LmEvalSpec: {"name", "source", "folder", "in_words", "available", "longest", "cut"},
+    LmEvalSpec: {
+        *("name", "source", "folder", "in_words", "available", "longest", "cut"),
+        *("tokens", "square_tokens", "scored"),
+    },
     RunSpec: {"compared", "label"},
 }
 """The fields that say where or how it is called, and never enter a key."""

@@ -210,6 +210,21 @@ def test_a_key_is_of_all_that_is_asked_and_of_nothing_else(place: Path, tmp_path
     assert words.stored_key("m", "vllm") != words.stored_key("m", "transformers")
 
 
+def test_what_a_model_has_to_read_is_counted(place: Path, tmp_path: Path) -> None:
+    """By hand: the tiny tokenizer has a token for each word. Answers of one token to one prompt
+    share a pass; a generated answer has all of its 12 tokens."""
+    (tmp_path / "model").symlink_to(place / "model")
+    row = {"question": "w1 w2 w3", "choices": ["w4", "w5", "w6 w7"], "label": 0, "answer": "w4"}
+    make_task(tmp_path, "choice", CHOICE, [row])
+    make_task(tmp_path, "words", WORDS.replace("num_fewshot: 1", "num_fewshot: 0"), [row])
+    choice, words = spec(tmp_path, "choice", "words")
+    assert (choice.longest, choice.tokens, choice.square_tokens) == (5, 4 + 5, 16 + 25)
+    assert choice.scored == choice.tokens
+    assert (words.longest, words.tokens, words.square_tokens, words.scored) == (15, 15, 225, 12)
+    assert (choice.cut, words.cut) == (0, 0)
+    assert spec(tmp_path, "choice", context=4)[0].cut == 1
+
+
 def test_what_changed_since_the_plan_is_not_scored(place: Path) -> None:
     (one,) = spec(place, "choice")
     other = one.model_copy(update={"asked": "0" * 64})

@@ -62,6 +62,8 @@ def sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             "set": ["trainer.learning_rate=1e-2", "trainer.warmup_steps=0"],
         }  # fmt: skip
         raycib.sweep([CIB(lam=0)], **(given | options))
+        if options.get("dry_run"):
+            return None
         return json.loads((folder / "out" / "one" / "summary.json").read_text())
 
     return run
@@ -109,6 +111,20 @@ def test_every_model_is_scored_as_lm_eval_scores_it(
     assert "Utility" not in summary.get("warnings", "")
     page = (folder / "out" / "one" / "report.html").read_text()
     assert "Benchmarks of lm-eval, each with its metric" in page
+
+
+def test_a_plan_counts_what_models_without_scores_will_read(
+    sweep: Callable[..., Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All twelve documents before and after fine-tuning; nothing once the scores are there."""
+    sweep(out=folder / "planned", dry_run=True)
+    printed = capsys.readouterr().out
+    assert "benchmarks by likelihood: " in printed
+    assert "benchmarks in words: " in printed
+    sweep()
+    capsys.readouterr()
+    sweep(dry_run=True)
+    assert "benchmarks by likelihood: " not in capsys.readouterr().out
 
 
 def test_nothing_is_evaluated_twice_and_what_is_lost_is_alone_made_good(

@@ -188,6 +188,16 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
     said = sum(flops.answer(sizes, one.prompts, one.max_tokens) for one in work.asked)
     answers = sum(len(one.prompts) for one in work.asked)
     yield phase("answers", f"{answers:,}, all of the most tokens", said, ANSWERING)
+    for name, in_words, utilisation in (
+        ("benchmarks by likelihood", False, UTILISATION),
+        ("benchmarks in words", True, ANSWERING),
+    ):
+        if specs := [one for one in sweep.unscored if one.in_words == in_words]:
+            passed = sum(
+                flops.forward(sizes, one.tokens, one.square_tokens, one.scored) for one in specs
+            )
+            amount = f"{_many(sum(one.tokens for one in specs))} tokens of lm-eval"
+            yield phase(name, amount, passed, utilisation)
     if work.guards:
         read = sum(
             work.judged * flops.forward(judge, length, length**2, 1)
@@ -279,8 +289,6 @@ def _assumed(sweep: Sweep, work: Work, machine: Machine) -> Iterator[str]:
         yield f"{speed:.0f} GFLOP/s a core, and no time for the start of processes"
     if any(_policy(profile) for profile, _ in work.guards):
         yield f"a judge reads {POLICY} tokens around a conversation"
-    if sweep.benchmarks:
-        yield "benchmarks of lm-eval are not counted"
     if sweep.jobs:
         yield "what the study computes once on the aligned model is not counted"
     if machine.gpu and machine.gpu.price and not sweep.setup.options.price_per_hour:
