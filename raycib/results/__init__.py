@@ -1,0 +1,71 @@
+"""The results of a sweep: what `summary.json` holds, for whoever writes it or reads it.
+
+A study with more has subclasses of these models. A field that came after format 2 has a default,
+and one that a reader does not know is kept as it is: it is a study's of somebody else, or a later
+version's. Rates are in [0, 1], losses and information in nats.
+"""
+
+from raycib.results.cells import Aligned, Cell, Cost, Scores, TaskData, Unaligned
+from raycib.results.judging import (
+    Agreement,
+    CorrectedDifference,
+    CorrectedRow,
+    Correction,
+    JudgeAccount,
+    OtherClaim,
+    OtherJudge,
+    RowOrder,
+)
+from raycib.results.measured import (
+    AskedBenchmark,
+    FileRead,
+    Model,
+    Planned,
+    SetOfRows,
+    Setting,
+    TrainedTokens,
+)
+from raycib.results.part import Part
+from raycib.results.sweep import (
+    FILE,
+    FORMAT,
+    Counts,
+    Histories,
+    Results,
+    Samples,
+    read_results,
+    results_of,
+)
+
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "Agreement",
+    "Aligned",
+    "AskedBenchmark",
+    "Cell",
+    "CorrectedDifference",
+    "CorrectedRow",
+    "Correction",
+    "Cost",
+    "Counts",
+    "FileRead",
+    "Histories",
+    "JudgeAccount",
+    "Model",
+    "OtherClaim",
+    "OtherJudge",
+    "Part",
+    "Planned",
+    "Results",
+    "RowOrder",
+    "Samples",
+    "Scores",
+    "SetOfRows",
+    "Setting",
+    "TaskData",
+    "TrainedTokens",
+    "Unaligned",
+    "read_results",
+    "results_of",
+]

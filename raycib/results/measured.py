@@ -1,0 +1,98 @@
+"""How a sweep was measured: its settings, its rows, its model."""
+
+from collections.abc import Sequence
+
+from pydantic import ConfigDict, Field
+
+from raycib.results.part import Part
+
+
+class Setting(Part):
+    """One setting of a sweep."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = Field(validation_alias="setting", serialization_alias="setting")
+    value: str
+    origin: str = Field(validation_alias="from", serialization_alias="from")
+    """What decided it: the preset, a default for models of one's own, an option, the rows."""
+
+
+class FileRead(Part):
+    """What was done to a set of rows, or to a chat template, while it was read."""
+
+    set: str
+    source: str
+    read: Sequence[str]
+
+
+class SetOfRows(Part):
+    """What a person sees of a set of rows; lengths are in tokens."""
+
+    name: str
+    source: str
+    rows: int
+    """At the source."""
+    left_out: int
+    cut: int
+    longest: int
+    """Row, before any was cut or left out; where only prompts are asked, the longest prompt."""
+    limit: int
+    """Of that."""
+    max_tokens: int
+    """Of an answer; 0 where none is asked for."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: {self.rows} rows", f"longest {self.longest} of {self.limit} tokens"]
+        if self.max_tokens:
+            parts.append(f"answers up to {self.max_tokens}")
+        if self.left_out:
+            parts.append(f"{self.left_out} too long and left out")
+        if self.cut:
+            parts.append(f"{self.cut} too long and cut")
+        return ", ".join(parts)
+
+
+class TrainedTokens(Part):
+    """Of a task's stages, in one forward and backward pass a step."""
+
+    task: str
+    stages: int
+    steps: int
+    useful_tokens: int
+    """Of rows."""
+    computed_tokens: int
+    """With padding."""
+    useful_share: float
+
+
+class Planned(Part):
+    """What the plan said of the run that wrote the file, beside what that took."""
+
+    quantity: str
+    planned: float
+    measured: float | None = None
+    """None where nobody measured it."""
+
+
+class AskedBenchmark(Part):
+    """What a reader must know of a benchmark of lm-eval."""
+
+    benchmark: str
+    version: str
+    documents: int
+    of: int
+    few_shot: int | str
+    prompts: str
+    by: str
+    longer_than_the_context: int
+    """Requests whose front is cut off."""
+    scored_by: str
+
+
+class Model(Part):
+    """The aligned model."""
+
+    name: str = ""
+    weights: str = ""
+    """sha256."""
