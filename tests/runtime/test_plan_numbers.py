@@ -203,6 +203,13 @@ def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(machine, "gpu_here", lambda: None)
     execution = PRESETS["llama31-8b"].execution
     assert not machine_of(Options(), execution).known
+    # A cluster's workers have other GPUs than its head.
+    monkeypatch.setattr(machine, "gpu_here", lambda: found)
+    assert machine_of(Options(), execution).gpu == found
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not machine_of(Options(), execution).known
+    assert machine_of(Options(gpu="L4"), execution).known
+    assert machine_of(Options(), PRESETS["world"].execution).room is None
     with pytest.raises(UserError, match="there is B200, H200, H100"):
         machine_of(Options(gpu="H1000"), execution)
 

@@ -109,7 +109,9 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
     refuse_unfit(memories, machine)
     phases = tuple(_phases(group, work))
     hours = sum(one.hours for one in phases)
-    price = options.price_per_hour or (machine.gpu.price if machine.gpu else None)
+    price = options.price_per_hour
+    if price is None and machine.gpu:
+        price = machine.gpu.price
     kinds = [name.rpartition(".")[2] for name in sizes.adapted(lora.targets)]
     return Estimate(
         machine=machine.name,
@@ -135,7 +137,7 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
         hours=hours,
         utilisation=UTILISATION,
         price=price,
-        dollars=hours * price if price else None,
+        dollars=None if price is None else hours * price,
         storage=_storage(group, work),
     )
 
@@ -291,7 +293,7 @@ def _assumed(sweep: Sweep, work: Work, machine: Machine) -> Iterator[str]:
         yield f"a judge reads {POLICY} tokens around a conversation"
     if sweep.jobs:
         yield "what the study computes once on the aligned model is not counted"
-    if machine.gpu and machine.gpu.price and not sweep.setup.options.price_per_hour:
+    if machine.gpu and machine.gpu.price and sweep.setup.options.price_per_hour is None:
         yield f"the price is of {PRICED} (--price-per-hour names another)"
 
 

@@ -34,13 +34,16 @@ class Machine:
 
 def machine_of(options: Options, execution: Execution) -> Machine:
     """The GPU of `--gpu`, or this machine's, or the usual one; without GPUs a share of this
-    machine's memory. Raises `UserError` for a name that is not known."""
+    machine's memory. Of a cluster's machines nothing is known. Raises `UserError` for a name that
+    is not known."""
+    on_cluster = os.environ.get("RAY_ADDRESS", "") not in ("", "local") and not options.local
     if execution.gpus_per_worker or options.gpu:
-        gpu = gpu_named(options.gpu) if options.gpu else gpu_here()
+        found = None if on_cluster else gpu_here()
+        gpu = gpu_named(options.gpu) if options.gpu else found
         chosen = gpu or USUAL
         share = min(1.0, execution.gpus_per_worker or 1.0)
         return Machine(chosen, int(chosen.memory * USABLE * share), gpu is not None)
-    if os.environ.get("RAY_ADDRESS"):
+    if on_cluster:
         return Machine(None, None, False)
     side_by_side = 1 if options.local else groups_here(execution) * execution.workers
     return Machine(None, int(memory_here() * USABLE / side_by_side), True)

@@ -107,7 +107,12 @@ class Assumed(Reader):
         return _FourCharacters(model, read, self)
 
     def sizes(self, source: str) -> Sizes:
-        return known_sizes(source) or sizes_of(source)
+        try:
+            return sizes_of(source)
+        except NotHere:
+            if (known := known_sizes(source)) is None:
+                raise
+            return known
 
     def check_places(self, runs: Sequence[RunSpec]) -> None:
         for run in runs:

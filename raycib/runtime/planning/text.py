@@ -40,7 +40,9 @@ def lines(plan: Estimate) -> Iterator[str]:
     for phase in plan.phases:
         work = f"; {_petas(phase.flops)} PFLOP" if phase.flops else ""
         yield _line(unit, f"{phase.hours:8.3f}  {phase.name}: {phase.amount}{work}")
-    dollars = f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price else ""
+    dollars = (
+        f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price is not None else ""
+    )
     yield _line(unit, f"{plan.hours:8.3f}  in all{dollars}")
     stored = ", ".join(f"{name} {said(size)}" for name, size in plan.storage.items() if size)
     yield _line("disk", stored or "nothing")
