@@ -26,8 +26,9 @@ TEXT = (
 CAPTION = (
     "Rates in % with 95 % intervals and the number of prompts. One error for all: Rogan and "
     "Gladen's formula with the judge's sensitivity and specificity over all rows. Own labels: "
-    "prediction-powered, each row by its own labels alone, whatever the judge's error there. "
-    "Answers whose verdict could not be read are in neither."
+    "prediction-powered, each row by its own labels alone, whatever the judge's error there. The "
+    "first is too short where the judge errs a little more in some rows, which few labels do not "
+    "show. Answers whose verdict could not be read are in neither."
 )
 DIFFERENCES = (
     "Harmful response rates less plain LoRA's, on the same prompts, in points with 95 % intervals "

@@ -46,7 +46,7 @@ AT_RANDOM = {
     "se .90, sp .75": (0.90, 0.75),
     "se .60, sp .60": (0.60, 0.60),
 }
-NOISE = (0.0, 0.6, 0.8)
+NOISE = (0.0, 0.6, 0.9)
 """Standard deviation of the noise in a guard's weights, as a share of that of each matrix."""
 
 
@@ -104,7 +104,7 @@ def as_judged(counts: Counts) -> Estimates:
     z, n, rate = norm.ppf(0.975), counts.asked, counts.rate
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
-    return Estimates(rate, middle - half, middle + half)
+    return Estimates(rate, np.where(rate == 0, 0, middle - half), middle + half)
 
 
 def lang_reiczigel(counts: Counts) -> Estimates:
