@@ -6,7 +6,7 @@ Plain numbers, without torch: a plan counts with it what a training will do.
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 Lengths = Sequence[int]
@@ -56,29 +56,29 @@ def deal(
     Without `tokens`: at most `size` rows a slot, as they were drawn. With it rows of about one
     length come together, whichever slot's they are, at most `tokens` at a time, padding included;
     a row longer than that is alone. Safety rows are dealt over the micro-batches that their slot
-    has, on top.
+    has, on top: about as many tokens again at most.
     """
     if tokens is None:
         cut = [_as_drawn(task, rank, workers, size) for rank in range(workers)]
     else:
-        rows = [(length, slot, place) for slot, one in task.items() for place, length in
-                enumerate(one)]  # fmt: skip
-        rows.sort(key=lambda row: (-row[0], row[1:]))
+        rows = _longest_first(task)
         cut = [_by_length(rows[rank::workers], tokens) for rank in range(workers)]
     dealt = [[MicroBatch(places, {}) for places in own] for own in cut]
     for slot, lengths in safety.items():
         there = [one for turn in _turns(dealt) for one in turn if slot in one.task]
-        places = list(range(len(lengths)))
-        if tokens is None:
-            parts = [places[start :: len(there)] for start in range(len(there))]
-        else:
-            places.sort(key=lambda place: (-lengths[place], place))
-            each = -(-len(places) // len(there))
-            parts = [sorted(places[n * each : (n + 1) * each]) for n in range(len(there))]
-        for micro, part in zip(there, parts, strict=True):
-            if part:
-                micro.safety[slot] = part
+        parts = [[place] for place in range(len(lengths))]
+        if tokens is not None:  # the slots' parts come together
+            own = _by_length(_longest_first({slot: lengths}), tokens // len(safety))
+            parts = [part[slot] for part in own]
+        for number, micro in enumerate(there[: len(parts)]):
+            micro.safety[slot] = sorted(chain.from_iterable(parts[number :: len(there)]))
     return dealt
+
+
+def _longest_first(rows: Mapping[int, Lengths]) -> list[tuple[int, int, int]]:
+    """(length, slot, place) of each row."""
+    found = [(length, slot, n) for slot, own in rows.items() for n, length in enumerate(own)]
+    return sorted(found, key=lambda row: (-row[0], row[1:]))
 
 
 def _turns(dealt: Sequence[Sequence[MicroBatch]]) -> Iterator[list[MicroBatch]]:

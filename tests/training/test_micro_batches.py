@@ -29,6 +29,18 @@ def test_a_pass_must_be_worth_its_launches():
     assert deal({0: [100, 90]}, {}, 1, 16, 1000) == [[MicroBatch({0: [0, 1]}, {})]]
 
 
+def test_safety_rows_come_in_few_passes():
+    """Eight alike are one pass beside the first micro-batch, not one in each of three."""
+    task = {0: [300, 300, 200, 200, 100, 100], 1: [300, 200, 100]}
+    (alone,) = deal(task, {0: [50] * 8, 1: [60] * 8}, 1, 1, 1000)
+    assert [micro.safety for micro in alone] == [{0: [*range(8)], 1: [*range(8)]}, {}, {}]
+    (tight,) = deal(task, {0: [50] * 8}, 1, 1, 200)
+    assert [micro.safety.get(0, []) for micro in tight if 0 in micro.task][:2] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
+
+
 def test_as_drawn_rows_keep_their_order_whatever_their_lengths():
     (alone,) = deal({0: [9, 1, 5, 7, 3]}, {0: [4, 2]}, 1, 2)
     assert alone == [({0: [0, 1]}, {0: [0]}), ({0: [2, 3]}, {0: [1]}), ({0: [4]}, {})]
