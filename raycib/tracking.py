@@ -1,8 +1,9 @@
 """A sweep as MLflow shows it: one run for the sweep and, inside it, one for each cell.
 
-The only room that knows MLflow, and only while ``track`` runs. The stored summary is the truth and
-this a view of it: it can be made again at any time, and a server that is down costs nothing but the
-view. Runs are found again by their tags, so that a second call updates what the first one made.
+MLflow is known here and in ``mlflow_runs`` alone, and only while ``track`` runs. The stored results
+are the truth and this a view of them: it can be made again at any time, and a server that is down
+costs nothing but the view. Runs are found again by their tags, so that a second call updates what
+the first one made.
 """
 
 import hashlib
@@ -11,33 +12,34 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raycib.mlflow_session import (
-    moved_here,
-    sqlite_file,
-    sqlite_uri,
-    tracking_room,
-    without_password,
+from raycib.mlflow_runs import (
+    KEY,
+    SWEEP,
+    TAG_LIMIT,
+    experiment_of,
+    mlflow_name,
+    runs_of,
+    send,
+    send_dataset,
+    send_files,
 )
+from raycib.mlflow_session import sqlite_file, sqlite_uri, tracking_room, without_password
 from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.report.text import one_line, plain
-from raycib.results import Cell, Histories, Results, TaskData
+from raycib.results import Cell, Histories, Results
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run, RunTag
+    from mlflow.entities import Run
 
-EXPERIMENT = "raycib"
-SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
-METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
-"""MLflow takes at most 1,000 metrics, 100 params and 100 tags in a request."""
+CONTENT = "raycib.content"
 MAX_POINTS = 250
 """Points of a curve that MLflow gets, evenly spaced; the store has every step."""
-PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
 DATABASE_TRIES = 3
 
 log = logging.getLogger(__name__)
@@ -96,8 +98,8 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
 
     utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
     client = MlflowClient(tracking_uri=uri)
-    experiment = _experiment(client, uri)
-    known = _runs(client, experiment, results.sweep)
+    experiment = experiment_of(client, uri)
+    known = runs_of(client, experiment, results.sweep)
     created = _milliseconds(results.created)
     versions = _version_tags(results)
 
@@ -118,7 +120,7 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
     scores |= {f"count/{k}": v for k, v in results.counts.plain().items()}
     scores |= _judges(results) | _judge_error(results)
     scores |= {f"seconds/{k}": v for k, v in results.timings_s.items()}
-    _log(client, parent, {}, _numbers(scores), [], tags, created)
+    send(client, parent, {}, _numbers(scores), [], tags, created)
 
     axes, judge = swept(results.cells), results.judge.plain()
     for cell in results.cells:
@@ -139,7 +141,7 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
         state = "FAILED" if cell.failed else "FINISHED"
         client.set_terminated(run.info.run_id, state, run.info.start_time)
 
-    _artifacts(client, parent, folder)
+    send_files(client, parent, folder)
     client.set_terminated(parent_id, "FINISHED", created)
     base = without_password(uri).rstrip("/")
     return f"{base}/#/experiments/{experiment}/runs/{parent_id}"
@@ -172,125 +174,9 @@ def _log_cell(
         for name, value in entry.items()
         if name != "step" and isinstance(value, int | float)
     ]
-    _log(client, run, params, _numbers(flat_scores(cell.scores)), curves, tags, created)
+    send(client, run, params, _numbers(flat_scores(cell.scores)), curves, tags, created)
     if not (run.inputs and run.inputs.dataset_inputs):
-        _log_dataset(client, run.info.run_id, cell.task_data)
-
-
-def _log(
-    client: "MlflowClient",
-    run: "Run",
-    params: Mapping[str, Any],
-    scores: Mapping[str, float],
-    curves: Sequence[tuple[str, float, int]],
-    tags: Mapping[str, str],
-    created: int,
-) -> None:
-    """Sends what the run does not hold yet, in as few requests as MLflow allows.
-
-    Params cannot change in MLflow and are skipped where present. Points of curves carry the run's
-    own start as time, so that the same point sent twice is one point; a final score that changed
-    gets a later time than any before it, since MLflow shows the latest.
-    """
-    from mlflow.entities import Metric, Param, RunTag
-
-    start = run.info.start_time
-    changed = {name: v for name, v in scores.items() if run.data.metrics.get(name) != v}
-    later = max(created, int(datetime.now().timestamp() * 1000)) if run.data.metrics else start
-    metrics = [Metric(_metric_name(name), value, later, 0) for name, value in changed.items()]
-    metrics += [Metric(_metric_name(name), value, start, step) for name, value, step in curves]
-    new_params = [
-        Param(_metric_name(name), one_line(value, PARAM_LIMIT))
-        for name, value in params.items()
-        if name not in run.data.params and value is not None
-    ]
-    new_tags = [
-        RunTag(name, value[:TAG_LIMIT])
-        for name, value in tags.items()
-        if run.data.tags.get(name) != value[:TAG_LIMIT]
-    ]
-    for some_metrics, some_params, some_tags in _batches(metrics, new_params, new_tags):
-        client.log_batch(run.info.run_id, some_metrics, some_params, some_tags)
-
-
-def _batches(
-    metrics: "Sequence[Metric]", params: "Sequence[Param]", tags: "Sequence[RunTag]"
-) -> "Iterator[tuple[list[Metric], list[Param], list[RunTag]]]":
-    """Requests of at most 900 metrics; params and tags, 50 of each, go with the first ones."""
-    half = OTHERS_A_BATCH // 2
-    place = 0
-    while place * METRICS_A_BATCH < len(metrics) or place * half < max(len(params), len(tags)):
-        yield (
-            list(metrics[place * METRICS_A_BATCH : (place + 1) * METRICS_A_BATCH]),
-            list(params[place * half : (place + 1) * half]),
-            list(tags[place * half : (place + 1) * half]),
-        )
-        place += 1
-
-
-def _log_dataset(client: "MlflowClient", run_id: str, data: TaskData) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(
-        name=data.name,
-        digest=data.digest[:DIGEST_LIMIT],
-        source_type="raycib",
-        source=json.dumps({"sha256": data.digest}),
-        profile=json.dumps({"num_rows": data.rows}),
-    )
-    tags = [InputTag("mlflow.data.context", "training")]
-    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
-
-
-def _experiment(client: "MlflowClient", uri: str) -> str:
-    """The id of the experiment, which is made, or taken out of the bin, where it has to be."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "").strip() or EXPERIMENT
-    file = sqlite_file(uri)
-    # Otherwise MLflow would put artifacts below whatever the working directory is.
-    place = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:100]
-    artifacts = (file.absolute().parent / "mlartifacts" / place).as_uri() if file else None
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        return client.create_experiment(name, artifact_location=artifacts)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-        log.warning("the MLflow experiment %s had been deleted and is restored", one_line(name))
-    if artifacts:
-        moved_here(uri, found.experiment_id, artifacts)
-    return found.experiment_id
-
-
-def _runs(client: "MlflowClient", experiment: str, sweep: str) -> "dict[str, Run]":
-    """The sweep's runs by stage key; the run of the sweep itself under ""."""
-    found: dict[str, Run] = {}
-    quoted = sweep.replace("'", "\\'")
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment], f"tags.`{SWEEP}` = '{quoted}'", max_results=1_000, page_token=token
-        )
-        for run in page:
-            found.setdefault(run.data.tags.get(KEY, ""), run)
-        token = page.token
-        if not token:
-            return found
-
-
-def _artifacts(client: "MlflowClient", parent: "Run", folder: Path) -> None:
-    """Uploads the exhibits that differ from what the run holds, by their digests in a tag."""
-    kinds = {".json", ".html", ".png", ".svg", ".csv", ".md", ".tex"}
-    files = [
-        file
-        for file in sorted(folder.iterdir())
-        if file.suffix in kinds and file.name != "progress.json"
-    ]
-    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
-    held = json.loads(parent.data.tags.get("raycib.exhibits") or "{}")
-    for file in files:
-        if held.get(file.name) != digests[file.name]:
-            client.log_artifact(parent.info.run_id, str(file))
-    if held != digests:
-        client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))
+        send_dataset(client, run.info.run_id, cell.task_data)
 
 
 def _version_tags(results: Results) -> dict[str, str]:
@@ -300,7 +186,7 @@ def _version_tags(results: Results) -> dict[str, str]:
         "judge": results.judge.plain(),
     }
     tags = {f"raycib.{g}.{k}": str(v) for g, values in groups.items() for k, v in values.items()}
-    return {_metric_name(name): one_line(value, TAG_LIMIT) for name, value in tags.items()}
+    return {mlflow_name(name): one_line(value, TAG_LIMIT) for name, value in tags.items()}
 
 
 def _judges(results: Results) -> dict[str, float | None]:
@@ -332,15 +218,10 @@ def _name(cell: Cell) -> str:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {
-        _metric_name(name): float(value)
+        mlflow_name(name): float(value)
         for name, value in values.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
-
-
-def _metric_name(name: str) -> str:
-    """``name`` in the characters that MLflow allows for metrics, params and tags."""
-    return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:250]
 
 
 def _milliseconds(created: str) -> int:
