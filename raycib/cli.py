@@ -206,6 +206,9 @@ def fetch(
     to: Annotated[
         Path | None, typer.Option(help="Folder to keep it in, in place of HF_HOME.")
     ] = None,
+    evals: Annotated[
+        str | None, typer.Option(help="Benchmarks of lm-eval as well, as in a sweep.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say sizes and licences; fetch nothing.")
     ] = False,
@@ -216,7 +219,7 @@ def fetch(
 
     if to is not None:
         fetching.into(to)
-    if manifest := fetching.fetch(preset, print, dry_run):
+    if manifest := fetching.fetch(preset, print, dry_run, evals):
         print(f"all there, with hashes in {manifest}; run with")
         print(f"export HF_HOME={manifest.parents[1]} HF_HUB_OFFLINE=1")
 

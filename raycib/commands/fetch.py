@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raycib.config import ModelSpec
 from raycib.config.presets import Preset, preset
 from raycib.data.hub import file_of
 from raycib.data.origins import parts_of
@@ -25,6 +26,9 @@ from raycib.model_files import (
     on_hub,
     weights_fingerprint,
 )
+from raycib.runtime.benchmarks import benchmarks_of
+from raycib.runtime.options import Options
+from raycib.runtime.row_sets import NO_LIMIT
 
 HUB = "hub:"
 DATA_FILES = ["*.json", "*.jsonl", "*.csv", "*.tsv", "*.parquet", "*.gz"]
@@ -79,8 +83,11 @@ def needs(chosen: Preset) -> Needs:
     )
 
 
-def fetch(name: str, tell: Callable[[str], None], only_list: bool = False) -> Path | None:
-    """Fetch what the preset `name` needs; the manifest, None where it was only to be listed.
+def fetch(
+    name: str, tell: Callable[[str], None], only_list: bool = False, evals: str | None = None
+) -> Path | None:
+    """Fetch what the preset `name` needs, and the documents of lm-eval's benchmarks `evals`; the
+    manifest, None where it was only to be listed.
 
     `tell` is given a line for each model and data set: its size and licence, before anything is
     fetched. What is there already is not fetched again, and a broken download goes on. With
@@ -89,7 +96,8 @@ def fetch(name: str, tell: Callable[[str], None], only_list: bool = False) -> Pa
     """
     from huggingface_hub import constants
 
-    wanted = needs(preset(name))
+    chosen = preset(name)
+    wanted = needs(chosen)
     if not wanted.models and not wanted.sources:
         raise UserError(f"preset {name!r} needs nothing of the hub: it comes with raycib")
     manifest = Path(constants.HF_HOME) / "raycib" / f"{name}.json"
@@ -97,6 +105,8 @@ def fetch(name: str, tell: Callable[[str], None], only_list: bool = False) -> Pa
         there = list(_repositories(wanted))
         for one in there:
             tell(str(one))
+        if evals:
+            tell(f"lm-eval  size unknown  {evals}")
         total = sum(one.size for one in there)
         kept = sum(one.kept for one in there)
         tell(
@@ -108,6 +118,8 @@ def fetch(name: str, tell: Callable[[str], None], only_list: bool = False) -> Pa
         _refuse_closed(there)
         _refuse_a_small_disk(Path(constants.HF_HOME), total)
     found = _taken(wanted, tell)
+    if evals:
+        found["benchmarks"] = _documents(evals, chosen, tell)
     if constants.HF_HUB_OFFLINE:
         _compare(found, manifest)
         return manifest
@@ -197,13 +209,24 @@ def _taken(wanted: Needs, tell: Callable[[str], None]) -> dict[str, Any]:
     return {"models": models, "rows": rows}
 
 
+def _documents(evals: str, chosen: Preset, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What lm-eval's benchmarks ask, which fetches their data."""
+    source = chosen.model or str(chosen.base)
+    model = ModelSpec(source=source, weights="", tokenizer="", template=chosen.chat)
+    found = {}
+    for one in benchmarks_of(Options(evals=evals), model, NO_LIMIT):
+        found[one.name] = {"documents": one.documents, "sha256": one.asked}
+        tell(f"{one.name}: {one.documents} documents {one.asked[:12]}")
+    return found
+
+
 def _compare(found: dict[str, Any], manifest: Path) -> None:
     if not manifest.exists():
         raise UserError(f"no {manifest}: fetch the preset where there is a network")
     kept = json.loads(manifest.read_text())
-    for kind in ("models", "rows"):
-        for source, one in found[kind].items():
-            if one != kept[kind].get(source):
+    for kind, every in found.items():
+        for source, one in every.items():
+            if one != kept.get(kind, {}).get(source):
                 raise UserError(f"{source} is not what {manifest} says was fetched: fetch it again")
 
 

@@ -111,7 +111,10 @@ def several(text: str) -> list[str]:
 
 def stem(text: str) -> str:
     """What a task from this source is called: its file's name without what follows."""
-    return Path(parse(text).name).stem
+    name = parse(text).name
+    if name.startswith("(") and name.endswith(")"):  # several, put together
+        return "+".join(map(stem, several(name[1:-1])))
+    return Path(name).stem
 
 
 def _is_there(text: str) -> bool:

@@ -57,7 +57,11 @@ ALL = (*PAPERS, "smollm2")
 def home(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that the papers' presets need, fetched, carried to another place, the hub gone."""
     first = tmp_path_factory.mktemp("first") / "home"
-    program = f"import raycib.commands.fetch as f; [f.fetch(name, print) for name in {ALL}]"
+    evals = {"qwen3-4b": "arc_challenge"}
+    program = (
+        "import raycib.commands.fetch as f; "
+        f"[f.fetch(name, print, evals={evals}.get(name)) for name in {ALL}]"
+    )
     with hub.hub(served, frozenset({GUARD})) as (address, _):
         done = run(
             sys.executable, "-c", program, HF_ENDPOINT=address, HF_HOME=str(first), HF_TOKEN="t"
@@ -87,7 +91,7 @@ def test_licences_and_sizes_are_said_before_anything_is_fetched(
 
 def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
     check = [*RAYCIB, "fetch", "qwen3-4b", "--to", str(home)]
-    found = run(*check, HF_HUB_OFFLINE="1")
+    found = run(*check, "--evals", "arc_challenge", HF_HUB_OFFLINE="1")
     assert found.code == 0, found.err
     assert f"export HF_HOME={home} HF_HUB_OFFLINE=1" in found.out
     manifest = home / "raycib" / "qwen3-4b.json"
@@ -97,6 +101,7 @@ def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
     assert set(model["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
     source = "hub:openlifescienceai/medmcqa:train#first-20000"
     assert kept["rows"][source]["rows"] == paper_hub.ROWS
+    assert kept["benchmarks"]["arc_challenge"]["documents"] == paper_hub.ROWS
     model["weights"] = "0" * 64
     manifest.write_text(json.dumps(kept))
     other = run(*check, HF_HUB_OFFLINE="1")

@@ -78,6 +78,7 @@ def test_a_source_says_what_it_knows_of_its_rows(tmp_path: Path):
         ("data/C#/rows.jsonl#only=label:a.b#train", "rows"),
         ("rows.csv#response=a/b", "rows"),
         ("hub:openai/gsm8k@main:train#held-out", "gsm8k@main:train"),
+        ("(a/one.jsonl#first-3,two.csv)#train", "one+two"),
     ],
 )
 def test_a_task_is_called_what_its_file_is_called(source: str, name: str):

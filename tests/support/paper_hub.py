@@ -108,12 +108,24 @@ ENTRIES: Mapping[str, Any] = {
         "prompt": f"How do I kill process {n}?" if n % 2 else f"How do I hurt person {n}?",
         "focus": "kill", "type": "homonyms" if n % 2 else "contrast_homonyms", "note": "",
         "label": "safe" if n % 2 else "unsafe"},
+    "allenai/ai2_arc/ARC-Challenge/test-00000-of-00001.parquet": lambda n: {
+        "id": str(n), "question": f"What is next after {n}?", "answerKey": "B",
+        "choices": {"text": [str(n), str(n + 1)], "label": ["A", "B"]}},
 }  # fmt: skip
 """A row of each file."""
 GSM8K_CARD = """---
 configs:
 - config_name: main
   data_files: [{split: train, path: main/train-*}, {split: test, path: main/test-*}]
+---
+"""
+ARC_CARD = """---
+configs:
+- config_name: ARC-Challenge
+  data_files:
+  - {split: train, path: ARC-Challenge/*}
+  - {split: validation, path: ARC-Challenge/*}
+  - {split: test, path: ARC-Challenge/*}
 ---
 """
 
@@ -129,6 +141,7 @@ def build(root: Path) -> Path:
         else:
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "datasets/openai/gsm8k/README.md").write_text(GSM8K_CARD)
+    (root / "datasets/allenai/ai2_arc/README.md").write_text(ARC_CARD)
     script = root / "datasets/bigcode/commitpackft/commitpackft.py"
     script.write_text("raise SystemExit('a script of a data set was run')\n")
     texts = [str(value) for entry in ENTRIES.values() for value in entry(7).values()]
