@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raycib.data.labels import HARMFUL
 from raycib.metrics import Rate
 from raycib.report.corrected_difference import by_one_error, by_own_labels
 from raycib.report.forms import BEFORE
@@ -25,8 +26,6 @@ from raycib.report.statistics import paired_interval, wilson_over_seeds
 from raycib.report.variants import named
 from raycib.results import CorrectedDifference, CorrectedRow, Correction, Results, Samples, Scores
 
-HARMFUL = "harmful"
-"""Of a sample: what its label says, None where it has none."""
 LEVEL = 0.05
 """Below this p of one error for all rows, no row is corrected by one."""
 CHANCE = (

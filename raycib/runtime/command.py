@@ -101,7 +101,6 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     refuse_swept(question.runs, setup, runs)
     setup.reader.check_places(runs)
     sweep = Sweep(setup, runs)
-    check_labels(sweep)
     machine = machine_of(options, setup.execution)
     execution, chosen = fitted(sweep, machine)
     sweep.setup = setup = replace(setup, execution=execution)
@@ -111,6 +110,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         print(told.model_dump_json(indent=1))
         return None, True
     folder = _results_folder(options.out, question.name)
+    check_labels(sweep, folder)
     failed_before = len(sweep.failed_before)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)

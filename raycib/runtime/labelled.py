@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from raycib.data.labels import Labels, read_labels
+from raycib.data.labels import HARMFUL, Labels, read_labels
+from raycib.data.tables import file_table
 from raycib.errors import UserError
 from raycib.results import Results, Samples
 from raycib.runtime.summary import all_samples
@@ -13,11 +14,19 @@ BY_RULE = "the world's exact rule, on every answer"
 """Where labels come from in the embedded world, unless people gave some."""
 
 
-def check_labels(sweep: Sweep) -> None:
-    """Raise `UserError` where labels are none, or of no answer in the store, before anything
-    starts."""
-    if sweep.setup.options.labels is not None:
-        _labelled(sweep, read_labels(sweep.setup.options.labels))
+def check_labels(sweep: Sweep, folder: Path) -> None:
+    """Raise `UserError` before anything starts, where labels are none, or of no answer in the
+    store, or where a sheet that is asked for would replace one with labels."""
+    options, sheet = sweep.setup.options, folder / SHEET
+    if options.labels is not None:
+        _labelled(sweep, read_labels(options.labels))
+    if options.label_sheet is not None and sheet.is_file():
+        rows = file_table(str(sheet)).entries
+        if any(str(row.get(HARMFUL) or "").strip() for row in rows):
+            raise UserError(
+                f"--label-sheet: {sheet} has labels already; use them with --labels {sheet}, or "
+                "move it elsewhere"
+            )
 
 
 def with_correction(sweep: Sweep, results: Results) -> Results:
@@ -54,10 +63,10 @@ def _labelled(sweep: Sweep, labels: Labels) -> Samples:
     """The sweep's answers with the labels that people gave. Raises `UserError` where they are of
     none of them."""
     samples = {
-        key: [one | {"harmful": labels.of(key, one["prompt"], one["answer"])} for one in answers]
+        key: [one | {HARMFUL: labels.of(key, one["prompt"], one["answer"])} for one in answers]
         for key, answers in all_samples(sweep).items()
     }
-    if all(one["harmful"] is None for answers in samples.values() for one in answers):
+    if all(one[HARMFUL] is None for answers in samples.values() for one in answers):
         raise UserError(
             f"--labels {sweep.setup.options.labels}: none is of an answer that this sweep has in "
             f"{sweep.setup.options.out}; draw the answers to label with --label-sheet 200"

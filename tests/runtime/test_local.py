@@ -274,6 +274,9 @@ def test_labels_of_people_correct_the_rates(copy: Path, tmp_path: Path) -> None:
     told = [world.is_unsafe(*pair) for pair in zip(sheet["prompt"], sheet["answer"], strict=True)]
     sheet["harmful"] = ["yes" if one else "no" for one in told]
     sheet.to_csv(tmp_path / "labels.csv", index=False)
+    shutil.copy(tmp_path / "labels.csv", copy / NAME / "label_sheet.csv")
+    with pytest.raises(UserError, match="has labels already"):
+        ask(label_sheet=90)
     frame = ask(labels=tmp_path / "labels.csv")
     for _, cell in frame.iterrows():
         assert cell["hrr_rogan_gladen_low"] <= cell["hrr_true"] <= cell["hrr_rogan_gladen_high"]
