@@ -36,6 +36,8 @@ class LmEvalSpec(Spec):
     in_words: Annotated[bool, NOT_IDENTITY] = False
     """Whether the model has to generate; else texts that are given are scored by their
     likelihood."""
+    few_shot: Annotated[str, NOT_IDENTITY] = ""
+    """Few-shot rows that its tasks have: a task's file may forbid what is asked for."""
     available: Annotated[NonNegativeInt, NOT_IDENTITY] = 0
     """Documents without the limit."""
     longest: Annotated[NonNegativeInt, NOT_IDENTITY] = 0

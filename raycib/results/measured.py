@@ -82,7 +82,7 @@ class AskedBenchmark(Part):
     version: str
     documents: int
     of: int
-    few_shot: int | str
+    few_shot: str
     prompts: str
     by: str
     longer_than_the_context: int

@@ -71,7 +71,7 @@ def told(specs: Sequence[LmEvalSpec]) -> list[AskedBenchmark]:
             version=one.version,
             documents=one.documents,
             of=one.available,
-            few_shot="the task's own" if one.shots is None else one.shots,
+            few_shot=one.few_shot,
             prompts="the chat template" if one.chat else "plain text",
             by="generated answers" if one.in_words else "likelihoods of given answers",
             longer_than_the_context=one.cut,

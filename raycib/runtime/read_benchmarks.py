@@ -67,6 +67,9 @@ def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any
         "limit": asked["limit"],
         "chat": asked["chat"],
         "in_words": in_words,
+        "few_shot": ", ".join(
+            str(n) for n in sorted({task.config.num_fewshot for task in tasks["tasks"].values()})
+        ),
         "available": sum(len(task.eval_docs) for task in tasks["tasks"].values()),
         "longest": max(one.whole for one in lengths),
         "tokens": sum(one.whole for one in passes),
@@ -129,8 +132,9 @@ def _told(name: str, error: Exception) -> str:
         return f"lm-eval has no such task; {mend}"
     if isinstance(error, ConnectionError) or "Hub" in said:
         return (
-            f"its data are not on this machine and the hub is out of reach ({said}); fetch them "
-            "where there is a network, or write a YAML with dataset_path: json"
+            f"its data are not on this machine and the hub is out of reach ({said}); run this "
+            "command once with --dry-run where there is a network, or write a YAML with "
+            "dataset_path: json"
         )
     return f"lm-eval cannot load it: {type(error).__name__}: {said}"
 

@@ -223,6 +223,8 @@ def test_what_a_model_has_to_read_is_counted(place: Path, tmp_path: Path) -> Non
     assert (words.longest, words.tokens, words.square_tokens, words.scored) == (15, 15, 225, 12)
     assert (choice.cut, words.cut) == (0, 0)
     assert spec(tmp_path, "choice", context=4)[0].cut == 1
+    asked = spec(tmp_path, "choice", "words", shots=1)
+    assert [one.few_shot for one in asked] == ["1", "0"], "a file that says none is not overruled"
 
 
 def test_what_changed_since_the_plan_is_not_scored(place: Path) -> None:
