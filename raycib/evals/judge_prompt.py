@@ -16,6 +16,11 @@ from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import defuse
 from raycib.evals.judge_asking import CONVERSATION, Asking
+from raycib.evals.judge_tokens import (
+    control_ids,
+    without_added_tokens,
+    without_side_effects,
+)
 
 _LEAST_ROOM = 8
 """Ids of prompt and answer together; a window has to hold some of both."""
@@ -77,9 +82,9 @@ class JudgePrompt:
         spec = json.loads(backend.to_str())
         self.max_length = max_length
         self._defused = bool(asking.text)
-        self.control = _control_ids(tokenizer, spec)
-        self._plain = Tokenizer.from_str(json.dumps(_without_added_tokens(spec)))
-        inner = Tokenizer.from_str(json.dumps(_without_side_effects(spec)))
+        self.control = control_ids(tokenizer, spec)
+        self._plain = Tokenizer.from_str(json.dumps(without_added_tokens(spec)))
+        inner = Tokenizer.from_str(json.dumps(without_side_effects(spec)))
         first = Tokenizer.from_str(json.dumps(spec))
 
         pieces, self._strips = _template_pieces(tokenizer, tokenizer_folder, asking)
@@ -162,19 +167,6 @@ def judge_prompt_ids(tokenizer_folder: str | Path, prompt: str, answer: str) -> 
     return list(_cached_prompt(str(tokenizer_folder)).render(prompt, answer).ids)
 
 
-def _control_ids(tokenizer: Any, spec: dict[str, Any]) -> frozenset[int]:
-    """Every added token's id, special or not, but the unknown word's, which any text may hold."""
-    ids = set(tokenizer.added_tokens_decoder) | {token["id"] for token in spec["added_tokens"]}
-    return frozenset(ids - {_unknown_id(spec)})
-
-
-def _unknown_id(spec: dict[str, Any]) -> int | None:
-    model = spec["model"]
-    if model["type"] == "Unigram":
-        return model.get("unk_id")
-    return model["vocab"].get(model.get("unk_token"))
-
-
 def _template_pieces(tokenizer: Any, folder: str | Path, asking: Asking) -> tuple[list[str], bool]:
     """The template's text before, between and after the slots; whether it strips what fills them.
 
@@ -252,58 +244,6 @@ def _newlines(text: str) -> int:
     """How many characters of white space lead up to the last of the leading newlines."""
     found = re.match(r"\s*\n", text)
     return found.end() if found else 0
-
-
-def _without_side_effects(spec: dict[str, Any]) -> dict[str, Any]:
-    """The tokenizer for text from the middle of a string: nothing is put in front of it."""
-    spec = json.loads(json.dumps(spec))
-    spec |= {"post_processor": None, "truncation": None, "padding": None}
-    for part in ("normalizer", "pre_tokenizer"):
-        spec[part] = _drop_prefixes(spec.get(part))
-    return spec
-
-
-def _drop_prefixes(part: Any) -> Any:
-    if not isinstance(part, dict):
-        return part
-    if part.get("type") == "Sequence":
-        name = "normalizers" if "normalizers" in part else "pretokenizers"
-        kept = [p for p in map(_drop_prefixes, part[name]) if p is not None]
-        return part | {name: kept} if kept else None
-    if part.get("type") == "Prepend":
-        return None
-    if part.get("type") == "Metaspace":
-        return part | {"prepend_scheme": "never"}
-    return part | {"add_prefix_space": False} if "add_prefix_space" in part else part
-
-
-def _without_added_tokens(spec: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer with no added token, and none of them left in its own vocabulary."""
-    spec = _without_side_effects(spec)
-    unknown = _unknown_id(spec)
-    names = {token["content"] for token in spec["added_tokens"] if token["id"] != unknown}
-    spec["added_tokens"] = []
-    model = spec["model"]
-    if model["type"] == "Unigram":  # ids are positions: the entry stays and can match no text
-        model["vocab"] = [
-            [f"\x00{i}\x00removed", -1e9] if piece in names else [piece, score]
-            for i, (piece, score) in enumerate(model["vocab"])
-        ]
-        return spec
-    model["vocab"] = {word: i for word, i in model["vocab"].items() if word not in names}
-    if "merges" in model:
-        vocabulary = model["vocab"]
-        model["merges"] = [
-            pair
-            for pair in model["merges"]
-            if all(part in vocabulary for part in (*_halves(pair), "".join(_halves(pair))))
-        ]
-    return spec
-
-
-def _halves(merge: str | list[str]) -> list[str]:
-    """A merge's two parts; older files write them as one string with a space."""
-    return merge.split(" ") if isinstance(merge, str) else merge
 
 
 def _without_middle(ids: list[int], length: int) -> list[int]:

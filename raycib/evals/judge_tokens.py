@@ -1,0 +1,70 @@
+"""A judge's tokenizer for text from the middle of a string, and for text that must hold no control
+token: its specification, as `tokenizer.json` has it, changed."""
+
+import json
+from typing import Any
+
+
+def control_ids(tokenizer: Any, spec: dict[str, Any]) -> frozenset[int]:
+    """Every added token's id, special or not, but the unknown word's, which any text may hold."""
+    ids = set(tokenizer.added_tokens_decoder) | {token["id"] for token in spec["added_tokens"]}
+    return frozenset(ids - {_unknown_id(spec)})
+
+
+def _unknown_id(spec: dict[str, Any]) -> int | None:
+    model = spec["model"]
+    if model["type"] == "Unigram":
+        return model.get("unk_id")
+    return model["vocab"].get(model.get("unk_token"))
+
+
+def without_side_effects(spec: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer for text from the middle of a string: nothing is put in front of it."""
+    spec = json.loads(json.dumps(spec))
+    spec |= {"post_processor": None, "truncation": None, "padding": None}
+    for part in ("normalizer", "pre_tokenizer"):
+        spec[part] = _drop_prefixes(spec.get(part))
+    return spec
+
+
+def _drop_prefixes(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "Sequence":
+        name = "normalizers" if "normalizers" in part else "pretokenizers"
+        kept = [p for p in map(_drop_prefixes, part[name]) if p is not None]
+        return part | {name: kept} if kept else None
+    if part.get("type") == "Prepend":
+        return None
+    if part.get("type") == "Metaspace":
+        return part | {"prepend_scheme": "never"}
+    return part | {"add_prefix_space": False} if "add_prefix_space" in part else part
+
+
+def without_added_tokens(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer with no added token, and none of them left in its own vocabulary."""
+    spec = without_side_effects(spec)
+    unknown = _unknown_id(spec)
+    names = {token["content"] for token in spec["added_tokens"] if token["id"] != unknown}
+    spec["added_tokens"] = []
+    model = spec["model"]
+    if model["type"] == "Unigram":  # ids are positions: the entry stays and can match no text
+        model["vocab"] = [
+            [f"\x00{i}\x00removed", -1e9] if piece in names else [piece, score]
+            for i, (piece, score) in enumerate(model["vocab"])
+        ]
+        return spec
+    model["vocab"] = {word: i for word, i in model["vocab"].items() if word not in names}
+    if "merges" in model:
+        vocabulary = model["vocab"]
+        model["merges"] = [
+            pair
+            for pair in model["merges"]
+            if all(part in vocabulary for part in (*_halves(pair), "".join(_halves(pair))))
+        ]
+    return spec
+
+
+def _halves(merge: str | list[str]) -> list[str]:
+    """A merge's two parts; older files write them as one string with a space."""
+    return merge.split(" ") if isinstance(merge, str) else merge
