@@ -4,11 +4,31 @@ token: its specification, as `tokenizer.json` has it, changed."""
 import json
 from typing import Any
 
+_WHITE = " \t\r\n\u2581"
+"""The last is how SentencePiece writes a space."""
+
 
 def control_ids(tokenizer: Any, spec: dict[str, Any]) -> frozenset[int]:
-    """Every added token's id, special or not, but the unknown word's, which any text may hold."""
+    """Every added token's id, special or not, but what any text may hold: the unknown word's, and
+    those of white space."""
     ids = set(tokenizer.added_tokens_decoder) | {token["id"] for token in spec["added_tokens"]}
-    return frozenset(ids - {_unknown_id(spec)})
+    return frozenset(ids - {_unknown_id(spec)} - {token["id"] for token in white_space(spec)})
+
+
+def white_space(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Added tokens that stand for white space and for nothing else, and are words of the model.
+    Gemma's has all its newlines and runs of spaces there: without them a judge reads bytes that it
+    never saw in training."""
+    words = spec["model"]["vocab"]
+    if isinstance(words, list):  # ids are positions
+        words = {piece: i for i, (piece, *_) in enumerate(words)}
+    return [
+        token
+        for token in spec["added_tokens"]
+        if not token["special"]
+        and not token["content"].strip(_WHITE)
+        and words.get(token["content"]) == token["id"]
+    ]
 
 
 def _unknown_id(spec: dict[str, Any]) -> int | None:
@@ -42,11 +62,14 @@ def _drop_prefixes(part: Any) -> Any:
 
 
 def without_added_tokens(spec: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer with no added token, and none of them left in its own vocabulary."""
+    """The same tokenizer with no added token but white space, and none of the others left in its
+    own vocabulary."""
     spec = without_side_effects(spec)
     unknown = _unknown_id(spec)
-    names = {token["content"] for token in spec["added_tokens"] if token["id"] != unknown}
-    spec["added_tokens"] = []
+    kept = white_space(spec)
+    others = {unknown, *(token["id"] for token in kept)}
+    names = {token["content"] for token in spec["added_tokens"] if token["id"] not in others}
+    spec["added_tokens"] = kept
     model = spec["model"]
     if model["type"] == "Unigram":  # ids are positions: the entry stays and can match no text
         model["vocab"] = [

@@ -3,16 +3,19 @@ refusal rule, which needs neither."""
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from raycib.config import JudgeSpec
+from raycib.config import JudgeSpec, digest
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.judge_address import address
 from raycib.evals.judge_asking import CONVERSATION
 from raycib.evals.judge_endpoint import Endpoint
+from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
 from raycib.evals.judge_server import JudgeUnavailable, Server
+from raycib.evals.judge_tokens import white_space
 from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
 from raycib.evals.refusal_judge import REFUSAL_RULE, RefusalJudge, describe_refusal_judge
 from raycib.evals.verdict_forms import ANOTHER_FORM
@@ -25,6 +28,7 @@ from raycib.model_files import (
     fingerprint,
     weights_fingerprint,
 )
+from raycib.model_files.config import read_json
 from raycib.results import JudgeAccount
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
@@ -77,8 +81,16 @@ def describe_judge(
         categories=chosen.categories,
         prefix=chosen.prefix,
         profile=chosen.name,
-        form=chosen.form(),
+        form=_form(chosen, folder),
     )
+
+
+def _form(profile: Profile, folder: Path) -> str:
+    """The profile's form; another where the tokenizer has white space among its added tokens, whose
+    texts were once given to judges in bytes."""
+    file = folder / "tokenizer.json"
+    white = white_space(read_json(file)) if file.exists() else []
+    return digest({"form": profile.form(), "white space": 1}) if white else profile.form()
 
 
 def unserved_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> Judge:

@@ -239,6 +239,20 @@ def test_whatever_changes_a_verdict_is_in_its_key(monkeypatch: pytest.MonkeyPatc
             )
 
 
+def test_a_tokenizer_whose_white_space_was_given_in_bytes_has_another_key(tmp_path: Path) -> None:
+    """The form tells, not only the files, which are the same as they were then."""
+    folder = Path(guard(tmp_path / "theirs", FOUND["llama-guard-3"][0]))
+    before = describe_judge(str(folder), None)
+    assert before.form == PROFILES["llama-guard-3"].form()
+    file = folder / "tokenizer.json"
+    spec = json.loads(file.read_text())
+    _, last = spec["model"]["vocab"].popitem()
+    spec["model"]["vocab"]["\n\n"] = last
+    added = spec["added_tokens"][0] | {"id": last, "content": "\n\n", "special": False}
+    file.write_text(json.dumps(spec | {"added_tokens": [*spec["added_tokens"], added]}))
+    assert describe_judge(str(folder), None).form != before.form
+
+
 def test_the_worlds_verdicts_stay_where_they_are() -> None:
     """Stores that are there hold them under this key."""
     key = "fa5a2ae2054fcab97864f04a2e112d96887c4acf4bde146e2de9cf4cc44b5e4a"
