@@ -88,14 +88,14 @@ class Activations:
     kept: int
     """By the decoder's layers until the backward pass."""
     layer: int
-    """Within one layer while its gradients are computed."""
+    """On top, within one layer while its gradients are computed."""
     head: int
-    """Logits, and the states that they are made of."""
+    """On top, before that: logits, and the states that they are made of."""
 
     @property
     def total(self) -> int:
         """At the peak."""
-        return self.kept + self.layer + self.head
+        return self.kept + max(self.layer, self.head)
 
 
 def activations(
@@ -115,9 +115,10 @@ def activations(
     stacked = size * sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
     if checkpointed:
         kept = tokens * size * sizes.width * len(layers)
-        inside = 2 * tokens * max(layers) + stacked // max(1, len(layers))
+        inside = tokens * max(layers) + stacked // max(1, len(layers))
+        inside += inside // 2
     else:
-        kept, inside = tokens * sum(layers) + stacked, tokens * max(layers)
+        kept, inside = tokens * sum(layers) + stacked, tokens * max(layers) // 2
     at_once = min(scored, LOGITS_AT_ONCE // sizes.vocabulary)
     states = 2 * tokens * sizes.width * size + scored * sizes.width * size
     head = at_once * sizes.vocabulary * _HEAD_BYTES + states

@@ -1,6 +1,7 @@
 """The memory model against bytes that torch holds: exact for weights and adapters, and within a
 stated part for what a micro-batch keeps for its backward pass."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,13 @@ from raycib.costs.memory import (
     weight_bytes,
 )
 from raycib.costs.sizes import from_tensors, sizes_of
+from raycib.data.chat import Encoded
 from raycib.model_files import describe
 from raycib.models import load_model, token_loss
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import hidden_states
+from raycib.models.step import GroupStep
+from raycib.models.tensors import Totals, collate
 
 SIZES: dict[str, Any] = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
@@ -163,6 +167,40 @@ def test_the_heads_peak_covers_what_its_backward_pass_allocates(saved: Any):
             peak = max(peak, alive)
     told = activations(sizes_of(saved("Llama")), [Adapter(4, LLAMAS)], "float32", 0, 200, False)
     assert 0.8 * told.head <= peak <= 1.1 * told.head
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_whole_pass_holds_at_most_what_is_foretold(
+    tmp_path: Path, dtype: str, checkpointed: bool
+):
+    """Of six layers and two slots: all that is alive at once, forward and backward, head included;
+    with checkpointed layers a fourth of it."""
+    config = transformers.LlamaConfig(**(SIZES | {"num_hidden_layers": 6}))
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    adapters = slots(str(tmp_path), LLAMAS, dtype)
+    adapters.checkpointed = checkpointed
+    rows = [Encoded(tuple(range(3, 44)), tuple(range(5, 44)))] * 8
+    batches = {slot: collate(rows, list(range(8))) for slot in range(2)}
+
+    def once() -> None:
+        totals = dict.fromkeys(batches, Totals(8, 312))
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = GroupStep(adapters, batches, totals, {}).nll.sum()
+        loss.backward()
+
+    once()  # afterwards every gradient has its place
+    with torch.profiler.profile(profile_memory=True) as profile:
+        once()
+    alive = peak = 0
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    told = activations(
+        sizes_of(str(tmp_path)), [Adapter(4, LLAMAS)] * 2, dtype, 16 * 80, 16 * 39, checkpointed
+    )
+    assert 0.95 * peak <= told.total <= 1.15 * peak
 
 
 def test_llama_of_eight_billion():

@@ -123,8 +123,7 @@ class Group:
                 for stage in heaviest
             ),
             f"layers of a micro-batch of {tokens:,} tokens": passes.kept,
-            "one layer's gradients": passes.layer,
-            "output head": passes.head,
+            "output head, or one layer's gradients": passes.total - passes.kept,
             "process": RUNTIME[self.machine.gpu is not None],
         }
         return Memory("a group's worker", parts, self.machine.room)
