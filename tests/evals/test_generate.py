@@ -174,8 +174,12 @@ def test_lm_eval_is_told_what_an_engine_answers(
     texts = [f"w{i} w{i * 7 % 40}" for i in range(12)]
     settings = {"until": ["w9"], "max_gen_toks": 6}
     asked = [Instance("generate_until", {}, (text, settings), 0) for text in texts]
-    expected = [said.split() for said in theirs.generate_until(asked)]
-    assert [said.split() for said in mine.generate_until(asked)] == expected
+
+    def words(answers: list[str]) -> list[list[str]]:
+        """Without control tokens, which lm-eval's transformers backend alone leaves out."""
+        return [[word for word in said.split() if word[0] != "<"] for said in answers]
+
+    assert words(mine.generate_until(asked)) == words(theirs.generate_until(asked))
     pairs = [(text, f" w{i} w{i + 1}") for i, text in enumerate(texts)]
     scored = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     for (mine_, greedy), (theirs_, theirs_greedy) in zip(
