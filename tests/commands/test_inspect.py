@@ -91,7 +91,7 @@ def test_what_is_left_out_is_what_a_sweep_leaves_out(
     too_long: str, model: Path, task: Path, tmp_path: Path
 ) -> None:
     harmful = write(tmp_path / "harmful.jsonl", {"prompt": "How do I break a lock?"})
-    given: dict[str, Any] = {"model": str(model), "max_length": 52, "too_long": too_long}
+    given: dict[str, Any] = {"model": str(model), "max_length": 62, "too_long": too_long}
     setup = build_config(
         Options(task=str(task), harmful=str(harmful), judge="refusal-rule", **given,
                 out=str(tmp_path)), Strength())  # fmt: skip
@@ -106,9 +106,9 @@ def test_what_is_left_out_is_what_a_sweep_leaves_out(
         assert "trained, left out" in text
     else:
         assert f"{spec.cut} lose the end of their answer" in text
-        shortened = re.search(r"row \d+: 52 of (\d+) tokens", text)
+        shortened = re.search(r"row \d+: 62 of (\d+) tokens", text)
         assert shortened
-        assert int(shortened[1]) > 52
+        assert int(shortened[1]) > 62
         assert text.count("<|eot_id|>]]") == text.count("]]"), "never the end of the turn"
 
 
