@@ -28,6 +28,10 @@ from raycib.results import CorrectedDifference, CorrectedRow, Correction, Result
 
 LEVEL = 0.05
 """Below this p of one error for all rows, no row is corrected by one."""
+FEW = (
+    "sensitivity and specificity are not known: answers of both verdicts need labels, in a row in "
+    "which each verdict that occurs has some"
+)
 CHANCE = (
     "the judge is no better than chance on the labelled answers (the interval of sensitivity + "
     "specificity - 1 holds 0): by one error for all rows no rate can be corrected"
@@ -59,7 +63,8 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
         return None
     counts = _counts([row.cells for row in rows], samples)
     error, p = judge_error(counts), same_error(counts)
-    why = "" if error.better_than_chance else CHANCE
+    known = bool((counts.represented[:, None] & (counts.labelled > 0)).any(0).all())
+    why = FEW if not known else "" if error.better_than_chance else CHANCE
     if p < LEVEL:
         why = (
             f"the judge errs differently in different rows (p = {p:.3g} for one error): no row is "
@@ -68,7 +73,6 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
     pooled = [None] * len(rows) if why else _rates(rogan_gladen(counts, error), counts.asked)
     own = _rates(prediction_powered(counts), counts.asked)
     found = [s[HARMFUL] for row in rows for s in _labelled(row.cells, samples)]
-    known = bool(counts.represented.any())
     return Correction(
         labels=labels,
         labelled=len(told),
@@ -146,7 +150,7 @@ def with_corrected_cells(results: Results, samples: Samples, found: Correction) 
     error = None if found.not_pooled else judge_error(_counts(rows, samples))
 
     def scores(key: str, old: Scores | None) -> Scores | None:
-        if old is None or not samples.get(key):
+        if old is None or not _read(key, samples):
             return old
         counts = _counts([[key]], samples)
         pooled = rogan_gladen(counts, error) if error else None

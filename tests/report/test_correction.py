@@ -5,7 +5,7 @@ import pytest
 import summaries
 
 from raycib.report.corrected import UNKNOWN, with_corrected
-from raycib.report.correction import CHANCE, correction, with_corrected_cells
+from raycib.report.correction import CHANCE, FEW, correction, with_corrected_cells
 from raycib.report.forms import BEFORE
 from raycib.report.page import page, write_report
 
@@ -134,3 +134,27 @@ def test_differences_are_to_plain_lora_on_the_same_prompts():
         assert one.prediction_powered.value == pytest.approx(one.hrr.value, abs=0.02)
         assert one.rogan_gladen.low <= one.hrr.value <= one.rogan_gladen.high
         assert one.hrr.n == 60  # prompts, not prompts times seeds
+
+
+def test_labels_of_one_verdict_alone_do_not_show_the_judges_error():
+    """What it calls safe may be so; what it calls harmful nobody has read."""
+    results, answers = sweep(lambda verdict, key, place: False if verdict == "safe" else None)
+    found = correction(results, answers, "people")
+    assert found.not_pooled == FEW
+    assert found.sensitivity is found.specificity is None
+    for row in found.rows:
+        assert row.rogan_gladen is None
+        said = {one["verdict"] for key in row.cells for one in answers[key]}
+        assert (row.prediction_powered is None) == ("unsafe" in said)
+    with_corrected(summaries.reported(results.but(correction=found).plain(), answers)).terminal()
+
+
+def test_a_model_of_which_no_verdict_could_be_read_has_no_corrected_rate():
+    results, answers = sweep(all_told, seeds=1)
+    key = results.cells[0].key
+    for one in answers[key]:
+        one["verdict"] = "unreadable"
+    found = correction(results, answers, "all")
+    assert key not in [cell for row in found.rows for cell in row.cells]
+    whole = with_corrected_cells(results, answers, found)
+    assert whole.cells[0].scores.hrr_prediction_powered is None
