@@ -153,6 +153,10 @@ def test_a_model_that_no_choice_makes_fit_is_refused_by_its_weights(tmp_path: Pa
     small = Machine(GPUS["L4"], 2**33, True)
     with pytest.raises(UserError, match=r"12\.6 GiB are weights, 8 GiB are there"):
         fitted(sweep, small)
+    # What is trained needs no memory any more, however small the machine.
+    sweep.trained = set(sweep.stages)
+    assert fitted(sweep, small) == (sweep.setup.execution, [])
+    sweep.trained = set()
     # Where the GPU is only assumed that is said, and nothing more.
     _, notes = fitted(sweep, replace(small, known=False))
     assert "is assumed; --gpu" in notes[0]

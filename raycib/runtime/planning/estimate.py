@@ -143,7 +143,8 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
 
 
 def _memories(group: Group, work: Work) -> Iterator[Memory]:
-    yield from group.needs(group.sweep.setup.execution, work.largest_group)
+    if work.stages:
+        yield from group.needs(group.sweep.setup.execution, work.largest_group)
     if work.questioned:
         yield engine_memory(group.sweep, group.sizes, group.machine)
     judges = [judge_memory(group.sweep, sizes, group.machine) for _, sizes in work.guards]
