@@ -204,6 +204,8 @@ class Options:
                         f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
                         "or write it in UTF-8"
                     )
+        if self.json and not self.dry_run:
+            raise UserError("--json is a plan's; give --dry-run too, or leave it out")
         if self.local and self.workers:
             raise UserError("--workers are Ray's; with --local there is this process alone")
         if "://" not in self.out:  # workers change folders

@@ -259,6 +259,8 @@ def test_a_plan_for_machines_is_one_object(program, tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_none_is_refused(program) -> None:
+    with pytest.raises(UserError, match="--json is a plan's"):
+        Options(json=True)
     code, text, err = program(RAYCIB, "plan", "lambda")
     assert (code, text) == (2, "")
     assert "no sweep at 'sweeps/lambda.py'" in err
