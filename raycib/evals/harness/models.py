@@ -130,4 +130,12 @@ def engine_lm(llm: Any, tokenizer: Any, lora: Any, max_length: int) -> "LM":
             self.hf_chat_template = None
             self.chat_template_args, self.enable_thinking = {}, CHAT["enable_thinking"]
 
+        @staticmethod
+        def modify_gen_kwargs(gen_kwargs: dict[str, Any], *others: Any, **named: Any) -> Any:
+            """A task that says nothing of sampling has the likeliest answers, as lm-eval means it;
+            its vLLM backend leaves the temperature at vLLM's own, which is 1."""
+            greedy = not gen_kwargs.get("do_sample") and not gen_kwargs.get("temperature")
+            chosen = gen_kwargs | ({"do_sample": False} if greedy else {})
+            return VLLM.modify_gen_kwargs(chosen, *others, **named)
+
     return EngineLM()
