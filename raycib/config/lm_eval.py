@@ -36,6 +36,8 @@ class LmEvalSpec(Spec):
     in_words: Annotated[bool, NOT_IDENTITY] = False
     """Whether the model has to generate; else texts that are given are scored by their
     likelihood."""
+    sampled: Annotated[bool, NOT_IDENTITY] = False
+    """Whether its tasks ask for answers that are drawn, so that another run gives others."""
     few_shot: Annotated[str, NOT_IDENTITY] = ""
     """Few-shot rows that its tasks have: a task's file may forbid what is asked for."""
     available: Annotated[NonNegativeInt, NOT_IDENTITY] = 0

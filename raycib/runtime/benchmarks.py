@@ -73,12 +73,18 @@ def told(specs: Sequence[LmEvalSpec]) -> list[AskedBenchmark]:
             of=one.available,
             few_shot=one.few_shot,
             prompts="the chat template" if one.chat else "plain text",
-            by="generated answers" if one.in_words else "likelihoods of given answers",
+            by=_by(one),
             longer_than_the_context=one.cut,
             scored_by=f"lm-eval {one.package}",
         )
         for one in specs
     ]
+
+
+def _by(spec: LmEvalSpec) -> str:
+    if spec.sampled:
+        return "answers drawn at random, as the task asks"
+    return "generated answers" if spec.in_words else "likelihoods of given answers"
 
 
 def lines(specs: Sequence[LmEvalSpec]) -> list[str]:

@@ -67,6 +67,7 @@ def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any
         "limit": asked["limit"],
         "chat": asked["chat"],
         "in_words": in_words,
+        "sampled": any(_is_sampled(one) for one in every),
         "few_shot": ", ".join(
             str(n) for n in sorted({task.config.num_fewshot for task in tasks["tasks"].values()})
         ),
@@ -102,6 +103,13 @@ def _written(tokenizer: Any) -> Any:
 
     given: Any = SimpleNamespace(tokenizer=tokenizer, chat_template_args=CHAT)
     return partial(HFLM.apply_chat_template, given)
+
+
+def _is_sampled(request: Any) -> bool:
+    if request.request_type != "generate_until":
+        return False
+    settings = request.args[1]
+    return bool(settings.get("do_sample") or settings.get("temperature"))
 
 
 def _lengths(requests: list[Any], tokenizer: Any) -> list[_Length]:

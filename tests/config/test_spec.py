@@ -213,6 +213,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "limit": 100,
         "chat": True,
         "in_words": True,
+        "sampled": True,
         "few_shot": "25",
         "available": 1172,
         "longest": 512,
@@ -254,7 +255,7 @@ LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes
     EvalSpec: {"engine"},
     LmEvalSpec: {
         *("name", "source", "folder", "in_words", "available", "longest", "cut"),
-        *("few_shot", "tokens", "square_tokens", "scored"),
+        *("sampled", "few_shot", "tokens", "square_tokens", "scored"),
     },
     RunSpec: {"compared", "label"},
 }
