@@ -12,11 +12,14 @@ import hub
 import packaged_model
 import paper_hub
 import pytest
+from huggingface_hub import ModelCard
 
+from raycib.commands.export import export
 from raycib.config import PlainLoRA
 from raycib.data.rows import rows_of
 from raycib.evals.refusals import is_refusal
 from raycib.evals.scorers import scorer_of
+from raycib.results import read_results
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.runtime.settings import OURS, settings_of
@@ -109,15 +112,27 @@ def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
     assert f"{name} is not what {manifest} says was fetched" in other.err
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_preset_runs_where_nothing_can_be_reached(home: Path, tmp_path: Path) -> None:
+    """A cell trained, asked and judged; what it leaves names the hub's model and data."""
     apart = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or run(*apart, "true").code:
         pytest.skip("no network namespace of one's own can be had here")
     sweep = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
-    plan = [sys.executable, str(sweep), "--preset", "llama31-8b", "--dry-run"]
-    found = run(*apart, *plan, "--out", str(tmp_path), HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    on_a_cpu = [f"execution.{part}=0" for part in ("gpus_per_worker", "engine_gpus", "judge_gpus")]
+    settings = [*on_a_cpu, "trainer.batch_size=8", "trainer.warmup_steps=0"]
+    few = ["--local", "--methods", "cib", "--strengths", "0", "--seeds", "1", "--max-tokens", "8"]
+    few += [f"--set={one}" for one in settings]
+    command = [sys.executable, str(sweep), "--preset", "llama31-8b", *few, "--out", str(tmp_path)]
+    found = run(*apart, *command, HF_HOME=str(home), HF_HUB_OFFLINE="1")
     assert found.code == 0, found.err
-    assert "lambda_grid: 15 stages" in found.out
+    (cell,) = read_results(tmp_path / "lambda_grid").cells
+    assert cell.scores
+    assert cell.scores.at_limit["harmful_n"] == paper_hub.ROWS
+    folder = export(cell.key, str(tmp_path), tmp_path / "card", None, with_answers=False)
+    told = ModelCard.load(folder / "README.md").data
+    assert told.base_model == "meta-llama/Llama-3.1-8B-Instruct"
+    assert told.datasets == ["databricks/databricks-dolly-15k"]
 
 
 @pytest.fixture
