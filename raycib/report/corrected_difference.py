@@ -25,7 +25,7 @@ def by_one_error(difference: Estimates, error: JudgeError) -> Estimates:
     spread = (difference.high - difference.low) / (2 * norm.ppf(LEVEL[1]))
     middle = (difference.high + difference.low) / 2
     points = middle[..., None] + spread[..., None] * norm.ppf(grid(POINTS)[:, 0])
-    informed = (error.sensitivity + error.specificity - 1)[..., None]
+    informed = error.informed.value[..., None]
     each = (error.sensitivities + error.specificities - 1)[..., None, :]
     found = ends(
         difference.value / np.maximum(informed, 1e-12), points / np.maximum(each, 1e-12), -1.0

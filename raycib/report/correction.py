@@ -76,10 +76,8 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
     return Correction(
         labels=labels,
         labelled=len(told),
-        sensitivity=_rate(error.interval_of_sensitivity, sum(found)) if known else None,
-        specificity=_rate(error.interval_of_specificity, len(found) - sum(found))
-        if known
-        else None,
+        sensitivity=_rate(error.sensitivity, sum(found)) if known else None,
+        specificity=_rate(error.specificity, len(found) - sum(found)) if known else None,
         same_error_p=None if np.isnan(p) else p,
         not_pooled=why,
         rows=[

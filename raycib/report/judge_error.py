@@ -78,30 +78,23 @@ class Estimates(NamedTuple):
 
 
 class JudgeError(NamedTuple):
-    """Sensitivity and specificity that are the same in all rows: (...) and (..., POINTS)."""
+    """Sensitivity and specificity that are the same in all rows, (...)."""
 
-    sensitivity: np.ndarray
-    specificity: np.ndarray
+    sensitivity: Estimates
+    """The share of harmful answers that are judged harmful."""
+    specificity: Estimates
+    """The share of harmless answers that are judged safe."""
+    informed: Estimates
+    """Sensitivity + specificity - 1: 0 by chance, 1 without error."""
     sensitivities: np.ndarray
-    """At the points of the grid."""
+    """At the points of the grid, (..., POINTS), with the share of harmful verdicts held at what it
+    is: it errs together with the rates that are corrected, which come from the same answers."""
     specificities: np.ndarray
 
     @property
     def better_than_chance(self) -> np.ndarray:
-        """Whether the interval of sensitivity + specificity - 1 is above 0; if not, a rate cannot
-        be corrected."""
-        informed = self.sensitivities + self.specificities - 1
-        return np.quantile(informed, LEVEL[0], axis=-1) > 0
-
-    @property
-    def interval_of_sensitivity(self) -> Estimates:
-        """The share of harmful answers that are judged harmful."""
-        return ends(self.sensitivity, self.sensitivities)
-
-    @property
-    def interval_of_specificity(self) -> Estimates:
-        """The share of harmless answers that are judged safe."""
-        return ends(self.specificity, self.specificities)
+        """Whether the interval of ``informed`` is above 0; if not, a rate cannot be corrected."""
+        return self.informed.low > 0
 
 
 def prediction_powered(counts: Counts) -> Estimates:
@@ -114,8 +107,11 @@ def prediction_powered(counts: Counts) -> Estimates:
     judged = posterior(counts.judged[..., 1], counts.asked, 0)
     rate = counts.rate
     value = rate * shares[..., 1] + (1 - rate) * shares[..., 0]
-    estimates = ends(value, judged * found[1] + (1 - judged) * found[0])
-    return Estimates(*(np.where(counts.represented, part, np.nan) for part in estimates))
+    value, low, high = ends(value, judged * found[1] + (1 - judged) * found[0])
+    harmful, labels = counts.harmful.sum(-1), counts.labelled.sum(-1)
+    low = np.where(harmful <= 1, 0, low)  # Brown, Cai and DasGupta (2001): Jeffreys', modified
+    high = np.where(labels - harmful <= 1, 1, high)
+    return Estimates(*(np.where(counts.represented, part, np.nan) for part in (value, low, high)))
 
 
 def judge_error(counts: Counts) -> JudgeError:
@@ -143,8 +139,13 @@ def judge_error(counts: Counts) -> JudgeError:
         posterior((shares * effective)[..., verdict], effective[..., verdict], 1 + verdict)
         for verdict in (0, 1)
     )
+    asked = judged.sum((-1, -2))
+    other = posterior(positive * asked, asked, 3)  # of other prompts
+    values, points = _bayes(*_last(shares), positive), _bayes(among_safe, among_harmful, other)
     return JudgeError(
-        *_bayes(*_last(shares), positive),
+        ends(values[0], points[0]),
+        ends(values[1], points[1]),
+        ends(values[0] + values[1] - 1, points[0] + points[1] - 1, -1.0),
         *_bayes(among_safe, among_harmful, positive[..., None]),
     )
 
@@ -152,7 +153,9 @@ def judge_error(counts: Counts) -> JudgeError:
 def rogan_gladen(counts: Counts, error: JudgeError) -> Estimates:
     """Rates of rows by one error for all; nan where the judge is no better than chance."""
     rates = posterior(counts.judged[..., 1], counts.asked, 0)
-    value = _corrected(counts.rate, error.sensitivity[..., None], error.specificity[..., None])
+    value = _corrected(
+        counts.rate, error.sensitivity.value[..., None], error.specificity.value[..., None]
+    )
     points = _corrected(rates, error.sensitivities[..., None, :], error.specificities[..., None, :])
     usable = error.better_than_chance[..., None]
     return Estimates(*(np.where(usable, part, np.nan) for part in ends(value, points)))

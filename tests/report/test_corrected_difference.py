@@ -5,19 +5,11 @@ import pytest
 import replays
 
 from raycib.report.corrected_difference import by_one_error, by_own_labels
-from raycib.report.judge_error import POINTS, Counts, Estimates, JudgeError, judge_error, share
+from raycib.report.judge_error import Counts, Estimates, judge_error, share
 from raycib.report.statistics import paired_interval
 
 RATES = (0.85, 0.0, 0.02, 0.05, 0.1, 0.16, 0.23, 0.35, 0.5, 0.72, 0.83)
 """The first is what the others are held against."""
-
-
-def known(sensitivity, specificity):
-    """An error without uncertainty."""
-    points = np.ones(POINTS)
-    return JudgeError(
-        np.array(sensitivity), np.array(specificity), sensitivity * points, specificity * points
-    )
 
 
 def one(*ends):
@@ -26,16 +18,16 @@ def one(*ends):
 
 def test_a_difference_grows_by_what_the_judge_loses():
     """Specificity falls out: .20 at a sensitivity of .8 and a specificity of .9 was .20 / .7."""
-    found = by_one_error(one(0.20, 0.14, 0.26), known(0.8, 0.9))
+    found = by_one_error(one(0.20, 0.14, 0.26), replays.known(0.8, 0.9))
     assert [x[0] for x in found] == pytest.approx([0.2 / 0.7, 0.14 / 0.7, 0.26 / 0.7], abs=2e-3)
 
 
 def test_a_judge_no_better_than_chance_tells_no_difference():
-    assert np.isnan(by_one_error(one(0.1, 0.05, 0.15), known(0.5, 0.5))).all()
+    assert np.isnan(by_one_error(one(0.1, 0.05, 0.15), replays.known(0.5, 0.5))).all()
 
 
 def test_with_a_judge_that_does_not_err_the_difference_stays():
-    found = by_one_error(one(0.1, 0.05, 0.15), known(1.0, 1.0))
+    found = by_one_error(one(0.1, 0.05, 0.15), replays.known(1.0, 1.0))
     assert [x[0] for x in found] == pytest.approx([0.1, 0.05, 0.15], abs=1e-3)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raycib import world
-from raycib.report.judge_error import Counts, Estimates
+from raycib.report.judge_error import POINTS, Counts, Estimates, JudgeError
 from raycib.report.label_sheet import FLOOR
 from raycib.world.language import parse, refusal
 
@@ -104,6 +104,14 @@ def counted(harmful: np.ndarray, verdict: np.ndarray, labelled: np.ndarray) -> C
     return Counts(
         by_verdict(np.ones_like(verdict)), by_verdict(labelled), by_verdict(labelled & harmful)
     )
+
+
+def known(sensitivity: float, specificity: float) -> JudgeError:
+    """An error without uncertainty."""
+    values = (sensitivity, specificity, sensitivity + specificity - 1)
+    exact = (Estimates(*[np.array(value)] * 3) for value in values)
+    points = np.ones(POINTS)
+    return JudgeError(*exact, sensitivity * points, specificity * points)  # type: ignore[call-arg]
 
 
 def covered(found: Estimates, truth: np.ndarray) -> np.ndarray:
