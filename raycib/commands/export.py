@@ -40,6 +40,8 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
     folder = to or Path("exports") / f"{spec['method']['kind']}-{record.key[:12]}"
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it, or choose another with --to")
+    found = _found(Path("runs") if "://" in out else Path(out), record.key)
+    lines = list(_answers(store, record.key, found, with_answers))  # what can fail comes first
     folder.mkdir(parents=True, exist_ok=True)
     for name in record.files:
         if name != HISTORY_FILE:
@@ -48,8 +50,6 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
         _name_the_base(folder / CONFIG_FILE, base)
         if spec["model"]["template"] == "chatml":
             (folder / "chat_template.jinja").write_text(CHATML)
-    found = _found(Path("runs") if "://" in out else Path(out), record.key)
-    lines = list(_answers(store, record.key, found, with_answers))
     said = ""
     if lines:
         (folder / ANSWERS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -164,6 +164,17 @@ def test_what_is_no_stage_or_no_empty_folder_is_refused(made: Made, published: P
         export(made.stage.key, root, published, None, with_answers=False)
 
 
+def test_where_the_prompts_are_gone_nothing_is_begun(made: Made, tmp_path: Path) -> None:
+    file = Path(made.evals.harmful.source)
+    aside = file.rename(file.with_suffix(".aside"))
+    try:
+        with pytest.raises(UserError, match="no data file at"):
+            export(made.stage.key, made.store.root, tmp_path / "a", None, with_answers=False)
+    finally:
+        aside.rename(file)
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_whole_model_is_published_as_one(made: Made, tmp_path: Path) -> None:
     stage = StageSpec.model_validate({**dict(made.stage), "method": {"kind": "lora"}, "lora": None})
     store = Store(tmp_path / "runs")
