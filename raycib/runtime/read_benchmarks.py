@@ -114,7 +114,7 @@ def _is_sampled(request: Any) -> bool:
 
 def _lengths(requests: list[Any], tokenizer: Any) -> list[_Length]:
     """Of each request, at most: prompt and answer are counted apart."""
-    from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
+    from raycib.evals.harness.models import most_tokens
 
     parts = sorted({str(text) for one in requests for text in one.args if isinstance(text, str)})
     counted = [len(ids) for ids in tokenizer(parts)["input_ids"]] if parts else []
@@ -123,7 +123,7 @@ def _lengths(requests: list[Any], tokenizer: Any) -> list[_Length]:
     def length(one: Any) -> _Length:
         prompt, *answer = one.args
         if one.request_type == "generate_until":
-            said = int(answer[0].get("max_gen_toks", DEFAULT_MAX_GEN_TOKS))
+            said = most_tokens(answer[0])
         else:
             said = tokens[answer[0]] if answer else 0
         return _Length(tokens[prompt] + said, said)

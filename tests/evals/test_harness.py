@@ -223,6 +223,9 @@ def test_what_a_model_has_to_read_is_counted(place: Path, tmp_path: Path) -> Non
     assert (words.longest, words.tokens, words.square_tokens, words.scored) == (15, 15, 225, 12)
     assert (choice.cut, words.cut) == (0, 0)
     assert spec(tmp_path, "choice", context=4)[0].cut == 1
+    other = WORDS.replace("num_fewshot: 1", "num_fewshot: 0")
+    make_task(tmp_path, "other", other.replace("max_gen_toks", "max_new_tokens"), [row])
+    assert spec(tmp_path, "other")[0].longest == words.longest, "by another of its names"
     warm = WORDS.replace("max_gen_toks: 12", "max_gen_toks: 12, do_sample: true, temperature: 0.7")
     make_task(tmp_path, "warm", warm, [row])
     assert [one.sampled for one in (choice, words, *spec(tmp_path, "warm"))] == [False, False, True]

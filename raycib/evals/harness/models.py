@@ -10,7 +10,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from raycib.models.adapters import AdapterSlots
 
@@ -75,8 +77,7 @@ class AdapterLM(HFLM):
 
         def size(n: int) -> int:
             prompt, settings = requests[n].args
-            most = settings.get("max_gen_toks", self.max_gen_toks)
-            return len(self.tok_encode(prompt)) + most
+            return len(self.tok_encode(prompt)) + most_tokens(settings)
 
         sizes = {n: size(n) for n in range(len(requests))}
         order = sorted(sizes, key=lambda n: -sizes[n])
@@ -86,6 +87,11 @@ class AdapterLM(HFLM):
             some = super().generate_until([requests[n] for n in lot], disable_tqdm=True)
             found |= zip(lot, some, strict=True)
         return [found[n] for n in range(len(requests))]
+
+
+def most_tokens(settings: dict[str, Any]) -> int:
+    """Of a generated answer, under any of the names that lm-eval reads."""
+    return normalize_gen_kwargs(settings, DEFAULT_MAX_GEN_TOKS)["max_gen_toks"]
 
 
 def _lots(
@@ -113,8 +119,6 @@ def _vllm_by_its_name() -> Iterator[None]:
 
 def engine_lm(llm: Any, tokenizer: Any, lora: Any, max_length: int) -> "LM":
     """lm-eval's vLLM backend on an engine (`vllm.LLM`) that runs, under one adapter or none."""
-    from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
-
     with _vllm_by_its_name():
         from lm_eval.models.vllm_causallms import VLLM
 
