@@ -1,16 +1,15 @@
 """lm-eval's benchmarks in the report of any study: a table of all variants."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from raycib.metrics import is_share
-from raycib.report.forms import BEFORE, Form, mean, number, rate, said, short
+from raycib.report.forms import Form, mean, number, rate, said, short
 from raycib.report.table import STATUS, Column, Table
 from raycib.report.text import one_line
-from raycib.report.variants import means, result_rows, settings, variants
+from raycib.report.variants import before_row, means, result_rows, settings, variants
 
 HEAD = "benchmark_"
 MEAN = "benchmarks_mean"
@@ -55,16 +54,10 @@ def benchmarks_table(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> Table |
     fields = [*names, MEAN, *details]
     rows: list[dict[str, Any]] = []
     if aligned:
-        before = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
-        rows.append(before | means(pd.DataFrame([aligned]), fields))
+        rows.append(before_row(aligned, fields))
     for _, part in settings(frame):
         for variant in variants(part):
-            place = {
-                "series": variant.series,
-                "method": variant.method,
-                "strength": variant.strength,
-            }
-            rows += result_rows(place, variant, lambda cells: means(cells, fields))
+            rows += result_rows(variant, lambda cells: means(cells, fields))
     several = shares > 1
     together = f"Mean: of the {shares} that are shares, each counted once. " if several else ""
     return Table(

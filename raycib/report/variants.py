@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.report.forms import BEFORE
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.statistics import NOTHING, Spread, mean_std, wilson_over_seeds
 
@@ -152,18 +153,23 @@ def hrr_ends(cells: pd.DataFrame) -> dict[str, float]:
     return {"hrr_low": ends.low, "hrr_high": ends.high, "hrr_n": ends.n} if ends else {}
 
 
+def before_row(aligned: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The model before fine-tuning as the first row of a table; ``aligned`` are flat scores."""
+    place = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
+    return place | means(pd.DataFrame([aligned]), names)
+
+
 def result_rows(
-    place: Mapping[str, Any],
-    variant: ResultRow,
-    numbers: Callable[[pd.DataFrame], Mapping[str, Any]],
+    row: ResultRow, numbers: Callable[[pd.DataFrame], Mapping[str, Any]], **place: Any
 ) -> list[dict[str, Any]]:
     """A variant in a table: a row with the ``numbers`` of its finished cells, if it has any, then
-    one for each cell that failed, whose ``status`` says why. ``place`` are the fields that name
-    it."""
+    one for each cell that failed, whose ``status`` says why. ``place`` are fields that name it
+    besides its series, method and strength, or instead."""
+    named = {"series": row.series, "method": row.method, "strength": row.strength} | place
     rows: list[dict[str, Any]] = []
-    if len(variant.done):
-        rows.append({**place, "seeds": len(variant.done), "status": "", **numbers(variant.done)})
-    for _, cell in variant.failed.iterrows():
+    if len(row.done):
+        rows.append({**named, "seeds": len(row.done), "status": "", **numbers(row.done)})
+    for _, cell in row.failed.iterrows():
         status = f"failed (seed {cell['seed']}): {cell['failed']}"
-        rows.append({**place, "seeds": 0, "status": status})
+        rows.append({**named, "seeds": 0, "status": status})
     return rows

@@ -1,6 +1,5 @@
 """Table 1 for any comparison: what every method does to safety, to the task and to abilities."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.cells import MEASURES
-from raycib.report.forms import BEFORE, Row, ends, mean, number, said, short
+from raycib.report.forms import Row, ends, mean, number, said, short
 from raycib.report.table import STATUS, Column
 from raycib.report.text import one_line
-from raycib.report.variants import hrr_ends, means, result_rows, settings, variants
+from raycib.report.variants import before_row, hrr_ends, means, result_rows, settings, variants
 
 CAPTION = (
     "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
@@ -44,23 +43,15 @@ def table1(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     names = [*FIRST, *probes(frame), *LAST]
 
     def numbers(cells: pd.DataFrame) -> dict[str, Any]:
-        return means(cells, names) | hrr_ends(cells)
-
-    def with_cost(cells: pd.DataFrame) -> dict[str, Any]:
-        return numbers(cells) | {name: cells[f"cost_{name}"].iloc[0] for name in COST}
+        costs = {name: cells[f"cost_{name}"].iloc[0] for name in COST}
+        return means(cells, names) | hrr_ends(cells) | costs
 
     rows: list[dict[str, Any]] = []
     if aligned:
-        before = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
-        rows.append(before | numbers(pd.DataFrame([aligned])))
+        rows.append(before_row(aligned, names) | hrr_ends(pd.DataFrame([aligned])))
     for _, part in settings(frame):
         for variant in variants(part):
-            place = {
-                "series": variant.series,
-                "method": variant.method,
-                "strength": variant.strength,
-            }
-            rows += result_rows(place, variant, with_cost)
+            rows += result_rows(variant, numbers)
     fields = ["series", "method", "strength", "seeds"]
     for name in names:
         fields += [f"{name}_mean", f"{name}_std"]

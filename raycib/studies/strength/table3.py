@@ -10,7 +10,7 @@ from raycib.report.cells import MEASURES
 from raycib.report.forms import BEFORE, number
 from raycib.report.frame import PLAIN
 from raycib.report.table import STATUS, Column
-from raycib.report.variants import means, result_rows, row_of
+from raycib.report.variants import before_row, means, result_rows, row_of
 
 NAMES = [column.field for column in MEASURES]
 
@@ -25,13 +25,14 @@ def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     rows: list[dict[str, Any]] = []
     names = sorted(set(frame["model"].dropna().astype(str)))
     if aligned:
-        before = {"model": " ".join(names), "method": BEFORE, "lam": math.nan, "seeds": 1}
-        rows.append(before | {"status": ""} | means(pd.DataFrame([aligned]), NAMES))
+        place = {"model": " ".join(names), "method": BEFORE, "lam": math.nan}
+        rows.append(before_row(aligned, NAMES) | place)
     series = frame.assign(_plain=frame["method"] != PLAIN)
     keys = ["model", "_plain", "series", "lam"]
     for (model, _, label, lam), cells in series.groupby(keys, sort=True):
+        found = row_of(cells)
         place = {"model": model, "method": label, "lam": lam}
-        rows += result_rows(place, row_of(cells), lambda done: means(done, NAMES))
+        rows += result_rows(found, lambda done: means(done, NAMES), **place)
     columns = ["model", "method", "lam", "seeds"]
     columns += [name + end for name in NAMES for end in ("_mean", "_std")]
     return pd.DataFrame(rows, columns=[*columns, "status"])

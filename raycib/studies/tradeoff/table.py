@@ -6,9 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.forms import BEFORE, ends, mean, number, short
+from raycib.report.forms import ends, mean, number, short
 from raycib.report.table import STATUS, Column
-from raycib.report.variants import ResultRow, hrr_ends, means, plain_variant, result_rows
+from raycib.report.variants import (
+    ResultRow,
+    before_row,
+    hrr_ends,
+    means,
+    plain_variant,
+    result_rows,
+)
 from raycib.studies.tradeoff.gap import ALIGNMENT, CAPABILITY, GAPS, TAX, gap, places
 from raycib.studies.tradeoff.theory import Theory
 
@@ -39,8 +46,7 @@ def gaps_table(
         if aligned and theory and lora and task in theory.aligned_nll:
             rows.append({"task": place} | _before(aligned, theory, task, lora))
         for variant in found:
-            named = {"task": place, "series": variant.series, "method": variant.method}
-            rows += result_rows(named | {"strength": variant.strength}, variant, _numbers)
+            rows += result_rows(variant, _numbers, task=place)
     fields = ["task", "series", "method", "strength", "seeds", "distance_mean", "distance_std"]
     for name in GAPS:
         fields += [f"{name}_{part}" for part in ("mean", "spread", "low", "high", "n")]
@@ -108,13 +114,12 @@ def _before(
     aligned: Mapping[str, Any], theory: Theory, task: str, lora: ResultRow
 ) -> dict[str, Any]:  # fmt: skip
     """The aligned model: against itself its alignment gap is 0 by definition."""
-    row = {"series": BEFORE, "method": "", "strength": math.nan, "seeds": 1, "status": ""}
-    row |= {f"{ALIGNMENT}_mean": 0.0, "distance_mean": 0.0}
-    row[f"{CAPABILITY}_mean"] = before_capability(theory, task, lora)
     # Accuracy and tax of the aligned model belong to the first task alone.
     shared = ("hrr", "refusal_rate", "incoherent_rate", "over_refusal", "utility")
-    scores = pd.DataFrame([{k: v for k, v in aligned.items() if k.startswith(shared)}])
-    return row | means(scores, ["hrr", *SINGLE]) | hrr_ends(scores)
+    scores = {k: v for k, v in aligned.items() if k.startswith(shared)}
+    row = before_row(scores, ["hrr", *SINGLE]) | hrr_ends(pd.DataFrame([scores]))
+    row |= {f"{ALIGNMENT}_mean": 0.0, "distance_mean": 0.0}
+    return row | {f"{CAPABILITY}_mean": before_capability(theory, task, lora)}
 
 
 def _numbers(cells: pd.DataFrame) -> dict[str, float]:
