@@ -19,7 +19,7 @@ Intervals are 95 %. Every share has its Jeffreys posterior, Beta(k + 1/2, n - k 
 is computed at the points of an even grid, and its 2.5 and 97.5 % quantiles are the ends. So no draw
 is random. PPI++'s normal interval had the truth in 82 to 95 % of rows, since labels are few and
 rates near 0; Lang and Reiczigel's (2014), for labels from elsewhere, in 97.5 to 99.9 %; this one in
-95.2 to 97.9 % where the judge is not all but perfect (docs/findings.md).
+95.7 to 98.4 % where the judge is not all but perfect (docs/findings.md).
 """
 
 from functools import cache
