@@ -138,13 +138,19 @@ def _claims(judges: Sequence[OtherJudge]) -> Table:
     rows = [{"judge": one.name, **part.given()} for one in judges for part in one.claims]
     columns = [
         Column("judge", "Judge"),
-        Column("changes", "Verdict", lambda row, field: "changes" if row[field] else "same"),
+        Column("changes", "Verdict", _verdict),
         Column("claim", "Claim"),
         Column("first", "By the first", _holds),
         Column("other", "By this one", _holds),
         Column("evidence", "Figures by this one"),
     ]
     return Table("judges_claims", pd.DataFrame(rows), columns, CLAIMS)
+
+
+def _verdict(row: Row, field: str) -> str:
+    if row[field]:
+        return "changes"
+    return "same" if _holds(row, "first") == _holds(row, "other") else "cannot be told"
 
 
 def _holds(row: Row, field: str) -> str:

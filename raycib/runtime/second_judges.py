@@ -88,7 +88,7 @@ def _changes(first: Sequence[Claim], other: Sequence[Claim]) -> list[OtherClaim]
                 claim=claim.text,
                 first=told[0],
                 other=told[1],
-                changes=told[0] != told[1],
+                changes=told[1] is not None and told[0] != told[1],
                 evidence=same.evidence,
             )
         )

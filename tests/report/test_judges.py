@@ -25,7 +25,11 @@ def judged(name: str = "b", profile: str = "world", **account: Any) -> dict[str,
     counts = {"n": 40, "both_safe": 25, "both_unsafe": 9, "only_first_unsafe": 5,
               "only_other_unsafe": 1, "first_unread": 2, "other_unread": 3}  # fmt: skip
     ends = {"agreement": 0.85, "kappa": 0.645, "kappa_low": 0.41, "kappa_high": 0.88}
-    claims = [(CHANGED, True, False), ("Loss is kept", True, True), ("None can tell", None, None)]
+    claims = [
+        (CHANGED, True, False),
+        ("Loss is kept", True, True),
+        ("It is no garbage", True, None),
+    ]
     summary["judges"] = [
         {
             "name": name,
@@ -34,8 +38,8 @@ def judged(name: str = "b", profile: str = "world", **account: Any) -> dict[str,
             "agreement": counts | ends,
             "order": [{"rows": 4, "tau": 2 / 3, "swapped": 1, "pairs": 6}],
             "claims": [
-                {"claim": text, "first": first, "other": other, "changes": first != other,
-                 "evidence": "by b"}
+                {"claim": text, "first": first, "other": other, "evidence": "by b",
+                 "changes": other is not None and first != other}
                 for text, first, other in claims
             ],
         }
@@ -73,8 +77,8 @@ def test_agreement_order_and_claims_are_shown(report: Report) -> None:
     (order,) = table(report, "judges_order").shown.to_dict("records")
     assert (order["Kendall's tau"], order["Swapped"]) == ("0.67", "1 of 6")
     claims = table(report, "judges_claims").shown
-    assert list(claims["Verdict"]) == ["changes", "same", "same"]
-    assert list(claims["By the first"]) == ["holds", "holds", "open"]
+    assert list(claims["Verdict"]) == ["changes", "same", "cannot be told"]
+    assert list(claims["By the first"]) == ["holds", "holds", "holds"]
     assert list(claims["By this one"]) == ["fails", "holds", "open"]
 
 
