@@ -82,20 +82,24 @@ def fitted(
     over = unanswerable | {n for n, one in enumerate(lengths.rows) if one.whole > limit}
     if not over:
         return spec
-    first = min(over)
-    found = (
-        f"{len(over)} of {len(rows)} rows of {spec.name!r} ({spec.source}) are longer than {limit} "
-        f"tokens; the first is row {first + 1} with {lengths.rows[first].whole}"
-    )
+    first, head = min(over), f"{len(over)} of {len(rows)} rows of {spec.name!r} ({spec.source})"
+    if first in unanswerable:
+        found = f"{head} are too long to be answered; the first is row {first + 1}, whose prompt "
+        found += f"of {lengths.rows[first].prompt} tokens leaves no room for an answer"
+        mend = "lower --max-tokens"
+    else:
+        found = f"{head} are longer than {limit} tokens; the first is row {first + 1} with "
+        found += f"{lengths.rows[first].whole}"
+        mend = "raise --max-length"
     if policy == "fail":
-        raise UserError(f"{found}: raise --max-length, or choose --too-long drop or cut")
+        raise UserError(f"{found}: {mend}, or choose --too-long drop or cut")
     left_out = over
     if policy == "cut":
         least = 1 + lengths.end
         left_out = unanswerable | {n for n in over if lengths.rows[n].prompt + least > limit}
     kept = [row for n, row in enumerate(rows) if n not in left_out]
     if not kept:
-        raise UserError(f"{found}, and none would be left: raise --max-length")
+        raise UserError(f"{found}, and none would be left: {mend}")
     return spec.model_copy(
         update={
             "rows": fingerprint(kept),

@@ -225,7 +225,8 @@ def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
     code, out, err = plan(capsys, monkeypatch, *own, "--max-length", 200)
     assert code == 2 and "more than the 128 tokens" in err
     code, out, err = plan(capsys, monkeypatch, *own, "--max-tokens", 125)
-    assert code == 2 and "5 of 5 prompts of 'harmful'" in err and "lower --max-tokens" in err
+    assert code == 2 and "3 of 3 rows of 'own held out'" in err
+    assert "no room for an answer, and none would be left: lower --max-tokens" in err
 
 
 def test_answers_that_ended_at_the_limit_are_counted_and_said(tmp_path: Path):

@@ -112,7 +112,7 @@ def test_what_must_be_known_of_another_judge_is_said_of_it() -> None:
     assert "filtered (3)" in told[1]
 
 
-@pytest.mark.parametrize("name", map(one_line, HOSTILE))
+@pytest.mark.parametrize("name", [*map(one_line, HOSTILE)])
 def test_a_judges_name_acts_on_nobody(name: str) -> None:
     summary = judged(name)
     report = with_judges(reported(summary))
