@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raycib.metrics import Rate
 from raycib.studies.continual.scores import (
     MEASURES,
     accuracy_matrix,
@@ -139,7 +140,7 @@ def test_the_left_out_task_is_left_out_wherever_it_stands():
 
 def test_rows_follow_the_order_of_training_whatever_that_of_the_rates():
     rows = [dict(zip("abc", row, strict=True)) for row in R.tolist()]
-    turned = [{task: {"value": row[task], "n": 9} for task in "cab"} for row in rows]
+    turned = [{task: Rate(value=row[task], n=9) for task in "cab"} for row in rows]
     np.testing.assert_array_equal(accuracy_matrix("abc", turned[0], turned[1:]), R)
 
 
