@@ -140,7 +140,9 @@ def test_the_left_out_task_is_left_out_wherever_it_stands():
 
 def test_rows_follow_the_order_of_training_whatever_that_of_the_rates():
     rows = [dict(zip("abc", row, strict=True)) for row in R.tolist()]
-    turned = [{task: Rate(value=row[task], n=9) for task in "cab"} for row in rows]
+    turned = [
+        {task: Rate(value=row[task], low=None, high=None, n=9) for task in "cab"} for row in rows
+    ]
     np.testing.assert_array_equal(accuracy_matrix("abc", turned[0], turned[1:]), R)
 
 
