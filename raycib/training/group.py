@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,6 +46,10 @@ class Loaded:
     adapters: AdapterSlots
     tokenizer: Any
     device: torch.device
+    caches: WeakValueDictionary[tuple[Any, ...], ReferenceCache] = field(
+        default_factory=WeakValueDictionary
+    )
+    """References that some slot holds, by what was read of which rows: slots share them."""
     _encoded: dict[str, list[Encoded]] = field(default_factory=dict)
 
     def encode(self, spec: TaskSpec | RowsSpec) -> list[Encoded]:
@@ -200,11 +205,15 @@ def ensure_cache(
 ) -> ReferenceCache:
     """The stored readings of `rows`, computed where the store lacks them."""
     where = (rows.rows, rows.max_length)
+    known = (store.root, model.key, *where, tuple(features))
+    if (held := loaded.caches.get(known)) is not None:
+        return held
     if missing := missing_readings(store, model, *where, features):
         compute_cache(store, loaded.adapters, model, loaded.encode(rows), *where, missing)
     cache = load_cache(store, model, *where, features, loaded.device)
     if cache is None:
         raise RuntimeError(f"the references of {rows.name!r} vanished from the store")
+    loaded.caches[known] = cache
     return cache
 
 

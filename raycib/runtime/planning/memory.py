@@ -1,6 +1,6 @@
 """The memory of a group's worker, from its stages and the lengths of their rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -121,7 +121,8 @@ class Group:
             "what methods keep": sum(
                 self._slot_bytes(stage) - adapter_bytes(sizes, adapter_of(stage))
                 for stage in heaviest
-            ),
+            )
+            + self._reference_bytes(heaviest),
             f"layers of a micro-batch of {tokens:,} tokens": passes.kept,
             "output head, or one layer's gradients": passes.total - passes.kept,
             "process": RUNTIME[self.machine.gpu is not None],
@@ -172,12 +173,14 @@ class Group:
         own = sizes.adapter_parameters(adapter.rank, adapter.targets)
         adapted = sum(a * b for a, b in sizes.adapted(adapter.targets).values())
         below = sizes.adapter_parameters(stage.exported_rank, adapter.targets) - own
-        read = len([one for one in method.features if one[0] not in get_args(Tokens)])
-        return (
-            ADAPTER_BYTES * own
-            + 4 * max(0, below)
-            + method.extra_bytes(adapted, own)
-            + 4 * read * stage.task.num_rows * sizes.width
+        return ADAPTER_BYTES * own + 4 * max(0, below) + method.extra_bytes(adapted, own)
+
+    def _reference_bytes(self, stages: Sequence[StageSpec]) -> int:
+        """Of references of rows, float32; slots that read the same of the same rows share them."""
+        read = {(s.task.rows, s.method_in_effect.features): s.task.num_rows for s in stages}
+        return sum(
+            4 * rows * self.sizes.width * sum(what[0] not in get_args(Tokens) for what in features)
+            for (_, features), rows in read.items()
         )
 
 
