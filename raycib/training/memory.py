@@ -2,6 +2,7 @@
 
 import ctypes
 import resource
+from pathlib import Path
 
 import torch
 
@@ -24,4 +25,9 @@ def peak_bytes(device: torch.device) -> int:
     """The most that was allocated on a GPU so far; on a CPU, the most that this process held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
+    status = Path("/proc/self/status")
+    if not status.exists():  # macOS, which counts in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux getrusage's begins with what the process held that started this one.
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])  # in KiB
