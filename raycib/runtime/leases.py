@@ -59,7 +59,8 @@ class Leases:
     def __init__(self, tasks: Sequence[Task], tries: int = 1, fail_fast: bool = False) -> None:
         """`tries` of a task whose holder is lost, before the task itself is thought to be the
         reason; with `fail_fast` no task is given out after one that did not end well."""
-        self._waiting = {task.name: task for task in tasks}
+        self._tasks = {task.name: task for task in tasks}
+        self._waiting = dict(self._tasks)
         self._tries, self._fail_fast = tries, fail_fast
         self._held: dict[str, list[str]] = {}
         """All that each holder was ever given, in order."""
@@ -107,6 +108,12 @@ class Leases:
     def say(self, holder: str, number: int, traceback: str) -> None:
         """The last words of a holder that ends with an error, and may come back."""
         self._said[self._held[holder][number]] = traceback
+
+    def leave(self, holder: str) -> None:
+        """A holder will not come back: what it has not finished is another's."""
+        held = self._held.pop(holder, [])
+        if held and held[-1] not in self._over:
+            self._waiting[held[-1]] = self._tasks[held[-1]]
 
     def ended(self) -> list[Ended]:
         """Tasks that are over since the last call."""

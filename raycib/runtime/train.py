@@ -186,6 +186,10 @@ class _News(ray.tune.Callback):
             self.look()
             self._last = time.monotonic()
 
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """It is not started again; without this the others would wait for its task for ever."""
+        ray.get(self._leases.leave.remote(trial.config["holder"]))
+
     def look(self) -> None:
         """Tell of everything new."""
         for one in ray.get(self._leases.ended.remote()):

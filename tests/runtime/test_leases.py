@@ -60,6 +60,18 @@ def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> No
     assert isinstance(ended.error, Undone) and ended.error.reason == "MemoryError: 3 GB"
 
 
+def test_what_is_left_behind_is_done_by_another() -> None:
+    """b waits for a, whose holder is gone for good: the other one does both."""
+    leases = Leases([task("a"), task("b", "a")])
+    assert leases.take("gone", leases.join("gone")) == "a"
+    assert leases.take("here", leases.join("here")) == WAIT
+    leases.leave("gone")
+    assert leases.take("here", 0) == "a"
+    leases.finish("here", 0, {})
+    leases.leave("here")  # with nothing in hand
+    assert leases.take("last", leases.join("last")) == "b"
+
+
 def test_only_the_leading_process_moves_its_workers_on() -> None:
     leases = Leases([task("a"), task("b")])
     assert leases.take("w", 0, leads=False) == WAIT
