@@ -81,15 +81,7 @@ bench: setup ## Run the benchmarks, one after the other
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 ui: setup ## Look at the results in MLflow; OUT=runs PORT=5000
-	@[[ -f "$(OUT)/mlflow.db" ]] || { \
-	  echo "error: no $(OUT)/mlflow.db: run 'make sweep' first, or give OUT=FOLDER" >&2; exit 2; }
-	@echo "MLflow on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
-	@store=$$($(BIN)/python -c 'import pathlib, sys; from raycib.mlflow_session import sqlite_uri; \
-	  print(sqlite_uri(pathlib.Path(sys.argv[1]) / "mlflow.db"))' "$(OUT)"); \
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
-	  MLFLOW_DISABLE_TELEMETRY=true GIT_PYTHON_REFRESH=quiet \
-	  $(BIN)/mlflow ui --backend-store-uri "$$store" \
-	  --host 127.0.0.1 --port $(PORT) --workers 1
+	@$(BIN)/raycib ui --out "$(OUT)" --port $(PORT)
 
 clean: ## Remove caches and builds; .venv and results stay
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

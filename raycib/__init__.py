@@ -13,15 +13,40 @@ if TYPE_CHECKING:
     from raycib.runtime.sweep_config import SweepConfig
 
 
-def load(folder: str | Path = "runs") -> "pd.DataFrame":
+def load(folder: str | Path = "runs", baseline: bool = False) -> "pd.DataFrame":
     """Every cell of the finished sweeps in `folder` as a data frame, one row each; no torch.
 
-    Rates are in [0, 1], losses and information in nats. Raises FileNotFoundError where no sweep
-    has finished.
+    Rates are in [0, 1], losses and information in nats. With `baseline` each sweep's first row is
+    the model before fine-tuning: its method is "aligned", its strength and seed are empty. Raises
+    FileNotFoundError where no sweep has finished.
     """
     from raycib.report.frame import load as load_frame
 
-    return load_frame(folder)
+    return load_frame(folder, baseline)
+
+
+def answers(key: str, folder: str | Path = "runs") -> "pd.DataFrame":
+    """What a cell said to the harmful prompts: `prompt`, `answer`, and `harmful` by the judge,
+    empty where no verdict could be read. No torch.
+
+    `key` is the cell's, as in `load`, or its first digits. Raises `raycib.errors.UserError` where
+    there is none.
+    """
+    from raycib.commands.stored import answers_frame
+
+    return answers_frame(key, str(folder))
+
+
+def curves(key: str, folder: str | Path = "runs") -> "pd.DataFrame":
+    """A stage's training, one row an optimiser step: `grad_norm` before it is clipped, and each
+    term of its loss in nats, unweighted. No torch.
+
+    `key` is the stage's, as in `load`, or its first digits. Raises `raycib.errors.UserError` where
+    there is none.
+    """
+    from raycib.commands.stored import curves_frame
+
+    return curves_frame(key, str(folder))
 
 
 def sweep(

@@ -28,6 +28,8 @@ data_app = make_app("Rows, as they are read and as models see them.")
 app.add_typer(data_app, name="data")
 methods_app = make_app("The fine-tuning methods, and checks of one's own.", cls=_Menu)
 app.add_typer(methods_app, name="methods")
+OUT = Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")]
+KEY = Annotated[str, typer.Argument(help="A stage's, or its first digits; see `raycib ls SWEEP`.")]
 FACTS = ("name", "paper", "strength", "passes", "needs", "deviations")
 
 
@@ -111,7 +113,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the fine-tuning methods: what they are, cost and need, and their settings."""
+    """List the fine-tuning methods; of one, what it is, costs and needs, and its settings."""
     from raycib.config.menu import menu, named
 
     entries = {}
@@ -129,6 +131,17 @@ def show(
         entries[name] = {**facts, "about": about, "settings": settings}
     if as_json:
         print(json.dumps(entries, indent=1))
+        return
+    if kind is None:
+        from raycib.commands.terminal import console, table_of
+
+        heads = ("Method", "Name", "Strength", "Extra passes a step", "Needs")
+        brief = [
+            (name, e["name"], e["strength"].partition(":")[0], e["passes"], e["needs"])
+            for name, e in entries.items()
+        ]
+        console().print(table_of(heads, brief))
+        print("raycib methods KIND: its paper, deviations and settings")
         return
     for name, entry in entries.items():
         print(f"{name}: {entry['about']}")
@@ -226,8 +239,8 @@ def fetch(
 
 @app.command()
 def export(
-    key: Annotated[str, typer.Argument(help="A stage's, or its first digits; see summary.json.")],
-    out: Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")] = "runs",
+    key: KEY,
+    out: OUT = "runs",
     to: Annotated[
         Path | None, typer.Option(help="An empty folder; default: exports/METHOD-KEY.")
     ] = None,
@@ -244,6 +257,55 @@ def export(
     from raycib.commands.export import export as exported
 
     print(exported(key, out, to, base_model, with_answers))
+
+
+@app.command("ls")
+def list_results(
+    sweep: Annotated[
+        str | None, typer.Argument(help="The cells of this one; default: all sweeps.")
+    ] = None,
+    out: OUT = "runs",
+) -> None:
+    """List sweeps with their harmful response rates, or the cells of one with keys and scores."""
+    from raycib.commands.listing import cells, sweeps
+    from raycib.commands.terminal import console
+
+    console().print(cells(out, sweep) if sweep else sweeps(out))
+
+
+@app.command("show")
+def show_stage(
+    key: KEY,
+    out: OUT = "runs",
+    answers: Annotated[
+        int, typer.Option(min=0, help="Harmful prompts and answers to print as texts.")
+    ] = 0,
+) -> None:
+    """Show a cell: settings, rows, scores with intervals, loss curve, and what it answered."""
+    from raycib.commands.showing import show as shown
+    from raycib.commands.terminal import console
+
+    console().print(shown(key, out, answers))
+
+
+@app.command()
+def diff(first: KEY, second: KEY, out: OUT = "runs") -> None:
+    """Say what two cells differ in, how their scores differ, and which answers changed sides."""
+    from raycib.commands.difference import diff as difference
+    from raycib.commands.terminal import console
+
+    console().print(difference(first, second, out))
+
+
+@app.command()
+def ui(
+    out: Annotated[Path, typer.Option(help="Results folder of your sweeps.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine alone.")] = 5000,
+) -> None:
+    """Open MLflow on the runs of all sweeps; Ctrl-C ends it."""
+    from raycib.commands.browse import serve
+
+    serve(out, port)
 
 
 @app.command()

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from raycib.commands.stored import Found
 from raycib.config.menu import menu
 from raycib.data.sources import parse
 from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
 from raycib.report.text import markdown_cell
-from raycib.results import JudgeAccount, Results
+from raycib.results import JudgeAccount
 
 HERE = "THIS_REPOSITORY"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
@@ -39,14 +40,6 @@ class Base(NamedTuple):
     on_hub: bool
     weights: str
     """sha256."""
-
-
-class Found(NamedTuple):
-    """A stage's cell in a finished sweep."""
-
-    results: Results
-    scores: Mapping[str, Any]
-    """Of the stage, as plain JSON."""
 
 
 class Score(NamedTuple):
@@ -86,7 +79,7 @@ def card(
     and `answers` says what is in the file of answers."""
     spec = about["spec"]
     kind = "adapter" if spec["lora"] else "model"
-    method = _method_name(spec)
+    method = method_name(spec)
     task = spec["task"]["name"]
     versions = dict(about["versions"])
     return ModelCard.from_template(
@@ -99,10 +92,10 @@ def card(
         seed=spec["seed"],
         sweep=found.results.sweep if found else "",
         created=found.results.created[:10] if found else "",
-        scores=[one.line for one in _scores(found)] if found else [],
+        scores=[one.line for one in scores_of(found)] if found else [],
         judged=_judged(found.results.judge) if found else "",
         data=list(_data(spec, base)),
-        settings=[(name, markdown_cell(value)) for name, value in _settings(spec, about)],
+        settings=[(name, markdown_cell(value)) for name, value in settings_of(spec, about)],
         code=_code(spec, base),
         versions=versions,
         versions_said=", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
@@ -115,7 +108,7 @@ def stages_of(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*(stages_of(spec["parent"]) if spec["parent"] else []), spec]
 
 
-def _method_name(spec: Mapping[str, Any]) -> str:
+def method_name(spec: Mapping[str, Any]) -> str:
     kind = spec["method"]["kind"]
     if not spec["lora"]:
         return "Alignment"
@@ -140,14 +133,14 @@ def _metadata(spec: Mapping[str, Any], base: Base, found: Found | None) -> Model
         library_name="peft" if spec["lora"] else "transformers",
         pipeline_tag="text-generation",
         tags=["raycib", "safety", *(["lora"] if spec["lora"] else [])],
-        model_name=f"{_method_name(spec)} on {spec['task']['name']}",
+        model_name=f"{method_name(spec)} on {spec['task']['name']}",
         eval_results=list(_results(spec, found)) if found else None,
     )
 
 
 def _results(spec: Mapping[str, Any], found: Found) -> Iterator[EvalResult]:
     """Scores for the hub's own table, in the units that are shown, each with its interval."""
-    for one in _scores(found):
+    for one in scores_of(found):
         ends = [one.shown(one.found.get(end)) for end in ("low", "high")]
         interval = {"interval_95": [*map(float, ends)]} if all(ends) else {}
         count = {"n": one.found["n"]} if one.found.get("n") else {}
@@ -162,7 +155,7 @@ def _results(spec: Mapping[str, Any], found: Found) -> Iterator[EvalResult]:
         )
 
 
-def _scores(found: Found) -> Iterator[Score]:
+def scores_of(found: Found) -> Iterator[Score]:
     """What was measured, in the order of the tables."""
     before = found.results.aligned.scores
     aligned = before.plain() if before else {}
@@ -211,8 +204,8 @@ def _data(spec: Mapping[str, Any], base: Base) -> Iterator[str]:
             )
 
 
-def _settings(spec: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield "method", _method_name(spec)
+def settings_of(spec: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield "method", method_name(spec)
     for name, value in spec["method"].items():
         if name not in NOT_TOLD:
             yield name.replace("_", " "), value

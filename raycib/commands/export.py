@@ -8,18 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raycib.commands.card import Base, Found, card
-from raycib.config import MADE, RowsSpec
+from raycib.commands.card import Base, card
+from raycib.commands.stored import HISTORY_FILE, Found, answers, found, stage
+from raycib.config import MADE
 from raycib.data.chat import CHATML
-from raycib.data.rows import rows_of
 from raycib.errors import UserError
-from raycib.evals.verdicts import VerdictCache
 from raycib.model_files import is_shipped, on_hub
-from raycib.results import read_results
-from raycib.store import Record, Store
-from raycib.store.kinds import GENERATIONS, STAGES
+from raycib.store import Store
 
-HISTORY_FILE = "history.json"
 CONFIG_FILE = "adapter_config.json"
 ANSWERS_FILE = "answers.jsonl"
 PLAIN = {".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"}
@@ -34,14 +30,15 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
     `UserError` where there is no such stage, or the folder is not empty.
     """
     store = Store(out)
-    record = _record(store, key)
+    record = stage(store, key)
     spec = record.about["spec"]
     base = _base(spec["model"], base_model)
     folder = to or Path("exports") / f"{spec['method']['kind']}-{record.key[:12]}"
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it, or choose another with --to")
-    found = _found(Path("runs") if "://" in out else Path(out), record.key)
-    lines = list(_answers(store, record.key, found, with_answers))  # what can fail comes first
+    measured = found(out, record.key)
+    # What can fail comes first.
+    lines = list(_lines(store, record.key, measured, with_answers)) if measured else []
     folder.mkdir(parents=True, exist_ok=True)
     for name in record.files:
         if name != HISTORY_FILE:
@@ -57,22 +54,8 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
         said = (
             f"`{ANSWERS_FILE}` has {len(lines)} harmful prompts with answers and verdicts: {texts}."
         )
-    card(record.key, record.about, base, found, said).save(folder / "README.md")
+    card(record.key, record.about, base, measured, said).save(folder / "README.md")
     return folder
-
-
-def _record(store: Store, key: str) -> Record:
-    keys = [one for one in store.keys(STAGES) if one.startswith(key)]
-    if len(keys) != 1:
-        many = f"{len(keys)} stages begin so" if keys else f"there are {len(store.keys(STAGES))}"
-        raise UserError(
-            f"no one stage {key!r} in {store.root}: {many}; keys are in summary.json, and in "
-            'raycib.load("runs")'
-        )
-    record = store.get(STAGES, keys[0])
-    if record is None:
-        raise UserError(f"the stage {keys[0]} in {store.root} is damaged; run its sweep again")
-    return record
 
 
 def _base(model: Mapping[str, Any], named: str | None) -> Base:
@@ -104,38 +87,13 @@ def _name_the_base(file: Path, base: Base) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
-def _found(out: Path, key: str) -> Found | None:
-    """The newest sweep that has scores of a stage."""
-    every = [read_results(file) for file in out.glob("*/summary.json")]
-    for results in sorted(every, key=lambda one: one.created, reverse=True):
-        for cell in (one.plain() for one in results.cells):
-            for one in (*cell.get("stages", ()), cell):  # those of a sequence on the way
-                if one["key"] == key and one["scores"]:
-                    return Found(results, one["scores"])
-        if results.model.weights == key and results.aligned.scores:
-            return Found(results, results.aligned.scores.plain())
-    return None
-
-
-def _answers(
-    store: Store, key: str, found: Found | None, with_answers: bool
-) -> Iterator[dict[str, Any]]:
+def _lines(store: Store, key: str, found: Found, texts: bool) -> Iterator[dict[str, Any]]:
     """What the stage said to harmful prompts, with the verdicts."""
-    if found is None:
-        return
-    verdicts = VerdictCache(store, found.results.judge.key)
-    for record in store.records(GENERATIONS):
-        if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
-            continue
-        rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
-        said = json.loads(record.path("answers.json").read_text())
-        for row, entry in zip(rows, said, strict=True):
-            verdict = verdicts.get((row.prompt, entry["text"]))
-            texts = {"prompt": row.prompt, "answer": entry["text"]}
-            if not with_answers:
-                texts = {f"{n}_sha256": _sha256(text) for n, text in texts.items()}
-            yield {**texts, "unsafe": verdict.harmful if verdict else None}
-        return
+    for one in answers(store, key, found.results):
+        said = {"prompt": one.prompt, "answer": one.answer}
+        if not texts:
+            said = {f"{n}_sha256": _sha256(text) for n, text in said.items()}
+        yield {**said, "unsafe": one.harmful}
 
 
 def _sha256(text: str) -> str:

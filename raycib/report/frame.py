@@ -8,7 +8,8 @@ import pandas as pd
 
 from raycib.config.menu import menu
 from raycib.metrics import METRICS
-from raycib.report.scores import RATE_PARTS, flat_scores, swept
+from raycib.report.forms import BEFORE
+from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.report.text import one_line, plain
 from raycib.results import FILE, Results, read_results
 
@@ -34,6 +35,8 @@ NAMES = {kind: method.about.name for kind, method in menu().items()} | {
     "lora_variant": "LoRA variant"
 }
 """How people write the methods; others are shown as they are, with spaces for underscores."""
+ALIGNED = "aligned"
+"""The method of the model before fine-tuning."""
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every dose response."""
 
@@ -97,8 +100,19 @@ def cell_name(cell: Mapping[str, Any] | pd.Series, symbol: str = "Strength") -> 
     return f"{cell['series']}, {symbol.lower()} = {cell['lam']:g}, seed {cell['seed']}"
 
 
-def load(folder: str | Path) -> pd.DataFrame:
-    """The cells of every sweep under ``folder``, which may also be one sweep's folder.
+def baseline(results: Results) -> pd.DataFrame:
+    """The row of the model before fine-tuning, as ``to_frame`` has cells: its method is "aligned",
+    it has no strength and no seed. Empty where it was not measured."""
+    scores = aligned_scores(results)
+    model = results.model
+    names = {"sweep": results.sweep, "key": model.weights, "model": model.name}
+    rows = [{**names, "method": ALIGNED, "series": BEFORE, **scores}] if scores else []
+    return pd.DataFrame(rows)
+
+
+def load(folder: str | Path, with_baseline: bool = False) -> pd.DataFrame:
+    """The cells of every sweep under ``folder``, which may also be one sweep's folder; before those
+    of each, ``with_baseline``, the row of the model before fine-tuning.
 
     Raises:
         FileNotFoundError: no sweep has finished there.
@@ -107,7 +121,17 @@ def load(folder: str | Path) -> pd.DataFrame:
     files = sorted({*root.glob(FILE), *root.glob(f"*/{FILE}")})
     if not files:
         raise FileNotFoundError(f"no {FILE} in {root} or one level below it")
-    return pd.concat([to_frame(read_results(file)) for file in files], ignore_index=True)
+    frames = []
+    for file in files:
+        results = read_results(file)
+        cells = to_frame(results)
+        first = baseline(results) if with_baseline else cells.iloc[:0]
+        frames += [
+            pd.concat([first.reindex(columns=cells.columns), cells]) if len(first) else cells
+        ]
+    found = pd.concat(frames, ignore_index=True)
+    found["failed"] = found["failed"].astype(object).where(found["failed"].notna(), None)
+    return found.astype({"seed": "Int64"}) if with_baseline else found
 
 
 def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

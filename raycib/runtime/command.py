@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from raycib.config import RunSpec
 from raycib.console import make_app, run
@@ -24,7 +25,7 @@ from raycib.runtime.build import build_config
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
-from raycib.runtime.options import Options
+from raycib.runtime.options import GROUPS, Options
 from raycib.runtime.planning.afterwards import beside
 from raycib.runtime.planning.estimate import estimate
 from raycib.runtime.planning.fit import fitted
@@ -52,6 +53,19 @@ class Question:
     """Seeds a cell unless a person says how many; None: the preset's."""
 
 
+class _ByGroup(TyperCommand):
+    """A sweep's command, whose help has its many options in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Those of `GROUPS`, then typer's own."""
+        records = {one.name: one.get_help_record(ctx) for one in self.get_params(ctx)}
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([records.pop(name) for name in names])
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in records.values() if record])
+
+
 def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
     """A command with all options of a sweep, which are handed on."""
 
@@ -61,7 +75,7 @@ def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
     main.__signature__ = signature(Options)  # type: ignore[attr-defined]
     main.__annotations__ = get_type_hints(Options, include_extras=True)
     app = make_app(help_text)
-    app.command(help=help_text)(main)
+    app.command(help=help_text, cls=_ByGroup)(main)
     return app
 
 

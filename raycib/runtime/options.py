@@ -217,6 +217,22 @@ class Options:
         return "transformers" if self.local else "vllm"
 
 
+GROUPS = {
+    "What is compared": ("preset", "methods", "strengths", "seeds", "orders", "set"),
+    "Models and rows of your own": (
+        "model", "base", "alignment", "chat", "task", "scorer", "harmful", "benign", "probes",
+        "safety", "max_length", "max_tokens", "too_long",
+    ),
+    "Benchmarks of lm-eval": ("evals", "eval_limit", "eval_shots", "eval_chat"),
+    "The judge": (
+        "judge", "judge_url", "judge_profile", "judge_key_env", "labels", "label_sheet",
+    ),
+    "Where and how it runs": ("out", "local", "workers", "group_size", "fail_fast"),
+    "The plan alone": ("dry_run", "json", "gpu", "price_per_hour"),
+}  # fmt: skip
+"""The options by what they are about, as `--help` shows them."""
+
+
 def _is_text(value: str) -> bool:
     try:
         value.encode()

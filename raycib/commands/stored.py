@@ -1,0 +1,124 @@
+"""A stage in a store, and in the finished sweeps beside it, by the first digits of its key."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from raycib.config import RowsSpec
+from raycib.data.rows import rows_of
+from raycib.errors import UserError
+from raycib.evals.verdicts import VerdictCache
+from raycib.results import FILE, Cell, Results, read_results
+from raycib.store import Record, Store
+from raycib.store.kinds import GENERATIONS, STAGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HISTORY_FILE = "history.json"
+
+
+class Found(NamedTuple):
+    """A stage in a finished sweep."""
+
+    results: Results
+    scores: Mapping[str, Any]
+    """Of the stage, as plain JSON."""
+    cell: Cell | None
+    """Where it ends a cell."""
+
+
+class Answer(NamedTuple):
+    """What a stage said to a harmful prompt."""
+
+    prompt: str
+    answer: str
+    harmful: bool | None
+    """By the sweep's first judge; None where no verdict could be read."""
+
+
+def stage(store: Store, key: str) -> Record:
+    """The record of the stage whose key begins with `key`. Raises `UserError` where there is none,
+    or several, or it is damaged."""
+    keys = [one for one in store.keys(STAGES) if one.startswith(key)]
+    if len(keys) != 1:
+        many = f"{len(keys)} stages begin so" if keys else f"there are {len(store.keys(STAGES))}"
+        raise UserError(
+            f"no one stage {key!r} in {store.root}: {many}; `raycib ls SWEEP` has their keys"
+        )
+    record = store.get(STAGES, keys[0])
+    if record is None:
+        raise UserError(f"the stage {keys[0]} in {store.root} is damaged; run its sweep again")
+    return record
+
+
+def folder_of(out: str) -> Path:
+    """Where the sweeps of a store have their results: a bucket's are here."""
+    return Path("runs") if "://" in out else Path(out)
+
+
+def finished(out: str) -> tuple[list[Results], dict[str, str]]:
+    """The finished sweeps of a store, the newest first; and why others cannot be read, by name."""
+    read, others = [], {}
+    for file in sorted(folder_of(out).glob(f"*/{FILE}")):
+        try:
+            read.append(read_results(file))
+        except UserError as problem:  # of an earlier version, or damaged: the others are there
+            others[file.parent.name] = str(problem)
+    return sorted(read, key=lambda one: one.created, reverse=True), others
+
+
+def found(out: str, key: str) -> Found | None:
+    """The newest sweep that has scores of a stage."""
+    for results in finished(out)[0]:
+        for cell in results.cells:
+            plain = cell.plain()
+            for one in (*plain.get("stages", ()), plain):  # those of a sequence on the way
+                if one["key"] == key and one["scores"]:
+                    return Found(results, one["scores"], cell if one is plain else None)
+        if results.model.weights == key and results.aligned.scores:
+            return Found(results, results.aligned.scores.plain(), None)
+    return None
+
+
+def answers(store: Store, key: str, results: Results) -> list[Answer]:
+    """What a stage said to the harmful prompts, in their order, with the verdicts of a sweep's
+    first judge; none where it was not asked."""
+    verdicts = VerdictCache(store, results.judge.key)
+    for record in store.records(GENERATIONS):
+        if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
+            continue
+        rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
+        said = json.loads(record.path("answers.json").read_text())
+        pairs = [(row.prompt, entry["text"]) for row, entry in zip(rows, said, strict=True)]
+        given = [verdicts.get(pair) for pair in pairs]
+        return [
+            Answer(*pair, verdict.harmful if verdict else None)
+            for pair, verdict in zip(pairs, given, strict=True)
+        ]
+    return []
+
+
+def curve(record: Record) -> list[dict[str, float]]:
+    """What a stage's optimiser steps saw, in their order."""
+    return json.loads(record.path(HISTORY_FILE).read_text())
+
+
+def answers_frame(key: str, out: str) -> "pd.DataFrame":
+    """See `raycib.answers`."""
+    import pandas as pd
+
+    store = Store(out)
+    record = stage(store, key)
+    measured = found(out, record.key)
+    said = answers(store, record.key, measured.results) if measured else []
+    frame = pd.DataFrame(said, columns=list(Answer._fields))
+    return frame.astype({"harmful": "boolean"})
+
+
+def curves_frame(key: str, out: str) -> "pd.DataFrame":
+    """See `raycib.curves`."""
+    import pandas as pd
+
+    return pd.DataFrame(curve(stage(Store(out), key))).set_index("step")
