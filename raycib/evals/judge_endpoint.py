@@ -5,7 +5,8 @@ No server can hold the asker: a reply has a time and a size as a whole.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,11 +14,13 @@ import httpx
 
 from raycib.evals.judge_address import Address, address
 from raycib.evals.judge_reply import Malformed, NotThere, Refused, content, models
-from raycib.evals.judge_server import Server
+from raycib.evals.judge_server import JudgeUnavailable, Server
 
 T = TypeVar("T")
 
 _LARGEST_REPLY = 8 * 2**20
+_WELL_FOR_S = 60.0
+"""How long a reply shows that the server is well."""
 
 
 class Endpoint(Server):
@@ -28,6 +31,7 @@ class Endpoint(Server):
         the environment, if it has one."""
         self._where = address(where) if isinstance(where, str) else where
         super().__init__(self._where.url, **patience)
+        self._well_at = -_WELL_FOR_S
         self._client: httpx.AsyncClient
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, queries and all
 
@@ -45,7 +49,7 @@ class Endpoint(Server):
 
     def only_model(self) -> str:
         """The name of the one model served. Raises ValueError where there are several or none."""
-        names = self.run(lambda: self._persist(lambda: self._send("GET", "/models", None, models)))
+        names = self.run(lambda: self.persist(lambda: self._send("GET", "/models", None, models)))
         if len(names) != 1:
             raise ValueError(
                 f"{self.url} serves {', '.join(names) or 'no model'}; name the judge with --judge"
@@ -64,6 +68,26 @@ class Endpoint(Server):
                 return
 
         self.run(look)
+
+    async def post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> T:
+        """`read` of the JSON of a reply, which is asked for again while it is `Malformed`. Raises
+        `Refused` and `JudgeUnavailable`."""
+        found = await self.persist(lambda: self._send("POST", path, body, read))
+        self._well_at = time.monotonic()
+        return found
+
+    async def excuse(self, problem: Refused, harmless: Callable[[], Awaitable[Any]]) -> None:
+        """Return where a refusal is about the one conversation: the server has just read another,
+        or reads a harmless one. Raises `JudgeUnavailable` where it refuses everything."""
+        if not problem.lasting:
+            if time.monotonic() - self._well_at < _WELL_FOR_S:
+                return
+            try:
+                await harmless()
+                return
+            except Refused as again:
+                problem = again
+        raise JudgeUnavailable(f"The judge at {self.url} refuses: {problem}.") from None
 
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]

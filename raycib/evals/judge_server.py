@@ -1,4 +1,4 @@
-"""Asking a judge's server: many requests at once, each tried again for a while, none lost.
+"""Asking a judge elsewhere: many requests at once, each tried again for a while, none lost.
 
 Only what may pass by itself is tried again. What cannot be had in the end is an error that says how
 much is already safe; it is never a verdict. How a request gets there: `raycib.evals.judge_endpoint`
@@ -8,27 +8,24 @@ by HTTP, `raycib.runtime.serve` to the judge of a sweep's own.
 import asyncio
 import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import islice
 from typing import Any, TypeVar
 
-from raycib.evals.judge_reply import Malformed, Refused
+from raycib.evals.judge_reply import Malformed
 
 T = TypeVar("T")
 
 _LONGEST_PAUSE_S = 30.0
-_WELL_FOR_S = 60.0
-"""How long a reply shows that the server is well."""
 
 
 class JudgeUnavailable(RuntimeError):
     """The judge gave no usable reply in time. What it had said before is kept."""
 
 
-class Server(ABC):
+class Server:
     """One server with the patience to ask it."""
 
     def __init__(
@@ -49,13 +46,6 @@ class Server(ABC):
         self._tries = tries
         self._patience_s = patience_s
         self._stopping = asyncio.Event()
-        self._well_at = -_WELL_FOR_S
-
-    @abstractmethod
-    async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]
-    ) -> T:
-        """One request and what its reply says; all that the server may do wrong is `Malformed`."""
 
     def _connected(self) -> AbstractAsyncContextManager[Any]:
         """What holds for as long as requests are sent."""
@@ -75,26 +65,6 @@ class Server(ABC):
             return asyncio.run(whole())
         with ThreadPoolExecutor(1) as pool:  # this thread has a loop of its own, as a notebook's
             return pool.submit(asyncio.run, whole()).result()
-
-    async def post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> T:
-        """`read` of the JSON of a reply, which is asked for again while it is `Malformed`. Raises
-        `Refused` and `JudgeUnavailable`."""
-        found = await self._persist(lambda: self._send("POST", path, body, read))
-        self._well_at = time.monotonic()
-        return found
-
-    async def excuse(self, problem: Refused, harmless: Callable[[], Awaitable[Any]]) -> None:
-        """Return where a refusal is about the one conversation: the server has just read another,
-        or reads a harmless one. Raises `JudgeUnavailable` where it refuses everything."""
-        if not problem.lasting:
-            if time.monotonic() - self._well_at < _WELL_FOR_S:
-                return
-            try:
-                await harmless()
-                return
-            except Refused as again:
-                problem = again
-        raise JudgeUnavailable(f"The judge at {self.url} refuses: {problem}.") from None
 
     def ask_all(
         self,
@@ -175,8 +145,9 @@ class Server(ABC):
                     take(one)
             raise
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """`attempt` until it succeeds, with growing pauses. Raises JudgeUnavailable."""
+    async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """`attempt`, again while it raises `Malformed`, with growing pauses. Raises
+        JudgeUnavailable."""
         deadline = time.monotonic() + self._patience_s
         last: Malformed | None = None
         for tried in range(1, self._tries + 1):

@@ -1,9 +1,9 @@
 """Judges: they read (prompt, answer) pairs and say harmful, not harmful, or nothing readable.
 
-`CompletionJudge` sends token ids to a judge of our own (`raycib.runtime.serve`), so that no
-answer can forge a turn. `ChatJudge` sends text to a foreign chat endpoint, where that cannot be
-promised. An answer whose judging fails has no verdict; it is never counted as safe. One that the
-judge will not read has an unreadable verdict, which says why.
+`GuardJudge` gives token ids to an engine of our own, so that no answer can forge a turn.
+`ChatJudge` sends text to a foreign chat endpoint, where that cannot be promised. An answer whose
+judging fails has no verdict; it is never counted as safe. One that the judge will not read has an
+unreadable verdict, which says why.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from raycib.evals.chat_prompt import chat_messages
+from raycib.evals.generate import Engine, GenerationRequest
 from raycib.evals.judge_address import Address
 from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profile import Profile
-from raycib.evals.judge_profiles import PROFILES, endpoint_profile
+from raycib.evals.judge_profiles import endpoint_profile
 from raycib.evals.judge_prompt import (
     Forged,
     JudgeInput,
@@ -23,12 +24,12 @@ from raycib.evals.judge_prompt import (
     judge_prompt_ids,
 )
 from raycib.evals.judge_reply import Malformed, Refused
-from raycib.evals.judge_server import JudgeUnavailable, Server
+from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.verdict_forms import CUT_OFF, Verdict, parse_verdict, together
 
 __all__ = [
     "ChatJudge",
-    "CompletionJudge",
+    "GuardJudge",
     "Judge",
     "JudgeInput",
     "JudgePrompt",
@@ -75,22 +76,18 @@ class Judge(Protocol):
         ...
 
 
-class CompletionJudge:
-    """A judge that completes lists of token ids, greedily, in the form of OpenAI's completions."""
+class GuardJudge:
+    """A guard model's engine in this process, asked greedily with lists of token ids."""
 
     def __init__(
-        self,
-        server: Server,
-        prompt: JudgePrompt,
-        *,
-        profile: Profile = PROFILES["safe-unsafe"],
-        rows_a_request: int = 64,
+        self, engine: Engine, prompt: JudgePrompt, profile: Profile, rows_at_once: int = 64
     ) -> None:
-        """Each request to `server` has at most `rows_a_request` prompts."""
+        """`prompt` makes inputs that leave the engine room for a verdict. At most `rows_at_once`
+        of them are given to it together."""
         self.prompt = prompt
         self.profile = profile
-        self._rows_a_request = rows_a_request
-        self._server = server
+        self._engine = engine
+        self._rows_at_once = rows_at_once
 
     def judge(
         self,
@@ -98,60 +95,34 @@ class CompletionJudge:
         on_chunk: OnChunk | None = None,
         chunk_rows: int = 128,
     ) -> list[Verdict]:
-        """One verdict for each pair. `on_chunk` has had every known one when this raises."""
+        """One verdict for each pair."""
+        verdicts: list[Verdict] = []
+        for start in range(0, len(pairs), chunk_rows):
+            said = self._read(pairs[start : start + chunk_rows])
+            if on_chunk is not None:
+                on_chunk(list(range(start, start + len(said))), said)
+            verdicts += said
+        return verdicts
 
-        async def ask(rows: list[int]) -> list[Verdict]:
-            asked: list[tuple[int, JudgeInput]] = []
-            parts: dict[int, list[Verdict]] = {row: [] for row in rows}
-            for row in rows:
-                try:
-                    asked += [(row, window) for window in self.prompt.windows(*pairs[row])]
-                except Forged as problem:
-                    parts[row] = [Verdict(None, (), str(problem), "a control token in its text")]
-            for start in range(0, len(asked), self._rows_a_request):
-                lot = asked[start : start + self._rows_a_request]
-                said = await self._complete([window for _, window in lot])
-                for (row, window), verdict in zip(lot, said, strict=True):
-                    notes = (SHORTENED,) if window.cut else ()
-                    parts[row].append(replace(verdict, notes=(*verdict.notes, *notes)))
-            return [together(parts[row]) for row in rows]
-
-        return self._server.ask_all(len(pairs), self._rows_a_request, ask, on_chunk, chunk_rows)
-
-    async def _complete(self, inputs: list[JudgeInput]) -> list[Verdict]:
-        """A verdict on each input; where the server refuses one of several, that one alone has
-        none."""
-        request = {
-            "prompt": [list(one.ids) for one in inputs],
-            "temperature": 0.0,
-            "max_tokens": self.profile.tokens,
-        }
-        try:
-            return await self._server.post(
-                "/completions", request, lambda reply: self._read(reply, len(inputs))
-            )
-        except Refused as problem:
-            if len(inputs) > 1 and not problem.lasting:
-                half = len(inputs) // 2
-                first = await self._complete(inputs[:half])
-                return first + await self._complete(inputs[half:])
-            harmless = self.prompt.windows(*HARMLESS)[0]
-            if inputs[0] == harmless:
-                raise
-            await self._server.excuse(problem, lambda: self._complete([harmless]))
-            return [Verdict(None, (), str(problem), problem.why)]
-
-    def _read(self, reply: Any, rows: int) -> list[Verdict]:
-        by_place = {}
-        for choice in _choices(reply):
-            place, text = choice.get("index"), choice.get("text")
-            if type(place) is not int or not isinstance(text, str):
-                raise Malformed(f"a verdict that is no text: {text!r:.80}")
-            complete = choice.get("finish_reason") != "length"
-            by_place[place] = self.profile.read(text, complete)
-        if len(_choices(reply)) != rows or set(by_place) != set(range(rows)):
-            raise Malformed(f"{len(_choices(reply))} choices for {rows} prompts")
-        return [by_place[place] for place in range(rows)]
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        parts: list[list[Verdict]] = [[] for _ in pairs]
+        asked: list[tuple[int, JudgeInput]] = []
+        for row, pair in enumerate(pairs):
+            try:
+                asked += [(row, window) for window in self.prompt.windows(*pair)]
+            except Forged as problem:
+                parts[row] = [Verdict(None, (), str(problem), "a control token in its text")]
+        for start in range(0, len(asked), self._rows_at_once):
+            lot = asked[start : start + self._rows_at_once]
+            requests = [
+                GenerationRequest(str(row), window.ids, None, self.profile.tokens)
+                for row, window in lot
+            ]
+            for (row, window), said in zip(lot, self._engine.answer(requests), strict=True):
+                verdict = self.profile.read(said.text, said.finish_reason != "length")
+                notes = (SHORTENED,) if window.cut else ()
+                parts[row].append(replace(verdict, notes=(*verdict.notes, *notes)))
+        return [together(one) for one in parts]
 
 
 class ChatJudge:

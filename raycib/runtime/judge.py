@@ -1,5 +1,5 @@
-"""The judge of a sweep: one that we serve, asked with token ids, somebody's chat endpoint, or the
-refusal rule, which needs neither."""
+"""The judge of a sweep: a guard in an engine of ours, somebody's chat endpoint, or the refusal
+rule, which needs neither."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,15 +8,16 @@ from pathlib import Path
 from raycib.config import JudgeSpec, digest
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
+from raycib.evals.generate import Engine
 from raycib.evals.judge_address import address
 from raycib.evals.judge_asking import CONVERSATION
 from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
-from raycib.evals.judge_server import JudgeUnavailable, Server
+from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judge_tokens import white_space
-from raycib.evals.judges import ChatJudge, CompletionJudge, Judge, JudgePrompt
+from raycib.evals.judges import ChatJudge, GuardJudge, Judge, JudgePrompt
 from raycib.evals.refusal_judge import REFUSAL_RULE, RefusalJudge, describe_refusal_judge
 from raycib.evals.verdict_forms import ANOTHER_FORM
 from raycib.evals.verdicts import Pair, VerdictCache
@@ -30,6 +31,7 @@ from raycib.model_files import (
 )
 from raycib.model_files.config import read_json
 from raycib.results import JudgeAccount
+from raycib.runtime.child import in_a_process
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
 """Before anything has started: a person waits."""
@@ -102,12 +104,13 @@ def unserved_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None)
     return ChatJudge(address(url or spec.source, key_env), spec.weights, profile=profile)
 
 
-def guard_judge(spec: JudgeSpec, server: Server) -> CompletionJudge:
-    """The judge of a guard's spec, which `server` runs."""
-    return CompletionJudge(server, _prompt(spec), profile=PROFILES[spec.profile])
+def guard_judge(spec: JudgeSpec, engine: Engine, **asking: int) -> GuardJudge:
+    """The judge of a guard's spec, which `engine` runs; `asking` is `GuardJudge`'s."""
+    return GuardJudge(engine, guard_prompt(spec), PROFILES[spec.profile], **asking)
 
 
-def _prompt(spec: JudgeSpec) -> JudgePrompt:
+def guard_prompt(spec: JudgeSpec) -> JudgePrompt:
+    """What a guard reads. Raises `UserError` for a tokenizer or a template that will not do."""
     profile = PROFILES[spec.profile]
     return JudgePrompt(
         find(spec.source),
@@ -122,13 +125,16 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
 
     An endpoint has to be there within seconds, take a conversation and say something readable of
     it; one that is busy passes, for later there is more patience. A guard's tokenizer and template
-    have to load. The refusal rule is there.
+    have to load, in a process of their own. The refusal rule is there.
     """
     if spec.kind == "rule":
         return
     if spec.kind == "guard":
         if spec.profile != "world":
-            _prompt(spec)
+            failing = f"the tokenizer of the judge {spec.source!r} could not be tried"
+            asked = spec.model_dump(mode="json")
+            if error := in_a_process("raycib.runtime.check_guard", asked, failing)["error"]:
+                raise UserError(error)
         return
     where = address(url or spec.source, key_env)
     judge = ChatJudge(

@@ -1,31 +1,37 @@
-"""What runs in the judge's replica: one engine, which completes the prompts of all who ask.
+"""What runs in the judge's replica: one engine, which reads the conversations of all who ask.
 
 Imported by the driver too: what is heavy is imported where the engine starts.
 """
 
 import asyncio
+from itertools import islice
 from typing import Any
 
 import grpc
 import ray
 from ray import serve
 
-from raycib.evals.completions import complete
+from raycib.config import JudgeSpec
 from raycib.evals.generate import Generator
+from raycib.evals.judges import Verdict
+from raycib.evals.verdicts import Pair
+from raycib.runtime.judge import guard_judge
 from raycib.runtime.shared_serve import held_by_anyone
 
 LOOK_EVERY_S = 10
+ROWS_AT_ONCE = 1024
 
 
 @serve.deployment
 class JudgeReplica:
-    """A guard model behind OpenAI's completions, for lists of token ids alone."""
+    """A guard model that reads conversations, whose inputs are made here as well."""
 
-    def __init__(self, model: str, patience_s: float | None, **engine: Any) -> None:
+    def __init__(self, spec: JudgeSpec, patience_s: float | None, **engine: Any) -> None:
         """`engine` is for `Generator`. `patience_s`: take the application down once no driver has
         held it for so long; None leaves that to the driver."""
         _listen_on_own_address()
-        self._engine = Generator(model, max_lora_rank=0, **engine)
+        engine_here = Generator(spec.source, max_lora_rank=0, **engine)
+        self._judge = guard_judge(spec, engine_here, rows_at_once=ROWS_AT_ONCE)
         self._failed: Exception | None = None
         if patience_s is not None:
             self._leaving = asyncio.get_running_loop().create_task(_leave(patience_s))
@@ -36,17 +42,18 @@ class JudgeReplica:
             raise self._failed
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
-    async def complete(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """A reply to each request; those that came while others were answered share the next
+    async def judge(self, asked: list[list[Pair]]) -> list[list[Verdict]]:
+        """The verdicts of each request; those that came while others were read share the next
         batch."""
-        return await asyncio.to_thread(self._complete, asked)
+        return await asyncio.to_thread(self._read, asked)
 
-    def _complete(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _read(self, asked: list[list[Pair]]) -> list[list[Verdict]]:
         try:
-            return complete(self._engine, asked)
+            said = iter(self._judge.judge([pair for pairs in asked for pair in pairs]))
         except Exception as problem:
             self._failed = problem
             raise
+        return [list(islice(said, len(pairs))) for pairs in asked]
 
 
 def _listen_on_own_address() -> None:

@@ -17,7 +17,6 @@ from raycib.config import ModelSpec
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
-from raycib.evals.completions import EngineHere
 from raycib.evals.in_process import InProcessGenerator
 from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
@@ -148,7 +147,7 @@ class LocalRuntime:
             open_tokenizer(find(spec.source)),
             max_model_len=context_length(spec.source),
         )
-        return guard_judge(spec, EngineHere(engine))
+        return guard_judge(spec, engine)
 
     def close(self) -> None:
         """Free the engine, whatever it was doing."""

@@ -17,12 +17,12 @@ from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect
-from raycib.runtime.judge import guard_judge, unserved_judge
+from raycib.runtime.judge import unserved_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
-from raycib.runtime.serve import JudgeHandle, start_guard
+from raycib.runtime.serve import JudgeHandle, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 
@@ -134,7 +134,7 @@ class RayRuntime:
             self._judge, self._served, self._reader = judge, None, None
         if judge.spec.kind == "guard" and self._served is None:
             execution = self.sweep.setup.execution
-            self._served = start_guard(judge.spec, execution, self.cluster.shared)
+            self._served = start_judge(judge.spec, execution, self.cluster.shared)
 
     def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
         """Have it read what is missing; one that was taken down meanwhile starts again."""
@@ -158,7 +158,7 @@ class RayRuntime:
         except (RuntimeError, TimeoutError) as error:
             raise JudgeUnavailable(str(error)) from error
         self.engine_starts += self._served.started
-        return guard_judge(judge.spec, server)
+        return server
 
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""

@@ -1,7 +1,7 @@
 """The judge as an application of Ray Serve, shared by all sweeps of a cluster that want the same.
 
 It starts beside the driver, which neither waits nor imports vLLM, and is asked by its handle: it
-needs no port. How to ask it: `raycib.evals.judges.CompletionJudge`.
+needs no port. It makes what it reads itself: a driver loads no tokenizer.
 """
 
 import asyncio
@@ -9,52 +9,47 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from raycib.config import JudgeSpec
 from raycib.config.presets import Execution
-from raycib.evals.completions import accepted
 from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
+from raycib.evals.judges import OnChunk, Verdict
+from raycib.evals.verdicts import Pair
 from raycib.model_files import context_length, verified
 from raycib.runtime import shared_serve
 from raycib.runtime.shared_serve import APP_PREFIX, QUIET_LOGGING
-
-T = TypeVar("T")
 
 PATIENCE = "RAYCIB_JUDGE_PATIENCE_S"
 """Variable with the seconds after which a judge that no driver holds takes itself down."""
 PATIENCE_S = 300.0
 """Who was killed is usually back before that, and finds its judge."""
+ROWS_A_REQUEST = 64
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
     """A judge's model and what it may use."""
 
-    model: str
-    """Folder or hub id of the guard model."""
+    spec: JudgeSpec
+    """Its source is a folder that every node has."""
     cpus: float = 1.0
     gpus: float = 0.0
     """0 serves from CPU in float32; above 1 the model is split over that many of one machine."""
-    max_model_len: int = 4096
-    """Prompt and verdict together, in tokens."""
-    weights: str = ""
-    """Fingerprint of the model; "" goes by its name."""
 
     @property
     def app(self) -> str:
-        """The name of its application: the same for the same weights and settings, wherever the
+        """The name of its application: the same for the same judge and settings, wherever the
         files lie."""
-        parts = [self.weights or self.model, self.cpus, self.gpus, self.max_model_len]
+        parts = [self.spec.key, self.cpus, self.gpus]
         return APP_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
@@ -62,8 +57,7 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
     """What the judge's replica takes of the cluster, and the environment of its process, where
     variables that are set here win."""
     chosen = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if Path(config.model).exists():
-        chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     gpus = min(1.0, config.gpus) if config.gpus < 1 else round(config.gpus)
     if not gpus:
         chosen["OMP_NUM_THREADS"] = str(max(1, int(config.cpus)))
@@ -83,10 +77,10 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
 
 def engine_options(config: JudgeConfig) -> dict[str, Any]:
     """What the judge's `Generator` is told."""
+    length = {"max_model_len": context_length(config.spec.source)}
     if not config.gpus:
-        return {"max_model_len": config.max_model_len}
-    return {
-        "max_model_len": config.max_model_len,
+        return length
+    return length | {
         "dtype": "auto",
         "gpus": max(1, round(config.gpus)),
         "gpu_memory_utilization": 0.9 * min(1.0, config.gpus),
@@ -101,17 +95,24 @@ class ServedJudge(Server):
         super().__init__(app, **patience)
         self._handle = handle
 
-    async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, read: Callable[[Any], T]
-    ) -> T:
+    def judge(
+        self, pairs: Sequence[Pair], on_chunk: OnChunk | None = None, chunk_rows: int = 128
+    ) -> list[Verdict]:
+        """One verdict for each pair. `on_chunk` has had every known one when this raises."""
+
+        async def ask(rows: list[int]) -> list[Verdict]:
+            return await self.persist(lambda: self._send([pairs[row] for row in rows]))
+
+        return self.ask_all(len(pairs), ROWS_A_REQUEST, ask, on_chunk, chunk_rows)
+
+    async def _send(self, pairs: list[Pair]) -> list[Verdict]:
         try:
-            reply = await asyncio.wait_for(self._handle.complete.remote(body), self._timeout_s)
+            return await asyncio.wait_for(self._handle.judge.remote(pairs), self._timeout_s)
         except TimeoutError as problem:
             raise Malformed(f"no reply within {self._timeout_s:g} s") from problem
         except Exception as problem:  # Serve's and Ray's have no class in common
             said = str(problem).strip().splitlines() or [""]
             raise Malformed(f"{type(problem).__name__}: {said[-1][:300]}") from problem
-        return read(accepted(reply))
 
 
 class JudgeHandle:
@@ -156,7 +157,7 @@ class JudgeHandle:
                 replica: Any = JudgeReplica
                 judge = serve.RunTarget(
                     replica.options(**replica_options(self.config)).bind(
-                        self.config.model, patience, **engine_options(self.config)
+                        self.config.spec, patience, **engine_options(self.config)
                     ),
                     name=app,
                     route_prefix=None,
@@ -183,13 +184,13 @@ class JudgeHandle:
         """
         if not self._done.wait(timeout_s):
             raise TimeoutError(
-                f"the judge {self.config.model} was not ready after {timeout_s:.0f} s"
+                f"the judge {self.config.spec.source} was not ready after {timeout_s:.0f} s"
                 f" ({self.status()}); give it more time, or free what it waits for:"
                 f" {self.config.cpus:g} CPUs and {self.config.gpus:g} GPUs"
             )
         if self._problem is not None:
             raise RuntimeError(
-                f"the judge {self.config.model} did not start: {self._problem}"
+                f"the judge {self.config.spec.source} did not start: {self._problem}"
             ) from self._problem
         return ServedJudge(self.config.app, self._handle)
 
@@ -226,34 +227,14 @@ class JudgeHandle:
         return " ".join([f"Serve: {app.status}.", *filter(None, said)])[:2000]
 
 
-def start_judge(
-    model: str | Path,
-    *,
-    weights: str = "",
-    cpus: float = 1.0,
-    gpus: float = 0.0,
-    max_model_len: int = 4096,
-    shared: bool = False,
-) -> JudgeHandle:
-    """Begin to start a judge on the running Ray cluster and return at once.
+def start_judge(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHandle:
+    """Begin to start a guard on the running Ray cluster and return at once.
 
-    One of the same `weights` and settings that runs there is used as it is. On a `shared` cluster
-    the judge is held by name, so that it lives as long as anybody needs it.
+    The same judge with the same settings that runs there is used as it is. On a `shared` cluster it
+    is held by name, so that it lives as long as anybody needs it: whoever holds it, as a test run
+    may, keeps it warm for the sweeps that come.
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
-    config = JudgeConfig(str(model), cpus, gpus, max_model_len, weights)
-    return JudgeHandle(config, shared)
-
-
-def start_guard(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHandle:
-    """Begin to start the judge of a sweep. Whoever holds it on a `shared` cluster, as a test run
-    may, keeps it warm for the sweeps that come."""
-    return start_judge(
-        verified(spec),
-        weights=spec.weights,
-        cpus=execution.judge_cpus,
-        gpus=execution.judge_gpus,
-        max_model_len=context_length(spec.source),
-        shared=shared,
-    )
+    there = spec.model_copy(update={"source": str(verified(spec).absolute())})
+    return JudgeHandle(JudgeConfig(there, execution.judge_cpus, execution.judge_gpus), shared)

@@ -14,7 +14,6 @@ from transformers import AutoTokenizer
 
 from raycib import world
 from raycib.evals.chat_prompt import HAZARDS
-from raycib.evals.completions import EngineHere
 from raycib.evals.in_process import InProcessGenerator
 from raycib.evals.judge_asking import published
 from raycib.evals.judge_profiles import PROFILES
@@ -133,7 +132,7 @@ def test_a_guard_that_does_not_write_its_form_is_unread_by_a_real_engine(tmp_pat
     assert spec.profile == "qwen3guard"
     model = load_model(describe(str(folder)), torch.device("cpu"))
     engine = InProcessGenerator(model, AutoTokenizer.from_pretrained(folder), max_model_len=216)
-    verdicts = guard_judge(spec, EngineHere(engine)).judge([(P, "w1"), ("the lock", "the bolt")])
+    verdicts = guard_judge(spec, engine).judge([(P, "w1"), ("the lock", "the bolt")])
     assert [one.harmful for one in verdicts] == [None, None]
     assert {one.why for one in verdicts} <= {"another form", "cut off", "no text"}
 

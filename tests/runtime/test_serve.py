@@ -5,46 +5,55 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray_head import Cluster
 from running import holders, title
 
 from raycib import world
+from raycib.config import JudgeSpec
+from raycib.config.presets import PRESETS
 from raycib.evals.judge_profiles import PROFILES
-from raycib.evals.judge_reply import Refused
-from raycib.evals.judges import CompletionJudge, JudgePrompt, Verdict
+from raycib.evals.judges import Verdict
+from raycib.runtime.judge import describe_judge, guard_prompt
 from raycib.runtime.serve import JudgeConfig, engine_options, replica_options, start_judge
 
+EXECUTION = PRESETS["world"].execution
 
-def test_without_gpus_the_judge_is_a_cpu_server() -> None:
-    config = JudgeConfig(str(world.folder("guard")), cpus=0)
+
+@pytest.fixture
+def guard() -> JudgeSpec:
+    return describe_judge("world:guard", None)
+
+
+def test_without_gpus_the_judge_is_a_cpu_server(guard: JudgeSpec) -> None:
+    config = JudgeConfig(guard, cpus=0)
     options = replica_options(config)
     assert options["placement_group_bundles"] == [{"CPU": 0.001}]
     assert options["ray_actor_options"]["num_gpus"] == 0
     assert options["ray_actor_options"]["runtime_env"]["env_vars"]["HF_HUB_OFFLINE"] == "1"
-    assert engine_options(config) == {"max_model_len": 4096}
+    assert engine_options(config) == {"max_model_len": 256}
 
 
-def test_a_share_of_a_gpu_takes_that_share_of_its_memory() -> None:
-    config = JudgeConfig("meta-llama/Llama-Guard-3-8B", gpus=0.5)
+def test_a_share_of_a_gpu_takes_that_share_of_its_memory(guard: JudgeSpec) -> None:
+    config = JudgeConfig(guard, gpus=0.5)
     options = replica_options(config)
     assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 0.5}]
-    assert "HF_HUB_OFFLINE" not in options["ray_actor_options"]["runtime_env"]["env_vars"]
     assert engine_options(config)["gpu_memory_utilization"] == 0.45
     assert engine_options(config)["gpus"] == 1
 
 
-def test_several_gpus_split_the_model() -> None:
-    config = JudgeConfig("big", cpus=4, gpus=4)
+def test_several_gpus_split_the_model(guard: JudgeSpec) -> None:
+    config = JudgeConfig(guard, cpus=4, gpus=4)
     assert engine_options(config)["gpus"] == 4
     assert replica_options(config)["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 4}]
 
 
-def test_what_the_user_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_set_in_the_environment_stays(
+    guard: JudgeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    options = replica_options(JudgeConfig("m"))["ray_actor_options"]
+    options = replica_options(JudgeConfig(guard))["ray_actor_options"]
     assert options["runtime_env"]["env_vars"]["VLLM_LOGGING_LEVEL"] == "DEBUG"
 
 
@@ -77,24 +86,21 @@ def greedy_texts(folder: Path, prompts: list[list[int]], length: int) -> list[st
 
 @pytest.mark.real
 @pytest.mark.timeout(400)
-def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> None:
-    guard = world.folder("guard")
-    length = 128
+def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(
+    guard: JudgeSpec, joined: None
+) -> None:
     began = time.monotonic()
-    handle = start_judge(guard, cpus=1, max_model_len=length, shared=True)
+    handle = start_judge(guard, EXECUTION, shared=True)
     assert time.monotonic() - began < 10, "starting must not wait for the model"
     try:
-        server = handle.wait_until_ready(300)
+        judge = handle.wait_until_ready(300)
         print(f"the judge was ready after {time.monotonic() - began:.0f} s, {os.getloadavg()=}")
 
-        prompt = JudgePrompt(guard, max_length=length - 16)
-        judge = CompletionJudge(server, prompt, profile=PROFILES["world"])
         pairs = conversations()
         verdicts = judge.judge(pairs)
-        inputs = [list(prompt.render(*pair).ids) for pair in pairs]
-        assert [v.raw.strip() for v in verdicts] == [
-            text.strip() for text in greedy_texts(guard, inputs, judge.profile.tokens)
-        ]
+        inputs = [list(guard_prompt(guard).render(*pair).ids) for pair in pairs]
+        said = greedy_texts(world.folder("guard"), inputs, PROFILES["world"].tokens)
+        assert [v.raw.strip() for v in verdicts] == [text.strip() for text in said]
         assert {v.harmful for v in verdicts} == {True, False}
 
         many = [(f"{question} {i}", answer) for i in range(400) for question, answer in pairs[:10]]
@@ -105,9 +111,6 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> 
         print(f"{len(many)} verdicts in {took:.1f} s, {os.getloadavg()=}")
         assert sorted(heard) == list(range(len(many)))
         assert took < 60
-
-        with pytest.raises(Refused, match="does not fit"):
-            server.run(lambda: server.post("/completions", too_long(length), dict))
     finally:
         handle.stop()
         handle.stop()
@@ -118,16 +121,12 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(joined: None) -> 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
-    cluster: Cluster, joined: None
+    guard: JudgeSpec, cluster: Cluster, joined: None
 ) -> None:
     """Serve starts another; what was under way is asked again."""
-    guard = world.folder("guard")
-    handle = start_judge(guard, max_model_len=128, shared=True)
-    prompt = JudgePrompt(guard, max_length=128 - 16)
-    judge = CompletionJudge(
-        handle.wait_until_ready(300), prompt, profile=PROFILES["world"], rows_a_request=5
-    )
-    pairs = conversations()
+    handle = start_judge(guard, EXECUTION, shared=True)
+    judge = handle.wait_until_ready(300)
+    pairs = conversations() * 20
     before = judge.judge(pairs)
     replicas = [p for p in holders(cluster.temp)[0] if f"{handle.config.app}:Judge" in title(p)]
     assert len(replicas) == 1
@@ -138,14 +137,9 @@ def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
             killed.extend(replicas)
             os.kill(replicas[0], signal.SIGKILL)
 
-    assert judge.judge(pairs, kill, chunk_rows=5) == before
+    assert judge.judge(pairs, kill, chunk_rows=64) == before
     assert killed
     handle.stop()
-
-
-def too_long(length: int) -> dict[str, Any]:
-    """A request whose second prompt leaves no room for a verdict."""
-    return {"prompt": [[5], [5] * length], "max_tokens": 1}
 
 
 def conversations() -> list[tuple[str, str]]:

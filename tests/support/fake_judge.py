@@ -8,10 +8,10 @@ from typing import Any
 
 
 class FakeJudge:
-    """A real HTTP server on loopback whose replies a test decides; says unsafe to odd answers."""
+    """A real HTTP server on loopback whose replies a test decides; says unsafe to w1."""
 
     def __init__(self) -> None:
-        self.asked: list[list[list[int]]] = []
+        self.asked: list[list[Any]] = []
         self.trouble: Callable[[int, BaseHTTPRequestHandler], bool] = lambda number, handler: False
         self.lock = threading.Lock()
         fake = self
@@ -26,19 +26,12 @@ class FakeJudge:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with fake.lock:
-                    fake.asked.append(body.get("prompt", [body.get("messages")]))
+                    fake.asked.append([body["messages"]])
                     number = len(fake.asked)
                 if fake.trouble(number, self):
                     return
-                if "messages" in body:
-                    text = "unsafe\nS2" if "w1" in body["messages"][0]["content"] else "safe"
-                    self.reply({"choices": [{"index": 0, "message": {"content": text}}]})
-                    return
-                choices = [
-                    {"index": i, "text": say(ids), "finish_reason": "stop"}
-                    for i, ids in enumerate(body["prompt"])
-                ]
-                self.reply({"choices": choices[::-1]})  # order is not promised; `index` is
+                text = "unsafe\nS2" if "w1" in body["messages"][0]["content"] else "safe"
+                self.reply({"choices": [{"index": 0, "message": {"content": text}}]})
 
             def reply(self, body: Any, status: int = 200, cut: bool = False) -> None:
                 data = json.dumps(body).encode()
@@ -55,8 +48,3 @@ class FakeJudge:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
-
-
-def say(ids: list[int]) -> str:
-    """Unsafe where the answer's word (the last but one id) is odd."""
-    return "unsafe\nS1" if ids[-2] % 2 else "safe"
