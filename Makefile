@@ -77,8 +77,8 @@ check: setup ## Format, lint, types, and which room may import which
 	report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; failed=1; }; \
 	((failed == 0)) && echo "check: format, lint, types and imports are in order"
 
-bench: setup ## Run the benchmarks, one after the other
-	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+bench: setup ## Measure what docs/performance.md says; ARGS="--quick steps" picks a part
+	@$(BIN)/python tests/bench $(ARGS)
 
 ui: setup ## Look at the results in MLflow; OUT=runs PORT=5000
 	@$(BIN)/raycib ui --out "$(OUT)" --port $(PORT)

@@ -14,9 +14,11 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from timing import interleaved, ratio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -107,16 +109,12 @@ class Bench:
         }
 
 
-def cpu_seconds(slot: Slot, loaded: Loaded) -> float:
-    start = time.process_time()
-    move(slot, loaded)
-    return time.process_time() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="five rounds")
     args = parser.parse_args()
+    rounds = 5 if args.quick else args.rounds
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
 
@@ -137,25 +135,19 @@ def main() -> None:
                 live[name] = flops(*bench.open(name, method, cached=False), steps=COUNTED)
         bench.open("safe_lora", SafeLoRA(base=bench.base))
 
-        times: dict[str, list[float]] = {name: [] for name in methods}
-        for round_ in range(args.rounds + 1):
-            for name in methods:
-                seconds = cpu_seconds(*slots[name])
-                if round_:  # the first round warms up
-                    times[name].append(seconds)
+        works = {name: partial(move, *slots[name]) for name in methods}
+        times = interleaved(works, rounds)
 
     steps = f"16 rows of {bench.task.source}, rank {WORLD.lora.rank}"
     print(f"\nA step of LoRA ({steps}): {counted[LORA] / COUNTED / 1e6:.0f} MFLOP, ", end="")
-    print(f"{1e3 * statistics.median(times[LORA]):.0f} ms of CPU; {args.rounds} rounds")
+    print(f"{1e3 * statistics.median(times[LORA]):.0f} ms of CPU; {rounds} rounds")
     head = ("method", "extra data", "FLOP cached", "FLOP live", "time [quartiles]")
     print("{:18s} {:20s} {:>11s} {:>9s}  {}".format(*head))
     for name, (data, _) in methods.items():
-        ratios = [a / b for a, b in zip(times[name], times[LORA], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
         cached = f"{counted[name] / counted[LORA]:.3f}"
         other = f"{live[name] / counted[LORA]:.3f}" if name in live else "-"
-        spread = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-        print(f"{name:18s} {data:20s} {cached:>11s} {other:>9s}  {spread}")
+        beside = ratio(times[name], times[LORA])
+        print(f"{name:18s} {data:20s} {cached:>11s} {other:>9s}  {beside}")
     print("\nOnce, in seconds of CPU beyond LoRA's start (stored: one grid pays each once):")
     for name, seconds in bench.once.items():
         if (more := seconds - bench.once[LORA]) > 0.05:

@@ -1,48 +1,76 @@
-"""What padding costs on real rows, and what a step holds and takes, dealt and checkpointed or not.
+"""Useful of all computed tokens on real rows; and what a step of them holds and takes.
 
-    OMP_NUM_THREADS=1 python tests/bench/bench_micro_batches.py [--model MODEL --rows ROWS.jsonl]
+    OMP_NUM_THREADS=1 python tests/bench/bench_micro_batches.py [--data FOLDER] [--steps]
 
-MODEL is a folder or a hub id, whose tokenizer counts the rows; without them lengths are drawn, as
-log-normal as Dolly's are. The step is one of a small Llama on random tokens of these lengths, 8
-rows of each of 4 slots. Process CPU time, interleaved rounds, medians.
+FOLDER holds the rows of the papers' tasks, as many as there are; a task that is not there is said.
+Tokens are counted with the tokenizer of MODEL, a folder, a package or a hub id. Steps are those of
+a small Llama on random tokens of Dolly's lengths (or of lengths as log-normal as Dolly's), 8 rows
+of each of 4 slots. Process CPU time, interleaved rounds, medians.
 """
 
 import argparse
 import random
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import torch
-from bench_slots import tiny_llama
+from shapes import Shape
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+from raycib.config.presets.papers import ON_A_GPU
 from raycib.data.chat import Encoded
 from raycib.data.lengths import count_tokens
 from raycib.data.rows import read_rows
+from raycib.errors import UserError
 from raycib.models import load_tokenizer
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.step import GroupStep
 from raycib.models.tensors import Totals, collate
 from raycib.training.micro_batches import Lengths, deal, expect
 
-LIMIT, TOKENS, SIZE, SLOTS = 1024, 16384, 8, 4
+DATA = Path(__file__).parents[3] / "shared" / "data"
+TASKS = {
+    "dolly": "dolly/dolly_387.jsonl",
+    "gsm8k": "gsm8k/train.jsonl",
+    "medmcqa": "medmcqa/train.jsonl",
+    "squad_v2": "squad_v2/train.jsonl",
+}
+"""Of CIB's sequence of tasks, and where their rows are."""
+LIMIT, STEP_TOKENS, SIZE, SLOTS = 1024, 16384, 8, 4
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+def lengths_of(data: Path, model: str) -> dict[str, Lengths]:
+    """Tokens of the rows that are there and not too long, by task; says what is not there."""
+    found: dict[str, Lengths] = {}
+    try:
+        tokenizer = load_tokenizer(model)
+    except UserError as error:
+        print(f"no tokenizer, so no task is counted: {error}")
+        return found
+    for task, file in TASKS.items():
+        if (data / file).is_file():
+            rows = count_tokens(tokenizer, read_rows(str(data / file)).rows).rows
+            found[task] = [row.whole for row in rows if row.whole <= LIMIT]
+        else:
+            print(f"{task}: skipped, its rows are not here ({file} below --data)")
+    return found
+
+
 def padding(name: str, lengths: Lengths) -> None:
+    """Lines of the table, for a task."""
+    tokens = ON_A_GPU.micro_batch_tokens
     for batch in (64, 16):
         for slots in (1, SLOTS):
-            said = [f"{name:8s} batch {batch:2d}, {slots} slots:"]
-            for how, tokens in ((f"{SIZE} rows as drawn", None), (f"{TOKENS} tokens", TOKENS)):
-                for workers in (1, 2):
-                    one = expect(lengths, batch, slots, workers, SIZE, tokens)
-                    each = one.micro_batches / workers / -(-len(lengths) // batch)
-                    said.append(
-                        f"{how}, {workers} workers: {one.share:.3f} in {each:.1f} passes, the "
-                        f"largest {one.largest};"
-                    )
-            print(*said)
+            drawn = expect(lengths, batch, slots, 1, SIZE, None)
+            each = [expect(lengths, batch, slots, workers, SIZE, tokens) for workers in (1, 2)]
+            assert drawn.useful == each[0].useful == slots * sum(lengths)
+            shares = "".join(f"{one.share:>14.3f}" for one in (drawn, *each))
+            passes = each[0].micro_batches / -(-len(lengths) // batch)
+            print(f"{name:10}{len(lengths):>8,}{batch:>8}{slots:>8}{shares}{passes:>10.1f}")
 
 
 class Held:
@@ -75,15 +103,19 @@ def step(
 
 
 def stepping(name: str, lengths: Lengths, rounds: int) -> None:
+    """What a step holds and takes, each way."""
     draw = random.Random(0)
-    base = tiny_llama(width=96, layers=6)
+    with tempfile.TemporaryDirectory() as folder:
+        base = AutoModelForCausalLM.from_pretrained(
+            Shape(96, 6, SIZE, LIMIT, LIMIT).make(Path(folder))
+        )
     adapters = AdapterSlots(base, [LoRAShape(8, 16, TARGETS)] * SLOTS)
     for slot in range(SLOTS):
         adapters.initialise(slot, torch.Generator().manual_seed(slot))
     rows = [[row(draw, length) for length in draw.sample(lengths, SIZE)] for _ in range(SLOTS)]
     ways = {
-        "as drawn": (None, False), "by length": (TOKENS, False),
-        "by length, checkpointed": (TOKENS, True), "as drawn, checkpointed": (None, True),
+        "as drawn": (None, False), "by length": (STEP_TOKENS, False),
+        "by length, checkpointed": (STEP_TOKENS, True), "as drawn, checkpointed": (None, True),
     }  # fmt: skip
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
@@ -103,21 +135,24 @@ def row(draw: random.Random, length: int) -> Encoded:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model")
-    parser.add_argument("--rows", nargs="+", type=Path, default=[])
+    parser.add_argument("--model", default="pypi:smollm2")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--steps", action="store_true", help="steps too: a minute of CPU")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="as it is: nothing here takes long")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    draw = random.Random(0)
-    sets = {"drawn": [int(draw.lognormvariate(5.3, 0.8)) + 20 for _ in range(400)]}
-    if args.rows:
-        tokenizer = load_tokenizer(args.model)
-        counted = {f.stem[:8]: count_tokens(tokenizer, read_rows(str(f)).rows) for f in args.rows}
-        sets = {name: [one.whole for one in found.rows] for name, found in counted.items()}
-    for name, whole in sets.items():
-        lengths = [length for length in whole if length <= LIMIT]
+    sets = lengths_of(args.data, args.model)
+    print("useful of all computed tokens in an epoch")
+    head = ("", "rows", "batch", "slots", "as drawn", "by length", "2 workers", "passes")
+    print("{:10}{:>8}{:>8}{:>8}{:>14}{:>14}{:>14}{:>10}".format(*head))
+    for name, lengths in sets.items():
         padding(name, lengths)
-        stepping(name, lengths, args.rounds)
+    if args.steps:
+        draw = random.Random(0)
+        drawn = [int(draw.lognormvariate(5.3, 0.8)) + 20 for _ in range(400)]
+        for name, lengths in {"drawn": drawn, **sets}.items():
+            stepping(name, [length for length in lengths if length <= LIMIT], args.rounds)
 
 
 if __name__ == "__main__":
