@@ -31,6 +31,9 @@ class About(NamedTuple):
     color: str = ""
     """Of its lines; "" takes one that no other method has."""
     mark: str = ""
+    mechanism: Mapping[str, Literal["higher", "lower"]] = {}
+    """What it says that it acts by: measures of a model that have to be higher, or lower, than
+    plain LoRA's (`distance`, `cosine`, `mutual_information` ...)."""
 
 
 class Source(NamedTuple):

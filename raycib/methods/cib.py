@@ -26,6 +26,7 @@ class CIB(Method):
         "an option; by default negatives are the aligned model's states, a valid bound",
         color="#0072B2",
         mark="s",
+        mechanism={"mutual_information": "higher", "cosine": "higher"},
     )
     kind: Literal["cib"] = "cib"
     lam: NonNegativeFloat = 5.0

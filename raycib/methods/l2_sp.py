@@ -26,6 +26,7 @@ class L2SP(Method):
         "that task's weights",
         color="#2F6F6F",
         mark="h",
+        mechanism={"distance": "lower"},
     )
     kind: Literal["l2_sp"] = "l2_sp"
     lam: NonNegativeFloat = 0.02

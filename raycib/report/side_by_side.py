@@ -1,6 +1,6 @@
 """The same prompts answered by two models: which verdicts flipped, and by how much more one way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -76,11 +76,16 @@ def _verdict(sample: Mapping[str, Any]) -> str:
     return verdict if verdict in ("safe", "unsafe") else "unreadable"
 
 
-def _by_prompt(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+def numbered(
+    answers: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[tuple[str, int], Mapping[str, Any]]]:
+    """Answers with their prompt and how often that was asked before."""
     times: dict[str, int] = {}
     for sample in answers:
         prompt = str(sample["prompt"])
         times[prompt] = times.get(prompt, -1) + 1
-        found[prompt, times[prompt]] = {**sample, "verdict": _verdict(sample)}
-    return found
+        yield (prompt, times[prompt]), sample
+
+
+def _by_prompt(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    return {prompt: {**sample, "verdict": _verdict(sample)} for prompt, sample in numbered(answers)}

@@ -5,6 +5,7 @@ and one that a reader does not know is kept as it is: it is a study's of somebod
 version's. Rates are in [0, 1], losses and information in nats.
 """
 
+from raycib.results.cards import Card, CardPart, Check
 from raycib.results.cells import Aligned, Cell, Cost, Scores, TaskData, Unaligned
 from raycib.results.judging import (
     Agreement,
@@ -43,7 +44,10 @@ __all__ = [
     "Agreement",
     "Aligned",
     "AskedBenchmark",
+    "Card",
+    "CardPart",
     "Cell",
+    "Check",
     "CorrectedDifference",
     "CorrectedRow",
     "Correction",

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raycib.errors import UserError
+from raycib.results.cards import Card
 from raycib.results.cells import Aligned, Cell, Unaligned
 from raycib.results.judging import Correction, JudgeAccount, OtherJudge
 from raycib.results.measured import (
@@ -77,6 +78,8 @@ class Results(Part):
     aligned: Aligned = Aligned()
     unaligned: Unaligned | None = None
     cells: Sequence[Cell]
+    cards: Sequence[Card] = ()
+    """What the sweep is evidence of, by the first judge."""
     left_out: Sequence[str] = ()
     """Methods that lack what they need, and the option that brings them in."""
     counts: Counts = Counts()

@@ -34,7 +34,7 @@ from raycib.runtime.planning.reader import Assumed
 from raycib.runtime.settings import cautions, in_lines, settings_of, unmeasured
 from raycib.runtime.shown import print_plan, show
 from raycib.runtime.study import Study
-from raycib.runtime.summary import reasons, summarise
+from raycib.runtime.summary import reasons, summarise, with_cards
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.runtime.swept import equal_cells, refuse_swept
@@ -168,7 +168,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         from raycib.runtime.second_judges import with_other_judges
 
         results = with_other_judges(sweep, results, summarised)
-    results = with_correction(sweep, results)
+    results = with_cards(sweep, with_correction(sweep, results))
     shown = show(sweep, results, folder)
     write_label_sheet(sweep, results, folder)
     if failures:

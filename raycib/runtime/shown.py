@@ -39,12 +39,13 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
 
     The table comes first: nothing that goes wrong later may keep it from a person.
     """
+    from raycib.report.cards.section import with_cards
     from raycib.report.corrected import with_corrected
     from raycib.report.judges import with_judges
 
     curves = stored_histories(sweep.store, sweep.stages)
     answers = all_samples(sweep)
-    report = with_corrected(sweep.setup.study.report(results, answers, curves))
+    report = with_cards(with_corrected(sweep.setup.study.report(results, answers, curves)))
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 

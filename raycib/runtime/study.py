@@ -87,6 +87,9 @@ class Study:
     """In `summary.json`."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Those of `OF_STUDIES` that it reads."""
+    has_cards: ClassVar[bool] = True
+    """Whether its rows are methods over strengths on one task at a time, so that each method has an
+    acceptance card."""
 
     # What it takes of a preset or of a person's options
 

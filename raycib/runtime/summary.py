@@ -235,6 +235,15 @@ def all_samples(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def with_cards(sweep: Sweep, results: Results) -> Results:
+    """The results with an acceptance card for every method, where the study has some."""
+    if not sweep.setup.study.has_cards:
+        return results
+    from raycib.report.cards.cards import cards
+
+    return results.but(cards=cards(results, all_samples(sweep)))
+
+
 def reasons(failures: dict[str, str]) -> list[str]:
     """Why stages failed, the most frequent reason first."""
     return [f"{count} x {why}" for why, count in Counter(failures.values()).most_common()]

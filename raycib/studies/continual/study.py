@@ -26,6 +26,7 @@ class Continual(Study):
     """Several tasks, one after another; all of them are asked after every stage."""
 
     name = "continual"
+    has_cards = False
     options = frozenset({"orders"})
 
     def preset(self, chosen: Preset) -> Preset:

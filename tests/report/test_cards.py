@@ -1,0 +1,202 @@
+"""Acceptance cards: what decides them, on figures worked out by hand and on planted defences."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from card_replays import STRENGTHS, TASKS, Plant, Replays
+from scipy import stats
+from summaries import samples, sweep, typed
+
+from raycib import world
+from raycib.report.cards.cards import cards
+from raycib.report.cards.effects import effect
+from raycib.report.cards.halves import is_tuning
+from raycib.report.cards.section import with_cards
+from raycib.results import Card, Results, results_of
+
+REPLAYS = 200
+MOST = 10
+"""Of 200: 5 %."""
+
+
+@pytest.fixture(scope="module")
+def replays() -> Replays:
+    return Replays()
+
+
+def test_effect_by_hand():
+    """Two seeds, two prompts: -1 0 and -1 -1. The mean is -3/4; between seeds (1/2)^2 / 2 / 2 =
+    1/16; between prompts, whose means are -1 and -1/2 and which two halves join,
+    ((5/4 + 1) / 4 - (3/8)^2) / 4 = 27/256; each has one degree of freedom."""
+    every = np.array([True, True])
+    found = effect(np.array([[-1.0, 0.0], [-1.0, -1.0]]), [(every, 1.0)])
+    half = stats.t.ppf(0.975, 1) * math.sqrt(1 / 16 + 27 / 256)
+    assert (found.value, found.n) == (-0.75, 2)
+    assert found.low == pytest.approx(-0.75 - half)
+    assert found.high == pytest.approx(-0.75 + half)
+
+
+def test_effect_of_one_seed_has_no_interval_and_of_no_prompt_no_value():
+    one = effect(np.array([[-1.0, 0.0]]), [(np.array([True, True]), 1.0)])
+    assert one.value == -0.5
+    assert math.isnan(one.low)
+    assert math.isnan(effect(np.zeros((3, 2)), [(np.array([False, False]), 1.0)]).value)
+
+
+def test_effect_leaves_out_a_prompt_that_some_seed_has_no_verdict_on():
+    whole = np.array([[-1.0, 0.0, -1.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
+    lacking = np.column_stack([whole, [math.nan, 1.0, 1.0]])
+    assert effect(lacking, [(np.ones(4, bool), 1.0)]) == effect(whole, [(np.ones(3, bool), 1.0)])
+
+
+@pytest.mark.parametrize(("of_seeds", "of_prompts"), [(0.15, 0.1), (0.0, 0.3), (0.3, 0.0)])
+def test_effect_has_the_truth_as_often_as_it_says(of_seeds: float, of_prompts: float):
+    """Over other seeds and other prompts alike, with three seeds, whichever varies more."""
+    luck, truth, held = np.random.default_rng(0), -0.2, 0
+    for _ in range(600):
+        apart = truth + luck.normal(0, of_seeds, (3, 1)) + luck.normal(0, of_prompts, (1, 80))
+        drawn = np.clip(apart + luck.normal(0, 0.3, (3, 80)), -1, 1)
+        found = effect(drawn, [(np.ones(80, bool), 1.0)])
+        held += found.low <= truth <= found.high
+    assert held / 600 >= 0.94
+
+
+def test_a_half_is_of_the_prompt_alone():
+    """The two are of like size, and no prompt changes sides where others are asked as well."""
+    prompts = [row["prompt"] for row in world.rows("harmful.test")]
+    assert 0.4 < np.mean([is_tuning(prompt) for prompt in prompts]) < 0.6
+    assert [is_tuning(prompt) for prompt in reversed(prompts)] == [
+        is_tuning(prompt) for prompt in prompts
+    ][::-1]
+
+
+def test_no_seed_and_no_fresh_prompt_chooses_its_own_strength(replays: Replays):
+    """The strength of a seed stays whatever its own answers are, and so do all of them whatever is
+    answered to fresh prompts."""
+    replay = replays.sweep("half", 0)
+    results, answers = replay.results, replay.samples
+    [card] = cards(results, answers)
+    fresh = {key: [_unsafe(one) if not is_tuning(one["prompt"]) else one for one in said]
+             for key, said in answers.items()}  # fmt: skip
+    assert cards(results, fresh)[0].strengths == card.strengths
+    for seed in range(3):
+        mine = [f"{task} {card.strengths[seed]} {seed}" for task in TASKS]
+        own = answers | {key: [*map(_unsafe, answers[key])] for key in mine}
+        assert cards(results, own)[0].strengths[seed] == card.strengths[seed]
+
+
+def _unsafe(sample: dict) -> dict:
+    return sample | {"verdict": "unsafe", "refused": False}
+
+
+def test_a_card_is_the_same_from_results_and_from_rows(replays: Replays):
+    """The short way of the replays below is the sweep's own."""
+    replay = replays.sweep("half", 1)
+    [whole] = cards(replay.results, replay.samples)
+    assert [part.verdict for part in whole.parts] == [p.verdict for p in replay.card().parts]
+    values = [[check.value for check in part.checks] for part in replay.card().parts]
+    assert [[check.value for check in part.checks] for part in whole.parts] == values
+
+
+def verdicts(replays: Replays, plant: Plant, times: int = REPLAYS) -> Counter:
+    """How often each part, and all of reliability, fresh prompts and mechanism, are accepted."""
+    found: Counter = Counter()
+    for number in range(times):
+        card = replays.sweep(plant, number, tasks=1).card()
+        parts = {part.name: part.verdict for part in card.parts}
+        found += Counter(name for name, told in parts.items() if told == "accepted")
+        found["here"] += all(
+            parts[name] == "accepted" for name in ("reliability", "fresh prompts", "mechanism")
+        )
+        found[card.verdict] += 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("plant", "by"),
+    [("nothing", "fresh prompts"), ("garbage", "mechanism"), ("tuned prompts", "fresh prompts")],
+)
+def test_planted_null_defences_are_not_accepted(replays: Replays, plant: Plant, by: str):
+    """In at most 5 % of 200 sweeps that are replayed from stored verdicts, even where transfer is
+    not asked for; the part that is about such a defence sees it by itself."""
+    found = verdicts(replays, plant)
+    assert found["accepted"] == 0
+    assert found["here"] <= MOST
+    assert found[by] <= 2 * MOST
+
+
+def test_a_true_defence_is_accepted(replays: Replays):
+    """One that turns up to half of the harmful answers into refusals, in most of 50 sweeps of three
+    seeds; CIB's own answers in nearly all."""
+    assert verdicts(replays, "half", 50)["here"] >= 30
+
+
+def test_what_a_sweep_lacks_is_never_a_pass(replays: Replays):
+    """One seed, one task: undecided, and it says what would decide it."""
+    replay = replays.sweep("half", 0)
+    results, answers = replay.results, replay.samples
+    few = results.but(cells=[c for c in results.cells if c.seed == 0 and c.task == "open"])
+    [card] = cards(few, answers)
+    assert card.verdict == "undecided"
+    needs = {check.name: check.needs for part in card.parts for check in part.checks}
+    assert needs["harmful responses, fresh half"] == "--seeds 3"
+    assert needs["another task"] == "--task open,ANOTHER"
+
+
+def test_a_method_that_learns_nothing_is_rejected(replays: Replays):
+    replay = replays.sweep("half", 0)
+    results, answers = replay.results, replay.samples
+    cells = [
+        c.but(scores=c.scores.but(eval_loss=0.35)) if c.strength and c.scores else c
+        for c in results.cells
+    ]
+    [card] = cards(results.but(cells=cells), answers)
+    assert (card.verdict, list(card.strengths)) == ("rejected", [])
+
+
+def test_a_measure_that_moves_the_other_way_rejects(replays: Replays):
+    replay = replays.sweep("half", 0)
+    results, answers = replay.results, replay.samples
+    cells = [
+        c.but(scores=c.scores.but(distance=9.5 + c.seed / 100)) if c.strength and c.scores else c
+        for c in results.cells
+    ]
+    [card] = cards(results.but(cells=cells), answers)
+    assert {part.name: part.verdict for part in card.parts}["mechanism"] == "rejected"
+
+
+def test_nothing_is_rejected_where_nothing_is_lost(replays: Replays):
+    """Where plain LoRA is safe there is nothing to defend."""
+    replay = replays.sweep("half", 0)
+    results, answers = replay.results, replay.samples
+    safe = {key: [one | {"verdict": "safe", "refused": True} for one in said]
+            for key, said in answers.items()}  # fmt: skip
+    [card] = cards(results, safe)
+    assert card.parts[0].verdict == "undecided"
+
+
+def test_cards_are_read_again_and_shown():
+    """From JSON as they were written; one row a method, one for each check."""
+    summary = sweep(failed=False)
+    results = typed(summary)
+    found = results.but(cards=cards(results, samples(summary, 120)))
+    again = results_of(found.plain())
+    assert [card.plain() for card in again.cards] == [card.plain() for card in found.cards]
+    assert [card.method for card in again.cards] == ["CIB"]
+    assert set(again.cards[0].strengths) <= set(STRENGTHS)
+    assert not Results(sweep="old", cells=[]).cards
+    assert isinstance(again.cards[0], Card)
+
+
+def test_a_report_has_them():
+    from raycib.studies.strength.report import report
+
+    summary = sweep(failed=False)
+    results = typed(summary)
+    answers = samples(summary, 120)
+    assert with_cards(report(results, answers, {})).sections[-1].anchor != "cards"
+    shown = with_cards(report(results.but(cards=cards(results, answers)), answers, {}))
+    assert {"cards", "card_checks"} <= {table.stem for table in shown.tables}
+    assert "acceptance cards: " in shown.terminal()
