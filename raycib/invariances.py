@@ -23,12 +23,14 @@ from torch import Tensor
 from raycib.config import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.config.grid import Variant
 from raycib.config.plan import AdapterGroup, Job
+from raycib.config.presets import Strategy
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 from raycib.training.group import load, open_slot, train_group, validate
 from raycib.training.loop import take_step, train
 from raycib.training.slot import Slot
+from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
 
 ALONE = Workers()
@@ -228,11 +230,15 @@ def accumulation(bench: Bench, method: Method) -> Finding:
 
 
 def workers(
-    bench: Bench, methods: Sequence[Method], rows: TaskSpec, tokens: int | None = None
+    bench: Bench,
+    methods: Sequence[Method],
+    rows: TaskSpec,
+    tokens: int | None = None,
+    strategy: Strategy = "replicated",
 ) -> Finding:
     """Two processes joined by gloo, each with half the rows of every slot, as drawn or dealt by
-    length, give the adapters of one. All methods in two groups: the second holds what starts from
-    an adapter of the first."""
+    length, give the adapters of one, however the base lies over them. All methods in two groups:
+    the second holds what starts from an adapter of the first."""
     chains = [bench.chain(method, task=rows) for method in methods]
     stages = {stage.key: stage for chain in chains for stage in chain}
     groups = []
@@ -240,10 +246,10 @@ def workers(
         here = {chain[depth].key: chain[depth] for chain in chains if len(chain) > depth}
         jobs = tuple(Job(stage=stage, evals=()) for stage in here.values())
         groups += [AdapterGroup(name=f"shared-{depth}", jobs=jobs)] if jobs else []
-    shared = Store(bench.root / f"two-{rows.num_rows}")
+    shared = Store(bench.root / f"{strategy}-{rows.num_rows}")
     torch.multiprocessing.start_processes(
         _worker,
-        args=(shared.root, [group.model_dump_json() for group in groups], tokens),
+        args=(shared.root, [group.model_dump_json() for group in groups], tokens, strategy),
         nprocs=2,
         start_method="spawn",
     )
@@ -253,14 +259,17 @@ def workers(
     return Finding("workers", worst, ADAPTERS, "of the adapters")
 
 
-def _worker(rank: int, root: str, groups: Sequence[str], tokens: int | None) -> None:
+def _worker(
+    rank: int, root: str, groups: Sequence[str], tokens: int | None, strategy: Strategy
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=2)
+    workers, place = strategy_of(strategy, Workers.current(), CPU)
     for text in groups:
         group = AdapterGroup.model_validate_json(text)
-        loaded = load([job.stage for job in group.jobs], CPU)
+        loaded = load([job.stage for job in group.jobs], CPU, place=place)
         failed = train_group(
-            group, loaded, Store(root), Workers.current(), 4, 1000, micro_batch_tokens=tokens
+            group, loaded, Store(root), workers, 4, 1000, micro_batch_tokens=tokens
         )
         if failed:
             raise ValueError(*failed.values())
@@ -272,6 +281,7 @@ def _worker(rank: int, root: str, groups: Sequence[str], tokens: int | None) -> 
             dist.broadcast(first, 0)
             if not torch.equal(first, mine):
                 raise ValueError(f"{group.jobs[slot].stage.method.kind}: the two workers differ")
+        workers.meet()
         dist.barrier()
     dist.destroy_process_group()
 

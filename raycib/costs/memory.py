@@ -5,11 +5,14 @@ Checked against `torch.autograd.graph.saved_tensors_hooks` on small models of ei
 (`tests/costs/test_memory.py`). On a GPU it was not measured.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raycib.costs.sizes import BYTES, Sizes
 from raycib.model_files.adapter_targets import matches
+from raycib.model_files.weights import LAYER
 
 GIB = 2**30
 ADAPTER_BYTES = 16
@@ -136,6 +139,19 @@ def said(size: float) -> str:
 def weight_bytes(sizes: Sizes, dtype: str) -> int:
     """Of the frozen base."""
     return sizes.parameters * BYTES[dtype]
+
+
+def shard_bytes(sizes: Sizes, dtype: str, workers: int) -> tuple[int, int]:
+    """Of the frozen base where each worker has its rows of every weight of the decoder's layers,
+    and all of the rest; and of the layer that is gathered, twice while it is copied out."""
+    whole: Counter[int] = Counter()
+    parts: Counter[int] = Counter()
+    for name, shape in sizes.tensors.items():
+        if inside := LAYER.search(name):
+            whole[int(inside[1])] += math.prod(shape)
+            parts[int(inside[1])] += -(-shape[0] // workers) * math.prod(shape[1:])
+    rest = sizes.parameters - whole.total()
+    return (rest + parts.total()) * BYTES[dtype], 2 * max(whole.values()) * BYTES[dtype]
 
 
 def adapter_bytes(sizes: Sizes, adapter: Adapter) -> int:

@@ -25,6 +25,7 @@ from raycib.errors import UserError
 from raycib.hooks import AdapterContext
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import hidden_states
+from raycib.models.sharded import gathered
 from raycib.models.tensors import collate, to_device
 from raycib.store.kinds import SUBSPACES
 
@@ -105,7 +106,8 @@ def start_off_safety(options: "SaLoRA") -> Callable[[AdapterContext], None]:
             module.fix(opening.slot, fixed)
             if task is not None:
                 directions = task[name][:, : options.task_rank].to(b)
-                a0, b0 = task_start(module.base.weight, directions, len(a))
+                with gathered(opening.adapters.model, name):
+                    a0, b0 = task_start(module.base.weight, directions, len(a))
                 with torch.no_grad():
                     a.copy_(a0)
                     b.copy_(b0)

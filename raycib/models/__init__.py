@@ -37,9 +37,15 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
     return tokenizer
 
 
-def load_model(spec: ModelSpec, device: torch.device, attention: str | None = None) -> Any:
+def load_model(
+    spec: ModelSpec,
+    device: torch.device,
+    attention: str | None = None,
+    place: Callable[[Any], object] | None = None,
+) -> Any:
     """The frozen base in evaluation mode (no dropout), weights checked against the spec;
-    `attention` is an implementation by transformers' name, None its own choice.
+    `attention` is an implementation by transformers' name, None its own choice. `place` brings it
+    elsewhere than all of it to `device`.
 
     Raises `UserError` where its files do not hold exactly its weights, or where it is not read
     here as it reads itself (see `raycib.models.gate`).
@@ -69,7 +75,8 @@ def load_model(spec: ModelSpec, device: torch.device, attention: str | None = No
             f"config.json: {problem}; fetch or save the model again"
         )
     _refuse_other_class(folder, model)
-    model = model.to(device).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    (place or (lambda whole: whole.to(device)))(model)
     check_model(model, spec.source)
     return model
 

@@ -36,6 +36,11 @@ def execution_of(
         )
     if options.local and execution.workers > 1:
         raise UserError("execution.workers are Ray's; with --local there is this process alone")
+    if execution.strategy != "replicated" and execution.workers == 1:
+        raise UserError(
+            f"execution.strategy {execution.strategy!r} lays the base over the workers of a group, "
+            "and there is one: give --workers 2 or more, or leave the strategy out"
+        )
     _check_attention(execution)
     return execution
 

@@ -50,8 +50,7 @@ def work(config: dict[str, Any]) -> None:
             continue
         failures, error = {}, None
         try:
-            if leads or isinstance(pieces[name], AdapterGroup):
-                failures = worker.do(pieces[name])
+            failures = worker.do(pieces[name])
         except UserError as mistake:  # would be made again
             error = mistake
         except Exception:

@@ -28,6 +28,7 @@ from raycib.store.kinds import MEASURES, STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
 from raycib.training.memory import keep_memory
 from raycib.training.slot import Slot
+from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
 
 Features = tuple[Feature, ...]
@@ -118,26 +119,32 @@ class TrainWorker:
     def __init__(self, store: Store, execution: Execution, report: Report) -> None:
         keep_memory()
         self.store, self.execution, self.report = store, execution, report
-        self.workers = Workers.current()
         self._device = device_of(execution.gpus_per_worker)
+        self.workers, self._place = strategy_of(execution.strategy, Workers.current(), self._device)
         self._loaded: Loaded | None = None
 
     def do(self, piece: Piece) -> dict[str, str]:
-        """Do it; why each failed stage of a group failed, by key."""
-        if isinstance(piece, AdapterGroup):
-            return self.train(piece)
-        if isinstance(piece, Prepare):
-            self.prepare(piece)
-        else:
-            for job in piece.jobs:
-                job.run(self.store, self._device)
-        return {}
+        """Do it; why each failed stage of a group failed, by key. Every worker of a group calls
+        this: the first alone measures and prepares, with what the others have of the base."""
+        leads = self.workers.rank == 0
+        try:
+            if isinstance(piece, AdapterGroup):
+                return self.train(piece)
+            if isinstance(piece, Prepare):
+                # A slot of zeros: the aligned model itself.
+                loaded = self._open(piece.model, [LoRAShape(1, 1.0, piece.lora.targets)])
+                if leads:
+                    self.prepare(piece, loaded)
+            elif leads:
+                for job in piece.jobs:
+                    job.run(self.store, self._device)
+            return {}
+        finally:
+            self.workers.meet()
 
-    def prepare(self, piece: Prepare) -> None:
+    def prepare(self, piece: Prepare, loaded: Loaded) -> None:
         """The aligned model's part, before any training: references of all rows that need them,
         and its own measures (the "before" of every cell)."""
-        shape = LoRAShape(1, 1.0, piece.lora.targets)  # a slot of zeros: the aligned model itself
-        loaded = self._open(piece.model, [shape])
         for task, features in piece.tasks:
             ensure_cache(loaded, self.store, piece.model, task, features)
         for one in piece.evals:
@@ -145,8 +152,8 @@ class TrainWorker:
             measure_slots(loaded, self.store, piece.model, {0: piece.model.key}, one)
 
     def train(self, group: AdapterGroup) -> dict[str, str]:
-        """Train a group's unfinished stages, then measure all of them. Every worker of the group
-        calls this; returns why each failed stage failed, by key."""
+        """Train a group's unfinished stages, then measure all of them; why each failed stage
+        failed, by key."""
         workers, stages = self.workers, [job.stage for job in group.jobs]
         loaded = self._open(stages[0].model, shapes_of(stages))
         loaded.adapters.checkpointed = self.execution.checkpoint_activations
@@ -174,7 +181,9 @@ class TrainWorker:
         before, self._loaded = self._loaded, None
         if before is not None and not (shapes and before.model == model):
             before = None  # its memory is for the other
-        loaded = open_slots(model, shapes, self._device, self.execution.attention, before)
+        loaded = open_slots(
+            model, shapes, self._device, self.execution.attention, before, self._place
+        )
         if shapes:  # without any its weights are trained
             self._loaded = loaded
         return loaded

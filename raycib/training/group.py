@@ -31,6 +31,7 @@ from raycib.training.batches import BatchSampler
 from raycib.training.loop import train
 from raycib.training.memory import peak_bytes
 from raycib.training.slot import Slot
+from raycib.training.strategies import Place
 from raycib.training.workers import Workers
 
 HISTORY_FILE = "history.json"
@@ -69,10 +70,15 @@ class Loaded:
         return self._encoded[spec.key]
 
 
-def load(stages: Sequence[StageSpec], device: torch.device, attention: str | None = None) -> Loaded:
+def load(
+    stages: Sequence[StageSpec],
+    device: torch.device,
+    attention: str | None = None,
+    place: Place | None = None,
+) -> Loaded:
     """The base that `stages` share, with one slot each, in their order; a stage that trains all of
     its weights has it for itself."""
-    return open_slots(stages[0].model, shapes_of(stages), device, attention)
+    return open_slots(stages[0].model, shapes_of(stages), device, attention, place=place)
 
 
 def shapes_of(stages: Sequence[StageSpec]) -> list[LoRAShape]:
@@ -89,15 +95,17 @@ def open_slots(
     device: torch.device,
     attention: str | None = None,
     before: Loaded | None = None,
+    place: Place | None = None,
 ) -> Loaded:
     """A base with slots of these `shapes`, or to train itself where there are none. `before` has
-    the same base and is not used any more: what is in memory is taken over, its slots are gone."""
+    the same base and is not used any more: what is in memory is taken over, its slots are gone.
+    `place` is a strategy's."""
     for targets in {shape.targets for shape in shapes}:
         check_targets(model.source, targets)
     if before is not None:
         before.adapters.remove()
         return replace(before, adapters=AdapterSlots(before.adapters.model, shapes))
-    base = load_model(model, device, attention)
+    base = load_model(model, device, attention, place if shapes else None)
     tokenizer = load_tokenizer(model.source, model.template)
     adapters = AdapterSlots(base, shapes) if shapes else WholeModel(base)
     return Loaded(model, adapters, tokenizer, device)

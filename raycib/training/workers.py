@@ -1,6 +1,6 @@
 """The processes that train one group together: rows are sharded, LoRA gradients are summed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ class Workers(NamedTuple):
 
     rank: int = 0
     size: int = 1
+    meet: Callable[[], None] = lambda: None
+    """Before all do the same: serves the others, where they need something of this one."""
 
     @classmethod
     def current(cls) -> "Workers":
@@ -25,6 +27,7 @@ class Workers(NamedTuple):
         """Each tensor becomes its sum over the workers, in one collective."""
         if self.size == 1 or not tensors:
             return
+        self.meet()
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -34,6 +37,7 @@ class Workers(NamedTuple):
         """Every worker's value, in order of rank."""
         if self.size == 1:
             return [value]
+        self.meet()
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values

@@ -112,17 +112,20 @@ def test_micro_batches_change_no_step(name: str, tiny_folder, bench: Bench):
 
 
 @pytest.mark.parametrize(
-    ("rows", "tokens"),
+    ("rows", "tokens", "strategy"),
     [
-        pytest.param(47, None, id="an uneven last batch"),
-        pytest.param(33, 200, id="by length, with a last batch of one row: a worker has none"),
+        pytest.param(47, None, "replicated", id="an uneven last batch"),
+        pytest.param(
+            33, 200, "replicated", id="by length, with a last batch of one row: a worker has none"
+        ),
+        pytest.param(33, 200, "fsdp2", id="the same, with half of each layer on each worker"),
     ],
 )
-def test_two_workers_give_the_adapter_of_one(rows, tokens, tiny_folder, bench: Bench):
+def test_two_workers_give_the_adapter_of_one(rows, tokens, strategy, tiny_folder, bench: Bench):
     methods = [tiny.grounded(method, tiny_folder) for method in METHODS.values()]
-    finding = workers(bench, methods, rows_of(tiny_folder, rows), tokens)
+    finding = workers(bench, methods, rows_of(tiny_folder, rows), tokens, strategy)
     assert finding.passed, finding
-    assert Store(bench.root / f"two-{rows}").keys("checkpoints") == []
+    assert Store(bench.root / f"{strategy}-{rows}").keys("checkpoints") == []
 
 
 @pytest.mark.timeout(900)  # 30 s on a core of its own

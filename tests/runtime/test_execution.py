@@ -18,6 +18,7 @@ from raycib.studies.strength import Strength
 
 EVERY: dict[str, Any] = {
     "workers": 2,
+    "strategy": "fsdp2",
     "cpus_per_worker": 0.25,
     "gpus_per_worker": 0.5,
     "micro_batch_size": 4,
@@ -73,6 +74,7 @@ def test_rows_at_a_time_are_set_where_nothing_is_cut_by_tokens():
         ({"workers": 2}, {"workers": 3}, "--workers is given too"),
         ({"group_size": 2}, {"group_size": 3}, "--group-size is given too"),
         ({"local": True}, {"workers": 2}, "with --local there is this process alone"),
+        ({}, {"strategy": "fsdp2"}, "give --workers 2 or more"),
         ({}, {"attention": "flash_attention_2"}, "needs a GPU; here choose eager or sdpa"),
         ({}, {"attention": "flex_attention"}, "needs a GPU"),
         (

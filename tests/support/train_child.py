@@ -5,6 +5,7 @@ the milliseconds of loading the tiny model, not the seconds of importing torch. 
 runs a backward pass, so its children may: autograd's threads do not survive a fork.
 """
 
+import gc
 import json
 import os
 import signal
@@ -21,11 +22,15 @@ import torch
 import torch.distributed as dist
 from forks import forked
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from raycib.config.plan import AdapterGroup
+from raycib.models.adapters import AdapterSlots
+from raycib.models.decoder import decoder_layers, hidden_states
 from raycib.store import Store
 from raycib.training.group import load, train_group
 from raycib.training.slot import Slot
+from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
@@ -34,7 +39,12 @@ CPU = torch.device("cpu")
 def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noqa: B008
     """Train ``request["group"]`` into ``request["store"]``; every step is a line of the log."""
     group = AdapterGroup.model_validate(request["group"])
-    loaded = load([job.stage for job in group.jobs], CPU)
+    workers, place = strategy_of(request.get("strategy", "replicated"), workers, CPU)
+    loaded = load([job.stage for job in group.jobs], CPU, place=place)
+    if workers.size > 1:
+        note = Path(request["store"]) / f"held-{workers.rank}"
+        note.write_text(str(held_in_a_layer(loaded.adapters)))
+        workers.meet()
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def progress(slots: list[Slot]) -> None:
@@ -54,6 +64,29 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
         for index, job in enumerate(group.jobs):
             adapter = {k: v.detach() for k, v in loaded.adapters.parameters_of(index).items()}
             save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{job.stage.key}")
+
+
+def held_in_a_layer(adapters: AdapterSlots) -> int:
+    """Bytes of all float tensors of this process, counted while the largest pass's second layer has
+    all of its weights: an adapter's are small, a row's smaller."""
+    found: list[int] = []
+
+    def look(*_: Any) -> None:
+        tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+        local = [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
+        sizes = {
+            one.untyped_storage().data_ptr(): one.untyped_storage().nbytes()
+            for one in local
+            if one.is_floating_point()
+        }
+        found.append(sum(sizes.values()))
+
+    layer = decoder_layers(adapters.model)[1]
+    handle = layer.register_forward_hook(look, prepend=True)
+    with torch.no_grad(), adapters.disabled():
+        hidden_states(adapters.model, torch.zeros(1, 1, dtype=torch.long))
+    handle.remove()
+    return found[0]
 
 
 def once(request: dict[str, Any]) -> dict[str, Any]:

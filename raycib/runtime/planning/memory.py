@@ -15,6 +15,7 @@ from raycib.costs.memory import (
     activations,
     adapter_bytes,
     said,
+    shard_bytes,
     weight_bytes,
 )
 from raycib.costs.sizes import BYTES, Sizes
@@ -114,7 +115,7 @@ class Group:
             sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations
         )
         parts = {
-            "base": weight_bytes(sizes, dtype),
+            **self._base(execution),
             f"{slots} adapters with gradients and Adam": sum(
                 adapter_bytes(sizes, one) for one in adapters
             ),
@@ -128,6 +129,16 @@ class Group:
             "process": RUNTIME[self.machine.gpu is not None],
         }
         return Memory("a group's worker", parts, self.machine.room)
+
+    def _base(self, execution: Execution) -> dict[str, int]:
+        """The frozen base, as the strategy lays it over the workers."""
+        if execution.strategy == "replicated":
+            return {"base": weight_bytes(self.sizes, self.model.dtype)}
+        own, gathered = shard_bytes(self.sizes, self.model.dtype, execution.workers)
+        return {
+            f"base, 1 / {execution.workers} of its layers": own,
+            "the layer that is gathered": gathered,
+        }
 
     def needs(self, execution: Execution, slots: int | None = None) -> list[Memory]:
         """Of each worker that trains something; see `memory` for `slots`."""
