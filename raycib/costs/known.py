@@ -80,6 +80,7 @@ def known_sizes(source: str) -> Sizes | None:
         tensors |= {f"{layer}.{name}.weight": shape for name, shape in linears.items()}
         tensors |= {f"{layer}.{name}": shape for name, shape in beside.items()}
     config = {
+        "model_type": "llama",  # or as good as
         "hidden_size": one.width, "vocab_size": one.vocabulary, "num_attention_heads": one.heads,
         "num_key_value_heads": one.key_heads, "head_dim": one.head_size,
         "intermediate_size": one.inner, "tie_word_embeddings": one.tied, "dtype": "bfloat16",

@@ -44,14 +44,16 @@ class Adapter:
     targets: tuple[str, ...]
 
 
-def layer_bytes(sizes: Sizes, layer: int, adapter: Adapter, dtype: str) -> int:
+def layer_bytes(
+    sizes: Sizes, layer: int, adapter: Adapter, dtype: str, packed: bool = False
+) -> int:
     """What one token leaves in a decoder layer for the backward pass, in bytes.
 
     In the model's dtype: what a product with A needs (its input, shared by the projections that
     read the same, and A x); queries, keys, values and what attention gives; of a gated MLP the gate
     before and after its activation, the other factor and the product. In float32: the inputs of
     norms, their inverse size, and the logarithm of each head's softmax sum. Frozen weights keep no
-    input.
+    input. What attention gives of `packed` rows, one by one, is copied together.
     """
     linears = sizes.layers[layer]
     adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
@@ -61,6 +63,8 @@ def layer_bytes(sizes: Sizes, layer: int, adapter: Adapter, dtype: str) -> int:
     kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
     if "qkv_proj" in kinds:  # values are a view of the whole, which stays; attention's is copied
         kept += 2 * sizes.queries + sizes.keys
+    elif packed and ours & _OUT_OF_ATTENTION:
+        kept += sizes.queries
     # Of a layer that is not Llama's: all that goes in and out.
     kept += sum(sum(shape) for name, shape in linears.items() if _last(name) not in _KNOWN)
     return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
@@ -108,12 +112,13 @@ def activations(
     tokens: int,
     scored: int,
     checkpointed: bool,
+    packed: bool = False,
 ) -> Activations:
-    """Of a micro-batch of `tokens` in all, padding included, of which `scored` are predicted;
-    `adapters` are those of its slots. With `checkpointed` layers each keeps its input alone and is
-    computed again in the backward pass."""
+    """Of a micro-batch of `tokens` in all, padding included unless rows are `packed`, of which
+    `scored` are predicted; `adapters` are those of its slots. With `checkpointed` layers each keeps
+    its input alone and is computed again in the backward pass."""
     size, widest = BYTES[dtype], max(adapters, key=lambda one: one.rank)
-    layers = [layer_bytes(sizes, number, widest, dtype) for number in range(len(sizes.layers))]
+    layers = [layer_bytes(sizes, n, widest, dtype, packed) for n in range(len(sizes.layers))]
     # Slots' factors are stacked, and cast, for each forward pass.
     stacked = size * sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
     if checkpointed:

@@ -10,6 +10,7 @@ from typing import Any
 from raycib.model_files import find
 from raycib.model_files.adapter_targets import linears_of, matches
 from raycib.model_files.config import own_dtype, read_config
+from raycib.model_files.packing import packs
 from raycib.model_files.weights import LAYER, stored_tensors
 
 _HEAD = re.compile(r"(?:^|\.)lm_head\.weight$")
@@ -41,6 +42,8 @@ class Sizes:
     """As its weights are loaded where nobody says."""
     tied: bool
     """Whether the output head is the embeddings."""
+    packs: bool
+    """Whether rows may lie end to end, without padding."""
 
     @property
     def parameters(self) -> int:
@@ -128,4 +131,5 @@ def from_tensors(
         inner=own.get("intermediate_size") or own.get("n_inner") or 4 * width,
         dtype=own_dtype(dict(config)),
         tied=bool(config.get("tie_word_embeddings", not any(map(_HEAD.search, tensors)))),
+        packs=packs(config.get("model_type", "")),
     )

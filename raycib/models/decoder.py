@@ -12,22 +12,34 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raycib.errors import UserError
+from raycib.models.packing import told
 
 
 class Hidden(NamedTuple):
-    """The last hidden states, on both sides of the final norm."""
+    """The last hidden states, on both sides of the final norm: of rows with their padding (rows
+    seq dim), or laid end to end (tokens dim)."""
 
-    final_norm: Float[Tensor, "rows seq dim"]
-    before_norm: Float[Tensor, "rows seq dim"]
+    final_norm: Float[Tensor, "*places dim"]
+    before_norm: Float[Tensor, "*places dim"]
 
 
 def hidden_states(model: Any, ids: Int[Tensor, "rows seq"]) -> Hidden:
     """Last hidden states of right-padded rows; the output head does not run."""
+    return _hidden_states(model, ids)
+
+
+def packed_states(model: Any, ids: Int[Tensor, " tokens"], lengths: Sequence[int]) -> Hidden:
+    """The same of rows of these `lengths` laid end to end, within `rows_apart`."""
+    whole = _hidden_states(model, ids[None], **told(model, lengths, ids.device))
+    return Hidden(*(states[0] for states in whole))
+
+
+def _hidden_states(model: Any, ids: Tensor, **more: Tensor) -> Hidden:
     decoder = model.get_decoder()
     inputs: list[Tensor] = []
     hook = final_norm(decoder).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     try:
-        final = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        final = decoder(input_ids=ids, use_cache=False, **more).last_hidden_state
     finally:
         hook.remove()
     return Hidden(final, inputs[0])
@@ -100,17 +112,21 @@ def attention_blocks(model: Any) -> list[nn.Module]:
     return [block for (block,) in found]
 
 
+Places = slice | tuple[int, slice]
+"""Rows of a batch, or tokens of the only row that there is."""
+
+
 @contextmanager
-def perturbed(model: Any, added: Sequence[tuple[slice, Sequence[Tensor]]]) -> Iterator[None]:
-    """Within it, each (rows, tensors) of `added` adds tensor l (rows seq dim) to what the l-th
-    attention block gives for those rows."""
+def perturbed(model: Any, added: Sequence[tuple[Places, Sequence[Tensor]]]) -> Iterator[None]:
+    """Within it, each (places, tensors) of `added` adds tensor l to what the l-th attention block
+    gives there: (rows seq dim) for rows, (tokens dim) for tokens."""
 
     def hook(number: int) -> Any:
         def add(_: Any, __: Any, output: Any) -> Any:
             states, *others = output if isinstance(output, tuple) else (output,)
             total = torch.zeros_like(states)
-            for rows, tensors in added:
-                total[rows] = tensors[number].to(states.dtype)
+            for places, tensors in added:
+                total[places] = tensors[number].to(states.dtype)
             moved = states + total
             return (moved, *others) if isinstance(output, tuple) else moved
 

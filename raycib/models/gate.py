@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from raycib.errors import UserError
-from raycib.models.decoder import final_norm, hidden_states, own_logits
+from raycib.model_files.packing import packs
+from raycib.models.decoder import final_norm, hidden_states, own_logits, packed_states
+from raycib.models.packing import rows_apart
 
 TOKENS, SHARED = 8, 4
 """Tokens of a row, and how many of them both rows begin with."""
@@ -19,8 +21,8 @@ in bfloat16 each layer rounds by 2**-8, and experts may be summed in another ord
 
 def check_model(model: Any, source: str) -> None:
     """Raise `UserError` unless log-probabilities, hidden states and the final norm that raycib
-    reads are the model's own, and no token sees a later one (rows are padded on the right, without
-    a mask)."""
+    reads are the model's own, no token sees a later one (rows are padded on the right, without a
+    mask), and rows that may lie end to end do not see one another."""
     ids = torch.arange(TOKENS, device=model.device).repeat(2, 1)
     ids[1, SHARED:] += TOKENS
     ids = ids % model.get_input_embeddings().weight.shape[0]
@@ -64,6 +66,13 @@ def _problem(model: Any, ids: Tensor) -> str | None:
         return "its decoder alone gives other hidden states than within the model"
     if _differ(states[0, :SHARED], states[1, :SHARED]):
         return "a token sees the ones after it"
+    lengths = (TOKENS, TOKENS - 1)
+    if packs(model.config.model_type):
+        with rows_apart(model, lengths):
+            packed = packed_states(model, ids.flatten()[:-1], lengths).final_norm
+        pairs = zip(packed.split(lengths), states, strict=True)
+        if any(_differ(row, alone[: len(row)]) for row, alone in pairs):
+            return "rows that lie end to end see one another"
     return None
 
 

@@ -196,7 +196,7 @@ def _read_into(
 
 def read(
     adapters: AdapterSlots,
-    hidden: Float[Tensor, "rows seq dim"],
+    hidden: Float[Tensor, "*places dim"],
     batch: Batch,
     feature: Feature,
 ) -> Float[Tensor, "values *dim"]:

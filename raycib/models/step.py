@@ -5,7 +5,7 @@ one slot's objective sees of it. Objectives never know about groups.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,7 +16,15 @@ from torch import Tensor
 from raycib.config import Layer, Pooling, Tokens
 from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots, Update
-from raycib.models.decoder import Hidden, checkpointed, hidden_states, perturbed
+from raycib.models.decoder import (
+    Hidden,
+    Places,
+    checkpointed,
+    hidden_states,
+    packed_states,
+    perturbed,
+)
+from raycib.models.packing import rows_apart
 from raycib.models.pooling import pool, token_states
 from raycib.models.reference import ReferenceCache, read
 from raycib.models.tensors import Batch, Totals, widen
@@ -27,6 +35,7 @@ class GroupStep:
 
     `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
     With `apart` slots with unequal rows have products of their own (see `AdapterSlots.route`).
+    `packed` rows lie end to end on one token axis: nothing of a pass is padding.
     """
 
     def __init__(
@@ -37,58 +46,90 @@ class GroupStep:
         caches: Mapping[int, ReferenceCache | None],
         safety: "GroupStep | None" = None,
         apart: bool = False,
+        packed: bool = False,
     ) -> None:
-        width = max(batch.ids.shape[1] for batch in batches.values())
         self.adapters = adapters
-        self.batches = {slot: widen(batch, width) for slot, batch in batches.items()}
+        self.batches = dict(batches)
+        if not packed:
+            width = max(batch.ids.shape[1] for batch in batches.values())
+            self.batches = {slot: widen(batch, width) for slot, batch in batches.items()}
         self.totals = totals
         self.caches = caches
         self.safety = safety
-        self.apart = apart
+        self.apart, self.packed = apart or packed, packed
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
-        self.ids = torch.cat([batch.ids for batch in self.batches.values()])
-        self.labels = torch.cat([batch.labels for batch in self.batches.values()])
+        self.present = {slot: batch.present for slot, batch in self.batches.items()}
+        self.ids = self._together([batch.ids for batch in self.batches.values()])
+        self.labels = self._together([batch.labels for batch in self.batches.values()])
 
-    @property
-    def rows(self) -> dict[int, slice]:
-        """Where each slot's rows are."""
+    def _together(self, parts: Sequence[Tensor]) -> Tensor:
+        """The slots' (rows seq) tensors as one: (rows seq), or (tokens) of packed rows."""
+        if self.packed:
+            parts = [one[there] for one, there in zip(parts, self.present.values(), strict=True)]
+        return torch.cat(list(parts))
+
+    @cached_property
+    def places(self) -> dict[int, slice]:
+        """Where each slot's rows are in the batch, or its tokens, where rows are packed."""
         found, start = {}, 0
         for slot, batch in self.batches.items():
-            found[slot] = slice(start, start + len(batch.ids))
-            start += len(batch.ids)
+            size = int(batch.lengths.sum()) if self.packed else len(batch.ids)
+            found[slot] = slice(start, start + size)
+            start += size
         return found
 
     def steps(self) -> "dict[int, Step]":
         """Each slot's own view."""
-        return {slot: Step(self, slot, rows) for slot, rows in self.rows.items()}
+        return {slot: Step(self, slot) for slot in self.batches}
+
+    def _states(self) -> Hidden:
+        """What the decoder makes of all rows, as the model is now."""
+        if not self.packed:
+            return hidden_states(self.adapters.model, self.ids)
+        return packed_states(self.adapters.model, self.ids, self._lengths)
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [length for b in self.batches.values() for length in b.lengths.tolist()]
+
+    def _rows_apart(self) -> AbstractContextManager[None]:
+        return rows_apart(self.adapters.model, self._lengths) if self.packed else nullcontext()
 
     @cached_property
     def hidden(self) -> Hidden:
         """Hidden states of all rows, each through its own slot's adapter."""
-        model, owners = self.adapters.model, [(n, len(b.ids)) for n, b in self.batches.items()]
-        moved = [(self.rows[slot], added) for slot, added in self.perturbations.items()]
+        model = self.adapters.model
+        owners = [(slot, here.stop - here.start) for slot, here in self.places.items()]
+        moved = [self._moved(slot, added) for slot, added in self.perturbations.items()]
 
         @contextmanager
         def within() -> Iterator[None]:
-            with self.adapters.route(owners, self.apart), perturbed(model, moved):
+            routed = self.adapters.route(owners, self.apart)
+            with self._rows_apart(), routed, perturbed(model, moved):
                 yield
 
         again = checkpointed(model, within) if self.adapters.checkpointed else nullcontext()
         with within(), again:
-            return hidden_states(model, self.ids)
+            return self._states()
+
+    def _moved(self, slot: int, added: Sequence[Tensor]) -> tuple[Places, Sequence[Tensor]]:
+        if not self.packed:
+            return self.places[slot], added
+        return (0, self.places[slot]), [one[self.present[slot]] for one in added]
 
     @cached_property
     def reference_hidden(self) -> Hidden:
         """Hidden states of all rows in the aligned model: the adapters switched off."""
-        with torch.no_grad(), self.adapters.disabled():
-            return hidden_states(self.adapters.model, self.ids)
+        with torch.no_grad(), self.adapters.disabled(), self._rows_apart():
+            return self._states()
 
     @cached_property
-    def nll(self) -> Float[Tensor, "rows seq"]:
+    def nll(self) -> Float[Tensor, "*places"]:
         """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
         scored = self.labels >= 0
-        states = self.hidden.final_norm[:, :-1][scored[:, 1:]]
+        # No row's first token is scored, so none is predicted by the row before.
+        states = self.hidden.final_norm[..., :-1, :][scored[..., 1:]]
         values = token_loss(self.adapters.model, states, self.labels[scored])
         return torch.zeros(self.labels.shape, device=values.device).masked_scatter(scored, values)
 
@@ -105,8 +146,8 @@ class Slices(NamedTuple):
 class Step:
     """One slot's rows of one micro-batch."""
 
-    def __init__(self, group: GroupStep, slot: int, rows: slice) -> None:
-        self._group, self._slot, self._rows = group, slot, rows
+    def __init__(self, group: GroupStep, slot: int) -> None:
+        self._group, self._slot = group, slot
 
     @property
     def batch(self) -> Batch:
@@ -127,7 +168,14 @@ class Step:
     @property
     def nll(self) -> Float[Tensor, "rows seq"]:
         """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
-        return self._group.nll[self._rows]
+        own = self._group.nll[self._group.places[self._slot]]
+        if not self._group.packed:
+            return own
+        present = self._group.present[self._slot]
+        return torch.zeros(present.shape, device=own.device).masked_scatter(present, own)
+
+    def _own(self, hidden: Hidden, layer: Layer) -> Float[Tensor, "*places dim"]:
+        return getattr(hidden, layer)[self._group.places[self._slot]]
 
     @property
     def row_loss(self) -> Float[Tensor, " rows"]:
@@ -136,11 +184,11 @@ class Step:
 
     def pooled(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """z: the rows' representations in the model being trained."""
-        return pool(getattr(self._group.hidden, layer)[self._rows], self.batch, pooling)
+        return pool(self._own(self._group.hidden, layer), self.batch, pooling)
 
     def states(self, which: Tokens) -> Float[Tensor, "tokens dim"]:
         """Final hidden states that predict the rows' tokens, in the model being trained."""
-        return token_states(self._group.hidden.final_norm[self._rows], self.batch, which)
+        return token_states(self._own(self._group.hidden, "final_norm"), self.batch, which)
 
     def reference(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """zref: the same rows in the aligned model, from the cache where there is one."""
@@ -157,7 +205,7 @@ class Step:
         return self._read((which, "final_norm"))
 
     def _read(self, feature: tuple[Pooling | Tokens, Layer]) -> Tensor:
-        hidden = getattr(self._group.reference_hidden, feature[1])[self._rows]
+        hidden = self._own(self._group.reference_hidden, feature[1])
         with torch.no_grad():
             return read(self._group.adapters, hidden, self.batch, feature)
 
@@ -208,7 +256,8 @@ class Step:
         """The same rows in a forward pass of their own, with something added to the output of
         each attention block."""
         group = self._group
-        own = GroupStep(group.adapters, {self._slot: self.batch}, group.totals, group.caches)
+        batches = {self._slot: self.batch}
+        own = GroupStep(group.adapters, batches, group.totals, group.caches, packed=group.packed)
         if perturbation:
             own.perturbations[self._slot] = perturbation
         return own.steps()[self._slot]

@@ -46,6 +46,13 @@ class Batch:
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         return places < self.lengths[:, None] - 1
 
+    @property
+    def present(self) -> Bool[Tensor, "rows seq"]:
+        """Positions that hold a token, no padding. What they choose of a (rows seq) tensor is the
+        rows laid end to end."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return places < self.lengths[:, None]
+
 
 @dataclass(frozen=True)
 class Totals:

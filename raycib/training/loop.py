@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from raycib.hooks.types import Correct
+from raycib.model_files.packing import packs
 from raycib.models.adapters import AdapterSlots
 from raycib.models.step import GroupStep
 from raycib.objectives import Observations
@@ -35,8 +36,8 @@ def train(
     """Train every slot to its last step; `after_step` sees the slots that just moved.
 
     `micro_batch_size` is in rows a slot and worker, `micro_batch_tokens` a worker's at a time
-    instead (see `deal`); both change memory and speed, not results. A slot whose gradients stop
-    being finite is marked failed and left behind; the others go on.
+    instead, of rows end to end (see `deal`); both change memory and speed, not results. A slot
+    whose gradients stop being finite is marked failed and left behind; the others go on.
     """
     while moving := [slot for slot in slots if slot.active]:
         take_step(adapters, moving, workers, micro_batch_size, micro_batch_tokens)
@@ -129,8 +130,11 @@ def _micro_batches(
         {n: one.lengths for n, one in task.items()},
         {n: one.lengths for n, one in safety.items()},
     )
-    dealt = deal(lengths[0], lengths[1], workers.size, size, tokens)
-    spent = sum((computed(micro, *lengths) for own in dealt for micro in own), Counter[int]())
+    packed = tokens is not None and packs(adapters.model.config.model_type)
+    dealt = deal(*lengths, workers.size, size, tokens, packed)
+    spent = sum(
+        (computed(micro, *lengths, packed) for own in dealt for micro in own), Counter[int]()
+    )
     for slot in slots:
         useful = sum(sum(kind.get(slot.index, ())) for kind in lengths)
         slot.tokens += Counter(steps=1, useful=useful, computed=spent[slot.index])
@@ -145,6 +149,7 @@ def _micro_batches(
             {slot: one.sampler.cache for slot, one in rows.items()},
             beside,
             apart=tokens is not None,
+            packed=packed,
         )
 
     return [

@@ -50,25 +50,28 @@ def deal(
     workers: int,
     size: int,
     tokens: int | None = None,
+    packed: bool = False,
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each worker, from the lengths of each slot's rows of one step.
 
-    Without `tokens`: at most `size` rows a slot, as they were drawn. With it rows of about one
-    length come together, whichever slot's they are, at most `tokens` at a time, padding included;
-    a row longer than that is alone. Safety rows are dealt over the micro-batches that their slot
-    has, on top: about as many tokens again at most.
+    Without `tokens`: at most `size` rows a slot, as they were drawn. With it at most so many tokens
+    at a time; a row longer than that is alone. `packed` rows lie end to end, whatever their
+    lengths; else rows of about one length come together, whichever slot's they are, and their
+    padding counts. Safety rows are dealt over the micro-batches that their slot has, on top: about
+    as many tokens again at most.
     """
+    by_tokens = _end_to_end if packed else _by_length
     if tokens is None:
         cut = [_as_drawn(task, rank, workers, size) for rank in range(workers)]
     else:
         rows = _longest_first(task)
-        cut = [_by_length(rows[rank::workers], tokens) for rank in range(workers)]
+        cut = [by_tokens(rows[rank::workers], tokens) for rank in range(workers)]
     dealt = [[MicroBatch(places, {}) for places in own] for own in cut]
     for slot, lengths in safety.items():
         there = [one for turn in _turns(dealt) for one in turn if slot in one.task]
         parts = [[place] for place in range(len(lengths))]
         if tokens is not None:  # the slots' parts come together
-            own = _by_length(_longest_first({slot: lengths}), tokens // len(safety))
+            own = by_tokens(_longest_first({slot: lengths}), tokens // len(safety))
             parts = [part[slot] for part in own]
         for number, micro in enumerate(there[: len(parts)]):
             micro.safety[slot] = sorted(chain.from_iterable(parts[number :: len(there)]))
@@ -110,22 +113,49 @@ def _by_length(rows: Sequence[tuple[int, int, int]], tokens: int) -> list[Places
                 cost[end], start[end] = cost[first] + computed + PASS_COSTS, first
     found, end = [], len(rows)
     while end:
-        own = sorted((slot, place) for _, slot, place in rows[start[end] : end])
-        grouped = groupby(own, key=lambda one: one[0])
-        found.append({slot: [place for _, place in places] for slot, places in grouped})
+        found.append(_places(rows[start[end] : end]))
         end = start[end]
     return found[::-1]
 
 
+def _end_to_end(rows: Sequence[tuple[int, int, int]], tokens: int) -> list[Places]:
+    """Fills micro-batches with rows (length, slot, place), a slot after the other, so that few
+    slots share a pass and its products stay large; a slot's longest first, each where there is
+    room."""
+    found: list[list[tuple[int, int, int]]] = []
+    room: list[int] = []
+    for _, own in groupby(sorted(rows, key=lambda row: row[1]), key=lambda row: row[1]):
+        first = max(0, len(found) - 1)
+        for row in own:
+            places = (n for n in range(first, len(found)) if room[n] >= row[0])
+            if (place := next(places, None)) is None:
+                place = len(found)
+                found.append([])
+                room.append(tokens)
+            found[place].append(row)
+            room[place] -= row[0]
+    return list(map(_places, found))
+
+
+def _places(rows: Sequence[tuple[int, int, int]]) -> Places:
+    own = sorted((slot, place) for _, slot, place in rows)
+    grouped = groupby(own, key=lambda one: one[0])
+    return {slot: [place for _, place in places] for slot, places in grouped}
+
+
 def computed(
-    micro: MicroBatch, task: Mapping[int, Lengths], safety: Mapping[int, Lengths]
+    micro: MicroBatch,
+    task: Mapping[int, Lengths],
+    safety: Mapping[int, Lengths],
+    packed: bool = False,
 ) -> Counter[int]:
-    """Tokens of a micro-batch by slot, with padding."""
+    """Tokens of a micro-batch by slot: with padding, unless rows are `packed`."""
     found: Counter[int] = Counter()
     for places, lengths in ((micro.task, task), (micro.safety, safety)):
-        all_lengths = [lengths[slot][place] for slot, own in places.items() for place in own]
-        for slot, own in places.items():
-            found[slot] += len(own) * max(all_lengths)
+        own = {slot: [lengths[slot][place] for place in rows] for slot, rows in places.items()}
+        longest = max((max(rows) for rows in own.values()), default=0)
+        for slot, rows in own.items():
+            found[slot] += sum(rows) if packed else len(rows) * longest
     return found
 
 
@@ -133,15 +163,22 @@ def count(
     dealt: Sequence[Sequence[MicroBatch]],
     task: Mapping[int, Lengths],
     safety: Mapping[int, Lengths],
+    packed: bool = False,
 ) -> Tokens:
     """Tokens of a step that is so dealt."""
-    each = [computed(micro, task, safety).total() for own in dealt for micro in own]
+    each = [computed(micro, task, safety, packed).total() for own in dealt for micro in own]
     useful = sum(map(sum, (*task.values(), *safety.values())))
     return Tokens(useful, sum(each), max(each), len(each))
 
 
 def expect(
-    lengths: Lengths, batch_size: int, slots: int, workers: int, size: int, tokens: int | None
+    lengths: Lengths,
+    batch_size: int,
+    slots: int,
+    workers: int,
+    size: int,
+    tokens: int | None,
+    packed: bool = False,
 ) -> Tokens:
     """One epoch of a group of `slots` stages on rows of these lengths, each in an order of its
     own: as a training will have it, up to the draw."""
@@ -149,6 +186,7 @@ def expect(
     found = []
     for start in range(0, len(lengths), batch_size):
         task = {slot: order[start : start + batch_size] for slot, order in enumerate(orders)}
-        found.append(count(deal(task, {}, workers, size, tokens), task, {}))
+        dealt = deal(task, {}, workers, size, tokens, packed)
+        found.append(count(dealt, task, {}, packed))
     useful, computed, largest, micros = zip(*found, strict=True)
     return Tokens(sum(useful), sum(computed), max(largest), sum(micros))

@@ -1,6 +1,7 @@
 """The memory model against bytes that torch holds: exact for weights and adapters, and within a
 stated part for what a micro-batch keeps for its backward pass."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from raycib.data.chat import Encoded
 from raycib.model_files import describe
 from raycib.models import load_model, token_loss
 from raycib.models.adapters import AdapterSlots, LoRAShape
-from raycib.models.decoder import hidden_states
+from raycib.models.decoder import hidden_states, packed_states
+from raycib.models.packing import rows_apart
 from raycib.models.step import GroupStep
 from raycib.models.tensors import Totals, collate
 
@@ -37,7 +39,7 @@ ARCHITECTURES = {
     # buffers of a layer's input; Olmo2 and Cohere hand the first layer an input that is kept twice.
     "Llama": 0.003, "Qwen2": 0.003, "Qwen3": 0.003, "Mistral": 0.003, "Granite": 0.003,
     "Gemma": 0.003, "Gemma2": 0.003, "Gemma3Text": 0.003, "Phi3": 0.003,
-    "Olmo2": 0.04, "Cohere": 0.04,
+    "Olmo2": 0.04, "Cohere": 0.05,
 }  # fmt: skip
 ROWS, LENGTH = 3, 50
 CPU = torch.device("cpu")
@@ -70,9 +72,10 @@ def slots(source: str, targets: tuple[str, ...], dtype: str, count: int = 2) -> 
     return adapters
 
 
-def kept_bytes(adapters: AdapterSlots) -> int:
+def kept_bytes(adapters: AdapterSlots, packed: bool = False) -> int:
     """What torch saves for the backward pass of a micro-batch, each storage once; weights and
-    buffers of the model, which are there anyway, left out."""
+    buffers of the model, which are there anyway, left out. `packed` rows are shorter and longer by
+    up to five tokens than they are otherwise."""
     model = adapters.model
     there = [*model.parameters(), *model.buffers()]
     known = {tensor.untyped_storage().data_ptr() for tensor in there}
@@ -84,23 +87,30 @@ def kept_bytes(adapters: AdapterSlots) -> int:
         return tensor
 
     ids = torch.randint(3, 500, (ROWS * adapters.num_slots, LENGTH))
+    lengths = [LENGTH + more for more in (5, -2, -3) * adapters.num_slots]
     mixed = model.dtype == torch.bfloat16
+    each = ROWS * LENGTH if packed else ROWS
     with (
-        adapters.route([(slot, ROWS) for slot in range(adapters.num_slots)]),
+        adapters.route([(slot, each) for slot in range(adapters.num_slots)], packed),
+        rows_apart(model, lengths) if packed else nullcontext(),
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        hidden_states(model, ids)
+        if packed:
+            packed_states(model, ids.flatten(), lengths)
+        else:
+            hidden_states(model, ids)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_micro_batch_keeps_what_is_foretold(saved: Any, name: str, dtype: str):
+def test_a_micro_batch_keeps_what_is_foretold(saved: Any, name: str, dtype: str, packed: bool):
     source, targets = saved(name), targets_of(name)
-    found = kept_bytes(slots(source, targets, dtype))
+    found = kept_bytes(slots(source, targets, dtype), packed)
     told = activations(
-        sizes_of(source), [Adapter(4, targets)] * 2, dtype, 2 * ROWS * LENGTH, 0, False
+        sizes_of(source), [Adapter(4, targets)] * 2, dtype, 2 * ROWS * LENGTH, 0, False, packed
     )
     assert told.kept == pytest.approx(found, rel=ARCHITECTURES[name] + 0.01)
 

@@ -136,10 +136,15 @@ def test_a_group_gives_the_adapters_of_separate_runs(tiny_folder, bench: Bench):
     assert [(method, finding) for method, finding in found if not finding.passed] == []
 
 
-def test_rows_dealt_by_length_change_no_step_of_a_group(tiny_folder, bench: Bench):
-    """Of all methods side by side, each with an order of its own: a micro-batch has rows of some of
-    them, and the queue of CIB is filled in the order in which rows were drawn. SBR's weight of 50
-    multiplies rounding: 3e-5 was seen of it, 1e-6 of others."""
+@pytest.mark.parametrize("packed", [True, False])
+def test_rows_dealt_by_tokens_change_no_step_of_a_group(
+    tiny_folder, bench: Bench, packed: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """End to end or, as where a model mixes them, by length. Of all methods side by side, each with
+    an order of its own: a micro-batch has rows of some of them, and the queue of CIB is filled in
+    the order in which rows were drawn. SBR's weight of 50 multiplies rounding: 3e-5 was seen of it,
+    1e-6 of others."""
+    monkeypatch.setattr("raycib.training.loop.packs", lambda _: packed)
     stages = [
         stage_of(tiny_folder, method, seed=number) for number, method in enumerate(TRAINED.values())
     ]
@@ -152,6 +157,7 @@ def test_rows_dealt_by_length_change_no_step_of_a_group(tiny_folder, bench: Benc
         assert distance(gradients(dealt), gradients(drawn)) < 1e-4, drawn.stage.method
         assert dealt.tokens["useful"] == drawn.tokens["useful"]
         assert dealt.tokens["computed"] < drawn.tokens["computed"]
+        assert not packed or dealt.tokens["computed"] == dealt.tokens["useful"]
         for name, value in dealt.objective.state_dict().items():
             torch.testing.assert_close(
                 value, drawn.objective.state_dict()[name], rtol=1e-4, atol=1e-5

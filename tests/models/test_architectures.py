@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from architectures import READ, WORDS, random_model
 from peft import PeftModel
 from torch.nn import functional as F
 
@@ -31,61 +32,19 @@ from raycib.models.decoder import attention_blocks, checkpointed, hidden_states,
 from raycib.models.gate import check_model
 
 CPU = torch.device("cpu")
-WORDS = 48
-LLAMA: dict[str, Any] = {
-    "vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-EXPERTS = LLAMA | {
-    "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8,
-    "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24,
-}  # fmt: skip
-GPT = {"vocab_size": WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1} | {
-    "eos_token_id": 2,
-    "n_positions": 64,
-}
-HEADED = LLAMA | {"head_dim": 8}
-READ: dict[str, dict[str, Any]] = {
-    "Llama": LLAMA,
-    "Qwen2": LLAMA,
-    "Qwen3": HEADED,
-    "Gemma2": HEADED | {"final_logit_softcapping": 2.0},
-    "Gemma3Text": HEADED | {"final_logit_softcapping": 2.0},
-    "Mistral": LLAMA,
-    "Granite": LLAMA | {"logits_scaling": 8.0},
-    "Cohere": LLAMA | {"logit_scale": 0.0625},
-    "Cohere2": LLAMA | {"logit_scale": 0.0625},
-    "HyperCLOVAX": LLAMA | {"logits_scaling": 3.0},  # which it multiplies by, and Granite divides
-    "Olmo2": LLAMA,
-    "Phi": LLAMA,
-    "Phi3": LLAMA,
-    "GPTNeoX": LLAMA,
-    "GPT2": GPT,
-    "Falcon": LLAMA,
-    "Mixtral": EXPERTS,
-    "Qwen2Moe": EXPERTS,
-    "Qwen3Moe": EXPERTS,
-}
 CHANGES_LOGITS = {"Gemma2", "Gemma3Text", "Granite", "Cohere", "Cohere2", "HyperCLOVAX"}
 ADAPTED_BY_DEFAULT = CHANGES_LOGITS | {"Llama", "Qwen2", "Qwen3", "Mistral", "Olmo2"}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folders of random models, each made once; its logits are of size 1 to 5."""
+    """Folders of random models, each made once."""
     root = tmp_path_factory.mktemp("architectures")
 
     def make(name: str, **overrides: Any) -> Path:
         folder = root / "-".join((name, *map(str, overrides)))
         if not folder.exists():
-            torch.manual_seed(0)
-            config = getattr(transformers, f"{name}Config")(**(READ.get(name, LLAMA) | overrides))
-            model = transformers.AutoModelForCausalLM.from_config(config)
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(8 if parameter.dim() > 1 else 1)
-            model.save_pretrained(folder)
+            random_model(name, **overrides).save_pretrained(folder)
         return folder
 
     return make

@@ -145,9 +145,11 @@ def long_rows(count: int) -> list[Encoded]:
     return [Encoded(tuple(row[:5]), tuple(row[5:])) for row in made]
 
 
-def group_step(adapters: AdapterSlots, batches: dict[int, Batch], caches=None) -> GroupStep:
+def group_step(
+    adapters: AdapterSlots, batches: dict[int, Batch], caches=None, packed: bool = False
+) -> GroupStep:
     totals = {slot: Totals(len(batch.ids), 7 * len(batch.ids)) for slot, batch in batches.items()}
-    return GroupStep(adapters, batches, totals, caches or {})
+    return GroupStep(adapters, batches, totals, caches or {}, packed=packed)
 
 
 def warm(objective: Objective, dim: int) -> Objective:
@@ -213,6 +215,74 @@ def flops(work) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+def uneven_rows() -> dict[int, Batch]:
+    """Of two slots, 2 to 12 tokens each; two rows of one slot have one length."""
+    lengths = (12, 2, 7, 7, 3, 9, 5)
+    whole = [one.prompt + one.response for one in long_rows(7)]
+    data = [Encoded(row[: n // 2], row[n // 2 : n]) for n, row in zip(lengths, whole, strict=True)]
+    return {1: collate(data, [3, 1, 2, 0]), 0: collate(data, [4, 6, 5])}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_rows_end_to_end_are_read_as_padded_ones_are(adapters, mixed: bool):
+    """Losses, every reading of rows and tokens, of the trained and of the aligned model, with a
+    perturbation of one slot; and the gradient of all of it. In bfloat16 up to its rounding."""
+    batches = uneven_rows()
+    shape = (*batches[1].ids.shape, adapters.model.config.hidden_size)
+    near = {"rtol": 2e-2, "atol": 5e-2} if mixed else {"rtol": 1e-4, "atol": 1e-5}
+    found, slopes = [], []
+    parameters = [p for slot in (0, 1) for p in adapters.parameters_of(slot).values()]
+    for packed in (False, True):
+        torch.manual_seed(0)
+        group = group_step(adapters, batches, packed=packed)
+        moved = [(0.3 * torch.randn(shape)).requires_grad_() for _ in range(2)]
+        steps = group.steps()
+        steps[1].perturb(moved)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            read = [
+                value
+                for step in steps.values()
+                for value in (
+                    step.nll[step.batch.labels >= 0],
+                    step.row_loss,
+                    *(step.pooled(how, layer) for how in get_args(Pooling)
+                      for layer in get_args(Layer)),
+                    *(step.reference(how, "before_norm") for how in get_args(Pooling)),
+                    *(step.states(which) for which in ("response_states", "all_states")),
+                    *(step.reference_tokens(which) for which in get_args(Tokens)),
+                )
+            ]  # fmt: skip
+        loss = sum(one.float().square().mean() for one in read if one.requires_grad)
+        slopes.append(torch.autograd.grad(loss, [*parameters, *moved]))
+        found.append(read)
+    for padded, own in zip(*found, strict=True):
+        # Autocast rounds the means of padded rows, not those of rows end to end.
+        torch.testing.assert_close(own.float(), padded.float(), **near)
+    for padded, own in zip(*slopes, strict=True):
+        assert (own - padded).norm() <= (0.05 if mixed else 1e-5) * padded.norm()
+    assert (group.labels.numel(), group.ids.dim()) == (45, 1), "nothing is padding"
+
+
+def test_rows_end_to_end_cost_what_each_costs_alone(adapters):
+    """To the last product, forwards and backwards: what padding costs is gone, and attention across
+    rows is not there either."""
+    batch = uneven_rows()[1]
+
+    def learn(rows: Batch, packed: bool) -> int:
+        step = group_step(adapters, {0: rows}, packed=packed).steps()[0]
+        return flops(lambda: step.nll.sum().backward())
+
+    def only(batch: Batch, row: int) -> Batch:
+        length = int(batch.lengths[row])
+        return Batch(
+            **{name: value[row : row + 1, :length] if value.dim() == 2 else value[row : row + 1]
+               for name, value in vars(batch).items()}
+        )  # fmt: skip
+
+    alone = sum(learn(only(batch, row), False) for row in range(len(batch.ids)))
+    assert learn(batch, True) == alone < 0.65 * learn(batch, False)
 
 
 def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_cache(adapters):

@@ -15,10 +15,11 @@ def batch(rows: int = 2) -> Batch:
     return Batch(ids, ids, counts - 2, counts, counts, counts)
 
 
-def test_a_tensor_of_another_shape_is_refused() -> None:
+def test_a_tensor_of_another_kind_is_refused() -> None:
     assert pool(torch.ones(2, 3, 5), batch(), "mean_all").shape == (2, 5)
+    assert pool(torch.ones(6, 5), batch(), "mean_all").shape == (2, 5), "without padding"
     with pytest.raises(jaxtyping.TypeCheckError, match="hidden"):
-        pool(torch.ones(2, 5), batch(), "mean_all")
+        pool(torch.ones(2, 3, 5, dtype=torch.long), batch(), "mean_all")
 
 
 def test_dimensions_of_one_name_are_one_number() -> None:

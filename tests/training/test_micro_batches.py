@@ -1,6 +1,7 @@
-"""How rows are dealt: nobody is lost, nothing is too large, and little of it is padding."""
+"""How rows are dealt: nobody is lost, nothing is too large, and little or none is padding."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,26 @@ def test_a_pass_must_be_worth_its_launches():
     assert deal({0: [100, 90]}, {}, 1, 16, 1000) == [[MicroBatch({0: [0, 1]}, {})]]
 
 
+def test_rows_end_to_end_fill_their_passes_a_slot_after_the_other():
+    """Of 1,000 tokens: 600 + 400 whatever their lengths, and slot 1 begins where slot 0 ends."""
+    lengths = {0: [400, 600, 300], 1: [500, 300, 200, 100]}
+    (alone,) = deal(lengths, {}, 1, 16, 1000, packed=True)
+    assert [micro.task for micro in alone] == [{0: [0, 1]}, {0: [2], 1: [0, 2]}, {1: [1, 3]}]
+    assert count([alone], lengths, {}, packed=True) == (2400, 2400, 1000, 3)
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=4), st.sampled_from([300, 1000]))
+def test_rows_end_to_end_leave_little_room(rows: list[Lengths], tokens: int):
+    """Two neighbours are more than one pass would hold; a slot is in two passes with others at
+    most, its first and its last."""
+    task = dict(enumerate(rows))
+    (alone,) = deal(task, {}, 1, 1, tokens, packed=True)
+    sizes = [computed(micro, task, {}, packed=True).total() for micro in alone]
+    assert all(a + b > tokens for a, b in pairwise(sizes))
+    for slot in task:
+        assert sum(slot in micro.task and len(micro.task) > 1 for micro in alone) <= 2
+
+
 def test_safety_rows_come_in_few_passes():
     """Eight alike are one pass beside the first micro-batch, not one in each of three."""
     task = {0: [300, 300, 200, 200, 100, 100], 1: [300, 200, 100]}
@@ -52,12 +73,13 @@ def test_as_drawn_rows_keep_their_order_whatever_their_lengths():
     LENGTHS,
     st.integers(1, 3),
     st.sampled_from([None, 1, 200, 1000, 10**6]),
+    st.booleans(),
 )
 def test_every_row_is_dealt_once_to_its_own_slot(
-    task: dict[int, Lengths], refusals: Lengths, workers: int, tokens: int | None
+    task: dict[int, Lengths], refusals: Lengths, workers: int, tokens: int | None, packed: bool
 ):
     safety = {next(iter(task)): refusals}
-    dealt = deal(task, safety, workers, 3, tokens)
+    dealt = deal(task, safety, workers, 3, tokens, packed)
     assert len(dealt) == workers
     micros = [micro for own in dealt for micro in own]
     for kind, lengths in (("task", task), ("safety", safety)):
@@ -68,7 +90,9 @@ def test_every_row_is_dealt_once_to_its_own_slot(
     assert all(micro.safety.keys() <= micro.task.keys() for micro in micros), "beside its own rows"
     longest = max(length for lengths in task.values() for length in lengths)
     if tokens is not None:
-        assert count(deal(task, {}, workers, 3, tokens), task, {}).largest <= max(tokens, longest)
+        found = count(deal(task, {}, workers, 3, tokens, packed), task, {}, packed)
+        assert found.largest <= max(tokens, longest)
+        assert not packed or found.computed == found.useful
 
 
 def exhaustive(lengths: list[int], tokens: int) -> int:
@@ -109,4 +133,5 @@ def test_real_rows_are_padded_by_less_than_a_twentieth(file: str, batch: int, sl
     words = [len(f"{row.prompt} {row.response}".split()) for row in rows]
     lengths = [20 + count * 4 // 3 for count in words if count <= 750]
     assert expect(lengths, batch, slots, 1, 8, 16384).share > 0.95
+    assert expect(lengths, batch, slots, 1, 8, 16384, packed=True).share == 1
     assert expect(lengths, batch, slots, 1, 8, None).share < 0.72

@@ -59,6 +59,7 @@ class Routes:
     """Which slots own the rows of a batch: equal groups of rows, in order."""
 
     rows: int
+    """Or tokens, of rows that lie end to end."""
     slots: tuple[int, ...]
     """The distinct slots, in order of appearance."""
     num_groups: int
@@ -95,10 +96,12 @@ class Router:
         self.routes: Routes | None = None
         self.disabled = False
 
-    def routes_of(self, rows: int) -> Routes | None:
-        """The routes of a batch of `rows`; None if the base works alone."""
+    def routes_of(self, shape: Sequence[int]) -> Routes | None:
+        """The routes of a batch of this shape: (rows, ...), or (1, tokens, ...) where they were
+        given in tokens; None if the base works alone."""
         if self.disabled:
             return None
+        rows = shape[0]
         if self.routes is None:
             if self.num_slots == 1:
                 return Routes(rows, (0,), 1, None)
@@ -106,7 +109,7 @@ class Router:
                 f"{self.num_slots} slots share this model: say whose rows these are with "
                 "`with adapters.route([(slot, rows), ...]):`, or use `adapters.disabled()`"
             )
-        if self.routes.rows != rows:
+        if self.routes.rows not in (rows, rows * shape[1] if rows == 1 else rows):
             raise ValueError(f"a batch of {rows} rows, but route() was given {self.routes.rows}")
         return self.routes
 
@@ -174,7 +177,7 @@ class SlotLinear(nn.Module):
         return Update(a, b, self.shapes[slot].scale)
 
     def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
-        routes = self.router.routes_of(x.shape[0])
+        routes = self.router.routes_of(x.shape)
         if routes is None or self.shapes.keys().isdisjoint(routes.slots):
             return self.base(x)
         if routes.counts is not None:
@@ -192,15 +195,17 @@ class SlotLinear(nn.Module):
     def _apart(self, x: Tensor, slots: Sequence[int], counts: Sequence[int]) -> Tensor:
         """The rows of each slot through its own factors, as they are."""
         y = self.base(x)
+        each = x.shape[:-1].numel() // sum(counts)  # tokens of a row; 1 where tokens are counted
+        sizes = [count * each for count in counts]
+        parts = (values.flatten(0, -2).split(sizes) for values in (x, y))
         found = []
-        for slot, own, out in zip(slots, x.split(counts), y.split(counts), strict=True):
+        for slot, own, out in zip(slots, *parts, strict=True):
             if slot in self.shapes:
                 a, b, scale = self.factors(slot)
-                h = own.flatten(0, -2) @ a.to(y.dtype).mT
-                flat = torch.addmm(out.flatten(0, -2), h, b.to(y.dtype).mT, alpha=scale)
-                out = flat.view_as(out)
+                h = own @ a.to(y.dtype).mT
+                out = torch.addmm(out, h, b.to(y.dtype).mT, alpha=scale)
             found.append(out)
-        return torch.cat(found)
+        return torch.cat(found).view_as(y)
 
 
 def _stack(factors: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor, float]:

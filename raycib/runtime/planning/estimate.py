@@ -103,7 +103,8 @@ class Estimate(BaseModel):
 def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
     """What `plan` will take on a machine. Raises `UserError` where its engine or its judge does
     not fit there."""
-    group, work = Group(sweep, machine), Work(sweep, plan)
+    group = Group(sweep, machine)
+    work = Work(sweep, plan, group.sizes)
     sizes, lora, options = group.sizes, sweep.setup.lora, sweep.setup.options
     memories = list(_memories(group, work))
     refuse_unfit(memories, machine)

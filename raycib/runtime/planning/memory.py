@@ -94,7 +94,7 @@ class Group:
         return min(most, len(self.stages))
 
     def tokens(self, execution: Execution, slots: int) -> int:
-        """Of the largest micro-batch of a worker, padding included; an upper bound."""
+        """Of the largest micro-batch of a worker, with its padding, if any; an upper bound."""
         batch = max(stage.trainer.batch_size for stage in self.stages)
         if execution.micro_batch_tokens is not None:
             budget = max(execution.micro_batch_tokens, self.longest)
@@ -109,11 +109,13 @@ class Group:
         adapters = [adapter_of(stage) for stage in heaviest]
         tokens = self.tokens(execution, slots)
         beside = max(s.method_in_effect.extra_rows(0) for s in heaviest)
-        tokens += int(beside * self._longest_beside)
+        # A slot's are dealt over its micro-batches; several slots that share one bring theirs.
+        tokens += int(max(1, tokens / self._least_step) * beside * self._longest_beside)
         scored = int(tokens * self.answered)
         passes = activations(
-            sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations
-        )
+            sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations,
+            self._packed(execution),
+        )  # fmt: skip
         parts = {
             **self._base(execution),
             f"{slots} adapters with gradients and Adam": sum(
@@ -158,14 +160,27 @@ class Group:
         tokens = max(execution.micro_batch_tokens or rows, longest)
         everything = Adapter(0, tuple({name.rpartition(".")[2] for name in sizes.linears}))
         passes = activations(
-            sizes, [everything], "float32", tokens, tokens, execution.checkpoint_activations
-        )
+            sizes, [everything], "float32", tokens, tokens, execution.checkpoint_activations,
+            self._packed(execution),
+        )  # fmt: skip
         parts = {
             "all weights with gradients and Adam": ADAPTER_BYTES * sizes.parameters,
             f"a micro-batch of {tokens:,} tokens": passes.total,
             "process": RUNTIME[self.machine.gpu is not None],
         }
         return Memory("the worker that aligns the base", parts, self.machine.room)
+
+    def _packed(self, execution: Execution) -> bool:
+        return execution.micro_batch_tokens is not None and self.sizes.packs
+
+    @cached_property
+    def _least_step(self) -> float:
+        """Tokens of the shortest optimiser step of a stage, on average."""
+        return min(
+            min(stage.trainer.batch_size, len(rows)) * sum(one.whole for one in rows) / len(rows)
+            for stage in self.stages
+            for rows in [self.rows(stage)]
+        )
 
     @cached_property
     def _longest_beside(self) -> int:

@@ -44,6 +44,8 @@ class Work:
 
     sweep: Sweep
     plan: Plan
+    sizes: Sizes
+    """Of the base."""
     _drawn: dict[tuple[str, int, int], Tokens] = field(default_factory=dict)
 
     @cached_property
@@ -76,6 +78,7 @@ class Work:
             self._drawn[alike] = expect(
                 [one.whole for one in few], trainer.batch_size, slots, execution.workers,
                 execution.micro_batch_size, execution.micro_batch_tokens,
+                execution.micro_batch_tokens is not None and self.sizes.packs,
             )  # fmt: skip
         drawn = self._drawn[alike]
         useful = times * sum(one.whole for one in rows)

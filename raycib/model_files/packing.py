@@ -1,0 +1,14 @@
+"""Which architectures keep rows apart that lie end to end. No torch here: a plan asks too."""
+
+PACKED = {
+    "cohere", "cohere2", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "granite", "hyperclovax",
+    "llama", "mistral", "mixtral", "olmo2", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe",
+}  # fmt: skip
+"""By model_type: what mixes tokens in them is attention alone, which they leave to transformers'
+interface. Each was tried (`tests/models/test_packing.py`); rows of others are padded."""
+
+
+def packs(model_type: str) -> bool:
+    """Whether rows of a model of this type may lie end to end."""
+    return model_type in PACKED
