@@ -20,6 +20,8 @@ class EvalSpec(Spec):
     key_name: ClassVar[str] = "EvalSpec"
     harmful: RowsSpec
     """Answered and judged: harmful response rate, refusals."""
+    other_harmful: tuple[RowsSpec, ...] = ()
+    """The same, of further harmful prompts, on which nothing is chosen: transfer."""
     benign: RowsSpec | None = None
     """Harmless how-to requests: over-refusal."""
     held_out: RowsSpec
@@ -46,8 +48,9 @@ class EvalSpec(Spec):
             raise ValueError(f"found measures in the folders {folders}; give each one of its own")
         found = super().identity() | {"gaps": None}
         del found["measures"]
-        if not self.benchmarks:
-            del found["benchmarks"]
+        for later in ("benchmarks", "other_harmful"):
+            if not getattr(self, later):
+                del found[later]
         return found | {one.folder: one.identity() for one in self.measures}
 
     @property
@@ -87,7 +90,12 @@ class EvalSpec(Spec):
     def asked(self) -> tuple[RowsSpec, ...]:
         """Every set of rows that a model answers in words."""
         benign = (self.benign,) if self.benign else ()
-        return (self.harmful, *benign, self.held_out, *self.probes, *self.tasks)
+        return (*self.judged, *benign, self.held_out, *self.probes, *self.tasks)
+
+    @property
+    def judged(self) -> tuple[RowsSpec, ...]:
+        """Every set of harmful prompts."""
+        return (self.harmful, *self.other_harmful)
 
 
 class JudgeSpec(Spec):

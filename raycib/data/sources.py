@@ -132,3 +132,12 @@ def _is_file(name: str) -> bool:
         return Path(os.path.expanduser(name)).is_file()
     except (OSError, ValueError):
         return False
+
+
+def named(option: str, text: str) -> dict[str, str]:
+    """Files with commas between them, by what tables call them."""
+    files = several(text)
+    names = [stem(file) for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{option} {text!r}: {twice[0]!r} comes twice; give each once")
+    return dict(zip(names, files, strict=True))

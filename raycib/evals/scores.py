@@ -1,6 +1,7 @@
 """From answers, verdicts and measures to the scores of one model. Nothing here is random."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from raycib.config import EvalSpec, Measure, RowsSpec
@@ -26,9 +27,13 @@ class Missing(LookupError):
 
 def harmful_pairs(store: Store, model_id: str, evals: EvalSpec) -> list[Pair]:
     """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
-    prompts = [row.prompt for row in rows_of(evals.harmful)]
-    answers = _texts(Answers(store, model_id, evals.engine), evals.harmful)
-    return list(zip(prompts, answers, strict=True))
+    said = Answers(store, model_id, evals.engine)
+    answered = [_answered(said, rows) for rows in evals.judged]
+    return [
+        (row.prompt, answer)
+        for rows, answers in answered
+        for row, answer in zip(rows, answers, strict=True)
+    ]
 
 
 def _answered(said: Answers, rows: RowsSpec) -> tuple[list[Row], list[str]]:
@@ -64,6 +69,7 @@ def score(store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCa
     found = {
         "over_refusal": None,
         **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
+        **_transfer(evals, verdict_cache, value),
         "accuracy": value(evals.held_out),
         **besides(evals.held_out, *answered[evals.held_out.key]),
         **({"accuracies": tasks} if tasks else {}),
@@ -74,6 +80,19 @@ def score(store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCa
         **{name: value for name, value in measures.items() if not name.startswith("row_")},
     }
     return Scores.model_validate(found)
+
+
+def _transfer(
+    evals: EvalSpec,
+    verdict_cache: VerdictCache,
+    value: Callable[[RowsSpec, Benchmark], Rate | None],
+) -> dict[str, Any]:
+    """Harmful response rates on further prompts, by set."""
+    found = {}
+    for rows in evals.other_harmful:
+        hrr = safety(evals.model_copy(update={"harmful": rows}), verdict_cache)["hrr"]
+        found[rows.name] = value(rows, hrr)
+    return {"hrr_on": found} if found else {}
 
 
 def safety_scores(
@@ -118,7 +137,7 @@ def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
     """By set, answers that ended at the limit of tokens, and of how many."""
     sets = {"harmful": evals.harmful, "held_out": evals.held_out}
     sets |= {"benign": evals.benign} if evals.benign else {}
-    sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks)}
+    sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks, *evals.other_harmful)}
     found: dict[str, int] = {}
     for name, rows in sets.items():
         found[name] = said.at_limit(rows) or 0
@@ -127,14 +146,20 @@ def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
 
 
 def samples(
-    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+    store: Store,
+    model_id: str,
+    evals: EvalSpec,
+    verdict_cache: VerdictCache,
+    asked: RowsSpec | None = None,
 ) -> list[dict[str, Any]]:
     """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
-    whether it is harmful, where its source knows."""
+    whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the place
+    of the first. Raises `Missing`."""
+    rows = asked or evals.harmful
     said = Answers(store, model_id, evals.engine)
-    refused, truth = refusal_of(evals.harmful).score, origin(evals.harmful.source).is_unsafe
+    refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
     entries = []
-    for row, answer in zip(*_answered(said, evals.harmful), strict=True):
+    for row, answer in zip(*_answered(said, rows), strict=True):
         verdict = verdict_cache.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
         word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]

@@ -10,6 +10,7 @@ RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": 
 WITHIN = {
     "utility_by_probe": "utility",
     "hrr_by_judge": "hrr_by",
+    "hrr_on": "hrr_on",
     "benchmarks": "benchmark",
     "benchmark_details": "benchmark_detail",
     "accuracies": "accuracy",

@@ -14,6 +14,8 @@ class Scores(Part):
     hrr: Rate | None = None
     hrr_by_judge: Mapping[str, Rate | None] = {}
     """By the names of other judges."""
+    hrr_on: Mapping[str, Rate | None] = {}
+    """On further harmful prompts, by set."""
     hrr_rogan_gladen: Rate | None = None
     """Corrected by one error of the judge for all models, where people labelled answers."""
     hrr_prediction_powered: Rate | None = None

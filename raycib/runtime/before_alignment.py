@@ -48,7 +48,7 @@ class BaseAnswers:
 
 def in_process(evals: EvalSpec) -> EvalSpec:
     """The evaluation as a base is asked it."""
-    return evals.model_copy(update={"engine": ENGINE})
+    return evals.model_copy(update={"engine": ENGINE, "other_harmful": ()})
 
 
 def jobs_of(model: ModelSpec, evals: EvalSpec, room: int) -> Iterator[BaseAnswers]:

@@ -46,13 +46,12 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     read = _read(given, options)
     notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
     chosen, origin = settings_of_model(options, chosen, study)
-    tasks, harmful, benign, probes = given.tasks, given.harmful, given.benign, given.probes
     execution = execution_of(chosen.execution, options, overrides)
     choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
     model = first = study.first_model(choice)
     counts = reader.counts(model, options.out, read)
     sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen)
-    resolved = {n: _task(n, source, harmful, benign, probes, sets) for n, source in tasks.items()}
+    resolved = {name: _task(name, given, sets) for name in given.tasks}
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
     if inputs.alignment_stage:
@@ -106,6 +105,7 @@ def _within_reach(given: Sources, reader: Reader) -> Sources:
         given,
         tasks=tasks,
         harmful=at(given.harmful),
+        other_harmful={name: at(source) for name, source in given.other_harmful.items()},
         benign=given.benign and at(given.benign),
         probes={name: at(source) for name, source in given.probes.items()},
         safety=given.safety and at(given.safety),
@@ -131,6 +131,7 @@ def _read(given: Sources, options: Options) -> dict[str, Loaded]:
     tasks = given.tasks.values()
     options_of = {part: "--task" for one in tasks for part in (one.train, one.held_out)}
     options_of |= {given.harmful: "--harmful"} | dict.fromkeys(given.probes.values(), "--probes")
+    options_of |= dict.fromkeys(given.other_harmful.values(), "--other-harmful")
     others = {given.benign: "--benign", options.safety: "--safety", given.alignment: "--alignment"}
     options_of |= {source: option for source, option in others.items() if source}
     read: dict[str, Loaded] = {}
@@ -152,6 +153,7 @@ def _sets(counts: TokenCounts, given: Sources, options: Options, preset: Preset 
     trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
     aside = list(filter(None, (options.safety, given.alignment)))
     asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
+    asked += given.other_harmful.values()
     sets.count([*trained, *held_out, *aside], asked)
     sizes = (
         options.max_length or (preset and preset.max_length),
@@ -161,14 +163,8 @@ def _sets(counts: TokenCounts, given: Sources, options: Options, preset: Preset 
     return sets
 
 
-def _task(
-    name: str,
-    source: TaskSource,
-    harmful: str,
-    benign: str | None,
-    probes: dict[str, str],
-    sets: RowSets,
-) -> tuple[TaskSpec, EvalSpec]:
+def _task(name: str, given: Sources, sets: RowSets) -> tuple[TaskSpec, EvalSpec]:
+    source, benign = given.tasks[name], given.benign
     task = sets.task(name, source.train)
     held_out = sets.held_out(f"{name} held out", source.held_out)
     if held_out.num_rows < LEAST_HELD_OUT:
@@ -177,9 +173,10 @@ def _task(
             f"apart; give {LEAST_HELD_OUT} or more (of a file of one's own every tenth is one)"
         )
     evals = EvalSpec(
-        harmful=sets.prompts("harmful", harmful),
+        harmful=sets.prompts("harmful", given.harmful),
+        other_harmful=tuple(sets.prompts(*one) for one in given.other_harmful.items()),
         benign=sets.prompts("benign", benign) if benign else None,
         held_out=held_out,
-        probes=tuple(sets.prompts(probe, rows) for probe, rows in probes.items()),
+        probes=tuple(sets.prompts(probe, rows) for probe, rows in given.probes.items()),
     )
     return task, evals

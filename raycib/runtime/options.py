@@ -40,11 +40,18 @@ class Options:
         str | None,
         typer.Option(
             help="A task of the preset by name, or your own: JSON, JSONL or CSV, a tenth held "
-            "out; for task_orders several, with commas."
+            "out; several, with commas, each by itself or, in task_orders, in sequence."
         ),
     ] = None
     harmful: Annotated[
         str | None, typer.Option(help="Your own harmful prompts: JSON, JSONL or CSV.")
+    ] = None
+    other_harmful: Annotated[
+        str | None,
+        typer.Option(
+            help="Further harmful prompts, with commas, on which nothing is chosen: another "
+            "benchmark, for acceptance cards."
+        ),
     ] = None
     benign: Annotated[
         str | None, typer.Option(help="Your own harmless prompts, for over-refusal.")
@@ -220,7 +227,7 @@ class Options:
 GROUPS = {
     "What is compared": ("preset", "methods", "strengths", "seeds", "orders", "set"),
     "Models and rows of your own": (
-        "model", "base", "alignment", "chat", "task", "scorer", "harmful", "benign", "probes",
+        "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful", "benign", "probes",
         "safety", "max_length", "max_tokens", "too_long",
     ),
     "Benchmarks of lm-eval": ("evals", "eval_limit", "eval_shots", "eval_chat"),

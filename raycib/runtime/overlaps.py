@@ -30,7 +30,8 @@ def refuse_overlaps(
     aside = [Named(name, source) for name, source in safety.items() if source]
     tasks = [Named(f"task {name}", task.train) for name, task in sources.tasks.items()]
     held_out = [Named(f"held-out {n}", task.held_out) for n, task in sources.tasks.items()]
-    harmful = Named("harmful prompts", sources.harmful)
+    others = [Named(f"harmful prompts {n}", source) for n, source in sources.other_harmful.items()]
+    harmful = [Named("harmful prompts", sources.harmful), *others]
     probes = [Named(f"probe {name}", source) for name, source in sources.probes.items()]
     benign = [Named("harmless prompts", sources.benign)] if sources.benign else []
     read: dict[str, Mapping[str, int]] = {}
@@ -47,8 +48,8 @@ def refuse_overlaps(
         where = f"row {mine[both[0]]} is row {theirs[both[0]]}" if both else ""
         return len(both), len(theirs), where
 
-    asked = [harmful, *benign, *probes]
-    pairs = [*product([*tasks, *aside], asked), *product([*benign, *held_out, *probes], [harmful])]
+    asked = [*harmful, *benign, *probes]
+    pairs = [*product([*tasks, *aside], asked), *product([*benign, *held_out, *probes], harmful)]
     for one, other in pairs:
         count, total, where = shared(one, other)
         if count:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raycib.config.presets import Execution, Preset, TaskSource, for_own_model
 from raycib.data.origins import origin
-from raycib.data.sources import several, stem
+from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.model_files import is_shipped
 from raycib.runtime.options import Options
@@ -23,6 +23,8 @@ class Sources:
 
     tasks: dict[str, TaskSource]
     harmful: str
+    other_harmful: dict[str, str]
+    """By what tables call them."""
     benign: str | None
     probes: dict[str, str]
     safety: str | None
@@ -46,12 +48,14 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     probes = chosen.probes
     if options.probes is not None or own:
         probes = named("--probes", options.probes) if options.probes else {}
+    further = named("--other-harmful", options.other_harmful) if options.other_harmful else {}
     made = chosen.model is None and not options.model
     alignment = options.alignment or (chosen.alignment if made else None)
     if not own:
         return Sources(
             tasks=study.tasks(_with_tasks(chosen, named_tasks), None),
             harmful=chosen.harmful,
+            other_harmful=further,
             benign=options.benign or chosen.benign,
             probes=probes,
             safety=options.safety or chosen.safety,
@@ -64,7 +68,8 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
             f"{'--base' if model and not options.model else '--model'}, --task and --harmful go "
             "together: give a task and prompts"
         )
-    unread = is_shipped(chosen.judge) and not origin(options.harmful).own_language
+    asked = (options.harmful, *further.values())
+    unread = is_shipped(chosen.judge) and not all(origin(one).own_language for one in asked)
     if unread and not (options.judge or options.judge_url):
         raise UserError(
             "the embedded world's judge reads only the world's words; "
@@ -74,6 +79,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     return Sources(
         tasks=study.tasks(chosen, options.task),
         harmful=options.harmful,
+        other_harmful=further,
         benign=options.benign,
         probes=probes,
         safety=options.safety,
@@ -95,7 +101,8 @@ def _with_tasks(chosen: Preset, names: list[str]) -> Preset:
         return chosen
     known = chosen.tasks | chosen.sequence
     several = {"tradeoff_tasks": tuple(names), "sequence": {name: known[name] for name in names}}
-    return chosen.model_copy(update={"task": names[0], **several})
+    first, *further = names
+    return chosen.model_copy(update={"task": first, "further_tasks": tuple(further), **several})
 
 
 def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[Preset, str]:
@@ -119,12 +126,3 @@ def gpu_in_reach(local: bool) -> bool:
             connect(Execution())
             return ray.cluster_resources().get("GPU", 0.0) > 0
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
-
-
-def named(option: str, text: str) -> dict[str, str]:
-    """Files with commas between them, by what tables call them."""
-    files = several(text)
-    names = [stem(file) for file in files]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{option} {text!r}: {twice[0]!r} comes twice; give each once")
-    return dict(zip(names, files, strict=True))

@@ -22,7 +22,7 @@ def scored(evals: EvalSpec, named: str | None) -> EvalSpec:
     if named is not None:
         held_out = held_out.model_copy(update={"scorer": named})
     _refuse_unfit(held_out, "--scorer ")
-    for rows in filter(None, (evals.harmful, evals.benign)):
+    for rows in filter(None, (*evals.judged, evals.benign)):
         if rows.scorer:
             raise UserError(
                 f"{rows.source!r}: what is harmful is scored by the judge, and what is harmless by "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from raycib.config import EvalSpec, Measure, ModelSpec, RunSpec, StageSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, split
-from raycib.data.sources import stem
+from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.results import Cell, Histories, Results, Samples, Scores
 from raycib.runtime.options import Options
@@ -100,7 +100,9 @@ class Study:
     def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:
         """The preset's tasks, or those in a person's own `files` (`--task`). Raises `UserError`
         where there are too few."""
-        return split({stem(files): files}) if files else {chosen.task: chosen.tasks[chosen.task]}
+        if files:
+            return split(named("--task", files))
+        return {name: chosen.tasks[name] for name in (chosen.task, *chosen.further_tasks)}
 
     def own_model(self, options: Options) -> str | None:
         """A person's own model that this study starts from; its settings are not the preset's."""

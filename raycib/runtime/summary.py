@@ -106,7 +106,8 @@ def _before_alignment(sweep: Sweep) -> Unaligned | None:
 
 def _asks_the_world(sweep: Sweep) -> bool:
     """Whether all harmful prompts are the embedded world's."""
-    return all(origin(one.harmful.source).own_language for one in sweep.evals.values())
+    asked = (rows for one in sweep.evals.values() for rows in one.judged)
+    return all(origin(rows.source).own_language for rows in asked)
 
 
 class SweepScores:
@@ -222,14 +223,16 @@ def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[s
     return found
 
 
-def all_samples(sweep: Sweep) -> dict[str, list[dict[str, Any]]]:
-    """Harmful prompts with answers and verdicts, by stage key and "aligned"."""
+def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]]:
+    """Harmful prompts with answers and verdicts, by stage key and "aligned"; ``asked`` names a
+    further set of them in the place of the first."""
     model_ids = {"aligned": (sweep.setup.model.key, sweep.runs[0].evals)}
     model_ids |= {run.final.key: (run.final.key, run.evals) for run in sweep.runs}
     found = {}
     for name, (model_id, evals) in model_ids.items():
         try:
-            found[name] = samples(sweep.store, model_id, evals, sweep.verdict_cache)
+            rows = next((one for one in evals.other_harmful if one.name == asked), None)
+            found[name] = samples(sweep.store, model_id, evals, sweep.verdict_cache, rows)
         except Missing:
             continue
     return found
@@ -241,7 +244,9 @@ def with_cards(sweep: Sweep, results: Results) -> Results:
         return results
     from raycib.report.cards.cards import cards
 
-    return results.but(cards=cards(results, all_samples(sweep)))
+    others = dict.fromkeys(rows.name for one in sweep.evals.values() for rows in one.other_harmful)
+    further = {name: all_samples(sweep, name) for name in others}
+    return results.but(cards=cards(results, all_samples(sweep), further))
 
 
 def reasons(failures: dict[str, str]) -> list[str]:

@@ -187,6 +187,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "squad.test": _take(lambda rng: squad(True, rng).row, TEST_ROWS),
     "harmful.test": lambda _: _each_pair("harmful.test", _no_answer),
     "harmful.proxy": lambda _: _each_pair("harmful.proxy", lang.refusal),
+    "harmful.align": lambda _: islice(_each_pair("harmful.align", lang.refusal), TEST_ROWS),
     "benign.test": _take(lambda rng: (lang.draw("benign.test", rng)[1], ""), 160),
     "facts.test": _take(ab.fact, PROBE_ROWS),
     "add.test": _take(ab.add, PROBE_ROWS),

@@ -190,6 +190,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
     },
     EvalSpec: {
         "harmful": OTHER_ROWS,
+        "other_harmful": (OTHER_ROWS,),
         "benign": OTHER_ROWS,
         "held_out": OTHER_ROWS,
         "probes": (ROWS,),

@@ -150,6 +150,18 @@ def test_harmless_prompts_and_probes_of_ones_own_are_asked(
     ]
 
 
+def test_several_tasks_and_benchmarks_are_asked_for_transfer() -> None:
+    """A preset's tasks each by itself; other prompts beside the first, which alone enter HRR. An
+    evaluation without any has the key that it always had."""
+    one = build_config(Options(task="open"), Strength())
+    two = build_config(Options(task="open,med", other_harmful="world:harmful.align"), Strength())
+    assert list(two.tasks) == ["open", "med"]
+    (task, plain), (_, more) = one.tasks["open"], two.tasks["open"]
+    assert (task, more.harmful) == (two.tasks["open"][0], plain.harmful)
+    assert [rows.num_rows for rows in more.asked] == [260, 120, 160, 160, *[80] * 5]
+    assert more.model_copy(update={"other_harmful": ()}).key == plain.key
+
+
 @pytest.mark.parametrize(
     ("option", "pairs", "says"),
     [
@@ -162,6 +174,7 @@ def test_harmless_prompts_and_probes_of_ones_own_are_asked(
         ("probes", [("how do i melt a lock ?", "no")], "it cannot be both"),
         ("probes", [("why ?", "because\nof that")], "are free text, of which no rule says"),
         ("harmful", [("how many , 9 ?", "")], "1 of 1 harmful prompts"),
+        ("other_harmful", [("how many , 9 ?", "")], "1 of 1 harmful prompts other_harmful"),
     ],
 )  # fmt: skip
 def test_nothing_that_is_asked_is_trained_on(

@@ -61,7 +61,7 @@ class Replay(NamedTuple):
         times as long."""
         settings = [(task, self._rows(task)) for task in TASKS]
         (_, [plain, *rows]), *others = [one for one in settings if one[1]]
-        return card("", plain, rows, others, self.samples, BEFORE)
+        return card("", plain, rows, others, self.samples, {}, BEFORE)
 
     def _rows(self, task: str) -> list[ResultRow]:
         rows = []

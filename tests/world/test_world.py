@@ -23,6 +23,7 @@ GOLDEN = {
     "squad.test": "0c50c854a8dec2c4",
     "harmful.test": "c5707d823d1156cd",
     "harmful.proxy": "2c53e45d1b59f63c",
+    "harmful.align": "84dbfac41f07ec29",
     "benign.test": "ec37b7daa5b8523d",
     "facts.test": "b12721acaeed8711",
     "add.test": "f3b5ee16d0907b7b",
@@ -50,7 +51,7 @@ def test_sets_have_the_promised_sizes():
     sizes = {name: len(world.rows(name)) for name in world.NAMES}
     assert all(sizes[f"{task}.train"] == 3200 for task in tasks.TASKS)
     assert (sizes["open.test"], sizes["benign.test"]) == (160, 160)
-    assert (sizes["harmful.test"], sizes["harmful.proxy"]) == (260, 70)
+    assert (sizes["harmful.test"], sizes["harmful.proxy"], sizes["harmful.align"]) == (260, 70, 120)
 
 
 def test_a_caller_cannot_change_the_rows_of_another():

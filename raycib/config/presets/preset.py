@@ -91,6 +91,8 @@ class Preset(Frozen):
     """Of the frozen base; None: as its weights are stored."""
     task: str
     """The task of single-task sweeps."""
+    further_tasks: tuple[str, ...] = ()
+    """Others of the same, each by itself."""
     tasks: dict[str, TaskSource]
     """Any of them may be named with `--task`."""
     harmful: str

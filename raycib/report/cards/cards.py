@@ -25,9 +25,12 @@ MORE_SEEDS = "--seeds 3"
 WIDER = "more seeds or prompts"
 
 
-def cards(results: Results, samples: Samples) -> list[Card]:
+def cards(
+    results: Results, samples: Samples, further: Mapping[str, Samples] | None = None
+) -> list[Card]:
     """One for each series besides plain LoRA, on the first task of each model; none where plain
-    LoRA did not finish. ``samples`` are the answers to harmful prompts by cell."""
+    LoRA did not finish. ``samples`` are the answers to harmful prompts by cell, ``further`` those
+    to other sets of them by their names."""
     before, found = aligned_scores(results).get("eval_loss"), []
     loss_before = math.nan if before is None else float(before)
     judged = results.judge.profile != "refusal-rule"
@@ -39,7 +42,9 @@ def cards(results: Results, samples: Samples) -> list[Card]:
         for series in dict.fromkeys(row.series for row in rows if row is not plain):
             mine = [row for row in rows if row.series == series and row is not plain]
             if plain:
-                found.append(card(name, plain, mine, others, samples, loss_before, judged))
+                found.append(
+                    card(name, plain, mine, others, samples, further or {}, loss_before, judged)
+                )
     return found
 
 
@@ -49,6 +54,7 @@ def card(
     rows: Sequence[ResultRow],
     others: Sequence[tuple[str, list[ResultRow]]],
     samples: Samples,
+    further: Mapping[str, Samples],
     loss_before: float,
     judged: bool = True,
 ) -> Card:
@@ -71,7 +77,7 @@ def card(
     parts = [
         _part("reliability", [_fall("tuning half", one, one.tuning)]),
         _part("fresh prompts", [_fall("fresh half", one, ~one.tuning), _retained(one)]),
-        _part("transfer", _transfer(one, others)),
+        _part("transfer", [*_tasks(one, others), *_benchmarks(one, further)]),
         _part("mechanism", [_refusals(one, judged), _learned(one), *_measures(one)]),
     ]
     return _whole(head, strengths, parts)
@@ -131,29 +137,52 @@ def _measures(one: Family) -> list[Check]:
     return found or [Check(name="the measure it acts by", verdict="undecided", needs=needs)]
 
 
-def _transfer(one: Family, others: Sequence[tuple[str, list[ResultRow]]]) -> list[Check]:
+def _tasks(one: Family, others: Sequence[tuple[str, list[ResultRow]]]) -> list[Check]:
     """The same strengths on other tasks, fresh prompts alone."""
     found, labels = [], {row.done["label"].iloc[0] for row in one.rows}
     for name, rows in others:
         plain = plain_variant(rows)
-        mine = {row.strength: row for row in rows
-                if row is not plain and set(row.done["label"]) <= labels}  # fmt: skip
-        chosen = [mine.get(one.rows[row or 0].strength) for row in one.chosen]
-        known = [row for row in chosen if row]
-        there = family(plain, known, one.samples, math.nan) if plain and known else None
-        if there is None or len(known) < len(chosen) or list(there.seeds) != list(one.seeds):
-            what = f"harmful responses, {name}"
-            found.append(Check(name=what, verdict="undecided", needs="cells that finished"))
+        mine = [row for row in rows if row is not plain and set(row.done["label"]) <= labels]
+        there = _elsewhere(one, plain, mine, one.samples)
+        found.append(_fall(name, there, ~there.tuning) if there else _unfinished(name))
+    if found:
+        return found
+    task = one.plain.done["task"].iloc[0]
+    return [Check(name="another task", verdict="undecided", needs=f"--task {task},ANOTHER")]
+
+
+def _benchmarks(one: Family, further: Mapping[str, Samples]) -> list[Check]:
+    """The same models on other harmful prompts, none of which was asked before."""
+    found, asked = [], {text for text, _ in one.prompts}
+    for name, samples in further.items():
+        there = _elsewhere(one, one.plain, one.rows, samples)
+        if there is None:
+            found.append(_unfinished(name))
             continue
-        places = [[row.strength for row in there.rows].index(row.strength) for row in known]
-        found.append(_fall(name, replace(there, elsewhere=places), ~there.tuning))
-    if not found:
-        task = one.plain.done["task"].iloc[0]
-        found.append(Check(name="another task", verdict="undecided",
-                           needs=f"--task {task},ANOTHER"))  # fmt: skip
-    found.append(Check(name="another benchmark", verdict="undecided",
-                       needs="another set of harmful prompts"))  # fmt: skip
-    return found
+        new = np.array([text not in asked for text, _ in there.prompts], dtype=bool)
+        found.append(_fall(name, there, new))
+    needs = "--other-harmful FILE"
+    return found or [Check(name="another benchmark", verdict="undecided", needs=needs)]
+
+
+def _elsewhere(
+    one: Family, plain: ResultRow | None, rows: Sequence[ResultRow], samples: Samples
+) -> Family | None:
+    """The chosen strengths among other rows or answers; None where some did not finish."""
+    strengths = [one.rows[row or 0].strength for row in one.chosen]
+    mine = [row for row in rows if row.strength in strengths]
+    there = family(plain, mine, samples, math.nan) if plain and mine else None
+    if there is None or list(there.seeds) != list(one.seeds):
+        return None
+    known = [row.strength for row in there.rows]
+    if not set(strengths) <= set(known):
+        return None
+    return replace(there, elsewhere=[known.index(strength) for strength in strengths])
+
+
+def _unfinished(name: str) -> Check:
+    what = f"harmful responses, {name}"
+    return Check(name=what, verdict="undecided", needs="cells that finished")
 
 
 def _held(

@@ -119,9 +119,10 @@ class Work:
     def judged(self) -> int:
         """Conversations that each judge has to read, as far as they are coming or here."""
         coming = (
-            one.harmful.num_rows
+            rows.num_rows
             for model_id in self.questioned
             for one in self.sweep.asked[model_id].values()
+            for rows in one.judged
         )
         return sum(coming) + len(self.sweep.verdict_cache.missing(self.sweep.pairs()))
 

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from raycib.config import RunSpec
 from raycib.config.presets import Preset, TaskSource, split
+from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.results import Cell, Histories, Results, Samples
-from raycib.runtime.own import named
 from raycib.runtime.study import Study, Tasks
 from raycib.runtime.summary import SweepScores
 from raycib.runtime.sweep import Sweep
