@@ -227,8 +227,8 @@ class Options:
 GROUPS = {
     "What is compared": ("preset", "methods", "strengths", "seeds", "orders", "set"),
     "Models and rows of your own": (
-        "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful", "benign", "probes",
-        "safety", "max_length", "max_tokens", "too_long",
+        "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful",
+        "benign", "probes", "safety", "max_length", "max_tokens", "too_long",
     ),
     "Benchmarks of lm-eval": ("evals", "eval_limit", "eval_shots", "eval_chat"),
     "The judge": (
