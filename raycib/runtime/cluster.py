@@ -144,8 +144,9 @@ def _start_here() -> None:
         try:
             return _init(address="local", dashboard_host="127.0.0.1", _temp_dir=short)
         except Exception as error:  # Ray raises the bare class
+            started = _children() - before  # theirs, too, whom nobody knows once their parents end
             ray.shutdown()
-            _end(_children() - before)
+            _end(started | _children() - before)
             said = str(error).strip().splitlines() or [type(error).__name__]
             if "timed out during startup" not in said[0] or not left:
                 raise UserError(f"Ray does not start on this machine: {said[0]}") from error

@@ -4,11 +4,12 @@ rule, which needs neither."""
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from raycib.config import JudgeSpec, digest
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
-from raycib.evals.generate import Engine
+from raycib.evals.generate import Engine, Generator
 from raycib.evals.judge_address import address
 from raycib.evals.judge_asking import CONVERSATION
 from raycib.evals.judge_endpoint import Endpoint
@@ -27,6 +28,7 @@ from raycib.model_files import (
     context_length,
     find,
     fingerprint,
+    verified,
     weights_fingerprint,
 )
 from raycib.model_files.config import read_json
@@ -35,6 +37,8 @@ from raycib.runtime.child import in_a_process
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
 """Before anything has started: a person waits."""
+ROWS_AT_ONCE = 1024
+"""Of those that vLLM is given: it makes batches of its own."""
 
 
 def describe_judge(
@@ -102,6 +106,18 @@ def unserved_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None)
         return RefusalJudge()
     profile = PROFILES[spec.profile]
     return ChatJudge(address(url or spec.source, key_env), spec.weights, profile=profile)
+
+
+def on_disk(spec: JudgeSpec) -> JudgeSpec:
+    """A guard's spec with its folder, whatever a process takes for its own. Raises `UserError`."""
+    return spec.model_copy(update={"source": str(verified(spec).absolute())})
+
+
+def guard_with_vllm(spec: JudgeSpec, **engine: Any) -> GuardJudge:
+    """A guard in an engine of this process; `engine` are `Generator`'s options."""
+    length = context_length(spec.source)
+    loaded = Generator(spec.source, max_lora_rank=0, max_model_len=length, **engine)
+    return guard_judge(spec, loaded, rows_at_once=ROWS_AT_ONCE)
 
 
 def guard_judge(spec: JudgeSpec, engine: Engine, **asking: int) -> GuardJudge:

@@ -12,14 +12,12 @@ import ray
 from ray import serve
 
 from raycib.config import JudgeSpec
-from raycib.evals.generate import Generator
 from raycib.evals.judges import Verdict
 from raycib.evals.verdicts import Pair
-from raycib.runtime.judge import guard_judge
+from raycib.runtime.judge import guard_with_vllm
 from raycib.runtime.shared_serve import held_by_anyone
 
 LOOK_EVERY_S = 10
-ROWS_AT_ONCE = 1024
 
 
 @serve.deployment
@@ -30,8 +28,7 @@ class JudgeReplica:
         """`engine` is for `Generator`. `patience_s`: take the application down once no driver has
         held it for so long; None leaves that to the driver."""
         _listen_on_own_address()
-        engine_here = Generator(spec.source, max_lora_rank=0, **engine)
-        self._judge = guard_judge(spec, engine_here, rows_at_once=ROWS_AT_ONCE)
+        self._judge = guard_with_vllm(spec, **engine)
         self._failed: Exception | None = None
         if patience_s is not None:
             self._leaving = asyncio.get_running_loop().create_task(_leave(patience_s))

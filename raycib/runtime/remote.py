@@ -6,23 +6,27 @@ What is behind a remote job is imported there alone, so the driver never imports
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
+from raycib.config import JudgeSpec
+from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect
-from raycib.runtime.judge import unserved_judge
+from raycib.runtime.engines import JUDGING, Engines
+from raycib.runtime.judge import on_disk, unserved_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
-from raycib.runtime.serve import JudgeHandle, start_judge
+from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 
@@ -42,18 +46,10 @@ class Remote(NamedTuple):
             raise
 
 
-@ray.remote
-class Answering:
-    """`worker.Answering` with vLLM, where the accelerator is."""
-
-    def __init__(self, *arguments: Any) -> None:
-        from raycib.runtime import worker
-
-        self._inner = worker.with_vllm(*arguments)
-
-    def answer(self, *arguments: Any) -> int:
-        """How many answers were new."""
-        return self._inner.answer(*arguments)
+A_DAY_S = 86400.0
+"""What is killed says so; what is asked meanwhile waits for long answers."""
+RESTARTS = 3
+"""Of a process with engines, which is then asked again."""
 
 
 class RayRuntime:
@@ -71,8 +67,12 @@ class RayRuntime:
         self.overlaps = execution.judge_starts_early and fit_at_once(
             execution, self.cluster.resources
         )
+        self.one_process = self.overlaps and not self.cluster.shared and _is_small(execution)
+        """Whether one process holds both engines."""
         self._storage = _storage(sweep.store.root)
-        self._engine: Any = None
+        self._engines: Any = None
+        """The process with the base model's engine, and whether that was asked to load."""
+        self._loaded = False
         self._judge: NamedJudge | None = None
         """The one that is served, or asked, now."""
         self._served: JudgeHandle | None = None
@@ -106,33 +106,55 @@ class RayRuntime:
 
     def start_engine(self) -> None:
         """The vLLM engine of the base model; it loads while something else goes on."""
+        if not self._loaded:
+            self._process().load.remote()
+            self._loaded = True
+            self.engine_starts += 1
+
+    def _process(self) -> Any:
+        """Where the engine of the base model is, or will be."""
         sweep, execution = self.sweep, self.sweep.setup.execution
-        if self._engine is not None:
-            return
-        self._engine = Answering.options(
-            num_cpus=execution.engine_cpus, num_gpus=execution.engine_gpus
-        ).remote(sweep.store, sweep.setup.model, sweep.largest_rank, sweep.engine_length)
-        self.engine_starts += 1
+        if self._engines is None:
+            actor: Any = ray.remote(
+                num_cpus=execution.engine_cpus,
+                num_gpus=execution.engine_gpus,
+                max_restarts=RESTARTS,
+                max_task_retries=RESTARTS,
+                concurrency_groups={JUDGING: 1},
+            )(Engines)
+            self._engines = actor.remote(
+                sweep.store, sweep.setup.model, sweep.largest_rank, sweep.engine_length
+            )
+        return self._engines
 
     def ask(self, model_ids: Sequence[str]) -> Remote:
         """Queue all prompts to some models at the engine."""
         self.start_engine()
         asked = self.sweep.rows_asked(model_ids)
-        return Remote(self._engine.answer.remote(model_ids, asked, self.sweep.benchmarks))
+        return Remote(self._process().answer.remote(model_ids, asked, self.sweep.benchmarks))
 
     def stop_engine(self) -> None:
-        """Its memory and its GPU are free for the judge."""
-        if self._engine is not None:
-            ray.kill(self._engine)
-            self._engine = None
+        """Its memory and its GPU are free for a judge in a process of its own."""
+        if not self.one_process:
+            self._end_process()
+
+    def _end_process(self) -> None:
+        if self._engines is not None:
+            ray.kill(self._engines)
+            self._engines, self._loaded = None, False
 
     def start_judge(self, judge: NamedJudge) -> None:
-        """A judge of ours as a service. The one before it ends first: they may want one GPU."""
+        """A judge of ours beside the engine that answers, or as a service. The one before it ends
+        first: they may want one GPU."""
         if self._judge is not judge:
             if self._served is not None:
                 self._served.stop(free=True)
             self._judge, self._served, self._reader = judge, None, None
-        if judge.spec.kind == "guard" and self._served is None:
+        if judge.spec.kind != "guard":
+            return
+        if self.one_process:
+            self._process().load_guard.remote(on_disk(judge.spec))
+        elif self._served is None:
             execution = self.sweep.setup.execution
             self._served = start_judge(judge.spec, execution, self.cluster.shared)
 
@@ -151,8 +173,10 @@ class RayRuntime:
         raise AssertionError("two tries end with a result or an error")
 
     def _make_reader(self, judge: NamedJudge) -> Judge:
-        if self._served is None:
+        if judge.spec.kind != "guard":
             return unserved_judge(judge.spec, judge.url, judge.key_env)
+        if self._served is None:
+            return self._judge_in_process(judge.spec)
         try:
             server = self._served.wait_until_ready()
         except (RuntimeError, TimeoutError) as error:
@@ -160,14 +184,31 @@ class RayRuntime:
         self.engine_starts += self._served.started
         return server
 
+    def _judge_in_process(self, spec: JudgeSpec) -> Judge:
+        there, process = on_disk(spec), self._process()
+        try:
+            Remote(process.load_guard.remote(there))()
+        except RayError as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise JudgeUnavailable(f"the judge {spec.source} did not start: {why}") from error
+        self.engine_starts += 1
+        ask = partial(process.judge.remote, there)
+        return ServedJudge(f"{spec.source} on Ray", ask, request_timeout_s=A_DAY_S)
+
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
         if self._served is not None:
             self._served.stop()
-        self.stop_engine()
+        self._end_process()
         shutil.rmtree(self._storage, ignore_errors=True)
         if not self.cluster.shared:
             ray.shutdown()
+
+
+def _is_small(execution: Execution) -> bool:
+    """Whether both engines are content with one thread and no GPU."""
+    wanted = execution.engine_gpus, execution.judge_gpus
+    return not any(wanted) and max(execution.engine_cpus, execution.judge_cpus) <= 1
 
 
 def _storage(root: str) -> str:

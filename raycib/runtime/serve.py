@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,8 @@ from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
 from raycib.evals.judges import OnChunk, Verdict
 from raycib.evals.verdicts import Pair
-from raycib.model_files import context_length, verified
 from raycib.runtime import shared_serve
+from raycib.runtime.judge import on_disk
 from raycib.runtime.shared_serve import APP_PREFIX, QUIET_LOGGING
 
 PATIENCE = "RAYCIB_JUDGE_PATIENCE_S"
@@ -77,10 +77,9 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
 
 def engine_options(config: JudgeConfig) -> dict[str, Any]:
     """What the judge's `Generator` is told."""
-    length = {"max_model_len": context_length(config.spec.source)}
     if not config.gpus:
-        return length
-    return length | {
+        return {}
+    return {
         "dtype": "auto",
         "gpus": max(1, round(config.gpus)),
         "gpu_memory_utilization": 0.9 * min(1.0, config.gpus),
@@ -88,12 +87,12 @@ def engine_options(config: JudgeConfig) -> dict[str, Any]:
 
 
 class ServedJudge(Server):
-    """A judge of our own that runs, asked by its handle."""
+    """A judge of our own in another process."""
 
-    def __init__(self, app: str, handle: Any, **patience: Any) -> None:
-        """`patience` is `Server`'s."""
-        super().__init__(app, **patience)
-        self._handle = handle
+    def __init__(self, name: str, ask: Callable[[list[Pair]], Any], **patience: Any) -> None:
+        """`ask` sends pairs there and returns what to wait for. `patience` is `Server`'s."""
+        super().__init__(name, **patience)
+        self._ask = ask
 
     def judge(
         self, pairs: Sequence[Pair], on_chunk: OnChunk | None = None, chunk_rows: int = 128
@@ -107,7 +106,7 @@ class ServedJudge(Server):
 
     async def _send(self, pairs: list[Pair]) -> list[Verdict]:
         try:
-            return await asyncio.wait_for(self._handle.judge.remote(pairs), self._timeout_s)
+            return await asyncio.wait_for(self._ask(pairs), self._timeout_s)
         except TimeoutError as problem:
             raise Malformed(f"no reply within {self._timeout_s:g} s") from problem
         except Exception as problem:  # Serve's and Ray's have no class in common
@@ -192,7 +191,7 @@ class JudgeHandle:
             raise RuntimeError(
                 f"the judge {self.config.spec.source} did not start: {self._problem}"
             ) from self._problem
-        return ServedJudge(self.config.app, self._handle)
+        return ServedJudge(self.config.app, self._handle.judge.remote)
 
     @property
     def is_up(self) -> bool:
@@ -236,5 +235,5 @@ def start_judge(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHan
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
-    there = spec.model_copy(update={"source": str(verified(spec).absolute())})
-    return JudgeHandle(JudgeConfig(there, execution.judge_cpus, execution.judge_gpus), shared)
+    config = JudgeConfig(on_disk(spec), execution.judge_cpus, execution.judge_gpus)
+    return JudgeHandle(config, shared)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 from ray_head import Cluster
-from running import ROOT
+from running import ROOT, title
 
 from raycib.config.presets import PRESETS, Execution
 from raycib.errors import UserError
@@ -40,17 +41,22 @@ def test_work_without_room_is_named_with_what_it_wants_and_what_is_free(cluster:
 def test_a_failed_start_is_said_and_what_it_started_is_ended(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started = []
+    started: list[subprocess.Popen[str]] = []
+    theirs: list[int] = []
 
     def start(**where: object) -> None:
-        started.append(subprocess.Popen(["sleep", "300"]))
+        one = subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; wait"], text=True, stdout=-1)
+        assert one.stdout
+        theirs.append(int(one.stdout.readline()))
+        started.append(one)
         raise Exception("The current node timed out during startup. This could happen because")
 
     monkeypatch.setattr(cluster, "_init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: (started[-1].kill(), started[-1].wait()))
     with pytest.raises(UserError, match="timed out during startup"):
         cluster._start_here()
-    assert len(started) == cluster.STARTS
-    assert not any(Path(f"/proc/{one.pid}").exists() for one in started)
+    assert len(started) == len(theirs) == cluster.STARTS
+    assert not any(map(title, [*theirs, *(one.pid for one in started)]))
     said = capsys.readouterr().out.splitlines()
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray_head import Cluster
-from running import holders, title
+from running import elsewhere, holders, listening, title
 
 from raycib import world
 from raycib.config import JudgeSpec
@@ -87,7 +87,7 @@ def greedy_texts(folder: Path, prompts: list[list[int]], length: int) -> list[st
 @pytest.mark.real
 @pytest.mark.timeout(400)
 def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(
-    guard: JudgeSpec, joined: None
+    guard: JudgeSpec, cluster: Cluster, joined: None
 ) -> None:
     began = time.monotonic()
     handle = start_judge(guard, EXECUTION, shared=True)
@@ -95,6 +95,12 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(
     try:
         judge = handle.wait_until_ready(300)
         print(f"the judge was ready after {time.monotonic() - began:.0f} s, {os.getloadavg()=}")
+
+        pids, sockets = holders(cluster.temp)
+        replicas = {p for p in pids if title(p).startswith("ray::ServeReplica:")}
+        at = {address: title(sockets[i]) for i, address in listening().items() if i in sockets}
+        mine = {a: who for a, who in at.items() if who in set(map(title, replicas))}
+        assert mine and elsewhere(mine) == {}, "Ray alone binds a port to every address"
 
         pairs = conversations()
         verdicts = judge.judge(pairs)

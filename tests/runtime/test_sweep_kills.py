@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,11 +22,14 @@ from running import (
     title,
 )
 
+from raycib import world
+
 pytestmark = [pytest.mark.faults, pytest.mark.real, pytest.mark.timeout(900)]
 
 
 TRIAL = "ImplicitFunc"
 """How Ray titles the process of a Tune trial that is a function."""
+ENGINES = "ray::Engines"
 
 
 def checkpoints(out: Path) -> set[str]:
@@ -77,6 +81,33 @@ def test_a_trial_killed_twice_in_training_changes_nothing(
     assert adapters(out) == adapters(reference.out)
     assert scores(out) == scores(reference.out)
     assert summary_of(out)["counts"]["stages_trained"] == 2
+
+
+def test_engines_killed_while_they_answer_and_while_they_judge_change_nothing(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """They start again, and so does what was under way; a second guard takes the first one's
+    place."""
+    out = Path(shutil.copytree(reference.out, tmp_path / "out"))
+    for kind in ("generations", "verdicts"):
+        shutil.rmtree(out / kind)
+    other = Path(shutil.copytree(world.folder("guard"), tmp_path / "other"))
+    settings = other / "tokenizer_config.json"
+    settings.write_text(settings.read_text() + "\n")  # the same judge by another name
+    with sweep(out, *SMALL, "--judge", f"world:guard,{other}") as running:
+        running.until(lambda: phase(out) == "answering")
+        kill_one(running, ENGINES)
+        running.until(lambda: verdicts(out))
+        kill_one(running, ENGINES)
+        ended = running.wait()
+    assert ended.code == 0, ended
+    found = scores(out)
+    theirs = {key: cell.pop("hrr_by_judge") for key, cell in found.items()}
+    assert found == scores(reference.out)
+    assert {key: list(rates.values()) for key, rates in theirs.items()} == {
+        key: [cell["hrr"]] for key, cell in found.items()
+    }
+    assert summary_of(out)["counts"]["stages_trained"] == 0
 
 
 @pytest.fixture(scope="module")

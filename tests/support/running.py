@@ -242,6 +242,12 @@ def listening() -> dict[str, str]:
     return found
 
 
+def elsewhere(addresses: dict[str, str]) -> dict[str, str]:
+    """Those that are not on loopback."""
+    loopback = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
+    return {a: who for a, who in addresses.items() if a.rpartition(":")[0] not in loopback}
+
+
 def memory(pid: int) -> int:
     """Proportional share of memory in bytes: pages that processes share are counted once."""
     with suppress(OSError):
@@ -251,11 +257,20 @@ def memory(pid: int) -> int:
     return 0
 
 
+def has_torch(pid: int) -> bool:
+    """Whether a process has torch's library in its memory."""
+    with suppress(OSError):
+        return "libtorch_cpu" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
 class Watcher:
     """Looks at a running program now and then, until closed."""
 
     def __init__(self, running: Running, every_s: float = 1.0) -> None:
         self.most_memory = 0
+        self.torch: set[int] = set()
+        """Processes that have loaded torch."""
         self.addresses: dict[str, str] = {}
         """Of sockets that listened, each with the title of its process."""
         self.titles: set[str] = set()
@@ -279,6 +294,7 @@ class Watcher:
             pids.add(self._running.process.pid)
             self.most_memory = max(self.most_memory, sum(map(memory, pids)))
             self.titles |= set(map(title, pids))
+            self.torch |= set(filter(has_torch, pids))
             for inode, address in listening().items():
                 # A process that ended since has no title any more; it keeps the one it had.
                 if inode in sockets and (name := title(sockets[inode])):
@@ -294,6 +310,8 @@ class Reference(NamedTuple):
     watcher: Watcher
     leaks: list[str]
     """Where a secret stood: files, command lines, what was printed."""
+    driver: int
+    """Its process."""
 
 
 def files_with(text: str, *folders: Path) -> list[str]:
@@ -310,4 +328,5 @@ def make_reference(out: Path) -> Reference:
         leaks = files_with(PLANTED, out, running.temp)
     leaks += [line for line in (*watcher.titles, ended.out, ended.err) if PLANTED in line]
     assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
-    return Reference(out, ended, time.monotonic() - began, watcher, leaks)
+    seconds = time.monotonic() - began
+    return Reference(out, ended, seconds, watcher, leaks, running.process.pid)

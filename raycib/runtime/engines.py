@@ -1,0 +1,70 @@
+"""vLLM's engines of a sweep in one process: the base model's, which answers, and a guard's.
+
+Imported by the driver too: what is heavy is imported where an engine starts.
+"""
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import ray
+
+from raycib.config import JudgeSpec
+from raycib.evals.judges import GuardJudge, Verdict
+from raycib.evals.verdicts import Pair
+from raycib.runtime.judge import guard_with_vllm
+
+if TYPE_CHECKING:
+    from raycib.runtime.worker import Answering
+
+T = TypeVar("T")
+
+JUDGING = "judging"
+"""Concurrency group: a judge does not wait for all answers that were asked for before."""
+
+
+class Engines:
+    """Each is loaded when it is first wanted, and stays. One works at a time: vLLM keeps what it
+    computes in globals of its process."""
+
+    def __init__(self, *base: Any) -> None:
+        """`base` is what `worker.with_vllm` wants."""
+        self._base = base
+        self._working = Lock()
+        self._answering: Answering | None = None
+        self._guard: tuple[str, GuardJudge] | None = None
+
+    def load(self) -> None:
+        """Have the base model's engine ready."""
+        self._alone(self._answers)
+
+    def answer(self, *asked: Any) -> int:
+        """How many answers were new (`worker.Answering`)."""
+        return self._alone(lambda: self._answers().answer(*asked))
+
+    @ray.method(concurrency_group=JUDGING)
+    def load_guard(self, spec: JudgeSpec) -> None:
+        """Have a guard's engine ready, and no other guard's."""
+        self._alone(lambda: self._judges(spec))
+
+    @ray.method(concurrency_group=JUDGING)
+    def judge(self, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:
+        """A guard's verdict on each pair."""
+        return self._alone(lambda: self._judges(spec).judge(pairs))
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        with self._working:
+            return work()
+
+    def _answers(self) -> "Answering":
+        from raycib.runtime import worker
+
+        if self._answering is None:
+            self._answering = worker.with_vllm(*self._base)
+        return self._answering
+
+    def _judges(self, spec: JudgeSpec) -> GuardJudge:
+        if self._guard is None or self._guard[0] != spec.key:
+            self._guard = None
+            self._guard = spec.key, guard_with_vllm(spec)
+        return self._guard[1]
