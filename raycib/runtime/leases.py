@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 Wait = Literal["wait"]
 WAIT: Wait = "wait"
@@ -57,15 +57,20 @@ class Leases:
     """The queue. Every call returns at once, so that it can live in an actor."""
 
     def __init__(self, tasks: Sequence[Task], tries: int = 1, fail_fast: bool = False) -> None:
-        """`tries` of a task whose holder is lost, before the task itself is thought to be the
-        reason; with `fail_fast` no task is given out after one that did not end well."""
+        """`tries` of a task whose holder is lost before it gets further than others did, before the
+        task itself is thought to be the reason; with `fail_fast` no task is given out after one
+        that did not end well."""
         self._tasks = {task.name: task for task in tasks}
         self._waiting = dict(self._tasks)
         self._tries, self._fail_fast = tries, fail_fast
         self._held: dict[str, list[str]] = {}
         """All that each holder was ever given, in order."""
         self._lost: dict[str, int] = {}
-        """How often the holder of a task was lost."""
+        """How often the holder of a task was lost since the task last got further."""
+        self._told: dict[str, dict[str, Any]] = {}
+        """How far each is, as its holder tells."""
+        self._furthest: dict[str, int] = {}
+        """Steps of it that were done, at most, whenever its holder was lost."""
         self._said: dict[str, str] = {}
         """What it said last."""
         self._over: dict[str, Ended] = {}
@@ -77,6 +82,8 @@ class Leases:
         held = self._held.setdefault(holder, [])
         if held and held[-1] not in self._over:
             name = held[-1]
+            if (done := self._told.get(name, {}).get("done", 0)) > self._furthest.get(name, 0):
+                self._furthest[name], self._lost[name] = done, 0
             self._lost[name] = self._lost.get(name, 0) + 1
             if self._lost[name] < self._tries:
                 return len(held) - 1
@@ -98,6 +105,14 @@ class Leases:
         del self._waiting[free]
         held.append(free)
         return free
+
+    def tell(self, name: str, news: dict[str, Any]) -> None:
+        """How far a task is: the steps `done`, and more for people."""
+        self._told[name] = news
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """How far each task is."""
+        return self._told
 
     def finish(
         self, holder: str, number: int, failures: Mapping[str, str], error: Exception | None = None

@@ -1,4 +1,5 @@
-"""The view of a sweep on a Ray cluster: workers tell an actor, a thread of the driver shows it."""
+"""The view of a sweep on a Ray cluster: workers tell who gives them their tasks, a thread of the
+driver shows it."""
 
 import threading
 import time
@@ -12,43 +13,22 @@ from rich.table import Table
 
 from raycib.runtime.progress import LINE_EVERY, News, ProgressView
 
-ACTOR = "raycib-progress"
 WAITS_AFTER = 5
 """Looks, a second or less apart, after which work without room is said to wait."""
 
 
-@ray.remote(num_cpus=0)
-class ProgressActor:
-    """The last word of every group; workers write, the driver reads."""
-
-    def __init__(self) -> None:
-        self._groups: dict[str, News] = {}
-
-    def tell(self, group: str, news: News) -> None:
-        """Replace what is known of `group`."""
-        self._groups[group] = news
-
-    def read(self) -> dict[str, News]:
-        """Everything known."""
-        return self._groups
-
-
 class Reporter:
-    """A worker's side: at most one message a second, never in the way of training."""
+    """A worker's side: at most one message a second of a group, never in the way of training."""
 
-    def __init__(self) -> None:
-        self._last = 0.0
-        try:
-            self._actor: Any = ray.get_actor(ACTOR)
-        except ValueError:  # nobody watches
-            self._actor = None
+    def __init__(self, leases: Any) -> None:
+        self._leases, self._last = leases, ("", 0.0)
 
     def __call__(self, group: str, news: Mapping[str, Any], last: bool) -> None:
-        """Say `news`, unless something was said less than a second ago."""
-        now = time.monotonic()
-        if self._actor is not None and (last or now - self._last > 1.0):
-            self._actor.tell.remote(group, dict(news))
-            self._last = now
+        """Say `news`, unless something was said of the group less than a second ago."""
+        now, (before, said) = time.monotonic(), self._last
+        if last or group != before or now - said > 1.0:
+            self._leases.tell.remote(group, dict(news))
+            self._last = group, now
 
 
 class LiveView(ProgressView):
@@ -58,7 +38,6 @@ class LiveView(ProgressView):
         super().__init__(folder, total_steps)
         self._waiting = 0
         self._stop = threading.Event()
-        self._actor: Any = ProgressActor.options(name=ACTOR, get_if_exists=True).remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._show, daemon=True)
 
     def __enter__(self) -> Self:
@@ -68,7 +47,6 @@ class LiveView(ProgressView):
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        ray.kill(self._actor)
 
     def enter(self, phase: str) -> None:
         """A new phase begins; the live view shows it by itself."""
@@ -76,17 +54,14 @@ class LiveView(ProgressView):
         if not self.console.is_terminal:
             self.print_line()
 
+    def tell(self, groups: dict[str, News]) -> None:
+        """How far the groups are that are trained."""
+        self.groups = groups
+
     @property
     def waits(self) -> str:
         """What of the cluster's work has had no room for a while."""
         return without_room() if self._waiting >= WAITS_AFTER else ""
-
-    def _look(self) -> None:
-        try:
-            found: Any = ray.get(self._actor.read.remote(), timeout=5)
-        except Exception:  # a view may fail, the sweep may not
-            found = {}
-        self.groups = found if self.phase == "training" else {}
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -106,8 +81,6 @@ class LiveView(ProgressView):
         last = time.monotonic()
         try:
             while not self._stop.wait(0.5 if terminal else 1.0):
-                if self.phase == "training":
-                    self._look()
                 self.write()
                 self._waiting = self._waiting + 1 if without_room() else 0
                 if self._waiting == WAITS_AFTER:

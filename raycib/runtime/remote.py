@@ -77,6 +77,7 @@ class RayRuntime:
         """The one that is served, or asked, now."""
         self._served: JudgeHandle | None = None
         self._reader: Judge | None = None
+        self._view: LiveView
 
     def __str__(self) -> str:
         dashboard = self.cluster.dashboard or "off"
@@ -84,7 +85,8 @@ class RayRuntime:
 
     def view(self, folder: Path, steps: int) -> LiveView:
         """The cluster's progress, live."""
-        return LiveView(folder, steps)
+        self._view = LiveView(folder, steps)
+        return self._view
 
     def train(
         self, tasks: Sequence[Task], pieces: Mapping[str, Piece], ended: Callable[[Ended], None]
@@ -98,6 +100,7 @@ class RayRuntime:
             self.sweep.store,
             self.sweep.setup.execution,
             ended,
+            self._view.tell,
             storage=self._storage,
             trials=self.groups_at_once,
             pins_drivers=self.cluster.pins_drivers,
@@ -115,13 +118,14 @@ class RayRuntime:
         """Where the engine of the base model is, or will be."""
         sweep, execution = self.sweep, self.sweep.setup.execution
         if self._engines is None:
-            actor: Any = ray.remote(
-                num_cpus=execution.engine_cpus,
-                num_gpus=execution.engine_gpus,
-                max_restarts=RESTARTS,
-                max_task_retries=RESTARTS,
-                concurrency_groups={JUDGING: 1},
-            )(Engines)
+            options: dict[str, Any] = {
+                "num_cpus": execution.engine_cpus,
+                "num_gpus": execution.engine_gpus,
+                "max_restarts": RESTARTS,
+                "max_task_retries": RESTARTS,
+                "concurrency_groups": {JUDGING: 1},
+            }
+            actor: Any = ray.remote(**options)(Engines)
             self._engines = actor.remote(
                 sweep.store, sweep.setup.model, sweep.largest_rank, sweep.engine_length
             )

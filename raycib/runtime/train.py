@@ -22,13 +22,15 @@ from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
 from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.pieces import Piece
+from raycib.runtime.progress import News
 from raycib.store import Store
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
 }  # fmt: skip
 TRIES = 8
-"""Of a task whose worker is lost; it resumes from the store's checkpoint each time."""
+"""Of a task whose worker is lost; it resumes from the store's checkpoint each time. One that got
+further is tried as often again: spot nodes come and go."""
 CONTROLLER_FAILURES = 2
 LOOK_S = 0.2
 """Between two looks of a worker without a task, and of the driver for what has ended."""
@@ -40,7 +42,7 @@ def work(config: dict[str, Any]) -> None:
 
     leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
     execution = Execution.model_validate_json(config["execution"])
-    worker = TrainWorker(Store(config["store"]), execution, Reporter())
+    worker = TrainWorker(Store(config["store"]), execution, Reporter(leases))
     workers = worker.workers
     leads = workers.rank == 0
     number = workers.gather(ray.get(leases.join.remote(holder)) if leads else 0)[0]
@@ -92,7 +94,7 @@ def work_with_group(config: dict[str, Any]) -> None:
             name=config["holder"],
             storage_path=config["storage"],
             failure_config=FailureConfig(
-                max_failures=TRIES * len(config["pieces"]),
+                max_failures=config["failures"],
                 controller_failure_limit=CONTROLLER_FAILURES,
             ),
             worker_runtime_env={"env_vars": ENVIRONMENT},
@@ -115,18 +117,21 @@ def run_tasks(
     store: Store,
     execution: Execution,
     ended: Callable[[Ended], None],
+    told: Callable[[dict[str, News]], None],
     storage: str,
     trials: int,
     pins_drivers: bool,
     fail_fast: bool,
 ) -> None:
-    """Have `tasks` done by so many `trials` side by side; `pieces` says what each task is, and
-    `ended` hears of each as it is over. The results are in the store."""
+    """Have `tasks` done by so many `trials` side by side; `pieces` says what each task is, `ended`
+    hears of each as it is over, and `told` how far all are. The results are in the store."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
     leases = _leases(tasks, 1 if fail_fast else TRIES, fail_fast)
+    failures = 0 if fail_fast else TRIES * (len(tasks) + _checkpoints(pieces, execution))
     config = {
+        "failures": failures,
         "leases": leases,
         "pieces": dict(pieces),
         "execution": execution.model_dump_json(),
@@ -134,7 +139,7 @@ def run_tasks(
         "storage": storage,
     }
     holders = [f"worker-{number}" for number in range(min(trials, width(tasks)))]
-    news = _News(leases, ended)
+    news = _News(leases, ended, told)
     # Tune's own books are read by nobody and end with it: the results are in the store.
     with tempfile.TemporaryDirectory() as books, _without_credentials():
         tuner = ray.tune.Tuner(
@@ -150,9 +155,7 @@ def run_tasks(
                 storage_path=books,
                 verbose=0,
                 callbacks=[news],
-                failure_config=ray.tune.FailureConfig(
-                    max_failures=0 if fail_fast else TRIES * len(tasks), fail_fast=fail_fast
-                ),
+                failure_config=ray.tune.FailureConfig(max_failures=failures, fail_fast=fail_fast),
             ),
         )
         with redirect_stdout(io.StringIO()):  # it prints where its own files are, even if silent
@@ -161,6 +164,13 @@ def run_tasks(
     ray.get(leases.abandon.remote(errors[0] if errors else ""))
     news.look()
     ray.kill(leases)
+
+
+def _checkpoints(pieces: Mapping[str, Piece], execution: Execution) -> int:
+    """How many are saved in all, at most: after each of them a worker may be lost anew."""
+    groups = [piece for piece in pieces.values() if isinstance(piece, AdapterGroup)]
+    longest = [max(job.stage.steps for job in group.jobs) for group in groups]
+    return sum(steps // execution.checkpoint_every for steps in longest)
 
 
 def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool) -> Any:
@@ -173,8 +183,13 @@ def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool) -> Any:
 class _News(ray.tune.Callback):
     """Tells the driver what has ended, between two turns of Tune's own loop: in one thread."""
 
-    def __init__(self, leases: Any, ended: Callable[[Ended], None]) -> None:
-        self._leases, self._ended, self._last = leases, ended, 0.0
+    def __init__(
+        self,
+        leases: Any,
+        ended: Callable[[Ended], None],
+        told: Callable[[dict[str, News]], None],
+    ) -> None:
+        self._leases, self._ended, self._told, self._last = leases, ended, told, 0.0
 
     def __reduce__(self) -> Any:
         """Into Tune's books, which nobody reads, goes nothing of the driver."""
@@ -191,7 +206,9 @@ class _News(ray.tune.Callback):
 
     def look(self) -> None:
         """Tell of everything new."""
-        for one in ray.get(self._leases.ended.remote()):
+        told, ended = ray.get([self._leases.told.remote(), self._leases.ended.remote()])
+        self._told(told)
+        for one in ended:
             self._ended(one)
 
 

@@ -60,6 +60,18 @@ def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> No
     assert isinstance(ended.error, Undone) and ended.error.reason == "MemoryError: 3 GB"
 
 
+def test_only_losses_that_get_no_further_are_the_tasks_fault() -> None:
+    """Steps done when each holder of a task is lost: the last two get no further than 160."""
+    leases = Leases([task("a"), task("b")], tries=3)
+    for done in (10, 60, 55, 110, 160, 140, 160):
+        assert leases.take("w", leases.join("w")) == "a"
+        leases.tell("a", {"done": done})
+    assert leases.told() == {"a": {"done": 160}}
+    assert leases.take("w", leases.join("w")) == "b"
+    (ended,) = leases.ended()
+    assert str(ended.error) == "its worker was lost 3 times"
+
+
 def test_what_is_left_behind_is_done_by_another() -> None:
     """b waits for a, whose holder is gone for good: the other one does both."""
     leases = Leases([task("a"), task("b", "a")])
