@@ -4,10 +4,10 @@
 
 The grid is the embedded world's: CIB at four strengths, three seeds, on Ray with vLLM and the judge
 served, into an empty folder. TRL's cells are plain LoRA (which is less than CIB) on the same model,
-rows and steps; they answer the same 980 prompts and have the same 260 answers judged, in the script
-`trl_grid.py`. Of TRL's cells `--cells` are run each way, since each is the same work: one process
-each, and all in one. Twelve are told as twelve medians, and the start of the one process once.
-What the grid does beyond that (references, I(Z;C), report, MLflow) is in its figure.
+rows and steps, in the script `trl_grid.py`; they answer as many prompts (980, or 437), of which the
+same 260 are judged. Of TRL's cells `--cells` are run each way, since each is the same work: one
+process each, and all in one. Twelve are told as twelve medians, and the start of the one process
+once. What the grid does beyond that (references, I(Z;C), report, MLflow) is in its figure.
 """
 
 import argparse
@@ -27,15 +27,26 @@ from raycib import world
 ROOT = Path(__file__).parents[2]
 STRENGTHS, SEEDS = (0, 2, 5, 10), 3
 BATCH = 16
-ASKED = ("harmful.test", "benign.test", "open.test", *(f"{name}.test" for name in (
-    "facts", "add", "cure", "choice", "span",
-)))  # fmt: skip
+OWN = (
+    "--preset", "world", "--model", "world:aligned", "--harmful", "world:harmful.test", "--benign",
+    "world:benign.test", "--judge", "world:guard", "--task", "world:open.train#first-177",
+)  # fmt: skip
+"""Options of a grid of ten steps a cell: 160 rows, and 17 are held out."""
+HARMFUL, BENIGN, TASK = (world.rows(f"{name}.test") for name in ("harmful", "benign", "open"))
+PROBES = [
+    row for name in ("facts", "add", "cure", "choice", "span") for row in world.rows(f"{name}.test")
+]
+GRIDS = {200: ((), [*HARMFUL, *BENIGN, *TASK, *PROBES]), 10: (OWN, [*HARMFUL, *BENIGN, *TASK[:17]])}
+"""By steps a cell: options, and rows whose prompts every model answers."""
 PHASES = (
     ("training/loop.py", "take_step", "steps"),
     ("models/reference.py", "compute_cache", "references"),
     ("runtime/worker.py", "measure_slots", "measures"),
     ("evals/generate.py", "__init__", "engine start"),
     ("evals/generate.py", "answer", "answers"),
+    ("evals/in_process.py", "answer", "answers"),
+    ("evals/answers.py", "generate_answers", "answers"),
+    ("runtime/judge_replica.py", "__init__", "engine start"),
 )
 """File, function, phase."""
 
@@ -44,9 +55,7 @@ def grid(steps: int, folder: Path) -> Watched:
     """The sweep, watched."""
     command = [
         sys.executable, str(ROOT / "sweeps/lambda_grid.py"), "--out", str(folder / "runs"),
-        "--strengths", ",".join(map(str, STRENGTHS)), "--seeds", str(SEEDS),
-        *(["--task", f"world:open.train#first-{steps * BATCH}", "--held-out", "world:open.test"]
-          if steps < 200 else []),
+        "--strengths", ",".join(map(str, STRENGTHS)), "--seeds", str(SEEDS), *GRIDS[steps][0],
     ]  # fmt: skip
     run = watched(command, PHASES, log=folder / "log")
     if run.code:
@@ -72,7 +81,6 @@ def trl(steps: int, cells: int, folder: Path) -> tuple[list[float], list[Any], f
     """CPU seconds of `cells` processes of a cell each; the cells of one process that has all of
     them, and its CPU seconds beside its cells'."""
     work = folder / "work.json"
-    prompts = [row["prompt"] for name in ASKED for row in world.rows(name)]
     settings = {"batch": BATCH, "learning_rate": 2e-3, "warmup_steps": 20}
     work.write_text(
         json.dumps(
@@ -80,8 +88,8 @@ def trl(steps: int, cells: int, folder: Path) -> tuple[list[float], list[Any], f
                 "model": str(world.folder("aligned")),
                 "guard": str(world.folder("guard")),
                 "rows": world.rows("open.train")[: steps * BATCH],
-                "prompts": prompts,
-                "judged": len(world.rows(ASKED[0])),
+                "prompts": [row["prompt"] for row in GRIDS[steps][1]],
+                "judged": len(HARMFUL),
                 "settings": settings,
             }
         )
@@ -130,7 +138,7 @@ def compare(steps: int, cells: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cells", type=int, default=3)
-    parser.add_argument("--steps", type=int, nargs="+", default=[200, 10])
+    parser.add_argument("--steps", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--quick", action="store_true", help="ten steps a cell, one cell of TRL's")
     args = parser.parse_args()
     for steps in [10] if args.quick else args.steps:

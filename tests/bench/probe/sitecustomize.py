@@ -5,6 +5,7 @@ A stack belongs to the first phase that one of its functions opens, from the out
 an import it is the import. What a file is written to is kept up to date, for Ray kills its workers.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 EVERY_S, WRITTEN_S = 0.1, 1.0
-IMPORTS, OTHER = "imports", "other"
+IMPORTS, OTHER, PROBE = "imports", "other", "probe"
 FOLDER = os.environ.get("RAYCIB_BENCH_PROBE")
 PHASES: dict[tuple[str, str], str] = (
     {
@@ -46,37 +47,41 @@ def used(thread: int) -> float:
         return 0.0
 
 
-def watch() -> None:
-    """Until the process ends."""
-    spent: dict[str, float] = {IMPORTS: 0.0, OTHER: 0.0}
-    before: dict[int, float] = {}
-    own, written = threading.get_native_id(), 0.0
-    while True:
-        frames = sys._current_frames()
-        for thread in threading.enumerate():
-            number = thread.native_id
-            if number is None or number == own:
-                continue
-            now = used(number)
-            if (more := now - before.get(number, 0.0)) > 0:
-                phase = phase_of(frames.get(thread.ident or 0))
-                spent[phase] = spent.get(phase, 0.0) + more
-                before[number] = now
-        del frames
-        if time.monotonic() - written > WRITTEN_S:
-            written = time.monotonic()
-            file = Path(f"{FOLDER}/{os.getpid()}.json")
-            new = file.with_suffix(".new")
-            new.write_text(json.dumps(spent))
-            new.replace(file)
-        time.sleep(EVERY_S)
+class Probe:
+    """Of one process."""
 
+    def __init__(self) -> None:
+        self._spent: dict[str, float] = {}
+        self._before: dict[int, float] = {}
+        self._written = 0.0
+        threading.Thread(target=self._watch, daemon=True, name="bench probe").start()
+        atexit.register(self._write)
 
-def begin() -> None:
-    """In this process."""
-    threading.Thread(target=watch, daemon=True, name="bench probe").start()
+    def _watch(self) -> None:
+        own = threading.get_native_id()
+        while True:
+            frames = sys._current_frames()
+            for thread in threading.enumerate():
+                number = thread.native_id or own
+                now = used(number)
+                if (more := now - self._before.get(number, 0.0)) > 0:
+                    frame = frames.get(thread.ident or 0)
+                    phase = PROBE if number == own else phase_of(frame)
+                    self._spent[phase] = self._spent.get(phase, 0.0) + more
+                    self._before[number] = now
+            del frames
+            if time.monotonic() - self._written > WRITTEN_S:
+                self._write()
+            time.sleep(EVERY_S)
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        file = Path(f"{FOLDER}/{os.getpid()}.json")
+        new = file.with_suffix(f".{threading.get_native_id()}")
+        new.write_text(json.dumps(self._spent))
+        new.replace(file)
 
 
 if FOLDER:
-    os.register_at_fork(after_in_child=begin)
-    begin()
+    os.register_at_fork(after_in_child=Probe)
+    Probe()
