@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+QUICK = ("--quick",)
 PARTS = {
-    "steps": "bench_steps.py",
-    "methods": "bench_methods.py",
-    "tokens": "bench_micro_batches.py",
+    "steps": ("bench_steps.py", QUICK),
+    "methods": ("bench_methods.py", QUICK),
+    "tokens": ("bench_micro_batches.py", ()),
+    "grid": ("bench_grid.py", QUICK),
 }
-"""By what is asked for; in this order."""
+"""File and options of a quick run, by what is asked for; in this order."""
 
 
 def machine() -> str:
@@ -45,7 +47,8 @@ def main() -> None:
     failed = []
     for part in args.parts or PARTS:
         print(f"\n== {part}", flush=True)
-        command = [sys.executable, str(HERE / PARTS[part]), *(["--quick"] * args.quick)]
+        file, quick = PARTS[part]
+        command = [sys.executable, str(HERE / file), *(quick if args.quick else ())]
         if subprocess.run(command, env=os.environ | threads | offline).returncode:
             failed.append(part)
     if failed:

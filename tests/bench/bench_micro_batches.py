@@ -66,10 +66,12 @@ def padding(name: str, lengths: Lengths) -> None:
     for batch in (64, 16):
         for slots in (1, SLOTS):
             drawn = expect(lengths, batch, slots, 1, SIZE, None)
-            each = [expect(lengths, batch, slots, workers, SIZE, tokens) for workers in (1, 2)]
-            assert drawn.useful == each[0].useful == slots * sum(lengths)
-            shares = "".join(f"{one.share:>14.3f}" for one in (drawn, *each))
-            passes = each[0].micro_batches / -(-len(lengths) // batch)
+            cut, packed = (
+                expect(lengths, batch, slots, 1, SIZE, tokens, packed) for packed in (False, True)
+            )
+            assert drawn.useful == cut.useful == packed.useful == slots * sum(lengths)
+            shares = "".join(f"{one.share:>14.3f}" for one in (drawn, cut, packed))
+            passes = packed.micro_batches / -(-len(lengths) // batch)
             print(f"{name:10}{len(lengths):>8,}{batch:>8}{slots:>8}{shares}{passes:>10.1f}")
 
 
@@ -87,16 +89,17 @@ class Held:
 
 
 def step(
-    adapters: AdapterSlots, rows: list[list[Encoded]], tokens: int | None
+    adapters: AdapterSlots, rows: list[list[Encoded]], tokens: int | None, packed: bool
 ) -> tuple[float, int]:
     """CPU seconds of an effective batch, and the most bytes that a micro-batch holds."""
     lengths = {slot: [len(row) for row in one] for slot, one in enumerate(rows)}
     begun, most = time.process_time(), 0
-    for micro in deal(lengths, {}, 1, SIZE, tokens)[0]:
+    for micro in deal(lengths, {}, 1, SIZE, tokens, packed)[0]:
         batches = {slot: collate(rows[slot], places) for slot, places in micro.task.items()}
         held = Held()
         with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda tensor: tensor):
-            loss = GroupStep(adapters, batches, {s: Totals(1, 1) for s in batches}, {}).nll.sum()
+            totals = {slot: Totals(1, 1) for slot in batches}
+            loss = GroupStep(adapters, batches, totals, {}, packed=packed).nll.sum()
         most = max(most, sum(held.storages.values()))
         loss.backward()
     return time.process_time() - begun, most
@@ -114,14 +117,15 @@ def stepping(name: str, lengths: Lengths, rounds: int) -> None:
         adapters.initialise(slot, torch.Generator().manual_seed(slot))
     rows = [[row(draw, length) for length in draw.sample(lengths, SIZE)] for _ in range(SLOTS)]
     ways = {
-        "as drawn": (None, False), "by length": (STEP_TOKENS, False),
-        "by length, checkpointed": (STEP_TOKENS, True), "as drawn, checkpointed": (None, True),
+        "as drawn": (None, False, False), "by length": (STEP_TOKENS, False, False),
+        "end to end": (STEP_TOKENS, True, False),
+        "end to end, checkpointed": (STEP_TOKENS, True, True),
     }  # fmt: skip
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for way, (tokens, checkpointed) in ways.items():
+        for way, (tokens, packed, checkpointed) in ways.items():
             adapters.checkpointed = checkpointed
-            taken, held = step(adapters, rows, tokens)
+            taken, held = step(adapters, rows, tokens, packed)
             seconds[way].append(taken)
             if len(seconds[way]) == rounds:
                 median = statistics.median(seconds[way])
@@ -139,12 +143,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--steps", action="store_true", help="steps too: a minute of CPU")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="as it is: nothing here takes long")
     args = parser.parse_args()
     torch.set_num_threads(1)
     sets = lengths_of(args.data, args.model)
     print("useful of all computed tokens in an epoch")
-    head = ("", "rows", "batch", "slots", "as drawn", "by length", "2 workers", "passes")
+    head = ("", "rows", "batch", "slots", "as drawn", "by length", "end to end", "passes")
     print("{:10}{:>8}{:>8}{:>8}{:>14}{:>14}{:>14}{:>10}".format(*head))
     for name, lengths in sets.items():
         padding(name, lengths)

@@ -1,4 +1,4 @@
-"""A step beside TRL's, and a step of eight adapters beside eight steps of one.
+"""A step beside TRL's, a step of eight adapters beside eight steps of one, and a further level.
 
     OMP_NUM_THREADS=1 python tests/bench/bench_steps.py [--rounds 20]
 
@@ -6,6 +6,8 @@ Whole optimiser steps: drawing and padding rows, forward, backward, clip, AdamW 
 Random Llamas of a few shapes, rank 8 on all linear layers, float32, one thread. TRL is its
 SFTTrainer with PEFT, without bfloat16 and without layers computed twice: both would slow it here.
 CIB has its references cached, and is over our own LoRA. All of a shape take turns in one process.
+Levels are those of a sequence of the embedded world's tasks, in the worker that trains them: what
+goes by from the end of one to the end of the next one's first step.
 """
 
 import argparse
@@ -23,8 +25,12 @@ from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from raycib.config import StageSpec
+from raycib.config.plan import AdapterGroup, Job
 from raycib.config.presets.world import WORLD
+from raycib.data.rows import describe_task
 from raycib.methods.cib import CIB
+from raycib.model_files import describe
+from raycib.runtime.worker import TrainWorker
 from raycib.store import Store
 from raycib.training.group import load, open_slot
 from raycib.training.loop import take_step
@@ -123,6 +129,31 @@ def packed(shape: Shape, rounds: int, folder: Path) -> str:
     )
 
 
+def levels(store: Store) -> list[float]:
+    """CPU seconds before the first step of each level but the first is taken."""
+    found: list[float] = []
+    news: list[float] = []
+    worker = TrainWorker(store, WORLD.execution, lambda *_: news.append(time.process_time()))
+    parents: list[StageSpec | None] = [None] * 2
+    model = describe(str(WORLD.sequence_model))
+    for name, task in WORLD.sequence.items():
+        rows = describe_task(name, f"{task.train.partition('#')[0]}#first-320", WORLD.max_length)
+        trainer = WORLD.sequence_trainer or WORLD.trainer
+        stages = [
+            StageSpec(
+                model=model, task=rows, lora=WORLD.lora, trainer=trainer, seed=seed, parent=parent
+            )
+            for seed, parent in enumerate(parents)
+        ]
+        jobs = tuple(Job(stage=stage, evals=()) for stage in stages)
+        began = time.process_time()
+        news.clear()
+        assert not worker.do(AdapterGroup(name=f"pack-{name}", jobs=jobs))
+        found.append(news[0] - began)
+        parents = [*stages]
+    return found[1:]
+
+
 def _written(rows: list[dict[str, str]], file: Path) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
@@ -152,6 +183,9 @@ def main() -> None:
     for shape in PACKED:
         with tempfile.TemporaryDirectory() as folder:
             print(packed(shape, rounds, Path(folder)), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        further = levels(Store(folder))
+    print(f"\nA further level of two stages, to the end of its first step: {spread(further)} CPU s")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROBE = Path(__file__).parent / "probe"
-EVERY_S = 0.3
+EVERY_S, DEEP = 0.5, 4
+"""Between looks at CPU times; every so many memory is looked at too, which costs more."""
 TICK = os.sysconf("SC_CLK_TCK")
 OUTSIDE = "native threads"
 """CPU time that no Python thread has, or that of a program in another language."""
@@ -65,7 +66,7 @@ def watched(
     mark = f"RAYCIB_BENCH={secrets.token_hex(8)}"
     seen: dict[tuple[int, str], Process] = {}
     others: set[tuple[int, str]] = set()
-    most = 0
+    most = looks = 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, (log or Path(os.devnull)).open("w") as out:
         own = dict([mark.split("=")]) | {
@@ -77,11 +78,13 @@ def watched(
             command, env=os.environ | own | environment, stdout=out, stderr=out
         )
         while True:
-            ended = program.poll() is not None
-            most = max(most, _look(mark, seen, others))
+            ended = _has_ended(program)
+            most = max(most, _look(mark, seen, others, looks % DEEP == 0))
+            looks += 1
             if ended:
                 break
             time.sleep(EVERY_S)
+        program.wait()
         for process in seen.values():
             file = Path(folder) / f"{process.pid}.json"
             process.phases = json.loads(file.read_text()) if file.exists() else {}
@@ -91,8 +94,16 @@ def watched(
     return Watched(found, most, time.monotonic() - began, program.returncode)
 
 
-def _look(mark: str, seen: dict[tuple[int, str], Process], others: set[tuple[int, str]]) -> int:
-    """Bring `seen` up to date; bytes that its processes hold now."""
+def _has_ended(program: subprocess.Popen[bytes]) -> bool:
+    """Its times can still be read: nobody has waited for it."""
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, program.pid, how) is not None
+
+
+def _look(
+    mark: str, seen: dict[tuple[int, str], Process], others: set[tuple[int, str]], deep: bool
+) -> int:
+    """Bring `seen` up to date; bytes that its processes hold now, where it is looked at."""
     held = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -113,6 +124,8 @@ def _look(mark: str, seen: dict[tuple[int, str], Process], others: set[tuple[int
             one.cpu = (int(fields[11]) + int(fields[12])) / TICK
             title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
             one.title = title or one.title
+            if not deep:
+                continue
             one.torch = one.torch or "libtorch_cpu" in (entry / "maps").read_text()
             now = _held(entry)
             one.memory = max(one.memory, now)

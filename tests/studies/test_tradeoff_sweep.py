@@ -95,5 +95,6 @@ def test_tables_figures_and_report_are_there(swept: Swept) -> None:
 
 
 def test_a_second_run_trains_nothing(swept: Swept) -> None:
-    ended = run_here(swept.out, *OPTIONS, "--dry-run", script=SCRIPT)
-    assert "10 stages, 10 reused, 0 to train" in ended.out
+    ended = run_here(swept.out, *OPTIONS, script=SCRIPT)
+    assert "0 stages trained, 10 reused" in ended.out
+    assert "0 engine starts; 0 judge calls" in ended.out
