@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +20,9 @@ Tokens = Literal["response_states", "all_states", "response_nll"]
 response, or any token; or -log p of each response token."""
 Feature = tuple[Pooling | Tokens, Layer]
 """Something of the aligned model that is computed once for a set of rows."""
+
+_KEPT = "_key"
+"""Where a spec keeps its key; pydantic leaves names with an underscore out of all it does."""
 
 
 class Spec(BaseModel):
@@ -44,7 +48,17 @@ class Spec(BaseModel):
     @property
     def key(self) -> str:
         """sha256 of the identity as canonical JSON, 64 hex digits."""
-        return digest({"kind": self.key_name, "version": RESULTS_VERSION, **self.identity()})
+        kept = vars(self).get(_KEPT)
+        if kept is None:  # the identity holds those of all specs within, and nothing of it changes
+            whole = {"kind": self.key_name, "version": RESULTS_VERSION, **self.identity()}
+            kept = vars(self)[_KEPT] = digest(whole)
+        return kept
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, which would give the copy the key of what it was made from."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop(_KEPT, None)
+        return copied
 
     @property
     def short(self) -> str:

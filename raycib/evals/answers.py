@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,35 +23,49 @@ def answers_key(model_id: str, rows: RowsSpec, engine: EngineName) -> str:
     return digest(parts if engine == "vllm" else parts | {"engine": engine})
 
 
-class Answers(NamedTuple):
-    """What a model said, as the store has it."""
+class Said(NamedTuple):
+    """A model's answers to some rows."""
 
-    store: Store
-    model_id: str
-    engine: EngineName
+    texts: tuple[str, ...]
+    """In the order of the rows."""
+    at_limit: int
+    """Answers that came to no end of their own within `max_tokens`."""
 
-    def texts(self, rows: RowsSpec) -> list[str] | None:
-        """The answers in the order of the rows, or None where there are none yet."""
-        entries = self._entries(rows)
-        return None if entries is None else [entry["text"] for entry in entries]
 
-    def at_limit(self, rows: RowsSpec) -> int | None:
-        """Answers that came to no end of their own within `max_tokens`, or None where there are no
-        answers yet."""
-        entries = self._entries(rows)
-        return (
-            None
-            if entries is None
-            else sum(entry["finish_reason"] == "length" for entry in entries)
-        )
+class Answers:
+    """What models said, as a store has it."""
 
-    def _entries(self, rows: RowsSpec) -> list[dict[str, Any]] | None:
-        record = self.store.get(GENERATIONS, answers_key(self.model_id, rows, self.engine))
-        return None if record is None else json.loads(record.path(_FILE).read_text())
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.rows = cache(rows_of)
+        """The rows of a spec, read once."""
+        self._kept: dict[str, Said] = {}
+        self._texts: dict[str, str] = {}
+        """Texts that are kept, each once: most refusals are alike."""
+
+    def read(self, model_id: str, rows: RowsSpec, engine: EngineName) -> Said | None:
+        """A model's answers to rows, or None where there are none yet."""
+        return self._read(answers_key(model_id, rows, engine))
+
+    def kept(self, model_id: str, rows: RowsSpec, engine: EngineName) -> Said | None:
+        """The same, read once: what several phases ask for is kept in memory."""
+        key = answers_key(model_id, rows, engine)
+        if key not in self._kept and (said := self._read(key)):
+            texts = tuple(self._texts.setdefault(text, text) for text in said.texts)
+            self._kept[key] = said._replace(texts=texts)
+        return self._kept.get(key)
+
+    def _read(self, key: str) -> Said | None:
+        record = self.store.get(GENERATIONS, key)
+        if record is None:
+            return None
+        entries = json.loads(record.path(_FILE).read_text())
+        texts = tuple(entry["text"] for entry in entries)
+        return Said(texts, sum(entry["finish_reason"] == "length" for entry in entries))
 
 
 def generate_answers(
-    store: Store,
+    known: Answers,
     engine: Engine,
     tokenizer: object,
     model_ids: Sequence[tuple[str, Path | None]],
@@ -59,7 +74,8 @@ def generate_answers(
     """Ask every subject (key, adapter folder or None for the base) every set of rows, and store
     the answers; returns how many were generated. A prompt that stands in several sets is asked
     once a subject."""
-    sets = {spec.key: (spec, [(r.prompt, r.system) for r in rows_of(spec)]) for spec in asked}
+    store = known.store
+    sets = {spec.key: (spec, [(r.prompt, r.system) for r in known.rows(spec)]) for spec in asked}
     requests: dict[tuple[str, tuple[str, str], int], GenerationRequest] = {}
     missing = [
         (model_id, name)

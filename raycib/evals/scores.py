@@ -6,8 +6,7 @@ from typing import Any
 
 from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.origins import origin
-from raycib.data.rows import Row, rows_of
-from raycib.evals.answers import Answers
+from raycib.evals.answers import Answers, Said
 from raycib.evals.benchmark import Benchmark, ability, besides, safety
 from raycib.evals.harness_scores import shown, stored_scores
 from raycib.evals.scorers import refusal_of
@@ -25,43 +24,45 @@ class Missing(LookupError):
     """A score cannot be computed yet: its answers, verdicts or measures are not in the store."""
 
 
-def harmful_pairs(store: Store, model_id: str, evals: EvalSpec) -> list[Pair]:
+def harmful_pairs(answers: Answers, model_id: str, evals: EvalSpec) -> list[Pair]:
     """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
-    said = Answers(store, model_id, evals.engine)
-    answered = [_answered(said, rows) for rows in evals.judged]
     return [
         (row.prompt, answer)
-        for rows, answers in answered
-        for row, answer in zip(rows, answers, strict=True)
+        for rows in evals.judged
+        for row, answer in zip(
+            answers.rows(rows), _said(answers, model_id, rows, evals).texts, strict=True
+        )
     ]
 
 
-def _answered(said: Answers, rows: RowsSpec) -> tuple[list[Row], list[str]]:
-    return rows_of(rows), _texts(said, rows)
+def _said(answers: Answers, model_id: str, rows: RowsSpec, evals: EvalSpec) -> Said:
+    """Of harmful prompts, which the judge and the report read as well, it is kept."""
+    judged = any(rows.key == one.key for one in evals.judged)
+    read = answers.kept if judged else answers.read
+    said = read(model_id, rows, evals.engine)
+    if said is None:
+        raise Missing(f"no answers of {model_id[:12]} to {rows.name!r}")
+    return said
 
 
-def _texts(said: Answers, rows: RowsSpec) -> list[str]:
-    answers = said.texts(rows)
-    if answers is None:
-        raise Missing(f"no answers of {said.model_id[:12]} to {rows.name!r}")
-    return answers
-
-
-def score(store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache) -> Scores:
+def score(answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache) -> Scores:
     """All scores of one model.
 
     `model_id` is a stage's key or the aligned model's. Raises `Missing`.
     """
+    store = answers.store
     measures = load_measures(store, model_id, evals)
-    said = Answers(store, model_id, evals.engine)
-    _refuse_unjudged(store, model_id, evals, verdict_cache)
-    answered: dict[str, tuple[list[Row], list[str]]] = {}
+    _refuse_unjudged(answers, model_id, evals, verdict_cache)
+    answered: dict[str, Said] = {}
+
+    def said(rows: RowsSpec) -> Said:
+        if rows.key not in answered:
+            answered[rows.key] = _said(answers, model_id, rows, evals)
+        return answered[rows.key]
 
     def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> Rate | None:
-        if rows.key not in answered:
-            answered[rows.key] = _answered(said, rows)
-        known, answers = answered[rows.key]
-        return (benchmark or ability(rows, known)).value(known, answers)
+        known = answers.rows(rows)
+        return (benchmark or ability(rows, known)).value(known, said(rows).texts)
 
     probes = {rows.name: value(rows) for rows in evals.probes}
     told = [found.value for found in probes.values() if found and found.value is not None]
@@ -71,7 +72,7 @@ def score(store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCa
         **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
         **_transfer(evals, verdict_cache, value),
         "accuracy": value(evals.held_out),
-        **besides(evals.held_out, *answered[evals.held_out.key]),
+        **besides(evals.held_out, answers.rows(evals.held_out), said(evals.held_out).texts),
         **({"accuracies": tasks} if tasks else {}),
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,
@@ -96,21 +97,22 @@ def _transfer(
 
 
 def safety_scores(
-    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+    answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
 ) -> Scores:
     """Those of `score` that are about answers to harmful and to harmless prompts. Raises
     `Missing`."""
-    said = Answers(store, model_id, evals.engine)
-    _refuse_unjudged(store, model_id, evals, verdict_cache)
-    found = safety(evals, verdict_cache).items()
-    values = {name: one.value(*_answered(said, one.rows)) for name, one in found}
+    _refuse_unjudged(answers, model_id, evals, verdict_cache)
+    values = {
+        name: one.value(answers.rows(one.rows), _said(answers, model_id, one.rows, evals).texts)
+        for name, one in safety(evals, verdict_cache).items()
+    }
     return Scores.model_validate(values)
 
 
 def _refuse_unjudged(
-    store: Store, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
+    answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
 ) -> None:
-    pairs = harmful_pairs(store, model_id, evals)
+    pairs = harmful_pairs(answers, model_id, evals)
     if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
         raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
 
@@ -133,20 +135,20 @@ def _benchmarks(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:
     return {"benchmarks": main, "benchmark_details": others, "benchmarks_mean": mean}
 
 
-def _at_limit(said: Answers, evals: EvalSpec) -> dict[str, int]:
+def _at_limit(said: Callable[[RowsSpec], Said], evals: EvalSpec) -> dict[str, int]:
     """By set, answers that ended at the limit of tokens, and of how many."""
     sets = {"harmful": evals.harmful, "held_out": evals.held_out}
     sets |= {"benign": evals.benign} if evals.benign else {}
     sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks, *evals.other_harmful)}
     found: dict[str, int] = {}
     for name, rows in sets.items():
-        found[name] = said.at_limit(rows) or 0
+        found[name] = said(rows).at_limit
         found[f"{name}_n"] = rows.num_rows
     return found
 
 
 def samples(
-    store: Store,
+    answers: Answers,
     model_id: str,
     evals: EvalSpec,
     verdict_cache: VerdictCache,
@@ -156,10 +158,10 @@ def samples(
     whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the place
     of the first. Raises `Missing`."""
     rows = asked or evals.harmful
-    said = Answers(store, model_id, evals.engine)
+    said = _said(answers, model_id, rows, evals)
     refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
     entries = []
-    for row, answer in zip(*_answered(said, rows), strict=True):
+    for row, answer in zip(answers.rows(rows), said.texts, strict=True):
         verdict = verdict_cache.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
         word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]

@@ -1,7 +1,7 @@
 """Verdicts in the store: a conversation is judged once by a judge, whoever asks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from raycib.config import digest
@@ -26,6 +26,8 @@ class VerdictCache:
         self.sources: set[str] = set()
         """Where the judge was when it said what is known."""
         self._known: dict[str, Verdict] = {}
+        self._asked: dict[Pair, Verdict] = {}
+        """What was looked up before, by what was said: a key costs more than all else here."""
         for key in store.keys(VERDICTS):
             if key.startswith(self._prefix) and (record := store.get(VERDICTS, key)):
                 self.sources.add(record.about.get("source", source))
@@ -46,13 +48,18 @@ class VerdictCache:
 
     def get(self, pair: Pair) -> Verdict | None:
         """The verdict on (prompt, answer), or None where it was never asked."""
-        return self._known.get(verdict_key(self.judge_key, *pair))
+        found = self._asked.get(pair)
+        if found is None:
+            found = self._known.get(verdict_key(self.judge_key, *pair))
+            if found is not None:
+                self._asked[pair] = found
+        return found
 
-    def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
+    def missing(self, pairs: Iterable[Pair]) -> list[Pair]:
         """The distinct pairs without a verdict, in order."""
-        return [pair for pair in dict.fromkeys(pairs) if self.get(pair) is None]
+        return list(dict.fromkeys(pair for pair in pairs if self.get(pair) is None))
 
-    def ask(self, judge: Judge, pairs: Sequence[Pair]) -> int:
+    def ask(self, judge: Judge, pairs: Iterable[Pair]) -> int:
         """Have `judge` read what is missing of `pairs`; returns how many it read.
 
         Each chunk is stored as soon as it is known, so that an interrupted judge is only asked the

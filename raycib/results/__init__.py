@@ -34,6 +34,7 @@ from raycib.results.sweep import (
     Histories,
     Results,
     Samples,
+    as_text,
     read_results,
     results_of,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "TaskData",
     "TrainedTokens",
     "Unaligned",
+    "as_text",
     "read_results",
     "results_of",
 ]

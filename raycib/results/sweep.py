@@ -94,6 +94,13 @@ class Results(Part):
         return self.question or self.sweep
 
 
+def as_text(results: Results) -> str:
+    """The file's text: a line for each cell, so that what grows with the grid is short."""
+    values = results.plain()
+    cells = ",\n".join(json.dumps(cell) for cell in values.pop("cells"))
+    return f'{json.dumps(values, indent=1)[:-2]},\n "cells": [\n{cells}\n ]\n}}\n'
+
+
 def read_results(path: Path) -> Results:
     """A sweep's results; `path` is the file or the folder that holds it. Raises `UserError` for
     what is not of this format."""

@@ -32,7 +32,7 @@ class BaseAnswers:
     def run(self, store: Store, device: Any) -> None:
         """Answer, and store the answers."""
         from raycib.data.chat_format import chat_format
-        from raycib.evals.answers import generate_answers
+        from raycib.evals.answers import Answers, generate_answers
         from raycib.evals.in_process import InProcessGenerator
         from raycib.models import load_model, load_tokenizer
 
@@ -43,7 +43,8 @@ class BaseAnswers:
             max_model_len=self.room,
             stop=[chat_format(tokenizer).end],
         )
-        generate_answers(store, engine, tokenizer, [(self.model.key, None)], [self.rows])
+        asked = [(self.model.key, None)]
+        generate_answers(Answers(store), engine, tokenizer, asked, [self.rows])
 
 
 def in_process(evals: EvalSpec) -> EvalSpec:

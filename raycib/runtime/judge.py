@@ -2,7 +2,7 @@
 rule, which needs neither."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
 
 
 def account(
-    spec: JudgeSpec, verdict_cache: VerdictCache, pairs: Sequence[Pair], own_world: bool
+    spec: JudgeSpec, verdict_cache: VerdictCache, pairs: Iterable[Pair], own_world: bool
 ) -> JudgeAccount:
     """Who judged, and what a reader must know of the verdicts on `pairs`. `own_world`:
     whether what was asked is of the embedded world."""

@@ -1,7 +1,7 @@
 """Do what a sweep still needs, phase by phase, on a Ray cluster or in this process."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +86,8 @@ class Work:
         self.view = runtime.view(folder, steps)
         self._coming: dict[tuple[str, ...], Pending] = {}
         """Answers that were asked for, by the models that give them together."""
+        self._asked: set[str] = set()
+        """The models of all of these."""
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
@@ -136,7 +138,7 @@ class Work:
                 errors[one.name] = one.error
             if self.runtime.overlaps and sweep.model_made:  # it answers while others are trained
                 self.runtime.start_engine()
-                self._ask()
+                self._ask(self._new_models(piece))
 
         self.runtime.train(tasks_of(pieces), pieces, ended)
         sweep.refresh()
@@ -156,7 +158,7 @@ class Work:
 
     def _remember(self, group: AdapterGroup, ended: Ended, unprepared: Exception | None) -> None:
         """What of a group was trained, and why the rest was not."""
-        sweep, before = self.sweep, self.sweep.trained
+        sweep = self.sweep
         failed = {key: (why, why) for key, why in ended.failures.items()}
         if ended.error is not None:
             whole, reason = str(ended.error), getattr(ended.error, "reason", str(ended.error))
@@ -168,36 +170,43 @@ class Work:
         self.failures |= failed
         for key, (reason, whole) in failed.items():
             sweep.remember_failure(key, reason, whole)
-        sweep.refresh()
-        self.counts["stages_trained"] += len(sweep.trained - before)
+        self.counts["stages_trained"] += sweep.look(job.stage.key for job in group.jobs)
 
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""
-        self._ask()
+        self._ask(self.sweep.asked)
         done = 0
         for model_ids, answers in self._coming.items():
-            self.view.detail = f"{done} of {sum(map(len, self._coming))} models done"
+            self.view.detail = f"{done} of {len(self._asked)} models done"
             answers()
             done += len(model_ids)
             if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":
-                self._ask_judge(self.sweep.judge)
+                self._ask_judge(self.sweep.judge, model_ids)
         self.runtime.stop_engine()
         self.sweep.refresh()
 
-    def _ask(self) -> None:
-        """Ask the trained models that have neither all answers nor been asked."""
-        asked = {model_id for model_ids in self._coming for model_id in model_ids}
-        model_ids = [model_id for model_id in self.sweep.unanswered if model_id not in asked]
-        for start in range(0, len(model_ids), MODELS_AT_ONCE):
-            group = tuple(model_ids[start : start + MODELS_AT_ONCE])
+    def _new_models(self, piece: Piece) -> Iterable[str]:
+        """Whom to ask once a piece is over: all, until some are asked; then what it made."""
+        if not self._asked:
+            return self.sweep.asked
+        stages = [job.stage for job in piece.jobs] if isinstance(piece, AdapterGroup) else []
+        made = [stage.key if stage.lora else self.sweep.setup.model.key for stage in stages]
+        return [model_id for model_id in dict.fromkeys(made) if model_id in self.sweep.asked]
+
+    def _ask(self, models: Iterable[str]) -> None:
+        """Ask those of some models that are there and have neither all answers nor been asked."""
+        new = [one for one in self.sweep.unanswered_of(models) if one not in self._asked]
+        self._asked |= set(new)
+        for start in range(0, len(new), MODELS_AT_ONCE):
+            group = tuple(new[start : start + MODELS_AT_ONCE])
             self._coming[group] = self.runtime.ask(group)
 
-    def _ask_judge(self, judge: NamedJudge) -> None:
-        pairs = self.sweep.pairs()
-        if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
+    def _ask_judge(self, judge: NamedJudge, models: Iterable[str] | None = None) -> None:
+        """Have a judge read all that it has not, or what some models said."""
+        if missing := self.sweep.verdict_caches[judge.name].missing(self.sweep.pairs(models)):
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
             self.view.detail = f"{len(missing)} answers to read{whose}"
-            self.counts["judge_calls"] += self.runtime.ask_judge(judge, pairs)
+            self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)
 
 
 def do(sweep: Sweep, folder: Path) -> Work:

@@ -1,12 +1,11 @@
 """What a person sees of a sweep: its plan before, its table, files and MLflow afterwards."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raycib.config.plan import Plan, waits
-from raycib.results import FILE, Histories, Results, Samples
+from raycib.results import FILE, Histories, Results, Samples, as_text
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.text import lines
 from raycib.runtime.summary import all_samples, stored_histories
@@ -81,7 +80,7 @@ def _write(report: "Report", answers: Samples, folder: Path) -> None:
     from raycib.report.page import write_report
     from raycib.report.writing import write_text
 
-    write_text(folder / FILE, json.dumps(report.results.plain(), indent=1))
+    write_text(folder / FILE, as_text(report.results))
     write_report(report, answers, folder)
 
 

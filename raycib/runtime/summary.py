@@ -97,7 +97,7 @@ def _before_alignment(sweep: Sweep) -> Unaligned | None:
     """How safe the base is that was aligned first; None where there is none."""
     for base, evals in sweep.before_alignment[:1]:
         try:
-            found = safety_scores(sweep.store, base.key, evals, sweep.verdict_cache)
+            found = safety_scores(sweep.answers, base.key, evals, sweep.verdict_cache)
         except Missing:
             found = None
         return Unaligned(name=base.source, scores=found)
@@ -133,7 +133,7 @@ class SweepScores:
         sweep, key = self.sweep, run.evals.key
         if key not in self._aligned:
             model_id = sweep.setup.model.key
-            self._aligned[key] = score(sweep.store, model_id, run.evals, sweep.verdict_cache)
+            self._aligned[key] = score(sweep.answers, model_id, run.evals, sweep.verdict_cache)
         return self._aligned[key]
 
     def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, Scores | None]:
@@ -141,7 +141,7 @@ class SweepScores:
         if stage.key in self.failures:
             return self.failures[stage.key], None
         try:
-            return None, score(self.sweep.store, stage.key, run.evals, self.sweep.verdict_cache)
+            return None, score(self.sweep.answers, stage.key, run.evals, self.sweep.verdict_cache)
         except Missing as gap:
             return f"not finished: {gap}", None
 
@@ -218,7 +218,7 @@ def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[s
     """Loss terms by step (unweighted, in nats) of those of the stages that are trained."""
     found = {}
     for key in keys:
-        if record := store.get(STAGES, key):
+        if record := store.get(STAGES, key, only=(HISTORY_FILE,)):
             found[key] = json.loads(record.path(HISTORY_FILE).read_text())
     return found
 
@@ -232,7 +232,7 @@ def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]
     for name, (model_id, evals) in model_ids.items():
         try:
             rows = next((one for one in evals.other_harmful if one.name == asked), None)
-            found[name] = samples(sweep.store, model_id, evals, sweep.verdict_cache, rows)
+            found[name] = samples(sweep.answers, model_id, evals, sweep.verdict_cache, rows)
         except Missing:
             continue
     return found

@@ -4,9 +4,11 @@ Every phase reads what is missing from the store and adds it there, so a sweep t
 anywhere is continued by running it again, and a finished one is only read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from raycib.config import (
     EvalSpec,
@@ -18,9 +20,9 @@ from raycib.config import (
     TaskSpec,
 )
 from raycib.config.plan import Plan, make_plan
-from raycib.evals.answers import answers_key
+from raycib.evals.answers import Answers, answers_key
 from raycib.evals.scores import Missing, harmful_pairs
-from raycib.evals.verdicts import VerdictCache
+from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.model_files import is_shipped
 from raycib.runtime.before_alignment import in_process, jobs_of
 from raycib.runtime.named_judges import NamedJudge
@@ -38,6 +40,7 @@ class Sweep:
     def __init__(self, setup: SweepConfig, runs: Sequence[RunSpec]) -> None:
         self.setup, self.runs = setup, list(runs)
         self.store = Store(setup.options.out)
+        self.answers = Answers(self.store)
         self.judge = setup.judges[0]
         """Whose verdicts count."""
         self.verdict_caches = {
@@ -54,21 +57,37 @@ class Sweep:
         for run in runs:
             for model_id in (setup.model.key, *(stage.key for stage in run.adapters)):
                 self.asked.setdefault(model_id, {})[run.evals.key] = run.evals
+        self.trained: set[str] = set()
+        self.adapters: dict[str, str | None] = {}
+        """sha256 of what was trained."""
+        self.took: dict[str, dict[str, Any]] = {}
+        """What a stage's record says that its training took."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again at what the store holds. Adapters are verified: a damaged one counts as not
-        trained, is moved aside and trained anew."""
+        """Look again at what the store holds. Adapters are verified when they are first seen: a
+        damaged one counts as not trained, is moved aside and trained anew."""
         there = set(self.store.keys(STAGES))
-        every = self.alignment_stages | self.stages
-        records = {k: record for k in every if k in there and (record := self.store.get(STAGES, k))}
-        self.trained = set(records)
-        self.adapters = {k: record.files.get(ADAPTER_FILE) for k, record in records.items()}
-        """sha256 of what was trained."""
+        self.trained &= there
+        self.look(key for key in (*self.alignment_stages, *self.stages) if key in there)
         others = {measure.folder for one in self.evals.values() for measure in one.measures}
         kinds = (MEASURES, BENCHMARKS, *others)
         self._measured = {key for kind in kinds for key in self.store.keys(kind)}
         self._answered = set(self.store.keys(GENERATIONS)) | set(self.store.keys(BENCHMARKS))
+
+    def look(self, keys: Iterable[str]) -> int:
+        """Look for adapters of stages that were not trained when last looked; how many are new."""
+        new = [key for key in keys if key not in self.trained and self._verified(key)]
+        self.trained |= set(new)
+        return len(new)
+
+    def _verified(self, key: str) -> bool:
+        record = self.store.get(STAGES, key)
+        if record is None:
+            return False
+        self.adapters[key] = record.files.get(ADAPTER_FILE)
+        self.took[key] = {name: record.about.get(name) for name in ("tokens", "peak_bytes")}
+        return True
 
     @property
     def verdict_cache(self) -> VerdictCache:
@@ -84,8 +103,9 @@ class Sweep:
     @property
     def unheard(self) -> list[NamedJudge]:
         """Judges that have not read all answers there are."""
-        pairs = self.pairs()
-        return [one for one in self.setup.judges if self.verdict_caches[one.name].missing(pairs)]
+        return [
+            one for one in self.setup.judges if self.verdict_caches[one.name].missing(self.pairs())
+        ]
 
     def measured(self, model_id: str, evals: EvalSpec) -> bool:
         """Whether all that is measured with the model in memory is there."""
@@ -158,20 +178,32 @@ class Sweep:
     @property
     def unanswered(self) -> list[str]:
         """Trained models, the aligned one included, that have not answered all prompts."""
-        there = self.trained | ({self.setup.model.key} if self.model_made else set())
+        return self.unanswered_of(self.asked)
+
+    def unanswered_of(self, model_ids: Iterable[str]) -> list[str]:
+        """Those of some models."""
+        aligned = {self.setup.model.key} if self.model_made else set()
         return [
             model_id
-            for model_id, evals in self.asked.items()
-            if model_id in there
-            and not self._answered.issuperset(
+            for model_id in model_ids
+            if (model_id in self.trained or model_id in aligned)
+            and not self._answered.issuperset(self._answer_keys[model_id])
+        ]
+
+    @cached_property
+    def _answer_keys(self) -> dict[str, list[str]]:
+        """Of all that each model answers."""
+        return {
+            model_id: [
                 key
                 for one in evals.values()
                 for key in (
                     *(answers_key(model_id, rows, one.engine) for rows in one.asked),
                     *one.answered_keys(model_id),
                 )
-            )
-        ]
+            ]
+            for model_id, evals in self.asked.items()
+        }
 
     def remember_failure(self, key: str, reason: str, whole: str) -> None:
         """Keep why a stage failed, with its traceback in a file, until it is tried again."""
@@ -181,16 +213,18 @@ class Sweep:
 
         self.store.put(FAILURES, key, write, {"reason": reason})
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """All (prompt, answer) pairs that a judge has to have read, as far as answered."""
-        found: list[tuple[str, str]] = []
-        asked = [(key, one) for key, evals in self.asked.items() for one in evals.values()]
-        for model_id, one in (*asked, *((base.key, one) for base, one in self.before_alignment)):
+    def pairs(self, model_ids: Iterable[str] | None = None) -> Iterator[Pair]:
+        """All (prompt, answer) pairs that a judge has to have read, as far as answered; or those of
+        some models."""
+        some = self.asked if model_ids is None else model_ids
+        asked = [(model_id, one) for model_id in some for one in self.asked[model_id].values()]
+        if model_ids is None:
+            asked += [(base.key, one) for base, one in self.before_alignment]
+        for model_id, one in asked:
             try:
-                found += harmful_pairs(self.store, model_id, one)
+                yield from harmful_pairs(self.answers, model_id, one)
             except Missing:
                 continue
-        return found
 
     def references(self) -> list[tuple[TaskSpec, tuple[Feature, ...]]]:
         """Rows with the readings of the aligned model that stages look up of them in training."""

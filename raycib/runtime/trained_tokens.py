@@ -5,7 +5,6 @@ from typing import Any
 
 from raycib.results import TrainedTokens
 from raycib.runtime.sweep import Sweep
-from raycib.store.kinds import STAGES
 
 
 def trained_tokens(sweep: Sweep) -> tuple[list[TrainedTokens], dict[str, Any]]:
@@ -19,8 +18,7 @@ def trained_tokens(sweep: Sweep) -> tuple[list[TrainedTokens], dict[str, Any]]:
     found: dict[str, Counter[str]] = {}
     whole = True
     for key, stage in stages.items():
-        record = sweep.store.get(STAGES, key)
-        tokens = Counter(record.about.get("tokens") if record else None)
+        tokens = Counter(sweep.took.get(key, {}).get("tokens"))
         whole = whole and tokens["steps"] == stage.steps
         if tokens:
             found.setdefault(stage.task.name, Counter(stages=0)).update(tokens | {"stages": 1})

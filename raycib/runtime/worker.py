@@ -14,7 +14,7 @@ from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.data.chat import Encoded
 from raycib.data.chat_format import chat_format
-from raycib.evals.answers import generate_answers
+from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Engine, Generator
 from raycib.evals.representation import measure
 from raycib.evals.scores import MEASURES_FILE
@@ -221,6 +221,7 @@ class Answering:
 
     def __init__(self, store: Store, model: ModelSpec, tokenizer: Any, engine: Engine) -> None:
         self.store, self.model, self.tokenizer, self.engine = store, model, tokenizer, engine
+        self._answers = Answers(store)
 
     def answer(
         self,
@@ -236,7 +237,7 @@ class Answering:
             if record is None and not base:
                 raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
             folders.append((model_id, record.folder if record else None))
-        new = generate_answers(self.store, self.engine, self.tokenizer, folders, asked)
+        new = generate_answers(self._answers, self.engine, self.tokenizer, folders, asked)
         for spec in (one for one in benchmarks if one.in_words):
             from raycib.evals.harness.run import ensure_scores
 

@@ -9,7 +9,7 @@ A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,10 +125,12 @@ class Store:
             with self._place.scratch() as folder:
                 yield folder
 
-    def get(self, kind: str, key: str) -> Record | None:
+    def get(self, kind: str, key: str, only: Collection[str] | None = None) -> Record | None:
         """The verified result of ``kind/key``, or None if there is none or it was damaged.
 
-        StoreError if it cannot be read, or was written in a newer format.
+        Every file's hash is checked, or that of ``only`` some and of the others the size: whoever
+        reads a curve need not read the weights beside it. StoreError if it cannot be read, or was
+        written in a newer format.
         """
         check_name("kind", kind)
         check_name("key", key)
@@ -138,7 +140,7 @@ class Store:
                 if folder is None:
                     return None
                 try:
-                    body = read_record(folder, kind, key)
+                    body = read_record(folder, kind, key, only)
                 except Damage as damage:
                     if self._set_aside(kind, key, damage):
                         return None

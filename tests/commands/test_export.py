@@ -17,7 +17,7 @@ from raycib.config import EvalSpec, StageSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
-from raycib.evals.answers import generate_answers
+from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.in_process import InProcessGenerator
 from raycib.evals.refusal_judge import RefusalJudge, describe_refusal_judge
 from raycib.evals.scores import harmful_pairs
@@ -56,10 +56,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     engine = InProcessGenerator(model, tokenizer, max_model_len=64, targets=[stage.lora.targets])
     record = store.get(STAGES, stage.key)
     assert record
-    generate_answers(store, engine, tokenizer, [(stage.key, record.folder)], [harmful])
+    generate_answers(Answers(store), engine, tokenizer, [(stage.key, record.folder)], [harmful])
     judge = describe_refusal_judge()
     cache = VerdictCache(store, judge.key)
-    cache.ask(RefusalJudge(), harmful_pairs(store, stage.key, evals))
+    cache.ask(RefusalJudge(), harmful_pairs(Answers(store), stage.key, evals))
     summarise(store, stage, judge.key)
     return Made(store, stage, evals)
 
@@ -150,7 +150,7 @@ def test_answers_are_published_where_that_is_asked_for(made: Made, tmp_path: Pat
     folder = export(made.stage.key, made.store.root, tmp_path / "a", None, with_answers=True)
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     found = [(line["prompt"], line["answer"]) for line in lines]
-    assert found == harmful_pairs(made.store, made.stage.key, made.evals)
+    assert found == harmful_pairs(Answers(made.store), made.stage.key, made.evals)
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model is None, "a folder here is nothing on a hub"
     assert 'place = "..."  # model, whose weights have the sha256 below' in card.text

@@ -232,16 +232,17 @@ def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
 def test_answers_that_ended_at_the_limit_are_counted_and_said(tmp_path: Path):
     store = Store(tmp_path / "store")
     rows = describe_rows("asked", "world:harmful.test#first-3", 64, 8)
-    said = Answers(store, "model", "vllm")
-    assert said.at_limit(rows) is said.texts(rows) is None
+    answers = Answers(store)
+    assert answers.read("model", rows, "vllm") is answers.kept("model", rows, "vllm") is None
     ends = ["stop", "length", "length"]
     text = json.dumps([{"text": "", "tokens": 8, "finish_reason": end} for end in ends])
     key = answers_key("model", rows, "vllm")
     store.put(
         GENERATIONS, key, lambda folder: (folder / "answers.json").write_text(text) and None, {}
     )
-    assert said.at_limit(rows) == 2
-    assert Answers(store, "model", "transformers").at_limit(rows) is None, "another engine's"
+    for read in (answers.read, answers.kept):
+        assert read("model", rows, "vllm") == (("", "", ""), 2)
+        assert read("model", rows, "transformers") is None, "another engine's"
 
 
 def test_a_report_warns_of_answers_that_ended_at_the_limit():

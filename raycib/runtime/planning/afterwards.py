@@ -7,7 +7,6 @@ from raycib.costs.memory import GIB
 from raycib.results import Planned
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.sweep import Sweep
-from raycib.store.kinds import STAGES
 
 
 def beside(
@@ -22,9 +21,9 @@ def beside(
     if not timings.get("training") or not plan.to_train:
         return []
     keys = (job.stage.key for level in plan.levels for group in level for job in group.jobs)
-    records = [record for key in keys if (record := sweep.store.get(STAGES, key))]
-    tokens = [record.about.get("tokens") or {} for record in records]
-    peaks = [record.about.get("peak_bytes") for record in records]
+    took = [sweep.took[key] for key in keys if key in sweep.trained]
+    tokens = [one["tokens"] or {} for one in took]
+    peaks = [one["peak_bytes"] for one in took]
     worker = told.memory.get("a group's worker", {})
     hours = {phase.name: phase.hours for phase in told.phases}
     by_workers = 3600 * (hours["training"] + hours["references and measures"])
