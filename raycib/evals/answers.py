@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raycib.config import EngineName, RowsSpec, digest
 from raycib.data.chat import encode_prompt, said
-from raycib.data.rows import rows_of
+from raycib.data.rows import Row, rows_of
 from raycib.evals.generate import Answer, Engine, GenerationRequest
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
@@ -37,11 +36,16 @@ class Answers:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.rows = cache(rows_of)
-        """The rows of a spec, read once."""
+        self._rows: dict[str, list[Row]] = {}
         self._kept: dict[str, Said] = {}
         self._texts: dict[str, str] = {}
         """Texts that are kept, each once: most refusals are alike."""
+
+    def rows(self, spec: RowsSpec) -> list[Row]:
+        """The rows that a spec is about, read once."""
+        if spec.key not in self._rows:
+            self._rows[spec.key] = rows_of(spec)
+        return self._rows[spec.key]
 
     def read(self, model_id: str, rows: RowsSpec, engine: EngineName) -> Said | None:
         """A model's answers to rows, or None where there are none yet."""
