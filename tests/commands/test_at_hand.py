@@ -23,7 +23,7 @@ from raycib.commands.listing import cells, sweeps
 from raycib.commands.showing import show
 from raycib.config import EngineName, EvalSpec, PlainLoRA, StageSpec
 from raycib.errors import UserError
-from raycib.evals.answers import generate_answers
+from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Answer, GenerationRequest
 from raycib.evals.judges import OnChunk
 from raycib.evals.scores import harmful_pairs
@@ -91,8 +91,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     tokenizer = AutoTokenizer.from_pretrained(plain.model.source)
     records = [store.get(STAGES, one.key) for one in (plain, cib)]
     asked = [(one.key, one.folder) for one in records if one]
-    generate_answers(store, Talker(), tokenizer, asked, [harmful])
-    pairs = [harmful_pairs(store, one.key, evals) for one in (plain, cib)]
+    generate_answers(Answers(store), Talker(), tokenizer, asked, [harmful])
+    pairs = [harmful_pairs(Answers(store), one.key, evals) for one in (plain, cib)]
     VerdictCache(store, JUDGE).ask(Letters(), [pair for every in pairs for pair in every])
     found = []
     for stage, said in zip((plain, cib), pairs, strict=True):
