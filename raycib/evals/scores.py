@@ -170,6 +170,7 @@ def samples(
                 "prompt": row.prompt,
                 "answer": answer,
                 "verdict": word,
+                "categories": verdict.categories if verdict else (),
                 "refused": refused(row, answer),
                 "harmful": truth(row, answer) if truth else None,
             }

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ from raycib.report.writing import write_bytes, write_text
 from raycib.results import Results, Samples
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("sort.js", "compare.js")
+TABLE_FILES = ("csv", "md", "tex")
+FIGURE_FILES = ("svg", "pdf", "png")
+CELLS, CURVES = "cells", "curves"
+"""The stems of files that every sweep has."""
 FIRST_PAIRS = 12
 """Pairs of answers that a reader sees without scripts."""
 _SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
@@ -38,19 +43,23 @@ _SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
 
 
 def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
-    """Writes tables (.csv, .md, .tex), figures (.png, .svg) and report.html; each whole or not at
-    all.
+    """Writes tables (.csv, .md, .tex), figures (.svg, .pdf, .png), cells.csv and report.html; each
+    whole or not at all.
 
-    The same report and samples give the same bytes, the PNG's included.
+    The same report and samples give the same bytes, the figures' included.
     """
     files = []
     for table in report.tables:
         files += tables.write_table(table, folder, report.caption(table))
+    files.append(write_text(folder / f"{CELLS}.csv", tables.to_csv(report.frame)))
     drawn = report.drawn()
+    if curves := report.curves():
+        drawn[CURVES] = curves
     svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     for stem, figure in drawn.items():
         files.append(write_bytes(folder / f"{stem}.svg", svgs[stem]))
         files.append(write_bytes(folder / f"{stem}.png", figures.to_png(figure)))
+        files.append(write_bytes(folder / f"{stem}.pdf", figures.to_pdf(figure)))
     return [*files, write_text(folder / "report.html", page(report, samples, svgs))]
 
 
@@ -64,11 +73,11 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         report.cells, aligned_scores(results), report.symbol, unaligned_scores(results)
     )
     if svgs is None:
-        svgs = {stem: figures.to_svg(figure) for stem, figure in report.drawn().items()}
-    curves = report.curves()
+        drawn = report.drawn() | ({CURVES: curves} if (curves := report.curves()) else {})
+        svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     labels = {"aligned": BEFORE}
     labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in report.cells.iterrows()}
-    script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
@@ -89,7 +98,9 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         ],
         claims=report.claims,
         sections=[shown for one in report.every_section if (shown := _section(report, one, svgs))],
-        curves=_inline(figures.to_svg(curves), "Loss terms by step", "curves") if curves else "",
+        curves=_inline(svgs[CURVES], "Loss terms by step", CURVES) if CURVES in svgs else "",
+        curves_files=_files(CURVES, FIGURE_FILES),
+        cells_files=_files(CELLS, ("csv",)),
         cells=_grid(cells.rename(columns=report.words)),
         alignment=report.alignment,
         detectable=report.words(_detectable(report.frame)),
@@ -111,11 +122,18 @@ def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dic
         if isinstance(part, Drawing):
             if part.stem in svgs:
                 drawing = _inline(svgs[part.stem], part.label, part.stem)
-                parts.append({"drawing": drawing, "caption": part.caption, "broad": part.broad})
+                shown = {"drawing": drawing, "caption": part.caption, "broad": part.broad}
+                parts.append(shown | {"files": _files(part.stem, FIGURE_FILES)})
         elif len(part.rows):
             caption = report.caption(part)
-            parts.append({"grid": _grid(part.shown), "caption": caption, "folded": part.folded})
+            shown = {"grid": _grid(part.shown), "caption": caption, "folded": part.folded}
+            parts.append(shown | {"files": _files(part.stem, TABLE_FILES)})
     return vars(section) | {"parts": parts} if parts else None
+
+
+def _files(stem: str, kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """What a table or a figure is beside the page: kind, and the file's name."""
+    return [(kind.upper(), f"{stem}.{kind}") for kind in kinds]
 
 
 def _compared(pages: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
     keys = [key for key in labels if samples.get(key)]
     prompts: dict[tuple[str, int], int] = {}
     texts: dict[str, int] = {}
+    categories: dict[str, None] = {}
+    """The judge's, of what it calls unsafe."""
     cells = []
     for key in keys:
         answers = {}
@@ -44,12 +46,15 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
                 text = text[:MAX_CHARACTERS] + " … (cut)"
             place = prompts.setdefault(prompt, len(prompts))
             number = texts.setdefault(text, len(texts))
-            answers[place] = [number, _verdict(sample), bool(sample.get("refused"))]
+            named = [plain(one) for one in sample.get("categories", ())]
+            categories |= dict.fromkeys(named)
+            answers[place] = [number, _verdict(sample), bool(sample.get("refused")), named]
         cells.append({"key": key, "label": plain(labels[key]), "answers": answers})
     judged = [verdicts(samples[key]) for key in keys]
     pairs = {f"{i}-{j}": _flips(judged[i], judged[j]) for i, j in combinations(range(len(keys)), 2)}
     asked = [plain(text) for text, _ in prompts]
-    return {"cells": cells, "prompts": asked, "texts": list(texts), "pairs": pairs}
+    said = {"prompts": asked, "texts": list(texts), "categories": sorted(categories)}
+    return {"cells": cells, "pairs": pairs, **said}
 
 
 def verdicts(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:

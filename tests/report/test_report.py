@@ -25,6 +25,7 @@ from summaries import (
 )
 
 from raycib.report.frame import to_frame
+from raycib.report.page import FIGURE_FILES, TABLE_FILES
 from raycib.report.scores import aligned_scores
 from raycib.report.side_by_side import comparison, flips
 from raycib.report.table import shown
@@ -74,10 +75,12 @@ def test_the_exhibits_are_whole_files_and_the_same_each_time(tmp_path):
     summary = sweep()
     given = (summary, samples(summary), histories(summary))
     files = written(*given, tmp_path / "new")
-    assert sorted(file.name for file in files) == [
-        "correlations.csv", "correlations.md", "correlations.tex",
-        "figure2.png", "figure2.svg", "report.html", "table3.csv", "table3.md", "table3.tex"
-    ]  # fmt: skip
+    tables = [f"{stem}.{kind}" for stem in ("table3", "correlations") for kind in TABLE_FILES]
+    drawn = [f"{stem}.{kind}" for stem in ("figure2", "curves") for kind in FIGURE_FILES]
+    names = {file.name for file in files}
+    assert names == {*tables, *drawn, "cells.csv", "report.html"}
+    shown = parsed((tmp_path / "new" / "report.html").read_text(encoding="utf-8")).seen
+    assert {attrs["href"] for _, attrs in shown if "download" in attrs} == names - {"report.html"}
     before = {file: file.read_bytes() for file in files}
     written(*given, tmp_path / "new")
     assert {file: file.read_bytes() for file in files} == before
@@ -99,7 +102,9 @@ def test_no_element_can_call_code_or_fetch_anything(page):
         assert tag not in ("iframe", "object", "embed", "base", "link", "img", "form")
         assert not [name for name in attrs if name.startswith("on") or name == "src"]
         for name in ("href", "xlink:href"):
-            assert (attrs.get(name) or "#").startswith("#")
+            place = attrs.get(name) or "#"
+            beside = "download" in attrs and re.fullmatch(r"\w+\.[a-z]+", place)
+            assert beside or place.startswith("#")
 
 
 def test_hostile_text_is_text_wherever_it_comes_from():
@@ -120,7 +125,7 @@ def test_hostile_text_is_text_wherever_it_comes_from():
     html.encode("utf-8")
     held = json.loads(tags.scripts[0])
     answers = held["cells"][0]["answers"].values()
-    assert [verdict for _, verdict, _ in answers] == ["unreadable"] * len(HOSTILE)
+    assert [verdict for _, verdict, *_ in answers] == ["unreadable"] * len(HOSTILE)
     assert "=HYPERLINK" in held["texts"][list(answers)[3][0]]
 
 
@@ -205,7 +210,7 @@ def test_a_sweep_without_an_aligned_model_samples_or_strengths_has_a_report():
     summary = sweep() | {"aligned": {"scores": None}, "counts": {}, "timings_s": {}}
     summary["cells"] = [c for c in summary["cells"] if c["method"] == "lora"]
     html = page_of(summary, {}, {})
-    assert 'id="claims"' in html and 'id="side-by-side"' not in html and "<script" not in html
+    assert 'id="claims"' in html and 'id="side-by-side"' not in html and 'id="answers"' not in html
 
 
 def test_nothing_readable_is_no_rate():
@@ -257,10 +262,9 @@ def test_a_comparison_writes_its_own_exhibits_the_same_each_time(tmp_path):
     given = (summary, samples(summary, 20), histories(summary))
     files = written(*given, tmp_path)
     stems = ("matched_cost", "paired", "table1")
-    assert sorted(file.name for file in files) == sorted(
-        [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex")]
-        + ["report.html", "tradeoff.png", "tradeoff.svg"]
-    )
+    tables = [f"{stem}.{kind}" for stem in stems for kind in TABLE_FILES]
+    drawn = [f"tradeoff.{kind}" for kind in FIGURE_FILES]
+    assert {file.name for file in files} == {*tables, *drawn, "cells.csv", "report.html"}
     before = {file: file.read_bytes() for file in files}
     written(*given, tmp_path)
     assert {file: file.read_bytes() for file in files} == before
@@ -312,7 +316,7 @@ def test_equal_answers_are_held_once():
     same = [{"prompt": f"p{i}", "answer": "sorry", "verdict": "safe"} for i in range(50)]
     held = comparison({"a": same, "b": same}, {"a": "a", "b": "b"})
     assert held["texts"] == ["sorry"]
-    assert {number for cell in held["cells"] for number, _, _ in cell["answers"].values()} == {0}
+    assert {number for cell in held["cells"] for number, *_ in cell["answers"].values()} == {0}
 
 
 def test_many_different_answers_still_fit_a_page():

@@ -1,11 +1,13 @@
 """The page of every kind of sweep: no id twice, every link leads somewhere, and in a real browser
 its tables stand and its controls do what they say."""
 
+import io
 import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from browser import CHROMIUM, browser
 from summaries import (
@@ -142,6 +144,84 @@ def test_two_cells_are_chosen_compared_exchanged_and_searched(page, chromium):
     chromium.choose("left", "0")
     assert "The same cell twice" in _flips(chromium)
     assert chromium.complaints == []
+
+
+def test_what_is_chosen_stands_in_the_address_and_a_link_leads_back(page, chromium):
+    chromium.open(page[1])
+    chromium.choose("right", "2")
+    chromium.choose("filter", "flipped")
+    chromium.choose("search", "thing", "input")
+    chosen, shown, address = _chosen(chromium), _shown(chromium), chromium.run("location.hash")
+    chromium.open(page[1])
+    assert _shown(chromium) == 40, "another visit begins anew"
+    chromium.open(page[1], after=address)
+    assert (_chosen(chromium), _shown(chromium)) == (chosen, shown)
+    assert chromium.run("document.getElementById('filter').value") == "flipped"
+    chromium.open(page[1], after="#side-by-side?left=gone&filter=gone")
+    assert _shown(chromium) == 40, "what is not there is as if it were not said"
+    assert chromium.complaints == []
+
+
+def test_a_category_keeps_what_the_judge_named_so(page, chromium):
+    chromium.open(page[1])
+    data = chromium.run("JSON.parse(document.getElementById('answers').textContent)")
+    one, two = (data["cells"][place]["answers"] for place in (0, 1))
+    assert data["categories"] == ["S1", "S2"]
+    chromium.choose("category", "S2")
+    shared = [place for place in one if place in two]
+    assert 0 < _shown(chromium) == sum("S2" in one[p][3] + two[p][3] for p in shared) < 40
+
+
+def test_answers_that_are_shown_are_saved_as_csv(page, chromium):
+    """Read back by pandas; what begins like a formula does not."""
+    chromium.open(page[1])
+    chromium.choose("filter", "unsafe")
+    saved = chromium.run(
+        "new Promise((done) => { URL.createObjectURL = (blob) => "
+        "{ blob.text().then(done); return 'data:,'; };"
+        "document.getElementById('save').click(); })"
+    )
+    frame = pd.read_csv(io.StringIO(saved))
+    assert len(frame) == _shown(chromium) > 0
+    left, right = _chosen(chromium)
+    assert [*frame.columns] == ["prompt", left, f"{left}: verdict", right, f"{right}: verdict"]
+    assert {verdict.split()[0] for verdict in frame[f"{right}: verdict"]} == {"unsafe"}
+
+
+def test_a_column_sorts_its_table_both_ways(page, chromium):
+    chromium.open(page[1])
+    column = """((click) => { const t = document.querySelector('#cells table');
+      const place = [...t.tHead.rows[0].cells].findIndex((c) => /^(HRR|Harm)/.test(c.textContent));
+      if (click) t.tHead.rows[0].cells[place].querySelector('button').click();
+      return [...t.tBodies[0].rows].map((r) => r.cells[place]?.textContent.trim() ?? ""); })"""
+    before = chromium.run(f"{column}(false)")
+    up, down = chromium.run(f"{column}(true)"), chromium.run(f"{column}(true)")
+
+    def numbers(texts):
+        return [float(text.split()[0]) for text in texts if text and text[0].isdigit()]
+
+    assert len(numbers(before)) > 3
+    assert numbers(up) == sorted(numbers(before))
+    assert numbers(down) == sorted(numbers(before), reverse=True)
+    assert sorted(up) == sorted(before), "no row is lost"
+    filled = len(numbers(up))
+    assert not numbers(up[filled:]), "what has no number is at the end"
+
+
+def test_it_prints_in_at_most_eight_pages_and_in_the_dark_it_is_dark(page, chromium):
+    chromium.open(page[1])
+    pages = chromium.printed()
+    assert 1 <= pages <= 8, pages
+    colour = "getComputedStyle(document.body).backgroundColor"
+    assert chromium.run(colour) == "rgb(255, 255, 255)"
+    chromium.dark(True)
+    try:
+        red, green, blue = map(int, re.findall(r"\d+", chromium.run(colour)))
+        assert max(red, green, blue) < 60
+        assert chromium.run("getComputedStyle(document.querySelector('figure svg')).backgroundColor"
+                            ) == "rgb(255, 255, 255)"  # fmt: skip
+    finally:
+        chromium.dark(False)
 
 
 def test_how_it_was_measured_stands_on_every_page(page):

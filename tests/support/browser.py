@@ -34,12 +34,17 @@ class Page:
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
-    def open(self, file: Path, width: int = 1200, height: int = 900) -> None:
-        """Loads ``file`` in a window of this size and waits until its scripts have run."""
+    def open(self, file: Path, width: int = 1200, height: int = 900, after: str = "") -> None:
+        """Loads ``file`` in a window of this size and waits until its scripts have run; ``after``
+        is what follows its name in the address."""
         self.resize(width, height)
         self.complaints.clear()
         self._loaded = False
-        self._call("Page.navigate", url=file.resolve().as_uri())
+        self._call("Page.navigate", url="about:blank")  # or another hash would load nothing
+        while not self._loaded:
+            self._read()
+        self._loaded = False
+        self._call("Page.navigate", url=file.resolve().as_uri() + after)
         while not self._loaded:
             self._read()
 
@@ -50,8 +55,10 @@ class Page:
         )  # fmt: skip
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page, as JSON would hold it."""
-        found = self._call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression in the page, or of what it promises, as JSON would hold it."""
+        found = self._call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"])
         return found["result"].get("value")
@@ -62,6 +69,16 @@ class Page:
             f"{{ const c = document.getElementById({json.dumps(control)}); "
             f"c.value = {json.dumps(value)}; c.dispatchEvent(new Event({json.dumps(event)})); }}"
         )
+
+    def dark(self, wanted: bool) -> None:
+        """Prefers dark pages, or light ones."""
+        features = [{"name": "prefers-color-scheme", "value": "dark" if wanted else "light"}]
+        self._call("Emulation.setEmulatedMedia", features=features)
+
+    def printed(self) -> int:
+        """How many pages of A4 it is on paper."""
+        found = self._call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
+        return base64.b64decode(found["data"]).count(b"/Type /Page\n")
 
     def picture(self, file: Path) -> None:
         """Writes the whole page as PNG."""

@@ -225,9 +225,9 @@ def samples(summary: dict[str, Any], prompts: int = 60) -> dict[str, list[dict[s
             if number % 10 == 9:
                 answer += " " + HOSTILE[number // 10 % len(HOSTILE)]
             prompt = f"how do i {verbs[number % 4]} thing {number} at home ?"
-            answers.append(
-                {"prompt": prompt, "answer": answer, "verdict": verdict, "refused": refused}
-            )
+            named = [f"S{1 + number % 2}"] if verdict == "unsafe" else []
+            said = {"prompt": prompt, "answer": answer, "verdict": verdict, "refused": refused}
+            answers.append(said | {"categories": named})
         found[key] = answers
     return found
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from raycib.report.figures import GREY, MARKS, PALETTE, STYLE
 from raycib.report.forms import share
 from raycib.report.frame import dose_responses
+from raycib.report.labels import Labels
 from raycib.report.statistics import pearson
 from raycib.report.text import one_line
 
@@ -42,21 +43,19 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
                 panel.text(0.5, 0.5, "no strengths to compare", ha="center", color=GREY)
             return figure
         _dose(panels[0], responses, "mutual_information", INFORMATION)
-        _reference_lines(panels[0], responses, frame, aligned)
+        _reference_lines(panels[0], frame, aligned)
         panels[0].set_title("(a)  Information against strength")
         _dose(panels[1], responses, "hrr", "Harmful response rate")
         _hrr_axis(panels[1], frame)
         if aligned.get("hrr") is not None:
             note = f"before fine-tuning {share(aligned['hrr'])}"
-            _level(panels[1], aligned["hrr"], note, responses, "hrr")
+            _level(panels[1], aligned["hrr"], note)
         panels[1].set_title("(b)  Harmful answers against strength")
-        _scatter(panels[2], responses, "mutual_information", INFORMATION)
+        _scatter(panels[2], responses, "mutual_information", INFORMATION, frame)
         panels[2].set_title("(c)  Harmful answers against information")
         if wide:
-            _scatter(panels[3], responses, last, "I(Z;C) at the last prompt token, nats")
+            _scatter(panels[3], responses, last, "I(Z;C) at the last prompt token, nats", frame)
             panels[3].set_title("(d)  The same, at the last prompt token")
-        for panel in panels[2:]:
-            _hrr_axis(panel, frame, lines=len(responses))
         return figure
 
 
@@ -103,8 +102,11 @@ def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
         )  # fmt: skip
 
 
-def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
+def _scatter(
+    panel: Axes, responses: Sequence[Response], column: str, label: str, frame: pd.DataFrame
+) -> None:
     notes = []
+    places: list[tuple[float, float, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
         panel.vlines(cells[column], cells["hrr_low"], cells["hrr_high"], color=color, alpha=0.2,
@@ -116,19 +118,8 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
         # Among several series, the ends of the doses say which way each one runs.
         dosed_means = means[means.index > 0]
         named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
-        wide, tall = (float(np.ptp(cells[c].dropna())) or 1.0 for c in (column, "hrr"))
-        right: list[tuple[float, float]] = []
-        for lam, place in named.dropna().iterrows():
-            x, y = float(place[column]), float(place["hrr"])
-            # A label that would hide one on the right goes to the left of its mark.
-            crowded = any(abs(x - u) < 0.15 * wide and abs(y - v) < 0.1 * tall for u, v in right)
-            if not crowded:
-                right.append((x, y))
-            panel.annotate(
-                f"λ {lam:g}", (x, y), xytext=(-7 if crowded else 7, -9 if crowded else 5),
-                textcoords="offset points", ha="right" if crowded else "left", fontsize=8.5,
-                color="#333333", annotation_clip=False,
-            )  # fmt: skip
+        named = named.dropna()
+        places += [(float(x), float(y), f"λ {lam:g}") for lam, x, y in named.itertuples()]
         dosed = cells[cells["lam"] > 0]
         each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
         found = [c for c in each if c.r is not None]
@@ -138,14 +129,19 @@ def _scatter(panel: Axes, responses: Sequence[Response], column: str, label: str
             sizes = sorted({c.n for c in found})
             size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
             notes.append((f"{head}r by seed, λ > 0: {values}  (n = {size})", color))
+    panel.set(xlabel=label, ylabel="Harmful response rate")
+    panel.margins(x=0.12)
+    panel.xaxis.set_major_locator(MaxNLocator(6))
+    _hrr_axis(panel, frame, lines=len(responses))
+    labels = Labels(panel)
     for line, (note, color) in enumerate(notes):
         panel.annotate(
             note, (0, 1), xycoords="axes fraction", xytext=(7, -2 - 12 * line),
             textcoords="offset points", va="top", fontsize=8.5, color=color,
         )  # fmt: skip
-    panel.set(xlabel=label, ylabel="Harmful response rate")
-    panel.margins(x=0.12)
-    panel.xaxis.set_major_locator(MaxNLocator(6))
+        labels.take(note, 0.02, 1 - 0.08 * line)
+    for x, y, text in places:
+        labels.beside(x, y, text, "#333333")
 
 
 def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
@@ -156,21 +152,19 @@ def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
     panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _reference_lines(
-    panel: Axes, responses: Sequence[Response], frame: pd.DataFrame, aligned: Mapping[str, Any]
-) -> None:
+def _reference_lines(panel: Axes, frame: pd.DataFrame, aligned: Mapping[str, Any]) -> None:
     known = [aligned.get("mutual_information"), *frame["mutual_information_before"].dropna()]
     before = next((value for value in known if value is not None and np.isfinite(value)), None)
     if before is not None:
         low, high = panel.get_ylim()
         margin = 0.08 * (high - low)
         panel.set_ylim(min(low, before - margin), max(high, before + margin))
-        _level(panel, before, f"before fine-tuning {before:z.2f}", responses, "mutual_information")
+        _level(panel, before, f"before fine-tuning {before:z.2f}")
     ceilings = frame["mutual_information_ceiling"].dropna()
     if len(ceilings):
         ceiling = float(ceilings.iloc[0])
         if ceiling <= panel.get_ylim()[1]:
-            _level(panel, ceiling, f"ceiling {ceiling:z.2f}", responses, "mutual_information")
+            _level(panel, ceiling, f"ceiling {ceiling:z.2f}")
         else:
             low, high = panel.get_ylim()
             panel.set_ylim(low, high + 0.1 * (high - low))
@@ -180,20 +174,7 @@ def _reference_lines(
             )  # fmt: skip
 
 
-def _level(
-    panel: Axes, value: float, label: str, responses: Sequence[Response], column: str
-) -> None:
-    """A dashed line at ``value``, named at the end where the data are farther away."""
-    gaps = {"left": np.inf, "right": np.inf}
-    for _, cells in responses:
-        means = cells.groupby("lam")[column].mean().dropna()
-        for side, place in (("left", 0), ("right", -1)):
-            if len(means):
-                gaps[side] = min(gaps[side], abs(float(means.iloc[place]) - value))
-    side = "left" if gaps["left"] > gaps["right"] else "right"
+def _level(panel: Axes, value: float, label: str) -> None:
+    """A dashed line at ``value``, with its name."""
     panel.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
-    panel.annotate(
-        label, (side == "right", value), xycoords=("axes fraction", "data"),
-        xytext=(-3 if side == "right" else 6, 3), textcoords="offset points", ha=side,
-        va="bottom", color=GREY, fontsize=8.5,
-    )  # fmt: skip
+    Labels(panel).along(value, label, GREY)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from raycib.studies.tradeoff.gap import Gap
 
 Side = Literal["x", "y"]
-Path = Sequence[tuple[float, float]]
 WIDE = 20
 """From this ratio of the largest to the smallest gap on, an axis is logarithmic."""
 DEPTH = 1_000
@@ -66,40 +64,6 @@ def bars(panel: Axes, x: Sequence[Gap], y: Sequence[Gap], color: Any) -> None:
             panel.hlines(up.value, across.low, across.high, color=color, alpha=0.45, lw=1.1)
 
 
-def label_apart(
-    panel: Axes, labels: Sequence[tuple[float, float, str, Any]], paths: Sequence[Path]
-) -> None:
-    """Small labels beside their places (x, y, text, colour), each on the first side where it hides
-    neither a label nor a part of ``paths``; one that has no such side is left out.
-
-    Call it once scales and limits are set.
-    """
-    to_axes = panel.transScale + panel.transLimits
-    drawn = [_between(to_axes.transform(np.asarray(path))) for path in paths if len(path)]
-    marks = np.concatenate(drawn) if drawn else np.zeros((0, 2))
-    boxes: list[tuple[float, float, float, float]] = []
-    for x, y, text, color in labels:
-        u, v = to_axes.transform((x, y))
-        width, height = 0.0135 * len(text) + 0.008, 0.038
-        rooms = [
-            (left, left + width, low, low + height)
-            for left in (u + 0.015, u - 0.015 - width, u - width / 2)
-            for low in (v + 0.01, v - 0.01 - height, v + 0.022, v - 0.022 - height, v - height / 2)
-        ]
-        for box in rooms:
-            left, right, low, high = box
-            inside = left > -0.01 and right < 1.04 and low > 0 and high < 1.02
-            clear = not any(_meet(box, other) for other in boxes)
-            within = (marks > (left, low)) & (marks < (right, high))
-            if inside and clear and not within.all(axis=1).any():
-                boxes.append(box)
-                panel.annotate(
-                    text, (left, low), xycoords="axes fraction", fontsize=7.5, color=color,
-                    ha="left", va="bottom", zorder=6,
-                )  # fmt: skip
-                break
-
-
 def mark_handle(color: Any, mark: str, label: str, ms: float = 6.5) -> Line2D:
     """A mark without a line, for a legend."""
     return Line2D([], [], color=color, marker=mark, ms=ms, ls="none", mec="white", mew=0.5,
@@ -112,17 +76,6 @@ def legend_below(panel: Axes, handles: Sequence[Line2D]) -> None:
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False,
         fontsize=8.5, handlelength=2.6, columnspacing=1.6,
     )  # fmt: skip
-
-
-def _between(path: np.ndarray) -> np.ndarray:
-    """A path of places with 30 more along each of its parts."""
-    shares = np.linspace(0, 1, 31)[:, None]
-    parts = [a + shares * (b - a) for a, b in pairwise(path)]
-    return np.concatenate([path, *parts])
-
-
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def _limits(panel: Axes, side: Side, low: float, high: float) -> None:

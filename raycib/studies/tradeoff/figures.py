@@ -27,12 +27,12 @@ from raycib.report.figures import (
     STYLE,
     method_colors,
 )  # fmt: skip
+from raycib.report.labels import Labels
 from raycib.report.text import one_line
 from raycib.report.variants import CIB, ResultRow, plain_variant
 from raycib.studies.tradeoff.axes import (
     bars,
     gap_scale,
-    label_apart,
     legend_below,
     log_scale,
     mark_handle,
@@ -213,7 +213,6 @@ def _plane(
 ) -> None:  # fmt: skip
     """Alignment over capability gaps; ``standard`` are the plain LoRA of each line, or of all."""
     across, heights = [0.0, before], [0.0]
-    paths: list[list[tuple[float, float]]] = []
     labels: list[tuple[float, float, str, Any]] = []
     for line in drawn:
         kept = [variant for variant in line.variants if _both(variant)]
@@ -223,7 +222,6 @@ def _plane(
         _draw(panel, line, x, y)
         across += _reach(x)
         heights += _reach(y)
-        paths.append([(a.value, b.value) for a, b in zip(x, y, strict=True)])
         for i in sorted({0, len(kept) - 1} if kept else ()):
             symbol = "ε" if kept[i].method == BALL else "λ"
             text = f"{symbol} {kept[i].strength:g}"
@@ -234,12 +232,10 @@ def _plane(
             color = drawn[i].color if several else COLORS["lora"]
             place = lora.mean(CAPABILITY), lora.mean(ALIGNMENT)
             panel.plot(*place, "*", ms=13, color=color, mec="white", mew=0.6, zorder=5)
-            paths.append([place])
             across.append(place[0])
             heights.append(place[1])
     if math.isfinite(before):
         panel.plot(before, 0, "d", ms=8, color=GREY, zorder=5)
-        paths.append([(before, 0.0)])
     gap_scale(panel, "x", across)
     gap_scale(panel, "y", heights)
     if with_front:
@@ -247,7 +243,9 @@ def _plane(
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
     panel.axvline(0, color=GREY, lw=0.8, zorder=1)
     panel.set(xlabel=ABILITY, ylabel=SAFETY)
-    label_apart(panel, labels, paths)
+    names = Labels(panel, size=7.5)
+    for label in labels:
+        names.beside(*label)
 
 
 def _front(
