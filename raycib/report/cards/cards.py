@@ -10,7 +10,6 @@ from raycib.config.menu import menu
 from raycib.report.cards.effects import effect
 from raycib.report.cards.family import LEARNED, Family, family
 from raycib.report.frame import to_frame
-from raycib.report.scores import aligned_scores
 from raycib.report.statistics import Interval, t_interval
 from raycib.report.variants import ResultRow, plain_variant, settings, variants
 from raycib.results import Card, CardPart, Check, Results, Samples
@@ -31,8 +30,7 @@ def cards(
     """One for each series besides plain LoRA, on the first task of each model; none where plain
     LoRA did not finish. ``samples`` are the answers to harmful prompts by cell, ``further`` those
     to other sets of them by their names."""
-    before, found = aligned_scores(results).get("eval_loss"), []
-    loss_before = math.nan if before is None else float(before)
+    found = []
     judged = results.judge.profile != "refusal-rule"
     by_model: dict[str, list[tuple[str, list[ResultRow]]]] = {}
     for name, part in settings(to_frame(results)):
@@ -42,9 +40,7 @@ def cards(
         for series in dict.fromkeys(row.series for row in rows if row is not plain):
             mine = [row for row in rows if row.series == series and row is not plain]
             if plain:
-                found.append(
-                    card(name, plain, mine, others, samples, further or {}, loss_before, judged)
-                )
+                found.append(card(name, plain, mine, others, samples, further or {}, judged))
     return found
 
 
@@ -55,16 +51,15 @@ def card(
     others: Sequence[tuple[str, list[ResultRow]]],
     samples: Samples,
     further: Mapping[str, Samples],
-    loss_before: float,
     judged: bool = True,
 ) -> Card:
     """Of a method's ``rows`` in a setting, held against plain LoRA's.
 
-    ``others`` are all rows of other settings by their names, ``loss_before`` the aligned model's on
-    the task in nats, nan where it was not measured. ``judged``: whether a judge read the answers.
+    ``others`` are all rows of other settings by their names, ``further`` answers to other harmful
+    prompts. ``judged``: whether a judge read the answers.
     """
     head = {"method": rows[0].series, "setting": setting, "against": plain.name}
-    one = family(plain, rows, samples, loss_before)
+    one = family(plain, rows, samples)
     if one is None:
         missing = Check(name="answers", verdict="undecided", needs="cells that finished")
         return _whole(head, (), [_part("reliability", [missing])])
@@ -171,7 +166,7 @@ def _elsewhere(
     """The chosen strengths among other rows or answers; None where some did not finish."""
     strengths = [one.rows[row or 0].strength for row in one.chosen]
     mine = [row for row in rows if row.strength in strengths]
-    there = family(plain, mine, samples, math.nan) if plain and mine else None
+    there = family(plain, mine, samples) if plain and mine else None
     if there is None or list(there.seeds) != list(one.seeds):
         return None
     known = [row.strength for row in there.rows]

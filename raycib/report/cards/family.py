@@ -31,8 +31,6 @@ class Family:
     seeds: Sequence[int]
     prompts: Sequence[Prompt]
     samples: Samples
-    loss_before: float
-    """Of the aligned model on the task, in nats; nan where it was not measured."""
     elsewhere: Sequence[int] = ()
     """The row of each seed, where it was chosen on another task."""
 
@@ -56,10 +54,10 @@ class Family:
     @cached_property
     def learned(self) -> np.ndarray:
         """Share of plain LoRA's fall of the task loss, (rows, seeds); nan where it had none."""
-        losses = self.of("eval_loss")
-        fall = self.loss_before - losses[0]
+        losses, before = self.of("eval_loss"), self.of("eval_loss_before")[0]
+        fall = before - losses[0]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(fall > NOTHING, (self.loss_before - losses[1:]) / fall, math.nan)
+            return np.where(fall > NOTHING, (before - losses[1:]) / fall, math.nan)
 
     @cached_property
     def chosen(self) -> list[int | None]:
@@ -98,9 +96,7 @@ class Family:
         return found[0], found[1]
 
 
-def family(
-    plain: ResultRow, rows: Sequence[ResultRow], samples: Samples, loss_before: float
-) -> Family | None:
+def family(plain: ResultRow, rows: Sequence[ResultRow], samples: Samples) -> Family | None:
     """The rows that finished all seeds that plain LoRA shares with any of them; None where none
     did, or nothing was asked."""
     shared = answers(plain, samples).keys() & {s for row in rows for s in answers(row, samples)}
@@ -109,7 +105,7 @@ def family(
     if not seeds or not whole:
         return None
     prompts = [prompt for prompt, _ in numbered(answers(plain, samples)[seeds[0]])]
-    return Family(plain, whole, seeds, prompts, samples, loss_before)
+    return Family(plain, whole, seeds, prompts, samples)
 
 
 def answers(row: ResultRow, samples: Samples) -> dict[int, Any]:
