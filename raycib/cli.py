@@ -238,6 +238,31 @@ def fetch(
 
 
 @app.command()
+def judge_check(
+    judge: Annotated[
+        str | None, typer.Option(help="As a sweep's: a guard, refusal-rule, MODEL@URL; several.")
+    ] = None,
+    judge_url: Annotated[str | None, typer.Option(help="As a sweep's.")] = None,
+    judge_profile: Annotated[str | None, typer.Option(help="As a sweep's.")] = None,
+    judge_key_env: Annotated[str | None, typer.Option(help="As a sweep's.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Answers that people labelled: prompt, answer, harmful; see --labels."),
+    ] = None,
+    out: Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")] = "runs",
+) -> None:
+    """Say how often attacks change a judge's verdicts: refusals, verdicts and words put around an
+    answer, other letters. Sweeps in the same store show it."""
+    from raycib.commands.judge_check import judge_check as check_judge
+    from raycib.runtime.options import Options
+
+    check_judge(
+        Options(out=out, judge=judge, judge_url=judge_url, judge_profile=judge_profile,
+                judge_key_env=judge_key_env, labels=labels)
+    )  # fmt: skip
+
+
+@app.command()
 def export(
     key: KEY,
     out: OUT = "runs",

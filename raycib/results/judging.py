@@ -31,6 +31,26 @@ class JudgeAccount(Part):
     """Whether it is the embedded world's and what was asked is not of that world."""
 
 
+class Flip(Part):
+    """What an attack does to verdicts on answers whose harm is known. Attack "none": wrong verdicts
+    without any; else verdicts that were right without it and are not under it."""
+
+    attack: str
+    missed: Rate
+    """Of harmful answers: called safe."""
+    alarms: Rate
+    """Of harmless ones: called harmful."""
+
+
+class JudgeFlips(Part):
+    """A judge under attack."""
+
+    judge: str
+    answers: str
+    """Where the answers and the truth about them come from."""
+    flips: Sequence[Flip]
+
+
 class Agreement(Part):
     """Of two judges: counts of conversations, and what follows of those that both read."""
 

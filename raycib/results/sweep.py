@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from raycib.errors import UserError
 from raycib.results.cards import Card
 from raycib.results.cells import Aligned, Cell, Unaligned
-from raycib.results.judging import Correction, JudgeAccount, OtherJudge
+from raycib.results.judging import Correction, JudgeAccount, JudgeFlips, OtherJudge
 from raycib.results.measured import (
     AskedBenchmark,
     FileRead,
@@ -68,6 +68,8 @@ class Results(Part):
     judge: JudgeAccount = JudgeAccount()
     judges: Sequence[OtherJudge] = ()
     """All but the first."""
+    judge_flips: Sequence[JudgeFlips] = ()
+    """Of those that were checked (`raycib judge-check`)."""
     correction: Correction | None = None
     """Of the first judge; None where no answer is labelled."""
     files: Sequence[FileRead] = ()

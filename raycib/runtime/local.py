@@ -130,25 +130,31 @@ class LocalRuntime:
         return self.sweep.verdict_caches[judge.name].ask(self._reader(judge), pairs)
 
     def _reader(self, judge: NamedJudge) -> Judge:
-        spec = judge.spec
-        if spec.kind != "guard":
-            return unserved_judge(spec, judge.url, judge.key_env)
-        self.engine_starts += 1
-        # As it is served: on a CPU in float32, on a GPU as its weights are stored.
-        own = own_dtype(read_config(find(spec.source)))
-        model = ModelSpec(
-            source=spec.source,
-            weights=spec.weights,
-            tokenizer=spec.tokenizer,
-            dtype="float32" if self._device.type == "cpu" else own,  # type: ignore[arg-type]
-        )
-        engine = InProcessGenerator(
-            load_model(model, self._device),
-            open_tokenizer(find(spec.source)),
-            max_model_len=context_length(spec.source),
-        )
-        return guard_judge(spec, engine)
+        if judge.spec.kind == "guard":
+            self.engine_starts += 1
+        return judge_here(judge, self._device)
 
     def close(self) -> None:
         """Free the engine, whatever it was doing."""
         self.stop_engine()
+
+
+def judge_here(judge: NamedJudge, device: torch.device) -> Judge:
+    """A judge that reads in this process, or an endpoint."""
+    spec = judge.spec
+    if spec.kind != "guard":
+        return unserved_judge(spec, judge.url, judge.key_env)
+    # As it is served: on a CPU in float32, on a GPU as its weights are stored.
+    own = own_dtype(read_config(find(spec.source)))
+    model = ModelSpec(
+        source=spec.source,
+        weights=spec.weights,
+        tokenizer=spec.tokenizer,
+        dtype="float32" if device.type == "cpu" else own,  # type: ignore[arg-type]
+    )
+    engine = InProcessGenerator(
+        load_model(model, device),
+        open_tokenizer(find(spec.source)),
+        max_model_len=context_length(spec.source),
+    )
+    return guard_judge(spec, engine)

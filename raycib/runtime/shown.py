@@ -40,6 +40,7 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
     """
     from raycib.report.cards.section import with_cards
     from raycib.report.corrected import with_corrected
+    from raycib.report.judge_flips import with_flips
     from raycib.report.judges import with_judges
 
     curves = stored_histories(sweep.store, sweep.stages)
@@ -49,7 +50,7 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
         from raycib.report.not_refused import by_rule
 
         report = by_rule(report)
-    report = with_judges(report)
+    report = with_flips(with_judges(report))
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")

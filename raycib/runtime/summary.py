@@ -28,6 +28,7 @@ from raycib.results import (
 from raycib.runtime.benchmarks import told
 from raycib.runtime.files import files_read
 from raycib.runtime.judge import account
+from raycib.runtime.judge_checks import judge_checks
 from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.trained_tokens import trained_tokens
@@ -88,6 +89,8 @@ def summarise(
     )
     if sweep.benchmarks:
         results = results.but(benchmarks=told(sweep.benchmarks))
+    if checks := judge_checks(sweep):
+        results = results.but(judge_flips=checks)
     if base := _before_alignment(sweep):
         results = results.but(unaligned=base)
     return setup.study.results(results, sweep)
