@@ -34,7 +34,7 @@ class GroupStep:
     """One micro-batch of the slots in `batches`, rows grouped by slot in that order.
 
     `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
-    With `apart` slots with unequal rows have products of their own (see `AdapterSlots.route`).
+    With `stacked` gradients are those of `AdapterSlots.trained`.
     `packed` rows lie end to end on one token axis: nothing of a pass is padding.
     """
 
@@ -45,7 +45,7 @@ class GroupStep:
         totals: Mapping[int, Totals],
         caches: Mapping[int, ReferenceCache | None],
         safety: "GroupStep | None" = None,
-        apart: bool = False,
+        stacked: bool = False,
         packed: bool = False,
     ) -> None:
         self.adapters = adapters
@@ -56,7 +56,7 @@ class GroupStep:
         self.totals = totals
         self.caches = caches
         self.safety = safety
-        self.apart, self.packed = apart or packed, packed
+        self.stacked, self.packed = stacked, packed
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
         self.present = {slot: batch.present for slot, batch in self.batches.items()}
@@ -105,7 +105,7 @@ class GroupStep:
 
         @contextmanager
         def within() -> Iterator[None]:
-            routed = self.adapters.route(owners, self.apart)
+            routed = self.adapters.route(owners, self.stacked)
             with self._rows_apart(), routed, perturbed(model, moved):
                 yield
 

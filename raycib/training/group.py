@@ -201,7 +201,8 @@ def open_slot(
         auxiliary = BatchSampler(data, safety_bank, stage.seed, size, "safety order")
     task = BatchSampler(rows, cache, stage.seed, stage.trainer.batch_size)
     objective.to(loaded.device)
-    return Slot(index, stage, hooks, objective, adapters.parameters_of(index), task, auxiliary)
+    parameters, trained = adapters.parameters_of(index), adapters.trained(index)
+    return Slot(index, stage, hooks, objective, parameters, trained, task, auxiliary)
 
 
 def ensure_cache(

@@ -19,7 +19,7 @@ from raycib.objectives import Observations
 from raycib.randomness import generator
 from raycib.training.batches import EffectiveBatch
 from raycib.training.micro_batches import Places, computed, deal
-from raycib.training.slot import Slot
+from raycib.training.slot import Slot, gradient_norms
 from raycib.training.workers import Workers
 
 AfterStep = Callable[[Sequence[Slot]], None]
@@ -53,7 +53,7 @@ def take_step(
 ) -> None:
     """One optimiser step of each of `slots`."""
     for slot in slots:
-        slot.optimiser.zero_grad(set_to_none=True)
+        adapters.begin(slot.index)
         slot.objective.begin_step(slot.step, generator(slot.stage.seed, "negatives", slot.step))
     micros = _micro_batches(adapters, slots, workers, micro_batch_size, micro_batch_tokens)
     device = next(iter(slots[0].parameters.values())).device
@@ -76,6 +76,7 @@ def take_step(
     for slot in slots:
         if correct := corrections.get(slot.index):
             correct(slot.parameters)
+            adapters.collect(slot.index)
     shared = workers.gather(
         {
             slot.index: (
@@ -86,8 +87,8 @@ def take_step(
             for slot in slots
         }
     )  # fmt: skip
-    for slot in slots:
-        entry = {"step": slot.step + 1, **slot.update()}
+    for slot, norm in zip(slots, gradient_norms(slots), strict=True):
+        entry = {"step": slot.step + 1, **slot.update(norm)}
         for part, _ in (each[slot.index] for each in shared):
             for name, value in part.items():
                 entry[name] = entry.get(name, 0.0) + value
@@ -148,7 +149,7 @@ def _micro_batches(
             {slot: one.totals for slot, one in rows.items()},
             {slot: one.sampler.cache for slot, one in rows.items()},
             beside,
-            apart=tokens is not None,
+            stacked=True,
             packed=packed,
         )
 
@@ -162,7 +163,7 @@ def _sum_gradients(slots: Sequence[Slot], workers: Workers) -> None:
     """Shares add up: no division by the number of workers or micro-batches anywhere."""
     gradients: list[Tensor] = []
     for slot in slots:
-        for parameter in slot.parameters.values():
+        for parameter in slot.trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)

@@ -1,7 +1,9 @@
 """A slot: one stage inside a group, with its own weights, optimiser, data order and memory."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -40,6 +42,8 @@ class Slot:
     objective: Objective
     """The loss, with its memory."""
     parameters: dict[str, nn.Parameter]
+    trained: Sequence[nn.Parameter]
+    """The same, each or all as one."""
     task: BatchSampler
     safety: BatchSampler | None = None
     """Rows that the method sees beside the task's."""
@@ -54,9 +58,8 @@ class Slot:
 
     def __post_init__(self) -> None:
         trainer = self.stage.trainer
-        # One fused kernel a step: slots are many and their tensors small.
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(),
+            self.trained,
             lr=trainer.learning_rate,
             betas=trainer.betas,
             weight_decay=trainer.weight_decay,
@@ -71,16 +74,17 @@ class Slot:
         """Whether steps remain."""
         return self.failed is None and self.step < self.stage.steps
 
-    def update(self) -> dict[str, float]:
-        """Clip this slot's own gradients and take one optimiser step; the norm before clipping,
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Of what is trained."""
+        return [one.grad for one in self.trained if one.grad is not None]
+
+    def update(self, norm: float) -> dict[str, float]:
+        """Take one optimiser step on gradients that had this norm before they were clipped; it,
         and what the method's after-step hook has to say."""
-        norm = float(
-            nn.utils.clip_grad_norm_(
-                self.parameters.values(), self.stage.trainer.max_grad_norm, foreach=True
-            )
+        self.optimiser.param_groups[0]["lr"] = learning_rate(
+            self.stage.trainer, self.step, self.stage.steps
         )
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
         self.optimiser.step()
         self.gradient_seen = self.gradient_seen or norm > 0
         found = {"grad_norm": norm}
@@ -95,10 +99,11 @@ class Slot:
             for part, module in self._memories().items()
             for name, value in module.state_dict().items()
         }
-        for name, parameter in self.parameters.items():
+        for name, parameter, whole in self._places():
             tensors[f"adapter.{name}"] = parameter.detach()
-            for field_name, value in self.optimiser.state[parameter].items():
-                tensors[f"adamw.{name}.{field_name}"] = value
+            for kind, value in self.optimiser.state[whole].items():
+                part = _part(value, parameter, whole) if value.dim() else value.clone()
+                tensors[f"adamw.{name}.{kind}"] = part
         plain = {
             "step": self.step,
             "gradient_seen": self.gradient_seen,
@@ -118,18 +123,46 @@ class Slot:
             memory = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
             module.load_state_dict(memory)
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
+            for name, parameter, whole in self._places():
                 parameter.copy_(tensors[f"adapter.{name}"])
-                self.optimiser.state[parameter] = {
-                    field_name: tensors[f"adamw.{name}.{field_name}"].to(
-                        "cpu" if field_name == "step" and not parameter.is_cuda
-                        else parameter.device
-                    )
-                    for field_name in ("step", "exp_avg", "exp_avg_sq")
-                    if f"adamw.{name}.{field_name}" in tensors  # none before the first step
-                }  # fmt: skip
+                if f"adamw.{name}.step" not in tensors:
+                    continue  # before the first step
+                step = tensors[f"adamw.{name}.step"]
+                state = self.optimiser.state[whole] = self.optimiser.state[whole] or {
+                    "step": step.to(whole.device),
+                    "exp_avg": torch.zeros_like(whole),
+                    "exp_avg_sq": torch.zeros_like(whole),
+                }
+                for kind in ("exp_avg", "exp_avg_sq"):
+                    stored = tensors[f"adamw.{name}.{kind}"]
+                    _part(state[kind], parameter, whole).copy_(stored)
+
+    def _places(self) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
+        """Name and parameter, and of what the optimiser moves, that which holds it."""
+        for (name, parameter), whole in zip(self.parameters.items(), cycle(self.trained)):
+            yield name, parameter, whole
 
     def _memories(self) -> dict[str, nn.Module]:
         found: dict[str, nn.Module] = {"objective": self.objective}
         # As stored: a checkpoint of an earlier version is read by these names.
         return found | ({"follower": self.hook} if self.hook is not None else {})
+
+
+@torch.no_grad()
+def clip(slots: Sequence[Slot]) -> list[float]:
+    """Scale each slot's gradients to its own largest norm, as torch's `clip_grad_norm_` does; their
+    norms before."""
+    norm = torch.linalg.vector_norm
+    norms = torch.stack([norm(torch.stack(list(map(norm, slot.gradients)))) for slot in slots])
+    limits = norms.new_tensor([slot.stage.trainer.max_grad_norm for slot in slots])
+    shares = (limits / (norms + 1e-6)).clamp(max=1)
+    for slot, share in zip(slots, shares.tolist(), strict=True):
+        if share != 1:
+            torch._foreach_mul_(slot.gradients, share)
+    return norms.tolist()
+
+
+def _part(value: Tensor, parameter: Tensor, whole: Tensor) -> Tensor:
+    """Of a tensor like `whole`: what lies where `parameter` lies in it."""
+    start = parameter.storage_offset() - whole.storage_offset()
+    return value.as_strided(parameter.shape, parameter.stride(), value.storage_offset() + start)

@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for slot in range(2):
         generator = torch.Generator().manual_seed(slot)
         for parameter in adapters.parameters_of(slot).values():
-            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+            parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         adapters.export(slot, folder / f"adapter{slot}", str(folder / "model"))
     return folder
 

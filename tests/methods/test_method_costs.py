@@ -56,7 +56,8 @@ class World(NamedTuple):
             parent = self.stage
             if self.store.get(STAGES, parent.key) is None:
                 slot, loaded = self.open(PlainLoRA())
-                own = Slot(0, parent, slot.hooks, slot.objective, slot.parameters, slot.task)
+                parts = (slot.objective, slot.parameters, slot.trained, slot.task)
+                own = Slot(0, parent, slot.hooks, *parts)
                 commit(own, loaded.adapters, self.store, Workers())
             change |= {"parent": parent, "fresh": True}
         stage = self.stage.model_copy(update=change)

@@ -16,6 +16,10 @@ def _baddbmm(_: Any, a: Any, b: Any, *args: Any, **more: Any) -> int:
     return 2 * groups * rows * inner * b[-1]
 
 
+def _addmm(_: Any, a: Any, b: Any, *args: Any, **more: Any) -> int:
+    return 2 * a[0] * a[1] * b[-1]
+
+
 def _attention(query: Any, key: Any, value: Any, *args: Any, **more: Any) -> int:
     rows, heads, seq, dim = query
     return 2 * rows * heads * seq * key[2] * (dim + value[3])
@@ -27,11 +31,12 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: 
 
 aten = torch.ops.aten
 UNKNOWN_TO_TORCH = {
+    aten.addmm_: _addmm,
     aten.baddbmm_: _baddbmm,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Of torch 2.13's counter: it would leave out the adapter's second product and all attention."""
+"""Of torch 2.13's counter: it would leave out products that add in place and all attention."""
 
 
 def counter() -> FlopCounterMode:

@@ -1,117 +1,31 @@
-"""One linear layer with the low-rank updates of several slots, and whose rows go through which."""
+"""A linear layer with the low-rank updates of several slots, and layers that share an input."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from raycib.model_files.adapter_targets import matches
+from raycib.errors import UserError
+from raycib.models.adapters.product import Block, adapted
+from raycib.models.adapters.routes import Router, Run
+from raycib.models.adapters.shape import LoRAShape, Update
 
 
-@dataclass(frozen=True)
-class LoRAShape:
-    """What one slot's adapter looks like."""
-
-    rank: int
-    alpha: float | int
-    """Numerator of the scale; PEFT's `lora_alpha`."""
-    targets: tuple[str, ...]
-    """Suffixes of module names, such as `("q_proj", "v_proj")`, matched at a dot as PEFT does."""
-
-    @property
-    def scale(self) -> float:
-        """The factor before `B A`."""
-        return self.alpha / self.rank
-
-    def includes(self, module: str) -> bool:
-        """Whether the slot adapts the linear layer of this full name."""
-        return any(matches(module, target) for target in self.targets)
-
-
-def update_norm_sq(
-    lora_a: Float[Tensor, "rank in_dim"], lora_b: Float[Tensor, "out_dim rank"], scale: float | int
-) -> Float[Tensor, ""]:
-    """Squared Frobenius norm of `scale * B A`, in fp32, without forming `B A`.
-
-    ||B A||² = tr(Aᵀ Bᵀ B A) = sum(BᵀB * AAᵀ), two rank x rank matrices. Its gradient at B = 0
-    is 0 (that of the norm itself would be NaN).
-    """
-    with torch.autocast(lora_a.device.type, enabled=False):
-        a, b = lora_a.float(), lora_b.float()
-        return scale**2 * ((b.mT @ b) * (a @ a.mT)).sum()
-
-
-class Update(NamedTuple):
-    """What an adapter adds to a frozen weight: scale * B A, all that is frozen of it included."""
-
-    a: Float[Tensor, "rank in_dim"]
-    b: Float[Tensor, "out_dim rank"]
-    scale: float
-
-
-@dataclass(frozen=True)
-class Routes:
-    """Which slots own the rows of a batch: equal groups of rows, in order."""
-
-    rows: int
-    """Or tokens, of rows that lie end to end."""
-    slots: tuple[int, ...]
-    """The distinct slots, in order of appearance."""
-    num_groups: int
-    owners: Tensor | None
-    """Position in `slots` of each group's slot; None if group i is simply `slots[i]`'s."""
-    counts: tuple[int, ...] | None = None
-    """Rows of each of `slots`, where each has a product of its own."""
-
-    @classmethod
-    def of(
-        cls, groups: Sequence[tuple[int, int]], device: torch.device, apart: bool = False
-    ) -> "Routes":
-        """Unequal (slot, row count) groups are cut to the greatest common divisor of their counts,
-        so that one batched product serves them all: each part has a copy of its slot's factors.
-        With `apart` each group has a product of its own instead."""
-        unit = math.gcd(*(count for _, count in groups))
-        if apart and any(count != unit for _, count in groups):
-            slots, counts = zip(*groups, strict=True)
-            return cls(sum(counts), slots, len(slots), None, counts)
-        owners = [slot for slot, count in groups for _ in range(count // unit)]
-        slots = tuple(dict.fromkeys(owners))
-        rows = unit * len(owners)
-        if slots == tuple(owners):
-            return cls(rows, slots, len(slots), None)
-        positions = torch.tensor([slots.index(slot) for slot in owners], device=device)
-        return cls(rows, slots, len(owners), positions)
-
-
-class Router:
-    """The routes of the batch now in the model; shared by all its LaneLinears."""
-
-    def __init__(self, num_slots: int):
-        self.num_slots = num_slots
-        self.routes: Routes | None = None
-        self.disabled = False
-
-    def routes_of(self, shape: Sequence[int]) -> Routes | None:
-        """The routes of a batch of this shape: (rows, ...), or (1, tokens, ...) where they were
-        given in tokens; None if the base works alone."""
-        if self.disabled:
-            return None
-        rows = shape[0]
-        if self.routes is None:
-            if self.num_slots == 1:
-                return Routes(rows, (0,), 1, None)
-            raise RuntimeError(
-                f"{self.num_slots} slots share this model: say whose rows these are with "
-                "`with adapters.route([(slot, rows), ...]):`, or use `adapters.disabled()`"
-            )
-        if self.routes.rows not in (rows, rows * shape[1] if rows == 1 else rows):
-            raise ValueError(f"a batch of {rows} rows, but route() was given {self.routes.rows}")
-        return self.routes
+def check_linear(name: str, linear: nn.Linear) -> None:
+    """Raise `UserError` where a linear layer computes something else than one: what an adapter adds
+    is added to its product."""
+    if type(linear).forward is nn.Linear.forward:
+        return
+    x = torch.ones(2, linear.in_features, dtype=linear.weight.dtype, device=linear.weight.device)
+    with torch.no_grad():
+        found, expected = linear(x), F.linear(x, linear.weight, linear.bias)
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
+        raise UserError(
+            f"{name} is a {type(linear).__name__}, which is no plain linear layer; leave it out of "
+            "the adapter's targets"
+        )
 
 
 class SlotLinear(nn.Module):
@@ -136,10 +50,7 @@ class SlotLinear(nn.Module):
         its own scale as a multiple of the slot's."""
         self.fixed: dict[int, Tensor] = {}
         """U (out_dim, directions), orthonormal."""
-        place = {"dtype": torch.float32, "device": base.weight.device}
-        for slot, shape in shapes.items():
-            self.lora_A[str(slot)] = torch.zeros(shape.rank, base.in_features, **place)
-            self.lora_B[str(slot)] = torch.zeros(base.out_features, shape.rank, **place)
+        self.joint = Joint([self])
 
     def freeze(self, slot: int, a: Tensor, b: Tensor, scale: float) -> None:
         """Add `scale * b a` to what the slot computes, untrained."""
@@ -149,10 +60,12 @@ class SlotLinear(nn.Module):
             pairs = zip(self.frozen[slot], added, (0, 1, 0), strict=True)
             added = [torch.cat([before, part], dim=dim) for before, part, dim in pairs]
         self.frozen[slot] = (added[0], added[1], added[2])
+        self.router.altered.add(slot)
 
     def fix(self, slot: int, directions: Float[Tensor, "out_dim directions"]) -> None:
         """Keep the slot's own update, from now on, out of orthonormal `directions`."""
         self.fixed[slot] = directions.detach().to(self.lora_B[str(slot)])
+        self.router.altered.add(slot)
 
     def factors(self, slot: int) -> Update:
         """What the slot's rows go through.
@@ -176,50 +89,52 @@ class SlotLinear(nn.Module):
             b = torch.cat([b, frozen_b * ratio], dim=1)
         return Update(a, b, self.shapes[slot].scale)
 
-    def forward(self, x: Float[Tensor, "rows *any in_dim"]) -> Float[Tensor, "rows *any out_dim"]:
-        routes = self.router.routes_of(x.shape)
-        if routes is None or self.shapes.keys().isdisjoint(routes.slots):
-            return self.base(x)
-        if routes.counts is not None:
-            return self._apart(x, routes.slots, routes.counts)
-        a, b, scale = _stack([self.factors(slot) for slot in routes.slots])
-        if routes.owners is not None:
-            a, b = a[routes.owners], b[routes.owners]
-        grouped = x.reshape(routes.num_groups, -1, x.shape[-1])  # groups tokens in_dim
-        y = self.base(grouped)
-        h = torch.bmm(grouped, a.to(y.dtype).mT)  # groups tokens rank
-        # In place: nothing needs the base's output alone, and a copy of it is what costs here.
-        y.baddbmm_(h, b.to(y.dtype).mT, alpha=scale)
-        return y.view(*x.shape[:-1], -1)
-
-    def _apart(self, x: Tensor, slots: Sequence[int], counts: Sequence[int]) -> Tensor:
-        """The rows of each slot through its own factors, as they are."""
-        y = self.base(x)
-        each = x.shape[:-1].numel() // sum(counts)  # tokens of a row; 1 where tokens are counted
-        sizes = [count * each for count in counts]
-        parts = (values.flatten(0, -2).split(sizes) for values in (x, y))
-        found = []
-        for slot, own, out in zip(slots, *parts, strict=True):
-            if slot in self.shapes:
-                a, b, scale = self.factors(slot)
-                h = own @ a.to(y.dtype).mT
-                out = torch.addmm(out, h, b.to(y.dtype).mT, alpha=scale)
-            found.append(out)
-        return torch.cat(found).view_as(y)
+    def forward(self, x: Float[Tensor, "*any in_dim"]) -> Float[Tensor, "*any out_dim"]:
+        return self.joint.output(self, x)
 
 
-def _stack(factors: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor, float]:
-    """A (slots, rank, in_dim), B (slots, out_dim, rank) and one scale for all of them.
+class Joint:
+    """Adapted layers that are given the same input: the first that is called computes for all."""
 
-    Smaller ranks are padded with zeros; scales that differ move into B.
-    """
-    all_a, all_b, scales = zip(*factors, strict=True)
-    ranks = [a.shape[0] for a in all_a]
-    if len(set(ranks)) > 1:
-        gaps = [max(ranks) - rank for rank in ranks]
-        all_a = [F.pad(a, (0, 0, 0, gap)) for a, gap in zip(all_a, gaps, strict=True)]
-        all_b = [F.pad(b, (0, gap)) for b, gap in zip(all_b, gaps, strict=True)]
-    if len(set(scales)) > 1:
-        all_b = [scale * b for b, scale in zip(all_b, scales, strict=True)]
-        scales = [1.0]
-    return torch.stack(all_a), torch.stack(all_b), scales[0]
+    def __init__(self, layers: Sequence[SlotLinear]):
+        self.layers = layers
+        for layer in layers:
+            layer.joint = self
+        self._input: Tensor | None = None
+        self._ready: dict[SlotLinear, Tensor] = {}
+
+    def adapted(self, slot: int) -> list[SlotLinear]:
+        """The layers that a slot adapts."""
+        return [layer for layer in self.layers if slot in layer.shapes]
+
+    def output(self, layer: SlotLinear, x: Tensor) -> Tensor:
+        """Of one layer; those of the others are kept until they are asked for."""
+        if x is not self._input or layer not in self._ready:
+            runs = layer.router.runs(x.shape)
+            blocks = [block for run in runs if (block := self._block(run, layer.router))]
+            if not blocks:
+                return layer.base(x)
+            outputs = adapted([one.base for one in self.layers], blocks, x)
+            self._input, self._ready = x, dict(zip(self.layers, outputs, strict=True))
+        found = self._ready.pop(layer)
+        if not self._ready:
+            self._input = None
+        return found
+
+    def _block(self, run: Run, router: Router) -> Block | None:
+        """The factors of the run's slots; None if they adapt no layer here."""
+        slot = run.slots.start
+        layers = [n for n, layer in enumerate(self.layers) if slot in layer.shapes]
+        if not layers:
+            return None
+        scale = router.shapes[slot].scale
+        if slot not in router.altered and not router.by_parameter:
+            stack = router.stacks[slot]
+            a, b = stack.factors(self, run.slots)
+            leaves = stack.leaves(self, run.slots) if torch.is_grad_enabled() else []
+            return Block(run.tokens, layers, a, b, scale, leaves, by_parameter=False)
+        updates = [self.layers[n].factors(slot) for n in layers]
+        a = torch.cat([update.a.detach() for update in updates])[None]
+        b = [update.b.detach().mT[None] for update in updates]
+        leaves = [u.a for u in updates] + [u.b for u in updates]
+        return Block(run.tokens, layers, a, b, scale, leaves, by_parameter=True)

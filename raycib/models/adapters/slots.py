@@ -1,8 +1,8 @@
 """LoRA with slots: several adapters trained side by side on one frozen base model.
 
-Every target linear adds, to the rows of slot g, `scale_g * B_g (A_g x)`. Slots keep their own
-parameters, so each has its own optimiser, clip and schedule from torch as they are; only the
-forward pass stacks them. A group of one slot is plain LoRA (Hu et al. 2021, arXiv:2106.09685).
+Every target linear adds, to the rows of slot g, `scale_g * B_g (A_g x)`. Slots of one shape lie
+in one tensor, so that a product serves them all; each slot's parameters are views of it, and as
+good as its own. A group of one slot is plain LoRA (Hu et al. 2021, arXiv:2106.09685).
 """
 
 import math
@@ -17,15 +17,15 @@ from transformers import PreTrainedModel
 
 from raycib.errors import UserError
 from raycib.model_files.adapter_targets import matches
-from raycib.models.adapters.linear import (
-    LoRAShape,
-    Router,
-    Routes,
-    SlotLinear,
-    Update,
-    update_norm_sq,
-)
+from raycib.models.adapters.linear import Joint, SlotLinear, check_linear
 from raycib.models.adapters.peft_format import PeftAdapter, read_adapter, write_adapter
+from raycib.models.adapters.routes import Router, Routes
+from raycib.models.adapters.shape import LoRAShape, Update, update_norm_sq
+from raycib.models.adapters.stack import Stack
+
+SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one block that are given the same input. One that is given another after all computes
+by itself: this decides speed alone."""
 
 
 class AdapterSlots:
@@ -41,7 +41,7 @@ class AdapterSlots:
         self.checkpointed = False
         """Whether a training pass keeps only what enters each decoder layer."""
         self.shapes = tuple(shapes)
-        self._router = Router(len(self.shapes))
+        self._router = Router(self.shapes)
         everything = model.named_modules()
         linears = {name: module for name, module in everything if isinstance(module, nn.Linear)}
         for slot, shape in enumerate(self.shapes):
@@ -57,8 +57,23 @@ class AdapterSlots:
         for name, linear in linears.items():
             here = {g: shape for g, shape in enumerate(self.shapes) if shape.includes(name)}
             if here:
+                check_linear(name, linear)
                 self.modules[name] = SlotLinear(linear, here, self._router)
                 model.set_submodule(name, self.modules[name])
+        joints = self._join()
+        for shape in dict.fromkeys(self.shapes):
+            slots = [slot for slot, one in enumerate(self.shapes) if one == shape]
+            adapting = [joint for joint in joints if joint.adapted(slots[0])]
+            self._router.stacks |= dict.fromkeys(slots, Stack(shape, slots, adapting, model.device))
+
+    def _join(self) -> list[Joint]:
+        """All adapted layers, those that share their input together."""
+        found: dict[tuple[str, ...], list[SlotLinear]] = {}
+        for name, module in self.modules.items():
+            block, _, kind = name.rpartition(".")
+            kinds = next((kinds for kinds in SHARED_INPUT if kind in kinds), (kind,))
+            found.setdefault((block, *kinds), []).append(module)
+        return [Joint(layers) for layers in found.values()]
 
     def remove(self) -> None:
         """Give the model its own linear layers back; the slots are gone."""
@@ -94,15 +109,30 @@ class AdapterSlots:
             for factor in ("lora_A", "lora_B")
         }
 
+    def trained(self, slot: int) -> list[nn.Parameter]:
+        """The same parameters as the fewest tensors: what an optimiser needs to know of them."""
+        self._check_slot(slot)
+        return [self._router.stacks[slot].row(slot)]
+
+    def begin(self, slot: int) -> None:
+        """Forget the slot's gradients."""
+        self._router.stacks[slot].clear(slot)
+
+    def collect(self, slot: int) -> None:
+        """After its parameters' gradients may have been replaced: have `trained` see those."""
+        self._router.stacks[slot].collect(slot)
+
     @contextmanager
     def route(
-        self, rows: Mapping[int, int] | Sequence[tuple[int, int]], apart: bool = False
+        self, rows: Mapping[int, int] | Sequence[tuple[int, int]], stacked: bool = False
     ) -> Iterator[None]:
         """Within it, a batch's rows belong to slots in contiguous groups: `[(0, 4), (2, 4)]` says
-        that the first four rows are slot 0's and the next four slot 2's.
+        that the first four rows are slot 0's and the next four slot 2's. Where all rows of a batch
+        lie one after the other on one axis, (1, tokens, ...), the counts are tokens.
 
         Groups of equal size are fastest; a slot may be absent, and may own several groups. With
-        `apart` groups of unequal size have products of their own: the factors are not copied.
+        `stacked` a backward pass adds to the gradients of several slots at a time, of which those
+        of `parameters_of` are views: fast, but `torch.autograd.grad` does not know parameters then.
         """
         groups = tuple(rows.items() if isinstance(rows, Mapping) else rows)
         if not groups:
@@ -111,8 +141,7 @@ class AdapterSlots:
             self._check_slot(slot)
             if count < 1:
                 raise ValueError(f"slot {slot} was given {count} rows; leave it out instead")
-        routes = Routes.of(groups, self.model.device, apart)
-        before, self._router.routes = self._router.routes, routes
+        before, self._router.routes = self._router.routes, Routes(groups, stacked)
         try:
             yield
         finally:

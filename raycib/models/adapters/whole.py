@@ -35,6 +35,17 @@ class WholeModel(AdapterSlots):
         self._check_slot(slot)
         return dict(self.model.named_parameters())
 
+    def trained(self, slot: int) -> list[nn.Parameter]:
+        """All of them."""
+        return list(self.parameters_of(slot).values())
+
+    def begin(self, slot: int) -> None:
+        """Forget all gradients."""
+        self.model.zero_grad()
+
+    def collect(self, slot: int) -> None:
+        """Nothing to do: each gradient is a parameter's own."""
+
     def freeze(self, slot: int, folder: Path) -> None:
         """Take over a stored model, which is done: nothing lies below one."""
         self._check_slot(slot)
