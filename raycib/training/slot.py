@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,14 @@ def learning_rate(trainer: TrainerSpec, step: int, steps: int) -> float:
         case "cosine":
             factor = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * done))))
     return trainer.learning_rate * factor
+
+
+class Norm(NamedTuple):
+    """Of a slot's gradients, before they are clipped."""
+
+    size: float
+    kept: float
+    """What clipping multiplies them by, at most 1."""
 
 
 @dataclass
@@ -79,15 +87,16 @@ class Slot:
         """Of what is trained."""
         return [one.grad for one in self.trained if one.grad is not None]
 
-    def update(self, norm: float) -> dict[str, float]:
-        """Take one optimiser step on gradients that had this norm before they were clipped; it,
+    def update(self, norm: Norm) -> dict[str, float]:
+        """Clip this slot's own gradients and take one optimiser step; the norm before clipping,
         and what the method's after-step hook has to say."""
-        self.optimiser.param_groups[0]["lr"] = learning_rate(
-            self.stage.trainer, self.step, self.stage.steps
-        )
+        if norm.kept != 1:
+            torch._foreach_mul_(self.gradients, norm.kept)
+        (group,) = self.optimiser.param_groups
+        group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
         self.optimiser.step()
-        self.gradient_seen = self.gradient_seen or norm > 0
-        found = {"grad_norm": norm}
+        self.gradient_seen = self.gradient_seen or norm.size > 0
+        found = {"grad_norm": norm.size}
         if self.hook is not None:
             found |= self.hook(self.parameters, last=self.step + 1 == self.stage.steps)
         return found
@@ -148,18 +157,13 @@ class Slot:
         return found | ({"follower": self.hook} if self.hook is not None else {})
 
 
-@torch.no_grad()
-def clip(slots: Sequence[Slot]) -> list[float]:
-    """Scale each slot's gradients to its own largest norm, as torch's `clip_grad_norm_` does; their
-    norms before."""
+def gradient_norms(slots: Sequence[Slot]) -> list[Norm]:
+    """Of each slot's gradients, and what torch's `clip_grad_norm_` would multiply them by."""
     norm = torch.linalg.vector_norm
     norms = torch.stack([norm(torch.stack(list(map(norm, slot.gradients)))) for slot in slots])
     limits = norms.new_tensor([slot.stage.trainer.max_grad_norm for slot in slots])
     shares = (limits / (norms + 1e-6)).clamp(max=1)
-    for slot, share in zip(slots, shares.tolist(), strict=True):
-        if share != 1:
-            torch._foreach_mul_(slot.gradients, share)
-    return norms.tolist()
+    return [Norm(*pair) for pair in torch.stack([norms, shares], dim=1).tolist()]
 
 
 def _part(value: Tensor, parameter: Tensor, whole: Tensor) -> Tensor:

@@ -143,10 +143,14 @@ def test_plain_lora_computes_no_gradient_of_a_frozen_weight(sizes: Sizes):
 
 
 def test_a_leak_of_the_base_s_gradient_would_be_seen(world: World, sizes: Sizes):
-    """Frozen weights that want gradients cost their products once more: here of one layer."""
+    """Frozen weights that want gradients cost their products once more, here of the head; under
+    slots they are refused."""
     slot, loaded = world.open(PlainLoRA())
+    loaded.adapters.model.get_output_embeddings().requires_grad_(True)
+    assert flops(slot, loaded) > 1.01 * sizes.lora
     loaded.adapters.model.get_decoder().layers[1].requires_grad_(True)
-    assert flops(slot, loaded) > 1.15 * sizes.lora
+    with pytest.raises(RuntimeError, match="the base is frozen under its slots"):
+        flops(slot, loaded)
 
 
 FREE: dict[str, Callable[[World], Method]] = {

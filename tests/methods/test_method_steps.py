@@ -41,7 +41,7 @@ from raycib.models import load_tokenizer
 from raycib.store import Store
 from raycib.training.group import STAGES, Loaded, commit, load, open_slot
 from raycib.training.loop import take_step
-from raycib.training.slot import Slot
+from raycib.training.slot import Norm, Slot
 from raycib.training.workers import Workers
 
 CPU = torch.device("cpu")
@@ -256,9 +256,9 @@ def watch(slot: Slot) -> list[dict[str, Tensor]]:
     seen: list[dict[str, Tensor]] = []
     update = slot.update
 
-    def spy() -> dict[str, float]:
+    def spy(norm: Norm) -> dict[str, float]:
         seen.append({n: p.grad.clone() for n, p in slot.parameters.items() if p.grad is not None})
-        return update()
+        return update(norm)
 
     slot.update = spy  # type: ignore[method-assign]
     return seen
