@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,15 @@ from raycib.results import TaskData
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run, RunTag
+    from mlflow.entities import Dataset, Metric, Param, Run, RunTag
 
 EXPERIMENT = "raycib"
-SWEEP, KEY = "raycib.sweep", "raycib.key"
+SWEEP, KEY, CONTENT = "raycib.sweep", "raycib.key", "raycib.content"
 METRICS_A_BATCH, OTHERS_A_BATCH = 900, 100
 """MLflow takes at most 1,000 metrics, 100 params and 100 tags in a request."""
+PARENT = "mlflow.parentRunId"
+CONTEXT = ("mlflow.data.context", "training")
+"""A tag of what a run is trained on."""
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,37 @@ def runs_of(client: "MlflowClient", experiment: str, sweep: str) -> "dict[str, R
         token = page.token
         if not token:
             return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What MLflow holds of a cell."""
+
+    name: str
+    params: Mapping[str, Any]
+    scores: Mapping[str, float]
+    curves: Sequence[tuple[str, float, int]]
+    tags: Mapping[str, str]
+    data: TaskData
+    failed: bool
+
+    @property
+    def status(self) -> str:
+        """As MLflow has it."""
+        return "FAILED" if self.failed else "FINISHED"
+
+
+def update(client: "MlflowClient", run: "Run", cell: Shown, created: int) -> None:
+    """Sends what the run of a cell lacks. What tells that it is whole comes last: one that was cut
+    short is sent again."""
+    from mlflow.entities import RunTag
+
+    tags = {name: value for name, value in cell.tags.items() if name != CONTENT}
+    send(client, run, cell.params, cell.scores, cell.curves, tags, created)
+    if not (run.inputs and run.inputs.dataset_inputs):
+        send_dataset(client, run.info.run_id, cell.data)
+    client.log_batch(run.info.run_id, tags=[RunTag(CONTENT, cell.tags[CONTENT])])
+    client.set_terminated(run.info.run_id, cell.status, run.info.start_time)
 
 
 def send(
@@ -108,17 +143,22 @@ def _batches(
 
 
 def send_dataset(client: "MlflowClient", run_id: str, data: TaskData) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.entities import DatasetInput, InputTag
 
-    dataset = Dataset(
+    client.log_inputs(run_id, [DatasetInput(dataset_of(data), [InputTag(*CONTEXT)])])
+
+
+def dataset_of(data: TaskData) -> "Dataset":
+    """Rows as MLflow has them."""
+    from mlflow.entities import Dataset
+
+    return Dataset(
         name=data.name,
         digest=data.digest[:DIGEST_LIMIT],
         source_type="raycib",
         source=json.dumps({"sha256": data.digest}),
         profile=json.dumps({"num_rows": data.rows}),
     )
-    tags = [InputTag("mlflow.data.context", "training")]
-    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
 
 
 def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:

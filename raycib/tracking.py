@@ -12,34 +12,34 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from raycib.mlflow_database import add
 from raycib.mlflow_runs import (
+    CONTENT,
     KEY,
     SWEEP,
     TAG_LIMIT,
+    Shown,
     experiment_of,
     mlflow_name,
     runs_of,
     send,
-    send_dataset,
     send_files,
+    update,
 )
 from raycib.mlflow_session import sqlite_file, sqlite_uri, tracking_room, without_password
 from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
 from raycib.report.text import one_line, plain
 from raycib.results import Cell, Histories, Results
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-
-CONTENT = "raycib.content"
-MAX_POINTS = 250
-"""Points of a curve that MLflow gets, evenly spaced; the store has every step."""
+MAX_POINTS, POINTS = 250, 5_000
+"""Points that MLflow gets of a curve, and of all curves of a sweep; the store has every step."""
+OF_ROWS = ("mutual_information_ceiling", "num_negatives")
+"""Scores that rows have, whatever a cell does."""
 DATABASE_TRIES = 3
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,6 @@ def _refuse_nowhere(uri: str) -> None:
 
 def _track(results: Results, histories: Histories, folder: Path, uri: str) -> str:
     from mlflow import MlflowClient
-    from mlflow.entities import RunTag
     from mlflow.store.db import utils
 
     utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
@@ -122,24 +121,14 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
     scores |= {f"seconds/{k}": v for k, v in results.timings_s.items()}
     send(client, parent, {}, _numbers(scores), [], tags, created)
 
-    axes, judge = swept(results.cells), results.judge.plain()
-    for cell in results.cells:
-        history = histories.get(cell.key, ())
-        content = _digest([cell.plain(), history, axes, versions, judge])
-        run = known.get(cell.key)
-        if run is not None and run.data.tags.get(CONTENT) == content:
-            continue
-        run = run or client.create_run(
-            experiment,
-            start_time=created,
-            run_name=_name(cell),
-            tags={SWEEP: results.sweep, KEY: cell.key, "mlflow.parentRunId": parent_id},
-        )
-        _log_cell(client, run, cell, history, axes, versions, created)
-        # Written last: a cell that was cut short has no such tag and is written again.
-        client.log_batch(run.info.run_id, tags=[RunTag(CONTENT, content)])
-        state = "FAILED" if cell.failed else "FINISHED"
-        client.set_terminated(run.info.run_id, state, run.info.start_time)
+    new = []
+    for shown in _cells(results, histories):
+        run = known.get(shown.tags[KEY])
+        if run is None:
+            new.append(shown)
+        elif run.data.tags.get(CONTENT) != shown.tags[CONTENT]:
+            update(client, run, shown, created)
+    add(client, experiment, parent_id, new, created)
 
     send_files(client, parent, folder)
     client.set_terminated(parent_id, "FINISHED", created)
@@ -147,36 +136,60 @@ def _track(results: Results, histories: Histories, folder: Path, uri: str) -> st
     return f"{base}/#/experiments/{experiment}/runs/{parent_id}"
 
 
-def _log_cell(
-    client: "MlflowClient",
-    run: "Run",
-    cell: Cell,
-    history: Sequence[Mapping[str, Any]],
-    axes: Sequence[str],
-    versions: Mapping[str, str],
-    created: int,
-) -> None:
+def _cells(results: Results, histories: Histories) -> Iterator[Shown]:
     """Swept axes as params, final scores and curves as metrics, the data as a dataset."""
-    params = {n: getattr(cell, n) for n in ("method", "strength", "seed", "task", "model")}
-    params |= {"label": cell.label} if cell.label else {}
-    params["lam"] = float(cell.parameters.get("lam", cell.strength))
-    params |= {name: cell.parameters[name] for name in axes if name in cell.parameters}
-    tags = dict(versions)
-    tags["raycib.parameters"] = json.dumps(cell.parameters, sort_keys=True, default=str)
-    # An empty tag, where there is none: a cell that failed once and was mended says so.
-    tags["raycib.failed"] = one_line(cell.failed or "", 1_000)
-    tags["raycib.data_digest"] = cell.task_data.digest
-    every = -(-len(history) // MAX_POINTS) or 1
-    curves = [
-        (f"train/{name}", float(value), int(entry["step"]))
+    axes = swept(results.cells)
+    most = POINTS // max(1, len(results.cells))
+    for cell in results.cells:
+        params = {n: getattr(cell, n) for n in ("method", "strength", "seed", "task", "model")}
+        params |= {"label": cell.label} if cell.label else {}
+        params["lam"] = float(cell.parameters.get("lam", cell.strength))
+        params |= {name: cell.parameters[name] for name in axes if name in cell.parameters}
+        scores, curves = _compared(cell), _curves(histories.get(cell.key, ()), most)
+        tags = {
+            SWEEP: results.sweep,
+            KEY: cell.key,
+            "raycib.parameters": json.dumps(cell.parameters, sort_keys=True, default=str),
+            # An empty tag, where there is none: a cell that failed once and was mended says so.
+            "raycib.failed": one_line(cell.failed or "", 1_000),
+        }
+        told = [params, scores, curves, tags, cell.task_data.plain()]
+        tags[CONTENT] = _digest(told)
+        yield Shown(_name(cell), params, scores, curves, tags, cell.task_data, bool(cell.failed))
+
+
+def _compared(cell: Cell) -> dict[str, float]:
+    """The scores that cells are compared by, and the ends of the harmful response rate's interval.
+    What is the same for all cells is the sweep's; everything is in its `summary.json`."""
+    flat = flat_scores(cell.scores)
+    parts = {
+        name + end
+        for name in flat
+        for part, end in RATE_PARTS.items()
+        if end and not (name == "hrr" and part in ("low", "high"))
+    }
+    return _numbers(
+        {
+            name: value
+            for name, value in flat.items()
+            if name not in parts and name not in OF_ROWS and not name.startswith("at_limit_")
+            and not name.endswith("_before")
+        }
+    )  # fmt: skip
+
+
+def _curves(history: Sequence[Mapping[str, Any]], most: int) -> list[tuple[str, float, int]]:
+    """Points of a cell's curves, about `most` in all, evenly spaced; of each its last."""
+    terms = len({name for entry in history[:1] for name in entry} - {"step"})
+    each = min(MAX_POINTS, max(2, most // max(1, terms)))
+    every = -(-len(history) // each) or 1
+    return [
+        (mlflow_name(f"train/{name}"), float(value), int(entry["step"]))
         for place, entry in enumerate(history, 1)
         if place % every == 0 or place == len(history)
         for name, value in entry.items()
         if name != "step" and isinstance(value, int | float)
     ]
-    send(client, run, params, _numbers(flat_scores(cell.scores)), curves, tags, created)
-    if not (run.inputs and run.inputs.dataset_inputs):
-        send_dataset(client, run.info.run_id, cell.task_data)
 
 
 def _version_tags(results: Results) -> dict[str, str]:

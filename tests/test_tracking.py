@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 import pytest
 from summaries import histories, rate, sweep, typed
 
+from raycib import mlflow_database, tracking
 from raycib.tracking import track
 
 
@@ -135,6 +137,60 @@ def test_a_view_made_anew_is_equal_field_by_field(tracked, tmp_path):
     stored = json.loads((folder / "lambda_grid" / "summary.json").read_text())
     assert track(typed(stored), histories(stored), exhibits(tmp_path, stored))
     assert view(tmp_path) == view(folder)
+
+
+def one_by_one(monkeypatch):
+    """As at a server: MLflow's client makes every run."""
+
+    def add(client, experiment, parent, cells, created):
+        for cell in cells:
+            mlflow_database.one(client, experiment, parent, cell, created)
+
+    monkeypatch.setattr(tracking, "add", add)
+
+
+def test_many_runs_at_once_are_what_mlflows_client_makes(tracked, tmp_path, monkeypatch):
+    folder, summary = tracked
+    one_by_one(monkeypatch)
+    assert track(typed(summary), histories(summary), exhibits(tmp_path, summary))
+    assert view(tmp_path) == view(folder)
+
+
+def test_a_curve_that_left_the_numbers_is_held_as_mlflow_holds_it(tmp_path, monkeypatch):
+    summary, shown = sweep(seeds=1), []
+    key = summary["cells"][0]["key"]
+    curve = [{"step": 1, "task": math.nan}, {"step": 2, "task": math.inf}]
+    for place in ("many", "one"):
+        if place == "one":
+            one_by_one(monkeypatch)
+        (tmp_path / place).mkdir()
+        assert track(typed(summary), {key: curve}, exhibits(tmp_path / place, summary))
+        mlflow = client(tmp_path / place)
+        [run] = mlflow.search_runs(["1"], f"tags.`raycib.key` = '{key}'")
+        points = mlflow.get_metric_history(run.info.run_id, "train/task")
+        shown.append(sorted((point.step, str(point.value)) for point in points))
+    assert shown[0] == shown[1] and [step for step, _ in shown[0]] == [1, 2]
+
+
+def test_more_cells_take_no_more_statements(tmp_path):
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    counts = []
+    said: list[str] = []
+
+    def listen(_connection, _cursor, statement, *_):
+        said.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    for seeds in (1, 2):
+        said.clear()
+        (tmp_path / str(seeds)).mkdir()
+        summary = sweep(seeds=seeds)
+        assert track(typed(summary), histories(summary), exhibits(tmp_path / str(seeds), summary))
+        counts.append(len(said))
+    event.remove(Engine, "before_cursor_execute", listen)
+    assert counts[0] == counts[1], "they go in together"
 
 
 def test_a_cell_mended_later_updates_its_run(tmp_path):
