@@ -3,8 +3,10 @@
 import errno
 import os
 import reprlib
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -15,6 +17,7 @@ from raycib.errors import UserError
 from raycib.store import StoreError
 
 INTERRUPTED = 130
+STOPPED = "stopped; run the same command again to go on"
 REFUSED_BY_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.ENAMETOOLONG,
 }  # fmt: skip
@@ -37,12 +40,15 @@ def make_app(help_text: str, **how: Any) -> typer.Typer:
 
 
 def run(app: Callable[..., Any]) -> NoReturn:
-    """Run a command line to its exit code: 0 done, 1 some cells failed, 2 bad input, 130 stopped.
+    """Run a command line to its exit code: 0 done, 1 some cells failed, 2 bad input, 130 stopped
+    by Ctrl-C and 143 by SIGTERM.
 
     Errors that a person can mend become one line; anything else keeps its traceback.
     """
+    stopped: list[int] = []
     try:
-        code = app(standalone_mode=False)
+        with _stoppable(stopped):
+            code = app(standalone_mode=False)
     except (UserError, StoreError) as error:
         _refuse(str(error))
     except ValidationError as error:
@@ -59,8 +65,29 @@ def run(app: Callable[..., Any]) -> NoReturn:
             raise
         _refuse(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose --out")
     if code == INTERRUPTED:  # typer turns an interruption into this code by itself
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
+        code = 128 + (stopped or [signal.SIGINT])[0]
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _stoppable(got: list[int]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the work as an exception does, with all that it started;
+    the second one ends the process at once. `got` gets their numbers."""
+
+    def stop(number: int, _: object) -> None:
+        got.append(number)
+        if len(got) > 1:
+            os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe(error: ValidationError) -> str:

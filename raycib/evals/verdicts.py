@@ -28,9 +28,18 @@ class VerdictCache:
         self._known: dict[str, Verdict] = {}
         self._asked: dict[Pair, Verdict] = {}
         """What was looked up before, by what was said: a key costs more than all else here."""
-        for key in store.keys(VERDICTS):
-            if key.startswith(self._prefix) and (record := store.get(VERDICTS, key)):
-                self.sources.add(record.about.get("source", source))
+        self._read: set[str] = set()
+        """Records that were read."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was added to the store meanwhile."""
+        for key in self.store.keys(VERDICTS):
+            if key in self._read or not key.startswith(self._prefix):
+                continue
+            self._read.add(key)
+            if record := self.store.get(VERDICTS, key):
+                self.sources.add(record.about.get("source", self.source))
                 for line in record.path(_FILE).read_text().splitlines():
                     entry = json.loads(line)
                     self._known[entry["key"]] = Verdict(
@@ -63,7 +72,8 @@ class VerdictCache:
         """Have `judge` read what is missing of `pairs`; returns how many it read.
 
         Each chunk is stored as soon as it is known, so that an interrupted judge is only asked the
-        rest. Raises `JudgeUnavailable`.
+        rest. Sweeps on one store ask one after the other, so that none asks what another has asked.
+        Raises `JudgeUnavailable`.
         """
         todo = self.missing(pairs)
 
@@ -71,7 +81,10 @@ class VerdictCache:
             self._put([todo[row] for row in rows], verdicts)
 
         if todo:
-            judge.judge(todo, on_chunk=keep, chunk_rows=CHUNK)
+            with self.store.claim(VERDICTS, self._prefix):
+                self.refresh()
+                if todo := self.missing(todo):
+                    judge.judge(todo, on_chunk=keep, chunk_rows=CHUNK)
         return len(todo)
 
     def _put(self, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
@@ -90,5 +103,6 @@ class VerdictCache:
 
         about = {"judge": self.judge_key, "verdicts": len(keys), "source": self.source}
         self.sources.add(self.source)
-        self.store.put(VERDICTS, self._prefix + digest(keys)[:40], write, about)
+        record = self.store.put(VERDICTS, self._prefix + digest(keys)[:40], write, about)
+        self._read.add(record.key)
         self._known.update(zip(keys, verdicts, strict=True))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -93,12 +94,16 @@ def is_shared() -> bool:
 
 
 def _init(**where: Any) -> None:
+    """Ray puts its own handler of SIGTERM in the place of ours, which ends with a line."""
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": ENVIRONMENT},
         **where,
     )
+    if callable(before):
+        signal.signal(signal.SIGTERM, before)
 
 
 def _join(address: str) -> None:

@@ -3,7 +3,7 @@
 A task is free as soon as what it comes after has ended, so no worker waits for a whole level. A
 holder is a process, or several that train one group together, that stays for the whole sweep: its
 imports, its base model and its tokens serve all tasks that it takes. If it is lost and comes back,
-its task is still its own.
+its task is still its own. A task of which another sweep makes a part goes to the end of the queue.
 """
 
 from collections import Counter, deque
@@ -15,6 +15,8 @@ from typing import Any, Literal
 Wait = Literal["wait"]
 WAIT: Wait = "wait"
 """Nothing is free now, and something will be."""
+LOOK_S = 0.2
+"""Between two looks of a worker without a task, and of the driver for what has ended."""
 
 
 class Undone(Exception):
@@ -38,6 +40,20 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a holder made of a task."""
+
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Why parts of it failed, by key."""
+    found: frozenset[str] = frozenset()
+    """Parts that were there already."""
+    elsewhere: frozenset[str] = frozenset()
+    """Parts that another sweep is making, for which the task is looked at again."""
+    error: Exception | None = None
+    """Why nothing of it was done."""
+
+
+@dataclass(frozen=True)
 class Ended:
     """A task that is over."""
 
@@ -46,6 +62,8 @@ class Ended:
     """Why parts of it failed, by key."""
     error: Exception | None = None
     """Why nothing of it was done."""
+    adopted: frozenset[str] = frozenset()
+    """Parts that were there already, or that another sweep has made meanwhile."""
 
     @property
     def well(self) -> bool:
@@ -65,6 +83,10 @@ class Leases:
         self._tries, self._fail_fast = tries, fail_fast
         self._held: dict[str, list[str]] = {}
         """All that each holder was ever given, in order."""
+        self._working: dict[str, str] = {}
+        """What each has now."""
+        self._partly: dict[str, Outcome] = {}
+        """Of tasks that were put back: what is known of them."""
         self._lost: dict[str, int] = {}
         """How often the holder of a task was lost since the task last got further."""
         self._told: dict[str, dict[str, Any]] = {}
@@ -80,14 +102,14 @@ class Leases:
         """A holder begins, or comes back: the number of its next task. One that it held when it
         was lost is next again, unless it was lost with it too often."""
         held = self._held.setdefault(holder, [])
-        if held and held[-1] not in self._over:
-            name = held[-1]
+        if name := self._working.get(holder):
             if (done := self._told.get(name, {}).get("done", 0)) > self._furthest.get(name, 0):
                 self._furthest[name], self._lost[name] = done, 0
             self._lost[name] = self._lost.get(name, 0) + 1
             if self._lost[name] < self._tries:
                 return len(held) - 1
             why = self._said.get(name, f"its worker was lost {self._lost[name]} times")
+            del self._working[holder]
             self._end(Ended(name, error=Undone(why)))
         return len(held)
 
@@ -104,6 +126,7 @@ class Leases:
             return WAIT
         del self._waiting[free]
         held.append(free)
+        self._working[holder] = free
         return free
 
     def tell(self, name: str, news: dict[str, Any]) -> None:
@@ -114,21 +137,29 @@ class Leases:
         """How far each task is."""
         return self._told
 
-    def finish(
-        self, holder: str, number: int, failures: Mapping[str, str], error: Exception | None = None
-    ) -> None:
-        """A holder's task is over."""
-        self._end(Ended(self._held[holder][number], failures, error))
+    def finish(self, holder: str, outcome: Outcome) -> None:
+        """A holder has done what it could of its task: it is over, or waits for another sweep."""
+        name = self._working.pop(holder)
+        before = self._partly.pop(name, Outcome())
+        failures = {**before.failures, **outcome.failures}
+        if outcome.elsewhere and outcome.error is None:
+            left = before.elsewhere | outcome.elsewhere
+            self._partly[name] = Outcome(failures, elsewhere=left)
+            self._waiting[name] = self._tasks[name]
+            return
+        # What a lost holder had done is not another sweep's.
+        adopted = outcome.found & before.elsewhere if name in self._lost else outcome.found
+        self._end(Ended(name, failures, outcome.error, adopted))
 
-    def say(self, holder: str, number: int, traceback: str) -> None:
+    def say(self, holder: str, traceback: str) -> None:
         """The last words of a holder that ends with an error, and may come back."""
-        self._said[self._held[holder][number]] = traceback
+        self._said[self._working[holder]] = traceback
 
     def leave(self, holder: str) -> None:
         """A holder will not come back: what it has not finished is another's."""
-        held = self._held.pop(holder, [])
-        if held and held[-1] not in self._over:
-            self._waiting[held[-1]] = self._tasks[held[-1]]
+        self._held.pop(holder, None)
+        if name := self._working.pop(holder, None):
+            self._waiting[name] = self._tasks[name]
 
     def ended(self) -> list[Ended]:
         """Tasks that are over since the last call."""
@@ -137,9 +168,8 @@ class Leases:
 
     def abandon(self, error: str = "") -> None:
         """No holder is left: what is not over was not done."""
-        for name in [*self._waiting, *(name for held in self._held.values() for name in held)]:
-            if name not in self._over:
-                self._end(Ended(name, error=Undone(self._said.get(name, error))))
+        for name in [*self._waiting, *self._working.values()]:
+            self._end(Ended(name, error=Undone(self._said.get(name, error))))
         self._waiting.clear()
 
     def _is_free(self, task: Task) -> bool:

@@ -5,6 +5,7 @@ Answers and verdicts are transformers'.
 """
 
 import bdb
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -26,7 +27,7 @@ from raycib.models import load_model, load_tokenizer
 from raycib.runtime import worker
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
-from raycib.runtime.leases import Ended, Leases, Task, Undone
+from raycib.runtime.leases import LOOK_S, Ended, Leases, Outcome, Task, Undone
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import ProgressView
@@ -73,19 +74,20 @@ class LocalRuntime:
         leases = Leases(tasks, fail_fast=setup.options.fail_fast)
         number = leases.join(HERE)
         while (name := leases.take(HERE, number)) is not None:
-            failures, failed = {}, None
             try:
-                failures = trainer.do(pieces[name])
+                outcome = trainer.do(pieces[name])
             except bdb.BdbQuit:
                 raise
             except UserError as error:
-                failed = error
+                outcome = Outcome(error=error)
             except Exception as error:
                 if setup.options.fail_fast:
                     raise
-                failed = Undone("".join(traceback.format_exception(error)))
-            leases.finish(HERE, number, failures, failed)
+                outcome = Outcome(error=Undone("".join(traceback.format_exception(error))))
+            leases.finish(HERE, outcome)
             number += 1
+            if outcome.elsewhere:
+                time.sleep(LOOK_S)
             for one in leases.ended():
                 ended(one)
         leases.abandon()

@@ -1,6 +1,6 @@
 """The work of a sweep that wants its model in memory, in the pieces that workers take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raycib.config import EvalSpec, Feature, LoRASpec, ModelSpec, TaskSpec
@@ -31,6 +31,25 @@ class Jobs:
 
 
 Piece = AdapterGroup | Prepare | Jobs
+
+
+def keys_of(piece: Piece) -> list[str]:
+    """Its parts, by the keys that sweeps on one store claim them under."""
+    if isinstance(piece, AdapterGroup):
+        return [job.stage.key for job in piece.jobs]
+    if isinstance(piece, Prepare):
+        return [piece.model.key]
+    return [job.stored_key for job in piece.jobs]
+
+
+def part_of(piece: Piece, keys: Collection[str]) -> Piece:
+    """What of it has these keys."""
+    if isinstance(piece, AdapterGroup):
+        jobs = tuple(job for job in piece.jobs if job.stage.key in keys)
+        return piece.model_copy(update={"jobs": jobs})
+    if isinstance(piece, Prepare):
+        return piece
+    return Jobs([job for job in piece.jobs if job.stored_key in keys])
 
 
 def tasks_of(pieces: Mapping[str, Piece]) -> list[Task]:

@@ -79,6 +79,7 @@ class Work:
         self.failures: dict[str, tuple[str, str]] = {}
         """(reason, traceback) of stages that failed in this run, by key."""
         self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
+        self.counts["stages_reused"] = self.plan.reused
         self.timings: dict[str, float] = {}
         steps = sum(
             j.stage.steps for level in self.plan.levels for group in level for j in group.jobs
@@ -170,7 +171,12 @@ class Work:
         self.failures |= failed
         for key, (reason, whole) in failed.items():
             sweep.remember_failure(key, reason, whole)
-        self.counts["stages_trained"] += sweep.look(job.stage.key for job in group.jobs)
+        untrained = [job.stage.key for job in group.jobs if job.stage.key not in sweep.trained]
+        new = sweep.look(untrained)
+        if adopted := len(ended.adopted.intersection(untrained)):
+            print(f"{group.name}: another sweep trained {adopted} stages of it", flush=True)
+        self.counts["stages_reused"] += adopted
+        self.counts["stages_trained"] += new - adopted
 
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""

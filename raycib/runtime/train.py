@@ -19,7 +19,7 @@ from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
-from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone, width
+from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import News
@@ -32,8 +32,6 @@ TRIES = 8
 """Of a task whose worker is lost; it resumes from the store's checkpoint each time. One that got
 further is tried as often again: spot nodes come and go."""
 CONTROLLER_FAILURES = 2
-LOOK_S = 0.2
-"""Between two looks of a worker without a task, and of the driver for what has ended."""
 
 
 def work(config: dict[str, Any]) -> None:
@@ -50,20 +48,21 @@ def work(config: dict[str, Any]) -> None:
         if name == WAIT:
             time.sleep(LOOK_S)
             continue
-        failures, error = {}, None
         try:
-            failures = worker.do(pieces[name])
+            outcome = worker.do(pieces[name])
         except UserError as mistake:  # would be made again
-            error = mistake
+            outcome = Outcome(error=mistake)
         except Exception:
             said = traceback.format_exc()
             if isinstance(pieces[name], AdapterGroup):  # this process may be broken: it ends, and
-                ray.get(leases.say.remote(holder, number, said))  # a new one takes the task up
+                ray.get(leases.say.remote(holder, said))  # a new one takes the task up
                 raise
-            error = Undone(said)
+            outcome = Outcome(error=Undone(said))
         if leads:
-            ray.get(leases.finish.remote(holder, number, failures, error))
+            ray.get(leases.finish.remote(holder, outcome))
         number += 1
+        if outcome.elsewhere:
+            time.sleep(LOOK_S)
 
 
 def run_trial(config: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What runs on the machines with the accelerators: references, groups, answers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,15 +23,18 @@ from raycib.model_files import verified
 from raycib.models import load_tokenizer
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.reference import ReferenceCache
-from raycib.runtime.pieces import Piece, Prepare
+from raycib.runtime.leases import Outcome
+from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
 from raycib.store import Store
-from raycib.store.kinds import MEASURES, STAGES
+from raycib.store.kinds import GENERATIONS, MEASURES, STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
 from raycib.training.memory import keep_memory
 from raycib.training.slot import Slot
 from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
 
+TASKS = "tasks"
+"""What claims of workers are called."""
 Features = tuple[Feature, ...]
 Report = Callable[[str, Mapping[str, Any], bool], None]
 """Told how far a group is: its name, the news, and whether they are its last."""
@@ -122,25 +126,38 @@ class TrainWorker:
         self._device = device_of(execution.gpus_per_worker)
         self.workers, self._place = strategy_of(execution.strategy, Workers.current(), self._device)
         self._loaded: Loaded | None = None
+        self._failed: dict[str, str] = {}
+        """Stages that failed here: they would fail again."""
 
-    def do(self, piece: Piece) -> dict[str, str]:
-        """Do it; why each failed stage of a group failed, by key. Every worker of a group calls
-        this: the first alone measures and prepares, with what the others have of the base."""
+    def do(self, piece: Piece) -> Outcome:
+        """Do what of it no other sweep on this store is doing. Every worker of a group calls this:
+        the first alone measures and prepares, with what the others have of the base."""
+        keys = [key for key in keys_of(piece) if key not in self._failed]
+        claims = self.store.claims(TASKS, keys) if self.workers.rank == 0 else nullcontext(set())
+        with claims as claimed:
+            found = frozenset(key for key in claimed if self.store.get(STAGES, key))
+            mine, found = self.workers.gather((claimed, found))[0]
+            try:
+                failures = self._do(part_of(piece, mine)) if mine else {}
+            finally:
+                self.workers.meet()
+        self._failed |= failures
+        return Outcome(failures, found, frozenset(keys) - mine)
+
+    def _do(self, piece: Piece) -> dict[str, str]:
+        """Why each failed stage of a group failed, by key."""
         leads = self.workers.rank == 0
-        try:
-            if isinstance(piece, AdapterGroup):
-                return self.train(piece)
-            if isinstance(piece, Prepare):
-                # A slot of zeros: the aligned model itself.
-                loaded = self._open(piece.model, [LoRAShape(1, 1.0, piece.lora.targets)])
-                if leads:
-                    self.prepare(piece, loaded)
-            elif leads:
-                for job in piece.jobs:
-                    job.run(self.store, self._device)
-            return {}
-        finally:
-            self.workers.meet()
+        if isinstance(piece, AdapterGroup):
+            return self.train(piece)
+        if isinstance(piece, Prepare):
+            # A slot of zeros: the aligned model itself.
+            loaded = self._open(piece.model, [LoRAShape(1, 1.0, piece.lora.targets)])
+            if leads:
+                self.prepare(piece, loaded)
+        elif leads:
+            for job in piece.jobs:
+                job.run(self.store, self._device)
+        return {}
 
     def prepare(self, piece: Prepare, loaded: Loaded) -> None:
         """The aligned model's part, before any training: references of all rows that need them,
@@ -229,7 +246,18 @@ class Answering:
         asked: Sequence[RowsSpec],
         benchmarks: Sequence[LmEvalSpec] = (),
     ) -> int:
-        """Have models answer, stages by key or the aligned one; how many answers were new."""
+        """Have models answer, stages by key or the aligned one; how many answers were new. Those
+        that another sweep has answer are waited for."""
+        with self.store.claims(GENERATIONS, model_ids) as mine:
+            new = self._answer([one for one in model_ids if one in mine], asked, benchmarks)
+        for other in (one for one in model_ids if one not in mine):
+            with self.store.claim(GENERATIONS, other):
+                new += self._answer([other], asked, benchmarks)
+        return new
+
+    def _answer(
+        self, model_ids: Sequence[str], asked: Sequence[RowsSpec], benchmarks: Sequence[LmEvalSpec]
+    ) -> int:
         folders: list[tuple[str, Path | None]] = []
         for model_id in model_ids:
             base = model_id == self.model.key

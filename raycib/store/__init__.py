@@ -10,7 +10,7 @@ A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -67,6 +67,7 @@ class StorageBackend(Protocol):
     def keys(self, kind: str) -> list[str]: ...
     def remove(self, kind: str, key: str) -> None: ...
     def sweep(self, everyone: bool) -> list[str]: ...
+    def claim(self, name: str, wait: bool) -> AbstractContextManager[bool]: ...
 
 
 class Store:
@@ -124,6 +125,29 @@ class Store:
             self._sweep_once()
             with self._place.scratch() as folder:
                 yield folder
+
+    @contextmanager
+    def claim(self, kind: str, key: str, wait: bool = True) -> Iterator[bool]:
+        """Make ``kind/key`` while nobody else does: whether it is ours in the block. Without
+        ``wait`` it may not be. A claim ends with its process; in a bucket it is known to the
+        processes of one machine alone. StoreError if the disk refuses."""
+        check_name("kind", kind)
+        check_name("key", key)
+        with ExitStack() as held:
+            with telling(f"cannot claim {kind}/{key}", self.root):
+                mine = held.enter_context(self._place.claim(f"{kind}.{key}", wait))
+            yield mine
+
+    @contextmanager
+    def claims(self, kind: str, keys: Collection[str]) -> Iterator[set[str]]:
+        """Those of ``keys`` that nobody else is making, which are ours in the block. They are
+        taken together, so that two who want the same do not get half each."""
+        with ExitStack() as held:
+            with self.claim(kind, "several"):
+                mine = {
+                    key for key in keys if held.enter_context(self.claim(kind, key, wait=False))
+                }
+            yield mine
 
     def get(self, kind: str, key: str, only: Collection[str] | None = None) -> Record | None:
         """The verified result of ``kind/key``, or None if there is none or it was damaged.

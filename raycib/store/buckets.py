@@ -58,6 +58,10 @@ class Buckets:
         """An empty local folder for one writer, named after it; gone afterwards."""
         return self.copies.scratch()
 
+    def claim(self, name: str, wait: bool) -> AbstractContextManager[bool]:
+        """Among the processes of this machine: S3 has no lock that ends with its owner."""
+        return self.copies.claim(name, wait)
+
     def commit(self, folder: Path, kind: str, key: str) -> bool:
         """Upload a sealed folder, its record last; False if another writer was first."""
         writer, record = folder.name, folder / RECORD

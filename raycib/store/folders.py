@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from raycib.store.claims import claimed
 from raycib.store.sealed import Damage, StoreError, read_record, sync_folder, telling
 
 WRITING = ".writing"
 DAMAGED = ".damaged"
+CLAIMS = ".claims"
 
 
 class Folders:
@@ -110,9 +112,21 @@ class Folders:
 
     def sweep(self, everyone: bool = False) -> list[str]:
         """Remove what killed writers left; returns their names. See ``is_dead``."""
+        claims = self.root / CLAIMS
+        for name in os.listdir(claims) if claims.exists() else ():
+            with claimed(claims / name, wait=False):  # nobody's is gone afterwards
+                pass
         writing = self.root / WRITING
         names = os.listdir(writing) if writing.exists() else []
         return [n for n in names if (everyone or is_dead(n)) and self._drop(writing / n)]
+
+    @contextmanager
+    def claim(self, name: str, wait: bool) -> Iterator[bool]:
+        """Whether ``name`` is this process's alone in the block."""
+        folder = self.root / CLAIMS
+        folder.mkdir(exist_ok=True)
+        with claimed(folder / name, wait) as mine:
+            yield mine
 
     def _drop(self, path: Path) -> bool:
         """Take ``path`` out of sight by a rename, then remove it; False if it was not there.

@@ -132,7 +132,7 @@ def train_group(
     for index, job in enumerate(group.jobs):
         done = store.get(STAGES, job.stage.key)
         if done is not None:
-            loaded.adapters.freeze(index, done.folder)  # of any rank, only to be measured
+            loaded.adapters.take_back(index, done.folder)  # only to be measured
         else:
             try:
                 todo.append(open_slot(index, job.stage, loaded, store))

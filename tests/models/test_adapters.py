@@ -540,8 +540,15 @@ def test_what_a_slot_computes_in_all_is_what_peft_computes_with_its_export(
         ours = adapters.model(torch.cat([tokens(2, seed=9), ids])).logits[2:]
     torch.testing.assert_close(ours, theirs(ids).logits, rtol=0, atol=1e-5)
     again = AdapterSlots(copy.deepcopy(untouched), [LoRAShape(2, 2.0, ALL_LINEARS)])
-    again.freeze(0, tmp_path / "whole")  # as a finished stage is put back to be measured
+    again.freeze(0, tmp_path / "whole")  # as it is put back to answer
     assert_logits_close(again.model(ids).logits, ours)
+    back = AdapterSlots(copy.deepcopy(untouched), [EVERYTHING])
+    back.take_back(0, tmp_path / "whole")  # as a finished stage is put back to be measured
+    before, after = adapters.updates(1), back.updates(0)
+    assert before.keys() == after.keys()
+    for name, update in before.items():
+        assert all(torch.equal(*pair) for pair in zip(update[:2], after[name][:2], strict=True))
+        assert update[2] == after[name][2]
 
 
 def test_fixed_directions_are_never_moved(base):

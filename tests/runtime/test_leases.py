@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raycib.runtime.leases import WAIT, Ended, Leases, Task, Undone, width
+from raycib.runtime.leases import WAIT, Ended, Leases, Outcome, Task, Undone, width
 
 
 def task(name: str, after: str = "", needs: str = "") -> Task:
@@ -23,14 +23,14 @@ def test_a_task_is_free_as_soon_as_its_own_parents_are_over() -> None:
     left, right = leases.join("left"), leases.join("right")
     assert (leases.take("left", left), leases.take("right", right)) == ("a1", "b1")
     assert leases.take("left", left) == "a1", "asked again, it is still the same"
-    leases.finish("left", left, {})
+    leases.finish("left", Outcome())
     assert leases.take("left", left + 1) == "a2"
-    leases.finish("left", left + 1, {})
+    leases.finish("left", Outcome())
     assert leases.take("left", left + 2) == WAIT, "b2 is left, and not free"
-    leases.finish("right", right, {})
+    leases.finish("right", Outcome())
     assert leases.take("left", left + 2) == "b2"
     assert leases.take("right", right + 1) is None, "nothing is left to give out"
-    leases.finish("left", left + 2, {})
+    leases.finish("left", Outcome())
     assert names(leases.ended()) == ["a1", "a2", "b1", "b2"]
     assert leases.ended() == [], "news are told once"
 
@@ -41,11 +41,11 @@ def test_a_parent_that_failed_is_over_and_a_need_that_failed_fails_what_needs_it
     )
     leases.take("w", 0)
     wrong = ValueError("no such row")
-    leases.finish("w", 0, {}, wrong)
+    leases.finish("w", Outcome(error=wrong))
     told = leases.ended()
     assert names(told, well=False) == ["p", "g", "h"] and {one.error for one in told} == {wrong}
     assert leases.take("w", 1) == "y"
-    leases.finish("w", 1, {"stage": "not finite"})
+    leases.finish("w", Outcome({"stage": "not finite"}))
     assert leases.take("w", 2) == "x", "a stage looks itself whether its parent is there"
 
 
@@ -53,7 +53,7 @@ def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> No
     leases = Leases([task("a"), task("b")], tries=3)
     assert leases.take("w", leases.join("w")) == "a"
     assert leases.take("w", leases.join("w")) == "a"  # lost once
-    leases.say("w", 0, "Traceback\nMemoryError: 3 GB")
+    leases.say("w", "Traceback\nMemoryError: 3 GB")
     assert leases.take("w", leases.join("w")) == "a"  # twice
     assert leases.take("w", leases.join("w")) == "b"  # three times
     (ended,) = leases.ended()
@@ -79,9 +79,25 @@ def test_what_is_left_behind_is_done_by_another() -> None:
     assert leases.take("here", leases.join("here")) == WAIT
     leases.leave("gone")
     assert leases.take("here", 0) == "a"
-    leases.finish("here", 0, {})
+    leases.finish("here", Outcome())
     leases.leave("here")  # with nothing in hand
     assert leases.take("last", leases.join("last")) == "b"
+
+
+def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() -> None:
+    """Of a, one part failed here and one was made elsewhere; b is done meanwhile, c waits for a."""
+    leases = Leases([task("a"), task("b"), task("c", "a")], tries=2)
+    assert leases.take("w", leases.join("w")) == "a"
+    leases.finish("w", Outcome({"bad": "not finite"}, elsewhere=frozenset({"theirs"})))
+    assert leases.take("w", 1) == "b", "a is not over, and others come first"
+    leases.finish("w", Outcome())
+    assert leases.take("w", 2) == "a", "c is not free before"
+    assert leases.join("w") == 2, "lost with it, and back"
+    leases.finish("w", Outcome(found=frozenset({"theirs", "committed before it was lost"})))
+    b, a = leases.ended()
+    assert (b.name, a.name, a.failures) == ("b", "a", {"bad": "not finite"})
+    assert a.adopted == {"theirs"}
+    assert leases.take("w", 3) == "c"
 
 
 def test_only_the_leading_process_moves_its_workers_on() -> None:
@@ -95,7 +111,7 @@ def test_only_the_leading_process_moves_its_workers_on() -> None:
 def test_fail_fast_gives_nothing_out_after_a_failure_and_what_is_left_is_told() -> None:
     leases = Leases([task("a"), task("b")], fail_fast=True)
     leases.take("w", 0)
-    leases.finish("w", 0, {"stage": "not finite"})
+    leases.finish("w", Outcome({"stage": "not finite"}))
     assert leases.take("w", 1) is None
     leases.abandon()
     a, b = leases.ended()
@@ -125,7 +141,7 @@ def test_any_graph_is_done_once_each_in_order_whoever_is_lost(seed: int) -> None
             assert leases.take(holder, numbers[holder]) == before
             held[holder] = before
         elif holder in held:
-            leases.finish(holder, numbers[holder], {})
+            leases.finish(holder, Outcome())
             over.append(held.pop(holder))
             numbers[holder] += 1
         elif (given_out := leases.take(holder, numbers[holder])) not in (None, WAIT):

@@ -12,6 +12,7 @@ from raycib.config import LoRASpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.config.presets import Execution
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.runtime.leases import Outcome
 from raycib.runtime.pieces import PREPARE, Jobs, Prepare, tasks_of
 from raycib.runtime.worker import TrainWorker
 from raycib.store import Store
@@ -57,11 +58,11 @@ def files(store: Store, groups: list[AdapterGroup]) -> list[dict[str, str]]:
 def test_a_process_that_stays_trains_the_same_bytes(groups: list[AdapterGroup], tmp_path: Path):
     fresh, staying = Store(tmp_path / "fresh"), Store(tmp_path / "staying")
     for one in groups:
-        assert worker(fresh).do(one) == {}
+        assert worker(fresh).do(one) == Outcome()
     stays = worker(staying)
     bases = set()
     for one in groups:
-        assert stays.do(one) == {}
+        assert stays.do(one) == Outcome()
         assert stays._loaded is not None
         bases.add(id(stays._loaded.adapters.model))
     assert files(staying, groups) == files(fresh, groups)

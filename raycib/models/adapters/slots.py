@@ -175,8 +175,28 @@ class AdapterSlots:
 
         Raises as `load`, but for the rank and the scale, which may be any.
         """
-        adapter = read_adapter(folder)
-        parameters = self.parameters_of(slot)
+        for module, a, b, scale in self._stored(slot, folder):
+            module.freeze(slot, a, b, scale)
+
+    def take_back(self, slot: int, folder: Path) -> None:
+        """Have the slot compute what it did when it was exported to `folder`, bit for bit: its own
+        rank is its own again, and what lay below it is frozen. Raises as `freeze`."""
+        shape = self.shapes[slot]
+        for module, a, b, scale in self._stored(slot, folder):
+            if len(a) < shape.rank or not math.isclose(scale, shape.scale):
+                raise ValueError(f"{folder} was not exported by a slot of rank {shape.rank}")
+            with torch.no_grad():
+                module.lora_A[str(slot)].copy_(a[: shape.rank])
+                module.lora_B[str(slot)].copy_(b[:, : shape.rank])
+            if len(a) > shape.rank:
+                module.freeze(slot, a[shape.rank :], b[:, shape.rank :], shape.scale)
+
+    def _stored(
+        self, slot: int, folder: Path
+    ) -> Iterator[tuple[SlotLinear, Tensor, Tensor, float]]:
+        """A stored adapter's factors and scale at each layer of the slot. Raises as `load`, but for
+        the rank and the scale."""
+        adapter, parameters = read_adapter(folder), self.parameters_of(slot)
         if adapter.factors.keys() != parameters.keys():
             raise ValueError(
                 f"{folder} adapts other layers than slot {slot} with targets "
@@ -185,7 +205,7 @@ class AdapterSlots:
             )
         for name, module in self.modules_of(slot).items():
             a, b = (adapter.factors[f"{name}.lora_{factor}"] for factor in "AB")
-            module.freeze(slot, a, b, adapter.scale)
+            yield module, a, b, adapter.scale
 
     def thaw(self, slot: int) -> None:
         """Take away what `freeze` put under the slot."""

@@ -46,8 +46,8 @@ class WholeModel(AdapterSlots):
     def collect(self, slot: int) -> None:
         """Nothing to do: each gradient is a parameter's own."""
 
-    def freeze(self, slot: int, folder: Path) -> None:
-        """Take over a stored model, which is done: nothing lies below one."""
+    def take_back(self, slot: int, folder: Path) -> None:
+        """Be a stored model again."""
         self._check_slot(slot)
         lacking = {name for name, _ in self.model.named_parameters()}  # tied ones once
         for file in weight_files(folder):
