@@ -119,6 +119,8 @@ class Leases:
         held = self._held.setdefault(holder, [])
         if number < len(held):
             return held[number]
+        if not leads and holder in self._working:  # which may yet be put back
+            return WAIT
         if not self._waiting or (self._fail_fast and not all(e.well for e in self._over.values())):
             return None
         free = next((task.name for task in self._waiting.values() if self._is_free(task)), None)

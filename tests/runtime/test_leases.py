@@ -92,6 +92,7 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     assert leases.take("w", 1) == "b", "a is not over, and others come first"
     leases.finish("w", Outcome())
     assert leases.take("w", 2) == "a", "c is not free before"
+    assert leases.take("w", 3, leads=False) == WAIT
     assert leases.join("w") == 2, "lost with it, and back"
     leases.finish("w", Outcome(found=frozenset({"theirs", "committed before it was lost"})))
     b, a = leases.ended()
