@@ -5,12 +5,20 @@ Faults strike at exact moments: just before, or after, something of a kind is st
 one after the other: each run begins with what the last one left.
 """
 
+import os
+import shutil
+import signal as signals
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import pytest
 from faults import Facts, Sweeps, facts, sweeps
-from running import summary_of
+from mlflow_between import TROUBLES, between, server
+from running import Ended, summary_of
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -49,7 +57,7 @@ def test_stopped_at_every_moment_it_ends_as_if_nothing_had_happened(
 ) -> None:
     out, (do, code) = tmp_path / "out", SIGNALS[signal]
     for moment in MOMENTS:
-        ended = parent.run(out, moment, do)
+        ended = parent.run(out, moment, do=do)
         assert ended.code == code, (moment, ended)
         assert code < 0 or ended.err == "stopped; run the same command again to go on\n", moment
     assert parent.run(out).code == 0
@@ -72,3 +80,151 @@ def test_two_sweeps_on_one_store_share_the_work(
         for word in (" stages trained", " judge calls")
     )
     assert (trained, judged) == (2, len(undisturbed.verdicts)), whole
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MB of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+DISKS = {
+    "full": ("cat /dev/zero > $OUT/filler", "rm $OUT/filler", "No space left on device"),
+    "read-only": (
+        "mount -o remount,ro $OUT/..", "mount -o remount,rw $OUT/..", "Read-only file system",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", DISKS)
+def test_a_disk_that_refuses_is_named_in_a_line_and_nothing_is_lost(
+    trouble: str, disk: Path, parent: Sweeps, undisturbed: Facts
+) -> None:
+    do, undo, said = DISKS[trouble]
+    out = disk / "out"
+    for moment in (*STORED, "report"):
+        ended = parent.run(out, moment, do=do)
+        assert ended.code in (1, 2), (moment, ended)
+        *_, line = ended.err.splitlines()
+        assert said in line and "Traceback" not in ended.err, (moment, ended.err)
+        subprocess.run(["sh", "-c", undo], env=os.environ | {"OUT": str(out)}, check=True)
+    assert parent.run(out).code == 0
+    assert facts(out) == undisturbed
+
+
+def test_a_clock_that_jumps_back_at_every_moment_changes_nothing(
+    parent: Sweeps, undisturbed: Facts, tmp_path: Path
+) -> None:
+    """An hour at each of them; it begins in 2040."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler to make the clock jump with")
+    out, clock = tmp_path / "out", tmp_path / "clock"
+    clock.write_text(str(14 * 365 * 86400))
+    jump = "echo $(($(cat $CLOCK) - 3600)) > $CLOCK"
+    assert parent.run(out, *MOMENTS, do=jump, CLOCK=str(clock)).code == 0
+    assert int(clock.read_text()) == 14 * 365 * 86400 - 3600 * len(MOMENTS)
+    records = (file.read_text() for file in (out / "stages").glob("*/record.json"))
+    assert all('"created": "2040' in record for record in records)
+    assert facts(out) == undisturbed
+
+
+ASKED = ("get_experiment_by_name", "log_batch", "log_artifact")
+"""What MLflow is asked for first, in the middle, and last."""
+MLFLOW_S = 150
+"""A sweep whose MLflow does not answer ends within that."""
+
+
+def told_without_mlflow(ended: Ended) -> None:
+    """It has all it has without MLflow, and one line says what is missing."""
+    assert ended.code == 0, ended
+    assert "(not reached)" in ended.out.splitlines()[-1]
+    (line,) = [line for line in ended.err.splitlines() if "MLflow" in line]
+    assert "results are stored, track it later" in line and "Traceback" not in ended.err
+
+
+def finished(undisturbed_out: Path, out: Path) -> Path:
+    """A finished sweep of which MLflow has not heard."""
+    unknown = shutil.ignore_patterns("mlflow.db", "mlartifacts", ".mlflow.db.lock")
+    return Path(shutil.copytree(undisturbed_out, out, ignore=unknown))
+
+
+@pytest.mark.faults
+def test_an_mlflow_that_breaks_costs_a_line_and_hears_of_it_later(
+    parent: Sweeps, undisturbed: Facts, tmp_path: Path
+) -> None:
+    """It hangs, hangs up or fails, at its first request, in the middle and at the last."""
+    first = tmp_path / "first"
+    assert parent.run(first, MLFLOW_TRACKING_URI="http://127.0.0.1:1").code == 0
+    (tmp_path / "server").mkdir()
+    with server(tmp_path / "server") as url, ExitStack() as all_of_them:
+        begun = []
+        for number, (moment, trouble) in enumerate(product(ASKED, TROUBLES)):
+            there = all_of_them.enter_context(between(url, tmp_path / f"between-{number}"))
+            out = finished(first, tmp_path / f"out-{number}")
+            do = f"echo {trouble} > {there.file}"
+            own = {"MLFLOW_TRACKING_URI": there.url, "MLFLOW_EXPERIMENT_NAME": f"e{number}"}
+            begun.append((out, there, own, parent.start(out, [moment], do, **own)))
+        for _, there, _, sweep in begun:
+            told_without_mlflow(sweep.wait(MLFLOW_S))
+            there.file.write_text("")
+        again = [parent.start(out, **own) for out, _, own, _ in begun]
+        for (out, *_), sweep in zip(begun, again, strict=True):
+            ended = sweep.wait()
+            assert ended.code == 0 and "(not reached)" not in ended.out, ended
+            assert facts(out) == undisturbed
+
+
+@pytest.mark.faults
+def test_an_mlflow_database_that_another_process_locks_costs_a_line(
+    parent: Sweeps, undisturbed: Facts, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    assert parent.run(first, MLFLOW_TRACKING_URI="http://127.0.0.1:1").code == 0
+    hold = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); "
+    hold += "c.execute('BEGIN EXCLUSIVE'); print(flush=True); time.sleep(600)"
+    begun = []
+    for number, moment in enumerate(ASKED):
+        out = finished(first, tmp_path / f"out-{number}")
+        do = f'{sys.executable} -c "{hold}" $OUT/mlflow.db >$OUT/locked & echo $! >$OUT/locker; '
+        do += "until [ -s $OUT/locked ]; do sleep .05; done"
+        begun.append((out, parent.start(out, [moment], do)))
+    for out, sweep in begun:
+        told_without_mlflow(sweep.wait(MLFLOW_S))
+        os.kill(int((out / "locker").read_text()), signals.SIGKILL)
+        ended = parent.run(out)
+        assert ended.code == 0 and "(not reached)" not in ended.out, ended
+        assert facts(out) == undisturbed
+
+
+@pytest.mark.faults
+def test_a_sweep_that_is_suspended_keeps_what_it_has_and_the_other_waits_for_it(
+    parent: Sweeps, undisturbed: Facts, tmp_path: Path
+) -> None:
+    """For 40 s, each at another moment; another sweep on the same store has to do without it."""
+    begun = []
+    for number, moment in enumerate(("references", "after checkpoints", "generations", "verdicts")):
+        out = tmp_path / f"out-{number}"
+        one = parent.start(out, [moment], "kill -STOP $PID; sleep 40; kill -CONT $PID")
+        begun.append((out, one, parent.start(out)))
+    for out, *both in begun:
+        assert [one.wait().code for one in both] == [0, 0]
+        assert facts(out) == undisturbed
+
+
+@pytest.mark.faults
+def test_a_sweep_killed_beside_another_leaves_its_work_to_that(
+    parent: Sweeps, undisturbed: Facts, tmp_path: Path
+) -> None:
+    for number, moment in enumerate(("references", "checkpoints", "stages", "generations")):
+        out = tmp_path / f"out-{number}"
+        killed = parent.start(out, [moment], "sleep 2; kill -KILL $PID")
+        other = parent.start(out)
+        assert killed.wait().code in (-9, 0), "0 where the other had done all of it before"
+        assert other.wait().code == 0
+        assert facts(out) == undisturbed

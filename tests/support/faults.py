@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,8 +54,9 @@ class Sweep:
 class Sweeps:
     """A process that has imported everything and starts sweeps."""
 
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self._child = child
+    def __init__(self, child: subprocess.Popen[str], folder: Path) -> None:
+        """`folder` is for what sweeps print."""
+        self._child, self._folder = child, folder
 
     def ask(self, **request: Any) -> Any:
         """One line to it, and one back."""
@@ -67,30 +68,23 @@ class Sweeps:
         assert answer, f"the parent of sweeps died of {request}"
         return json.loads(answer)
 
-    def start(
-        self,
-        out: Path,
-        moment: str = "",
-        do: str = "",
-        options: tuple[str, ...] = (),
-        **environ: str,
-    ) -> Sweep:
-        """Begin the small sweep into `out`; at a `moment` of it, something is done."""
-        logs = tuple(out.with_name(f"{out.name}-{time.monotonic_ns()}.{n}") for n in ("out", "err"))
+    def start(self, out: Path, moments: Sequence[str] = (), do: str = "", **environ: str) -> Sweep:
+        """Begin the small sweep into `out`; at certain moments of it, something is done."""
+        logs = tuple(self._folder / f"{time.monotonic_ns()}.{name}" for name in ("out", "err"))
         for log in logs:
             log.touch()
         pid = self.ask(
-            command=[str(SWEEP), "--local", "--out", str(out), *SMALL, *options],
+            command=[str(SWEEP), "--local", "--out", str(out), *SMALL],
             environ=environ | {"OUT": str(out)},
             logs=[str(log) for log in logs],
-            moment=moment,
+            moments=moments,
             do=do,
         )
         return Sweep(self, pid, logs)  # type: ignore[arg-type]
 
-    def run(self, out: Path, moment: str = "", do: str = "", **environ: str) -> Ended:
+    def run(self, out: Path, *moments: str, do: str = "", **environ: str) -> Ended:
         """The same, to its end."""
-        return self.start(out, moment, do, **environ).wait()
+        return self.start(out, moments, do, **environ).wait()
 
 
 @contextmanager
@@ -112,7 +106,7 @@ def sweeps(folder: Path) -> Iterator[Sweeps]:
         env=environ,
         cwd=ROOT,
     ) as child:
-        yield Sweeps(child)
+        yield Sweeps(child, folder)
         assert child.stdin
         child.stdin.close()
 

@@ -1,5 +1,6 @@
 """One Ray that was there before: the tests that need a cluster share it."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -57,6 +58,24 @@ def head() -> Iterator[Cluster]:
             running.until(lambda: "Ray runtime started" in running.said, 120)
             running.until(lambda: ray(environ, "job", "list").returncode == 0, 120)
             yield Cluster(address, environ, temp, f"127.0.0.1:{port}")
+        finally:
+            running.clean()
+
+
+@contextmanager
+def node(cluster: Cluster, cpus: int = 2, **resources: float) -> Iterator[Running]:
+    """Another node of the cluster, until it is left; `clean` ends it as a power cut does."""
+    agent, grpc, metrics = free_ports(3)
+    command = [RAY, "start", f"--address={cluster.gcs}", "--block", f"--num-cpus={cpus}"]
+    command += ["--node-ip-address=127.0.0.1", f"--resources={json.dumps(resources)}"]
+    command += ["--disable-usage-stats", f"--dashboard-agent-listen-port={agent}"]
+    command += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
+    own = {name: value for name, value in cluster.environ.items() if name.startswith("RAY")}
+    with ray_folder() as temp:
+        running = Running(command, temp, temp / "node", **own)
+        try:
+            running.until(lambda: "Ray runtime started" in running.said, 120)
+            yield running
         finally:
             running.clean()
 

@@ -25,8 +25,8 @@ from raycib.store import Store
 
 
 def break_at(moment: str, do: str) -> None:
-    """Run a shell command, once, when this process comes to `moment`: the name of what is stored,
-    or of a method of MLflow's client, with "after" before it where that is done then."""
+    """Run a shell command, once, when this process comes to `moment`: the kind of what is stored,
+    or the name of a method of MLflow's client, with "after" before it where that is done then."""
     after, name = moment.startswith("after "), moment.removeprefix("after ")
     done = False
 
@@ -63,8 +63,8 @@ def sweep(request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     for descriptor, log in enumerate(request["logs"], 1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    if request["moment"]:
-        break_at(request["moment"], request["do"])
+    for moment in request["moments"]:
+        break_at(moment, request["do"])
     sys.argv = request["command"]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
