@@ -8,7 +8,7 @@ make --no-print-directory setup
 export PATH="$PWD/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS="http://127.0.0.1:${PORT:=8265}"
 unset RAY_ADDRESS
-ray get-auth-token --generate >/dev/null
+(umask 077 && ray get-auth-token --generate >/dev/null && chmod 600 ~/.ray/auth_token)
 
 log=$(mktemp)
 ray start --head --block --disable-usage-stats --node-ip-address=127.0.0.1 --port=0 \

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
@@ -147,7 +148,8 @@ def _start_here() -> None:
     before = _children()
     for left in reversed(range(STARTS)):
         try:
-            return _init(address="local", dashboard_host="127.0.0.1", _temp_dir=short)
+            _init(address="local", dashboard_host="127.0.0.1", _temp_dir=short)
+            return _hide_token()
         except Exception as error:  # Ray raises the bare class
             started = _children() - before  # theirs, too, whom nobody knows once their parents end
             ray.shutdown()
@@ -160,6 +162,14 @@ def _start_here() -> None:
                 f"{left} tries left",
                 flush=True,
             )
+
+
+def _hide_token() -> None:
+    """Ray writes its token for everybody to read, who could then run programs as this user."""
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        if token.stat().st_mode & 0o077:
+            token.chmod(0o600)
 
 
 def _short_folder() -> str | None:

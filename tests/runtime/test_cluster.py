@@ -61,6 +61,18 @@ def test_a_failed_start_is_said_and_what_it_started_is_ended(
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
 
 
+def test_nobody_else_may_read_rays_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray 2.60 writes it with the user's umask, which mostly lets all read."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(0o644)
+    monkeypatch.setattr(cluster, "_init", lambda **_: None)
+    cluster._start_here()
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_folder_too_long_for_sockets_is_replaced_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The files in cluster/: what Ray, Kubernetes and a shell would refuse, found without a cloud."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import ray
 import yaml
 
 from raycib.config.presets.papers import LLAMA31_8B
+from raycib.runtime.command import parsed
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")
@@ -93,7 +95,9 @@ def test_models_and_results_are_seen_by_every_node(name: str) -> None:
     assert any("mount -t nfs" in line for line in config["initialization_commands"])
 
 
-@pytest.mark.parametrize("name", [*LAUNCHER_FILES, "kuberay.yaml", "Dockerfile"])
+@pytest.mark.parametrize(
+    "name", [*LAUNCHER_FILES, "kuberay.yaml", "kuberay-judge.yaml", "Dockerfile"]
+)
 def test_every_file_names_the_installed_ray_and_python(name: str) -> None:
     """A job's driver, its workers and its head have to run the same Ray."""
     import ray
@@ -170,6 +174,104 @@ RAY_CLUSTER = closed(
 )
 """The part of KubeRay's definition (ray.io/v1) that kuberay.yaml uses, written by hand and closed:
 a misspelt or misplaced field fails. The whole definition is 1 MB and is not shipped with Ray."""
+
+
+RAY_JOB = closed(
+    ("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayJob"},
+    metadata=closed(("name",), name=TEXT),
+    spec=closed(("clusterSelector", "entrypoint"), clusterSelector=AMOUNTS, entrypoint=TEXT),
+)
+
+
+def test_a_sweep_as_an_object_names_the_cluster_and_a_command_that_is_planned(
+    tmp_path: Path,
+) -> None:
+    job = load("kuberay-job.yaml")
+    jsonschema.validate(job, RAY_JOB)
+    name = load("kuberay.yaml")["metadata"]["name"]
+    assert job["spec"]["clusterSelector"] == {"ray.io/cluster": name}
+    python, script, *options = job["spec"]["entrypoint"].split()
+    assert python == "python"
+    home = "/home/ray/raycib/"  # where the Dockerfile copies the project to
+    assert home.rstrip("/") in (CLUSTER / "Dockerfile").read_text()
+    assert (CLUSTER.parent / script.removeprefix(home)).is_file()
+    assert parsed(options).preset == "llama31-8b"
+
+
+def test_the_judge_that_stays_is_what_serve_and_its_engine_accept() -> None:
+    from ray.serve.llm import LLMConfig
+    from ray.serve.schema import ServeDeploySchema
+
+    service, policy = yaml.safe_load_all((CLUSTER / "kuberay-judge.yaml").read_text())
+    assert set(service["spec"]) == {"serveConfigV2", "rayClusterConfig"}
+    spec = RAY_CLUSTER["properties"]["spec"]
+    jsonschema.validate(service["spec"]["rayClusterConfig"], spec)
+    served = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
+    [config] = [LLMConfig(**one) for one in served.applications[0].args["llm_configs"]]
+    [gpu] = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert gpu["maxReplicas"] == config.deployment_config["autoscaling_config"]["max_replicas"]
+    asked = f"http://{service['metadata']['name']}-serve-svc:8000/v1 --judge-profile llama-guard-3"
+    assert asked in (CLUSTER / "kuberay-judge.yaml").read_text()
+    assert policy["spec"]["podSelector"]["matchLabels"] == {
+        "ray.io/originated-from-cr-name": service["metadata"]["name"]
+    }
+
+
+def test_the_slurm_job_is_what_ray_accepts_and_runs_a_sweep(tmp_path: Path) -> None:
+    """`srun` is a stand-in that says what it was asked; Ray's own parsers read it."""
+    from ray.scripts.scripts import start
+    from ray.scripts.symmetric_run import symmetric_run
+
+    stub = tmp_path / "bin" / "srun"
+    stub.parent.mkdir()
+    stub.write_text(
+        '#!/bin/sh\n[ "$3" = hostname ] && echo 10.0.0.1 && exit\nprintf "%s\\n" "$@"\n'
+    )
+    stub.chmod(0o755)
+    environ = {
+        "PATH": f"{stub.parent}:{os.environ['PATH']}", "HOME": str(tmp_path),
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16", "SLURM_GPUS_PER_TASK": "4",
+    }  # fmt: skip
+    options = ["--preset", "llama31-8b", "--out", "/shared/runs"]
+    command = ["bash", CLUSTER / "slurm.sh", "sweeps/lambda_grid.py", *options]
+    done = subprocess.run(
+        command, env=environ, cwd=CLUSTER.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0 and token.read_text() not in done.stdout
+    _, ray_program, subcommand, *given = done.stdout.splitlines()
+    assert (ray_program, subcommand) == ("ray", "symmetric-run")
+    ray_given, program = given[: (end := given.index("--"))], given[end + 1 :]
+    context = symmetric_run.make_context("run", list(ray_given), resilient_parsing=True)
+    assert context.params["address"] == "10.0.0.1:6379" and context.params["min_nodes"] == 2
+    left = [each for each in context.params["ray_args_and_entrypoint"] if each != "--"]
+    started = start.make_context("start", ["--head", *left], resilient_parsing=False).params
+    assert (started["num_cpus"], started["num_gpus"]) == (16, 4)
+    assert list(json.loads(started["resources"])) == [driver_resource()]
+    assert program[:2] == ["python", "sweeps/lambda_grid.py"]
+    assert parsed(program[2:]).out == "/shared/runs"
+
+
+def test_mlflow_of_several_machines_is_the_installed_one_and_knows_its_options() -> None:
+    import mlflow
+    from mlflow.cli import server
+
+    services = load("mlflow.yaml")["services"]
+    assert f":v{mlflow.__version__}" in services["mlflow"]["image"]
+    program, subcommand, *options = services["mlflow"]["command"]
+    assert (program, subcommand) == ("mlflow", "server")
+    given = server.make_context("server", list(options), resilient_parsing=True).params
+    assert given["backend_store_uri"].startswith("postgresql://mlflow@postgres/")
+    assert given["artifacts_destination"] == "/artifacts"
+    environment = services["mlflow"]["environment"]
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert all(port.startswith("127.0.0.1:") for port in services["mlflow"]["ports"])
+    assert "ports" not in services["postgres"]
+    text = (CLUSTER / "mlflow.yaml").read_text()
+    assert not re.search(r"POSTGRES_PASSWORD:|://[^ /]*:[^ /]*@", text), "passwords are in files"
 
 
 def test_kuberay_file_has_the_fields_that_kuberay_reads() -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,38 @@ from running import (
     SWEEP,
     Reference,
     Running,
+    Watcher,
     adapters,
+    elsewhere,
+    holders,
+    listening,
     scores,
     summary_of,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+
+def test_without_the_token_there_are_metrics_and_an_empty_page(cluster: Cluster) -> None:
+    """Of everything that listens, what speaks HTTP refuses, but for Prometheus's metrics and the
+    dashboard's program, which shows nothing without the token; the rest is gRPC."""
+    sockets = holders(cluster.temp)[1]
+    ports = {
+        int(address.rpartition(":")[2], 16) for i, address in listening().items() if i in sockets
+    }
+    said: Counter[str] = Counter()
+    for port in ports:
+        try:
+            reply = httpx.get(f"http://127.0.0.1:{port}/", timeout=10, trust_env=False)
+        except httpx.HTTPError:
+            said["gRPC"] += 1
+        else:
+            kind = "metrics" if reply.text.startswith("# HELP") else reply.text[:15]
+            said[f"{reply.status_code} {kind}"] += 1
+    page, refused = said.pop("200 <!doctype html>"), said.pop("401 Unauthorized: Mi")
+    assert (page, said.keys()) == (1, {"200 metrics", "gRPC"}) and refused >= 2, said
+    jobs = httpx.get(f"{cluster.address}/api/jobs/", timeout=30, trust_env=False)
+    assert jobs.status_code == 401
 
 
 def test_a_submit_without_the_token_is_refused(cluster: Cluster) -> None:
@@ -151,9 +178,10 @@ def test_two_sweeps_share_the_judge_of_the_same_weights_and_the_last_one_takes_i
     cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
 ) -> None:
     first, second = (unjudged(reference, tmp_path / name) for name in ("first", "second"))
-    with driver(cluster, first) as one, driver(cluster, second) as other:
+    with driver(cluster, first) as one, driver(cluster, second) as other, Watcher(one) as seen:
         assert one.wait().code == 0, one.said
         assert other.wait().code == 0, other.said
+    assert elsewhere(seen.addresses) == {}
     for out in (first, second):
         whole(out, reference)
     starts = [summary_of(out)["counts"]["engine_starts"] for out in (first, second)]
