@@ -75,6 +75,7 @@ class Labels:
             (left, left + width, low, low + height)
             for left in (0.99 - width, 0.01, *np.linspace(0.1, 0.9 - width, 9))
             for low in (v + 0.4 * height, v - 1.4 * height)
+            if low > 0  # what is below are the ticks' own labels
         ]
         box = min(rooms, key=self._hidden)
         self._taken.append(box)

@@ -38,6 +38,7 @@ CELLS, CURVES = "cells", "curves"
 """The stems of files that every sweep has."""
 FIRST_PAIRS = 12
 """Pairs of answers that a reader sees without scripts."""
+_SIZE = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
 _SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
 """What stands before an id in an SVG where it is given or referred to."""
 
@@ -79,6 +80,8 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
     labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in report.cells.iterrows()}
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sections = [shown for one in report.every_section if (shown := _section(report, one, svgs))]
+    lead = _lead(sections)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
     )
@@ -97,7 +100,8 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
             *map(report.words, warnings(results, report.frame, report.symbol)),
         ],
         claims=report.claims,
-        sections=[shown for one in report.every_section if (shown := _section(report, one, svgs))],
+        lead=lead,
+        sections=sections,
         curves=_inline(svgs[CURVES], "Loss terms by step", CURVES) if CURVES in svgs else "",
         curves_files=_files(CURVES, FIGURE_FILES),
         cells_files=_files(CELLS, ("csv",)),
@@ -129,6 +133,25 @@ def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dic
             shown = {"grid": _grid(part.shown), "caption": caption, "folded": part.folded}
             parts.append(shown | {"files": _files(part.stem, TABLE_FILES)})
     return vars(section) | {"parts": parts} if parts else None
+
+
+def _lead(sections: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first figure, taken out of its section: the page begins with it. It stands beside the
+    text where it is about as high as wide."""
+    for number, section in enumerate(sections):
+        for part in section["parts"]:
+            if "drawing" in part:
+                section["parts"].remove(part)
+                if not section["parts"]:
+                    sections.pop(number)
+                width, height = map(float, _SIZE.findall(part["drawing"])[0])
+                alone = {"anchor": section["anchor"], "link": section["link"]}
+                return (
+                    part
+                    | {"beside": width < 1.6 * height}
+                    | ({"anchor": "", "link": ""} if section["parts"] else alone)
+                )
+    return None
 
 
 def _files(stem: str, kinds: Sequence[str]) -> list[tuple[str, str]]:

@@ -283,7 +283,7 @@ def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
     page = page_of(summary, samples(summary, 20), histories(summary))
     sections = re.findall(r'<section[^>]* id="([a-z-]+)"|<section id="([a-z-]+)"', page)
     assert [a or b for a, b in sections] == [
-        "warnings", "claims", "figure", "table", "cost", "pairs", "cells", "side-by-side",
+        "warnings", "figure", "claims", "table", "cost", "pairs", "cells", "side-by-side",
         "measured",
         "provenance",
     ]  # fmt: skip

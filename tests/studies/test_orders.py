@@ -392,7 +392,7 @@ def test_a_sweep_of_orders_writes_its_exhibits_the_same_each_time(tmp_path):
 def test_the_page_of_several_orders_holds_its_sections(many, made):
     html = page(made, samples(many, 4))
     sections = re.findall(r'<section(?: class="notes")? id="([a-z-]+)"', html)
-    assert sections == ["warnings", "claims", "table", "safety", "tasks", "orders", "stages",
+    assert sections == ["warnings", "safety", "claims", "table", "tasks", "orders", "stages",
                         "cells", "side-by-side", "measured", "provenance"]  # fmt: skip
     # Answers of the order that is shown, and of the model before: 5 methods, 2 seeds.
     answers = json.loads(re.findall(r'id="answers">(.*?)</script>', html, re.S)[0])
