@@ -23,7 +23,7 @@ from torch import Tensor
 from raycib.config import LoRASpec, Method, ModelSpec, PlainLoRA, StageSpec, TaskSpec, TrainerSpec
 from raycib.config.grid import Variant
 from raycib.config.plan import AdapterGroup, Job
-from raycib.config.presets import Strategy
+from raycib.config.presets import StrategyName
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
 from raycib.store.kinds import STAGES
@@ -234,7 +234,7 @@ def workers(
     methods: Sequence[Method],
     rows: TaskSpec,
     tokens: int | None = None,
-    strategy: Strategy = "replicated",
+    strategy: StrategyName = "replicated",
 ) -> Finding:
     """Two processes joined by gloo, each with half the rows of every slot, as drawn or dealt by
     length, give the adapters of one, however the base lies over them. All methods in two groups:
@@ -260,16 +260,16 @@ def workers(
 
 
 def _worker(
-    rank: int, root: str, groups: Sequence[str], tokens: int | None, strategy: Strategy
+    rank: int, root: str, groups: Sequence[str], tokens: int | None, strategy: StrategyName
 ) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=2)
-    workers, place = strategy_of(strategy, Workers.current(), CPU)
+    lies = strategy_of(strategy, Workers.current(), CPU)
     for text in groups:
         group = AdapterGroup.model_validate_json(text)
-        loaded = load([job.stage for job in group.jobs], CPU, place=place)
+        loaded = load([job.stage for job in group.jobs], CPU, strategy=lies)
         failed = train_group(
-            group, loaded, Store(root), workers, 4, 1000, micro_batch_tokens=tokens
+            group, loaded, Store(root), lies.workers, 4, 1000, micro_batch_tokens=tokens
         )
         if failed:
             raise ValueError(*failed.values())
@@ -281,7 +281,7 @@ def _worker(
             dist.broadcast(first, 0)
             if not torch.equal(first, mine):
                 raise ValueError(f"{group.jobs[slot].stage.method.kind}: the two workers differ")
-        workers.meet()
+        lies.workers.meet()
         dist.barrier()
     dist.destroy_process_group()
 

@@ -146,17 +146,44 @@ def weight_bytes(sizes: Sizes, dtype: str) -> int:
     return sizes.parameters * BYTES[dtype]
 
 
-def shard_bytes(sizes: Sizes, dtype: str, workers: int) -> tuple[int, int]:
-    """Of the frozen base where each worker has its rows of every weight of the decoder's layers,
-    and all of the rest; and of the layer that is gathered, twice while it is copied out."""
-    whole: Counter[int] = Counter()
-    parts: Counter[int] = Counter()
-    for name, shape in sizes.tensors.items():
-        if inside := LAYER.search(name):
-            whole[int(inside[1])] += math.prod(shape)
-            parts[int(inside[1])] += -(-shape[0] // workers) * math.prod(shape[1:])
-    rest = sizes.parameters - whole.total()
-    return (rest + parts.total()) * BYTES[dtype], 2 * max(whole.values()) * BYTES[dtype]
+@dataclass(frozen=True)
+class Shards:
+    """A base that lies in shards over workers, in numbers of weights."""
+
+    rows: int
+    """Of the decoder's layers, one worker's rows of every weight."""
+    outside: int
+    """Of embeddings, last norm and head."""
+    outside_rows: int
+    """One worker's rows of those."""
+    layer: int
+    """Of the largest layer."""
+
+    @classmethod
+    def of(cls, sizes: Sizes, workers: int) -> "Shards":
+        """Rows are dealt in equal parts, rounded up."""
+        layers: Counter[int] = Counter()
+        rows: Counter[bool] = Counter()
+        for name, shape in sizes.tensors.items():
+            inside = LAYER.search(name)
+            rows[bool(inside)] += -(-shape[0] // workers) * math.prod(shape[1:])
+            if inside:
+                layers[int(inside[1])] += math.prod(shape)
+        outside = sizes.parameters - layers.total()
+        return cls(rows[True], outside, -(-outside // workers), max(layers.values()))
+
+    def frozen(self, dtype: str) -> tuple[int, int]:
+        """Bytes that a worker holds of a frozen base, all that is outside of layers included; and
+        of the layer that is gathered, twice while it is copied out."""
+        return (self.rows + self.outside) * BYTES[dtype], 2 * self.layer * BYTES[dtype]
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """Bytes of all weights that are trained, with gradients and Adam; and of what is gathered
+        in float32 at the peak: what is outside of layers and its gradients, a layer twice, its
+        gradients, and those on their way to the other workers."""
+        own = ADAPTER_BYTES * (self.rows + self.outside_rows)
+        return own, 4 * (2 * self.outside + 4 * self.layer)
 
 
 def adapter_bytes(sizes: Sizes, adapter: Adapter) -> int:

@@ -34,6 +34,11 @@ class Batch:
     """Place of each row in the whole effective batch."""
 
     @property
+    def unscored(self) -> "Batch":
+        """The same rows, to pass through the model for nothing."""
+        return replace(self, labels=torch.full_like(self.labels, IGNORED))
+
+    @property
     def predicting(self) -> Bool[Tensor, "rows seq"]:
         """Positions whose next token is scored: the last prompt token to the last but one."""
         shifted = torch.full_like(self.labels, IGNORED)

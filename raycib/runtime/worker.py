@@ -124,7 +124,8 @@ class TrainWorker:
         keep_memory()
         self.store, self.execution, self.report = store, execution, report
         self._device = device_of(execution.gpus_per_worker)
-        self.workers, self._place = strategy_of(execution.strategy, Workers.current(), self._device)
+        self._strategy = strategy_of(execution.strategy, Workers.current(), self._device)
+        self.workers = self._strategy.workers
         self._loaded: Loaded | None = None
         self._failed: dict[str, str] = {}
         """Stages that failed here: they would fail again."""
@@ -199,7 +200,7 @@ class TrainWorker:
         if before is not None and not (shapes and before.model == model):
             before = None  # its memory is for the other
         loaded = open_slots(
-            model, shapes, self._device, self.execution.attention, before, self._place
+            model, shapes, self._device, self.execution.attention, before, self._strategy
         )
         if shapes:  # without any its weights are trained
             self._loaded = loaded

@@ -1,10 +1,11 @@
-"""A frozen base in shards: each decoder layer is a unit of FSDP2, which gathers it where it is read
-and frees it afterwards.
+"""A base in shards: each decoder layer is a unit of FSDP2, which gathers it where it is read and
+frees it afterwards.
 
 FSDP2 wants all workers to pass through all layers equally often, in one order. Groups do not: a
 worker may have no row of a slot, methods have passes of their own, and the first worker measures
 alone. So workers say what they want before each gather, and serve what others want: whatever a
-method does is right, whoever does it.
+method does is right, whoever does it. Where all weights are trained there is no method, and FSDP2
+is used as it is (`raycib.training.whole_shards`).
 """
 
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from raycib.models.decoder import decoder_layers
+from raycib.training.strategies import Strategy
+from raycib.training.whole_shards import ShardedModel, shard
 from raycib.training.workers import Workers
 
 NOTHING = -1
 """Wanted by a worker that waits for the others."""
 
 
-class Shards:
+class Fsdp2(Strategy):
     """The decoder layers of one base, a part of each on every worker; the rest (embeddings, last
     norm and head, which may be one tensor) is whole on each.
 
@@ -32,7 +35,7 @@ class Shards:
     """
 
     def __init__(self, workers: Workers, device: torch.device) -> None:
-        self._size, self._device = workers.size, device
+        super().__init__(workers._replace(meet=self.meet), device)
         self._mesh = init_device_mesh(device.type, (workers.size,))
         self._talk = dist.new_group(backend="gloo")  # of plain numbers: no GPU waits for them
         self._units: list[FSDPModule] = []
@@ -46,7 +49,13 @@ class Shards:
             unit: Any = fully_shard(layer, mesh=self._mesh, reshard_after_forward=True)
             unit.set_custom_all_gather(_OnRequest(self, number))
             self._units.append(unit)
-        model.to(self._device)
+        model.to(self.device)
+
+    def place_whole(self, model: Any) -> None:
+        self._whole = shard(model, self._mesh)
+
+    def whole(self, model: Any) -> ShardedModel:
+        return ShardedModel(self._whole, self.workers)
 
     def meet(self) -> None:
         """Serve the others until all of them wait here."""
@@ -62,7 +71,7 @@ class Shards:
 
     def _round(self, own: int, gather: Callable[[], object] = lambda: None) -> list[int]:
         """Each worker gets the unit that it wants; what they wanted."""
-        said = [torch.zeros(1, dtype=torch.long) for _ in range(self._size)]
+        said = [torch.zeros(1, dtype=torch.long) for _ in range(self.workers.size)]
         dist.all_gather(said, torch.tensor([own]), group=self._talk)
         wanted = [int(one) for one in said]
         for number in sorted(set(wanted) - {NOTHING}):
@@ -85,7 +94,7 @@ class Shards:
 class _OnRequest:
     """FSDP2's all-gather of one unit (its `AllGather`), in turn with the other workers."""
 
-    def __init__(self, shards: Shards, number: int) -> None:
+    def __init__(self, shards: Fsdp2, number: int) -> None:
         self._shards, self._number = shards, number
 
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from raycib.config import Feature, ModelSpec, RowsSpec, StageSpec, TaskSpec
 from raycib.config.plan import AdapterGroup
@@ -19,19 +18,20 @@ from raycib.errors import UserError
 from raycib.hooks import AdapterContext, Hooks
 from raycib.model_files.adapter_targets import check_targets
 from raycib.models import load_model, load_tokenizer
-from raycib.models.adapters import AdapterSlots, LoRAShape, WholeModel
+from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.reference import ReferenceCache, compute_cache, load_cache, missing_readings
 from raycib.objectives import Sum
 from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.provenance import versions
 from raycib.randomness import generator
 from raycib.store import Record, Store
-from raycib.store.kinds import CHECKPOINTS, STAGES
+from raycib.store.kinds import STAGES
 from raycib.training.batches import BatchSampler
+from raycib.training.checkpoints import Checkpoints
 from raycib.training.loop import train
 from raycib.training.memory import peak_bytes
 from raycib.training.slot import Slot
-from raycib.training.strategies import Place
+from raycib.training.strategies import Strategy
 from raycib.training.workers import Workers
 
 HISTORY_FILE = "history.json"
@@ -74,11 +74,11 @@ def load(
     stages: Sequence[StageSpec],
     device: torch.device,
     attention: str | None = None,
-    place: Place | None = None,
+    strategy: Strategy | None = None,
 ) -> Loaded:
     """The base that `stages` share, with one slot each, in their order; a stage that trains all of
     its weights has it for itself."""
-    return open_slots(stages[0].model, shapes_of(stages), device, attention, place=place)
+    return open_slots(stages[0].model, shapes_of(stages), device, attention, strategy=strategy)
 
 
 def shapes_of(stages: Sequence[StageSpec]) -> list[LoRAShape]:
@@ -95,19 +95,21 @@ def open_slots(
     device: torch.device,
     attention: str | None = None,
     before: Loaded | None = None,
-    place: Place | None = None,
+    strategy: Strategy | None = None,
 ) -> Loaded:
     """A base with slots of these `shapes`, or to train itself where there are none. `before` has
     the same base and is not used any more: what is in memory is taken over, its slots are gone.
-    `place` is a strategy's."""
+    Without a `strategy` it is whole on `device`."""
     for targets in {shape.targets for shape in shapes}:
         check_targets(model.source, targets)
     if before is not None:
         before.adapters.remove()
         return replace(before, adapters=AdapterSlots(before.adapters.model, shapes))
-    base = load_model(model, device, attention, place if shapes else None)
+    lies = strategy or Strategy(Workers(), device)
+    place = lies.place if shapes else lies.place_whole
+    base = load_model(model, device, attention, place)
     tokenizer = load_tokenizer(model.source, model.template)
-    adapters = AdapterSlots(base, shapes) if shapes else WholeModel(base)
+    adapters = AdapterSlots(base, shapes) if shapes else lies.whole(base)
     return Loaded(model, adapters, tokenizer, device)
 
 
@@ -138,7 +140,8 @@ def train_group(
                 todo.append(open_slot(index, job.stage, loaded, store))
             except UserError as error:  # a stage's own trouble: the others go on
                 failed[job.stage.key] = str(error)
-    _resume(group, todo, store)
+    checkpoints = Checkpoints(group, store, workers, loaded.adapters.in_parts)
+    checkpoints.resume(todo)
     saved = max((slot.step for slot in todo), default=0)
 
     def after_step(moved: Sequence[Slot]) -> None:
@@ -146,18 +149,20 @@ def train_group(
         progress(todo)
         step = max(slot.step for slot in moved)
         finished = not any(slot.active for slot in todo)
-        if workers.rank == 0 and step > saved and (finished or step % checkpoint_every == 0):
-            _save(group, todo, store, step)
+        if step > saved and (finished or step % checkpoint_every == 0):
+            checkpoints.save(todo, step)
             saved = step
 
     train(loaded.adapters, todo, workers, micro_batch_size, after_step, micro_batch_tokens)
-    if workers.rank == 0:
-        for slot in todo:
-            slot.failed = slot.failed or validate(slot)
-            if slot.failed is None:
+    for slot in todo:
+        said = [slot.failed, *workers.gather(validate(slot))]
+        slot.failed = next(filter(None, said), None)
+        if slot.failed is None:
+            loaded.adapters.gather()
+            if workers.rank == 0:
                 commit(slot, loaded.adapters, store, workers)
-        for key in _checkpoints(group, store).values():
-            store.discard(CHECKPOINTS, key)
+    if workers.rank == 0:
+        checkpoints.discard()
     return failed | {slot.stage.key: slot.failed for slot in todo if slot.failed is not None}
 
 
@@ -224,41 +229,6 @@ def ensure_cache(
         raise RuntimeError(f"the references of {rows.name!r} vanished from the store")
     loaded.caches[known] = cache
     return cache
-
-
-def _checkpoints(group: AdapterGroup, store: Store) -> dict[int, str]:
-    """Keys of the group's checkpoints, by step."""
-    prefix = f"{group.name}-"
-    mine = (key for key in store.keys(CHECKPOINTS) if key.startswith(prefix))
-    return {int(key.removeprefix(prefix)): key for key in mine}
-
-
-def _save(group: AdapterGroup, slots: Sequence[Slot], store: Store, step: int) -> None:
-    def write(folder: Path) -> None:
-        plain = {}
-        for slot in slots:
-            tensors, plain[slot.stage.key] = slot.state()
-            save_file(tensors, folder / f"{slot.stage.key}.safetensors")
-        (folder / "lanes.json").write_text(json.dumps(plain))
-
-    before = _checkpoints(group, store).values()
-    store.put(CHECKPOINTS, f"{group.name}-{step:08d}", write, {"step": step})
-    for key in before:
-        store.discard(CHECKPOINTS, key)
-
-
-def _resume(group: AdapterGroup, slots: Sequence[Slot], store: Store) -> None:
-    """Bring all `slots` to the newest whole checkpoint that holds them all, if there is one."""
-    for _, key in sorted(_checkpoints(group, store).items(), reverse=True):
-        record = store.get(CHECKPOINTS, key)
-        if record is None:
-            continue
-        plain = json.loads(record.path("lanes.json").read_text())
-        if all(slot.stage.key in plain for slot in slots):
-            for slot in slots:
-                tensors = load_file(record.path(f"{slot.stage.key}.safetensors"))
-                slot.restore(tensors, plain[slot.stage.key])
-            return
 
 
 def validate(slot: Slot) -> str | None:

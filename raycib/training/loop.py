@@ -14,7 +14,7 @@ from torch import Tensor
 from raycib.hooks.types import Correct
 from raycib.model_files.packing import packs
 from raycib.models.adapters import AdapterSlots
-from raycib.models.step import GroupStep
+from raycib.models.step import GroupStep, Step
 from raycib.objectives import Observations
 from raycib.randomness import generator
 from raycib.training.batches import EffectiveBatch
@@ -63,16 +63,21 @@ def take_step(
         corrections = _gradient_transforms(slots, micros, workers)
     while micros:
         steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = torch.zeros((), device=device)
+
+        def loss(steps: Mapping[int, Step] = steps) -> Tensor:
+            total = torch.zeros((), device=device)
             for slot in slots:
                 if slot.index not in steps:
                     continue
                 for name, term in slot.objective(steps[slot.index]).items():
-                    loss = loss + term.weight * term.value
+                    total = total + term.weight * term.value
                     terms[slot.index][name] = terms[slot.index][name] + term.value.detach()
-        loss.backward()
-    _sum_gradients(slots, workers)
+            return total
+
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            value = adapters.passing(loss)
+        value.backward()
+    adapters.sum_gradients([one for slot in slots for one in slot.trained], workers.sum_)
     for slot in slots:
         if correct := corrections.get(slot.index):
             correct(slot.parameters)
@@ -87,7 +92,8 @@ def take_step(
             for slot in slots
         }
     )  # fmt: skip
-    for slot, norm in zip(slots, gradient_norms(slots), strict=True):
+    norms = gradient_norms(slots, workers.norm) if adapters.in_parts else gradient_norms(slots)
+    for slot, norm in zip(slots, norms, strict=True):
         entry = {"step": slot.step + 1, **slot.update(norm)}
         for part, _ in (each[slot.index] for each in shared):
             for name, value in part.items():
@@ -141,11 +147,15 @@ def _micro_batches(
         slot.tokens += Counter(steps=1, useful=useful, computed=spent[slot.index])
 
     def group_step(
-        rows: Mapping[int, EffectiveBatch], places: Places, beside: GroupStep | None = None
+        rows: Mapping[int, EffectiveBatch],
+        places: Places,
+        beside: GroupStep | None = None,
+        scored: bool = True,
     ) -> GroupStep:
+        batches = {slot: rows[slot].at(own, device) for slot, own in places.items()}
         return GroupStep(
             adapters,
-            {slot: rows[slot].at(own, device) for slot, own in places.items()},
+            batches if scored else {slot: one.unscored for slot, one in batches.items()},
             {slot: one.totals for slot, one in rows.items()},
             {slot: one.sampler.cache for slot, one in rows.items()},
             beside,
@@ -153,21 +163,14 @@ def _micro_batches(
             packed=packed,
         )
 
-    return [
+    micros = [
         group_step(task, m.task, group_step(safety, m.safety) if m.safety else None)
         for m in dealt[workers.rank]
     ]
-
-
-def _sum_gradients(slots: Sequence[Slot], workers: Workers) -> None:
-    """Shares add up: no division by the number of workers or micro-batches anywhere."""
-    gradients: list[Tensor] = []
-    for slot in slots:
-        for parameter in slot.trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    workers.sum_(gradients)
+    if adapters.in_parts:  # every worker passes through the model equally often
+        for _ in range(max(map(len, dealt)) - len(micros)):
+            micros.append(group_step(task, {slot: [0] for slot in task}, scored=False))
+    return micros
 
 
 def _in_order(parts: Sequence[Observations], device: torch.device) -> Observations:

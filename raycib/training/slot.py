@@ -1,7 +1,7 @@
 """A slot: one stage inside a group, with its own weights, optimiser, data order and memory."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -157,10 +157,14 @@ class Slot:
         return found | ({"follower": self.hook} if self.hook is not None else {})
 
 
-def gradient_norms(slots: Sequence[Slot]) -> list[Norm]:
-    """Of each slot's gradients, and what torch's `clip_grad_norm_` would multiply them by."""
+def gradient_norms(
+    slots: Sequence[Slot], total: Callable[[Tensor], Tensor] = lambda own: own
+) -> list[Norm]:
+    """Of each slot's gradients, and what torch's `clip_grad_norm_` would multiply them by; `total`
+    makes the norms of all workers' parts, of those of one's own."""
     norm = torch.linalg.vector_norm
     norms = torch.stack([norm(torch.stack(list(map(norm, slot.gradients)))) for slot in slots])
+    norms = total(norms)
     limits = norms.new_tensor([slot.stage.trainer.max_grad_norm for slot in slots])
     shares = (limits / (norms + 1e-6)).clamp(max=1)
     return [Norm(*pair) for pair in torch.stack([norms, shares], dim=1).tolist()]

@@ -1,23 +1,38 @@
-"""How the frozen base of a group lies over its workers: whole on each, or in shards. Nothing else
-of a training knows which."""
+"""How a base lies over the workers of a group: whole on each, or in shards. The loop does not know
+which."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from raycib.config.presets import Strategy
+from raycib.config.presets import StrategyName
+from raycib.models.adapters import WholeModel
 from raycib.training.workers import Workers
 
-Place = Callable[[Any], object]
-"""Brings a model that was just read to where it is computed with."""
+
+class Strategy:
+    """The base is whole on each worker."""
+
+    def __init__(self, workers: Workers, device: torch.device) -> None:
+        self.workers, self.device = workers, device
+
+    def place(self, model: Any) -> None:
+        """Bring a frozen base that was just read to where it is computed with."""
+        model.to(self.device)
+
+    def place_whole(self, model: Any) -> None:
+        """The same where all of its weights are to be trained."""
+        self.place(model)
+
+    def whole(self, model: Any) -> WholeModel:
+        """A model so placed, to train."""
+        return WholeModel(model)
 
 
-def strategy_of(name: Strategy, workers: Workers, device: torch.device) -> tuple[Workers, Place]:
-    """The workers, who meet as the strategy needs it, and how it places a frozen base."""
+def strategy_of(name: StrategyName, workers: Workers, device: torch.device) -> Strategy:
+    """That of `Execution.strategy`; alone a worker has the base whole."""
     if name == "replicated" or workers.size == 1:
-        return workers, lambda model: model.to(device)
-    from raycib.training.fsdp2 import Shards
+        return Strategy(workers, device)
+    from raycib.training.fsdp2 import Fsdp2
 
-    shards = Shards(workers, device)
-    return workers._replace(meet=shards.meet), shards.place
+    return Fsdp2(workers, device)

@@ -33,6 +33,12 @@ class Workers(NamedTuple):
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def norm(self, own: Tensor) -> Tensor:
+        """The norm of all workers' parts, of that of one's own."""
+        square = own.square()
+        self.sum_([square])
+        return square.sqrt()
+
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, in order of rank."""
         if self.size == 1:

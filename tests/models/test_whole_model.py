@@ -27,7 +27,8 @@ from raycib.methods.safe_lora import SafeLoRA
 from raycib.model_files import TOKENIZER, describe, find, fingerprint, verified
 from raycib.models import load_model, load_tokenizer
 from raycib.store import Store
-from raycib.training.group import CHECKPOINTS, STAGES, load, open_slot, train_group
+from raycib.store.kinds import CHECKPOINTS
+from raycib.training.group import STAGES, load, open_slot, train_group
 from raycib.training.loop import take_step
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers

@@ -221,16 +221,18 @@ def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
     assert found == expected
 
 
+@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
 def test_two_workers_of_ray_train_give_the_adapter_of_one(
-    reference: Reference, tmp_path: Path
+    strategy: str, reference: Reference, tmp_path: Path
 ) -> None:
     """Up to the order in which their shares of a gradient are added: weights are some 0.1, and
-    float32 keeps seven digits of them over 100 steps."""
+    float32 keeps seven digits of them over 100 steps. In shards the first worker measures with what
+    the other has of the base."""
     out = tmp_path / "out"
     shutil.copytree(reference.out, out)
     lora, cib = (cell["key"] for cell in summary_of(out)["cells"])
     shutil.rmtree(out / "stages" / lora)
-    ended = run_sweep(out, *SMALL, "--workers", "2")
+    ended = run_sweep(out, *SMALL, "--workers", "2", "--set", f"execution.strategy={strategy}")
     assert "lambda_grid: 2 stages, 1 reused, 1 to train" in ended.out
     before, after = adapters(reference.out), adapters(out)
     assert after[cib] == before[cib]

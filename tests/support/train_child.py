@@ -39,8 +39,9 @@ CPU = torch.device("cpu")
 def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noqa: B008
     """Train ``request["group"]`` into ``request["store"]``; every step is a line of the log."""
     group = AdapterGroup.model_validate(request["group"])
-    workers, place = strategy_of(request.get("strategy", "replicated"), workers, CPU)
-    loaded = load([job.stage for job in group.jobs], CPU, place=place)
+    lies = strategy_of(request.get("strategy", "replicated"), workers, CPU)
+    workers = lies.workers
+    loaded = load([job.stage for job in group.jobs], CPU, strategy=lies)
     if workers.size > 1:
         note = Path(request["store"]) / f"held-{workers.rank}"
         note.write_text(str(held_in_a_layer(loaded.adapters)))
@@ -48,7 +49,13 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def progress(slots: list[Slot]) -> None:
-        os.write(log, f"{os.getpid()} {max(slot.step for slot in slots)}\n".encode())
+        step = max(slot.step for slot in slots)
+        os.write(log, f"{os.getpid()} {step}\n".encode())
+        if workers.size > 1:
+            note = Path(request["store"]) / f"stepped-{workers.rank}"
+            note.write_text(str(held()))
+            if workers.rank == 1 and step == request.get("killed_at"):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     failed = train_group(
         group,
@@ -66,25 +73,30 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
             save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{job.stage.key}")
 
 
+def held() -> int:
+    """Bytes of all float tensors of this process."""
+    tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    local = [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
+    sizes = {
+        one.untyped_storage().data_ptr(): one.untyped_storage().nbytes()
+        for one in local
+        if one.is_floating_point()
+    }
+    return sum(sizes.values())
+
+
 def held_in_a_layer(adapters: AdapterSlots) -> int:
-    """Bytes of all float tensors of this process, counted while the largest pass's second layer has
-    all of its weights: an adapter's are small, a row's smaller."""
+    """The same while the second layer has all of its weights, in a pass of one token."""
     found: list[int] = []
 
     def look(*_: Any) -> None:
-        tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
-        local = [one.to_local() if isinstance(one, DTensor) else one for one in tensors]
-        sizes = {
-            one.untyped_storage().data_ptr(): one.untyped_storage().nbytes()
-            for one in local
-            if one.is_floating_point()
-        }
-        found.append(sum(sizes.values()))
+        found.append(held())
 
     layer = decoder_layers(adapters.model)[1]
     handle = layer.register_forward_hook(look, prepend=True)
     with torch.no_grad(), adapters.disabled():
-        hidden_states(adapters.model, torch.zeros(1, 1, dtype=torch.long))
+        one = torch.zeros(1, 1, dtype=torch.long)
+        adapters.passing(lambda: hidden_states(adapters.model, one).final_norm)
     handle.remove()
     return found[0]
 

@@ -19,7 +19,7 @@ from menu import METHODS
 from raycib.config import StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.store import Record, Store
-from raycib.training.group import CHECKPOINTS, STAGES
+from raycib.store.kinds import CHECKPOINTS, STAGES
 
 KILLS = 20 * NIGHTLY
 EVERY = 3

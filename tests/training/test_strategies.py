@@ -1,48 +1,161 @@
-"""A base in shards: what each of two workers holds of it, against what the plan says. That adapters
-are equal, of every method, is in `tests/methods/test_invariances.py`."""
+"""A base in shards over two workers: a model of which all weights are trained equals the one of one
+worker, also when it is killed; and what a worker holds is what the plan says. That every method's
+adapters are equal is in `tests/methods/test_invariances.py`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from conftest import Ask
+from safetensors.torch import load_file
 
-from raycib.config import ModelSpec
+from raycib.config import ModelSpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
-from raycib.costs.memory import shard_bytes, weight_bytes
+from raycib.costs.memory import ADAPTER_BYTES, Shards, weight_bytes
 from raycib.costs.sizes import sizes_of
-from raycib.model_files import describe
+from raycib.model_files import describe, find
 from raycib.store import Store
+from raycib.store.kinds import CHECKPOINTS, STAGES
 
-Ask = Callable[..., dict[str, Any]]
+WEIGHTS = "model.safetensors"
+KILLED = 9
+
+
+def whole_stage(folder: Path, **overrides: Any) -> StageSpec:
+    """33 rows in batches of 16, twice: 6 steps, of which two have a single row, so that a worker
+    has none."""
+    trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=2)
+    return tiny.make_stage(folder, 33, **{"lora": None, "trainer": trainer, **overrides})
+
+
+def ask_of(stage: StageSpec, store: Path, strategy: str) -> dict[str, Any]:
+    """Two workers, 4 rows at a time: the last batches differ in micro-batches."""
+    group = AdapterGroup(name="group", jobs=(Job(stage=stage, evals=()),))
+    return {
+        "how": "together", "strategy": strategy, "group": group.model_dump(mode="json"),
+        "store": str(store), "every": 2, "log": str(store / "log"), "micro": 4,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, ask_trainer: Ask
+) -> tuple[StageSpec, Store]:
+    """A model that was trained in shards, undisturbed."""
+    stage, root = whole_stage(tiny_folder), tmp_path_factory.mktemp("sharded")
+    assert ask_trainer(**ask_of(stage, root, "fsdp2"))["statuses"] == [0, 0]
+    return stage, Store(root)
+
+
+def files_of(stage: StageSpec, store: Store) -> Any:
+    record = store.get(STAGES, stage.key)
+    assert record
+    return record.files
+
+
+def test_a_whole_model_in_shards_is_that_of_one_worker(
+    sharded: tuple[StageSpec, Store], tmp_path: Path
+):
+    """Sums in another order: weights within 1e-3 of the size of what training changed. It is an
+    ordinary folder, with the same tensors."""
+    stage, store = sharded
+    alone = Store(tmp_path)
+    tiny.train_chain((stage,), alone)
+    start = load_file(find(stage.model.source) / WEIGHTS)
+    one, two = (
+        load_file(record.folder / WEIGHTS)
+        for record in (alone.get(STAGES, stage.key), store.get(STAGES, stage.key))
+        if record
+    )
+    assert one.keys() == two.keys() == start.keys()
+    apart, moved = (
+        sum(float((a[name] - b[name]).norm() ** 2) for name in a) ** 0.5
+        for a, b in ((one, two), (one, start))
+    )
+    assert apart < 1e-3 * moved
+    names = {file.name for file in tmp_path.glob(f"stages/{stage.key}/*")}
+    assert names == {file.name for file in (Path(store.root) / "stages" / stage.key).glob("*")}
+
+
+def test_killed_and_resumed_in_shards_is_undisturbed(
+    sharded: tuple[StageSpec, Store], tmp_path: Path, ask_trainer: Ask
+):
+    """The second worker is killed after its fifth step of six; each has its part of the fourth."""
+    stage, undisturbed = sharded
+    ask = ask_of(stage, tmp_path, "fsdp2")
+    ended = ask_trainer(**ask, killed_at=5)["statuses"]
+    assert ended[1] == KILLED and ended[0] != 0
+    store = Store(tmp_path)
+    assert sorted(store.keys(CHECKPOINTS)) == [f"group-00000004-{rank}of2" for rank in (0, 1)]
+    (tmp_path / "meeting").unlink()
+    (tmp_path / "log").unlink()
+    assert ask_trainer(**ask)["statuses"] == [0, 0]
+    steps = {int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines()}
+    assert steps == {5, 6}
+    assert files_of(stage, store) == files_of(stage, undisturbed)
+    assert store.keys(CHECKPOINTS) == []
+
+
+def test_a_model_that_is_done_is_read_into_its_parts(
+    sharded: tuple[StageSpec, Store], ask_trainer: Ask
+):
+    """As after a kill between the last write and the report: nothing is trained again, and the
+    first worker's rows are the stored ones."""
+    stage, store = sharded
+    root = Path(store.root)
+    (root / "meeting").unlink()
+    (root / "log").unlink()
+    assert ask_trainer(**ask_of(stage, root, "fsdp2"))["statuses"] == [0, 0]
+    assert not (root / "log").read_text()
+    stored = load_file(root / "stages" / stage.key / WEIGHTS)
+    parts = [load_file(root / f"worker-{rank}-{stage.key}") for rank in (0, 1)]
+    for name, whole in stored.items():
+        rows = [part[name] for part in parts]
+        assert sum(map(len, rows)) == len(whole)
+        assert all(
+            (a == b).all() for a, b in zip(rows, whole.split(list(map(len, rows))), strict=True)
+        )
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    """Wide enough that its weights are nearly all that a process holds: 5 MB."""
+    """Wide enough that its weights are nearly all that a process holds: 8 MB."""
     return describe(str(tiny.make_model(tmp_path_factory.mktemp("wide"), hidden=320)))
 
 
 @pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
-def test_a_worker_holds_what_the_plan_says(
+def test_a_worker_holds_of_a_frozen_base_what_the_plan_says(
     strategy: str, model: ModelSpec, tiny_folder: Path, tmp_path: Path, ask_trainer: Ask
 ):
     """Counted while a layer is whole: its own half of each layer, all of the embeddings, and that
     layer twice. Beside it are a pass of one token and adapters of rank 1."""
     lora = tiny.LoRASpec(rank=1, alpha=1, targets=("q_proj",))
     stage = tiny.make_stage(tiny_folder, 16, model=model, lora=lora)
-    group = AdapterGroup(name="held", jobs=(Job(stage=stage, evals=()),))
-    ask = {"group": group.model_dump(mode="json"), "store": str(tmp_path), "every": 100}
-    told = ask_trainer(how="together", strategy=strategy, log=str(tmp_path / "log"), **ask)
-    assert told["statuses"] == [0, 0]
-    assert Store(tmp_path).get("stages", stage.key)
+    assert ask_trainer(**ask_of(stage, tmp_path, strategy))["statuses"] == [0, 0]
     sizes = sizes_of(model.source)
     planned = (
         weight_bytes(sizes, "float32")
         if strategy == "replicated"
-        else sum(shard_bytes(sizes, "float32", 2))
+        else sum(Shards.of(sizes, 2).frozen("float32"))
     )
     for rank in (0, 1):
         held = int((tmp_path / f"held-{rank}").read_text())
         assert held == pytest.approx(planned, rel=0.02)
+
+
+@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
+def test_a_worker_holds_of_a_model_that_it_trains_what_the_plan_says(
+    strategy: str, model: ModelSpec, tmp_path: Path, tiny_folder: Path, ask_trainer: Ask
+):
+    """Weights, gradients and Adam's means, counted after a step; and at most what the plan says
+    with what is gathered, in a pass before the first step."""
+    stage = whole_stage(tiny_folder, model=model)
+    assert ask_trainer(**ask_of(stage, tmp_path, strategy))["statuses"] == [0, 0]
+    sizes = sizes_of(model.source)
+    own, gathered = ADAPTER_BYTES * sizes.parameters, 0
+    if strategy != "replicated":
+        own, gathered = Shards.of(sizes, 2).trained
+    for rank in (0, 1):
+        assert int((tmp_path / f"stepped-{rank}").read_text()) == pytest.approx(own, rel=0.02)
+        assert int((tmp_path / f"held-{rank}").read_text()) < own + gathered

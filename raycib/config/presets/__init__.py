@@ -9,7 +9,7 @@ from raycib.config.presets.papers import (
     QWEN3_4B,
     QWEN25_7B,
 )
-from raycib.config.presets.preset import UNSAID, Execution, Preset, Strategy, TaskSource, split
+from raycib.config.presets.preset import UNSAID, Execution, Preset, StrategyName, TaskSource, split
 from raycib.config.presets.smollm2 import ON_TWO_CORES, SMOLLM2, SMOLLM2_FULL
 from raycib.config.presets.world import WORLD
 from raycib.errors import UserError
@@ -19,7 +19,7 @@ __all__ = [
     "UNSAID",
     "Execution",
     "Preset",
-    "Strategy",
+    "StrategyName",
     "TaskSource",
     "for_own_model",
     "preset",

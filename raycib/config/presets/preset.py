@@ -37,7 +37,7 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 """As transformers calls its implementations."""
 
 
-Strategy = Literal["replicated", "fsdp2"]
+StrategyName = Literal["replicated", "fsdp2"]
 """How a base lies over the workers of a group: whole on each, or a part of every layer on each."""
 
 
@@ -46,7 +46,7 @@ class Execution(Frozen):
 
     workers: PositiveInt = 1
     """Ray Train workers a group."""
-    strategy: Strategy = "replicated"
+    strategy: StrategyName = "replicated"
     """How the base lies over them."""
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: NonNegativeFloat = 0.0

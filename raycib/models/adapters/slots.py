@@ -6,9 +6,10 @@ good as its own. A group of one slot is plain LoRA (Hu et al. 2021, arXiv:2106.0
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,6 +36,9 @@ class AdapterSlots:
 
     Raises `UserError` if a target of a slot matches no `nn.Linear` of the model.
     """
+
+    in_parts: ClassVar[bool] = False
+    """Whether each worker trains a part of the weights, and not all of them alike."""
 
     def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
         self.model = model
@@ -156,6 +160,22 @@ class AdapterSlots:
         finally:
             self._router.disabled = before
 
+    def passing(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gives, all passes of a micro-batch with its loss."""
+        return compute()
+
+    def sum_gradients(
+        self, trained: Sequence[nn.Parameter], sum_: Callable[[Sequence[Tensor]], None]
+    ) -> None:
+        """Have what is trained hold the gradients of all workers. Shares add up: no division by
+        the number of workers or micro-batches anywhere."""
+        gradients: list[Tensor] = []
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        sum_(gradients)
+
     def update_norm_sq(self, slot: int) -> Float[Tensor, ""]:
         """Squared Frobenius norm of the slot's update `scale * B A`, summed over modules, fp32."""
         return torch.stack([update_norm_sq(*one) for one in self.updates(slot).values()]).sum()
@@ -211,6 +231,9 @@ class AdapterSlots:
         """Take away what `freeze` put under the slot."""
         for module in self.modules_of(slot).values():
             module.frozen.pop(slot, None)
+
+    def gather(self) -> None:
+        """Before `export`, by all workers: what the first then writes is there whole."""
 
     def export(self, slot: int, folder: Path, base_model_name: str) -> None:
         """Write the slot as an ordinary PEFT adapter folder, which PEFT and vLLM load: what it

@@ -1,11 +1,12 @@
 """Full-parameter training: the model itself in the place of an adapter."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raycib.errors import UserError
@@ -50,20 +51,26 @@ class WholeModel(AdapterSlots):
         """Be a stored model again."""
         self._check_slot(slot)
         lacking = {name for name, _ in self.model.named_parameters()}  # tied ones once
+        known = self.model.state_dict().keys()
         for file in weight_files(folder):
             tensors = load_file(file)
-            strange = self.model.load_state_dict(tensors, strict=False).unexpected_keys
-            if strange:
+            if strange := sorted(tensors.keys() - known):
                 raise UserError(f"{file} holds {strange[0]}, which the model does not have")
+            self._take(tensors)
             lacking -= tensors.keys()
         if lacking:
             raise UserError(f"{folder} lacks {min(lacking)} of the model")
 
+    def _take(self, weights: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(weights, strict=False)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {n: t.to(self._dtype) for n, t in self.model.state_dict().items()}
+
     def export(self, slot: int, folder: Path, base_model_name: str) -> None:
         """Write a Hugging Face model folder, which transformers and vLLM load."""
         self._check_slot(slot)
-        weights = {n: t.to(self._dtype) for n, t in self.model.state_dict().items()}
-        self.model.save_pretrained(folder, state_dict=weights)
+        self.model.save_pretrained(folder, state_dict=self._weights())
         self.model.config.dtype = self._dtype  # which the line above took from the model
         self.model.config.save_pretrained(folder)
         base = find(base_model_name)

@@ -12,10 +12,10 @@ from raycib.costs.memory import (
     ADAPTER_BYTES,
     RUNTIME,
     Adapter,
+    Shards,
     activations,
     adapter_bytes,
     said,
-    shard_bytes,
     weight_bytes,
 )
 from raycib.costs.sizes import BYTES, Sizes
@@ -136,7 +136,8 @@ class Group:
         """The frozen base, as the strategy lays it over the workers."""
         if execution.strategy == "replicated":
             return {"base": weight_bytes(self.sizes, self.model.dtype)}
-        own, gathered = shard_bytes(self.sizes, self.model.dtype, execution.workers)
+        shards = Shards.of(self.sizes, execution.workers)
+        own, gathered = shards.frozen(self.model.dtype)
         return {
             f"base, 1 / {execution.workers} of its layers": own,
             "the layer that is gathered": gathered,
@@ -163,8 +164,15 @@ class Group:
             sizes, [everything], "float32", tokens, tokens, execution.checkpoint_activations,
             self._packed(execution),
         )  # fmt: skip
+        weights = {"all weights with gradients and Adam": ADAPTER_BYTES * sizes.parameters}
+        if execution.strategy != "replicated":
+            own, gathered = Shards.of(sizes, execution.workers).trained
+            weights = {
+                f"1 / {execution.workers} of all weights with gradients and Adam": own,
+                "what is gathered of them": gathered,
+            }
         parts = {
-            "all weights with gradients and Adam": ADAPTER_BYTES * sizes.parameters,
+            **weights,
             f"a micro-batch of {tokens:,} tokens": passes.total,
             "process": RUNTIME[self.machine.gpu is not None],
         }
