@@ -56,7 +56,7 @@ def judge_check(options: Options) -> list[JudgeFlips]:
     for judge in judges:
         cache = VerdictCache(store, judge.spec.key, judge.spec.source)
         if cache.missing(pairs):
-            cache.ask(_reader(judge), pairs)
+            cache.ask(judge.reading(_reader(judge)), pairs)
         verdicts = [one.harmful if (one := cache.get(pair)) else None for pair in pairs]
         said.append(verdicts)
         found.append(_flips(judge.name, name, answers, verdicts))

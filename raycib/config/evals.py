@@ -120,3 +120,12 @@ class JudgeSpec(Spec):
     """How it is asked and read: a name in `raycib.evals.judge_profiles`."""
     form: str = ""
     """sha256 of what it is sent around a conversation and of how its verdict is read."""
+    content: bool = False
+    """Whether it also reads what is left of an answer without its refusals."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; a judge that reads answers as they are has the key that it always had."""
+        found = super().identity()
+        if not self.content:
+            del found["content"]
+        return found

@@ -9,6 +9,7 @@ from typing import Any
 from raycib.config import JudgeSpec, digest
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
+from raycib.evals.content_judge import CONTENT
 from raycib.evals.generate import Engine, Generator
 from raycib.evals.judge_address import address
 from raycib.evals.judge_asking import CONVERSATION
@@ -191,7 +192,8 @@ def account(
     foreign = spec.kind == "endpoint"
     asking = PROFILES[spec.profile].asking if foreign else CONVERSATION
     return JudgeAccount(
-        name=f"{spec.source} {spec.weights if foreign else spec.weights[:12]}",
+        name=f"{spec.source} {spec.weights if foreign else spec.weights[:12]}"
+        + CONTENT * spec.content,
         key=spec.key,
         profile=spec.profile,
         protected=not foreign,

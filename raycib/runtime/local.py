@@ -129,7 +129,8 @@ class LocalRuntime:
 
     def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
         """Have the judge in this process, or an endpoint, read what is missing."""
-        return self.sweep.verdict_caches[judge.name].ask(self._reader(judge), pairs)
+        reader = judge.reading(self._reader(judge))
+        return self.sweep.verdict_caches[judge.name].ask(reader, pairs)
 
     def _reader(self, judge: NamedJudge) -> Judge:
         if judge.spec.kind == "guard":

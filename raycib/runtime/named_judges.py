@@ -10,7 +10,9 @@ from pathlib import Path
 
 from raycib.config import JudgeSpec
 from raycib.errors import UserError
+from raycib.evals.content_judge import CONTENT, ContentJudge
 from raycib.evals.judge_address import OWN_KEY, shown
+from raycib.evals.judges import Judge
 from raycib.report.text import one_line
 from raycib.runtime.judge import describe_judge
 from raycib.runtime.options import Options
@@ -29,16 +31,22 @@ class NamedJudge:
     key_env: str | None = None
     """The variable with its key."""
 
+    def reading(self, judge: Judge) -> Judge:
+        """What reads answers for it by means of `judge`, which asks its model."""
+        return ContentJudge(judge) if self.spec.content else judge
+
 
 def named_judges(
     options: Options, usual: str, describe: Callable[..., JudgeSpec] = describe_judge
 ) -> tuple[NamedJudge, ...]:
-    """The judges of `--judge`, or the `usual` one; an endpoint is MODEL@URL, or its URL alone.
+    """The judges of `--judge`, or the `usual` one; an endpoint is MODEL@URL, or its URL alone, and
+    with "+content" after it a judge reads answers without their refusals as well.
 
     `--judge-profile` and `--judge-key-env` say something of each, with commas between. `describe`
     makes a spec as `describe_judge` does. Raises `UserError`.
     """
-    texts = _several(options.judge or ("" if options.judge_url else usual))
+    named = _several(options.judge or ("" if options.judge_url else usual))
+    texts = [text.removesuffix(CONTENT) for text in named]
     if options.judge_url is not None and len(texts) > 1:
         raise UserError("--judge-url is about one judge; of several give each as MODEL@URL")
     places = [_place(text) for text in texts]
@@ -50,8 +58,8 @@ def named_judges(
     keys = _each("--judge-key-env", options.judge_key_env, len(places))
     _refuse_shared_key([url for (_, url), key in zip(places, keys, strict=True) if url and not key])
     specs = [
-        describe(model, url, profile, key)
-        for (model, url), profile, key in zip(places, profiles, keys, strict=True)
+        describe(model, url, profile, key).model_copy(update={"content": name.endswith(CONTENT)})
+        for name, (model, url), profile, key in zip(named, places, profiles, keys, strict=True)
     ]
     if twice := [spec for n, spec in enumerate(specs) if spec.key in {s.key for s in specs[:n]}]:
         raise UserError(f"--judge: {twice[0].source!r} comes twice; give each judge once")
@@ -100,7 +108,7 @@ def _names(specs: list[JudgeSpec]) -> list[str]:
     """The last part of a folder's or a model's name; with the profile, then the number, where it
     is another's too."""
     short = [
-        one_line(text.rstrip("/").rpartition("/")[2])
+        one_line(text.rstrip("/").rpartition("/")[2]) + CONTENT * spec.content
         for spec in specs
         for text in [spec.weights if spec.kind == "endpoint" else spec.source]
     ]

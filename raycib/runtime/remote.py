@@ -168,7 +168,7 @@ class RayRuntime:
             self.start_judge(judge)
             try:
                 if self._reader is None:
-                    self._reader = self._make_reader(judge)
+                    self._reader = judge.reading(self._make_reader(judge))
                 return self.sweep.verdict_caches[judge.name].ask(self._reader, pairs)
             except JudgeUnavailable:
                 if not first or self._served is None or self._served.is_up:

@@ -6,6 +6,7 @@ from raycib.config import RunSpec, StageSpec
 from raycib.config.presets import UNSAID
 from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
+from raycib.evals.content_judge import CONTENT
 from raycib.results import Setting
 from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.own import OWN_MODEL
@@ -100,7 +101,8 @@ def _judge(setup: SweepConfig) -> Iterator[Setting]:
     given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
     for number, one in enumerate(setup.judges, 1):
         judge, name = one.spec, f"judge {number}" if number > 1 else "judge"
-        yield Setting(name=name, value=f"{judge.source} {judge.weights[:12]}", origin=given)
+        value = f"{judge.source} {judge.weights[:12]}" + CONTENT * judge.content
+        yield Setting(name=name, value=value, origin=given)
         if judge.kind == "rule":
             continue
         known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"

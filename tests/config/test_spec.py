@@ -240,6 +240,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "prefix": "\n\n",
         "profile": "llama-guard-3",
         "form": "f" * 64,
+        "content": True,
     },
     RunSpec: {
         "stages": (STAGE, STAGE),

@@ -80,5 +80,5 @@ def effect(differences: np.ndarray, parts: Sequence[tuple[np.ndarray, float]]) -
         padded = len(means) + 2
         spread = (float((means**2).sum()) + 1) / padded - (float(means.sum()) / padded) ** 2
         squared += (quantile * weight) ** 2 * spread / padded
-    half = math.sqrt(squared)
-    return Interval(value, value - half, value + half, n)
+    half, reach = math.sqrt(squared), sum(abs(weight) for _, weight in groups)
+    return Interval(value, max(value - half, -reach), min(value + half, reach), n)
