@@ -37,6 +37,25 @@ class AdapterGroup(BaseModel):
     jobs: tuple[Job, ...]
     """The unfinished ones."""
 
+    @property
+    def said(self) -> str:
+        """What it holds, as people name it: "LoRA; CIB 1, 5; seeds 0, 1"; the tasks where there are
+        several."""
+        stages = [job.stage for job in self.jobs]
+        strengths: dict[str, dict[str, None]] = {}
+        for stage in stages:
+            method = stage.method_in_effect
+            name = method.about.name if stage.lora else f"all weights, {method.about.name}"
+            strengths.setdefault(name, {})
+            if not method.is_plain:
+                strengths[name][f"{method.strength:g}"] = None
+        parts = [f"{name} {', '.join(values)}".strip() for name, values in strengths.items()]
+        tasks = list(dict.fromkeys(stage.task.name for stage in stages))
+        seeds = sorted({stage.seed for stage in stages})
+        numbers = ", ".join(map(str, seeds))
+        parts += [", ".join(tasks)] * (len(tasks) > 1)
+        return "; ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {numbers}"])
+
     @computed_field
     @property
     def sources(self) -> tuple[Source, ...]:

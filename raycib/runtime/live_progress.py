@@ -70,7 +70,7 @@ class LiveView(ProgressView):
             terms = "  ".join(f"{k} {v:.3f}" for k, v in news["terms"].items())
             share = news["done"] / max(1, news["steps"])
             bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
-            table.add_row(f"  {name}  {news['slots']} slots  {bar} {share:4.0%}  {terms}")
+            table.add_row(f"  {bar} {share:4.0%}  {self.names.get(name, name)}  {terms}")
         return table
 
     def _show(self) -> None:

@@ -30,6 +30,8 @@ class ProgressView:
         self.phase = "starting"
         self.detail = ""
         self.groups: dict[str, News] = {}
+        self.names: Mapping[str, str] = {}
+        """What people call the groups."""
         self._file, self._total = folder / "progress.json", total_steps
         self._began, self._training_since = time.monotonic(), None
         self._last = self._began

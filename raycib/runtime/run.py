@@ -85,6 +85,7 @@ class Work:
             j.stage.steps for level in self.plan.levels for group in level for j in group.jobs
         )
         self.view = runtime.view(folder, steps)
+        self.view.names = {one.name: one.said for level in self.plan.levels for one in level}
         self._coming: dict[tuple[str, ...], Pending] = {}
         """Answers that were asked for, by the models that give them together."""
         self._asked: set[str] = set()

@@ -67,6 +67,13 @@ def plan(
     return make_plan(runs, trained, measured, groups_at_once, group_size)
 
 
+def test_a_group_is_called_by_what_it_holds() -> None:
+    (group,) = plan(grid([1.0, 0.5], seeds=2)).levels[0]
+    assert group.said == "LoRA; CIB 1, 0.5; seeds 0, 1"
+    one = group.model_copy(update={"jobs": group.jobs[:1]})
+    assert one.said == "LoRA; seed 0"
+
+
 def keys(one: Plan) -> list[list[str]]:
     """Stage keys, level by level."""
     return [[job.stage.key for group in level for job in group.jobs] for level in one.levels]
