@@ -30,7 +30,6 @@ methods_app = make_app("The fine-tuning methods, and checks of one's own.", cls=
 app.add_typer(methods_app, name="methods")
 OUT = Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")]
 KEY = Annotated[str, typer.Argument(help="A stage's, or its first digits; see `raycib ls SWEEP`.")]
-FACTS = ("name", "paper", "strength", "passes", "needs", "deviations")
 
 
 def _version(wanted: bool) -> None:
@@ -114,41 +113,9 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the fine-tuning methods; of one, what it is, costs and needs, and its settings."""
-    from raycib.config.menu import menu, named
+    from raycib.commands.methods import show as show_methods
 
-    entries = {}
-    for name, method in (menu() if kind is None else dict([named(kind)])).items():
-        facts = {fact: getattr(method.about, fact) for fact in FACTS}
-        settings = {
-            field: {
-                "default": "required" if info.is_required() else _plain(info.default),
-                "about": " ".join((info.description or "").split()),
-            }
-            for field, info in method.model_fields.items()
-            if field != "kind"
-        }
-        about = " ".join((method.__doc__ or "").split())
-        entries[name] = {**facts, "about": about, "settings": settings}
-    if as_json:
-        print(json.dumps(entries, indent=1))
-        return
-    if kind is None:
-        from raycib.commands.terminal import console, table_of
-
-        heads = ("Method", "Name", "Strength", "Extra passes a step", "Needs")
-        brief = [
-            (name, e["name"], e["strength"].partition(":")[0], e["passes"], e["needs"])
-            for name, e in entries.items()
-        ]
-        console().print(table_of(heads, brief))
-        print("raycib methods KIND: its paper, deviations and settings")
-        return
-    for name, entry in entries.items():
-        print(f"{name}: {entry['about']}")
-        for fact in FACTS[1:]:
-            print(f"  {fact + ':':12}{entry[fact]}")
-        for field, setting in entry["settings"].items():
-            print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
+    show_methods(kind, as_json)
 
 
 @methods_app.command("check")
@@ -157,28 +124,10 @@ def check_method(
 ) -> int:
     """Check the six invariances of a method on the world's model (half a minute); exit code 1
     where one fails."""
-    from tempfile import TemporaryDirectory
-
     os.environ["TQDM_DISABLE"] = "1"  # its two workers inherit it; read when tqdm is imported
-    from raycib.config.menu import named
-    from raycib.invariances import check, world_bench
+    from raycib.commands.methods import check as check_one
 
-    kind, method = named(place)
-    failed = 0
-    with TemporaryDirectory() as folder:
-        bench, few = world_bench(Path(folder))
-        for name, one in method.examples(bench.safety, bench.base).items():
-            print(f"{kind}{', ' * bool(name)}{name}: {method.about.name} at {one.strength:g}")
-            for found in check(bench, one, few):
-                verdict = "pass" if found.passed else "FAIL"
-                bound = f"{found.measured:.1e} (at most {found.limit:g})"
-                print(f"  {found.name:16}{verdict}  {bound:26}{found.about}", flush=True)
-                failed += not found.passed
-    return 1 if failed else 0
-
-
-def _plain(value: Any) -> Any:
-    return "inf" if value == float("inf") else value  # JSON has no infinity
+    return 1 if check_one(place) else 0
 
 
 @data_app.command(
