@@ -1,4 +1,5 @@
-"""The one error that is the user's to mend: shown as one line, exit code 2."""
+"""Errors that are shown as one line: those that the user can mend, exit code 2, and a cluster that
+was lost, exit code 1."""
 
 
 class UserError(ValueError):
@@ -7,3 +8,7 @@ class UserError(ValueError):
 
 class NotHere(UserError):
     """Files of a hub that are neither on this machine nor within reach."""
+
+
+class Lost(Exception):
+    """What a sweep runs on is gone, or a part of it. All that was done is stored."""

@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 
 from raycib.config import RunSpec
 from raycib.console import make_app, run
-from raycib.errors import NotHere, UserError
+from raycib.errors import Lost, NotHere, UserError
 from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
@@ -95,9 +95,9 @@ def run_question(question: Question, options: Options) -> int:
 
     try:
         results, shown = answer(question, options)
-    except JudgeUnavailable as error:
+    except (JudgeUnavailable, Lost) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        print("all answers are kept: run the same command again", file=sys.stderr)
+        print("all results are kept: run the same command again", file=sys.stderr)
         return 1
     return 1 if (results and results.counts.cells_failed) or not shown else 0
 

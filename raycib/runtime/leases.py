@@ -49,6 +49,8 @@ class Outcome:
     """Parts that were there already."""
     elsewhere: frozenset[str] = frozenset()
     """Parts that another sweep is making, for which the task is looked at again."""
+    notes: tuple[str, ...] = ()
+    """What people should know of it, a line each."""
     error: Exception | None = None
     """Why nothing of it was done."""
 
@@ -64,6 +66,8 @@ class Ended:
     """Why nothing of it was done."""
     adopted: frozenset[str] = frozenset()
     """Parts that were there already, or that another sweep has made meanwhile."""
+    notes: tuple[str, ...] = ()
+    """What people should know of it, a line each."""
 
     @property
     def well(self) -> bool:
@@ -144,14 +148,15 @@ class Leases:
         name = self._working.pop(holder)
         before = self._partly.pop(name, Outcome())
         failures = {**before.failures, **outcome.failures}
+        notes = before.notes + outcome.notes
         if outcome.elsewhere and outcome.error is None:
             left = before.elsewhere | outcome.elsewhere
-            self._partly[name] = Outcome(failures, elsewhere=left)
+            self._partly[name] = Outcome(failures, elsewhere=left, notes=notes)
             self._waiting[name] = self._tasks[name]
             return
         # What a lost holder had done is not another sweep's.
         adopted = outcome.found & before.elsewhere if name in self._lost else outcome.found
-        self._end(Ended(name, failures, outcome.error, adopted))
+        self._end(Ended(name, failures, outcome.error, adopted, notes))
 
     def say(self, holder: str, traceback: str) -> None:
         """The last words of a holder that ends with an error, and may come back."""

@@ -33,6 +33,7 @@ from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.run import Pending
 from raycib.runtime.sweep import Sweep
+from raycib.store import StoreError
 
 HERE = "this process"
 
@@ -41,6 +42,7 @@ class LocalRuntime:
     """This process. Work that has begun is done when it is waited for."""
 
     overlaps = False
+    lost: tuple[type[Exception], ...] = ()
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -78,7 +80,7 @@ class LocalRuntime:
                 outcome = trainer.do(pieces[name])
             except bdb.BdbQuit:
                 raise
-            except UserError as error:
+            except (UserError, StoreError) as error:
                 outcome = Outcome(error=error)
             except Exception as error:
                 if setup.options.fail_fast:

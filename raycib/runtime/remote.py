@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from raycib.config import JudgeSpec
 from raycib.config.presets import Execution
@@ -29,6 +37,7 @@ from raycib.runtime.pieces import Piece
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
+from raycib.store import StoreError
 
 
 class Remote(NamedTuple):
@@ -41,7 +50,7 @@ class Remote(NamedTuple):
         try:
             return ray.get(self.reference)
         except RayTaskError as error:
-            if isinstance(error.cause, UserError):
+            if isinstance(error.cause, UserError | StoreError):
                 raise error.cause from None
             raise
 
@@ -54,6 +63,10 @@ RESTARTS = 3
 
 class RayRuntime:
     """The cluster of `RAY_ADDRESS`, or one on this machine that ends with the sweep."""
+
+    lost: tuple[type[Exception], ...] = (
+        LocalRayletDiedError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError,
+    )  # fmt: skip
 
     def __init__(self, sweep: Sweep) -> None:
         execution = sweep.setup.execution

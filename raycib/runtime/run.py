@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raycib.config.plan import AdapterGroup
+from raycib.errors import Lost
 from raycib.evals.judges import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.judge import check_judge
@@ -33,6 +34,8 @@ class Runtime(Protocol):
     overlaps: bool
     """Whether engine and judge work while adapters are still trained."""
     engine_starts: int
+    lost: tuple[type[Exception], ...]
+    """What is raised where a part of the place itself is gone."""
 
     def view(self, folder: Path, steps: int) -> ProgressView:
         """Shows a person how far `steps` of training are."""
@@ -134,6 +137,8 @@ class Work:
 
         def ended(one: Ended) -> None:
             piece = pieces[one.name]
+            for note in one.notes:
+                print(f"note: {one.name}: {note}", flush=True)
             if isinstance(piece, AdapterGroup):
                 self._remember(piece, one, errors.get(PREPARE))
             elif one.error is not None:
@@ -227,6 +232,10 @@ def do(sweep: Sweep, folder: Path) -> Work:
         slots = [len(group.jobs) for level in work.plan.levels for group in level]
         print(f"groups of {slots} slots, {runtime}", flush=True)
         work.run()
+    except runtime.lost as error:
+        raise Lost(
+            f"Ray lost a part of this sweep: {str(error).strip().splitlines()[0]}"
+        ) from error
     finally:
         runtime.close()
     return work

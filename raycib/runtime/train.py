@@ -23,7 +23,7 @@ from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Un
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import News
-from raycib.store import Store
+from raycib.store import Store, StoreError
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
@@ -50,7 +50,7 @@ def work(config: dict[str, Any]) -> None:
             continue
         try:
             outcome = worker.do(pieces[name])
-        except UserError as mistake:  # would be made again
+        except (UserError, StoreError) as mistake:  # would be made again
             outcome = Outcome(error=mistake)
         except Exception:
             said = traceback.format_exc()

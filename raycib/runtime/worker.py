@@ -1,5 +1,6 @@
 """What runs on the machines with the accelerators: references, groups, answers."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -129,6 +130,8 @@ class TrainWorker:
         self._loaded: Loaded | None = None
         self._failed: dict[str, str] = {}
         """Stages that failed here: they would fail again."""
+        self._notes: list[str] = []
+        """What people should know of what is done now."""
 
     def do(self, piece: Piece) -> Outcome:
         """Do what of it no other sweep on this store is doing. Every worker of a group calls this:
@@ -138,18 +141,19 @@ class TrainWorker:
         with claims as claimed:
             found = frozenset(key for key in claimed if self.store.get(STAGES, key))
             mine, found = self.workers.gather((claimed, found))[0]
+            self._notes = []
             try:
                 failures = self._do(part_of(piece, mine)) if mine else {}
             finally:
                 self.workers.meet()
         self._failed |= failures
-        return Outcome(failures, found, frozenset(keys) - mine)
+        return Outcome(failures, found, frozenset(keys) - mine, tuple(self._notes))
 
     def _do(self, piece: Piece) -> dict[str, str]:
         """Why each failed stage of a group failed, by key."""
         leads = self.workers.rank == 0
         if isinstance(piece, AdapterGroup):
-            return self.train(piece)
+            return self._train_as_fits(piece)
         if isinstance(piece, Prepare):
             # A slot of zeros: the aligned model itself.
             loaded = self._open(piece.model, [LoRAShape(1, 1.0, piece.lora.targets)])
@@ -168,6 +172,30 @@ class TrainWorker:
         for one in piece.evals:
             ensure_cache(loaded, self.store, piece.model, one.held_out, one.features)
             measure_slots(loaded, self.store, piece.model, {0: piece.model.key}, one)
+
+    def _train_as_fits(self, group: AdapterGroup) -> dict[str, str]:
+        """Train a group, or one half after the other where its accelerator has no memory for all of
+        it. Workers that train together cannot: the others wait for the one that has none."""
+        try:
+            return self.train(group)
+        except torch.OutOfMemoryError:
+            if len(group.jobs) == 1 or self.workers.size > 1:
+                raise
+        self._loaded = None  # out here, where no traceback holds what is in the way
+        gc.collect()
+        torch.cuda.empty_cache()
+        half = -(-len(group.jobs) // 2)
+        parts = [
+            group.model_copy(update={"jobs": j}) for j in (group.jobs[:half], group.jobs[half:])
+        ]
+        sizes = " and ".join(str(len(part.jobs)) for part in parts)
+        self._notes.append(
+            f"no memory for {len(group.jobs)} adapters at once: {sizes} were trained"
+        )
+        failures: dict[str, str] = {}
+        for part in parts:
+            failures |= self._train_as_fits(part)
+        return failures
 
     def train(self, group: AdapterGroup) -> dict[str, str]:
         """Train a group's unfinished stages, then measure all of them; why each failed stage

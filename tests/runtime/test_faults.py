@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -51,12 +51,19 @@ def undisturbed(parent: Sweeps, tmp_path_factory: pytest.TempPathFactory) -> Fac
     return found
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize(
+    ("signal", "moments"),
+    [
+        pytest.param(None, [*STORED, "report", "set_tag"], id="one of them at each"),
+        *(pytest.param(name, MOMENTS, id=name, marks=pytest.mark.faults) for name in SIGNALS),
+    ],
+)
 def test_stopped_at_every_moment_it_ends_as_if_nothing_had_happened(
-    signal: str, parent: Sweeps, undisturbed: Facts, tmp_path: Path
+    signal: str | None, moments: list[str], parent: Sweeps, undisturbed: Facts, tmp_path: Path
 ) -> None:
-    out, (do, code) = tmp_path / "out", SIGNALS[signal]
-    for moment in MOMENTS:
+    out = tmp_path / "out"
+    for moment, name in zip(moments, cycle([signal] if signal else SIGNALS), strict=False):
+        do, code = SIGNALS[name]
         ended = parent.run(out, moment, do=do)
         assert ended.code == code, (moment, ended)
         assert code < 0 or ended.err == "stopped; run the same command again to go on\n", moment
@@ -102,13 +109,22 @@ DISKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("trouble", DISKS)
+@pytest.mark.parametrize(
+    ("trouble", "moments"),
+    [
+        pytest.param("full", ["references", "checkpoints", "report"], id="full at times"),
+        *(
+            pytest.param(name, [*STORED, "report"], id=name, marks=pytest.mark.faults)
+            for name in DISKS
+        ),
+    ],
+)
 def test_a_disk_that_refuses_is_named_in_a_line_and_nothing_is_lost(
-    trouble: str, disk: Path, parent: Sweeps, undisturbed: Facts
+    trouble: str, moments: list[str], disk: Path, parent: Sweeps, undisturbed: Facts
 ) -> None:
     do, undo, said = DISKS[trouble]
     out = disk / "out"
-    for moment in (*STORED, "report"):
+    for moment in moments:
         ended = parent.run(out, moment, do=do)
         assert ended.code in (1, 2), (moment, ended)
         *_, line = ended.err.splitlines()

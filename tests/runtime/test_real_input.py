@@ -145,7 +145,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
         ended = run_here(own.out, *options, code=1)
         first, second = ended.err.splitlines()[-2:]
         assert first.startswith(f"error: The judge at {server.url}/v1 gave no usable reply")
-        assert second == "all answers are kept: run the same command again"
+        assert second == "all results are kept: run the same command again"
         assert "Traceback" not in ended.err
         assert adapters(own.out) == trained
         down[0] = False

@@ -12,12 +12,13 @@ from raycib.config import LoRASpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.config.presets import Execution
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.runtime import worker as worker_module
 from raycib.runtime.leases import Outcome
 from raycib.runtime.pieces import PREPARE, Jobs, Prepare, tasks_of
 from raycib.runtime.worker import TrainWorker
 from raycib.store import Store
-from raycib.store.kinds import STAGES
-from raycib.training.group import load, open_slot, shapes_of
+from raycib.store.kinds import CHECKPOINTS, STAGES
+from raycib.training.group import load, open_slot, shapes_of, train_group
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,30 @@ def test_a_process_that_stays_trains_the_same_bytes(groups: list[AdapterGroup], 
         bases.add(id(stays._loaded.adapters.model))
     assert files(staying, groups) == files(fresh, groups)
     assert len(bases) == 1, "the base was loaded once"
+
+
+def test_a_group_without_memory_is_split_until_it_fits_and_that_is_said(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A GPU with memory for two adapters, which is not at hand: what it raises is raised for it."""
+
+    def train_two(group: AdapterGroup, *rest: object) -> dict[str, str]:
+        if len(group.jobs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_group(group, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker_module, "train_group", train_two)
+    stages = [tiny.make_stage(tiny_folder, seed=seed) for seed in range(5)]
+    store = Store(tmp_path)
+    done = worker(store).do(group(stages, "five"))
+    assert done == Outcome(
+        notes=(
+            "no memory for 5 adapters at once: 3 and 2 were trained",
+            "no memory for 3 adapters at once: 2 and 1 were trained",
+        )
+    )
+    assert all(store.get(STAGES, stage.key) for stage in stages)
+    assert not store.keys(CHECKPOINTS)
 
 
 def test_slots_that_are_removed_leave_the_model_as_it_was(tiny_folder: Path):
