@@ -36,7 +36,7 @@ PAGES += [
 SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
 SHOWN += [ROOT / "tests/support/own_study.py"]
 """Code that pages may show: each file is run by a test."""
-NOT_OURS = {"cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
+NOT_OURS = {"chmod", "cd", "docker", "export", "git", "hf", "kubectl", "pip", "source"}
 """Programs whose words are not looked at, but for the files that they name."""
 LONGEST_README = 900
 LONGEST_AVERAGE = 15
@@ -120,13 +120,16 @@ def check(words: list[str]) -> None:
         if re.match(r"(sweeps|cluster|docs|tests|raycib)/", word):
             file = re.sub(r"(?<=\.py):\w+$", "", word)  # a name in it
             assert (ROOT / file).exists(), f"no file {file}"
-    if program in ("python", "cluster/laptop.sh"):
+    if program in ("python", "cluster/laptop.sh", "cluster/slurm.sh"):
         assert program == "python" or (ROOT / program).stat().st_mode & 0o111
         if rest[:1] == ["-m"]:
             assert find_spec(rest[1]), f"no module {rest[1]}"
             rest = rest[2:]
         if rest and rest[0].startswith(("sweeps/", "docs/examples/")):
             parse(sweep(), rest[1:])
+    elif program == "sbatch":
+        check([rest[0]])
+        check(["python", *rest[1:]])
     elif program == "make":
         check_make(rest)
     elif program == "raycib":
