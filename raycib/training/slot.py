@@ -62,7 +62,8 @@ class Slot:
     """Per step: every term unweighted, in nats, and the gradient norm before clipping."""
     failed: str | None = None
     tokens: Counter[str] = field(default_factory=Counter)
-    """`useful` ones of its rows and `computed` ones with padding, in this many `steps`."""
+    """`useful` ones of its rows and `computed` ones with their padding, if any, in this many
+    `steps`."""
 
     def __post_init__(self) -> None:
         trainer = self.stage.trainer

@@ -53,8 +53,8 @@ class Execution(Frozen):
     micro_batch_size: PositiveInt = 16
     """Rows a slot and worker at a time, as they are drawn."""
     micro_batch_tokens: PositiveInt | None = None
-    """Instead: tokens a worker at a time, over all slots and with padding; rows of about one length
-    come together."""
+    """Instead: tokens a worker at a time, over all slots, of rows that lie end to end; with padding
+    where a model mixes such rows, and rows of about one length then come together."""
     checkpoint_activations: bool = False
     """Keep only what enters each decoder layer, and compute the rest again in the backward pass."""
     attention: Attention | None = None

@@ -24,10 +24,11 @@ def lines(plan: Estimate) -> Iterator[str]:
         )
     if plan.computed_tokens:
         share = plan.useful_tokens / plan.computed_tokens
+        padding = f"with padding {plan.computed_tokens:,} ({share:.0%} useful)"
         yield _line(
             "training",
-            f"{plan.to_train} stages, {plan.steps:,} steps, {plan.useful_tokens:,} tokens; with "
-            f"padding {plan.computed_tokens:,} ({share:.0%} useful)",
+            f"{plan.to_train} stages, {plan.steps:,} steps, {plan.useful_tokens:,} tokens; "
+            + ("no padding" if share == 1 else padding),
         )
     yield _line("references", f"{plan.reference_forwards:,} rows go through the aligned model")
     yield _line(

@@ -22,7 +22,7 @@ class Trained(NamedTuple):
     stage: StageSpec
     tokens: Tokens
     squares: float
-    """Sum of the squared lengths of rows, with padding."""
+    """Sum of the squared lengths of rows, with their padding, if any."""
     scored: float
     """Tokens that are predicted."""
     beside: float
