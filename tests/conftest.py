@@ -106,6 +106,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="session")
+def local_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same sweep with `--local`, and what it printed; nobody changes it."""
+    import running
+
+    return running.make_local(tmp_path_factory.mktemp("local") / "out")
+
+
+@pytest.fixture(scope="session")
 def connecting() -> Iterator[Any]:
     """How connecting to what is no Ray ends; see `no_cluster.py`."""
     import no_cluster

@@ -18,6 +18,7 @@ PARTS = {
     "steps": ("bench_steps.py", QUICK),
     "methods": ("bench_methods.py", QUICK),
     "tokens": ("bench_micro_batches.py", ()),
+    "driver": ("bench_driver.py", ("--cells", "10,100")),
     "grid": ("bench_grid.py", QUICK),
 }
 """File and options of a quick run, by what is asked for; in this order."""

@@ -13,6 +13,7 @@ once. What the grid does beyond that (references, I(Z;C), report, MLflow) is in 
 import argparse
 import json
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from processes import Process, Watched, table, watched
-from timing import spread
+from timing import interleaved, spread
 
 from raycib import world
 
@@ -51,13 +52,36 @@ PHASES = (
 """File, function, phase."""
 
 
-def grid(steps: int, folder: Path) -> Watched:
-    """The sweep, watched."""
-    command = [
+def command(steps: int, folder: Path) -> list[str]:
+    """The sweep's, into a folder."""
+    return [
         sys.executable, str(ROOT / "sweeps/lambda_grid.py"), "--out", str(folder / "runs"),
         "--strengths", ",".join(map(str, STRENGTHS)), "--seeds", str(SEEDS), *GRIDS[steps][0],
     ]  # fmt: skip
-    run = watched(command, PHASES, log=folder / "log")
+
+
+def limit(steps: int, folder: Path) -> tuple[float, float]:
+    """The least CPU seconds: all products but those of answers, whose lengths no plan knows, at the
+    rate of large ones; and that rate, in FLOP/s."""
+    import torch
+
+    said = subprocess.run(
+        [*command(steps, folder), "--dry-run", "--json"], capture_output=True, check=True
+    )
+    plan = json.loads(said.stdout)
+    flops = {
+        phase["name"]: phase["flops"] for phase in plan["phases"] if phase["name"] != "answers"
+    }
+    flops["training"] *= plan["useful_tokens"] / plan["computed_tokens"]
+    torch.set_num_threads(1)
+    a, b = torch.randn(2, 512, 512)
+    rate = 2 * 512**3 / median(interleaved({"product": lambda: a @ b}, 50)["product"])
+    return sum(flops.values()) / rate, rate
+
+
+def grid(steps: int, folder: Path) -> Watched:
+    """The sweep, watched."""
+    run = watched(command(steps, folder), PHASES, log=folder / "log")
     if run.code:
         raise SystemExit(f"error: the grid failed:\n{(folder / 'log').read_text()[-2000:]}")
     return run
@@ -70,7 +94,7 @@ def kind(process: Process) -> str:
         return re.sub(r"[:\[(].*", "", title.partition("ray::")[2]) or title
     if "lambda_grid.py" in title:
         return "driver"
-    for word in ("raylet/raylet", "gcs_server", "dashboard", "runtime_env", "log_monitor"):
+    for word in ("raylet/raylet", "gcs_server", "dashboard", "log_monitor", "monitor"):
         if word in title:
             return f"Ray: {word.rpartition('/')[2]}"
     words = title.split()
@@ -97,8 +121,8 @@ def trl(steps: int, cells: int, folder: Path) -> tuple[list[float], list[Any], f
 
     def run(count: int, out: Path) -> tuple[float, list[Any]]:
         log = folder / "trl.log"
-        command = [sys.executable, str(Path(__file__).parent / "trl_grid.py"), str(work), str(out)]
-        ended = watched([*command, str(count)], log=log)
+        program = [sys.executable, str(Path(__file__).parent / "trl_grid.py"), str(work), str(out)]
+        ended = watched([*program, str(count)], log=log)
         if ended.code:
             raise SystemExit(log.read_text()[-2000:])
         found = json.loads(log.read_text().splitlines()[-1])
@@ -114,10 +138,13 @@ def compare(steps: int, cells: int) -> None:
     """Print all of a number of steps a cell."""
     twelve = len(STRENGTHS) * SEEDS
     with tempfile.TemporaryDirectory() as folder:
+        least, rate = limit(steps, Path(folder))
         ours = grid(steps, Path(folder))
         print(f"\n{twelve} cells x {steps} steps, cold: {ours.cpu:.0f} CPU s, ", end="")
         print(f"{ours.memory / 2**30:.1f} GiB, {ours.torch} processes load torch")
-        print("\n".join(table(ours, kind)), flush=True)
+        print("\n".join(table(ours, kind)))
+        print(f"its products at {rate / 1e9:.0f} GFLOP/s: {least:.1f} CPU s, ", end="")
+        print(f"{least / ours.cpu:.3f} of all", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         alone, together, start = trl(steps, cells, Path(folder))
     each = [sum(cell["seconds"]) for cell in together]

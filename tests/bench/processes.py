@@ -26,7 +26,7 @@ class Process:
     pid: int
     title: str = ""
     cpu: float = 0.0
-    """Seconds, in user and kernel mode."""
+    """Seconds, in user and kernel mode, without what watching it cost."""
     memory: int = 0
     """The most bytes it held; pages that processes share are divided among them."""
     torch: bool = False
@@ -88,6 +88,7 @@ def watched(
         for process in seen.values():
             file = Path(folder) / f"{process.pid}.json"
             process.phases = json.loads(file.read_text()) if file.exists() else {}
+            process.cpu = max(0.0, process.cpu - process.phases.pop("probe", 0.0))
             inside = sum(process.phases.values())
             process.phases[OUTSIDE] = max(0.0, process.cpu - inside)
     found = sorted(seen.values(), key=lambda one: -one.cpu)

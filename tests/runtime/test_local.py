@@ -5,8 +5,6 @@ import inspect
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import running
-from running import NAME, ROOT, SMALL, SWEEP, adapters, environment, summary_of
+from running import NAME, ROOT, SMALL, SWEEP, adapters, program, summary_of
 
 import raycib
 from raycib import world
@@ -26,43 +24,22 @@ from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.python_api import options_of
 from raycib.runtime.options import Options
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 
-WITHOUT = """
-import importlib.abc, runpy, sys
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("ray", "vllm"):
-            raise ModuleNotFoundError(f"{name} is not installed here")
-sys.meta_path.insert(0, Missing())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 ONE = {"seeds": 1, "local": True, "set": ["trainer.batch_size=200"]}
 """16 steps."""
 
 
-def program(temp: Path, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Python with these arguments, whose sweeps have nobody's settings."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment(temp), cwd=ROOT, capture_output=True, text=True, timeout=600,
-        **options,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(local_sweep: tuple[Path, str]) -> Path:
     """A finished sweep of two cells, on a machine that has neither Ray nor vLLM."""
-    temp = tmp_path_factory.mktemp("local")
-    done = program(temp, "-c", WITHOUT, SWEEP, "--local", "--out", temp / "out", *SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "groups of [1, 1] slots, one after the other in this process" in done.stdout
-    assert "answers by transformers (--local)" in done.stdout
+    out, said = local_sweep
+    assert "groups of [1, 1] slots, one after the other in this process" in said
+    assert "answers by transformers (--local)" in said
     for phase in ("training", "answering", "judging"):
-        assert f"s] {phase}" in done.stdout
-    assert "200/200 steps" in done.stdout
-    return temp / "out"
+        assert f"s] {phase}" in said
+    assert "200/200 steps" in said
+    return out
 
 
 @pytest.fixture

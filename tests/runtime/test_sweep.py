@@ -200,11 +200,9 @@ def modified(out: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference grid in this process."""
-    out = tmp_path_factory.mktemp("here") / "out"
-    run_here(out, *SMALL)
-    return out
+def here(local_sweep: tuple[Path, str]) -> Path:
+    """The reference grid in one process."""
+    return local_sweep[0]
 
 
 def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(

@@ -9,7 +9,7 @@ from running import ROOT, run_here, summary_of
 from raycib.config import StageSpec
 from raycib.store import Store
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 
 NAME = "method_comparison"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"

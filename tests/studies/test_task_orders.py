@@ -222,6 +222,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, 
     return out, ended.out, summary_of(out, NAME)
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(900)
 class TestASweepOfOrders:
     def test_beginnings_are_trained_once(self, two: tuple[Path, str, dict[str, Any]]):

@@ -50,6 +50,19 @@ PATIENCE_S = 600
 """Of a whole sweep, on a machine with other things to do."""
 
 
+WITHOUT = """
+import importlib.abc, runpy, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "vllm"):
+            raise ModuleNotFoundError(f"{name} is not installed here")
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script as if Ray and vLLM were not installed."""
+
+
 class Ended(NamedTuple):
     """How a program ended."""
 
@@ -167,6 +180,22 @@ def run_sweep(out: Path, *arguments: object, code: int = 0, script: Path = SWEEP
         ended = running.wait()
     assert ended.code == code, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
     return ended
+
+
+def program(temp: Path, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, whose sweeps have nobody's settings."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment(temp), cwd=ROOT, capture_output=True, text=True, timeout=600,
+        **options,
+    )  # fmt: skip
+
+
+def make_local(out: Path) -> tuple[Path, str]:
+    """`SMALL` in one process that has neither Ray nor vLLM: its results, and what it printed."""
+    done = program(out.parent, "-c", WITHOUT, SWEEP, "--local", "--out", out, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
 
 
 def run_here(out: Path, *arguments: object, code: int = 0, script: Path = SWEEP) -> Ended:
