@@ -18,6 +18,7 @@ from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.model_files import find, verified
 from raycib.model_files.config import read_config
+from raycib.models import lean_imports  # noqa: F401  before what imports transformers
 from raycib.models.decoder import own_logits
 from raycib.models.gate import check_model
 

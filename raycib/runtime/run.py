@@ -97,8 +97,6 @@ class Work:
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
         with self.view:
-            if self.runtime.overlaps:
-                self._start_early()
             with self._phase("training"):
                 self._train()
             with self._phase("answering"):
@@ -134,11 +132,15 @@ class Work:
             sweep.store.discard(FAILURES, key)
         pieces = self._pieces()
         errors: dict[str, Exception] = {}
+        if self.runtime.overlaps and PREPARE not in pieces:
+            self._start_early()
 
         def ended(one: Ended) -> None:
             piece = pieces[one.name]
             for note in one.notes:
                 print(f"note: {one.name}: {note}", flush=True)
+            if self.runtime.overlaps and one.name == PREPARE:  # the first step waits for neither
+                self._start_early()
             if isinstance(piece, AdapterGroup):
                 self._remember(piece, one, errors.get(PREPARE))
             elif one.error is not None:

@@ -1,6 +1,8 @@
 """One process trains group after group: the base stays, and nothing of a group is left for the
 next one."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,20 @@ def test_a_group_without_memory_is_split_until_it_fits_and_that_is_said(
     )
     assert all(store.get(STAGES, stage.key) for stage in stages)
     assert not store.keys(CHECKPOINTS)
+
+
+def test_a_worker_imports_nothing_for_models_that_see(tmp_path: Path):
+    """A second of every process, and 140 MB; who wants the packages has them."""
+    code = (
+        "import sys; import raycib.runtime.worker\n"
+        "print({'sklearn', 'scipy'} & set(sys.modules))\n"
+        "from sklearn.linear_model import LogisticRegression; import scipy.stats"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout == "set()\n", done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_slots_that_are_removed_leave_the_model_as_it_was(tiny_folder: Path):
