@@ -1,13 +1,15 @@
 """Which method keeps most safety, and at which cost? (CIB, Table 1, with the rows of 2026)
 
 python sweeps/method_comparison.py
+python sweeps/method_comparison.py --budget 8
 python sweeps/method_comparison.py --methods kl,cib --strengths 0.1,0.3,1,3,10
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from raycib.config import Method, PlainLoRA
-from raycib.config.grid import Variant
+from raycib.config.grid import Variant, trials
 from raycib.methods.ema import EMA
 from raycib.methods.salora import SaLoRA
 from raycib.methods.vaccine import Vaccine
@@ -39,27 +41,41 @@ SAFETY_EPOCHS = 10
 
 def variants(setup: SweepConfig) -> Iterator[Variant]:
     """Every method over its strengths, as far as there are the data and models that it needs."""
-    yield Variant(PlainLoRA())
-    for kind, strengths in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items():
-        for strength in setup.strengths(kind, strengths):
-            method = setup.at(kind, strength)
-            if method and method.stacked and setup.safety:
-                yield after_safety(setup, method)
-            elif method and not method.stacked:
-                yield Variant(method)
-    if setup.options.strengths is None:
+    budget, own = setup.options.budget, setup.trainer.learning_rate
+    tried = {kind: setup.strengths(kind, strengths)
+             for kind, strengths in {**STRENGTHS, **setup.beyond(STRENGTHS)}.items()}  # fmt: skip
+    for kind, strengths in {"lora": (0.0,), **tried}.items():
+        pairs = trials(strengths, own, budget) if budget and strengths else []
+        for strength, rate in pairs or [(strength, own) for strength in strengths]:
+            if row := variant_of(setup, kind, strength):
+                yield row if rate == own else at_rate(setup, row, rate)
+    if setup.options.strengths is None and budget is None:
         yield from retuned(setup)
+
+
+def variant_of(setup: SweepConfig, kind: str, strength: float) -> Variant | None:
+    """A method at a strength; None where there is not what it needs."""
+    if kind == "lora":
+        return Variant(PlainLoRA())
+    method = setup.at(kind, strength)
+    if method and method.stacked:
+        return after_safety(setup, method) if setup.safety else None
+    return Variant(method) if method else None
+
+
+def at_rate(setup: SweepConfig, row: Variant, rate: float) -> Variant:
+    """The row at another learning rate of the task."""
+    slower = setup.trainer.model_copy(update={"learning_rate": rate})
+    label = f"{row.method.about.name}, learning rate {rate:.3g}"
+    return replace(row, label=label, trainer=slower)
 
 
 def retuned(setup: SweepConfig) -> Iterator[Variant]:
     """Plain LoRA and EMA with tuned learning rates, LoRA after a stage on safety data, SaLoRA from
     LoRA's own start, and Vaccine's official form: a stage before the task."""
-    trainer = setup.trainer
     for part in (2, 4) if "ema" in setup.wanted else ():
-        slower = trainer.model_copy(update={"learning_rate": trainer.learning_rate / part})
-        rate = f"learning rate {slower.learning_rate:g}"
-        yield Variant(PlainLoRA(), f"LoRA, {rate}", trainer=slower)
-        yield Variant(setup.method(EMA()), f"EMA, {rate}", trainer=slower)
+        for method in (PlainLoRA(), setup.method(EMA())):
+            yield at_rate(setup, Variant(method), setup.trainer.learning_rate / part)
     if setup.safety and "salora" in setup.wanted:
         own_start = setup.method(SaLoRA(safety=setup.safety, init="default"))
         yield Variant(own_start, "SaLoRA, LoRA's own start")

@@ -67,6 +67,23 @@ def _changed(stage: StageSpec, **fields: Any) -> StageSpec:
     return StageSpec.model_validate({**dict(stage), **fields})
 
 
+SLOWEST = 8
+"""What part of the learning rate a budget of trials goes down to."""
+
+
+def trials(strengths: Sequence[float], rate: float, budget: int) -> list[tuple[float, float]]:
+    """So many pairs of a strength and a learning rate, the same for every method of as many
+    strengths: strengths in their order as often as each other, rates from ``rate`` down to an
+    eighth in equal ratios, of which each strength gets others in turn."""
+    most = max(min(3, budget), -(-budget // len(strengths)))
+    parts = [SLOWEST ** (step / max(most - 1, 1)) for step in range(most)]
+    rates = [float(f"{rate / part:.6g}") for part in parts]  # no key hangs on a last digit
+    return [
+        (strengths[number * len(strengths) // budget], rates[number % most])
+        for number in range(budget)
+    ]
+
+
 def single_task(
     models: Iterable[ModelSpec],
     tasks: Iterable[tuple[TaskSpec, EvalSpec]],

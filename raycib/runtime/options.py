@@ -160,6 +160,14 @@ class Options:
     strengths: Annotated[
         str | None, typer.Option(help="Instead of the sweep's own, such as 0,1,5.")
     ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of a comparison: so many trials of every method, plain LoRA too, over learning "
+            "rate and strength.",
+        ),
+    ] = None
     set: Annotated[
         list[str] | None, typer.Option(help="A setting, such as trainer.learning_rate=1e-4.")
     ] = None
@@ -225,7 +233,7 @@ class Options:
 
 
 GROUPS = {
-    "What is compared": ("preset", "methods", "strengths", "seeds", "orders", "set"),
+    "What is compared": ("preset", "methods", "strengths", "budget", "seeds", "orders", "set"),
     "Models and rows of your own": (
         "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful",
         "benign", "probes", "safety", "max_length", "max_tokens", "too_long",

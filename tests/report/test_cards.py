@@ -27,15 +27,21 @@ def replays() -> Replays:
 
 
 def test_effect_by_hand():
-    """Two seeds, two prompts: -1 0 and -1 -1. The mean is -3/4; between seeds (1/2)^2 / 2 / 2 =
-    1/16; between prompts, whose means are -1 and -1/2 and which two halves join,
-    ((5/4 + 1) / 4 - (3/8)^2) / 4 = 27/256; each has one degree of freedom."""
-    every = np.array([True, True])
-    found = effect(np.array([[-1.0, 0.0], [-1.0, -1.0]]), [(every, 1.0)])
-    half = stats.t.ppf(0.975, 1) * math.sqrt(1 / 16 + 27 / 256)
-    assert (found.value, found.n) == (-0.75, 2)
-    assert found.low == pytest.approx(-0.75 - half)
-    assert found.high == pytest.approx(-0.75 + half)
+    """Three seeds at -.2, -.4 and -.6 on all of 98 prompts. Their variance is .04, so a third of it
+    is between seeds, with 2 degrees of freedom. Prompts do not differ: what joins, half a prompt
+    to each kind of pair, leaves (.16 * 98 + 1) / 100 - (.4 * 98 / 100)^2 = .013136, a hundredth of
+    it, with 97."""
+    drawn, every = np.repeat([[-0.2], [-0.4], [-0.6]], 98, axis=1), np.ones(98, bool)
+    found = effect(drawn, [(every, 1.0)])
+    seeds, prompts = (stats.t.ppf(0.975, df) ** 2 for df in (2, 97))
+    half = math.sqrt(seeds * 0.04 / 3 + prompts * 0.00013136)
+    assert (found.value, found.n) == (pytest.approx(-0.4), 98)
+    assert (found.low, found.high) == (pytest.approx(-0.4 - half), pytest.approx(-0.4 + half))
+
+
+def test_a_difference_of_rates_goes_no_further_than_1():
+    found = effect(np.array([[-1.0, 0.0], [-1.0, -1.0]]), [(np.array([True, True]), 1.0)])
+    assert (found.value, found.low, found.high) == (-0.75, -1, 1)
 
 
 def test_effect_of_one_seed_has_no_interval_and_of_no_prompt_no_value():

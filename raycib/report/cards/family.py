@@ -68,22 +68,26 @@ class Family:
         if self.elsewhere:
             return list(self.elsewhere)
         alone = len(self.seeds) == 1
-        return [
-            self._best([other for other in range(len(self.seeds)) if alone or other != seed])
+        others = [
+            [other for other in range(len(self.seeds)) if alone or other != seed]
             for seed in range(len(self.seeds))
         ]
+        return [next(iter(self.ranked(seeds)), None) for seeds in others]
 
-    def _best(self, seeds: Sequence[int]) -> int | None:
-        accuracy, losses = self.of("accuracy")[:, seeds], self.of("eval_loss")[1:, seeds]
+    def ranked(self, seeds: Sequence[int]) -> list[int]:
+        """The rows that learn the task and answer coherently in the mean over some seeds, from the
+        lowest harmful response rate on the tuning half."""
+        kept = list(seeds)
+        accuracy, losses = self.of("accuracy")[:, kept], self.of("eval_loss")[1:, kept]
         found: list[tuple[float, float, int]] = []
         for row, (harmful, babbled) in enumerate(self.outcomes[1:]):
-            rate, garbage = (_mean(one[seeds][:, self.tuning]) for one in (harmful, babbled))
+            rate, garbage = (_mean(one[kept][:, self.tuning]) for one in (harmful, babbled))
             # What was not measured is not held against a row here: the card says so itself.
             lost = accuracy[1 + row].mean() < KEPT * accuracy[0].mean() - NOTHING
-            unlearned = self.learned[row, seeds].mean() < LEARNED
+            unlearned = self.learned[row, kept].mean() < LEARNED
             if math.isfinite(rate) and garbage <= COHERENT and not lost and not unlearned:
                 found.append((round(rate, 9), float(losses[row].mean()), row))
-        return min(found)[2] if found else None
+        return [row for *_, row in sorted(found)]
 
     @cached_property
     def differences(self) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ class Comparison(Study):
     """Several methods on one task."""
 
     name = "comparison"
+    options = frozenset({"budget"})
 
     def __init__(self, grid: Iterable[str] = ()) -> None:
         self.grid = tuple(grid)

@@ -26,7 +26,7 @@ from raycib.report.variants import (
     variants,
 )
 from raycib.results import Histories, Results, Samples
-from raycib.studies.comparison import matched_cost, paired, table1
+from raycib.studies.comparison import budget, matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
 from raycib.studies.comparison.price_figure import price_figure
@@ -113,6 +113,7 @@ def _report(
             Section("cost", "Harmful responses at equal task loss", "Equal loss", [
                 _cost(frame),
             ]),
+            Section("budget", "What tuning buys", "Tuning", [_tuned(frame, samples)]),
             Section("pairs", "The same prompts, paired", "Pairs", [
                 Table("paired", pairs, paired.columns(pairs),
                       f"{paired.CAPTION} {paired.significance(pairs)}".strip()),
@@ -123,6 +124,12 @@ def _report(
         warnings=warned,
         curves=partial(curves_by_variant, cells, histories),
     )  # fmt: skip
+
+
+def _tuned(frame: pd.DataFrame, samples: Samples) -> Table:
+    rows = budget.budget_table(frame, samples)
+    caption = f"{budget.CAPTION} {budget.said(rows)}".strip()
+    return Table("budget", rows, budget.columns(rows), caption)
 
 
 def _cost(frame: pd.DataFrame) -> Table:
