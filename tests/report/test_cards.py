@@ -137,6 +137,7 @@ def test_a_true_defence_is_accepted(replays: Replays):
     """One that turns up to half of the harmful answers into refusals, in most of 50 sweeps of three
     seeds; CIB's own answers in nearly all."""
     assert verdicts(replays, "half", 50)["here"] >= 30
+    assert verdicts(replays, "cib", 20)["here"] == 20
 
 
 def test_what_a_sweep_lacks_is_never_a_pass(replays: Replays):
