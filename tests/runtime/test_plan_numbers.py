@@ -161,6 +161,21 @@ def test_seven_billion_weights_are_trained_by_no_gpu_of_80_gb(tmp_path: Path) ->
     assert execution.micro_batch_tokens == 1024
 
 
+def test_but_by_two_of_them(tmp_path: Path) -> None:
+    """In shards each has half: 50 GiB, and what is gathered; 6.7 billion weights of 2 bytes, less
+    the embeddings and the head, are 6.5 GiB on each while adapters are trained."""
+    options = Options(
+        out=str(tmp_path), preset="llama2-7b-tradeoffs", gpu="H100", workers=2,
+        set=["execution.strategy=fsdp2"],
+    )  # fmt: skip
+    sweep = planned(options, reader=Assumed())
+    where = machine_of(options, sweep.setup.execution)
+    execution, _ = fitted(sweep, where)
+    whole, group = Group(sweep, where).needs(execution)
+    assert "1 / 2 of all weights with gradients and Adam 50.2 GiB" in str(whole)
+    assert "base, 1 / 2 of its layers 6.52 GiB" in str(group)
+
+
 def test_what_nobody_chose_is_chosen_to_fit(tmp_path: Path) -> None:
     """On 24 GB layers are computed twice; on 8 GPUs none is idle."""
     options = Options(out=str(tmp_path), preset="llama31-8b", gpu="L4", seeds=1)

@@ -93,7 +93,8 @@ def _too_large(group: Group, execution: Execution, needed: Memory) -> UserError:
     return UserError(
         f"{needed} does not fit into a worker's share of {name}, nor does a group of one with the "
         f"shortest micro-batches ({said(base)} are weights, {said(room)} are there): "
-        "take a GPU with more memory, or a smaller model"
+        "take a GPU with more memory, a smaller model, or more GPUs: --workers N "
+        "--set execution.strategy=fsdp2"
     )
 
 
