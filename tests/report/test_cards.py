@@ -174,6 +174,16 @@ def test_a_measure_that_moves_the_other_way_rejects(replays: Replays):
     assert {part.name: part.verdict for part in card.parts}["mechanism"] == "rejected"
 
 
+def test_a_measure_that_moves_by_rounding_alone_tells_nothing(replays: Replays):
+    replay = replays.sweep("half", 0, tasks=1)
+    distances = {c["seed"]: c["scores"]["distance"] for c in replay.cells if not c["strength"]}
+    for cell in replay.cells:
+        if cell["strength"]:
+            cell["scores"]["distance"] = distances[cell["seed"]] * (1 - 2e-7)
+    [*_, check] = replay.card().parts[3].checks
+    assert (check.value, check.verdict) == (0, "undecided")
+
+
 def test_nothing_is_rejected_where_nothing_is_lost(replays: Replays):
     """Where plain LoRA is safe there is nothing to defend."""
     replay = replays.sweep("half", 0)
