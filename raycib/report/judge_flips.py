@@ -49,7 +49,7 @@ def with_flips(report: Report) -> Report:
     checks = report.results.judge_flips
     if not checks:
         return report
-    section = Section("flips", "The judge under attack", "Attacks", [flips_table(checks)], TEXT)
+    section = Section("attacks", "The judge under attack", "Attacks", [flips_table(checks)], TEXT)
     return replace(
         report,
         sections=[*report.sections, section],
