@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,22 @@ def connect(execution: Execution, judge_is_served: bool = True) -> Cluster:
 
     `UserError` where it cannot be reached or started, or is one's own and too small.
     """
+    with _sigterm_kept():
+        return _connected(execution, judge_is_served)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Every `ray.init` puts Ray's own handler in the place of ours, which ends with a line."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _connected(execution: Execution, judge_is_served: bool) -> Cluster:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     shared = is_shared()
     if not ray.is_initialized():
@@ -95,16 +112,12 @@ def is_shared() -> bool:
 
 
 def _init(**where: Any) -> None:
-    """Ray puts its own handler of SIGTERM in the place of ours, which ends with a line."""
-    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": ENVIRONMENT},
         **where,
     )
-    if callable(before):
-        signal.signal(signal.SIGTERM, before)
 
 
 def _join(address: str) -> None:

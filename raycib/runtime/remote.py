@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import (
     LocalRayletDiedError,
+    NodeDiedError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RaySystemError,
@@ -65,7 +67,8 @@ class RayRuntime:
     """The cluster of `RAY_ADDRESS`, or one on this machine that ends with the sweep."""
 
     lost: tuple[type[Exception], ...] = (
-        LocalRayletDiedError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError,
+        LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError,
+        RaySystemError, WorkerCrashedError,
     )  # fmt: skip
 
     def __init__(self, sweep: Sweep) -> None:
