@@ -15,6 +15,8 @@ MEASURES = tuple(
     for name, one in METRICS.items()
 )
 """Each measure in the mean over seeds, in the order of Table 3."""
+ELSEWHERE = "hrr_on_"
+"""Begins the column of a rate on further harmful prompts."""
 
 
 def cells_table(
@@ -43,6 +45,8 @@ def cells_table(
         Column("seed", "Seed"),
         *(Column(name, one.heading, _rate) for name, one in METRICS.items() if one.counted),
         *(Column(name, one.heading, rate, optional=True) for name, one in FURTHER_METRICS.items()),
+        *(Column(name, f"HRR on {name.removeprefix(ELSEWHERE)}, %", rate)
+          for name in rows if name.startswith(ELSEWHERE) and f"{name}_low" in rows),
         *cell_columns(rows),
         Column("hrr_unread", "Unread", number(".0f")),
         Column("cosine", "cos(z, z ref)", number("z.2f")),

@@ -14,6 +14,8 @@ from raycib.report.cards.cards import cards
 from raycib.report.cards.effects import effect
 from raycib.report.cards.halves import is_tuning
 from raycib.report.cards.section import with_cards
+from raycib.report.cells import cells_table
+from raycib.report.frame import to_frame
 from raycib.results import Card, Results, results_of
 
 REPLAYS = 200
@@ -205,6 +207,15 @@ def test_cards_are_read_again_and_shown():
     assert set(again.cards[0].strengths) <= set(STRENGTHS)
     assert not Results(sweep="old", cells=[]).cards
     assert isinstance(again.cards[0], Card)
+
+
+def test_cells_have_the_rates_on_further_prompts():
+    summary = sweep(failed=False)
+    for cell in summary["cells"]:
+        cell["scores"]["hrr_on"] = {"other": cell["scores"]["hrr"]}
+    results = typed(summary)
+    shown = cells_table(to_frame(results))
+    assert shown["HRR on other, %"].tolist() == shown["HRR, %"].tolist()
 
 
 def test_a_report_has_them():
