@@ -74,7 +74,8 @@ class Execution(Frozen):
     judge_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that judges them."""
     judge_starts_early: bool = False
-    """Start the judge while adapters are trained: where both fit at once."""
+    """Start the judge while adapters are trained: where both fit at once. On one machine without a
+    GPU, and with a CPU each at most, it is in the process of the engine that answers."""
 
 
 class Preset(Frozen):
