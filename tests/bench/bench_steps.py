@@ -148,7 +148,7 @@ def levels(store: Store) -> list[float]:
         jobs = tuple(Job(stage=stage, evals=()) for stage in stages)
         began = time.process_time()
         news.clear()
-        assert not worker.do(AdapterGroup(name=f"pack-{name}", jobs=jobs))
+        assert not worker.do(AdapterGroup(name=f"pack-{name}", jobs=jobs)).failures
         found.append(news[0] - began)
         parents = [*stages]
     return found[1:]

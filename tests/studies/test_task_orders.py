@@ -218,7 +218,7 @@ OPTIONS = (
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
     """Two orders of two tasks."""
     out = tmp_path_factory.mktemp("orders") / "out"
-    ended = run_here(out, "--orders", "med>gsm;med>squad", *OPTIONS, script=SCRIPT)
+    ended = run_here(out, "--orders", "med>open;med>squad", *OPTIONS, script=SCRIPT)
     return out, ended.out, summary_of(out, NAME)
 
 
