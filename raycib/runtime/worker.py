@@ -203,6 +203,7 @@ class TrainWorker:
         workers, stages = self.workers, [job.stage for job in group.jobs]
         loaded = self._open(stages[0].model, shapes_of(stages))
         loaded.adapters.checkpointed = self.execution.checkpoint_activations
+        loaded.adapters.apart = self.execution.slots_apart
 
         def progress(slots: Sequence[Slot]) -> None:
             if workers.rank == 0:

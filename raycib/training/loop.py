@@ -138,7 +138,7 @@ def _micro_batches(
         {n: one.lengths for n, one in safety.items()},
     )
     packed = tokens is not None and packs(adapters.model.config.model_type)
-    dealt = deal(*lengths, workers.size, size, tokens, packed)
+    dealt = deal(*lengths, workers.size, size, tokens, packed, adapters.apart)
     spent = sum(
         (computed(micro, *lengths, packed) for own in dealt for micro in own), Counter[int]()
     )

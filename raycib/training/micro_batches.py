@@ -51,6 +51,7 @@ def deal(
     size: int,
     tokens: int | None = None,
     packed: bool = False,
+    apart: bool = False,
 ) -> list[list[MicroBatch]]:
     """The micro-batches of each worker, from the lengths of each slot's rows of one step.
 
@@ -58,8 +59,15 @@ def deal(
     at a time; a row longer than that is alone. `packed` rows lie end to end, whatever their
     lengths; else rows of about one length come together, whichever slot's they are, and their
     padding counts. Safety rows are dealt over the micro-batches that their slot has, on top: about
-    as many tokens again at most.
+    as many tokens again at most. With `apart` each slot's rows are dealt as if it were alone.
     """
+    if apart:
+        beside = {slot: {slot: safety[slot]} if slot in safety else {} for slot in task}
+        each = [
+            deal({slot: own}, beside[slot], workers, size, tokens, packed)
+            for slot, own in task.items()
+        ]
+        return [list(chain.from_iterable(parts)) for parts in zip(*each, strict=True)]
     by_tokens = _end_to_end if packed else _by_length
     if tokens is None:
         cut = [_as_drawn(task, rank, workers, size) for rank in range(workers)]

@@ -26,6 +26,7 @@ from raycib.invariances import (
     packing,
     reference_cache,
     resume,
+    unequal,
     weights,
     workers,
     zero_strength,
@@ -162,6 +163,23 @@ def test_rows_dealt_by_tokens_change_no_step_of_a_group(
             torch.testing.assert_close(
                 value, drawn.objective.state_dict()[name], rtol=1e-4, atol=1e-5
             )
+
+
+@pytest.mark.parametrize("tokens", [None, 300], ids=["as drawn", "cut by tokens"])
+def test_slots_in_passes_of_their_own_have_the_bytes_of_separate_runs(tokens, tiny_folder, store):
+    """Everything that trains them, moments and memories included."""
+    kinds = ("lora", "cib", "ema", "safegrad", "sbr", "vaccine")
+    stages = [
+        stage_of(tiny_folder, METHODS[kind], seed=seed) for seed, kind in enumerate(kinds)
+    ]
+    together, slots = tiny.open_slots(stages, store)
+    together.apart = True
+    train(together, slots, ALONE, 5, micro_batch_tokens=tokens)
+    for stage, slot in zip(stages, slots, strict=True):
+        adapters, (alone,) = tiny.open_slots([stage], store)
+        train(adapters, [alone], ALONE, 5, micro_batch_tokens=tokens)
+        assert unequal(slot.state()[0], alone.state()[0]) == 0, stage.method.kind
+        assert slot.history == alone.history
 
 
 def test_slots_with_unequal_batches_share_a_group(tiny_folder, store):

@@ -24,6 +24,7 @@ EVERY: dict[str, Any] = {
     "micro_batch_size": 4,
     "micro_batch_tokens": 2048,
     "checkpoint_activations": True,
+    "slots_apart": True,
     "attention": "eager",
     "checkpoint_every": 7,
     "group_size": 3,

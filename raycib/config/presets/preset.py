@@ -57,6 +57,9 @@ class Execution(Frozen):
     where a model mixes such rows, and rows of about one length then come together."""
     checkpoint_activations: bool = False
     """Keep only what enters each decoder layer, and compute the rest again in the backward pass."""
+    slots_apart: bool = False
+    """Each adapter of a group in passes of its own: then it is that of a stage alone, byte for byte,
+    and packing saves memory and starts, not steps."""
     attention: Attention | None = None
     """Its implementation in training and for references; None: transformers' own choice."""
     checkpoint_every: PositiveInt = 50

@@ -44,6 +44,8 @@ class AdapterSlots:
         self.model = model
         self.checkpointed = False
         """Whether a training pass keeps only what enters each decoder layer."""
+        self.apart = False
+        """Whether each slot's rows have training passes of their own."""
         self.shapes = tuple(shapes)
         self._router = Router(self.shapes)
         everything = model.named_modules()
