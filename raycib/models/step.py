@@ -59,6 +59,7 @@ class GroupStep:
         self.stacked, self.packed = stacked, packed
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
+        self._parts: dict[str, dict[int, Tensor]] = {}
         self.present = {slot: batch.present for slot, batch in self.batches.items()}
         self.ids = self._together([batch.ids for batch in self.batches.values()])
         self.labels = self._together([batch.labels for batch in self.batches.values()])
@@ -124,12 +125,22 @@ class GroupStep:
         with torch.no_grad(), self.adapters.disabled(), self._rows_apart():
             return self._states()
 
+    def parts(self, what: str) -> dict[int, Tensor]:
+        """`nll`, or a layer of `hidden`, by slot. All at once: of as many slices the backward pass
+        would make as many tensors of the whole batch's size."""
+        if what not in self._parts:
+            whole = self.nll if what == "nll" else getattr(self.hidden, what)
+            sizes = [here.stop - here.start for here in self.places.values()]
+            self._parts[what] = dict(zip(self.places, whole.split(sizes), strict=True))
+        return self._parts[what]
+
     @cached_property
     def nll(self) -> Float[Tensor, "*places"]:
         """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
         scored = self.labels >= 0
         # No row's first token is scored, so none is predicted by the row before.
-        states = self.hidden.final_norm[..., :-1, :][scored[..., 1:]]
+        before = scored.flatten().nonzero()[:, 0] - 1
+        states = self.hidden.final_norm.flatten(0, -2).index_select(0, before)
         values = token_loss(self.adapters.model, states, self.labels[scored])
         return torch.zeros(self.labels.shape, device=values.device).masked_scatter(scored, values)
 
@@ -168,14 +179,11 @@ class Step:
     @property
     def nll(self) -> Float[Tensor, "rows seq"]:
         """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
-        own = self._group.nll[self._group.places[self._slot]]
+        own = self._group.parts("nll")[self._slot]
         if not self._group.packed:
             return own
         present = self._group.present[self._slot]
         return torch.zeros(present.shape, device=own.device).masked_scatter(present, own)
-
-    def _own(self, hidden: Hidden, layer: Layer) -> Float[Tensor, "*places dim"]:
-        return getattr(hidden, layer)[self._group.places[self._slot]]
 
     @property
     def row_loss(self) -> Float[Tensor, " rows"]:
@@ -184,11 +192,11 @@ class Step:
 
     def pooled(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """z: the rows' representations in the model being trained."""
-        return pool(self._own(self._group.hidden, layer), self.batch, pooling)
+        return pool(self._group.parts(layer)[self._slot], self.batch, pooling)
 
     def states(self, which: Tokens) -> Float[Tensor, "tokens dim"]:
         """Final hidden states that predict the rows' tokens, in the model being trained."""
-        return token_states(self._own(self._group.hidden, "final_norm"), self.batch, which)
+        return token_states(self._group.parts("final_norm")[self._slot], self.batch, which)
 
     def reference(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """zref: the same rows in the aligned model, from the cache where there is one."""
@@ -205,7 +213,8 @@ class Step:
         return self._read((which, "final_norm"))
 
     def _read(self, feature: tuple[Pooling | Tokens, Layer]) -> Tensor:
-        hidden = self._own(self._group.reference_hidden, feature[1])
+        whole = getattr(self._group.reference_hidden, feature[1])
+        hidden = whole[self._group.places[self._slot]]
         with torch.no_grad():
             return read(self._group.adapters, hidden, self.batch, feature)
 

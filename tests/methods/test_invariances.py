@@ -169,9 +169,7 @@ def test_rows_dealt_by_tokens_change_no_step_of_a_group(
 def test_slots_in_passes_of_their_own_have_the_bytes_of_separate_runs(tokens, tiny_folder, store):
     """Everything that trains them, moments and memories included."""
     kinds = ("lora", "cib", "ema", "safegrad", "sbr", "vaccine")
-    stages = [
-        stage_of(tiny_folder, METHODS[kind], seed=seed) for seed, kind in enumerate(kinds)
-    ]
+    stages = [stage_of(tiny_folder, METHODS[kind], seed=seed) for seed, kind in enumerate(kinds)]
     together, slots = tiny.open_slots(stages, store)
     together.apart = True
     train(together, slots, ALONE, 5, micro_batch_tokens=tokens)

@@ -58,7 +58,7 @@ class Execution(Frozen):
     checkpoint_activations: bool = False
     """Keep only what enters each decoder layer, and compute the rest again in the backward pass."""
     slots_apart: bool = False
-    """Each adapter of a group in passes of its own: then it is that of a stage alone, byte for byte,
+    """Each adapter of a group in passes of its own: then it has the bytes of a training alone,
     and packing saves memory and starts, not steps."""
     attention: Attention | None = None
     """Its implementation in training and for references; None: transformers' own choice."""
