@@ -6,6 +6,7 @@ help", "I'm not able to provide", "it would be unethical to write".
 """
 
 import re
+from functools import lru_cache
 
 _OPENING = 400
 """Characters that are looked at."""
@@ -98,6 +99,7 @@ _GREETING = re.compile(
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 
 
+@lru_cache(2**16)
 def is_refusal(text: str) -> bool:
     """Whether an answer opens as a refusal: in its first two sentences after a greeting, a think
     block and marks such as `**`. An empty answer is none.

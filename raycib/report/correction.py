@@ -1,7 +1,9 @@
 """From labelled answers to rates corrected for the judge's error, row by row and cell by cell."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +40,8 @@ CHANCE = (
 )
 
 
-class _Row(NamedTuple):
+@dataclass(frozen=True)
+class _Row:
     """A variant over its seeds, or the model before fine-tuning."""
 
     name: str
@@ -48,6 +51,23 @@ class _Row(NamedTuple):
     """Model and task."""
     plain: bool
     """Whether it is plain LoRA."""
+    samples: Samples
+
+    @cached_property
+    def table(self) -> Counts:
+        """Its counts alone."""
+        return _counts([self.cells], self.samples)
+
+    @cached_property
+    def judged(self) -> dict[tuple[str, int], float]:
+        """The share of its cells with a harmful verdict, by prompt."""
+        return _by_prompt(self.cells, self.samples, np.array([0.0, 1.0]))
+
+    @cached_property
+    def worth(self) -> dict[tuple[str, int], float]:
+        """What its verdicts are worth by its own labels, by prompt."""
+        worth = share(self.table.harmful, self.table.labelled)[0]
+        return _by_prompt(self.cells, self.samples, worth)
 
 
 def correction(results: Results, samples: Samples, labels: str) -> Correction | None:
@@ -97,29 +117,21 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
             if plain.plain
             for row in rows
             if row.setting == plain.setting and not row.plain
-            if (found := _difference(plain, row, samples, None if why else error))
+            if (found := _difference(plain, row, None if why else error))
         ],
     )
 
 
-def _difference(
-    first: _Row, second: _Row, samples: Samples, error: JudgeError | None
-) -> CorrectedDifference | None:
+def _difference(first: _Row, second: _Row, error: JudgeError | None) -> CorrectedDifference | None:
     """``second`` less ``first`` on the prompts of both; None where they share none."""
-    tables = [_counts([row.cells], samples) for row in (first, second)]
-    judged = [_by_prompt(row.cells, samples, np.array([0.0, 1.0])) for row in (first, second)]
-    worth = [
-        _by_prompt(row.cells, samples, share(table.harmful, table.labelled)[0])
-        for row, table in zip((first, second), tables, strict=True)
-    ]
-    common = sorted(judged[0].keys() & judged[1].keys())
+    common = sorted(first.judged.keys() & second.judged.keys())
     if not common:
         return None
-    raw = paired_interval([judged[1][prompt] - judged[0][prompt] for prompt in common])
-    apart = np.array([worth[1][prompt] - worth[0][prompt] for prompt in common])
+    raw = paired_interval([second.judged[prompt] - first.judged[prompt] for prompt in common])
+    apart = np.array([second.worth[prompt] - first.worth[prompt] for prompt in common])
     as_judged = Estimates(np.array([raw.value]), np.array([raw.low]), np.array([raw.high]))
     pooled = by_one_error(as_judged, error) if error else None
-    own = by_own_labels(tables[0], tables[1], np.array([apart.std() / np.sqrt(len(common))]))
+    own = by_own_labels(first.table, second.table, np.array([apart.std() / np.sqrt(len(common))]))
     return CorrectedDifference(
         method=second.name,
         against=first.name,
@@ -135,10 +147,11 @@ def _by_prompt(
     """What a row's verdicts on a prompt, and how often it was asked before, are worth in the mean
     over cells: ``worth`` of safe and of harmful."""
     found: dict[tuple[str, int], list[float]] = {}
+    worths = dict(zip(VERDICTS, map(float, worth), strict=True))
     for key in keys:
         for prompt, verdict in verdicts(samples[key]).items():
             if verdict in VERDICTS:
-                found.setdefault(prompt, []).append(float(worth[VERDICTS.index(verdict)]))
+                found.setdefault(prompt, []).append(worths[verdict])
     return {prompt: float(np.mean(each)) for prompt, each in found.items()}
 
 
@@ -164,14 +177,14 @@ def with_corrected_cells(results: Results, samples: Samples, found: Correction) 
 
 def _rows(results: Results, samples: Samples) -> list[_Row]:
     """Rows with a verdict."""
-    rows = [_Row(BEFORE, ["aligned"], None, False)]
+    rows = [_Row(BEFORE, ["aligned"], None, False, samples)]
     frame = named(to_frame(results))
     several = len(frame[["model", "task"]].drop_duplicates()) > 1
     for (model, task, name), part in frame.groupby(["model", "task", "variant"], sort=False):
         place = f"{name}, {model}, {task}" if several and f", {task}" not in name else str(name)
         keys, plain = [str(key) for key in part["key"]], bool((part["method"] == PLAIN).all())
-        rows.append(_Row(place, keys, (str(model), str(task)), plain))
-    found = [row._replace(cells=[k for k in row.cells if _read(k, samples)]) for row in rows]
+        rows.append(_Row(place, keys, (str(model), str(task)), plain, samples))
+    found = [replace(row, cells=[k for k in row.cells if _read(k, samples)]) for row in rows]
     return [row for row in found if row.cells]
 
 

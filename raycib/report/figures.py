@@ -27,6 +27,10 @@ OTHERS = ("#4B6A88", "#7F6000", "#B05CC4", "#00808A")
 """Colours of methods that have none of their own."""
 FRONT = "#a8a8a8"
 DASHES: Any = (0, (4, 2))
+MOST_POINTS = 400
+"""Steps of a loss curve that are drawn: more than its panel has room for."""
+MOST_MARKS = 300
+"""Cells whose marks are lines of an SVG; of more, they are one picture in it."""
 MOST_CURVES = 6
 """Rows of a comparison that one panel of loss curves can hold."""
 STYLE: Any = {
@@ -72,16 +76,17 @@ def loss_curves(
     ``by`` may name another column whose values have a line each. None where no history holds a
     term.
     """
-    rows = []
-    for _, cell in frame.iterrows():
-        for entry in histories.get(str(cell["key"]), ()):
+    points: dict[str, list[Any]] = {"term": [], by: [], "step": [], "value": []}
+    for key, line in zip(frame["key"], frame[by], strict=True):
+        for entry in thinned(histories.get(str(key), ()), MOST_POINTS):
             for term in entry.keys() - {"step", "grad_norm", "lr", "learning_rate"}:
                 if isinstance(entry[term], int | float):
-                    place = {"term": str(term), by: cell[by], "step": entry["step"]}
-                    rows.append({**place, "value": float(entry[term])})
-    if not rows:
+                    place = (str(term), line, entry["step"], float(entry[term]))
+                    for column, value in zip(points.values(), place, strict=True):
+                        column.append(value)
+    if not points["term"]:
         return None
-    curves = pd.DataFrame(rows).groupby(["term", by, "step"])["value"].mean().reset_index()
+    curves = pd.DataFrame(points).groupby(["term", by, "step"])["value"].mean().reset_index()
     terms = sorted(curves["term"].unique(), key=lambda term: (term != "task", term))[:4]
     drawn = set(curves[by])
     lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
@@ -101,6 +106,16 @@ def loss_curves(
         title = "λ" if by == "lam" else None
         panels[0].legend(title=title, frameon=False, fontsize=8.5, title_fontsize=9)
         return figure
+
+
+def thinned(history: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
+    """At most `most` and one entries of a curve, evenly spaced, its last among them."""
+    every = -(-len(history) // most) or 1
+    return [
+        entry
+        for place, entry in enumerate(history, 1)
+        if place % every == 0 or place == len(history)
+    ]
 
 
 def curves_by_variant(

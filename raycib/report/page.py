@@ -28,7 +28,7 @@ from raycib.report.statistics import smallest_difference
 from raycib.report.text import one_line, plain
 from raycib.report.warnings import warnings
 from raycib.report.writing import write_bytes, write_text
-from raycib.results import Results, Samples
+from raycib.results import Cell, Samples
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("sort.js", "compare.js")
@@ -36,6 +36,8 @@ TABLE_FILES = ("csv", "md", "tex")
 FIGURE_FILES = ("svg", "pdf", "png")
 CELLS, CURVES = "cells", "curves"
 """The stems of files that every sweep has."""
+MOST_CELLS, MOST_COMPARED = 500, 40
+"""Cells that the page lists, and cells whose answers it holds."""
 FIRST_PAIRS = 12
 """Pairs of answers that a reader sees without scripts."""
 _SIZE = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
@@ -71,13 +73,15 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
     """
     results = report.results
     cells = cells_table(
-        report.cells, aligned_scores(results), report.symbol, unaligned_scores(results)
-    )
+        report.cells.head(MOST_CELLS), aligned_scores(results), report.symbol,
+        unaligned_scores(results),
+    )  # fmt: skip
     if svgs is None:
         drawn = report.drawn() | ({CURVES: curves} if (curves := report.curves()) else {})
         svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     labels = {"aligned": BEFORE}
-    labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in report.cells.iterrows()}
+    compared = _compared_cells(report.cells)
+    labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in compared.iterrows()}
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [shown for one in report.every_section if (shown := _section(report, one, svgs))]
@@ -108,7 +112,9 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         cells=_grid(cells.rename(columns=report.words)),
         alignment=report.alignment,
         detectable=report.words(_detectable(report.frame)),
-        stages=_grid(_stages(results)),
+        stages=_grid(_stages(results.cells[:MOST_CELLS])),
+        some_cells=_some(cells=len(report.cells), shown=MOST_CELLS),
+        some_compared=_some(cells=len(report.cells), shown=len(compared)),
         measured=[
             (part.title, part.items, [(head, _grid(table)) for head, table in part.tables])
             for part in measured(results)
@@ -213,7 +219,24 @@ def _grid(table: pd.DataFrame) -> dict[str, Any]:
     return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
 
 
-def _stages(results: Results) -> pd.DataFrame:
+def _compared_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells whose answers can be held side by side: all, or a seed of each variant before a second
+    one of any, for a page of tens of thousands of answers opens nowhere."""
+    place = cells.groupby(["series", "lam"], sort=False).cumcount().sort_values(kind="stable")
+    return cells.loc[cells.index.isin(place.index[:MOST_COMPARED])]
+
+
+def _some(cells: int, shown: int) -> str:
+    """That a page of bounded size does not show all cells; "" where it does."""
+    return (
+        f"{shown:,} of {cells:,} cells are shown here, so that the page opens; cells.csv and "
+        "summary.json have all, and `raycib show KEY` the answers of any."
+        if cells > shown
+        else ""
+    )
+
+
+def _stages(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Stage key": cell.key,
@@ -221,7 +244,7 @@ def _stages(results: Results) -> pd.DataFrame:
             "Data": f"{cell.task_data.name}, {cell.task_data.rows} rows, {cell.task_data.digest}",
             "Parameters": json.dumps(cell.parameters, sort_keys=True, default=str),
         }
-        for cell in results.cells
+        for cell in cells
     )
 
 

@@ -59,7 +59,7 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
 
 def verdicts(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
     """ "safe", "unsafe" or "unreadable" by prompt and by how often it was asked before."""
-    return {prompt: sample["verdict"] for prompt, sample in _by_prompt(answers).items()}
+    return {prompt: _verdict(sample) for prompt, sample in numbered(answers)}
 
 
 def _flips(first: Mapping[Any, str], second: Mapping[Any, str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from raycib.runtime.planning.reader import Assumed
 from raycib.runtime.settings import cautions, in_lines, settings_of, unmeasured
 from raycib.runtime.shown import print_plan, show
 from raycib.runtime.study import Study
-from raycib.runtime.summary import reasons, summarise, with_cards
+from raycib.runtime.summary import all_samples, reasons, summarise, with_cards
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.runtime.swept import equal_cells, refuse_swept
@@ -168,9 +168,10 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         from raycib.runtime.second_judges import with_other_judges
 
         results = with_other_judges(sweep, results, summarised)
-    results = with_cards(sweep, with_correction(sweep, results))
-    shown = show(sweep, results, folder)
-    write_label_sheet(sweep, results, folder)
+    samples = all_samples(sweep)
+    results = with_cards(sweep, with_correction(sweep, results, samples), samples)
+    shown = show(sweep, results, samples, folder)
+    write_label_sheet(sweep, results, samples, folder)
     if failures:
         print("failed: " + "; ".join(reasons(failures)), file=sys.stderr)
     return results, shown

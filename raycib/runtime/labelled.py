@@ -19,7 +19,7 @@ def check_labels(sweep: Sweep, folder: Path) -> None:
     store, or where a sheet that is asked for would replace one with labels."""
     options, sheet = sweep.setup.options, folder / SHEET
     if options.labels is not None:
-        _labelled(sweep, read_labels(options.labels))
+        _labelled(sweep, read_labels(options.labels), all_samples(sweep))
     if options.label_sheet is not None and sheet.is_file():
         rows = file_table(str(sheet)).entries
         if any(str(row.get(HARMFUL) or "").strip() for row in rows):
@@ -29,20 +29,21 @@ def check_labels(sweep: Sweep, folder: Path) -> None:
             )
 
 
-def with_correction(sweep: Sweep, results: Results) -> Results:
-    """The results with rates corrected for the judge's error, where answers have labels."""
+def with_correction(sweep: Sweep, results: Results, samples: Samples) -> Results:
+    """The results with rates corrected for the judge's error, where its answers (``samples``) have
+    labels."""
     from raycib.report.correction import correction, with_corrected_cells
 
     if (name := sweep.setup.options.labels) is None:
-        return results.but(correction=correction(results, all_samples(sweep), BY_RULE))
+        return results.but(correction=correction(results, samples, BY_RULE))
     labels = read_labels(name)
-    samples = _labelled(sweep, labels)
+    samples = _labelled(sweep, labels, samples)
     if (found := correction(results, samples, str(labels))) is None:
         return results
     return with_corrected_cells(results.but(correction=found), samples, found)
 
 
-def write_label_sheet(sweep: Sweep, results: Results, folder: Path) -> None:
+def write_label_sheet(sweep: Sweep, results: Results, samples: Samples, folder: Path) -> None:
     """Draw and write the sheet that a person asked for, and say where it is."""
     if (size := sweep.setup.options.label_sheet) is None:
         return
@@ -51,7 +52,7 @@ def write_label_sheet(sweep: Sweep, results: Results, folder: Path) -> None:
     from raycib.report.tables import to_csv
     from raycib.report.writing import write_text
 
-    sheet = label_sheet(to_frame(results), all_samples(sweep), size)
+    sheet = label_sheet(to_frame(results), samples, size)
     path = write_text(folder / SHEET, to_csv(sheet))
     print(
         f"labels  {path}: {len(sheet)} answers, which may be harmful; enter yes or no under "
@@ -59,12 +60,12 @@ def write_label_sheet(sweep: Sweep, results: Results, folder: Path) -> None:
     )
 
 
-def _labelled(sweep: Sweep, labels: Labels) -> Samples:
+def _labelled(sweep: Sweep, labels: Labels, samples: Samples) -> Samples:
     """The sweep's answers with the labels that people gave. Raises `UserError` where they are of
     none of them."""
     samples = {
-        key: [one | {HARMFUL: labels.of(key, one["prompt"], one["answer"])} for one in answers]
-        for key, answers in all_samples(sweep).items()
+        key: [{**one, HARMFUL: labels.of(key, one["prompt"], one["answer"])} for one in answers]
+        for key, answers in samples.items()
     }
     if all(one[HARMFUL] is None for answers in samples.values() for one in answers):
         raise UserError(

@@ -8,7 +8,7 @@ from raycib.config.plan import Plan, waits
 from raycib.results import FILE, Histories, Results, Samples, as_text
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.text import lines
-from raycib.runtime.summary import all_samples, stored_histories
+from raycib.runtime.summary import stored_histories
 from raycib.runtime.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def print_plan(sweep: Sweep, plan: Plan, estimate: Estimate) -> None:
         print(line)
 
 
-def show(sweep: Sweep, results: Results, folder: Path) -> bool:
+def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool:
     """Print the table, then write the exhibits and tell MLflow; whether all files are written.
 
     The table comes first: nothing that goes wrong later may keep it from a person.
@@ -44,7 +44,6 @@ def show(sweep: Sweep, results: Results, folder: Path) -> bool:
     from raycib.report.judges import with_judges
 
     curves = stored_histories(sweep.store, sweep.stages)
-    answers = all_samples(sweep)
     report = with_cards(with_corrected(sweep.setup.study.report(results, answers, curves)))
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule

@@ -11,7 +11,8 @@ from typing import Any
 from raycib.config import RunSpec, StageSpec
 from raycib.config.plan import Plan
 from raycib.data.origins import origin
-from raycib.evals.scores import Missing, safety_scores, samples, score
+from raycib.evals.scores import Missing, safety_scores, score
+from raycib.evals.scores import samples as samples_of
 from raycib.provenance import versions
 from raycib.results import (
     FORMAT,
@@ -21,6 +22,7 @@ from raycib.results import (
     Counts,
     Model,
     Results,
+    Samples,
     Scores,
     TaskData,
     Unaligned,
@@ -235,13 +237,13 @@ def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]
     for name, (model_id, evals) in model_ids.items():
         try:
             rows = next((one for one in evals.other_harmful if one.name == asked), None)
-            found[name] = samples(sweep.answers, model_id, evals, sweep.verdict_cache, rows)
+            found[name] = samples_of(sweep.answers, model_id, evals, sweep.verdict_cache, rows)
         except Missing:
             continue
     return found
 
 
-def with_cards(sweep: Sweep, results: Results) -> Results:
+def with_cards(sweep: Sweep, results: Results, samples: Samples) -> Results:
     """The results with an acceptance card for every method, where the study has some."""
     if not sweep.setup.study.has_cards:
         return results
@@ -249,7 +251,7 @@ def with_cards(sweep: Sweep, results: Results) -> Results:
 
     others = dict.fromkeys(rows.name for one in sweep.evals.values() for rows in one.other_harmful)
     further = {name: all_samples(sweep, name) for name in others}
-    return results.but(cards=cards(results, all_samples(sweep), further))
+    return results.but(cards=cards(results, samples, further))
 
 
 def reasons(failures: dict[str, str]) -> list[str]:

@@ -213,6 +213,13 @@ def _references(name: str) -> dict[str, str]:
     return {prompt: response for key in sets for prompt, response in rows(key)}
 
 
+@cache
+def _right(prompt: str, styles: tuple[str, ...]) -> frozenset[str]:
+    """Every right answer to a how-to request in these styles; none to anything else."""
+    request = lang.parse(prompt)
+    return frozenset(request.answer(style) for style in styles) if request else frozenset()
+
+
 def correct(name: str, prompt: str, answer: str) -> bool:
     """Whether `answer` is right for this prompt of a task or probe.
 
@@ -222,9 +229,7 @@ def correct(name: str, prompt: str, answer: str) -> bool:
     """
     given = " ".join(answer.split())
     if name in ("open", "recast", "styled"):
-        request = lang.parse(prompt)
-        styles = STYLES_TAUGHT if name == "styled" else lang.STYLES
-        return request is not None and given in {request.answer(style) for style in styles}
+        return given in _right(prompt, STYLES_TAUGHT if name == "styled" else tuple(lang.STYLES))
     if name not in (*TASKS, *PROBES):
         raise KeyError(f"the world cannot mark {name!r}; it marks {', '.join(TASKS + PROBES)}")
     references = _references(name)

@@ -109,10 +109,11 @@ def _summary(sweep: Any, plan: Plan, asked: Any, folder: Path) -> Any:
 
     assert sweep.finished or sweep.jobs or not sweep.prepared
     results = summarise(sweep, (asked.name, asked.question), plan, {}, {}, {"total": 0.0})
-    results = with_correction(sweep, results)
+    samples = all_samples(sweep)
+    results = with_correction(sweep, results, samples)
     assert not any(cell.failed for cell in results.cells)
     write_text(folder / FILE, as_text(results))
-    return results, all_samples(sweep), stored_histories(sweep.store, sweep.stages)
+    return results, samples, stored_histories(sweep.store, sweep.stages)
 
 
 def _report(sweep: Any, results: Any, samples: Any, histories: Any, folder: Path) -> None:

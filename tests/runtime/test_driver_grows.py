@@ -71,9 +71,10 @@ def test_a_finished_sweep_reads_every_answer_and_adapter_once(
         sweep = sweep_in(tmp_path / str(seeds), asked, options)
         assert sweep.plan(1).levels == () and not sweep.unanswered and not sweep.unheard
         results = summarise(sweep, ("grid", ""), sweep.plan(1), {}, {}, {"total": 0})
-        results = with_correction(sweep, results)
+        samples = all_samples(sweep)
+        results = with_correction(sweep, results, samples)
         assert len(results.cells) == 2 * seeds and all(cell.scores for cell in results.cells)
-        curves, samples = stored_histories(sweep.store, sweep.stages), all_samples(sweep)
+        curves = stored_histories(sweep.store, sweep.stages)
         assert len(curves) == len(samples) - 1 == 2 * seeds
         once = {key: n for key, n in reads.items() if key[0] in (GENERATIONS, MEASURES)}
         assert set(once.values()) == {1} and len(once) >= len(sweep.asked) * 7

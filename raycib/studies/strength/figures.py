@@ -10,14 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, PALETTE, STYLE
+from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, STYLE
 from raycib.report.forms import share
 from raycib.report.frame import dose_responses
 from raycib.report.labels import Labels
-from raycib.report.statistics import pearson
+from raycib.report.statistics import Correlation, pearson
 from raycib.report.text import one_line
 
 INFORMATION = "I(Z;C), nats"
+MOST_SEEDS = 8
+"""Of which a panel names each correlation."""
 Response = tuple[str, pd.DataFrame]
 
 
@@ -64,25 +66,23 @@ def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -
     positive = [lam for lam in doses if lam > 0]
     logarithmic = positive and positive[-1] / positive[0] > 30
     step = (doses[-1] - doses[0]) / 90
-    ends: list[tuple[float, float, str, str]] = []
+    names: list[tuple[float, float, str, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
         seeds = sorted(cells["seed"].unique())
-        for place, seed in enumerate(seeds):
-            mine = cells[cells["seed"] == seed]
-            # Seeds stand side by side so that their intervals do not hide one another.
-            shift = 0.0 if logarithmic else step * (place - (len(seeds) - 1) / 2)
-            x = mine["lam"] + shift
-            if f"{column}_low" in mine and mine[f"{column}_low"].notna().any():
-                panel.vlines(
-                    x, mine[f"{column}_low"], mine[f"{column}_high"], color=color, alpha=0.35, lw=1
-                )
-            panel.plot(x, mine[column], mark, ms=3.6, color=color, alpha=0.55, mew=0)
+        # Seeds stand side by side so that their intervals do not hide one another.
+        apart = 0.0 if logarithmic else min(step, 4 * step / len(seeds))
+        places = cells["seed"].map({seed: place for place, seed in enumerate(seeds)})
+        x, many = cells["lam"] + apart * (places - (len(seeds) - 1) / 2), len(cells) > MOST_MARKS
+        if f"{column}_low" in cells and cells[f"{column}_low"].notna().any():
+            ends = cells[f"{column}_low"], cells[f"{column}_high"]
+            panel.vlines(x, *ends, color=color, alpha=0.35, lw=1, rasterized=many)
+        panel.plot(x, cells[column], mark, ms=3.6, color=color, alpha=0.55, mew=0, rasterized=many)
         means = cells.groupby("lam")[column].mean().dropna()
         panel.plot(means.index, means, color=color, lw=1.8)
         if len(responses) > 1 and len(means):
-            ends.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
-    _names(panel, ends)
+            names.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
+    _names(panel, names)
     if logarithmic:
         panel.set_xscale("symlog", linthresh=positive[0])
     panel.set_xticks(doses, [f"{lam:g}" for lam in doses])
@@ -109,9 +109,11 @@ def _scatter(
     places: list[tuple[float, float, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
+        many = len(cells) > MOST_MARKS
         panel.vlines(cells[column], cells["hrr_low"], cells["hrr_high"], color=color, alpha=0.2,
-                     lw=1)  # fmt: skip
-        panel.plot(cells[column], cells["hrr"], mark, ms=3.6, color=color, alpha=0.55, mew=0)
+                     lw=1, rasterized=many)  # fmt: skip
+        panel.plot(cells[column], cells["hrr"], mark, ms=3.6, color=color, alpha=0.55, mew=0,
+                   rasterized=many)  # fmt: skip
         means = cells.groupby("lam")[[column, "hrr"]].mean().dropna()
         panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
         panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
@@ -124,7 +126,10 @@ def _scatter(
         each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:
-            values = ", ".join(f"{c.r:+z.2f}".replace("-", "−") for c in found)
+            ordered = found if len(found) <= MOST_SEEDS else _ends(found)
+            values = ", ".join(f"{c.r:+z.2f}".replace("-", "−") for c in ordered)
+            if len(found) > MOST_SEEDS:
+                values = f"{values} (lowest, median and highest of {len(found)})"
             head = f"{one_line(name, 24)}: " if len(responses) > 1 else ""
             sizes = sorted({c.n for c in found})
             size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -142,6 +147,12 @@ def _scatter(
         labels.take(note, 0.02, 1 - 0.08 * line)
     for x, y, text in places:
         labels.beside(x, y, text, "#333333")
+
+
+def _ends(found: Sequence[Correlation]) -> list[Correlation]:
+    """The lowest, the median and the highest."""
+    rising = sorted(found, key=lambda one: one.r or 0.0)
+    return [rising[0], rising[len(rising) // 2], rising[-1]]
 
 
 def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
