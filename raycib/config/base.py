@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -76,5 +76,17 @@ def _plain(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """sha256 of a JSON value in canonical form (sorted keys, no spaces, shortest floats)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def digest_of(values: Iterable[Any]) -> str:
+    """`digest` of the list of some values, of which there may be too many to be in memory twice."""
+    found = hashlib.sha256(b"[")
+    for place, value in enumerate(values):
+        found.update(b"," * bool(place) + _canonical(value))
+    found.update(b"]")
+    return found.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True).encode()

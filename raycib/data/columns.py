@@ -82,7 +82,7 @@ class Columns:
 
     def __init__(self, table: Table, source: Source) -> None:
         self.table = table
-        self.names = dict.fromkeys(name for entry in table.entries for name in entry)
+        self.names = table.names
         self.chosen = {
             role: (find_column(name, self.names, table.where),) if name else ()
             for role, name in source.columns.items()

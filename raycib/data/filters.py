@@ -1,11 +1,12 @@
 """Which entries of a table are meant, where a file holds two kinds of them."""
 
-from collections.abc import Iterable
+from array import array
+from itertools import compress
 from typing import Any
 
 from raycib.data.columns import find_column, normal
 from raycib.data.sources import Source
-from raycib.data.tables import Table
+from raycib.data.tables import Entries, Table
 from raycib.errors import UserError
 
 MARKS = ("label", "is_safe", "safety", "prompt_harm_label", "type")
@@ -20,7 +21,7 @@ def kept(table: Table, source: Source) -> Table:
     """The entries that the source's filters keep. Raises `UserError` where none is left, and where
     safe and unsafe ones stand side by side and no filter says which are meant: they would be
     counted as one kind."""
-    names = dict.fromkeys(name for entry in table.entries for name in entry)
+    names = table.names
     marks = sorted((n for n in names if normal(n) in MARKS), key=lambda n: MARKS.index(normal(n)))
     filters = [
         one._replace(column=find_column(one.column, names, table.where)) for one in source.filters
@@ -30,21 +31,26 @@ def kept(table: Table, source: Source) -> Table:
             _refuse_both(table, name)
     if not filters:
         return table
-    stay = [all(one.keeps(entry) for one in filters) for entry in table.entries]
+    stay, left = bytearray(), dict[str, None]()
+    for entry in table.entries:
+        stay.append(all(one.keeps(entry) for one in filters))
+        if stay[-1]:
+            left.update(dict.fromkeys(entry))
     said = " ".join(str(one) for one in filters)
     if not any(stay):
         raise UserError(f"{table.where}: none of {len(stay)} rows fits {said}; mend it")
     return Table(
         table.where,
-        [entry for entry, stays in zip(table.entries, stay, strict=True) if stays],
-        [number for number, stays in zip(table.numbers, stay, strict=True) if stays],
-        [line for line, stays in zip(table.lines, stay, strict=False) if stays],
+        Entries(lambda: compress(table.entries, stay)),
+        left,
+        array("Q", compress(table.numbers, stay)),
+        array("Q", compress(table.lines, stay)),
         (*table.notes, f"{sum(stay)} of {len(stay)} rows fit {said}"),
     )
 
 
 def _refuse_both(table: Table, name: str) -> None:
-    values = [_text(entry.get(name)) for entry in table.entries]
+    values = {_text(entry.get(name)) for entry in table.entries}
     safe, unsafe = _sides(values, normal(name))
     if safe and unsafe:
         one, other = min(safe), min(unsafe)
@@ -57,8 +63,7 @@ def _refuse_both(table: Table, name: str) -> None:
         )
 
 
-def _sides(values: Iterable[str], name: str) -> tuple[set[str], set[str]]:
-    found = set(values)
+def _sides(found: set[str], name: str) -> tuple[set[str], set[str]]:
     if name == "is_safe":
         return found & {"true", "1", "1.0"}, found & {"false", "0", "0.0"}
     contrasts = {value for value in found if value.startswith(CONTRAST)}

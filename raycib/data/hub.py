@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub as tables: a split of one, or a file of its repository."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from raycib.data.tables import Table, checked, file_table
@@ -37,11 +38,11 @@ def hub_table(name: str, first: int | None = None) -> Table:
         raise NotHere(f"data set {name!r} could not be loaded: {reason}") from error
 
 
-def _entries(name: str, first: int | None) -> list[Any]:
+def _entries(name: str, first: int | None) -> Iterable[Any]:
     import datasets
 
     path, _, split = name.partition(":")
     path, *config = path.split("@", 1)  # DATASET@CONFIG, such as openai/gsm8k@main
     datasets.logging.set_verbosity_error()  # that a cached set is read, it says at every reading
     rows: Any = datasets.load_dataset(path, *config, split=split or "train")
-    return list(rows if first is None else rows.select(range(min(first, len(rows)))))
+    return rows if first is None else rows.select(range(min(first, len(rows))))

@@ -6,6 +6,7 @@ Nothing else asks where rows come from. A further kind of source is a function i
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from raycib import world
 from raycib.data.columns import Columns, Row
@@ -112,12 +113,14 @@ def _file(source: Source, name: str) -> Origin:
 
 def _table_rows(source: Source, name: str, table_of: Callable[[str, int | None], Table]) -> Read:
     table = table_of(name, source.first)
-    if not table.entries:
+    if not len(table.numbers):
         raise UserError(f"{source.name!r} has no rows; give at least one prompt with its response")
     table = kept(table, source)
     columns = Columns(table, source)
-    rows = list(columns.rows())
-    return rows, [f"{len(rows)} rows read", *table.notes, *columns.notes()]
+    every = columns.rows()
+    rows = list(islice(every, source.most))
+    more = sum(1 for _ in every)  # gone through, that whatever is wrong with one is said, not kept
+    return rows, [f"{len(rows) + more} rows read", *table.notes, *columns.notes()]
 
 
 def _assumed(source: Source, name: str) -> Origin:

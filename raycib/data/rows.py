@@ -1,11 +1,11 @@
 """Rows at a source, cut as its parts say, and the specs of them."""
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from raycib.config import RowsSpec, TaskSpec, digest
+from raycib.config import RowsSpec, TaskSpec
+from raycib.config.base import digest_of
 from raycib.data.columns import TEXTS, Row
 from raycib.data.origins import origin
 from raycib.errors import UserError
@@ -79,8 +79,8 @@ def question(row: Row) -> str:
 
 def _repeats(rows: Sequence[Row]) -> list[str]:
     """How many rows ask what an earlier one asks."""
-    times = Counter(hash(question(row)) for row in rows)
-    again, same = len(rows) - len(times), len(rows) - len(set(rows))
+    again = len(rows) - len({hash(question(row)) for row in rows})
+    same = len(rows) - len(set(map(hash, rows))) if again else 0
     return (
         [f"asks what an earlier row asks, and counts again: {again} rows ({same} with its answer)"]
         if again
@@ -90,7 +90,7 @@ def _repeats(rows: Sequence[Row]) -> list[str]:
 
 def fingerprint(rows: Sequence[Row]) -> str:
     """sha256 over prompts and responses, and what else a row has, in order."""
-    return digest([_content(row) for row in rows])
+    return digest_of(_content(row) for row in rows)
 
 
 def _content(row: Row) -> list[object]:

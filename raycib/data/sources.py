@@ -56,10 +56,15 @@ class Source(NamedTuple):
     """How answers are scored, where the person says so."""
 
     @property
+    def most(self) -> int | None:
+        """As many rows as are kept of those that are meant; None where all of them are."""
+        head = self.cuts[0] if self.cuts else ""
+        return int(head.removeprefix("first-")) if head.startswith("first-") else None
+
+    @property
     def first(self) -> int | None:
         """As many rows of the file as are needed; None where all of them are."""
-        head = self.cuts[0] if self.cuts and not self.filters else ""
-        return int(head.removeprefix("first-")) if head.startswith("first-") else None
+        return None if self.filters else self.most
 
 
 def parse(text: str) -> Source:

@@ -1,6 +1,8 @@
 """Reading a file or a data set of the hub into a table: named columns, one entry a row.
 
-Nothing is guessed: what is not clearly a table is refused with its row and line.
+Nothing is guessed: what is not clearly a table is refused with its row and line. A file of lines or
+of Parquet is read as often as its table is gone through, entry by entry: it may be larger than
+memory.
 """
 
 import csv
@@ -13,13 +15,18 @@ import sys
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from raycib.errors import UserError
 
 FORMATS = ".json, .jsonl, .csv, .tsv or .parquet file (the text ones also with .gz)"
+BATCH = 1024
+"""Rows of a Parquet file that are in memory at once."""
 UNNAMED = ""
 """What a column without a name is called, such as the index that pandas writes."""
 
@@ -30,11 +37,24 @@ class Number(str):
     __slots__ = ()
 
 
+class Entries:
+    """What a file holds, read anew each time that one goes through it."""
+
+    def __init__(self, read: Callable[[], Iterator[Any]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._read()
+
+
 class Table(NamedTuple):
     """Entries by column name, and where each stands."""
 
     where: str
-    entries: list[dict[str, Any]]
+    entries: Iterable[dict[str, Any]]
+    """May be gone through again."""
+    names: Mapping[str, None]
+    """All columns, in the order in which they come."""
     numbers: Sequence[int]
     """The row of each in the file, from 1."""
     lines: Sequence[int] = ()
@@ -56,17 +76,17 @@ def file_table(name: str, first: int | None = None) -> Table:
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     match suffix:
         case ".csv" | ".tsv":
-            return _csv(_text(_content(path, where), where), where, suffix)
+            return _csv(path, where, suffix)
         case ".jsonl" | ".ndjson":
-            lines = array("Q")
-            text = _text(_content(path, where), where)
-            return checked(where, _json_lines(text, where, lines), lines)
+            lines = array("Q", (number for number, _ in _filled_lines(path, where)))
+            return checked(where, Entries(partial(_json_lines, path, where)), lines)
         case ".json":
             rows, beside = _listed(_json(_text(_content(path, where), where), where), where)
             notes = (f"not read, beside the rows: {listed(beside)}",) if beside else ()
             return checked(where, rows)._replace(notes=notes)
         case ".parquet":
-            return checked(where, _parquet(_there(path, where), where, first))
+            there = _there(path, where)
+            return checked(where, Entries(partial(_parquet, there, where, first)))
         case _:
             _there(path, where)  # which is told first
             raise UserError(f"{where} ends in {suffix!r}; give a {FORMATS}")
@@ -86,12 +106,14 @@ def listed(names: Iterable[str]) -> str:
 
 def checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Table:
     """The table of these entries; `UserError` for one that has no named columns."""
-    found = list(entries)
-    table = Table(where, found, range(1, len(found) + 1), lines)
-    for index, entry in enumerate(table.entries):
+    names: dict[str, None] = {}
+    count = 0
+    for count, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            raise UserError(f"{table.place(index)}: found {shown(entry)}, not named columns")
-    return table
+            place = Table(where, (), {}, range(1, count + 1), lines).place(count - 1)
+            raise UserError(f"{place}: found {shown(entry)}, not named columns")
+        names.update(dict.fromkeys(entry))
+    return Table(where, entries, names, range(1, count + 1), lines)
 
 
 def _there(path: Path, where: str) -> Path:
@@ -118,13 +140,40 @@ def _content(path: Path, where: str) -> bytes:
     try:
         return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{where} is not a whole gzip file: {error}; fetch it again") from error
+        raise _unpackable(error, where) from error
+
+
+@contextmanager
+def _lines(path: Path, where: str, newline: str) -> Iterator[TextIO]:
+    """A file of text, to be read line by line, unpacked; lines end as `newline` says and keep their
+    ends."""
+    packed = _there(path, where).suffix.lower() == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as raw:
+            _refuse_wide(raw.read(4), where)
+            raw.seek(0)
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline)  # type: ignore[arg-type]
+    except UnicodeDecodeError:
+        _text(_content(path, where), where)  # which says where in the file
+        raise
+    except (OSError, EOFError, zlib.error) as error:
+        if not packed:
+            raise
+        raise _unpackable(error, where) from error
+
+
+def _unpackable(error: Exception, where: str) -> UserError:
+    return UserError(f"{where} is not a whole gzip file: {error}; fetch it again")
+
+
+def _refuse_wide(head: bytes, where: str) -> None:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 in head:
+        raise UserError(f"{where} is UTF-16 or UTF-32 text; save it as UTF-8")
 
 
 def _text(raw: bytes, where: str) -> str:
     """UTF-8 text; line ends stay as they are."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 in raw[:4]:
-        raise UserError(f"{where} is UTF-16 or UTF-32 text; save it as UTF-8")
+    _refuse_wide(raw[:4], where)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,49 +183,54 @@ def _text(raw: bytes, where: str) -> str:
         ) from error
 
 
-def _csv(text: str, where: str, suffix: str) -> Table:
+def _csv(path: Path, where: str, suffix: str) -> Table:
     csv.field_size_limit(sys.maxsize)  # a response may be longer than the default 128 kB
-    delimiter = "\t" if suffix == ".tsv" else _delimiter(text)
+    with _lines(path, where, "") as file:
+        head = file.read(100_000)
+    delimiter = "\t" if suffix == ".tsv" else _delimiter(head)
     # Written with ", " between columns, a quote is only seen behind the blank.
-    blanks = all(name.startswith(" ") for name in _header(text, delimiter)[1:])
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=blanks, strict=True
-    )
-    entries: list[dict[str, Any]] = []
-    lines = array("Q")
-    header: list[str] | None = None
-    blank = 0
-    for line, fields in _records(reader, where):
+    blanks = all(name.startswith(" ") for name in _header(head, delimiter)[1:])
+    how = {"delimiter": delimiter, "skipinitialspace": blanks, "strict": True}
+    lines, header, blank = array("Q"), None, 0
+    for line, fields in _records(path, where, how):
         if not any(field.strip() for field in fields):
             blank += len(fields) > 1
         elif header is None:
             header = _named_once([_clean(name) for name in fields], where)
         elif len(fields) != len(header):
             raise UserError(
-                f"{where}, row {len(entries) + 1} (line {line}): {len(fields)} fields under a "
+                f"{where}, row {len(lines) + 1} (line {line}): {len(fields)} fields under a "
                 f"header of {len(header)}; put a value that has {delimiter!r} in it in quotes"
             )
         else:
-            entries.append(dict(zip(header, fields, strict=True)))
             lines.append(line)
     notes = [f"columns parted by {delimiter!r}"] if delimiter not in ",\t" else []
     notes += [f"{blank} blank rows skipped"] if blank else []
-    return Table(where, entries, range(1, len(entries) + 1), lines, tuple(notes))
+    names = header or []
+
+    def read() -> Iterator[dict[str, str]]:
+        filled = (fields for _, fields in _records(path, where, how) if any(map(str.strip, fields)))
+        return (dict(zip(names, fields, strict=True)) for fields in islice(filled, 1, None))
+
+    columns, numbers = dict.fromkeys(names if lines else ()), range(1, len(lines) + 1)
+    return Table(where, Entries(read), columns, numbers, lines, tuple(notes))
 
 
-def _records(reader: Any, where: str) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, where: str, how: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
     """Records of a CSV file, each with the line on which it begins."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(
-                f"{where}, line {line} is not CSV: {error}; mend or convert it"
-            ) from error
-        yield line, fields
+    with _lines(path, where, "") as file:
+        reader = csv.reader(file, **how)
+        while True:
+            line = reader.line_num + 1
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise UserError(
+                    f"{where}, line {line} is not CSV: {error}; mend or convert it"
+                ) from error
+            yield line, fields
 
 
 def _header(text: str, delimiter: str) -> list[str]:
@@ -208,11 +262,17 @@ def _named_once(names: list[str], where: str) -> list[str]:
     return names
 
 
-def _json_lines(text: str, where: str, lines: array) -> Iterator[Any]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            lines.append(number)
-            yield _json(line, where, number)
+def _filled_lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1."""
+    with _lines(path, where, "\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line
+
+
+def _json_lines(path: Path, where: str) -> Iterator[Any]:
+    for number, line in _filled_lines(path, where):
+        yield _json(line.removesuffix("\n"), where, number)
 
 
 def _json(text: str, where: str, line: int | None = None) -> Any:
@@ -267,20 +327,14 @@ def _kind(value: Any) -> str:
     return "a number" if isinstance(value, Number) else type(value).__name__
 
 
-def _parquet(path: Path, where: str, first: int | None) -> list[Any]:
+def _parquet(path: Path, where: str, first: int | None) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _named_once(file.schema_arrow.names, where)
-            if first is None:
-                return file.read().to_pylist()
-            found: list[Any] = []
-            for batch in file.iter_batches(batch_size=first):
-                found += batch.to_pylist()
-                if len(found) >= first:
-                    break
-            return found[:first]
+            batches = file.iter_batches(batch_size=min(first or BATCH, BATCH))
+            yield from islice((row for one in batches for row in one.to_pylist()), first)
     except UserError:
         raise
     except Exception as error:  # Arrow's own errors, and of values that Python cannot hold
