@@ -16,7 +16,7 @@ IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",  # read on import, over what `quiet` sets
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # read on import, over what `quiet` sets
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -77,8 +77,9 @@ def settings(defaults: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without MLflow's chatter on creating tables and urllib3's on each retry."""
-    levels = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
+    """Without MLflow's chatter on creating tables, its tracebacks where a database is locked, and
+    urllib3's lines on each retry."""
+    levels = {"mlflow": logging.CRITICAL, "alembic": logging.WARNING, "urllib3": logging.ERROR}
     before = {name: logging.getLogger(name).level for name in levels}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
