@@ -10,8 +10,7 @@ from raycib.config.presets.preset import Execution, Preset, TaskSource
 ON_TWO_CORES = Execution(
     cpus_per_worker=0.4, micro_batch_tokens=1024, group_size=4, engine_cpus=0.3, judge_cpus=0.2
 )
-"""Few tokens at a time, which fill a core and spare memory; a group, the engine and the judge side
-by side."""
+"""Few tokens at a time, to spare memory; a group, the engine and the judge side by side."""
 
 
 def _refusals_and_help(rows: int) -> str:
