@@ -107,6 +107,11 @@ def in_points(mean: float, std: float = math.nan) -> str:
     return f"{100 * mean:+z.1f}".replace("-", "−") + tail
 
 
+def count(n: int, what: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def share(value: float) -> str:
     """A rate in [0, 1] as "20.6 %"; "not measured" where there is none."""
     return f"{100 * value:z.1f} %" if math.isfinite(value) else NOT_MEASURED

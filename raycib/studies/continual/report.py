@@ -7,7 +7,7 @@ from typing import Any
 
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant
-from raycib.report.forms import NOT_MEASURED, in_points, percent, share
+from raycib.report.forms import NOT_MEASURED, count, in_points, percent, share
 from raycib.report.frame import PLAIN
 from raycib.report.headline import LONGEST
 from raycib.report.report import Drawing, Report, Section
@@ -126,7 +126,7 @@ def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
     runs, done, orders = study.runs, study.done, study.orders
     which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
     seeds = len({run.cell.seed for run in done})
-    parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {seeds} seeds)."]
+    parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {count(seeds, 'seed')})."]
     lora = [run for run in done if run.cell.method == PLAIN]
     if lora:
         before = study.aligned.get("hrr")

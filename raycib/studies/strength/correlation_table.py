@@ -13,7 +13,8 @@ NUMBERS = ["r", "low", "high", "p_exact", "p_t"]
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """HRR against both variants of I(Z;C): by seed, over seed means, and pooled.
+    """HRR against both variants of I(Z;C): by seed, and where there are several, over seed means
+    and pooled. What has fewer than three points has no row: two lie on a line.
 
     A row has ``n`` and Pearson's ``r`` with its interval and p values, and those of Spearman's
     rho as ``rho``, ``rho_low`` and so on.
@@ -33,16 +34,19 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
                 found = correlations(part, column, "hrr", "seed")
                 found["group"] = ["pooled over seeds" if g == "pooled" else f"seed {g}"
                                   for g in found["group"]]  # fmt: skip
-                means = part.groupby("lam")[[column, "hrr"]].mean().assign(all="seed means")
-                both = pd.concat([found, correlations(means, column, "hrr", "all")])
-                rows.append(both.assign(measure=label, series=name, span=span))
+                if part["seed"].nunique() == 1:
+                    found = found[found["group"] != "pooled over seeds"]
+                else:
+                    means = part.groupby("lam")[[column, "hrr"]].mean().assign(all="seed means")
+                    found = pd.concat([found, correlations(means, column, "hrr", "all")])
+                rows.append(found.assign(measure=label, series=name, span=span))
         if len(responses) > 1:
             both = correlations(pd.concat(pooled).assign(all="all series"), column, "hrr", "all")
             rows.append(both.assign(measure=label, series="pooled", span="λ\u00a0>\u00a00"))
     if not rows:
         return pd.DataFrame(columns=[*PLACE, "n", *NUMBERS])
     table = pd.concat(rows)
-    table = table[table["n"] > 0]
+    table = table[table["n"] > 2]
     p, rho = (table[table["kind"] == kind].set_index(PLACE) for kind in ("pearson", "spearman"))
     names = {"r": "rho"} | {name: f"rho_{name}" for name in NUMBERS[1:]}
     return p[["n", *NUMBERS]].join(rho[NUMBERS].rename(columns=names)).reset_index()
