@@ -124,7 +124,7 @@ def save(path: Path, text: str | bytes) -> Path:
         (["--judge-url", "http://\udcff"], "holds a byte that is no text"),
         (["--set", "optimizer.lr=1"], "a part of lora, case1, case2"),
         (["--set", "cib"], "write PART.NAME=VALUE"),
-        (["--set", "execution.gpus=1"], "execution has no 'gpus'; it has workers, cpus_per_"),
+        (["--set", "execution.gpus=1"], "execution has no 'gpus'; it has workers, strategy, "),
         (["--set", "execution.micro_batch_tokens=0"], "Execution.micro_batch_tokens"),
         (["--set", "execution.judge_cpus=Infinity"], "Execution.judge_cpus"),
         (["--set", "execution.engine_gpus=-1"], "Execution.engine_gpus"),

@@ -125,20 +125,20 @@ def test_counts_say_whether_they_are_the_grids_or_the_last_runs():
 
 def test_tokens_trained_on_are_counted_with_their_padding(tmp_path):
     """A stage that is not trained, or was before tokens were counted, leaves the sums open."""
-    found = sweep_of(Store(tmp_path))
-    lora, cib = (run.final for run in found.runs)
+    store = Store(tmp_path)
+    lora, cib = (run.final for run in sweep_of(store).runs)
     tokens = {"steps": lora.steps, "useful": 900, "computed": 1000}
-    found.store.put(STAGES, lora.key, lambda folder: None, {"tokens": tokens})
-    rows, sums = trained_tokens(found)
+    store.put(STAGES, lora.key, lambda folder: None, {"tokens": tokens})
+    rows, sums = trained_tokens(sweep_of(store))
     assert [one.plain() for one in rows] == [
         {"task": "task", "stages": 1, "steps": lora.steps, "useful_tokens": 900,
          "computed_tokens": 1000, "useful_share": 0.9},
     ]  # fmt: skip
     assert sums == {"tokens_useful": None, "tokens_computed": None}, "cib is not trained"
-    found.store.put(STAGES, cib.key, lambda folder: None, {"steps": cib.steps})
-    assert trained_tokens(found)[0][0].stages == 1
-    found.store.discard(STAGES, cib.key)
-    found.store.put(STAGES, cib.key, lambda folder: None, {"tokens": tokens | {"useful": 500}})
-    ([row], sums) = trained_tokens(found)
+    store.put(STAGES, cib.key, lambda folder: None, {"steps": cib.steps})
+    assert trained_tokens(sweep_of(store))[0][0].stages == 1
+    store.discard(STAGES, cib.key)
+    store.put(STAGES, cib.key, lambda folder: None, {"tokens": tokens | {"useful": 500}})
+    ([row], sums) = trained_tokens(sweep_of(store))
     assert (row.stages, row.useful_share) == (2, 0.7)
     assert sums == {"tokens_useful": 1400, "tokens_computed": 2000}

@@ -261,7 +261,7 @@ def test_a_comparison_writes_its_own_exhibits_the_same_each_time(tmp_path):
     summary = comparison_sweep(1)
     given = (summary, samples(summary, 20), histories(summary))
     files = written(*given, tmp_path)
-    stems = ("matched_cost", "paired", "table1")
+    stems = ("matched_cost", "paired", "table1", "budget")
     tables = [f"{stem}.{kind}" for stem in stems for kind in TABLE_FILES]
     drawn = [f"tradeoff.{kind}" for kind in FIGURE_FILES]
     assert {file.name for file in files} == {*tables, *drawn, "cells.csv", "report.html"}
@@ -283,7 +283,7 @@ def test_the_page_of_a_comparison_holds_its_sections_and_no_dose():
     page = page_of(summary, samples(summary, 20), histories(summary))
     sections = re.findall(r'<section[^>]* id="([a-z-]+)"|<section id="([a-z-]+)"', page)
     assert [a or b for a, b in sections] == [
-        "warnings", "figure", "claims", "table", "cost", "pairs", "cells", "side-by-side",
+        "warnings", "figure", "claims", "table", "cost", "budget", "pairs", "cells", "side-by-side",
         "measured",
         "provenance",
     ]  # fmt: skip
