@@ -329,7 +329,7 @@ def test_a_sweep_of_gaps_writes_its_exhibits_the_same_each_time(tmp_path):
     given = (summary, samples(summary, 10), histories(summary, 2))
     files = written(*given, tmp_path)
     stems = ("bounds", "bounds_summary", "data_terms", "gaps", "model_terms", "tax")
-    drawn = ("figure1", "figure2", "curves")
+    drawn = ("figure1", "figure2")
     assert {file.name for file in files} == {
         *(f"{stem}.{kind}" for stem in stems for kind in TABLE_FILES),
         *(f"{stem}.{kind}" for stem in drawn for kind in FIGURE_FILES),

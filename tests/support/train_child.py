@@ -39,12 +39,13 @@ CPU = torch.device("cpu")
 def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noqa: B008
     """Train ``request["group"]`` into ``request["store"]``; every step is a line of the log."""
     group = AdapterGroup.model_validate(request["group"])
+    before = held()  # of whoever was forked
     lies = strategy_of(request.get("strategy", "replicated"), workers, CPU)
     workers = lies.workers
     loaded = load([job.stage for job in group.jobs], CPU, strategy=lies)
     if workers.size > 1:
         note = Path(request["store"]) / f"held-{workers.rank}"
-        note.write_text(str(held_in_a_layer(loaded.adapters)))
+        note.write_text(str(held_in_a_layer(loaded.adapters) - before))
         workers.meet()
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -53,7 +54,7 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
         os.write(log, f"{os.getpid()} {step}\n".encode())
         if workers.size > 1:
             note = Path(request["store"]) / f"stepped-{workers.rank}"
-            note.write_text(str(held()))
+            note.write_text(str(held() - before))
             if workers.rank == 1 and step == request.get("killed_at"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
