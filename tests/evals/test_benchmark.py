@@ -2,8 +2,9 @@
 
 from typing import Any, cast
 
+import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 
 from raycib.config import EvalSpec
 from raycib.data.rows import Row, describe_rows, load_rows
@@ -33,8 +34,21 @@ def test_the_interval_is_wilsons() -> None:
     for (hits, n), (low, high) in published.items():
         found = METRICS["hrr"].of([True] * hits + [False] * (n - hits))
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-        interval = binomtest(hits, n).proportion_ci(method="wilson")
-        assert (found.low, found.high) == (interval.low, interval.high)
+    for n in (1, 2, 29, 260):
+        for hits in range(n + 1):
+            interval = binomtest(hits, n).proportion_ci(method="wilson")
+            found = rate(hits, n)
+            assert (found.low, found.high) == (interval.low, interval.high), (hits, n)
+
+
+def test_the_interval_of_scores_that_are_no_shares_is_students() -> None:
+    """F1 and the like, against scipy's; one score alone has none."""
+    for n in (2, 3, 160):
+        scores = np.random.default_rng(n).random(n).tolist()
+        found = METRICS["accuracy"].of(scores)
+        low, high = t.interval(0.95, n - 1, loc=np.mean(scores), scale=sem(scores))
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    assert METRICS["accuracy"].of([0.5]).low is None
 
 
 def test_what_cannot_be_read_is_counted_and_never_safe() -> None:
