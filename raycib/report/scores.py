@@ -16,6 +16,12 @@ WITHIN = {
     "accuracies": "accuracy",
 }
 """Scores by name, and how the column of one begins."""
+OF_A_TASK = (
+    "accuracy", "f1", "has_answer", "no_answer", "f1_has_answer", "eval_loss", "cosine",
+    "negative_cosine", "num_negatives", "mutual_information", "mutual_information_last_prompt",
+    "mutual_information_ceiling",
+)  # fmt: skip
+"""Scores on a task's held-out rows."""
 
 
 def flat_scores(scores: Scores | None) -> dict[str, Any]:
@@ -32,8 +38,16 @@ def flat_scores(scores: Scores | None) -> dict[str, Any]:
 
 
 def aligned_scores(results: Results) -> dict[str, Any]:
-    """Flat scores of the model before fine-tuning; empty where it was not measured."""
-    return flat_scores(results.aligned.scores)
+    """Flat scores of the model before fine-tuning; empty where it was not measured.
+
+    In a sweep of several tasks, each by itself, those on a task's held-out rows are left out: they
+    are of the first task alone. Each cell has its own as ``..._before``.
+    """
+    scores = results.aligned.scores
+    if scores and not scores.accuracies and len({cell.task for cell in results.cells}) > 1:
+        given = scores.given().items()
+        scores = Scores.model_validate({n: v for n, v in given if n not in OF_A_TASK})
+    return flat_scores(scores)
 
 
 def unaligned_scores(results: Results) -> dict[str, Any]:

@@ -179,3 +179,14 @@ def test_presentable_numbers_have_their_unit_and_their_spread():
     assert spread(math.nan, 0.1) == ""
     scores = {"hrr": 0.2, "hrr_low": 0.159, "hrr_high": 0.253, "hrr_n": 260}
     assert rate(scores, "hrr") == "20.0 [15.9, 25.3] of 260"
+
+
+def test_before_fine_tuning_says_of_no_task_what_is_of_another() -> None:
+    """Its scores on held-out rows are the first task's; of two tasks the row has neither."""
+    one = sweep()
+    before = aligned_scores(typed(one))
+    two = one | {"cells": [c | {"task": f"task {n % 2}"} for n, c in enumerate(one["cells"])]}
+    left = aligned_scores(typed(two))
+    gone = {"eval_loss", "accuracy", "accuracy_low", "accuracy_high", "accuracy_n"}
+    assert gone <= before.keys() and not gone & left.keys()
+    assert left["hrr"] == before["hrr"] and left["utility"] == before["utility"]
