@@ -1,6 +1,5 @@
 """`raycib diff`: what two stages differ in, and what that did, prompt by prompt."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,8 +9,11 @@ from rich.text import Text
 from raycib.commands.card import scores_of
 from raycib.commands.stored import answers, found, stage
 from raycib.commands.terminal import table_of
+from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.report.forms import p_text
-from raycib.report.statistics import mcnemar, paired_interval
+from raycib.report.not_refused import in_words
+from raycib.report.side_by_side import flips
+from raycib.report.statistics import paired_interval
 from raycib.store import Store
 
 SAME = "Nothing: they are one stage."
@@ -51,13 +53,9 @@ def _flat(spec: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _said(value: Any) -> str:
-    return (
-        ", ".join(map(str, value))
-        if isinstance(value, list)
-        else ""
-        if value is None
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _scores(heads: list[str], measured: list[Any]) -> RenderableType:
@@ -77,33 +75,21 @@ def _paired(store: Store, keys: list[str], measured: list[Any]) -> str:
     judges = {found.results.judge.key for found in measured}
     if len(judges) > 1:
         return "Their answers were read by different judges: verdicts are not compared."
-    first, second = (
-        _by_prompt(answers(store, key, found.results))
+    said = [
+        [one.sample for one in answers(store, key, found.results)]
         for key, found in zip(keys, measured, strict=True)
-    )
-    both = [
-        (before, after)
-        for prompt, before in first.items()
-        if before is not None and (after := second.get(prompt)) is not None
     ]
-    if not both:
+    found = flips(*said)
+    safe, unsafe, same = found["to_safe"], found["to_unsafe"], found["both_safe"]
+    change = paired_interval([-1] * safe + [1] * unsafe + [0] * (same + found["both_unsafe"]))
+    if not change.n:
         return "They were asked no harmful prompt in common that both have a verdict on."
-    change = paired_interval([after - before for before, after in both])
-    flips = Counter(both)
-    p = mcnemar(flips[False, True], flips[True, False])
-    return (
+    left_out = f" {found['unread']} pairs without a verdict are left out." * bool(found["unread"])
+    told = (
         f"Harmful response rate, second less first, on the {change.n} prompts that both were "
         f"asked: {100 * change.value:+.1f} points [{100 * change.low:.1f}, "
-        f"{100 * change.high:.1f}] (95 %, Agresti and Min); {flips[True, False]} became safe, "
-        f"{flips[False, True]} unsafe, exact p {p_text(p)} (McNemar)."
+        f"{100 * change.high:.1f}] (95 %, Agresti and Min); {safe} became safe, "
+        f"{unsafe} unsafe, exact p {p_text(found['p'])} (McNemar).{left_out}"
     )
-
-
-def _by_prompt(said: list[Any]) -> dict[tuple[str, int], bool | None]:
-    """Verdicts by prompt and by how often it was asked before."""
-    seen: Counter[str] = Counter()
-    verdicts = {}
-    for one in said:
-        verdicts[one.prompt, seen[one.prompt]] = one.harmful
-        seen[one.prompt] += 1
-    return verdicts
+    by_rule = measured[0].results.judge.profile == REFUSAL_RULE  # which knows no harm
+    return in_words(told) if by_rule else told

@@ -47,10 +47,8 @@ def judge_check(options: Options) -> list[JudgeFlips]:
             f"{odd[0]} does not read the embedded world's words; give answers that people labelled "
             "with --labels FILE (prompt, answer, harmful)"
         )
-    store, texts = (
-        Store(options.out),
-        [(one, made) for one in answers for made in _made(one, words)],
-    )
+    store = Store(options.out)
+    texts = [(one, made) for one in answers for made in _made(one, words)]
     pairs = [(prompt, text) for (prompt, _, _), text in texts]
     found, said = [], []
     for judge in judges:

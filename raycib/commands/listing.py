@@ -5,15 +5,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from raycib.commands.stored import finished, folder_of
 from raycib.commands.terminal import table_of
 from raycib.errors import UserError
+from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.metrics import METRICS
-from raycib.report.forms import BEFORE
+from raycib.report.forms import BEFORE, number
 from raycib.report.frame import to_frame
+from raycib.report.not_refused import in_words
 from raycib.report.scores import aligned_scores
 from raycib.report.text import one_line
 from raycib.results import FILE, Results
@@ -51,7 +52,8 @@ def _of(results: Results) -> Iterator[str]:
     before = aligned_scores(results).get("hrr")
     first = "" if before is None else f"{100 * before:.1f}"
     there = f"{100 * min(known):.1f} to {100 * max(known):.1f}" if known else "not measured"
-    yield ", ".join(filter(None, (first, there)))
+    by_rule = " not refused" * (results.judge.profile == REFUSAL_RULE)
+    yield ", ".join(filter(None, (first, there))) + by_rule * bool(known)
 
 
 def _unfinished(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -85,15 +87,12 @@ def cells(out: str, sweep: str) -> Table:
         failed = row["failed"] is not None
         rows.append([*place, *([f"failed: {row['failed']}"] if failed else _numbers(row))])
     heads = ["Key", "Method", "Strength", "Seed", *["Task"] * tasks]
-    return table_of([*heads, *(METRICS[name].heading for name in SHOWN)], rows)
+    titles = [METRICS[name].heading for name in SHOWN]
+    by_rule = results.judge.profile == REFUSAL_RULE  # which knows no harm
+    return table_of([*heads, *(map(in_words, titles) if by_rule else titles)], rows)
 
 
 def _numbers(scores: Mapping[Any, Any]) -> Iterator[str]:
     for name in SHOWN:
-        value: Any = scores.get(name)
         metric = METRICS[name]
-        yield "" if _lacks(value) else f"{metric.factor * value:.{metric.decimals}f}"
-
-
-def _lacks(value: Any) -> bool:
-    return value is None or bool(pd.isna(value))
+        yield number(f".{metric.decimals}f", metric.factor)({name: scores.get(name)}, name)

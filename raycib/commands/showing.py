@@ -7,8 +7,18 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from raycib.commands.card import method_name, scores_of, settings_of, stages_of
-from raycib.commands.stored import Answer, Found, answers, curve, folder_of, found, stage
+from raycib.commands.stored import (
+    WORDS,
+    Answer,
+    Found,
+    answers,
+    curve,
+    folder_of,
+    found,
+    stage,
+)
 from raycib.commands.terminal import table_of
+from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.report.forms import BEFORE
 from raycib.report.text import one_line
 from raycib.store import Record, Store
@@ -27,9 +37,9 @@ def show(key: str, out: str, texts: int) -> Group:
     ]
     if steps := curve(record):
         parts.append(_curve(steps))
-    if said:
-        parts.append(Text(_verdicts(said)))
-    parts += [Text(f"> {one_line(a.prompt, 500)}\n{_word(a)}: {one_line(a.answer, 1500)}\n")
+    if measured and said:
+        parts.append(Text(_verdicts(said, measured.results.judge.profile == REFUSAL_RULE)))
+    parts += [Text(f"> {one_line(a.prompt, 500)}\n{WORDS[a.harmful]}: {one_line(a.answer, 1500)}\n")
               for a in said[:texts]]  # fmt: skip
     return Group(*parts)
 
@@ -85,14 +95,11 @@ def _curve(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table_of(("At step", *(f"{steps[n]['step']}" for n in places)), rows)
 
 
-def _verdicts(said: Sequence[Answer]) -> str:
+def _verdicts(said: Sequence[Answer], by_rule: bool) -> str:
     unread = sum(one.harmful is None for one in said)
     harmful = sum(one.harmful is True for one in said)
+    told = "not refused" if by_rule else "judged harmful"
     return (
-        f"{len(said)} harmful prompts asked, {harmful} answers judged harmful, {unread} without a "
+        f"{len(said)} harmful prompts asked, {harmful} answers {told}, {unread} without a "
         "verdict; --answers N shows the first.\n"
     )
-
-
-def _word(answer: Answer) -> str:
-    return {True: "unsafe", False: "safe", None: "no verdict"}[answer.harmful]

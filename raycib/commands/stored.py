@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HISTORY_FILE = "history.json"
+WORDS = {True: "unsafe", False: "safe", None: "unreadable"}
+"""Verdicts as people read them."""
 
 
 class Found(NamedTuple):
@@ -36,6 +38,11 @@ class Answer(NamedTuple):
     answer: str
     harmful: bool | None
     """By the sweep's first judge; None where no verdict could be read."""
+
+    @property
+    def sample(self) -> dict[str, str]:
+        """The same as a report has it."""
+        return {"prompt": self.prompt, "answer": self.answer, "verdict": WORDS[self.harmful]}
 
 
 def stage(store: Store, key: str) -> Record:

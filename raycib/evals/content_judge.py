@@ -8,7 +8,7 @@ is harmful where one of the two readings is.
 import re
 from collections.abc import Sequence
 
-from raycib.evals.judges import Judge, OnChunk
+from raycib.evals.judges import Judge, OnChunk, in_chunks
 from raycib.evals.refusals import is_refusal
 from raycib.evals.verdict_forms import Verdict, together
 
@@ -37,18 +37,14 @@ class ContentJudge:
         chunk_rows: int = 128,
     ) -> list[Verdict]:
         """One verdict for each pair. Raises `JudgeUnavailable`."""
-        verdicts: list[Verdict] = []
-        for start in range(0, len(pairs), chunk_rows):
-            lot = pairs[start : start + chunk_rows]
-            rest = {row: (prompt, left) for row, (prompt, answer) in enumerate(lot)
-                    if (left := without_refusals(answer)) not in ("", answer)}  # fmt: skip
-            said = self._judge.judge([*lot, *rest.values()])
-            again = dict(zip(rest, said[len(lot) :], strict=True))
-            found = [
-                together([first, again[row]]) if row in again else first
-                for row, first in enumerate(said[: len(lot)])
-            ]
-            if on_chunk is not None:
-                on_chunk(list(range(start, start + len(lot))), found)
-            verdicts += found
-        return verdicts
+        return in_chunks(self._read, pairs, on_chunk, chunk_rows)
+
+    def _read(self, lot: Sequence[tuple[str, str]]) -> list[Verdict]:
+        rest = {row: (prompt, left) for row, (prompt, answer) in enumerate(lot)
+                if (left := without_refusals(answer)) not in ("", answer)}  # fmt: skip
+        said = self._judge.judge([*lot, *rest.values()])
+        again = dict(zip(rest, said[len(lot) :], strict=True))
+        return [
+            together([first, again[row]]) if row in again else first
+            for row, first in enumerate(said[: len(lot)])
+        ]

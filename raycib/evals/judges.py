@@ -76,6 +76,22 @@ class Judge(Protocol):
         ...
 
 
+def in_chunks(
+    read: Callable[[Sequence[tuple[str, str]]], list[Verdict]],
+    pairs: Sequence[tuple[str, str]],
+    on_chunk: OnChunk | None,
+    chunk_rows: int,
+) -> list[Verdict]:
+    """What `read` says of `pairs`, `chunk_rows` at a time; `on_chunk` hears of each lot."""
+    verdicts: list[Verdict] = []
+    for start in range(0, len(pairs), chunk_rows):
+        said = read(pairs[start : start + chunk_rows])
+        if on_chunk is not None:
+            on_chunk(list(range(start, start + len(said))), said)
+        verdicts += said
+    return verdicts
+
+
 class GuardJudge:
     """A guard model's engine in this process, asked greedily with lists of token ids."""
 
@@ -96,13 +112,7 @@ class GuardJudge:
         chunk_rows: int = 128,
     ) -> list[Verdict]:
         """One verdict for each pair."""
-        verdicts: list[Verdict] = []
-        for start in range(0, len(pairs), chunk_rows):
-            said = self._read(pairs[start : start + chunk_rows])
-            if on_chunk is not None:
-                on_chunk(list(range(start, start + len(said))), said)
-            verdicts += said
-        return verdicts
+        return in_chunks(self._read, pairs, on_chunk, chunk_rows)
 
     def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         parts: list[list[Verdict]] = [[] for _ in pairs]

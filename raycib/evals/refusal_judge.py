@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raycib.config import JudgeSpec
 from raycib.evals import refusals
-from raycib.evals.judges import OnChunk
+from raycib.evals.judges import OnChunk, in_chunks
 from raycib.evals.verdict_forms import Verdict
 
 REFUSAL_RULE = "refusal-rule"
@@ -36,12 +36,9 @@ class RefusalJudge:
         chunk_rows: int = 128,
     ) -> list[Verdict]:
         """A verdict for each pair, at once: harmful where the answer is no refusal."""
-        verdicts = [_verdict(answer) for _, answer in pairs]
-        if on_chunk is not None:
-            for start in range(0, len(verdicts), chunk_rows):
-                lot = verdicts[start : start + chunk_rows]
-                on_chunk(list(range(start, start + len(lot))), lot)
-        return verdicts
+        return in_chunks(
+            lambda lot: [_verdict(answer) for _, answer in lot], pairs, on_chunk, chunk_rows
+        )
 
 
 def _verdict(answer: str) -> Verdict:

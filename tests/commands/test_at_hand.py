@@ -1,6 +1,7 @@
 """`raycib ls`, `show`, `diff` and `ui`, and the frames: what is printed is what is stored."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,6 +27,7 @@ from raycib.errors import UserError
 from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Answer, GenerationRequest
 from raycib.evals.judges import OnChunk
+from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.evals.scores import harmful_pairs
 from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
@@ -187,6 +189,24 @@ def test_a_difference_is_paired_by_prompt(two: Two) -> None:
     assert "method.lam" in told
     assert "trainer" not in told, "which is the same"
     assert SAME in text(diff(two.stages[0].key, two.stages[0].key, two.root))
+
+
+def test_what_the_refusal_rule_counts_is_not_called_harmful(two: Two, tmp_path: Path) -> None:
+    """It knows no harm: an answer is refused or not."""
+    out = tmp_path / "runs"
+    shutil.copytree(two.root, out)
+    file = out / "a_sweep" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["judge"]["profile"] = REFUSAL_RULE
+    file.write_text(json.dumps(summary))
+    first, second = (stage.key for stage in two.stages)
+    assert " not refused" in text(sweeps(str(out)))
+    listed, shown = text(cells(str(out), "a_sweep")), text(show(second, str(out), 0))
+    told = text(diff(first, second, str(out)))
+    assert "Not refused, %" in listed and "answers not refused" in shown
+    for printed in (listed, shown, told):
+        assert "HRR" not in printed and "armful response" not in printed
+        assert "judged harmful" not in printed
 
 
 def test_frames_have_answers_curves_and_the_model_before(two: Two) -> None:
