@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from raycib.data.tables import Table, checked, file_table
+from raycib.data.file_tables import file_table
+from raycib.data.tables import Table, checked
 from raycib.errors import NotHere, UserError
 
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raycib.data.tables import Table, file_table, listed, shown
+from raycib.data.file_tables import file_table
+from raycib.data.tables import Table, listed, shown
 from raycib.errors import UserError
 
 HARMFUL = "harmful"

@@ -10,11 +10,12 @@ from itertools import islice
 
 from raycib import world
 from raycib.data.columns import Columns, Row
+from raycib.data.file_tables import file_table
 from raycib.data.filters import kept
 from raycib.data.hub import hub_table
 from raycib.data.sources import Source, parse, several, unknown_part
 from raycib.data.stand_ins import stand_ins
-from raycib.data.tables import Table, file_table
+from raycib.data.tables import Table
 from raycib.errors import UserError
 
 Read = tuple[list[Row], list[str]]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from raycib.data.file_tables import file_table
 from raycib.data.labels import HARMFUL, Labels, read_labels
-from raycib.data.tables import file_table
 from raycib.errors import UserError
 from raycib.results import Results, Samples
 from raycib.runtime.summary import all_samples
