@@ -6,8 +6,6 @@ whatever has a colour has a mark as well. Bars are 95 % intervals.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +25,9 @@ from raycib.report.figures import (
     STYLE,
     method_colors,
 )  # fmt: skip
-from raycib.report.labels import Labels
 from raycib.report.text import one_line
 from raycib.report.variants import CIB, ResultRow, plain_variant
 from raycib.studies.tradeoff.axes import (
-    bars,
     gap_scale,
     legend_below,
     log_scale,
@@ -40,33 +36,18 @@ from raycib.studies.tradeoff.axes import (
 from raycib.studies.tradeoff.gap import (
     ALIGNMENT,
     BALL,
-    CAPABILITY,
     CASE1,
     PENALTY,
     Gap,
     Place,
-    front,
     gap,
     lines,
     places,
     proxy_of,
 )  # fmt: skip
+from raycib.studies.tradeoff.plane import SAFETY, Line, draw_line, handle_of, plane, reach
 from raycib.studies.tradeoff.table import before_capability
 from raycib.studies.tradeoff.theory import Theory, by_similarity
-
-SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
-
-
-@dataclass(frozen=True)
-class Line:
-    """The variants of one line of a panel and how they are drawn."""
-
-    variants: Sequence[ResultRow]
-    label: str
-    color: Any
-    mark: str
-    dashes: Any = "-"
-    filled: bool = False
 
 
 def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
@@ -89,11 +70,11 @@ def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
             Line(first[place], place, PALETTE[i % len(PALETTE)], MARKS[i % len(MARKS)])
             for i, (place, _, _) in enumerate(found)
         ]
-        _plane(right, drawn, [plain_variant(variants) for _, _, variants in found])
+        plane(right, drawn, [plain_variant(variants) for _, _, variants in found])
         proxies = list(dict.fromkeys(line[0].series for line in first.values()))
         named = f", {proxies[0].split(', ', 1)[-1]}" if len(proxies) == 1 else ""
         right.set_title(f"(b)  Safety against capability in Case I{one_line(named, 26)}")
-        handles = [_handle(line) for line in drawn]
+        handles = [handle_of(line) for line in drawn]
         handles.append(mark_handle(GREY, "*", "plain LoRA of the task (λ = 0)", ms=10))
         legend_below(right, handles)
         return figure
@@ -117,10 +98,10 @@ def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         drawn = _methods(frame, variants)
         lora = plain_variant(variants)
         before = before_capability(theory, task, lora) if theory and lora else math.nan
-        _plane(right, drawn, [lora], before, with_front=True)
+        plane(right, drawn, [lora], before, with_front=True)
         tail = f", {one_line(place, 24)}" if len(every) > 1 else ""
         right.set_title(f"(b)  Safety against capability{tail}")
-        handles = [_handle(line) for line in drawn]
+        handles = [handle_of(line) for line in drawn]
         handles.append(mark_handle(COLORS["lora"], "*", "plain LoRA", ms=10))
         if math.isfinite(before):
             handles.append(mark_handle(GREY, "d", "before fine-tuning"))
@@ -147,9 +128,9 @@ def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
             [Gap(variant.strength) for variant in mine],
             [gap(variant.done, ALIGNMENT) for variant in mine],
         )
-        _draw(panel, line, x, y)
-        heights += _reach(y)
-        handles.append(_handle(line))
+        draw_line(panel, line, x, y)
+        heights += reach(y)
+        handles.append(handle_of(line))
     doses = sorted({variant.strength for mine in found.values() for variant in mine})
     lora = plain_variant(variants)
     level = lora.mean(ALIGNMENT) if lora else math.nan
@@ -185,9 +166,9 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
                 )
                 x = [Gap(distance) for distance, _ in places_]
                 y = [gap(variant.done, ALIGNMENT) for _, variant in places_]
-                _draw(panel, line, x, y)
+                draw_line(panel, line, x, y)
                 across += [g.value for g in x]
-                heights += _reach(y)
+                heights += reach(y)
         if (lora := plain_variant(variants)) and _far(lora):
             panel.plot(lora.mean("distance"), lora.mean(ALIGNMENT), "*", ms=12, color=color,
                        mec="white", mew=0.6, zorder=4)  # fmt: skip
@@ -205,73 +186,6 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
         mark_handle(GREY, "*", "plain LoRA", ms=10),
     ]  # fmt: skip
     legend_below(panel, handles)
-
-
-def _plane(
-    panel: Axes, drawn: Sequence[Line], standard: Sequence[ResultRow | None],
-    before: float = math.nan, with_front: bool = False,
-) -> None:  # fmt: skip
-    """Alignment over capability gaps; ``standard`` are the plain LoRA of each line, or of all."""
-    across, heights = [0.0, before], [0.0]
-    labels: list[tuple[float, float, str, Any]] = []
-    for line in drawn:
-        kept = [variant for variant in line.variants if _both(variant)]
-        x, y = (
-            [gap(variant.done, column) for variant in kept] for column in (CAPABILITY, ALIGNMENT)
-        )
-        _draw(panel, line, x, y)
-        across += _reach(x)
-        heights += _reach(y)
-        for i in sorted({0, len(kept) - 1} if kept else ()):
-            symbol = "ε" if kept[i].method == BALL else "λ"
-            text = f"{symbol} {kept[i].strength:g}"
-            labels.append((x[i].value, y[i].value, text, line.color))
-    several = len(standard) > 1
-    for i, lora in enumerate(standard):
-        if lora is not None and _both(lora):
-            color = drawn[i].color if several else COLORS["lora"]
-            place = lora.mean(CAPABILITY), lora.mean(ALIGNMENT)
-            panel.plot(*place, "*", ms=13, color=color, mec="white", mew=0.6, zorder=5)
-            across.append(place[0])
-            heights.append(place[1])
-    if math.isfinite(before):
-        panel.plot(before, 0, "d", ms=8, color=GREY, zorder=5)
-    gap_scale(panel, "x", across)
-    gap_scale(panel, "y", heights)
-    if with_front:
-        _front(panel, [variant for line in drawn for variant in line.variants], standard, before)
-    panel.axhline(0, color=GREY, lw=0.8, zorder=1)
-    panel.axvline(0, color=GREY, lw=0.8, zorder=1)
-    panel.set(xlabel=ABILITY, ylabel=SAFETY)
-    names = Labels(panel, size=7.5)
-    for label in labels:
-        names.beside(*label)
-
-
-def _front(
-    panel: Axes, variants: Sequence[ResultRow], standard: Sequence[ResultRow | None], before: float
-) -> None:
-    """Grey steps through the coherent variants, plain LoRA and the aligned model that none
-    beats."""
-    every = [*variants, *(lora for lora in standard if lora)]
-    points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
-    if math.isfinite(before):
-        points.append((before, 0.0))
-    steps = front(points)
-    if steps:
-        x, y = zip(
-            (steps[0][0], panel.get_ylim()[1]), *steps, (panel.get_xlim()[1], steps[-1][1]),
-            strict=True,
-        )  # fmt: skip
-        panel.step(x, y, where="post", color=FRONT, lw=1.6, zorder=1.5)
-
-
-def _draw(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> None:
-    bars(panel, x, y, line.color)
-    across, up = [g.value for g in x], [g.value for g in y]
-    face = line.color if line.filled else "white"
-    panel.plot(across, up, color=line.color, lw=1.6, ls=line.dashes, alpha=0.9)
-    panel.plot(across, up, line.mark, ms=5.8, mfc=face, mec=line.color, mew=1.5, zorder=4)
 
 
 def _methods(frame: pd.DataFrame, variants: Sequence[ResultRow]) -> list[Line]:
@@ -294,14 +208,6 @@ def _proxies(variants: Sequence[ResultRow], theory: Theory | None) -> dict[str, 
     return dict(sorted(found, key=lambda item: rank.get(proxy_of(item[1][0]), len(order))))
 
 
-def _reach(gaps: Sequence[Gap]) -> list[float]:
-    return [end for g in gaps for end in (g.value, g.low, g.high) if math.isfinite(end)]
-
-
-def _both(variant: ResultRow) -> bool:
-    return math.isfinite(variant.mean(CAPABILITY)) and math.isfinite(variant.mean(ALIGNMENT))
-
-
 def _far(variant: ResultRow) -> bool:
     return variant.mean("distance") > 0 and math.isfinite(variant.mean(ALIGNMENT))
 
@@ -314,9 +220,3 @@ def _shade(index: int, count: int) -> tuple[float, float, float]:
     light = max(2 * share - 1, 0)
     red, green, blue = shade + (1 - shade) * 0.5 * light
     return float(red), float(green), float(blue)
-
-
-def _handle(line: Line) -> Line2D:
-    face = line.color if line.filled else "white"
-    return Line2D([], [], color=line.color, marker=line.mark, ms=6, mfc=face, mew=1.5, lw=1.6,
-                  ls=line.dashes, label=one_line(line.label, 34))  # fmt: skip
