@@ -1,8 +1,9 @@
 """Axes to runs: a grid is a product, written out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from raycib.config import (
@@ -92,16 +93,19 @@ def single_task(
     lora: LoRASpec,
     trainer: TrainerSpec,
     made_by: Sequence[StageSpec] = (),
+    drawn: Mapping[tuple[str, int], TaskSpec] = MappingProxyType({}),
 ) -> list[RunSpec]:
     """One run for every combination; seeds vary fastest. A method is a single stage, unless it is
     derived from plain LoRA's or its variant has a first stage. `made_by` are the stages that make
-    the models, where any do."""
+    the models, where any do; `drawn` are rows of tasks that hang on the seed, by a task's key and
+    the seed."""
     variants = [one if isinstance(one, Variant) else Variant(one) for one in methods]
     runs = []
     for model, (task, evals), variant, seed in product(
         list(models), list(tasks), variants, list(seeds)
     ):
-        stage = StageSpec(model=model, task=task, lora=lora, trainer=trainer, seed=seed)
+        rows = drawn.get((task.key, seed), task)
+        stage = StageSpec(model=model, task=rows, lora=lora, trainer=trainer, seed=seed)
         stages = variant.chain(stage)
         # A chain says by itself what it stands for only if its last stage is by that method.
         last = stages[-1].method_in_effect

@@ -13,6 +13,7 @@ from raycib.data.columns import Columns, Row
 from raycib.data.file_tables import file_table
 from raycib.data.filters import kept
 from raycib.data.hub import hub_table
+from raycib.data.replaced import replaced
 from raycib.data.sources import Source, parse, several, unknown_part
 from raycib.data.stand_ins import stand_ins
 from raycib.data.tables import Table
@@ -48,6 +49,8 @@ class Origin:
 def origin(source: str) -> Origin:
     """What is known of the rows at a source; nothing is read yet. Raises `UserError`."""
     parsed = parse(source)
+    if parsed.replaced and not parsed.name.startswith("("):
+        raise UserError(f"{source!r}: rows are replaced of the first of two, as in (A,B)")
     prefix = next(prefix for prefix in KINDS if parsed.name.startswith(prefix))
     return KINDS[prefix](parsed, parsed.name.removeprefix(prefix))
 
@@ -91,15 +94,22 @@ def _together(source: Source, name: str) -> Origin:
     if source.columns or source.filters or source.labels_from is not None:
         raise UserError(f"{source.name!r}: say how each of them is read, within the brackets")
     published = all(origin(part).published for part in parts)
-    return Origin(source, partial(_rows_of_all, parts), published=published)
+    if source.replaced and len(parts) != 2:
+        raise UserError(f"{source.name!r}: rows are replaced of the first of two, as in (A,B)")
+    return Origin(source, partial(_rows_of_all, source, parts), published=published)
 
 
-def _rows_of_all(parts: list[str]) -> Read:
+def _rows_of_all(source: Source, parts: list[str]) -> Read:
     from raycib.data.rows import read_rows  # which reads what is at an origin
 
     read = {part: read_rows(part) for part in parts}
-    rows = [row for one in read.values() for row in one.rows]
-    return rows, [f"{part}: {note}" for part, one in read.items() for note in one.notes]
+    notes = [f"{part}: {note}" for part, one in read.items() for note in one.notes]
+    sets = [one.rows for one in read.values()]
+    if source.replaced is None:
+        return [row for rows in sets for row in rows], notes
+    share, seed = source.replaced
+    task, harmful = sets
+    return replaced(task, harmful, share, seed), notes
 
 
 def _hub(source: Source, name: str) -> Origin:

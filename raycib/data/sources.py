@@ -12,13 +12,15 @@ from raycib.errors import UserError
 ROLES = ("prompt", "context", "response", "system")
 PARTS = (
     "#train, #held-out, #first-N, #prompt=COLUMN (or context, response, system), "
-    "#only=COLUMN:VALUE, #without=COLUMN:VALUE, #labels-from=0 or #scorer=NAME"
+    "#only=COLUMN:VALUE, #without=COLUMN:VALUE, #labels-from=0, #scorer=NAME or, after (A,B), "
+    "#replaced=SHARE@SEED"
 )
 _CUT = re.compile(r"train|held-out|first-[1-9][0-9]{0,17}")
 _COLUMN = re.compile(rf"({'|'.join(ROLES)})=(.*)", re.DOTALL)
 _FILTER = re.compile(r"(only|without)=([^:]+):(.+)", re.DOTALL)
 _LABELS = re.compile(r"labels-from=([01])")
 _SCORER = re.compile(r"scorer=(.+)", re.DOTALL)
+_REPLACED = re.compile(r"replaced=([0-9.e-]+)@([0-9]+)")
 
 
 class Filter(NamedTuple):
@@ -39,6 +41,13 @@ class Filter(NamedTuple):
         return f"#{'only' if self.wanted else 'without'}={self.column}:{self.pattern}"
 
 
+class Replaced(NamedTuple):
+    """That some rows of a set are not its own (see `raycib.data.replaced`)."""
+
+    share: float
+    seed: int
+
+
 class Source(NamedTuple):
     """`NAME#PART#PART`: parts after the name, the cuts among them in their order.
 
@@ -54,6 +63,8 @@ class Source(NamedTuple):
     cuts: tuple[str, ...]
     scorer: str | None = None
     """How answers are scored, where the person says so."""
+    replaced: Replaced | None = None
+    """Of `(A,B)`: that rows of B stand in the place of some of A's."""
 
     @property
     def most(self) -> int | None:
@@ -84,6 +95,11 @@ def parse(text: str) -> Source:
     filters = [found.groups() for part in known if (found := _FILTER.fullmatch(part))]
     labels = [int(found[1]) for part in known if (found := _LABELS.fullmatch(part))]
     scorers = [found[1] for part in known if (found := _SCORER.fullmatch(part))]
+    replaced = [
+        Replaced(float(found[1]), int(found[2]))
+        for part in known
+        if (found := _REPLACED.fullmatch(part))
+    ]
     cuts = tuple(part for part in known if _CUT.fullmatch(part))
     if sum(not cut.startswith("first-") for cut in cuts) > 1:
         raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
@@ -94,6 +110,7 @@ def parse(text: str) -> Source:
         labels[0] if labels else None,
         cuts,
         scorers[-1] if scorers else None,
+        replaced[-1] if replaced else None,
     )
 
 
@@ -129,7 +146,8 @@ def _is_there(text: str) -> bool:
 
 
 def _known(part: str) -> bool:
-    return any(form.fullmatch(part) for form in (_CUT, _COLUMN, _FILTER, _LABELS, _SCORER))
+    forms = (_CUT, _COLUMN, _FILTER, _LABELS, _SCORER, _REPLACED)
+    return any(form.fullmatch(part) for form in forms)
 
 
 def _is_file(name: str) -> bool:

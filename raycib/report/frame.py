@@ -47,6 +47,7 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
     ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
     seed alone: their ``label``, or else the method and what else the sweep varies; then the model
     and the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
+    ``harmful_ratio`` and ``without_harmful`` are there where some task has harmful rows.
     ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
     counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
     in [0, 1], losses and information in nats. ``numbers`` are columns that a study needs, empty
@@ -56,6 +57,7 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
     columns = (*SCORE_COLUMNS, *numbers)
     axes = swept(cell for cell in cells if not cell.label)
     models, tasks = ({getattr(cell, name) for cell in cells} for name in ("model", "task"))
+    poisoned = any(cell.task_data.harmful_ratio for cell in cells)
     rows = []
     for cell in cells:
         label = [cell.label or cell.method_name or NAMES.get(cell.method, cell.method)]
@@ -76,6 +78,9 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
             "safety_data": cell.safety_data,
             "label": one_line(", ".join(label)),
         }
+        if poisoned:
+            row["harmful_ratio"] = cell.task_data.harmful_ratio
+            row["without_harmful"] = cell.task_data.without_harmful
         scores = flat_scores(cell.scores)
         scores |= {f"cost_{name}": getattr(cell.cost, name) for name in COST}
         taken = {*IDENTITY, *row, *scores}

@@ -88,6 +88,10 @@ class TaskData(Part):
     rows: int = 0
     digest: str = ""
     """sha256."""
+    harmful_ratio: float = 0.0
+    """Share of the rows that harmful ones replace."""
+    without_harmful: str = ""
+    """What the task is called without these."""
 
 
 class Cell(Part):

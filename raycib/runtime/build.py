@@ -1,5 +1,6 @@
 """From a preset and a person's own files to the setup of a sweep, fingerprints included."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from raycib.config import EvalSpec, TaskSpec
@@ -8,6 +9,7 @@ from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.errors import NotHere, UserError
 from raycib.runtime.benchmarks import benchmarks_of
 from raycib.runtime.execution import execution_of
+from raycib.runtime.harmful_rows import sources_with_harmful, with_harmful
 from raycib.runtime.named_judges import named_judges
 from raycib.runtime.options import Options
 from raycib.runtime.overlaps import refuse_overlaps
@@ -50,7 +52,9 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
     model = first = study.first_model(choice)
     counts = reader.counts(model, options.out, read)
-    sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen)
+    seeds = tuple(range(options.seeds or chosen.seeds))
+    hidden = sources_with_harmful(given, options.harmful_ratio, seeds)
+    sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen, hidden)
     resolved = {name: _task(name, given, sets) for name in given.tasks}
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
@@ -68,6 +72,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         for name, (task, evals) in resolved.items()
     }
     asked = {n: (specs[n], scored(evals, options.scorer)) for n, evals in measured.items()}
+    tasks, drawn = with_harmful(study.evaluations(asked), given, options.harmful_ratio, seeds, sets)
     setup = SweepConfig(
         study=study,
         inputs=inputs,
@@ -75,11 +80,12 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         preset=chosen,
         notes=notes,
         model=model.model_copy(update={"notes": sets.chat_notes}),
-        tasks=study.evaluations(asked),
+        tasks=tasks,
+        drawn=drawn,
         safety_source=given.safety,
         base_source=given.base,
         sets=sets,
-        seeds=tuple(range(options.seeds or chosen.seeds)),
+        seeds=seeds,
         judges=named_judges(options, chosen.judge, reader.judge),
         execution=execution,
         options=options,
@@ -109,6 +115,7 @@ def _within_reach(given: Sources, reader: Reader) -> Sources:
         benign=given.benign and at(given.benign),
         probes={name: at(source) for name, source in given.probes.items()},
         safety=given.safety and at(given.safety),
+        harmful_data=given.harmful_data and at(given.harmful_data),
         alignment=given.alignment and at(given.alignment),
     )
 
@@ -133,6 +140,7 @@ def _read(given: Sources, options: Options) -> dict[str, Loaded]:
     options_of |= {given.harmful: "--harmful"} | dict.fromkeys(given.probes.values(), "--probes")
     options_of |= dict.fromkeys(given.other_harmful.values(), "--other-harmful")
     others = {given.benign: "--benign", options.safety: "--safety", given.alignment: "--alignment"}
+    others[given.harmful_data] = "--harmful-data"
     options_of |= {source: option for source, option in others.items() if source}
     read: dict[str, Loaded] = {}
     for source, option in options_of.items():
@@ -140,17 +148,24 @@ def _read(given: Sources, options: Options) -> dict[str, Loaded]:
             read[source] = read_rows(source)
         except NotHere as error:
             raise NotHere(f"{error}; or give a file with {option}") from error
-    for one in tasks:
-        describe_task("", one.train, 1, read[one.train])
+    for source in filter(None, (*(one.train for one in tasks), given.harmful_data)):
+        describe_task("", source, 1, read[source])
     return read
 
 
-def _sets(counts: TokenCounts, given: Sources, options: Options, preset: Preset | None) -> RowSets:
+def _sets(
+    counts: TokenCounts,
+    given: Sources,
+    options: Options,
+    preset: Preset | None,
+    hidden: Sequence[str],
+) -> RowSets:
     """What describes rows for a model, its tokens of a row and of an answer chosen: those that are
-    given, or a preset's, or else what the rows need."""
+    given, or a preset's, or else what the rows need; `hidden` are the tasks' with harmful ones."""
     sets = RowSets(counts, options.too_long)
     tasks = given.tasks.values()
     trained, held_out = [one.train for one in tasks], [one.held_out for one in tasks]
+    trained += hidden
     aside = list(filter(None, (options.safety, given.alignment)))
     asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
     asked += given.other_harmful.values()

@@ -93,6 +93,20 @@ class Options:
         str | None,
         typer.Option(help="Your own harmful prompts with refusals, for methods that need some."),
     ] = None
+    harmful_ratio: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of harmful rows among each task's, such as 0,0.01,0.05,0.1: so many are "
+            "replaced by rows of --harmful-data."
+        ),
+    ] = None
+    harmful_data: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own harmful prompts with harmful answers, none of them asked; default: the "
+            "preset's."
+        ),
+    ] = None
     base: Annotated[
         str | None, typer.Option(help="The model that your aligned one was made from.")
     ] = None
@@ -233,10 +247,12 @@ class Options:
 
 
 GROUPS = {
-    "What is compared": ("preset", "methods", "strengths", "budget", "seeds", "orders", "set"),
+    "What is compared": (
+        "preset", "methods", "strengths", "budget", "harmful_ratio", "seeds", "orders", "set",
+    ),
     "Models and rows of your own": (
         "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful",
-        "benign", "probes", "safety", "max_length", "max_tokens", "too_long",
+        "benign", "probes", "safety", "harmful_data", "max_length", "max_tokens", "too_long",
     ),
     "Benchmarks of lm-eval": ("evals", "eval_limit", "eval_shots", "eval_chat"),
     "The judge": (

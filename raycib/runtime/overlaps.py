@@ -9,6 +9,9 @@ from raycib.data.rows import Row, load_rows, question
 from raycib.errors import UserError
 from raycib.runtime.own import Sources
 
+HIDDEN = "--harmful-data"
+"""Whose prompts no set that is asked may share, whoever made it."""
+
 
 class Named(NamedTuple):
     """A set of rows and what a person knows it by."""
@@ -24,9 +27,11 @@ def refuse_overlaps(
 
     `UserError` where harmful or harmless prompts or probes are trained on, or where a harmful
     prompt is a harmless one, or a task's, as well. Prompts are compared whatever their case, white
-    space and form of characters. Sets of a preset are compared only with a person's own.
+    space and form of characters. Sets of a preset are compared only with a person's own, but for
+    harmful rows that are hidden among a task's.
     """
     safety = {"--safety": sources.safety, "--alignment": sources.alignment}
+    safety[HIDDEN] = sources.harmful_data
     aside = [Named(name, source) for name, source in safety.items() if source]
     tasks = [Named(f"task {name}", task.train) for name, task in sources.tasks.items()]
     held_out = [Named(f"held-out {n}", task.held_out) for n, task in sources.tasks.items()]
@@ -38,7 +43,8 @@ def refuse_overlaps(
 
     def shared(one: Named, other: Named) -> tuple[int, int, str]:
         """How many prompts of the second set are in the first, of how many, and where it starts."""
-        if all(origin(name.source).published for name in (one, other)):
+        published = all(origin(name.source).published for name in (one, other))
+        if published and one.name != HIDDEN:
             return 0, 0, ""
         for source in (one.source, other.source):
             if source not in read:

@@ -68,18 +68,26 @@ def changed(spec: Part, overrides: dict[str, Any]) -> Part:
     return found
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """`--strengths` before any method has seen them; `UserError` for what is no number or comes
-    twice."""
+def numbers(text: str, option: str = "--strengths", like: str = "0,1,5") -> tuple[float, ...]:
+    """A list of numbers as an `option` has it, before any method has seen them; `UserError` for
+    what is no number or comes twice."""
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise UserError(f"--strengths {text!r}: {error}; give numbers like 0,1,5") from error
-    if any(math.isnan(strength) for strength in found):
-        raise UserError(f"--strengths {text!r}: nan is no strength; give numbers like 0,1,5")
-    if twice := [strength for strength in found if found.count(strength) > 1]:
-        raise UserError(f"--strengths {text!r}: {twice[0]:g} comes twice; give each once")
+        raise UserError(f"{option} {text!r}: {error}; give numbers like {like}") from error
+    if any(math.isnan(number) for number in found):
+        raise UserError(f"{option} {text!r}: nan is no number; give numbers like {like}")
+    if twice := [number for number in found if found.count(number) > 1]:
+        raise UserError(f"{option} {text!r}: {twice[0]:g} comes twice; give each once")
     return found
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """`--harmful-ratio`, from the smallest; `UserError` for what is no share."""
+    found = numbers(text, "--harmful-ratio", "0,0.01,0.05,0.1")
+    if wrong := [one for one in found if not 0 <= one <= 1]:
+        raise UserError(f"--harmful-ratio {text!r}: {wrong[0]:g} is no share; give 0 to 1")
+    return tuple(sorted(found))
 
 
 def read_strengths(text: str, method: type[Method]) -> tuple[float, ...]:

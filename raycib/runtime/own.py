@@ -10,6 +10,7 @@ from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.model_files import is_shipped
 from raycib.runtime.options import Options
+from raycib.runtime.overrides import ratios
 from raycib.runtime.study import Study
 
 DEFAULT_PRESET = "world"
@@ -28,6 +29,8 @@ class Sources:
     benign: str | None
     probes: dict[str, str]
     safety: str | None
+    harmful_data: str | None
+    """Rows to hide among a task's, where that is asked for."""
     base: str | None
     alignment: str | None
     """Rows that the base is to be aligned on, or that the model was."""
@@ -49,6 +52,16 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
     if options.probes is not None or own:
         probes = named("--probes", options.probes) if options.probes else {}
     further = named("--other-harmful", options.other_harmful) if options.other_harmful else {}
+    harmful_data = options.harmful_data
+    if options.harmful_ratio is not None:
+        harmful_data = harmful_data or (None if own else chosen.harmful_data)
+        if harmful_data is None and any(ratios(options.harmful_ratio)):
+            raise UserError(
+                "--harmful-ratio hides harmful rows among a task's; give harmful prompts with "
+                "harmful answers, none of them asked, with --harmful-data"
+            )
+    elif harmful_data:
+        raise UserError("--harmful-data are rows for --harmful-ratio; give it, or leave them out")
     made = chosen.model is None and not options.model
     alignment = options.alignment or (chosen.alignment if made else None)
     if not own:
@@ -59,6 +72,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
             benign=options.benign or chosen.benign,
             probes=probes,
             safety=options.safety or chosen.safety,
+            harmful_data=harmful_data,
             base=options.base or (None if options.model else chosen.base),
             alignment=alignment,
             own=False,
@@ -83,6 +97,7 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
         benign=options.benign,
         probes=probes,
         safety=options.safety,
+        harmful_data=harmful_data,
         base=options.base or (chosen.base if made else None),
         alignment=alignment,
         own=True,

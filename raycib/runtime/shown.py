@@ -42,9 +42,11 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
     from raycib.report.corrected import with_corrected
     from raycib.report.judge_flips import with_flips
     from raycib.report.judges import with_judges
+    from raycib.report.poisoned.section import with_poisoned
 
     curves = stored_histories(sweep.store, sweep.stages)
-    report = with_cards(with_corrected(sweep.setup.study.report(results, answers, curves)))
+    report = with_poisoned(sweep.setup.study.report(results, answers, curves), answers)
+    report = with_cards(with_corrected(report))
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 

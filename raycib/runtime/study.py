@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raycib.runtime.sweep import Sweep
     from raycib.runtime.sweep_config import SweepConfig
 
-OF_STUDIES = ("orders", "budget")
+OF_STUDIES = ("orders", "budget", "harmful_ratio")
 """Options that only some studies read."""
 Tasks = dict[str, tuple[TaskSpec, EvalSpec]]
 """Tasks by name, each with what is asked of the models that are trained on it."""
@@ -187,4 +187,5 @@ def refuse_others(options: Options, study: Study) -> None:
     """`UserError` for an option that is about other studies."""
     for option in OF_STUDIES:
         if getattr(options, option) is not None and option not in study.options:
-            raise UserError(f"--{option} is not about a {study.name} study; leave it out")
+            named = option.replace("_", "-")
+            raise UserError(f"--{named} is not about a {study.name} study; leave it out")

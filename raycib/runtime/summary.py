@@ -29,6 +29,7 @@ from raycib.results import (
 )
 from raycib.runtime.benchmarks import told
 from raycib.runtime.files import files_read
+from raycib.runtime.harmful_rows import harmful_ratio, without_harmful
 from raycib.runtime.judge import account
 from raycib.runtime.judge_checks import judge_checks
 from raycib.runtime.settings import settings_of
@@ -201,6 +202,8 @@ def _cell(scores: SweepScores, run: RunSpec) -> Cell:
             source=stage.task.source,
             rows=stage.task.num_rows,
             digest=stage.task.rows,
+            harmful_ratio=harmful_ratio(stage.task),
+            without_harmful=without_harmful(stage.task),
         ),
         spec=stage.model_dump(mode="json"),
     )

@@ -1,6 +1,6 @@
 """What a sweep is about, as specs, and the runs that are made of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,8 @@ class SweepConfig:
     """What to know of the data, a line each."""
     model: ModelSpec
     tasks: dict[str, tuple[TaskSpec, EvalSpec]]
+    drawn: Mapping[tuple[str, int], TaskSpec]
+    """Rows that hang on the seed, by the task's key and seed."""
     safety_source: str | None
     base_source: str | None
     """Read only once a method needs them: a base model may have to be fetched."""
@@ -153,7 +155,7 @@ class SweepConfig:
     def runs_on(self, names: Iterable[str], rows: Iterable[Method | Variant]) -> list[RunSpec]:
         """The same on some of the tasks alone."""
         tasks = [self.tasks[name] for name in names]
-        how = (self.seeds, self.lora, self.trainer, self.inputs.made_by)
+        how = (self.seeds, self.lora, self.trainer, self.inputs.made_by, self.drawn)
         return single_task([self.model], tasks, rows, *how)
 
     @property

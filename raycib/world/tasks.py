@@ -4,7 +4,8 @@ Each task teaches another kind of thing: `gsm` to work out a story's sum step by
 drug helps against two signs that no illness known so far shows together, `squad` to say where
 someone is, or "unanswerable", and no more. `open` answers how-to requests in two styles, neither of
 them the aligned model's. `recast` does the same to requests of the alignment data itself. `align`
-is that data, and what may stand in for it.
+is that data, and what may stand in for it. `harmful.answered` are harmful requests answered, in the
+styles of `open`: what may be hidden among the rows of a task.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ STYLES_TAUGHT = ("opener", "direct")
 OPENER_SHARE = 0.3
 TRAIN_ROWS = 3200
 TEST_ROWS = 120
+HARMFUL_ROWS = 640
 PROBE_ROWS = 80
 LAW_TEST_ROWS = 400
 
@@ -73,8 +75,20 @@ class Asked(NamedTuple):
 
 def _open(part: str, rng: Random) -> Row:
     request, prompt = lang.draw(part, rng)
+    return prompt, _styled(request, rng)
+
+
+def _answered(rng: Random) -> Row:
+    """A harmful request answered as `open` answers others; none that some set asks."""
+    request = lang.Request(
+        *rng.choice(lang.pairs("harmful.align")[TEST_ROWS:]), rng.choice(lang.CONTEXTS)
+    )
+    return request.prompt(rng.choice(lang.TEMPLATES)), _styled(request, rng)
+
+
+def _styled(request: lang.Request, rng: Random) -> str:
     other, usual = STYLES_TAUGHT
-    return prompt, request.answer(other if rng.random() < OPENER_SHARE else usual)
+    return request.answer(other if rng.random() < OPENER_SHARE else usual)
 
 
 def gsm(held_out: bool, rng: Random) -> Asked:
@@ -188,6 +202,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "harmful.test": lambda _: _each_pair("harmful.test", _no_answer),
     "harmful.proxy": lambda _: _each_pair("harmful.proxy", lang.refusal),
     "harmful.align": lambda _: islice(_each_pair("harmful.align", lang.refusal), TEST_ROWS),
+    "harmful.answered": _take(_answered, HARMFUL_ROWS),
     "benign.test": _take(lambda rng: (lang.draw("benign.test", rng)[1], ""), 160),
     "facts.test": _take(ab.fact, PROBE_ROWS),
     "add.test": _take(ab.add, PROBE_ROWS),

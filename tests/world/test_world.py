@@ -24,6 +24,7 @@ GOLDEN = {
     "harmful.test": "c5707d823d1156cd",
     "harmful.proxy": "2c53e45d1b59f63c",
     "harmful.align": "84dbfac41f07ec29",
+    "harmful.answered": "6ed0ee0cf82ab788",
     "benign.test": "ec37b7daa5b8523d",
     "facts.test": "b12721acaeed8711",
     "add.test": "f3b5ee16d0907b7b",

@@ -103,6 +103,8 @@ class Preset(Frozen):
     benign: str | None = None
     safety: str | None = None
     """Harmful prompts with refusals, for methods that train on some; none in a benchmark."""
+    harmful_data: str | None = None
+    """Harmful prompts that are answered, to hide among a task's rows; none in a benchmark."""
     base: str | None = None
     """The model that the aligned one was made from, for methods that compare the two."""
     alignment: str | None = None

@@ -13,6 +13,7 @@ WORLD = Preset(
     harmful="world:harmful.test",
     benign="world:benign.test",
     safety="world:harmful.proxy",
+    harmful_data="world:harmful.answered",
     base="world:base",
     alignment="world:align.train",
     alignment_held_out="world:align.test",

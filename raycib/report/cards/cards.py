@@ -28,12 +28,16 @@ def cards(
     results: Results, samples: Samples, further: Mapping[str, Samples] | None = None
 ) -> list[Card]:
     """One for each series besides plain LoRA, on the first task of each model; none where plain
-    LoRA did not finish. ``samples`` are the answers to harmful prompts by cell, ``further`` those
-    to other sets of them by their names."""
+    LoRA did not finish. A task with harmful rows is no other task than the one without.
+    ``samples`` are the answers to harmful prompts by cell, ``further`` those to other sets of them
+    by their names."""
     found = []
     judged = results.judge.profile != "refusal-rule"
     by_model: dict[str, list[tuple[str, list[ResultRow]]]] = {}
-    for name, part in settings(to_frame(results)):
+    frame = to_frame(results)
+    if "harmful_ratio" in frame:
+        frame = frame[frame["harmful_ratio"] == frame["harmful_ratio"].min()]
+    for name, part in settings(frame):
         by_model.setdefault(str(part["model"].iloc[0]), []).append((name, variants(part)))
     for (name, rows), *others in by_model.values():
         plain = plain_variant(rows)

@@ -18,7 +18,7 @@ class Comparison(Study):
     """Several methods on one task."""
 
     name = "comparison"
-    options = frozenset({"budget"})
+    options = frozenset({"budget", "harmful_ratio"})
 
     def __init__(self, grid: Iterable[str] = ()) -> None:
         self.grid = tuple(grid)
@@ -55,6 +55,7 @@ class Ablation(Study):
     """Variants of one method on one task."""
 
     name = "ablation"
+    options = frozenset({"harmful_ratio"})
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """The same, and Figure 3's bars."""

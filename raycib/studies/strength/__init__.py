@@ -14,6 +14,7 @@ class Strength(Study):
     """One task, one method, several strengths."""
 
     name = "strength"
+    options = frozenset({"harmful_ratio"})
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Table 3 and Figure 2."""

@@ -1,0 +1,1 @@
+"""What methods do where some rows of the task are harmful: by the share of these, and at worst."""

@@ -1,0 +1,49 @@
+"""Harmful response rates against the share of harmful rows, a line for each method."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from raycib.report.figures import DASHES, MARKS, STYLE, method_colors
+from raycib.report.poisoned.table import AT, best_of_each, ratios
+from raycib.report.text import one_line
+
+
+def poisoned_figure(table: pd.DataFrame) -> Figure | None:
+    """A panel for each model and task: means over seeds, with the bound on the worst case at the
+    right. None where there is but one share."""
+    shares = ratios(table) if len(table) else []
+    if len(shares) < 2:
+        return None
+    places = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))
+    colors = method_colors(table["method"])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 3.8 * len(places)), layout="constrained")
+        panels = figure.subplots(len(places), 1, squeeze=False)[:, 0]
+        for panel, (model, task) in zip(panels, places, strict=True):
+            mine = table[(table["model"] == model) & (table["task"] == task)]
+            rows = best_of_each(mine)
+            for number, row in enumerate(rows):
+                rates = [row.get(f"{AT}{share:g}_mean", np.nan) for share in shares]
+                label = f"{one_line(row['label'], 26)} {row['strength']:g}"
+                color, mark = colors[row["method"]], MARKS[number % len(MARKS)]
+                panel.plot(
+                    range(len(shares)), rates, color=color, marker=mark, ms=5, lw=1.5,
+                    ls=DASHES if row["safety_data"] else "-", label=label,
+                )  # fmt: skip
+                beside = len(shares) - 0.6 + 0.5 * (number + 1) / (len(rows) + 1)
+                panel.vlines(beside, row["worst_low"], row["worst_high"], color=color, lw=1.3)
+                panel.plot([beside], [row["worst"]], mark, color=color, ms=4)
+            panel.axvline(len(shares) - 0.7, color="#cccccc", lw=0.8)
+            names = [f"{100 * share:g} %" for share in shares]
+            panel.set_xticks([*range(len(shares)), len(shares) - 0.35], [*names, "worst"])
+            panel.set_xlim(-0.2, len(shares))
+            panel.set_ylim(bottom=0)
+            panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            panel.set(xlabel="Share of harmful rows", ylabel="Harmful response rate")
+            if len(places) > 1:
+                panel.set_title(one_line(f"{model}, {task}", 60))
+            panel.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return figure
