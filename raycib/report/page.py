@@ -25,6 +25,7 @@ from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores, unaligned_scores
 from raycib.report.side_by_side import comparison
 from raycib.report.statistics import smallest_difference
+from raycib.report.table import numeric_columns
 from raycib.report.text import one_line, plain
 from raycib.report.warnings import warnings
 from raycib.report.writing import write_bytes, write_text
@@ -215,7 +216,7 @@ def _grid(table: pd.DataFrame) -> dict[str, Any]:
             cells.pop()
         span = len(table.columns) - len(cells)
         rows.append({"cells": cells, "span": span, "status": plain(status)})
-    right = tables.numeric_columns(table)
+    right = numeric_columns(table)
     return {"heads": [plain(name) for name in table.columns], "rows": rows, "right": right}
 
 

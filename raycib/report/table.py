@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.forms import Form, said
+from raycib.report.forms import NOT_MEASURED, Form, said
 from raycib.report.text import one_line
 
 
@@ -101,3 +101,12 @@ def has(rows: pd.DataFrame, field: str) -> bool:
     """Whether some row has a value of a field, or a mean of a measure."""
     name = f"{field}_mean" if f"{field}_mean" in rows else field
     return name in rows and bool((rows[name].notna() & (rows[name] != "")).any())
+
+
+def numeric_columns(table: pd.DataFrame) -> list[bool]:
+    """Whether each column's cells look like numbers, so that they stand to the right."""
+    numeric = "0123456789.,-+−±<[]% of\u00a0"
+    return [
+        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
+        for name in table.columns
+    ]

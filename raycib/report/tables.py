@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.forms import NOT_MEASURED
-from raycib.report.table import Table
-from raycib.report.text import latex, markdown_cell, one_line, plain, spreadsheet_cell
+from raycib.report.latex import to_latex
+from raycib.report.table import Table, numeric_columns
+from raycib.report.text import markdown_cell, one_line, spreadsheet_cell
 from raycib.report.writing import write_text
 
 
@@ -28,26 +28,6 @@ def to_markdown(table: pd.DataFrame) -> str:
     for row in table.itertuples(index=False):
         lines.append("| " + " | ".join(markdown_cell(value) for value in row) + " |")
     return "\n".join(lines) + "\n"
-
-
-def to_latex(table: pd.DataFrame, caption: str = "") -> str:
-    """A booktabs table (``\\usepackage{booktabs}``) with everything special escaped."""
-    lines = [r"\begin{table}", r"\centering", r"\small"]
-    lines.append(
-        r"\begin{tabular}{" + "".join("r" if r else "l" for r in numeric_columns(table)) + "}"
-    )
-    lines += [r"\toprule", " & ".join(latex(name) for name in table.columns) + r" \\", r"\midrule"]
-    lines += [
-        " & ".join(latex(value) for value in row) + r" \\" for row in table.itertuples(index=False)
-    ]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\caption{{{latex_caption(caption)}}}"] * bool(caption)
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def latex_caption(caption: str) -> str:
-    """A caption of any length, escaped."""
-    return " ".join(latex(word) for word in plain(caption).split())
 
 
 def to_terminal(table: pd.DataFrame) -> str:
@@ -81,12 +61,3 @@ def _csv_cell(value: Any) -> str:
     if math.isfinite(value):
         return repr(value)
     return "" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"
-
-
-def numeric_columns(table: pd.DataFrame) -> list[bool]:
-    """Whether each column's cells look like numbers, so that they stand to the right."""
-    numeric = "0123456789.,-+−±<[]% of\u00a0"
-    return [
-        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
-        for name in table.columns
-    ]

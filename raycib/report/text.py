@@ -12,25 +12,6 @@ _CONTROLS = re.compile(
     "\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # marks that reverse the order of what is shown
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "λ": r"$\lambda$",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "…": r"\ldots{}",
-}
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~!$])")
 
 
@@ -53,11 +34,6 @@ def spreadsheet_cell(text: object) -> str:
     """``plain`` text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
     safe = plain(text)
     return f"'{safe}" if safe.lstrip().startswith(("=", "+", "-", "@")) else safe
-
-
-def latex(text: object) -> str:
-    """One line of text with every character that is special to LaTeX escaped."""
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def markdown_cell(text: object) -> str:

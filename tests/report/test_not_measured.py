@@ -20,9 +20,10 @@ from summaries import (
 
 from raycib.report.forms import NOT_MEASURED
 from raycib.report.frame import to_frame
+from raycib.report.latex import to_latex
 from raycib.report.page import page
 from raycib.report.scores import aligned_scores
-from raycib.report.tables import to_csv, to_latex, to_markdown
+from raycib.report.tables import to_csv, to_markdown
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.strength.claims import claims

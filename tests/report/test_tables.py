@@ -16,9 +16,10 @@ from raycib.report.frame import (
     load,
     to_frame,
 )
+from raycib.report.latex import latex
 from raycib.report.scores import aligned_scores, swept
 from raycib.report.table import Column, Table, shown
-from raycib.report.text import latex, plain, spreadsheet_cell
+from raycib.report.text import plain, spreadsheet_cell
 from raycib.studies.strength.table3 import columns, table3
 
 
@@ -156,7 +157,7 @@ def test_hostile_text_stays_one_cell_everywhere(text, tmp_path):
     assert len(list(csv.reader(io.StringIO(files[0].read_text())))[1]) == 2
     row = files[1].read_text().splitlines()[2]
     assert row.replace(r"\|", "").count("|") == 3 and "<script" not in row.replace(r"\<", "")
-    body = files[2].read_text().splitlines()[7]
+    body = files[2].read_text().splitlines()[8]
     assert body.replace(r"\&", "").count("&") == 1 and "\\input" not in body
     shown = tables.to_terminal(table)
     assert "\x1b" not in shown and "\x9b" not in shown and "\u202e" not in shown
