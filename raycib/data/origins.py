@@ -5,7 +5,7 @@ Nothing else asks where rows come from. A further kind of source is a function i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 
 from raycib import world
@@ -46,6 +46,7 @@ class Origin:
     """The truth about an answer to a harmful prompt."""
 
 
+@cache
 def origin(source: str) -> Origin:
     """What is known of the rows at a source; nothing is read yet. Raises `UserError`."""
     parsed = parse(source)

@@ -9,6 +9,7 @@ from raycib.config import EngineName, RowsSpec, digest
 from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import Row, rows_of
 from raycib.evals.generate import Answer, Engine, GenerationRequest
+from raycib.evals.scorers import Scorer, scorer_of
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
@@ -37,6 +38,7 @@ class Answers:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._rows: dict[str, list[Row]] = {}
+        self._scorers: dict[tuple[str, str | None], Scorer] = {}
         self._kept: dict[str, Said] = {}
         self._texts: dict[str, str] = {}
         """Texts that are kept, each once: most refusals are alike."""
@@ -46,6 +48,13 @@ class Answers:
         if spec.key not in self._rows:
             self._rows[spec.key] = rows_of(spec)
         return self._rows[spec.key]
+
+    def scorer(self, spec: RowsSpec) -> Scorer:
+        """How answers to rows are scored, found once: whether a rule fits is asked of every row."""
+        asked = spec.key, spec.scorer
+        if asked not in self._scorers:
+            self._scorers[asked] = scorer_of(spec, self.rows(spec))
+        return self._scorers[asked]
 
     def read(self, model_id: str, rows: RowsSpec, engine: EngineName) -> Said | None:
         """A model's answers to rows, or None where there are none yet."""

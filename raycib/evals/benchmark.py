@@ -1,13 +1,13 @@
 """A benchmark is a set of rows, how an answer is scored, and what is said of all scores."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from raycib.config import EvalSpec, RowsSpec
 from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.evals.refusal_judge import BY_RULE
-from raycib.evals.scorers import NONE, Scorer, refusal_of, scorer_of
+from raycib.evals.scorers import NONE, Scorer, refusal_of
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import FURTHER_METRICS, METRICS, Metric, Rate
 
@@ -25,17 +25,6 @@ class Benchmark(NamedTuple):
             return None
         pairs = zip(rows, answers, strict=True)
         return self.metric.of([self.scorer.score(row, answer) for row, answer in pairs])
-
-
-def ability(spec: RowsSpec, rows: Sequence[Row]) -> Benchmark:
-    """Whether answers to a task or a probe are right; `rows` are the spec's."""
-    return Benchmark(spec, scorer_of(spec, rows), METRICS["accuracy"])
-
-
-def besides(spec: RowsSpec, rows: Sequence[Row], answers: Sequence[str]) -> dict[str, Any]:
-    """Further scores of a task that its scorer has, by name."""
-    more = scorer_of(spec, rows).besides
-    return more(rows, answers) if more else {}
 
 
 def safety(evals: EvalSpec, verdict_cache: VerdictCache) -> dict[str, Benchmark]:

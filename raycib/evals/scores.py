@@ -7,11 +7,11 @@ from typing import Any
 from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.origins import origin
 from raycib.evals.answers import Answers, Said
-from raycib.evals.benchmark import Benchmark, ability, besides, safety
+from raycib.evals.benchmark import Benchmark, safety
 from raycib.evals.harness_scores import shown, stored_scores
 from raycib.evals.scorers import refusal_of
 from raycib.evals.verdicts import Pair, VerdictCache
-from raycib.metrics import Rate, is_share
+from raycib.metrics import METRICS, Rate, is_share
 from raycib.results import Scores
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
@@ -61,18 +61,19 @@ def score(answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: Verdi
         return answered[rows.key]
 
     def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> Rate | None:
-        known = answers.rows(rows)
-        return (benchmark or ability(rows, known)).value(known, said(rows).texts)
+        asked = benchmark or Benchmark(rows, answers.scorer(rows), METRICS["accuracy"])
+        return asked.value(answers.rows(rows), said(rows).texts)
 
     probes = {rows.name: value(rows) for rows in evals.probes}
     told = [found.value for found in probes.values() if found and found.value is not None]
     tasks = {rows.name: value(rows) for rows in evals.tasks}
+    held_out, besides = evals.held_out, answers.scorer(evals.held_out).besides
     found = {
         "over_refusal": None,
         **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
         **_transfer(evals, verdict_cache, value),
-        "accuracy": value(evals.held_out),
-        **besides(evals.held_out, answers.rows(evals.held_out), said(evals.held_out).texts),
+        "accuracy": value(held_out),
+        **(besides(answers.rows(held_out), said(held_out).texts) if besides else {}),
         **({"accuracies": tasks} if tasks else {}),
         "utility": sum(told) / len(told) if told else None,
         "utility_by_probe": probes,

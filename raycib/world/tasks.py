@@ -9,7 +9,7 @@ styles of `open`: what may be hidden among the rows of a task.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, repeat
 from random import Random
 from typing import NamedTuple
@@ -235,6 +235,7 @@ def _right(prompt: str, styles: tuple[str, ...]) -> frozenset[str]:
     return frozenset(request.answer(style) for style in styles) if request else frozenset()
 
 
+@lru_cache(lang.ANSWERS)
 def correct(name: str, prompt: str, answer: str) -> bool:
     """Whether `answer` is right for this prompt of a task or probe.
 

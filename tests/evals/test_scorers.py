@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, normalize_answer
@@ -13,11 +14,12 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, n
 from raycib.config import EvalSpec, RowsSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.errors import UserError
-from raycib.evals.benchmark import ability, besides
-from raycib.evals.scorers import NONE, SCORERS, fitting, scorer
+from raycib.evals.benchmark import Benchmark
+from raycib.evals.scorers import NONE, SCORERS, fitting, scorer, scorer_of
 from raycib.evals.scorers.numbers import gold_number, said_number
 from raycib.evals.scorers.options import said_choice
 from raycib.evals.scorers.short_answers import f1, normal
+from raycib.metrics import METRICS
 from raycib.runtime.scoring import scored, scorer_name
 
 
@@ -26,6 +28,15 @@ def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
         {"name": "rows", "source": "rows.jsonl", "rows": "", "num_rows": len(rows)}
         | {"scorer": scorer}
     )
+
+
+def ability(spec: RowsSpec, rows: list[Row]) -> Benchmark:
+    return Benchmark(spec, scorer_of(spec, rows), METRICS["accuracy"])
+
+
+def besides(spec: RowsSpec, rows: list[Row], said: list[str]) -> dict[str, Any]:
+    more = scorer_of(spec, rows).besides
+    return more(rows, said) if more else {}
 
 
 def is_right(name: str, row: Row, answer: str) -> float | None:
