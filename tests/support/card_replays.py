@@ -49,6 +49,8 @@ class Replay(NamedTuple):
 
     cells: list[dict[str, Any]]
     samples: dict[str, list[dict[str, Any]]]
+    further: dict[str, dict[str, list[dict[str, Any]]]]
+    """What the same models answer to prompts that were not asked otherwise."""
 
     @property
     def results(self) -> Results:
@@ -60,7 +62,7 @@ class Replay(NamedTuple):
         times as long."""
         settings = [(task, self._rows(task)) for task in TASKS]
         (_, [plain, *rows]), *others = [one for one in settings if one[1]]
-        return card("", plain, rows, others, self.samples, {})
+        return card("", plain, rows, others, self.samples, self.further)
 
     def _rows(self, task: str) -> list[ResultRow]:
         rows = []
@@ -86,10 +88,11 @@ class Replays:
     def sweep(self, plant: Plant, number: int, tasks: int = 2) -> Replay:
         """Plain LoRA and a method at four strengths, three seeds each, on up to two tasks: models
         drawn from the twelve that are stored, none of plain LoRA's among the method's, and 200 of
-        the 260 prompts."""
+        the 260 prompts. Where there are two, the other 60 are another benchmark."""
         luck = np.random.default_rng([number, *plant.encode()])
-        asked = np.sort(luck.permutation(len(self.prompts))[:PROMPTS])
-        cells, samples = [], {}
+        drawn = luck.permutation(len(self.prompts))
+        asked, other = np.sort(drawn[:PROMPTS]), np.sort(drawn[PROMPTS:])
+        cells, samples, further = [], {}, {}
         for task in TASKS[:tasks]:
             order = luck.permutation(len(self.rows["lora"]))
             plain, others = order[:SEEDS], order[SEEDS:]
@@ -101,7 +104,8 @@ class Replays:
                     cells.append(_cell(key, task, strength, seed, luck))
                     kinds = (harmful + 2 * babbled).tolist()
                     samples[key] = [self.said[place][kinds[place]] for place in asked]
-        return Replay(cells, samples)
+                    further[key] = [self.said[place][kinds[place]] for place in other]
+        return Replay(cells, samples, {"other prompts": further} if tasks > 1 else {})
 
     def _answers(
         self, plant: Plant, strength: float, model: int, luck: np.random.Generator
