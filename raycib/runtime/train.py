@@ -21,6 +21,7 @@ from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
 from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
+from raycib.runtime.notice import Notice
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import News
 from raycib.store import Store, StoreError
@@ -40,7 +41,7 @@ def work(config: dict[str, Any]) -> None:
 
     leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
     execution = Execution.model_validate_json(config["execution"])
-    worker = TrainWorker(Store(config["store"]), execution, Reporter(leases))
+    worker = TrainWorker(Store(config["store"]), execution, Reporter(leases), Notice())
     workers = worker.workers
     leads = workers.rank == 0
     number = workers.gather(ray.get(leases.join.remote(holder)) if leads else 0)[0]

@@ -121,9 +121,16 @@ class TrainWorker:
     """A process that trains. The base model and its tokens stay in memory from piece to piece;
     every worker of a group has one."""
 
-    def __init__(self, store: Store, execution: Execution, report: Report) -> None:
+    def __init__(
+        self,
+        store: Store,
+        execution: Execution,
+        report: Report,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`leaving`: whether this machine is about to go."""
         keep_memory()
-        self.store, self.execution, self.report = store, execution, report
+        self.store, self.execution, self.report, self._leaving = store, execution, report, leaving
         self._device = device_of(execution.gpus_per_worker)
         self._strategy = strategy_of(execution.strategy, Workers.current(), self._device)
         self.workers = self._strategy.workers
@@ -212,6 +219,7 @@ class TrainWorker:
         failures = train_group(
             group, loaded, self.store, workers, self.execution.micro_batch_size,
             self.execution.checkpoint_every, progress, self.execution.micro_batch_tokens,
+            self._leaving,
         )  # fmt: skip
         if workers.rank == 0:
             wanted: dict[str, tuple[EvalSpec, dict[int, str]]] = {}

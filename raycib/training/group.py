@@ -39,6 +39,10 @@ HISTORY_FILE = "history.json"
 Progress = Callable[[Sequence[Slot]], None]
 
 
+class Leaving(Exception):
+    """The machine is about to go. A checkpoint of the last step is stored, for another machine."""
+
+
 @dataclass
 class Loaded:
     """A base model in memory with a slot for every stage of a group."""
@@ -122,12 +126,14 @@ def train_group(
     checkpoint_every: int,
     progress: Progress = lambda slots: None,
     micro_batch_tokens: int | None = None,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
     """Train the stages of `group` that the store lacks and commit their adapters; slots whose
     stage is done get the stored adapter. Returns why each failed stage failed, by key.
 
     Every `checkpoint_every` optimiser steps, and at the last one, the whole group is saved in one
-    record, so a killed group resumes with all its slots at the same step, as it was.
+    record, so a killed group resumes with all its slots at the same step, as it was. Where a worker
+    is `leaving` it is saved after that very step, and `Leaving` is raised.
     """
     todo: list[Slot] = []
     failed: dict[str, str] = {}
@@ -149,9 +155,12 @@ def train_group(
         progress(todo)
         step = max(slot.step for slot in moved)
         finished = not any(slot.active for slot in todo)
-        if step > saved and (finished or step % checkpoint_every == 0):
+        leaves = any(workers.gather(leaving()))
+        if step > saved and (finished or leaves or step % checkpoint_every == 0):
             checkpoints.save(todo, step)
             saved = step
+        if leaves and not finished:
+            raise Leaving(f"{group.name} was saved after step {step}: this machine is to go")
 
     train(loaded.adapters, todo, workers, micro_batch_size, after_step, micro_batch_tokens)
     for slot in todo:

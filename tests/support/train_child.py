@@ -48,9 +48,11 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
         note.write_text(str(held_in_a_layer(loaded.adapters) - before))
         workers.meet()
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    at = 0
 
     def progress(slots: list[Slot]) -> None:
-        step = max(slot.step for slot in slots)
+        nonlocal at
+        at = step = max(slot.step for slot in slots)
         os.write(log, f"{os.getpid()} {step}\n".encode())
         if workers.size > 1:
             note = Path(request["store"]) / f"stepped-{workers.rank}"
@@ -66,11 +68,14 @@ def train(request: dict[str, Any], workers: Workers = Workers()) -> None:  # noq
         request.get("micro", 16),
         request["every"],
         progress,  # type: ignore[arg-type]
+        leaving=lambda: workers.rank == workers.size - 1 and at == request.get("noticed_at"),
     )
     assert not failed, failed
     if workers.size > 1:
         for index, job in enumerate(group.jobs):
-            adapter = {k: v.detach() for k, v in loaded.adapters.parameters_of(index).items()}
+            adapter = {
+                k: v.detach().contiguous() for k, v in loaded.adapters.parameters_of(index).items()
+            }
             save_file(adapter, Path(request["store"]) / f"worker-{workers.rank}-{job.stage.key}")
 
 

@@ -124,6 +124,33 @@ def test_kills_at_random_moments_change_no_byte(stages, undisturbed, ask_trainer
     assert all(0 <= steps <= EVERY for steps in redone)
 
 
+def test_a_machine_that_is_to_go_writes_a_checkpoint_and_no_step_is_lost(
+    stages, undisturbed, ask_trainer, tmp_path
+):
+    ask = request(stages, tmp_path)
+    for step in (2, 3, 7):
+        assert ask_trainer(how="once", noticed_at=step, **ask)["status"] != 0
+        assert Store(ask["store"]).keys(CHECKPOINTS) == [f"pack-killed-{step:08d}"]
+    assert ask_trainer(how="once", **ask)["status"] == 0
+    assert adapters(tmp_path / "store", stages) == undisturbed[0]
+    assert steps_redone(tmp_path / "log") == [0, 0, 0]
+
+
+def test_where_one_machine_is_to_go_all_workers_of_a_group_stop_at_the_same_step(
+    tiny_folder, ask_trainer, tmp_path
+):
+    trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=0)
+    alone = [tiny.make_stage(tiny_folder, 64, method=METHODS["cib"], trainer=trainer)]
+    whole, ask = request(alone, tmp_path / "whole"), request(alone, tmp_path)
+    assert ask_trainer(how="together", **whole)["statuses"] == [0, 0]
+    statuses = ask_trainer(how="together", noticed_at=2, **ask)["statuses"]
+    assert statuses[0] == statuses[1] != 0
+    assert Store(ask["store"]).keys(CHECKPOINTS) == ["pack-killed-00000002"]
+    (tmp_path / "store" / "meeting").unlink()
+    assert ask_trainer(how="together", **ask)["statuses"] == [0, 0]
+    assert adapters(tmp_path / "store", alone) == adapters(tmp_path / "whole" / "store", alone)
+
+
 def test_kills_at_every_file_boundary_change_no_byte(tiny_folder, ask_trainer, tmp_path):
     """Before each fsync and each rename of the last checkpoint and of the commits: two slots, two
     steps, a checkpoint a step. Every third boundary; all of them nightly."""
