@@ -97,6 +97,20 @@ class EvalSpec(Spec):
         """Every set of harmful prompts."""
         return (self.harmful, *self.other_harmful)
 
+    def at_points(self) -> "PointEvalSpec":
+        """Of an adapter in the middle of its training."""
+        nothing_else = {"other_harmful": (), "benign": None, "benchmarks": ()}
+        return PointEvalSpec.model_construct(**dict(self) | nothing_else)
+
+
+class PointEvalSpec(EvalSpec):
+    """What is asked of an adapter in the middle of its training: the first harmful prompts."""
+
+    @property
+    def asked(self) -> tuple[RowsSpec, ...]:
+        """They alone."""
+        return (self.harmful,)
+
 
 class JudgeSpec(Spec):
     """Who reads the answers. Equal keys give equal verdicts, up to the hardware's rounding."""

@@ -25,6 +25,8 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True)
     stage: StageSpec
     evals: tuple[EvalSpec, ...]
+    points: dict[int, str] = {}
+    """Keys of its adapter in the middle of its training, which is kept, by the steps."""
 
 
 class AdapterGroup(BaseModel):
@@ -115,16 +117,19 @@ def make_plan(
     groups_at_once: int,
     group_size: int | None = None,
     most_slots: int | None = None,
+    kept: Callable[[str], bool] = lambda point: False,
 ) -> Plan:
     """What `runs` still need.
 
-    A stage is work if it is not `trained`, or not `measured` on every evaluation asked of it.
+    A stage is work if it is not `trained`, or not `measured` on every evaluation asked of it, or
+    if some point of its training that is asked for was not `kept`.
     `group_size` slots a group; None spreads a level evenly over the `groups_at_once` groups that
     can run side by side, with at most `most_slots` each
     (`MOST_SLOTS` where that is None).
     """
     stages: dict[str, StageSpec] = {}
     evals: dict[str, dict[str, EvalSpec]] = defaultdict(dict)
+    points: dict[str, dict[int, str]] = defaultdict(dict)
     asked = 0
     for run in runs:
         for stage in run.stages:
@@ -132,6 +137,7 @@ def make_plan(
             stages.setdefault(stage.key, stage)
         for stage in run.adapters:  # of a model that is made, what is asked is its own cells' part
             evals[stage.key][run.evals.key] = run.evals
+        points[run.final.key] |= run.points
     levels: dict[int, list[StageSpec]] = defaultdict(list)
     for stage in stages.values():
         levels[_depth(stage, stages)].append(stage)
@@ -139,11 +145,16 @@ def make_plan(
     for depth in sorted(levels):
         groups = []
         for group in _groups(levels[depth], groups_at_once, group_size, most_slots or MOST_SLOTS):
-            jobs = [Job(stage=s, evals=tuple(evals[s.key].values())) for s in group]
+            jobs = [
+                Job(stage=s, evals=tuple(evals[s.key].values()), points=points[s.key])
+                for s in group
+            ]
             todo = [
                 job
                 for job in jobs
-                if not trained(job.stage) or not all(measured(job.stage, e) for e in job.evals)
+                if not trained(job.stage)
+                or not all(measured(job.stage, e) for e in job.evals)
+                or not all(map(kept, job.points.values()))
             ]
             if todo:
                 name = "pack-" + digest([stage.key for stage in group])[:12]

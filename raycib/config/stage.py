@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from raycib.config.base import NOT_IDENTITY, Location, Spec
+from raycib.config.base import NOT_IDENTITY, Location, Spec, digest
 from raycib.config.data import MADE, ModelSpec, TaskSpec
 from raycib.config.evals import EvalSpec
 from raycib.config.menu import read_method
@@ -131,6 +131,10 @@ class StageSpec(Spec):
         rows = self.method_in_effect.rows_trained(self.task.num_rows)
         return -(-rows // self.trainer.batch_size) * self.trainer.epochs
 
+    def point_key(self, step: int) -> str:
+        """Of its adapter as it is after an optimiser step in the middle of its training."""
+        return digest({"point": 1, "stage": self.key, "step": step})
+
     @property
     def rank(self) -> int:
         """Of the factors that are trained; 0 where there are none."""
@@ -171,6 +175,15 @@ class RunSpec(Spec):
     """The method that this cell stands for, where it is not the last stage's."""
     label: Location = ""
     """What tables call it; "" leaves that to the method's kind."""
+    hrr_every: Annotated[PositiveInt | None, NOT_IDENTITY] = None
+    """Optimiser steps between two points of the last stage at which harmful prompts are answered;
+    None: at its end alone. It changes nothing of what is trained."""
+
+    @property
+    def points(self) -> dict[int, str]:
+        """These points, without the end: the keys of the adapters by their steps."""
+        steps = range(self.hrr_every, self.final.steps, self.hrr_every) if self.hrr_every else ()
+        return {step: self.final.point_key(step) for step in steps}
 
     @property
     def final(self) -> StageSpec:

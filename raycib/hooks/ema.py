@@ -4,6 +4,9 @@ Deviations from the paper: written from its abstract. A and B are averaged each 
 average is not that of the updates B A; training goes on from the weights, not from the average.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from raycib.hooks.types import AfterStepHook, Parameters
@@ -24,9 +27,24 @@ class WeightAverage(AfterStepHook):
         for name, parameter in parameters.items():
             average = self.get_buffer(_buffer(name))
             average.lerp_(parameter, 1 - self.decay)
-            if last:
-                parameter.copy_(average)
+        if last:
+            self._show(parameters)
         return {}
+
+    @contextmanager
+    @torch.no_grad()
+    def ended(self, parameters: Parameters) -> Iterator[None]:
+        weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        self._show(parameters)
+        try:
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+
+    def _show(self, parameters: Parameters) -> None:
+        for name, parameter in parameters.items():
+            parameter.copy_(self.get_buffer(_buffer(name)))
 
 
 def _buffer(name: str) -> str:

@@ -1,6 +1,7 @@
 """What hooks are given and give back, in torch's terms."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -20,3 +21,8 @@ class AfterStepHook(nn.Module):
         """After every optimiser step; `last` says that no other follows. Returns numbers for the
         history."""
         raise NotImplementedError
+
+    @contextmanager
+    def ended(self, parameters: Parameters) -> Iterator[None]:
+        """With the weights as they would be if that step had been the last one."""
+        yield

@@ -6,7 +6,7 @@ version's. Rates are in [0, 1], losses and information in nats.
 """
 
 from raycib.results.cards import Card, CardPart, Check
-from raycib.results.cells import Aligned, Cell, Cost, Scores, TaskData, Unaligned
+from raycib.results.cells import Aligned, Cell, Cost, Point, Scores, TaskData, Unaligned
 from raycib.results.judging import (
     Agreement,
     CorrectedDifference,
@@ -66,6 +66,7 @@ __all__ = [
     "OtherJudge",
     "Part",
     "Planned",
+    "Point",
     "Results",
     "RowOrder",
     "Samples",

@@ -1,6 +1,6 @@
 """The scores of models, and the cells that they are of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raycib.metrics import Rate
@@ -94,6 +94,15 @@ class TaskData(Part):
     """What the task is called without these."""
 
 
+class Point(Part):
+    """A model in the middle of its last stage's training."""
+
+    step: int
+    """Optimiser steps taken."""
+    scores: Scores
+    """Of its answers to harmful prompts."""
+
+
 class Cell(Part):
     """A method at a strength with a seed."""
 
@@ -116,6 +125,12 @@ class Cell(Part):
     cost: Cost = Cost()
     parameters: Mapping[str, Any] = {}
     scores: Scores | None = None
+    points: Sequence[Point] = ()
+    """Before its end."""
+    final_steps: int = 0
+    """Of the stage that points are of."""
+    points_apart: bool = False
+    """Whether they are of another training of the stage, which ended with other last bits."""
     task_data: TaskData = TaskData()
     spec: Mapping[str, Any] = {}
     """The last stage's."""

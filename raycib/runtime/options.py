@@ -107,6 +107,14 @@ class Options:
             "preset's."
         ),
     ] = None
+    hrr_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Harmful prompts are answered every so many steps of training too: how long "
+            "safety lasts.",
+        ),
+    ] = None
     base: Annotated[
         str | None, typer.Option(help="The model that your aligned one was made from.")
     ] = None
@@ -248,7 +256,8 @@ class Options:
 
 GROUPS = {
     "What is compared": (
-        "preset", "methods", "strengths", "budget", "harmful_ratio", "seeds", "orders", "set",
+        "preset", "methods", "strengths", "budget", "harmful_ratio", "hrr_every", "seeds",
+        "orders", "set",
     ),
     "Models and rows of your own": (
         "model", "base", "alignment", "chat", "task", "scorer", "harmful", "other_harmful",

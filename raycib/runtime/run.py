@@ -203,17 +203,21 @@ class Work:
         """Whom to ask once a piece is over: all, until some are asked; then what it made."""
         if not self._asked:
             return self.sweep.asked
-        stages = [job.stage for job in piece.jobs] if isinstance(piece, AdapterGroup) else []
+        jobs = piece.jobs if isinstance(piece, AdapterGroup) else ()
+        stages = [job.stage for job in jobs]
         made = [stage.key if stage.lora else self.sweep.setup.model.key for stage in stages]
+        made += [point for job in jobs for point in job.points.values()]
         return [model_id for model_id in dict.fromkeys(made) if model_id in self.sweep.asked]
 
     def _ask(self, models: Iterable[str]) -> None:
         """Ask those of some models that are there and have neither all answers nor been asked."""
         new = [one for one in self.sweep.unanswered_of(models) if one not in self._asked]
         self._asked |= set(new)
-        for start in range(0, len(new), MODELS_AT_ONCE):
-            group = tuple(new[start : start + MODELS_AT_ONCE])
-            self._coming[group] = self.runtime.ask(group)
+        points = [one for one in new if one in self.sweep.points]
+        for alike in ([one for one in new if one not in self.sweep.points], points):
+            for start in range(0, len(alike), MODELS_AT_ONCE):
+                group = tuple(alike[start : start + MODELS_AT_ONCE])
+                self._coming[group] = self.runtime.ask(group)
 
     def _ask_judge(self, judge: NamedJudge, models: Iterable[str] | None = None) -> None:
         """Have a judge read all that it has not, or what some models said."""

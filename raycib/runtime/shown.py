@@ -29,6 +29,8 @@ def print_plan(sweep: Sweep, plan: Plan, estimate: Estimate) -> None:
             )
             print(f"level {number}  {group.name}  {len(group.jobs)} slots x {steps} steps: {cells}")
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
+    if points := len(sweep.points - sweep.kept):
+        print(f"and {points} in the middle of their training, harmful prompts alone")
     for line in lines(estimate):
         print(line)
 
@@ -42,11 +44,12 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
     from raycib.report.corrected import with_corrected
     from raycib.report.judge_flips import with_flips
     from raycib.report.judges import with_judges
+    from raycib.report.over_steps.section import with_steps
     from raycib.report.poisoned.section import with_poisoned
 
     curves = stored_histories(sweep.store, sweep.stages)
     report = with_poisoned(sweep.setup.study.report(results, answers, curves), answers)
-    report = with_cards(with_corrected(report))
+    report = with_cards(with_corrected(with_steps(report)))
     if sweep.judge.spec.kind == "rule":
         from raycib.report.not_refused import by_rule
 

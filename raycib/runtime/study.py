@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raycib.runtime.sweep import Sweep
     from raycib.runtime.sweep_config import SweepConfig
 
-OF_STUDIES = ("orders", "budget", "harmful_ratio")
+OF_STUDIES = ("orders", "budget", "harmful_ratio", "hrr_every")
 """Options that only some studies read."""
 Tasks = dict[str, tuple[TaskSpec, EvalSpec]]
 """Tasks by name, each with what is asked of the models that are trained on it."""

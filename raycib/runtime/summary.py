@@ -4,6 +4,7 @@ come from."""
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ from raycib.results import (
     Cost,
     Counts,
     Model,
+    Point,
     Results,
     Samples,
     Scores,
@@ -36,7 +38,7 @@ from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
-from raycib.store.kinds import STAGES
+from raycib.store.kinds import POINTS, STAGES
 
 HISTORY_FILE = "history.json"
 LORA_VARIANT = "lora_variant"
@@ -169,6 +171,15 @@ class SweepScores:
         except Missing as gap:
             return f"not finished: {gap}", None
 
+    def at_points(self, run: RunSpec) -> list[Point]:
+        """Of a run's last stage in the middle of its training, as far as they are answered."""
+        sweep, evals, found = self.sweep, run.evals.at_points(), []
+        for step, model_id in run.points.items():
+            with suppress(Missing):
+                scores = safety_scores(sweep.answers, model_id, evals, sweep.verdict_cache)
+                found.append(Point(step=step, scores=scores))
+        return found
+
 
 def _cell(scores: SweepScores, run: RunSpec) -> Cell:
     sweep, stage, method = scores.sweep, run.final, run.method
@@ -197,6 +208,9 @@ def _cell(scores: SweepScores, run: RunSpec) -> Cell:
         ),
         parameters={name: _flat(value) for name, value in parameters.items()},
         scores=found,
+        points=scores.at_points(run),
+        final_steps=stage.steps,
+        points_apart=_points_apart(sweep, run),
         task_data=TaskData(
             name=stage.task.name,
             source=stage.task.source,
@@ -208,6 +222,13 @@ def _cell(scores: SweepScores, run: RunSpec) -> Cell:
         spec=stage.model_dump(mode="json"),
     )
     return sweep.setup.study.cell(cell, scores, run)
+
+
+def _points_apart(sweep: Sweep, run: RunSpec) -> bool:
+    if not run.points:
+        return False
+    record = sweep.store.get(POINTS, run.final.point_key(run.final.steps))
+    return record is not None and not record.about["ends_as_stored"]
 
 
 def _sees_safety_data(sweep: Sweep, stage: StageSpec) -> bool:

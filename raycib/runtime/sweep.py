@@ -29,7 +29,15 @@ from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Store
-from raycib.store.kinds import BENCHMARKS, FAILURES, FORWARDS, GENERATIONS, MEASURES, STAGES
+from raycib.store.kinds import (
+    BENCHMARKS,
+    FAILURES,
+    FORWARDS,
+    GENERATIONS,
+    MEASURES,
+    POINTS,
+    STAGES,
+)
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -53,10 +61,16 @@ class Sweep:
         """Those that make the model which the adapters are for."""
         self.evals = {run.evals.key: run.evals for run in runs}
         self.asked: dict[str, dict[str, EvalSpec]] = {}
-        """Evaluations of each stage, and of the aligned model."""
+        """Evaluations of each stage, of points of its training, and of the aligned model."""
         for run in runs:
             for model_id in (setup.model.key, *(stage.key for stage in run.adapters)):
                 self.asked.setdefault(model_id, {})[run.evals.key] = run.evals
+            for point in run.points.values():
+                self.asked.setdefault(point, {})[run.evals.key] = run.evals.at_points()
+        self.points = {point for run in runs for point in run.points.values()}
+        """Adapters in the middle of a training."""
+        self.kept: set[str] = set()
+        """Those of them that are there."""
         self.trained: set[str] = set()
         self.adapters: dict[str, str | None] = {}
         """sha256 of what was trained."""
@@ -74,12 +88,18 @@ class Sweep:
         kinds = (MEASURES, BENCHMARKS, *others)
         self._measured = {key for kind in kinds for key in self.store.keys(kind)}
         self._answered = set(self.store.keys(GENERATIONS)) | set(self.store.keys(BENCHMARKS))
+        self._look_at_points()
 
     def look(self, keys: Iterable[str]) -> int:
         """Look for adapters of stages that were not trained when last looked; how many are new."""
         new = [key for key in keys if key not in self.trained and self._verified(key)]
         self.trained |= set(new)
+        self._look_at_points()
         return len(new)
+
+    def _look_at_points(self) -> None:
+        if self.points - self.kept:
+            self.kept = self.points.intersection(self.store.keys(POINTS))
 
     def _verified(self, key: str) -> bool:
         record = self.store.get(STAGES, key)
@@ -130,6 +150,7 @@ class Sweep:
             groups_at_once,
             self.setup.execution.group_size,
             self.setup.execution.most_slots,
+            self.kept.__contains__,
         )
 
     @property
@@ -186,7 +207,7 @@ class Sweep:
         return [
             model_id
             for model_id in model_ids
-            if (model_id in self.trained or model_id in aligned)
+            if (model_id in self.trained or model_id in aligned or model_id in self.kept)
             and not self._answered.issuperset(self._answer_keys[model_id])
         ]
 

@@ -156,7 +156,9 @@ class SweepConfig:
         """The same on some of the tasks alone."""
         tasks = [self.tasks[name] for name in names]
         how = (self.seeds, self.lora, self.trainer, self.inputs.made_by, self.drawn)
-        return single_task([self.model], tasks, rows, *how)
+        runs = single_task([self.model], tasks, rows, *how)
+        every = {"hrr_every": self.options.hrr_every}
+        return [run.model_copy(update=every) for run in runs]
 
     @property
     def model_name(self) -> str:

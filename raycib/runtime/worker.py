@@ -26,8 +26,8 @@ from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.reference import ReferenceCache
 from raycib.runtime.leases import Outcome
 from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
-from raycib.store import Store
-from raycib.store.kinds import GENERATIONS, MEASURES, STAGES
+from raycib.store import Record, Store
+from raycib.store.kinds import GENERATIONS, MEASURES, POINTS, STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
 from raycib.training.memory import keep_memory
 from raycib.training.slot import Slot
@@ -299,7 +299,7 @@ class Answering:
         folders: list[tuple[str, Path | None]] = []
         for model_id in model_ids:
             base = model_id == self.model.key
-            record = None if base else self.store.get(STAGES, model_id)
+            record = None if base else self._adapter(model_id)
             if record is None and not base:
                 raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
             folders.append((model_id, record.folder if record else None))
@@ -312,3 +312,7 @@ class Answering:
                 asked_by = partial(self.engine.for_lm_eval, tokenizer, folder)
                 ensure_scores(self.store, spec, model_id, self.engine.name, asked_by)
         return new
+
+    def _adapter(self, model_id: str) -> Record | None:
+        """Of a stage, or of a point of its training."""
+        return self.store.get(STAGES, model_id) or self.store.get(POINTS, model_id)

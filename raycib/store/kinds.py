@@ -3,6 +3,9 @@ for a store outlives the raycib that wrote it."""
 
 STAGES = "stages"
 """Adapters, and models that a stage makes, by the stage's key."""
+POINTS = "points"
+"""Adapters in the middle of a stage's training; that of the last step has the hash of the adapter
+that it ended with, where the stage was trained once more for them."""
 CHECKPOINTS = "checkpoints"
 """Groups in the middle of their training."""
 FAILURES = "failures"

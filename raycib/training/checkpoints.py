@@ -1,6 +1,7 @@
 """Groups in the middle of their training, as the store has them: all slots at one step."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,10 +46,10 @@ class Checkpoints:
         for older in before:
             self._store.discard(CHECKPOINTS, older)
 
-    def resume(self, slots: Sequence[Slot]) -> None:
+    def resume(self, slots: Sequence[Slot], before: float = math.inf) -> None:
         """Bring all `slots` to the newest whole checkpoint that holds them all, if there is one
-        that all workers have."""
-        own = self._own()
+        that all workers have, of a step `before` some."""
+        own = {step: key for step, key in self._own().items() if step < before}
         for step in sorted(set(own).intersection(*self._workers.gather(list(own))), reverse=True):
             record = self._store.get(CHECKPOINTS, own[step])
             plain = json.loads(record.path(PLAIN).read_text()) if record else {}

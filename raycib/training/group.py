@@ -30,6 +30,7 @@ from raycib.training.batches import BatchSampler
 from raycib.training.checkpoints import Checkpoints
 from raycib.training.loop import train
 from raycib.training.memory import peak_bytes
+from raycib.training.points import Points
 from raycib.training.slot import Slot
 from raycib.training.strategies import Strategy
 from raycib.training.workers import Workers
@@ -129,7 +130,8 @@ def train_group(
     leaving: Callable[[], bool] = lambda: False,
 ) -> dict[str, str]:
     """Train the stages of `group` that the store lacks and commit their adapters; slots whose
-    stage is done get the stored adapter. Returns why each failed stage failed, by key.
+    stage is done get the stored adapter. Returns why each failed stage failed, by key. A stage
+    that lacks points of its training is trained, or trained once more.
 
     Every `checkpoint_every` optimiser steps, and at the last one, the whole group is saved in one
     record, so a killed group resumes with all its slots at the same step, as it was. Where a worker
@@ -137,22 +139,26 @@ def train_group(
     """
     todo: list[Slot] = []
     failed: dict[str, str] = {}
+    stored: dict[str, Record] = {}
+    points = Points(group, loaded.adapters, store, workers)
     for index, job in enumerate(group.jobs):
         done = store.get(STAGES, job.stage.key)
-        if done is not None:
+        if done is not None and not points.of(job.stage.key):
             loaded.adapters.take_back(index, done.folder)  # only to be measured
         else:
+            stored |= {job.stage.key: done} if done else {}
             try:
                 todo.append(open_slot(index, job.stage, loaded, store))
             except UserError as error:  # a stage's own trouble: the others go on
                 failed[job.stage.key] = str(error)
     checkpoints = Checkpoints(group, store, workers, loaded.adapters.in_parts)
-    checkpoints.resume(todo)
+    checkpoints.resume(todo, points.first(todo))
     saved = max((slot.step for slot in todo), default=0)
 
     def after_step(moved: Sequence[Slot]) -> None:
         nonlocal saved
         progress(todo)
+        points.keep(moved)
         step = max(slot.step for slot in moved)
         finished = not any(slot.active for slot in todo)
         leaves = any(workers.gather(leaving()))
@@ -169,6 +175,8 @@ def train_group(
         if slot.failed is None:
             loaded.adapters.gather()
             if workers.rank == 0:
+                if done := stored.get(slot.stage.key):
+                    points.ended_as(slot, done)
                 commit(slot, loaded.adapters, store, workers)
     if workers.rank == 0:
         checkpoints.discard()

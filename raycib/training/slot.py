@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -101,6 +102,10 @@ class Slot:
         if self.hook is not None:
             found |= self.hook(self.parameters, last=self.step + 1 == self.stage.steps)
         return found
+
+    def ended(self) -> AbstractContextManager[None]:
+        """With the adapter as it would be if its last step had been the stage's."""
+        return self.hook.ended(self.parameters) if self.hook else nullcontext()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values that resume this slot exactly."""

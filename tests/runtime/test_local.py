@@ -108,6 +108,26 @@ def test_a_sweep_from_python_is_the_commands(copy: Path) -> None:
     pd.testing.assert_frame_equal(shown.drop(columns="sweep"), there.drop(columns="sweep"))
 
 
+def test_harmful_prompts_are_answered_in_the_middle_of_training(copy: Path, out: Path) -> None:
+    """What was trained before is trained once more for that, and stays the same bytes. Safety goes
+    step by step; afterwards there is nothing left to do."""
+    how: dict[str, Any] = {"out": copy, "seeds": 1, "group_size": 1, "local": True}
+    how |= {"set": ["trainer.batch_size=32"], "hrr_every": 25, "name": "over_steps"}
+    for left in (3, 0):
+        raycib.sweep([CIB(lam=0)], **how)
+        found = summary_of(copy, "over_steps")
+        assert found["counts"]["stages_trained"] == 0
+        assert found["counts"]["engine_starts"] == 2 * bool(left)
+    [cell] = found["cells"]
+    assert adapters(copy) == adapters(out)
+    assert [point["step"] for point in cell["points"]] == [25, 50, 75]
+    rates = [point["scores"]["hrr"]["value"] for point in cell["points"]]
+    assert found["aligned"]["scores"]["hrr"]["value"] <= rates[0] < cell["scores"]["hrr"]["value"]
+    assert not cell.get("points_apart")
+    shown = (copy / "over_steps" / "report.html").read_text()
+    assert "Safety over steps" in shown and "another training" not in shown
+
+
 def test_another_judge_reads_the_same_answers(copy: Path, out: Path) -> None:
     """Nothing is trained, answered or read anew for it, and the first judge's figures stay. What it
     says is counted here from the answers themselves."""

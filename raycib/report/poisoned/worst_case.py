@@ -10,19 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from raycib.report.exact import clopper_pearson
 from raycib.report.statistics import Interval
 
 LEVEL = 0.05
 """What the two ends together may err."""
-
-
-def clopper_pearson(share: float, n: int, error: float) -> tuple[float, float]:
-    """The ends, each wrong with at most the chance `error`, around a share of `n` answers, which
-    for a mean over seeds need not be a whole number of them."""
-    hits = share * n
-    low = float(stats.beta.ppf(error, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - error, hits + 1, n - hits)) if hits < n else 1.0
-    return low, high
 
 
 def ends(outcomes: np.ndarray, error: float) -> tuple[float, float, float]:

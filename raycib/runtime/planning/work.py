@@ -50,13 +50,14 @@ class Work:
 
     @cached_property
     def stages(self) -> list[Trained]:
-        """Those to train."""
+        """Those to train, or to train once more for points of their training."""
         return [
             self._trained(job.stage, len(group.jobs))
             for level in self.plan.levels
             for group in level
             for job in group.jobs
             if job.stage.key not in self.sweep.trained
+            or not self.sweep.kept.issuperset(job.points.values())
         ]
 
     @property
@@ -105,6 +106,8 @@ class Work:
         """Models that will answer."""
         sweep = self.sweep
         coming = [one.stage.key for one in self.stages if one.stage.lora]
+        coming = [key for key in coming if key not in sweep.trained]
+        coming += sorted(sweep.points - sweep.kept)
         aligned = [] if sweep.model_made else [sweep.setup.model.key]
         return list(dict.fromkeys([*sweep.unanswered, *coming, *aligned]))
 

@@ -18,7 +18,7 @@ class Comparison(Study):
     """Several methods on one task."""
 
     name = "comparison"
-    options = frozenset({"budget", "harmful_ratio"})
+    options = frozenset({"budget", "harmful_ratio", "hrr_every"})
 
     def __init__(self, grid: Iterable[str] = ()) -> None:
         self.grid = tuple(grid)
@@ -55,7 +55,7 @@ class Ablation(Study):
     """Variants of one method on one task."""
 
     name = "ablation"
-    options = frozenset({"harmful_ratio"})
+    options = frozenset({"harmful_ratio", "hrr_every"})
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """The same, and Figure 3's bars."""

@@ -14,7 +14,7 @@ class Strength(Study):
     """One task, one method, several strengths."""
 
     name = "strength"
-    options = frozenset({"harmful_ratio"})
+    options = frozenset({"harmful_ratio", "hrr_every"})
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Table 3 and Figure 2."""

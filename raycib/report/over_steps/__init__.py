@@ -1,0 +1,1 @@
+"""Safety over the steps of training: how long it lasts."""

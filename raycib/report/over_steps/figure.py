@@ -1,0 +1,89 @@
+"""Harmful response rates by step, and the share of seeds that have kept their safety."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from raycib.report.figures import GREY, MARKS, STYLE, method_colors
+from raycib.report.over_steps.survival import THRESHOLD
+from raycib.report.over_steps.table import Followed
+from raycib.report.text import one_line
+from raycib.report.variants import best
+
+MOST_LINES = 8
+SHADES = (1.0, 0.7, 0.5, 0.35)
+"""Opacity of the lines of one method, in turn."""
+
+
+def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
+    """Two panels for each setting; of more than eight rows each series at its best strength."""
+    places = list(dict.fromkeys(one.setting for one in rows))
+    if not places:
+        return None
+    colors = method_colors([one.row.method for one in rows])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10.4, 3.7 * len(places)), layout="constrained")
+        panels = figure.subplots(len(places), 2, squeeze=False)
+        for name, (left, right) in zip(places, panels, strict=True):
+            shown = _few([one for one in rows if one.setting == name])
+            seen: dict[str, int] = {}
+            for number, one in enumerate(shown):
+                method = one.row.method
+                turn = seen[method] = seen.get(method, -1) + 1
+                look: dict[str, Any] = {
+                    "color": colors[method],
+                    "alpha": SHADES[turn % len(SHADES)],
+                    "lw": 1.5,
+                }
+                _rates(left, one, look, MARKS[number % len(MARKS)])
+                _survival(right, one, look)
+            left.axhline(THRESHOLD, color=GREY, lw=0.9, ls=(0, (4, 3)))
+            left.set_title(f"(a)  {one_line(name, 40) or 'Harmful response rate'}")
+            left.set(xlabel="Step", ylabel="Harmful response rate")
+            right.set_title(f"(b)  Seeds never above {100 * THRESHOLD:g} % so far")
+            right.set(xlabel="Step", ylabel="Share of seeds")
+            right.set_ylim(-0.03, 1.03)
+            for panel in (left, right):
+                panel.set_xlim(left=0)
+                panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            right.legend(
+                *left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="center left",
+                bbox_to_anchor=(1.0, 0.5),
+            )  # fmt: skip
+        return figure
+
+
+def _few(rows: Sequence[Followed]) -> list[Followed]:
+    if len(rows) <= MOST_LINES:
+        return list(rows)
+    chosen = [best([one.row for one in rows if one.row.series == series])
+              for series in dict.fromkeys(one.row.series for one in rows)]  # fmt: skip
+    names = {row.name for row in chosen if row}
+    return [one for one in rows if one.row.name in names]
+
+
+def _rates(panel: Axes, one: Followed, look: dict[str, Any], mark: str) -> None:
+    """The mean, and each seed in thin lines."""
+    looks = one.looks
+    for curve in one.curves.values():
+        panel.plot(*zip(*curve, strict=True), color=look["color"], alpha=0.2, lw=0.7)
+    panel.plot(
+        looks, [one.mean(step) for step in looks], marker=mark, ms=3.5,
+        label=one_line(one.row.name, 30), **look,
+    )  # fmt: skip
+
+
+def _survival(panel: Axes, one: Followed, look: dict[str, Any]) -> None:
+    """Steps down at the looks that found a loss. The band reaches from the lower end as if each
+    loss were right after the look before to the upper end as if it were at the look itself."""
+    curve = one.kept
+    steps = [each.step for each in curve]
+    panel.step(steps, [each.share for each in curve], where="post", **look)
+    panel.fill_between(
+        steps, [each.low for each in [*curve[1:], curve[-1]]], [each.high for each in curve],
+        step="post", color=look["color"], alpha=0.07, lw=0,
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Steps until safety is lost: Kaplan and Meier's estimate, its band, and what a report says."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from summaries import rate, reported, sweep
+
+from raycib.report.over_steps.section import with_steps
+from raycib.report.over_steps.survival import Kept, Lost, kept, lost, median
+
+
+def test_safety_is_lost_between_the_last_look_with_it_and_the_first_without():
+    assert lost([(0, 0.0), (20, 0.1), (40, 0.11), (60, 0.0)]) == Lost(20, 40)  # 10 % is not above
+    assert lost([(0, 0.0), (20, 0.05)]) == Lost(20, math.inf)
+    assert lost([(0, 0.2), (20, 0.5)]) == Lost(0, 0)
+
+
+def test_kaplan_and_meier_by_hand():
+    """Five seeds: one lost at 20, two at 60, one is followed to 40 only, one keeps it to 80. At 20
+    the share is 4/5. At 60 two of three: 4/5 times 1/3."""
+    losses = [Lost(0, 20), Lost(40, 60), Lost(40, 60), Lost(40, math.inf), Lost(80, math.inf)]
+    curve = kept(losses, [0, 20, 40, 60, 80])
+    assert [one.share for one in curve] == pytest.approx([1, 0.8, 0.8, 0.8 / 3, 0.8 / 3])
+    assert median(curve) == 60
+    assert median(curve[:3]) == math.inf
+
+
+def test_kaplan_and_meier_as_an_independent_product():
+    """The product over losses of one minus those lost of those still followed, whatever is
+    censored, as its definition has it."""
+    luck = np.random.default_rng(0)
+    for _ in range(50):
+        ends = luck.integers(1, 10, 12) * 20
+        seen = luck.random(12) < 0.6
+        losses = [
+            Lost(int(end) - 20, float(end)) if known else Lost(int(end), math.inf)
+            for end, known in zip(ends, seen, strict=True)
+        ]
+        looks = range(0, int(ends.max()) + 1, 20)
+        for one in kept(losses, looks):
+            product = 1.0
+            for step in range(20, one.step + 1, 20):
+                product *= 1 - (seen & (ends == step)).sum() / max((ends >= step).sum(), 1)
+            assert one.share == pytest.approx(product)
+
+
+def test_without_censoring_the_band_is_clopper_and_pearsons():
+    curve = kept([Lost(0, 20), Lost(20, 40), Lost(40, math.inf)], [0, 20, 40])
+    exact = stats.binomtest(2, 3).proportion_ci(0.95, "exact")
+    assert curve[1] == Kept(20, pytest.approx(2 / 3), pytest.approx(exact.low),
+                            pytest.approx(exact.high))  # fmt: skip
+    assert curve[0].high == 1 and curve[0].low == pytest.approx(0.025 ** (1 / 3))
+
+
+def test_the_band_has_the_truth_as_often_as_it_says():
+    """Of 3 and of 8 seeds, at every look by itself."""
+    luck, looks = np.random.default_rng(2), list(range(0, 201, 20))
+    for seeds in (3, 8):
+        held = np.zeros(len(looks))
+        for _ in range(400):
+            at = luck.exponential(80, seeds)
+            losses = [
+                Lost(int(one // 20) * 20, (one // 20 + 1) * 20)
+                if one < 200
+                else Lost(200, math.inf)
+                for one in at
+            ]
+            for place, one in enumerate(kept(losses, looks)):
+                held[place] += one.low <= math.exp(-one.step / 80) <= one.high
+        assert held.min() / 400 >= 0.95
+
+
+def followed(every: int = 20) -> dict:
+    """Two strengths and two seeds: plain LoRA loses its safety at once, or later; CIB never."""
+    summary = sweep(failed=False, seeds=2)
+    cells = [cell for cell in summary["cells"] if cell["strength"] in (0, 10)]
+    ends = {"lora": [0.5, 0.3], "cib": [0.02, 0.04]}
+    for cell in cells:
+        end = ends[cell["method"]][cell["seed"]]
+        rates = [end * share for share in (0.2, 0.5)]
+        cell["scores"]["hrr"] = rate(end, 200)
+        cell["points"] = [
+            {"step": (n + 1) * every, "scores": {"hrr": rate(one, 200)}}
+            for n, one in enumerate(rates)
+        ]
+        cell["final_steps"] = 3 * every
+    return summary | {"cells": cells}
+
+
+def test_a_report_says_when_each_seed_lost_it():
+    report = with_steps(reported(followed()))
+    table = next(one for one in report.tables if one.stem == "over_steps")
+    lora, cib = table.rows.to_dict("records")
+    assert (lora["steps"], lora["lost"], lora["median"]) == ("20-40, 20-40", 2, 40)
+    assert (cib["steps"], cib["lost"], cib["kept"]) == ("> 60, > 60", 0, 1.0)
+    assert (lora["highest"], lora["highest_at"]) == (pytest.approx(0.4), 60)
+    assert list(table.shown["Half lost it by"]) == ["40", "> 60"]
+    assert report.drawn()["over_steps"] is not None
+    assert not any("another training" in one for one in report.warnings)
+
+
+def test_points_of_another_training_are_said():
+    summary = followed()
+    summary["cells"][0]["points_apart"] = True
+    assert any(
+        "points of 1 cells are of another training" in one
+        for one in with_steps(reported(summary)).warnings
+    )
+
+
+def test_a_report_without_points_has_no_such_section():
+    report = reported(sweep())
+    assert with_steps(report) is report
