@@ -1,6 +1,6 @@
 """What is measured on a model, and who reads its answers."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from raycib.config.base import NOT_IDENTITY, Feature, Layer, Location, Pooling, Spec, digest
 from raycib.config.data import RowsSpec
@@ -39,6 +39,8 @@ class EvalSpec(Spec):
     """What a study measures besides."""
     benchmarks: tuple[LmEvalSpec, ...] = ()
     """Of lm-eval."""
+    harmful_only: Annotated[bool, NOT_IDENTITY] = False
+    """Whether nothing else is asked."""
 
     def identity(self) -> dict[str, Any]:
         """As any spec's; a measure stands under its folder's name, and that of the first study
@@ -89,6 +91,8 @@ class EvalSpec(Spec):
     @property
     def asked(self) -> tuple[RowsSpec, ...]:
         """Every set of rows that a model answers in words."""
+        if self.harmful_only:
+            return self.judged
         benign = (self.benign,) if self.benign else ()
         return (*self.judged, *benign, self.held_out, *self.probes, *self.tasks)
 
@@ -97,19 +101,10 @@ class EvalSpec(Spec):
         """Every set of harmful prompts."""
         return (self.harmful, *self.other_harmful)
 
-    def at_points(self) -> "PointEvalSpec":
-        """Of an adapter in the middle of its training."""
+    def at_points(self) -> Self:
+        """Of an adapter in the middle of its training: the first harmful prompts alone."""
         nothing_else = {"other_harmful": (), "benign": None, "benchmarks": ()}
-        return PointEvalSpec.model_construct(**dict(self) | nothing_else)
-
-
-class PointEvalSpec(EvalSpec):
-    """What is asked of an adapter in the middle of its training: the first harmful prompts."""
-
-    @property
-    def asked(self) -> tuple[RowsSpec, ...]:
-        """They alone."""
-        return (self.harmful,)
+        return self.model_copy(update={**nothing_else, "harmful_only": True})
 
 
 class JudgeSpec(Spec):

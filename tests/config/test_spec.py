@@ -200,6 +200,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "measures": (GAPS,),
         "tasks": (OTHER_ROWS,),
         "benchmarks": (BENCHMARK,),
+        "harmful_only": True,
     },
     LmEvalSpec: {
         "name": "ARC",
@@ -247,6 +248,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "evals": EvalSpec(harmful=ROWS, held_out=OTHER_ROWS),
         "compared": EMA(),
         "label": "our own",
+        "hrr_every": 20,
     },
 }
 """Another valid value of every field."""
@@ -254,12 +256,12 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
-    EvalSpec: {"engine"},
+    EvalSpec: {"engine", "harmful_only"},
     LmEvalSpec: {
         *("name", "source", "folder", "in_words", "available", "longest", "cut"),
         *("sampled", "few_shot", "tokens", "square_tokens", "scored"),
     },
-    RunSpec: {"compared", "label"},
+    RunSpec: {"compared", "label", "hrr_every"},
 }
 """The fields that say where or how it is called, and never enter a key."""
 
