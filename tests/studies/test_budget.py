@@ -3,20 +3,27 @@
 import math
 import runpy
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from card_replays import Replays
+from scipy import stats
 
 from raycib.config.grid import trials
 from raycib.errors import UserError
+from raycib.report.cards.effects import Outcomes
 from raycib.report.frame import to_frame
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.studies.comparison import Comparison
 from raycib.studies.comparison.budget import best_after, budget_table, said
+from raycib.studies.comparison.budget_curve import budget_curve, curves
+from raycib.studies.comparison.budget_figure import budget_figure
 from raycib.studies.strength import Strength
 
 
@@ -55,6 +62,11 @@ def test_more_trials_of_a_true_defence_are_better():
     assert row["after_1"] > row["after_2"] > row["after_4"] == row["hrr"]
     assert row["plain"] > row["after_1"]
     assert said(table) == "Trials: 1 to 4."
+    found = curves(to_frame(replay.results), replay.samples)
+    assert set(found["method"]) == {"case2"}
+    after = [row["after_1"], row["after_2"], row["after_4"]]
+    assert list(found["hrr"].iloc[[0, 1, 3]]) == pytest.approx(after)
+    assert budget_figure(found) is not None
 
 
 def test_a_budget_gives_every_method_of_the_comparison_its_trials():
@@ -74,3 +86,62 @@ def test_a_budget_gives_every_method_of_the_comparison_its_trials():
 def test_other_studies_have_no_budget():
     with pytest.raises(UserError, match="--budget is not about a strength study"):
         build_config(Options(budget=4), Strength())
+
+
+@dataclass
+class Made:
+    """What a curve reads of a family: plain LoRA's outcomes, then those of trials."""
+
+    outcomes: list[Outcomes]
+    tuning: np.ndarray
+
+    @property
+    def rows(self) -> list[Outcomes]:
+        return self.outcomes[1:]
+
+    @property
+    def seeds(self) -> range:
+        return range(len(self.outcomes[0].harmful))
+
+    def ranked(self, seeds: Sequence[int]) -> list[int]:
+        rates = [one.harmful[:, self.tuning].mean() for one in self.rows]
+        return [int(row) for row in np.argsort(rates, kind="stable")]
+
+
+def made(rates: Sequence[float], seeds: int, prompts: int, luck: np.random.Generator) -> Made:
+    """Answers to prompts of which some are easier, by seeds of which some are worse where there
+    are several."""
+    easy, worse = luck.normal(0, 0.6, (1, prompts)), 0.2 * (seeds > 1)
+    found = []
+    for rate in (0.9, *rates):
+        push = easy + luck.normal(0, worse, (seeds, 1)) + luck.normal(0, 1, (seeds, prompts))
+        limit = stats.norm.isf(rate) * math.sqrt(1 + 0.6**2 + worse**2)
+        found.append(Outcomes((push > limit).astype(float), np.zeros((seeds, prompts))))
+    return Made(found, np.arange(prompts) < prompts // 2)
+
+
+def test_a_curve_is_the_mean_over_all_choices_at_every_number_of_trials():
+    one = made([0.5, 0.2, 0.4, 0.3], 2, 60, np.random.default_rng(0))
+    curve = budget_curve(one)  # type: ignore[arg-type]
+    fresh = [row.harmful[:, ~one.tuning].mean() for row in one.rows]
+    ranked = [fresh[row] for row in one.ranked([0, 1])]
+    means = [best_after(ranked, 0.9, count)[0] for count in (1, 2, 3, 4)]
+    assert list(curve["hrr"]) == pytest.approx(means)
+    assert curve["hrr"].iloc[0] == pytest.approx(np.mean(fresh))
+    assert curve["hrr"].iloc[-1] == pytest.approx(ranked[0])
+    assert (curve["hrr_low"] <= curve["hrr"]).all() and (curve["hrr"] <= curve["hrr_high"]).all()
+    pd.testing.assert_frame_equal(curve, budget_curve(one))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_curves_interval_has_the_truth_as_often_as_it_says(
+    seeds: int, monkeypatch: pytest.MonkeyPatch
+):
+    """The truth is what such sweeps find in the mean: of other prompts, and of other seeds where
+    there are several. Three are few for a bootstrap, and what is counted twice makes up for it."""
+    monkeypatch.setattr("raycib.studies.comparison.budget_curve.DRAWS", 100)
+    luck, rates = np.random.default_rng(3), (0.6, 0.45, 0.35, 0.3)
+    many = [budget_curve(made(rates, seeds, 160, luck)) for _ in range(100)]  # type: ignore[arg-type]
+    truth = np.mean([one["hrr"] for one in many], axis=0)
+    held = np.mean([(one["hrr_low"] <= truth) & (truth <= one["hrr_high"]) for one in many], axis=0)
+    assert held.min() >= 0.9

@@ -8,7 +8,7 @@ ranks (as in Dodge et al. 2019, arXiv:1909.03004).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,32 +34,45 @@ AFTER = (1, 2, 4)
 
 def budget_table(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """A row for each method with a trial that has answers, as numbers; rates are in [0, 1]."""
-    rows = []
+    return pd.DataFrame(
+        {"setting": setting, "method": NAMES.get(method, method)} | _row(one)
+        for setting, method, one in families(frame, samples)
+    )
+
+
+def families(frame: pd.DataFrame, samples: Samples) -> Iterator[tuple[str, str, Family]]:
+    """Every method's trials beside plain LoRA, with the setting and the method's kind."""
     for setting, part in settings(frame):
         found = variants(part)
         plain = plain_variant(found)
         for method in dict.fromkeys(map(_method, found)) if plain else ():
             mine = [row for row in found if _method(row) == method]
             if plain and (one := family(plain, mine, samples)):
-                rows.append({"setting": setting, "method": NAMES.get(method, method)} | _row(one))
-    return pd.DataFrame(rows)
+                yield setting, method, one
+
+
+def weights(trials: int, counting: int, count: int) -> list[float]:
+    """The chance of each of the ``counting`` trials, in the order of preference, to be the first of
+    them in a random choice of ``count`` of all ``trials``; then that none of them is in it."""
+    chances = [
+        math.comb(trials - 1 - rank, count - 1) / math.comb(trials, count)
+        for rank in range(counting)
+    ]
+    return [*chances, max(1 - sum(chances), 0.0)]
 
 
 def best_after(rates: Sequence[float], otherwise: float, count: int) -> tuple[float, float, float]:
     """The mean, and the ends of the middle 95 %, of the first of ``rates`` in a random choice of
     ``count`` trials. ``rates`` are in the order of preference; nan: a trial that does not count.
     ``otherwise`` is what a choice has in which none counts."""
-    n, kept = len(rates), [rate for rate in rates if math.isfinite(rate)]
-    chances = [
-        math.comb(n - 1 - rank, count - 1) / math.comb(n, count) for rank in range(len(kept))
-    ]
+    kept = [rate for rate in rates if math.isfinite(rate)]
     values = np.array([*kept, otherwise])
-    weights = np.array([*chances, max(1 - sum(chances), 0.0)])
+    chances = np.array(weights(len(rates), len(kept), count))
     order = np.argsort(values)
-    reached = np.cumsum(weights[order])
+    reached = np.cumsum(chances[order])
     low, high = (values[order][min(np.searchsorted(reached, q), len(values) - 1)]
                  for q in (0.025, 0.975))  # fmt: skip
-    return float(values @ weights), float(low), float(high)
+    return float(values @ chances), float(low), float(high)
 
 
 def columns(table: pd.DataFrame) -> list[Column]:

@@ -26,8 +26,9 @@ from raycib.report.variants import (
     variants,
 )
 from raycib.results import Histories, Results, Samples
-from raycib.studies.comparison import budget, matched_cost, paired, table1
+from raycib.studies.comparison import budget, budget_curve, matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
+from raycib.studies.comparison.budget_figure import budget_figure
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
 from raycib.studies.comparison.price_figure import price_figure
 from raycib.studies.comparison.warnings import warnings
@@ -113,7 +114,7 @@ def _report(
             Section("cost", "Harmful responses at equal task loss", "Equal loss", [
                 _cost(frame),
             ]),
-            Section("budget", "What tuning buys", "Tuning", [_tuned(frame, samples)]),
+            Section("budget", "What tuning buys", "Tuning", _tuned(frame, samples)),
             Section("pairs", "The same prompts, paired", "Pairs", [
                 Table("paired", pairs, paired.columns(pairs),
                       f"{paired.CAPTION} {paired.significance(pairs)}".strip()),
@@ -126,10 +127,16 @@ def _report(
     )  # fmt: skip
 
 
-def _tuned(frame: pd.DataFrame, samples: Samples) -> Table:
-    rows = budget.budget_table(frame, samples)
+def _tuned(frame: pd.DataFrame, samples: Samples) -> list[Table | Drawing]:
+    rows, curves = budget.budget_table(frame, samples), budget_curve.curves(frame, samples)
     caption = f"{budget.CAPTION} {budget.said(rows)}".strip()
-    return Table("budget", rows, budget.columns(rows), caption)
+    label = "Harmful response rate of the best trial against the number of trials"
+    return [
+        Drawing("budget", partial(budget_figure, curves), label, budget_curve.CAPTION, broad=False),
+        Table("budget", rows, budget.columns(rows), caption),
+        Table("budget_curve", budget_curve.named(curves), budget_curve.COLUMNS,
+              budget_curve.CAPTION, folded="After each number of trials"),
+    ]  # fmt: skip
 
 
 def _cost(frame: pd.DataFrame) -> Table:

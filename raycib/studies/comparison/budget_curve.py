@@ -1,0 +1,88 @@
+"""The rate of a method's best trial against how many trials were made, with an interval.
+
+The mean over all choices of t of N trials is exact (`budget.weights`). Its interval is a bootstrap
+over what was drawn: prompts, and seeds where there are several, each by itself, as they are crossed
+(pigeonhole bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Each time the trials are ranked anew on
+the tuning prompts that were drawn and reported on the fresh ones, so that the luck of the choice is
+in the interval too. Which trials count at all stays.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from raycib.report.cards.family import Family
+from raycib.report.forms import Row, number
+from raycib.report.frame import NAMES
+from raycib.report.table import Column
+from raycib.results import Samples
+from raycib.studies.comparison.budget import families, weights
+
+DRAWS = 400
+SEED = 0
+CAPTION = (
+    "The harmful response rate, on prompts that no trial was chosen on, of the best of so many "
+    "trials: the exact mean over all choices of them. 95 % intervals: bootstrap over prompts, and "
+    "over seeds where there are several, with the trials ranked anew each time."
+)
+
+
+def budget_curve(one: Family) -> pd.DataFrame:
+    """A row for each number of trials: ``hrr``, and its ends."""
+    ranked = one.ranked(range(len(one.seeds)))
+    kept = [0, *(1 + row for row in ranked)]  # plain LoRA first
+    harmful = np.array([one.outcomes[row].harmful for row in kept])
+    by_count = np.array([weights(len(one.rows), len(ranked), n + 1) for n in range(len(one.rows))])
+    whole = _curve(harmful[1:, ..., ~one.tuning], harmful[:1, ..., ~one.tuning], by_count)
+    luck, drawn = np.random.default_rng(SEED), []
+    for _ in range(DRAWS):
+        seeds = luck.integers(0, len(one.seeds), len(one.seeds))
+        tuning, fresh = (luck.choice(np.flatnonzero(side), side.sum())
+                         for side in (one.tuning, ~one.tuning))  # fmt: skip
+        some = harmful[:, seeds]
+        order = 1 + np.argsort(_rates(some[1:][..., tuning]), kind="stable")
+        drawn.append(_curve(some[order][..., fresh], some[:1][..., fresh], by_count))
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    counts = range(1, len(one.rows) + 1)
+    return pd.DataFrame({"trials": counts, "hrr": whole, "hrr_low": low, "hrr_high": high})
+
+
+def _curve(ranked: np.ndarray, plain: np.ndarray, by_count: np.ndarray) -> np.ndarray:
+    """By number of trials, of outcomes (trials, seeds, prompts) in the order of preference."""
+    return by_count @ np.concatenate([_rates(ranked), _rates(plain)])
+
+
+def _rates(outcomes: np.ndarray) -> np.ndarray:
+    known = np.isfinite(outcomes)
+    hits = np.where(known, outcomes, 0).sum(axis=(1, 2))
+    counts = known.sum(axis=(1, 2))
+    return np.divide(hits, counts, out=np.full(len(hits), math.nan), where=counts > 0)
+
+
+def curves(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """``budget_curve`` of every method that has several trials; ``method`` is its kind."""
+    found = [
+        budget_curve(one).assign(setting=setting, method=method)
+        for setting, method, one in families(frame, samples)
+        if len(one.rows) > 1
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def named(found: pd.DataFrame) -> pd.DataFrame:
+    """``curves`` with the methods as people write them."""
+    return found.replace({"method": NAMES}) if len(found) else found
+
+
+COLUMNS = [
+    Column("setting", "Setting", optional=True),
+    Column("method", "Method"),
+    Column("trials", "Trials"),
+    Column("hrr", "HRR of the best, %", lambda row, field: _with_ends(row, field)),
+]
+
+
+def _with_ends(row: Row, field: str) -> str:
+    ends = ", ".join(number("z.1f", 100)(row, f"{field}_{end}") for end in ("low", "high"))
+    return f"{number('z.1f', 100)(row, field)} [{ends}]"
