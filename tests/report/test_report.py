@@ -261,9 +261,9 @@ def test_a_comparison_writes_its_own_exhibits_the_same_each_time(tmp_path):
     summary = comparison_sweep(1)
     given = (summary, samples(summary, 20), histories(summary))
     files = written(*given, tmp_path)
-    stems = ("matched_cost", "paired", "table1", "budget")
+    stems = ("matched_cost", "paired", "table1", "budget", "budget_curve")
     tables = [f"{stem}.{kind}" for stem in stems for kind in TABLE_FILES]
-    drawn = [f"tradeoff.{kind}" for kind in FIGURE_FILES]
+    drawn = [f"{stem}.{kind}" for stem in ("tradeoff", "budget_curve") for kind in FIGURE_FILES]
     assert {file.name for file in files} == {*tables, *drawn, "cells.csv", "report.html"}
     before = {file: file.read_bytes() for file in files}
     written(*given, tmp_path)

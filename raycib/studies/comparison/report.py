@@ -131,11 +131,12 @@ def _tuned(frame: pd.DataFrame, samples: Samples) -> list[Table | Drawing]:
     rows, curves = budget.budget_table(frame, samples), budget_curve.curves(frame, samples)
     caption = f"{budget.CAPTION} {budget.said(rows)}".strip()
     label = "Harmful response rate of the best trial against the number of trials"
+    how = budget_curve.CAPTION
     return [
-        Drawing("budget", partial(budget_figure, curves), label, budget_curve.CAPTION, broad=False),
+        Drawing("budget_curve", partial(budget_figure, curves), label, how, broad=False),
         Table("budget", rows, budget.columns(rows), caption),
-        Table("budget_curve", budget_curve.named(curves), budget_curve.COLUMNS,
-              budget_curve.CAPTION, folded="After each number of trials"),
+        Table("budget_curve", budget_curve.named(curves), budget_curve.COLUMNS, how,
+              folded="After each number of trials"),
     ]  # fmt: skip
 
 
