@@ -39,6 +39,13 @@ def make_app(help_text: str, **how: Any) -> typer.Typer:
     )
 
 
+def tell_lost(error: object) -> int:
+    """What a sweep is told of that lost what it runs on; its exit code."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print("all results are kept: run the same command again", file=sys.stderr, flush=True)
+    return 1
+
+
 def run(app: Callable[..., Any]) -> NoReturn:
     """Run a command line to its exit code: 0 done, 1 some cells failed, 2 bad input, 130 stopped
     by Ctrl-C and 143 by SIGTERM.

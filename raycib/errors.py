@@ -10,5 +10,8 @@ class NotHere(UserError):
     """Files of a hub that are neither on this machine nor within reach."""
 
 
+LOST = "Ray lost a part of this sweep"
+
+
 class Lost(Exception):
     """What a sweep runs on is gone, or a part of it. All that was done is stored."""

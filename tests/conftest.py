@@ -114,6 +114,17 @@ def local_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="session")
+def undisturbed_on_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small sweep of `faults.py`, undisturbed, on a Ray of its own."""
+    import faults
+    import running
+
+    out = tmp_path_factory.mktemp("undisturbed-on-ray") / "out"
+    running.run_sweep(out, *faults.SMALL)
+    return out
+
+
+@pytest.fixture(scope="session")
 def connecting() -> Iterator[Any]:
     """How connecting to what is no Ray ends; see `no_cluster.py`."""
     import no_cluster

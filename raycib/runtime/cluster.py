@@ -205,6 +205,11 @@ def _children() -> set[Any]:
     return set(psutil.Process().children(recursive=True))
 
 
+def end_children() -> None:
+    """Those of a Ray of one's own, once nothing of it answers."""
+    _end(_children())
+
+
 def _end(processes: set[Any]) -> None:
     import psutil
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from raycib.config import RunSpec
-from raycib.console import make_app, run
+from raycib.console import make_app, run, tell_lost
 from raycib.errors import Lost, NotHere, UserError
 from raycib.results import Results
 from raycib.runtime import benchmarks
@@ -96,9 +96,7 @@ def run_question(question: Question, options: Options) -> int:
     try:
         results, shown = answer(question, options)
     except (JudgeUnavailable, Lost) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        print("all results are kept: run the same command again", file=sys.stderr)
-        return 1
+        return tell_lost(error)
     return 1 if (results and results.counts.cells_failed) or not shown else 0
 
 

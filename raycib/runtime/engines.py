@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
-from raycib.config import JudgeSpec
+from raycib.config import JudgeSpec, ModelSpec
+from raycib.evals.generate import Engine
 from raycib.evals.judges import GuardJudge, Verdict
 from raycib.evals.verdicts import Pair
 from raycib.runtime.judge import guard_with_vllm
+from raycib.store import Store
 
 if TYPE_CHECKING:
     from raycib.runtime.worker import Answering
@@ -27,20 +29,22 @@ class Engines:
     """Each is loaded when it is first wanted, and stays. One works at a time: vLLM keeps what it
     computes in globals of its process."""
 
-    def __init__(self, *base: Any) -> None:
-        """`base` is what `worker.with_vllm` wants."""
-        self._base = base
+    def __init__(self, model: ModelSpec, rank: int, max_model_len: int) -> None:
+        """`model`, `rank` and `max_model_len` are what `worker.with_vllm` wants."""
+        self._base = model, rank, max_model_len
         self._working = Lock()
-        self._answering: Answering | None = None
+        self._engine: tuple[Any, Engine] | None = None
+        self._answering: dict[str, Answering] = {}
+        """By the store that answers go to."""
         self._guard: tuple[str, GuardJudge] | None = None
 
     def load(self) -> None:
         """Have the base model's engine ready."""
-        self._alone(self._answers)
+        self._alone(self._loaded)
 
-    def answer(self, *asked: Any) -> int:
-        """How many answers were new (`worker.Answering`)."""
-        return self._alone(lambda: self._answers().answer(*asked))
+    def answer(self, store: Store, *asked: Any) -> int:
+        """How many answers to a store were new (`worker.Answering`)."""
+        return self._alone(lambda: self._answers(store).answer(*asked))
 
     @ray.method(concurrency_group=JUDGING)
     def load_guard(self, spec: JudgeSpec) -> None:
@@ -56,12 +60,19 @@ class Engines:
         with self._working:
             return work()
 
-    def _answers(self) -> "Answering":
+    def _loaded(self) -> "tuple[Any, Engine]":
         from raycib.runtime import worker
 
-        if self._answering is None:
-            self._answering = worker.with_vllm(*self._base)
-        return self._answering
+        if self._engine is None:
+            self._engine = worker.with_vllm(*self._base)
+        return self._engine
+
+    def _answers(self, store: Store) -> "Answering":
+        from raycib.runtime.worker import Answering
+
+        if store.root not in self._answering:
+            self._answering[store.root] = Answering(store, self._base[0], *self._loaded())
+        return self._answering[store.root]
 
     def _judges(self, spec: JudgeSpec) -> GuardJudge:
         if self._guard is None or self._guard[0] != spec.key:

@@ -4,6 +4,7 @@ Imported by the driver too: what is heavy is imported where the engine starts.
 """
 
 import asyncio
+import threading
 from itertools import islice
 from typing import Any
 
@@ -14,10 +15,8 @@ from ray import serve
 from raycib.config import JudgeSpec
 from raycib.evals.judges import Verdict
 from raycib.evals.verdicts import Pair
+from raycib.runtime.holds import wait_until_forgotten
 from raycib.runtime.judge import guard_with_vllm
-from raycib.runtime.shared_serve import held_by_anyone
-
-LOOK_EVERY_S = 10
 
 
 @serve.deployment
@@ -31,7 +30,8 @@ class JudgeReplica:
         self._judge = guard_with_vllm(spec, **engine)
         self._failed: Exception | None = None
         if patience_s is not None:
-            self._leaving = asyncio.get_running_loop().create_task(_leave(patience_s))
+            app = serve.get_replica_context().app_name
+            threading.Thread(target=_leave, args=(app, patience_s), daemon=True).start()
 
     def check_health(self) -> None:
         """Serve starts another replica where this raises: an engine that failed is not trusted."""
@@ -69,13 +69,8 @@ def _listen_on_own_address() -> None:
         setattr(server, name, add_here)
 
 
-async def _leave(patience_s: float) -> None:
+def _leave(app: str, patience_s: float) -> None:
     """Take the application down when no living driver has held it for a while: a killed driver
     cannot, and what it leaves up may keep a GPU."""
-    app = serve.get_replica_context().app_name
-    forgotten = 0
-    while forgotten < patience_s:
-        await asyncio.sleep(LOOK_EVERY_S)
-        held = await asyncio.to_thread(held_by_anyone, app)
-        forgotten = 0 if held else forgotten + LOOK_EVERY_S
-    await asyncio.to_thread(serve.delete, app)
+    wait_until_forgotten(app, patience_s)
+    serve.delete(app)

@@ -117,6 +117,10 @@ class Leases:
             self._end(Ended(name, error=Undone(why)))
         return len(held)
 
+    def joined(self) -> int:
+        """How many holders have ever begun, of those that may come back."""
+        return len(self._held)
+
     def take(self, holder: str, number: int, leads: bool = True) -> str | Wait | None:
         """The name of the holder's task of that number; None where nothing is left to do. Only the
         process that `leads` moves its holder on; the others are given what it has."""

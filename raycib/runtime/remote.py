@@ -3,9 +3,10 @@
 What is behind a remote job is imported there alone, so the driver never imports torch.
 """
 
+import os
 import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,13 @@ from ray.exceptions import (
 
 from raycib.config import JudgeSpec
 from raycib.config.presets import Execution
-from raycib.errors import UserError
+from raycib.console import tell_lost
+from raycib.errors import LOST, UserError
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
-from raycib.runtime.cluster import connect
-from raycib.runtime.engines import JUDGING, Engines
+from raycib.runtime.cluster import connect, end_children
+from raycib.runtime.engine_process import EngineProcess
 from raycib.runtime.judge import on_disk, unserved_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
@@ -39,6 +41,7 @@ from raycib.runtime.pieces import Piece
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
+from raycib.runtime.watch import Watch, parts
 from raycib.store import StoreError
 
 
@@ -59,8 +62,6 @@ class Remote(NamedTuple):
 
 A_DAY_S = 86400.0
 """What is killed says so; what is asked meanwhile waits for long answers."""
-RESTARTS = 3
-"""Of a process with engines, which is then asked again."""
 
 
 class RayRuntime:
@@ -85,8 +86,11 @@ class RayRuntime:
         )
         self.one_process = self.overlaps and not self.cluster.shared and _is_small(execution)
         """Whether one process holds both engines."""
-        self._storage = _storage(sweep.store.root)
-        self._engines: Any = None
+        # Ray's own books are read by nobody; what a killed driver leaves of them is swept.
+        self._books = ExitStack()
+        own = self._books.enter_context(sweep.store.scratch())
+        self._tune_books, self._storage = str(own / "tune"), _storage(sweep.store.root, own)
+        self._engines: EngineProcess | None = None
         """The process with the base model's engine, and whether that was asked to load."""
         self._loaded = False
         self._judge: NamedJudge | None = None
@@ -94,6 +98,7 @@ class RayRuntime:
         self._served: JudgeHandle | None = None
         self._reader: Judge | None = None
         self._view: LiveView
+        self._watch = Watch(parts(), self._end_without_ray)
 
     def __str__(self) -> str:
         dashboard = self.cluster.dashboard or "off"
@@ -118,40 +123,36 @@ class RayRuntime:
             ended,
             self._view.tell,
             storage=self._storage,
+            books=self._tune_books,
             trials=self.groups_at_once,
             pins_drivers=self.cluster.pins_drivers,
             fail_fast=self.sweep.setup.options.fail_fast,
+            # Else there are as many groups as there is room for now.
+            grows=self.cluster.shared and self.sweep.setup.execution.groups_at_once is not None,
         )
 
     def start_engine(self) -> None:
         """The vLLM engine of the base model; it loads while something else goes on."""
         if not self._loaded:
-            self._process().load.remote()
+            process = self._process()
+            process.actor.load.remote()
             self._loaded = True
-            self.engine_starts += 1
+            self.engine_starts += process.is_new
 
-    def _process(self) -> Any:
+    def _process(self) -> EngineProcess:
         """Where the engine of the base model is, or will be."""
         sweep, execution = self.sweep, self.sweep.setup.execution
         if self._engines is None:
-            options: dict[str, Any] = {
-                "num_cpus": execution.engine_cpus,
-                "num_gpus": execution.engine_gpus,
-                "max_restarts": RESTARTS,
-                "max_task_retries": RESTARTS,
-                "concurrency_groups": {JUDGING: 1},
-            }
-            actor: Any = ray.remote(**options)(Engines)
-            self._engines = actor.remote(
-                sweep.store, sweep.setup.model, sweep.largest_rank, sweep.engine_length
-            )
+            base = sweep.setup.model, sweep.largest_rank, sweep.engine_length
+            self._engines = EngineProcess(*base, execution, self.cluster.shared)
         return self._engines
 
     def ask(self, model_ids: Sequence[str]) -> Remote:
         """Queue all prompts to some models at the engine."""
         self.start_engine()
         asked = self.sweep.rows_asked(model_ids)
-        return Remote(self._process().answer.remote(model_ids, asked, self.sweep.benchmarks))
+        answer = self._process().actor.answer
+        return Remote(answer.remote(self.sweep.store, model_ids, asked, self.sweep.benchmarks))
 
     def stop_engine(self) -> None:
         """Its memory and its GPU are free for a judge in a process of its own."""
@@ -160,7 +161,7 @@ class RayRuntime:
 
     def _end_process(self) -> None:
         if self._engines is not None:
-            ray.kill(self._engines)
+            self._engines.end()
             self._engines, self._loaded = None, False
 
     def start_judge(self, judge: NamedJudge) -> None:
@@ -173,7 +174,7 @@ class RayRuntime:
         if judge.spec.kind != "guard":
             return
         if self.one_process:
-            self._process().load_guard.remote(on_disk(judge.spec))
+            self._process().actor.load_guard.remote(on_disk(judge.spec))
         elif self._served is None:
             execution = self.sweep.setup.execution
             self._served = start_judge(judge.spec, execution, self.cluster.shared)
@@ -205,7 +206,7 @@ class RayRuntime:
         return server
 
     def _judge_in_process(self, spec: JudgeSpec) -> Judge:
-        there, process = on_disk(spec), self._process()
+        there, process = on_disk(spec), self._process().actor
         try:
             Remote(process.load_guard.remote(there))()
         except RayError as error:
@@ -220,9 +221,17 @@ class RayRuntime:
         if self._served is not None:
             self._served.stop()
         self._end_process()
-        shutil.rmtree(self._storage, ignore_errors=True)
+        self._books.close()
+        self._watch.close()
         if not self.cluster.shared:
             ray.shutdown()
+
+    def _end_without_ray(self, why: str) -> None:
+        """End this process now: what waits for a Ray that is gone cannot be woken."""
+        self._books.close()
+        if not self.cluster.shared:
+            end_children()
+        os._exit(tell_lost(f"{LOST}: {why}"))
 
 
 def _is_small(execution: Execution) -> bool:
@@ -231,8 +240,7 @@ def _is_small(execution: Execution) -> bool:
     return not any(wanted) and max(execution.engine_cpus, execution.judge_cpus) <= 1
 
 
-def _storage(root: str) -> str:
-    """Where Ray keeps its own books: beside the results, absolute since workers change folders,
-    and a driver's own, since two may work on one store."""
-    own = f"ray/{secrets.token_hex(4)}"
-    return f"{root}/{own}" if "://" in root else str(Path(root).absolute() / own)
+def _storage(root: str, own: Path) -> str:
+    """Where workers of Ray Train keep its books: where all of them see it, and a driver's own,
+    since two may work on one store."""
+    return f"{root}/ray/{secrets.token_hex(4)}" if "://" in root else str(own / "train")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raycib.config.plan import AdapterGroup
-from raycib.errors import Lost
+from raycib.errors import LOST, Lost
 from raycib.evals.judges import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.judge import check_judge
@@ -239,9 +239,7 @@ def do(sweep: Sweep, folder: Path) -> Work:
         print(f"groups of {slots} slots, {runtime}", flush=True)
         work.run()
     except runtime.lost as error:
-        raise Lost(
-            f"Ray lost a part of this sweep: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise Lost(f"{LOST}: {str(error).strip().splitlines()[0]}") from error
     finally:
         runtime.close()
     return work

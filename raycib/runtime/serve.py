@@ -24,14 +24,10 @@ from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
 from raycib.evals.judges import OnChunk, Verdict
 from raycib.evals.verdicts import Pair
-from raycib.runtime import shared_serve
+from raycib.runtime import holds, shared_serve
 from raycib.runtime.judge import on_disk
 from raycib.runtime.shared_serve import APP_PREFIX, QUIET_LOGGING
 
-PATIENCE = "RAYCIB_JUDGE_PATIENCE_S"
-"""Variable with the seconds after which a judge that no driver holds takes itself down."""
-PATIENCE_S = 300.0
-"""Who was killed is usually back before that, and finds its judge."""
 ROWS_A_REQUEST = 64
 
 
@@ -121,7 +117,7 @@ class JudgeHandle:
         self.config = config
         self.started = False
         """Whether it had to be started, once it is ready; otherwise it was up already."""
-        self._lease = shared_serve.hold(config.app) if shared else None
+        self._lease = holds.hold(config.app) if shared else None
         self._handle: Any = None
         self._problem: Exception | None = None
         self._done, self._stopping = threading.Event(), threading.Event()
@@ -144,7 +140,7 @@ class JudgeHandle:
 
         app = self.config.app
         shared = self._lease is not None
-        alone = partial(shared_serve.alone, stopping=self._stopping) if shared else nullcontext
+        alone = partial(holds.alone, stopping=self._stopping) if shared else nullcontext
         with alone(app):
             with alone("serve"):
                 shared_serve.start_serve()
@@ -152,7 +148,7 @@ class JudgeHandle:
                 shared_serve.drop_orphans(keep=app)
             # One that a killed driver began to start comes up, or fails, without it.
             if self._settled() != "RUNNING" and not self._stopping.is_set():
-                patience = float(os.environ.get(PATIENCE, PATIENCE_S)) if shared else None
+                patience = holds.patience_s() if shared else None
                 replica: Any = JudgeReplica
                 judge = serve.RunTarget(
                     replica.options(**replica_options(self.config)).bind(

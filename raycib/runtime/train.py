@@ -3,7 +3,6 @@ or waits for a group of Ray Train workers that train together; they take task af
 
 import io
 import os
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +11,14 @@ from typing import Any
 
 import ray
 import ray.tune
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.runtime.demand import Bundles, Demand
+from raycib.runtime.holds import beside
 from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.notice import Notice
@@ -111,6 +111,15 @@ def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float
     return {name: amount for name, amount in taken.items() if amount}
 
 
+def demand_of(execution: Execution, pins_drivers: bool, trials: int) -> Bundles:
+    """What so many trials take of a cluster, with their workers."""
+    one = [trial_resources(execution, pins_drivers)]
+    if execution.workers > 1:
+        taken = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
+        one += [{name: amount for name, amount in taken.items() if amount}] * execution.workers
+    return one * trials
+
+
 def run_tasks(
     tasks: Sequence[Task],
     pieces: Mapping[str, Piece],
@@ -119,12 +128,16 @@ def run_tasks(
     ended: Callable[[Ended], None],
     told: Callable[[dict[str, News]], None],
     storage: str,
+    books: str,
     trials: int,
     pins_drivers: bool,
     fail_fast: bool,
+    grows: bool = False,
 ) -> None:
     """Have `tasks` done by so many `trials` side by side; `pieces` says what each task is, `ended`
-    hears of each as it is over, and `told` how far all are. The results are in the store."""
+    hears of each as it is over, and `told` how far all are. A cluster that `grows` is asked for all
+    of them at once, until all have begun. The results are in the store; Tune's own `books` are read
+    by nobody."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
@@ -139,9 +152,9 @@ def run_tasks(
         "storage": storage,
     }
     holders = [f"worker-{number}" for number in range(min(trials, width(tasks)))]
-    news = _News(leases, ended, told)
-    # Tune's own books are read by nobody and end with it: the results are in the store.
-    with tempfile.TemporaryDirectory() as books, _without_credentials():
+    demand = Demand(demand_of(execution, pins_drivers, len(holders)) if grows else ())
+    news = _News(leases, ended, told, len(holders), demand.give_back)
+    with _without_credentials():
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(_named(config), trial_resources(execution, pins_drivers)),
             param_space={"holder": ray.tune.grid_search(holders)},
@@ -158,8 +171,11 @@ def run_tasks(
                 failure_config=ray.tune.FailureConfig(max_failures=failures, fail_fast=fail_fast),
             ),
         )
-        with redirect_stdout(io.StringIO()):  # it prints where its own files are, even if silent
-            grid = tuner.fit()
+        try:
+            with redirect_stdout(io.StringIO()):  # it prints where its files are, even if silent
+                grid = tuner.fit()
+        finally:
+            demand.give_back()
     errors = [str(result.error) for result in grid if result.error is not None]
     ray.get(leases.abandon.remote(errors[0] if errors else ""))
     news.look()
@@ -175,9 +191,8 @@ def _checkpoints(pieces: Mapping[str, Piece], execution: Execution) -> int:
 
 def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool) -> Any:
     """The queue, in an actor beside the driver: a node that goes takes no sweep with it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Leases)
-    return actor.options(scheduling_strategy=here).remote(tasks, tries, fail_fast)
+    return actor.options(scheduling_strategy=beside()).remote(tasks, tries, fail_fast)
 
 
 class _News(ray.tune.Callback):
@@ -188,8 +203,12 @@ class _News(ray.tune.Callback):
         leases: Any,
         ended: Callable[[Ended], None],
         told: Callable[[dict[str, News]], None],
+        trials: int,
+        begun: Callable[[], None],
     ) -> None:
+        """`begun` is called while so many `trials` have begun, or had."""
         self._leases, self._ended, self._told, self._last = leases, ended, told, 0.0
+        self._trials, self._begun = trials, begun
 
     def __reduce__(self) -> Any:
         """Into Tune's books, which nobody reads, goes nothing of the driver."""
@@ -206,7 +225,10 @@ class _News(ray.tune.Callback):
 
     def look(self) -> None:
         """Tell of everything new."""
-        told, ended = ray.get([self._leases.told.remote(), self._leases.ended.remote()])
+        asked = (self._leases.told, self._leases.ended, self._leases.joined)
+        told, ended, joined = ray.get([one.remote() for one in asked])
+        if joined >= self._trials:
+            self._begun()
         self._told(told)
         for one in ended:
             self._ended(one)

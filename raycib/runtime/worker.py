@@ -258,8 +258,8 @@ def _news(slots: Sequence[Slot]) -> dict[str, Any]:
     }
 
 
-def with_vllm(store: Store, model: ModelSpec, rank: int, max_model_len: int) -> "Answering":
-    """Answers by vLLM; `rank` is the largest that any adapter has."""
+def with_vllm(model: ModelSpec, rank: int, max_model_len: int) -> tuple[Any, Engine]:
+    """A tokenizer, and vLLM with the base; `rank` is the largest that any adapter has."""
     tokenizer = load_tokenizer(model.source, model.template)
     engine = Generator(
         verified(model),
@@ -268,7 +268,7 @@ def with_vllm(store: Store, model: ModelSpec, rank: int, max_model_len: int) -> 
         dtype=model.dtype,
         stop=[chat_format(tokenizer).end],
     )
-    return Answering(store, model, tokenizer, engine)
+    return tokenizer, engine
 
 
 class Answering:

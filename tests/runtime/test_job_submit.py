@@ -223,7 +223,7 @@ def test_the_judge_of_a_killed_driver_goes_by_itself(
     cluster: Cluster, stranger: str, reference: Reference, tmp_path: Path
 ) -> None:
     out = unjudged(reference, tmp_path / "out")
-    cluster = cluster._replace(environ=cluster.environ | {"RAYCIB_JUDGE_PATIENCE_S": "10"})
+    cluster = cluster._replace(environ=cluster.environ | {"RAYCIB_PATIENCE_S": "10"})
     with driver(cluster, out) as running:
         running.until(lambda: verdicts(out))
         running.kill()

@@ -73,6 +73,7 @@ def test_what_a_trial_had_in_hand_that_is_not_started_again_is_done_by_another(
         ended.append,
         lambda _: None,
         storage=str(tmp_path / "ray"),
+        books=str(tmp_path / "tune"),
         trials=2,
         pins_drivers=False,
         fail_fast=False,

@@ -27,7 +27,8 @@ def main(groups: str, store: str, strategy: str) -> None:
         tasks_of(pieces), pieces, Store(store), execution,
         lambda one: failures.extend([one] if one.failures or one.error else []),
         lambda news: None,
-        storage=f"{store}-books", trials=1, pins_drivers=False, fail_fast=True,
+        storage=f"{store}-books", books=f"{store}-tune", trials=1, pins_drivers=False,
+        fail_fast=True,
     )  # fmt: skip
     if failures:
         sys.exit(str(failures))

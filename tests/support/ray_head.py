@@ -9,9 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+from ray._private import services
 from running import PATIENCE_S, ROOT, Running, environment, ray_folder
 
 RAY = str(Path(sys.executable).with_name("ray"))
+
+
+LOOPBACK = "127.0.0.1"
+
+
+def own_address() -> str:
+    """Of this machine, as Ray would take it."""
+    return services.get_node_ip_address()
 
 
 class Cluster(NamedTuple):
@@ -23,6 +33,8 @@ class Cluster(NamedTuple):
     temp: Path
     gcs: str
     """What `RAY_ADDRESS` is on it."""
+    head: Running
+    """Its first node."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -37,27 +49,33 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def head() -> Iterator[Cluster]:
-    """Two CPUs, a token in a file, nothing but loopback."""
+def head(
+    cpus: int = 2, *options: str, host: str = LOOPBACK, port: int = 0, **environ_too: str
+) -> Iterator[Cluster]:
+    """Two CPUs, a token in a file, nothing but loopback; more `options` for `ray start`. For nodes
+    that join it needs the machine's own address as its `host`."""
     with ray_folder() as temp:
         token = temp / "token"
         token.write_text("fedcba9876543210fedcba9876543210")
         token.chmod(0o600)
-        port, dashboard, client, agent, grpc = free_ports(5)
-        command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
-        command += ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={temp / 'ray'}"]
+        free, dashboard, client, agent, grpc = free_ports(5)
+        port = port or free
+        command = [RAY, "start", "--head", "--block", f"--num-cpus={cpus}"]
+        command += [f"--node-ip-address={host}", f"--port={port}", f"--temp-dir={temp / 'ray'}"]
+        command += ["--disable-usage-stats"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
         command += [f"--ray-client-server-port={client}", f"--dashboard-agent-grpc-port={grpc}"]
         command += [f"--dashboard-agent-listen-port={agent}"]
         own = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": ""}
-        own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # it listens on loopback, as asked
-        running = Running(command, temp, temp / "head", **own)
+        if host == LOOPBACK:  # otherwise Ray takes another address
+            own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        running = Running([*command, *options], temp, temp / "head", **own | environ_too)
         address = f"http://127.0.0.1:{dashboard}"
         environ = environment(temp) | own | {"RAY_API_SERVER_ADDRESS": address}
         try:
             running.until(lambda: "Ray runtime started" in running.said, 120)
             running.until(lambda: ray(environ, "job", "list").returncode == 0, 120)
-            yield Cluster(address, environ, temp, f"127.0.0.1:{port}")
+            yield Cluster(address, environ, temp, f"{host}:{port}", running)
         finally:
             running.clean()
 
@@ -67,7 +85,7 @@ def node(cluster: Cluster, cpus: int = 2, **resources: float) -> Iterator[Runnin
     """Another node of the cluster, until it is left; `clean` ends it as a power cut does."""
     agent, grpc, metrics = free_ports(3)
     command = [RAY, "start", f"--address={cluster.gcs}", "--block", f"--num-cpus={cpus}"]
-    command += ["--node-ip-address=127.0.0.1", f"--resources={json.dumps(resources)}"]
+    command += [f"--node-ip-address={own_address()}", f"--resources={json.dumps(resources)}"]
     command += ["--disable-usage-stats", f"--dashboard-agent-listen-port={agent}"]
     command += [f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}"]
     own = {name: value for name, value in cluster.environ.items() if name.startswith("RAY")}
@@ -78,6 +96,13 @@ def node(cluster: Cluster, cpus: int = 2, **resources: float) -> Iterator[Runnin
             yield running
         finally:
             running.clean()
+
+
+def part(node: Running, program: str) -> int:
+    """The process of a node's `raylet`, or of the head's `gcs_server`."""
+    found = psutil.Process(node.process.pid).children(recursive=True)
+    (one,) = [each.pid for each in found if each.name() == program]
+    return one
 
 
 def ray(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

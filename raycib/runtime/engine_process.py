@@ -1,0 +1,114 @@
+"""Where the engine of the base model is: a process of the sweep's own, or on a shared cluster one
+for all sweeps that want the same.
+
+A shared one lives by itself, under a name that says what it holds. Who uses it holds that name;
+the last one out ends it, and one that nobody holds for some minutes ends by itself.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import ray
+
+from raycib.config import ModelSpec
+from raycib.config.presets import Execution
+from raycib.runtime.engines import JUDGING, Engines
+from raycib.runtime.holds import (
+    NAMESPACE,
+    alone,
+    held_by_others,
+    hold,
+    names,
+    patience_s,
+    wait_until_forgotten,
+)
+
+PREFIX = "raycib-engine-"
+RESTARTS = 3
+"""Of a process with engines, which is then asked again."""
+
+
+class SharedEngines(Engines):
+    """Engines that end by themselves once nobody holds their name."""
+
+    def __init__(self, name: str, patience: float, *base: Any) -> None:
+        super().__init__(*base)
+        threading.Thread(target=self._leave, args=(name, patience), daemon=True).start()
+
+    def _leave(self, name: str, patience: float) -> None:
+        wait_until_forgotten(name, patience)
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+class EngineProcess:
+    """One sweep's side: it is started, or found, at once."""
+
+    def __init__(
+        self, model: ModelSpec, rank: int, length: int, execution: Execution, shared: bool
+    ) -> None:
+        """`rank` is the largest that any adapter has, `length` in tokens; `shared` says whether
+        other sweeps of the cluster use the process as well."""
+        parts = [model.key, rank, length, execution.engine_cpus, execution.engine_gpus]
+        named = PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        self._name = named if shared else None
+        self._lease: Any = None
+        self.is_new = True
+        """Whether it had to be started; others' are used as they are."""
+        options: dict[str, Any] = {
+            "num_cpus": execution.engine_cpus,
+            "num_gpus": execution.engine_gpus,
+            "max_restarts": RESTARTS,
+            "max_task_retries": RESTARTS,
+            "concurrency_groups": {JUDGING: 1},
+        }
+        process: Any = ray.remote(**options)
+        base = model, rank, length
+        if self._name is None:
+            self.actor: Any = process(Engines).remote(*base)
+        else:
+            place = {"name": named, "namespace": NAMESPACE, "lifetime": "detached"}
+            start = partial(process(SharedEngines).options(**place).remote, named, patience_s())
+            self.actor = self._joined(named, partial(start, *base))
+
+    def _joined(self, name: str, start: Callable[[], Any]) -> Any:
+        self._lease = hold(name)
+        with alone(name):
+            _drop_orphans(keep=name)
+            with suppress(ValueError):  # there is none
+                found = ray.get_actor(name, namespace=NAMESPACE)
+                self.is_new = False
+                return found
+            return start()
+
+    def end(self) -> None:
+        """Let go of it; the last one out ends it."""
+        if self._name is None:
+            ray.kill(self.actor)
+            return
+        ray.kill(self._lease)
+        with alone(self._name):
+            if not held_by_others(self._name):
+                _end(self._name)
+
+
+def _drop_orphans(keep: str) -> None:
+    """End engines that nobody holds: killed drivers', which may have the GPU that is wanted."""
+    for name in names():
+        engine, _, holder = name.partition(" for ")
+        orphan = engine.startswith(PREFIX) and not holder and not held_by_others(engine)
+        if orphan and engine != keep:
+            _end(engine)
+
+
+def _end(name: str) -> None:
+    """An engine is gone, and its name is free, when this returns."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+        while name in names():
+            time.sleep(0.1)

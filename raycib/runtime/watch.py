@@ -1,0 +1,66 @@
+"""Whether what holds a Ray together is still there: calls into Ray wait for it for a minute, which
+no signal interrupts, and then end the process without a line of ours."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray._private.worker import global_worker
+
+LOOK_S = 1.0
+HEAD_S = 40.0
+"""A head with its state elsewhere may come back; Ray itself gives it 60 s."""
+NODE_S = 10.0
+"""A node that has lost its raylet does not come back."""
+
+
+def parts() -> dict[str, tuple[Any, float]]:
+    """Of the Ray that this process is connected to: where each listens, and the seconds that it
+    may be silent."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    node: Any = global_worker.node
+    return {
+        "the head of the cluster": ((host.strip("[]"), int(port)), HEAD_S),
+        "the raylet of the driver's node": (node.raylet_socket_name, NODE_S),
+    }
+
+
+class Watch:
+    """Tries to reach all `parts`, in a thread, until closed; calls `lost` once with what has not
+    been there for too long."""
+
+    def __init__(self, parts: Mapping[str, tuple[Any, float]], lost: Callable[[str], None]) -> None:
+        self._parts, self._lost = parts, lost
+        self._closed = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def close(self) -> None:
+        """What ends now ends by itself."""
+        self._closed.set()
+
+    def _look(self) -> None:
+        seen = dict.fromkeys(self._parts, time.monotonic())
+        while not self._closed.wait(LOOK_S):
+            began = time.monotonic()
+            for name, (place, limit) in self._parts.items():
+                if _listens(place):
+                    seen[name] = time.monotonic()
+                elif began - seen[name] > limit:
+                    return self._lost(f"{name} is gone")
+
+
+def _listens(place: Any) -> bool:
+    """Whether somebody listens at a (host, port), or at the path of a socket."""
+    try:
+        if not isinstance(place, str):
+            socket.create_connection(place, timeout=5).close()
+            return True
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(5)
+            one.connect(place)
+            return True
+    except OSError:
+        return False
