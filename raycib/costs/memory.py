@@ -53,7 +53,7 @@ def layer_bytes(
     read the same, and A x); queries, keys, values and what attention gives; of a gated MLP the gate
     before and after its activation, the other factor and the product. In float32: the inputs of
     norms, their inverse size, and the logarithm of each head's softmax sum. Frozen weights keep no
-    input. What attention gives of `packed` rows, one by one, is copied together.
+    input. What attention gives of `packed` rows, length by length, is copied together.
     """
     linears = sizes.layers[layer]
     adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
@@ -61,7 +61,8 @@ def layer_bytes(
     kept = adapter.rank * len(adapted) + 2 * sizes.queries + 2 * sizes.keys
     kept += sizes.width * (bool(ours & _INTO_ATTENTION) + bool(ours & _INTO_MLP))
     kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
-    if "qkv_proj" in kinds:  # values are a view of the whole, which stays; attention's is copied
+    if "qkv_proj" in kinds and not packed:
+        # Values are a view of the whole, which stays; what attention gives is copied.
         kept += 2 * sizes.queries + sizes.keys
     elif packed and ours & _OUT_OF_ATTENTION:
         kept += sizes.queries

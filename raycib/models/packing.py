@@ -6,15 +6,16 @@ sliding or in chunks). So a row has the numbers that it has in a batch of rows o
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from itertools import groupby
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -25,12 +26,26 @@ KNOWS_ROWS = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "fl
 """Implementations that keep rows apart by themselves, told by their positions."""
 
 
-class _Packed(NamedTuple):
+class _Packed:
     """The rows that now go through a model."""
 
-    lengths: tuple[int, ...]
-    implementation: str
-    """Of attention, the model's own."""
+    def __init__(self, lengths: Sequence[int], implementation: str, device: torch.device) -> None:
+        self.implementation = implementation
+        """Of attention, the model's own."""
+        self.counts = sorted(Counter(lengths).items())
+        """Rows of each length."""
+        self._lengths, self._device = lengths, device
+
+    @cached_property
+    def order(self) -> tuple[Tensor, Tensor] | None:
+        """Where each token is that attention sees, rows of one length together; and where each then
+        is. None where rows lie so already."""
+        rows = sorted(range(len(self._lengths)), key=self._lengths.__getitem__)
+        if rows == list(range(len(rows))):
+            return None
+        tokens = torch.arange(sum(self._lengths)).split(list(self._lengths))
+        there = torch.cat([tokens[row] for row in rows])
+        return there.to(self._device), there.argsort().to(self._device)
 
 
 _now: ContextVar[_Packed] = ContextVar("packed rows")
@@ -53,7 +68,7 @@ def rows_apart(model: Any, lengths: Sequence[int]) -> Iterator[None]:
     if own in KNOWS_ROWS:
         yield
         return
-    token = _now.set(_Packed(tuple(lengths), own))
+    token = _now.set(_Packed(tuple(lengths), own, model.device))
     config._attn_implementation = NAME
     try:
         yield
@@ -88,21 +103,44 @@ def _masks(
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention of (1, heads, tokens, head_dim) row by row, rows of one length at once."""
+    """Attention of (1, heads, tokens, head_dim) row by row, all rows of one length at once."""
     if not isinstance(attention_mask, _Masks):
         raise TypeError(f"{type(module).__name__} does not say which rows its tokens are of")
     rows = attention_mask.rows
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     own: Any = ALL_ATTENTION_FUNCTIONS.get_interface(rows.implementation, eager)
-    runs = [(length, len(list(run))) for length, run in groupby(rows.lengths)]
-    sizes = [length * count for length, count in runs]
+    sizes = [length * count for length, count in rows.counts]
     found = []
-    parts = (tensor[0].split(sizes, dim=1) for tensor in (query, key, value))
-    for (length, count), *part in zip(runs, *parts, strict=True):
-        each = [one.unflatten(1, (count, length)).transpose(0, 1) for one in part]
+    parts = (
+        _sorted(tensor[0].transpose(0, 1), rows).split(sizes) for tensor in (query, key, value)
+    )
+    for (length, count), *part in zip(rows.counts, *parts, strict=True):
+        each = [one.unflatten(0, (count, length)).transpose(1, 2) for one in part]
         states, _ = own(module, *each, attention_mask.of(length), **options)
         found.append(states.flatten(0, 1))
-    return torch.cat(found)[None], None
+    together = torch.cat(found) if len(found) > 1 else found[0]
+    return _sorted(together, rows, back=True)[None], None
+
+
+def _sorted(states: Tensor, rows: _Packed, back: bool = False) -> Tensor:
+    """Tokens as attention sees them, or `back` again."""
+    if rows.order is None:
+        return states
+    return _Moved.apply(states, *(reversed(rows.order) if back else rows.order))  # type: ignore[return-value]
+
+
+class _Moved(torch.autograd.Function):
+    """Tokens in another order: torch would add up gradients in one that nothing is added to."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.back = back
+        return states.index_select(0, there)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return slope.index_select(0, ctx.back), None, None
 
 
 AttentionInterface.register(NAME, _attend)
