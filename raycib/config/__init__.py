@@ -6,7 +6,7 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 """
 
 from raycib.config.base import Feature, Layer, Location, Pooling, Spec, Tokens, digest
-from raycib.config.data import MADE, TODAY, ModelSpec, RowsSpec, TaskSpec, Template
+from raycib.config.data import MADE, TODAY, ModelSpec, Precision, RowsSpec, TaskSpec, Template
 from raycib.config.evals import EngineName, EvalSpec, JudgeSpec
 from raycib.config.lm_eval import LmEvalSpec
 from raycib.config.measure import Measure
@@ -30,6 +30,7 @@ __all__ = [
     "ModelSpec",
     "PlainLoRA",
     "Pooling",
+    "Precision",
     "RowsSpec",
     "RunSpec",
     "Spec",

@@ -11,6 +11,7 @@ MADE = "stage:"
 
 
 Template = Literal["own", "chatml"]
+Precision = Literal["float32", "bfloat16"]
 TODAY = "2024-07-26"
 """The day that chat templates are told: the one that Llama's own have where nobody tells them. With
 the true one a sweep that goes on tomorrow would mix two prompts."""
@@ -29,7 +30,7 @@ class ModelSpec(Spec):
     stage's key."""
     tokenizer: str
     """sha256 over the tokenizer and its chat template."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     """Of the frozen base; LoRA weights are always float32."""
     template: Template = "own"
     """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from raycib.config.base import NOT_IDENTITY, Location, Spec, digest
-from raycib.config.data import MADE, ModelSpec, TaskSpec
+from raycib.config.data import MADE, ModelSpec, Precision, TaskSpec
 from raycib.config.evals import EvalSpec
 from raycib.config.menu import read_method
 from raycib.config.method import Method, PlainLoRA
@@ -48,6 +48,17 @@ class TrainerSpec(Spec):
     max_grad_norm: PositiveFloat = 1.0
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    precision: Precision = "float32"
+    """What a stage that trains all weights computes with. bfloat16: each pass reads its weights
+    rounded, and its gradients are summed in float32, in which weights and optimiser stay. An
+    adapter has the precision of its base."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; the precision that there was before any other has no place in it."""
+        found = super().identity()
+        if self.precision == "float32":
+            del found["precision"]
+        return found
 
 
 class StageSpec(Spec):
@@ -71,6 +82,10 @@ class StageSpec(Spec):
     @model_validator(mode="after")
     def _fits_what_it_starts_from(self) -> Self:
         kind, parent = self.method.kind, self.parent
+        if self.lora is not None and self.trainer.precision != "float32":
+            raise ValueError(
+                "an adapter has the precision of its base: leave trainer.precision out"
+            )
         if self.lora is None and (parent is not None or not self.method.is_plain):
             raise ValueError(
                 f"{kind}: a stage that trains all weights (lora=None) starts from a model and has "

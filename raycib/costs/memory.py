@@ -178,13 +178,21 @@ class Shards:
         of the layer that is gathered, twice while it is copied out."""
         return (self.rows + self.outside) * BYTES[dtype], 2 * self.layer * BYTES[dtype]
 
-    @property
-    def trained(self) -> tuple[int, int]:
+    def trained(self, precision: str) -> tuple[int, int]:
         """Bytes of all weights that are trained, with gradients and Adam; and of what is gathered
-        in float32 at the peak: what is outside of layers and its gradients, a layer twice, its
-        gradients, and those on their way to the other workers."""
+        at the peak, in the precision that is computed with: what is outside of layers and its
+        gradients, a layer twice, and its gradients; and those on their way to the other workers, in
+        float32."""
         own = ADAPTER_BYTES * (self.rows + self.outside_rows)
-        return own, 4 * (2 * self.outside + 4 * self.layer)
+        gathered = 2 * self.outside + 3 * self.layer
+        return own, BYTES[precision] * gathered + 4 * self.layer
+
+
+def trained_bytes(sizes: Sizes, precision: str) -> int:
+    """Of all weights, trained by a worker that has them all; where they are computed with in
+    bfloat16 it has them in that, too."""
+    read = BYTES[precision] if precision != "float32" else 0
+    return sizes.parameters * (ADAPTER_BYTES + read)
 
 
 def adapter_bytes(sizes: Sizes, adapter: Adapter) -> int:

@@ -25,13 +25,12 @@ def slot_steps(
     read: read them before the next batch. Gradients are as the caller has them.
     """
     device = next(adapters.model.parameters()).device
-    mixed = adapters.model.dtype == torch.bfloat16
     order = sorted(range(len(data)), key=lambda i: -len(data[i]))
     at_once = max(1, tokens_at_once // (len(data[order[0]]) * len(slots)))
     whole = Totals(len(data), sum(len(one.response) for one in data))
     for start in range(0, len(order), at_once):
         chosen = order[start : start + at_once]
         batch = to_device(collate(data, chosen), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
             batches, totals = dict.fromkeys(slots, batch), dict.fromkeys(slots, whole)
             yield chosen, GroupStep(adapters, batches, totals, {}).steps()

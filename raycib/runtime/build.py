@@ -13,7 +13,7 @@ from raycib.runtime.harmful_rows import sources_with_harmful, with_harmful
 from raycib.runtime.named_judges import named_judges
 from raycib.runtime.options import Options
 from raycib.runtime.overlaps import refuse_overlaps
-from raycib.runtime.overrides import numbers, read_changes, read_methods
+from raycib.runtime.overrides import ALIGNMENT, changed, numbers, read_changes, read_methods
 from raycib.runtime.own import (
     DEFAULT_PRESET,
     OWN_MODEL,
@@ -49,6 +49,9 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
     chosen, origin = settings_of_model(options, chosen, study)
     execution = execution_of(chosen.execution, options, overrides)
+    aligning = overrides.get(ALIGNMENT, {})
+    how = changed(chosen.alignment_trainer, aligning)
+    chosen = chosen.model_copy(update={"alignment_trainer": how})
     choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
     model = first = study.first_model(choice)
     counts = reader.counts(model, options.out, read)
@@ -58,6 +61,11 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     resolved = {name: _task(name, given, sets) for name in given.tasks}
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
+    if aligning and not inputs.alignment_stage:
+        raise UserError(
+            f"--set {ALIGNMENT}.{next(iter(aligning))}: the model is aligned already; give --base "
+            "with --alignment ROWS to have one aligned, or leave it out"
+        )
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
     benchmarks = benchmarks_of(options, first, sets.context)

@@ -18,6 +18,8 @@ Part = TypeVar("Part", bound=BaseModel)
 
 EXECUTION = "execution"
 """The part that no cell has: how the work is spread, in no key."""
+ALIGNMENT = "alignment"
+"""How the base is aligned, where it is."""
 
 
 def read_methods(text: str) -> tuple[str, ...]:
@@ -32,7 +34,8 @@ def read_methods(text: str) -> tuple[str, ...]:
 def changeable() -> dict[str, type[BaseModel]]:
     """What `--set` may change. `lora` is the adapter's shape: the method of that name has no
     settings."""
-    return {**menu(), "trainer": TrainerSpec, "lora": LoRASpec, EXECUTION: Execution}
+    trainers = {"trainer": TrainerSpec, ALIGNMENT: TrainerSpec}
+    return {**menu(), **trainers, "lora": LoRASpec, EXECUTION: Execution}
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

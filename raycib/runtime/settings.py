@@ -8,7 +8,7 @@ from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
 from raycib.results import Setting
-from raycib.runtime.overrides import EXECUTION
+from raycib.runtime.overrides import ALIGNMENT, EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
 from raycib.runtime.sweep_config import SweepConfig
@@ -66,10 +66,12 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     if stage := setup.inputs.alignment_stage:
         how = stage.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"
+        value += f" {stage.steps}" + ", in bfloat16" * (how.precision == "bfloat16")
+        changes = [f"--set {ALIGNMENT}.{name}" for name in setup.overrides.get(ALIGNMENT, {})]
         yield Setting(
             name="aligning the base: learning rate",
-            value=f"{value} {stage.steps}",
-            origin=setup.origin,
+            value=value,
+            origin=", ".join(changes) or setup.origin,
         )
     for name, value in setup.overrides.get(EXECUTION, {}).items():
         yield Setting(

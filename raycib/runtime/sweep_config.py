@@ -69,7 +69,13 @@ class SweepConfig:
     @cached_property
     def trainer(self) -> TrainerSpec:
         """How every method is trained."""
-        return changed(self.preset.trainer, self.overrides.get("trainer", {}))
+        found = changed(self.preset.trainer, self.overrides.get("trainer", {}))
+        if found.precision != "float32":
+            raise UserError(
+                "--set trainer.precision: an adapter has the precision of its base; leave it out, "
+                "or set alignment.precision, for a base that is aligned first"
+            )
+        return found
 
     def without(self, part: str, name: str) -> "SweepConfig":
         """The same less one of the person's changes."""

@@ -9,7 +9,7 @@ from typing import Any
 from raycib.config import Method, RunSpec, Spec
 from raycib.config.menu import menu
 from raycib.errors import UserError
-from raycib.runtime.overrides import EXECUTION, changed
+from raycib.runtime.overrides import ALIGNMENT, EXECUTION, changed
 from raycib.runtime.sweep_config import SweepConfig
 
 Cells = Callable[[SweepConfig], Sequence[RunSpec]]
@@ -19,7 +19,7 @@ def refuse_swept(cells: Cells, setup: SweepConfig, runs: Sequence[RunSpec]) -> N
     """`UserError` for a change that no cell uses, that sets a strength, or that some cell or the
     difference of some cells would lose; `runs` are the cells with all changes."""
     for part, overrides in setup.overrides.items():
-        if part == EXECUTION:  # no cell has any of it
+        if part in (EXECUTION, ALIGNMENT):  # no cell has any of it
             continue
         for name, value in overrides.items():
             before = [_part(run, part) for run in cells(setup.without(part, name))]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from raycib.config import EvalSpec, Feature, LmEvalSpec, ModelSpec, RowsSpec
+from raycib.config import EvalSpec, Feature, LmEvalSpec, ModelSpec, Precision, RowsSpec
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.data.chat import Encoded
@@ -208,7 +208,8 @@ class TrainWorker:
         """Train a group's unfinished stages, then measure all of them; why each failed stage
         failed, by key."""
         workers, stages = self.workers, [job.stage for job in group.jobs]
-        loaded = self._open(stages[0].model, shapes_of(stages))
+        precision = stages[0].trainer.precision
+        loaded = self._open(stages[0].model, shapes_of(stages), precision)
         loaded.adapters.checkpointed = self.execution.checkpoint_activations
         loaded.adapters.apart = self.execution.slots_apart
 
@@ -231,13 +232,15 @@ class TrainWorker:
                 measure_slots(loaded, self.store, stages[0].model, model_ids, evals)
         return failures
 
-    def _open(self, model: ModelSpec, shapes: Sequence[LoRAShape]) -> Loaded:
+    def _open(
+        self, model: ModelSpec, shapes: Sequence[LoRAShape], precision: Precision = "float32"
+    ) -> Loaded:
         """A base with slots of these `shapes`; the one in memory where it is the same."""
         before, self._loaded = self._loaded, None
         if before is not None and not (shapes and before.model == model):
             before = None  # its memory is for the other
         loaded = open_slots(
-            model, shapes, self._device, self.execution.attention, before, self._strategy
+            model, shapes, self._device, self.execution.attention, before, self._strategy, precision
         )
         if shapes:  # without any its weights are trained
             self._loaded = loaded

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from raycib.config import Precision
 from raycib.models.decoder import decoder_layers
 from raycib.training.strategies import Strategy
 from raycib.training.whole_shards import ShardedModel, shard
@@ -51,10 +52,10 @@ class Fsdp2(Strategy):
             self._units.append(unit)
         model.to(self.device)
 
-    def place_whole(self, model: Any) -> None:
-        self._whole = shard(model, self._mesh)
+    def place_whole(self, model: Any, precision: Precision) -> None:
+        self._whole = shard(model, self._mesh, precision)
 
-    def whole(self, model: Any) -> ShardedModel:
+    def whole(self, model: Any, precision: Precision) -> ShardedModel:
         return ShardedModel(self._whole, self.workers)
 
     def meet(self) -> None:

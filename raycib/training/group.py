@@ -4,13 +4,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 
-from raycib.config import Feature, ModelSpec, RowsSpec, StageSpec, TaskSpec
+from raycib.config import Feature, ModelSpec, Precision, RowsSpec, StageSpec, TaskSpec
 from raycib.config.plan import AdapterGroup
 from raycib.data.chat import Encoded
 from raycib.data.lengths import examples_of
@@ -83,7 +84,10 @@ def load(
 ) -> Loaded:
     """The base that `stages` share, with one slot each, in their order; a stage that trains all of
     its weights has it for itself."""
-    return open_slots(stages[0].model, shapes_of(stages), device, attention, strategy=strategy)
+    return open_slots(
+        stages[0].model, shapes_of(stages), device, attention,
+        strategy=strategy, precision=stages[0].trainer.precision,
+    )  # fmt: skip
 
 
 def shapes_of(stages: Sequence[StageSpec]) -> list[LoRAShape]:
@@ -101,20 +105,21 @@ def open_slots(
     attention: str | None = None,
     before: Loaded | None = None,
     strategy: Strategy | None = None,
+    precision: Precision = "float32",
 ) -> Loaded:
-    """A base with slots of these `shapes`, or to train itself where there are none. `before` has
-    the same base and is not used any more: what is in memory is taken over, its slots are gone.
-    Without a `strategy` it is whole on `device`."""
+    """A base with slots of these `shapes`, or to train itself where there are none, in `precision`.
+    `before` has the same base and is not used any more: what is in memory is taken over, its slots
+    are gone. Without a `strategy` it is whole on `device`."""
     for targets in {shape.targets for shape in shapes}:
         check_targets(model.source, targets)
     if before is not None:
         before.adapters.remove()
         return replace(before, adapters=AdapterSlots(before.adapters.model, shapes))
     lies = strategy or Strategy(Workers(), device)
-    place = lies.place if shapes else lies.place_whole
+    place = lies.place if shapes else partial(lies.place_whole, precision=precision)
     base = load_model(model, device, attention, place)
     tokenizer = load_tokenizer(model.source, model.template)
-    adapters = AdapterSlots(base, shapes) if shapes else lies.whole(base)
+    adapters = AdapterSlots(base, shapes) if shapes else lies.whole(base, precision)
     return Loaded(model, adapters, tokenizer, device)
 
 

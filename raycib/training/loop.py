@@ -57,9 +57,8 @@ def take_step(
         slot.objective.begin_step(slot.step, generator(slot.stage.seed, "negatives", slot.step))
     micros = _micro_batches(adapters, slots, workers, micro_batch_size, micro_batch_tokens)
     device = next(iter(slots[0].parameters.values())).device
-    mixed = adapters.model.dtype == torch.bfloat16
     terms: dict[int, dict[str, Tensor]] = {slot.index: defaultdict(_zero) for slot in slots}
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+    with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
         corrections = _gradient_transforms(slots, micros, workers)
     while micros:
         steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
@@ -74,7 +73,7 @@ def take_step(
                     terms[slot.index][name] = terms[slot.index][name] + term.value.detach()
             return total
 
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
             value = adapters.passing(loss)
         value.backward()
     adapters.sum_gradients([one for slot in slots for one in slot.trained], workers.sum_)

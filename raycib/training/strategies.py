@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from raycib.config import Precision
 from raycib.config.presets import StrategyName
-from raycib.models.adapters import WholeModel
+from raycib.models.adapters import RoundedModel, WholeModel
 from raycib.training.workers import Workers
 
 
@@ -20,13 +21,13 @@ class Strategy:
         """Bring a frozen base that was just read to where it is computed with."""
         model.to(self.device)
 
-    def place_whole(self, model: Any) -> None:
+    def place_whole(self, model: Any, precision: Precision) -> None:
         """The same where all of its weights are to be trained."""
         self.place(model)
 
-    def whole(self, model: Any) -> WholeModel:
+    def whole(self, model: Any, precision: Precision) -> WholeModel:
         """A model so placed, to train."""
-        return WholeModel(model)
+        return RoundedModel(model) if precision == "bfloat16" else WholeModel(model)
 
 
 def strategy_of(name: StrategyName, workers: Workers, device: torch.device) -> Strategy:

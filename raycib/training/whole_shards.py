@@ -1,5 +1,6 @@
 """All weights of a model trained in shards by FSDP2: each worker has its rows of every weight in
-float32, with their gradients and Adam's means, and computes with one gathered layer at a time."""
+float32, with their gradients and Adam's means, and computes with one gathered layer at a time, in
+float32 or rounded to bfloat16."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from raycib.config import Precision
 from raycib.models.adapters import WholeModel
 from raycib.models.decoder import decoder_layers
 from raycib.training.workers import Workers
@@ -27,13 +29,17 @@ class Passes(nn.Module):
         return compute()
 
 
-def shard(model: Any, mesh: DeviceMesh) -> Passes:
-    """Keep this worker's part of a model that was just read, in float32; what lies outside of its
-    layers is left gathered, for a first look."""
+def shard(model: Any, mesh: DeviceMesh, precision: Precision) -> Passes:
+    """Keep this worker's part of a model that was just read, in float32, to compute with in
+    `precision`; what lies outside of its layers is left gathered, for a first look."""
     passes = Passes(model.requires_grad_(True))
+    rounded = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    policy = rounded if precision == "bfloat16" else MixedPrecisionPolicy()
     for part in (*decoder_layers(model), passes):
         part.float()
-        unit: Any = fully_shard(part, mesh=mesh)
+        unit: Any = fully_shard(part, mesh=mesh, mp_policy=policy)
         unit.set_gradient_divide_factor(1.0)  # shares add up
         unit.set_force_sum_reduction_for_comms(True)
     passes(lambda: None)  # FSDP2 learns which is the outermost
@@ -47,16 +53,12 @@ class ShardedModel(WholeModel):
     in_parts = True
 
     def __init__(self, passes: Any, workers: Workers) -> None:
+        passes.reshard()  # first: what is gathered may be in bfloat16, and is to stay so
         super().__init__(passes.model)
         self._dtype, self._passes, self._workers = passes.own_dtype, passes, workers
-        passes.reshard()
         self._shards: dict[str, Any] = dict(self.model.named_parameters())  # tied ones once
         self._own = {name: nn.Parameter(one.to_local()) for name, one in self._shards.items()}
         self._gathered: dict[str, Tensor] = {}
-
-    def parameters_of(self, slot: int) -> dict[str, nn.Parameter]:
-        self._check_slot(slot)
-        return self._own
 
     def passing(self, compute: Callable[[], Tensor]) -> Tensor:
         self._passes.reshard()  # gathered anew: a pass without a backward one leaves it whole
@@ -82,10 +84,5 @@ class ShardedModel(WholeModel):
             if self._workers.rank == 0:
                 self._gathered[name] = whole.to("cpu", self._dtype)
 
-    def _weights(self) -> dict[str, Tensor]:
-        names = {id(shard): name for name, shard in self._shards.items()}
-        found = dict(self.model.state_dict(keep_vars=True))
-        return {
-            name: self._gathered[names[id(value)]] if id(value) in names else value.to(self._dtype)
-            for name, value in found.items()
-        }
+    def _whole(self, name: str) -> Tensor:
+        return self._gathered[name]

@@ -108,6 +108,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "max_grad_norm": 0.5,
         "weight_decay": 0.1,
         "betas": (0.9, 0.95),
+        "precision": "bfloat16",
     },
     PlainLoRA: {},
     CIB: {

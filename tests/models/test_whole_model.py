@@ -7,6 +7,7 @@ cell of a sweep is fine-tuned from it.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import plain
 import pytest
@@ -28,7 +29,7 @@ from raycib.model_files import TOKENIZER, describe, find, fingerprint, verified
 from raycib.models import load_model, load_tokenizer
 from raycib.store import Store
 from raycib.store.kinds import CHECKPOINTS
-from raycib.training.group import STAGES, load, open_slot, train_group
+from raycib.training.group import STAGES, Loaded, load, open_slot, train_group
 from raycib.training.loop import take_step
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
@@ -120,6 +121,60 @@ def test_two_steps_are_those_of_torch_s_adamw_on_the_whole_model(tiny_folder: Pa
     moved = {n: p.detach() - start[n] for n, p in slot.parameters.items()}
     assert distance(moved, {n: p.detach() - start[n] for n, p in weights.items()}) < update
     assert min(float(change.norm()) for change in moved.values()) > 0, "every weight moves"
+
+
+def rounded_slot(folder: Path, store: Path, **trainer: Any) -> tuple[Loaded, Slot]:
+    """A stage before its first step, that computes in bfloat16."""
+    how = TRAINER.model_copy(update={"precision": "bfloat16", **trainer})
+    stage = whole_stage(folder, trainer=how)
+    loaded = load([stage], CPU)
+    return loaded, open_slot(0, stage, loaded, Store(store))
+
+
+def test_in_bfloat16_gradients_are_those_of_the_rounded_weights(tiny_folder: Path, tmp_path: Path):
+    """Against transformers alone, the model rounded to bfloat16, one row a pass, passes added in
+    float32: to the bit where raycib has a row a pass, too. Weights stay float32."""
+    loaded, slot = rounded_slot(tiny_folder, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model", dtype=torch.bfloat16)
+    rows = [slot.task.data[i] for i in slot.task.rows(0)]
+    count, sums = plain.tokens_of(rows), dict[str, Tensor]()
+    for row in rows:
+        ids, prompt = torch.tensor([[*row.prompt, *row.response]]), len(row.prompt)
+        logits = model(input_ids=ids).logits[0, prompt - 1 : -1].float()
+        loss = torch.nn.functional.cross_entropy(logits, ids[0, prompt:], reduction="sum") / count
+        model.zero_grad()
+        loss.backward()
+        for name, one in model.named_parameters():
+            assert one.grad is not None
+            sums[name] = sums.get(name, 0) + one.grad.float()
+    take_step(loaded.adapters, [slot], ALONE, 1)
+    norm = sum(float(one.norm()) ** 2 for one in sums.values()) ** 0.5
+    assert slot.history[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    found = {n: p.grad for n, p in slot.parameters.items() if p.grad is not None}
+    assert {one.dtype for one in slot.parameters.values()} == {torch.float32}
+    clipped = {name: one * (0.5 / norm) for name, one in sums.items()}
+    assert distance(found, clipped) < 1e-3
+
+
+def test_steps_too_small_for_bfloat16_are_not_lost(tiny_folder: Path, tmp_path: Path):
+    """Norms begin at 1, below which bfloat16 has steps of 2^-8: what moves one by 1e-3 at a time is
+    rounded away where weights are bfloat16. Here ten steps on the same rows add up to some 1e-2,
+    and the weight that is read follows."""
+    loaded, slot = rounded_slot(
+        tiny_folder, tmp_path, batch_size=25, warmup_steps=0, epochs=10, weight_decay=0
+    )
+    own = slot.parameters["model.norm.weight"]
+    read = dict(loaded.adapters.model.named_parameters())["model.norm.weight"]
+    start = own.detach().clone()
+    assert (start == 1).all() and read.dtype == torch.bfloat16
+    take_step(loaded.adapters, [slot], ALONE, 25)
+    first = own.detach() - start
+    assert 0.9e-3 < float(first.abs().max()) < 1.1e-3
+    assert (own[own < 1].bfloat16() == 1).all()
+    while slot.active:
+        take_step(loaded.adapters, [slot], ALONE, 25)
+    down = own.detach() < 1 - 5e-3
+    assert down.any() and (read[down] < 1).all()
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

@@ -56,6 +56,30 @@ def test_any_study_aligns_a_base_that_comes_with_rows(given: dict[str, Any]) -> 
     assert setup.model_name.endswith("base aligned on alignment data")
 
 
+def test_how_a_base_is_aligned_is_set_like_any_setting(given: dict[str, Any]) -> None:
+    """Its precision is part of what the aligned model is; that of an adapter is its base's."""
+    usual = build_config(Options(**given), Strength())
+    asked = ["alignment.precision=bfloat16", "alignment.learning_rate=1e-3"]
+    setup = build_config(Options(**given, set=asked), Strength())
+    stage, before = setup.inputs.alignment_stage, usual.inputs.alignment_stage
+    assert stage and before
+    assert stage.trainer == before.trainer.model_copy(
+        update={"precision": "bfloat16", "learning_rate": 1e-3}
+    )
+    assert setup.model.weights == stage.key != before.key
+    assert setup.trainer == usual.trainer
+    for wrong, said in (
+        (
+            {"set": asked, "base": None, "model": given["base"], "alignment": None},
+            "aligned already",
+        ),
+        ({"set": ["trainer.precision=bfloat16"]}, "an adapter has the precision of its base"),
+    ):
+        with pytest.raises(UserError, match=said) as error:
+            build_config(Options(**given | wrong), Strength())
+        assert "\n" not in str(error.value)
+
+
 def test_a_preset_without_a_model_has_its_base_aligned_on_its_rows_or_ones_own(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@ worker, also when it is killed; and what a worker holds is what the plan says. T
 adapters are equal is in `tests/methods/test_invariances.py`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import tiny
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from raycib.config import ModelSpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
-from raycib.costs.memory import ADAPTER_BYTES, Shards, weight_bytes
+from raycib.costs.memory import Shards, trained_bytes, weight_bytes
 from raycib.costs.sizes import sizes_of
 from raycib.model_files import describe, find
 from raycib.store import Store
@@ -20,13 +20,15 @@ from raycib.store.kinds import CHECKPOINTS, STAGES
 
 WEIGHTS = "model.safetensors"
 KILLED = 9
+TRAINER = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=2)
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.05}
+"""Of what training changes, how far apart the same training is in another order."""
 
 
 def whole_stage(folder: Path, **overrides: Any) -> StageSpec:
     """33 rows in batches of 16, twice: 6 steps, of which two have a single row, so that a worker
     has none."""
-    trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=2)
-    return tiny.make_stage(folder, 33, **{"lora": None, "trainer": trainer, **overrides})
+    return tiny.make_stage(folder, 33, **{"lora": None, "trainer": TRAINER, **overrides})
 
 
 def ask_of(stage: StageSpec, store: Path, strategy: str) -> dict[str, Any]:
@@ -38,14 +40,26 @@ def ask_of(stage: StageSpec, store: Path, strategy: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def sharded(
-    tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, ask_trainer: Ask
-) -> tuple[StageSpec, Store]:
+class Sharded(NamedTuple):
     """A model that was trained in shards, undisturbed."""
-    stage, root = whole_stage(tiny_folder), tmp_path_factory.mktemp("sharded")
-    assert ask_trainer(**ask_of(stage, root, "fsdp2"))["statuses"] == [0, 0]
-    return stage, Store(root)
+
+    stage: StageSpec
+    store: Store
+    strategy: str
+
+
+@pytest.fixture(scope="module", params=[("fsdp2", "float32"), ("fsdp2", "bfloat16")])
+def sharded(
+    request: pytest.FixtureRequest,
+    tiny_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    ask_trainer: Ask,
+) -> Sharded:
+    strategy, precision = request.param
+    trainer = TRAINER.model_copy(update={"precision": precision})
+    stage, root = whole_stage(tiny_folder, trainer=trainer), tmp_path_factory.mktemp("sharded")
+    assert ask_trainer(**ask_of(stage, root, strategy))["statuses"] == [0, 0]
+    return Sharded(stage, Store(root), strategy)
 
 
 def files_of(stage: StageSpec, store: Store) -> Any:
@@ -54,12 +68,10 @@ def files_of(stage: StageSpec, store: Store) -> Any:
     return record.files
 
 
-def test_a_whole_model_in_shards_is_that_of_one_worker(
-    sharded: tuple[StageSpec, Store], tmp_path: Path
-):
-    """Sums in another order: weights within 1e-3 of the size of what training changed. It is an
-    ordinary folder, with the same tensors."""
-    stage, store = sharded
+def test_a_whole_model_in_shards_is_that_of_one_worker(sharded: Sharded, tmp_path: Path):
+    """Sums in another order: weights within 1e-3 of the size of what training changed, or what
+    rounding to 8 bits makes of that. It is an ordinary folder, with the same tensors."""
+    stage, store, _ = sharded
     alone = Store(tmp_path)
     tiny.train_chain((stage,), alone)
     start = load_file(find(stage.model.source) / WEIGHTS)
@@ -73,17 +85,17 @@ def test_a_whole_model_in_shards_is_that_of_one_worker(
         sum(float((a[name] - b[name]).norm() ** 2) for name in a) ** 0.5
         for a, b in ((one, two), (one, start))
     )
-    assert apart < 1e-3 * moved
+    assert apart < ROUNDING[stage.trainer.precision] * moved
     names = {file.name for file in tmp_path.glob(f"stages/{stage.key}/*")}
     assert names == {file.name for file in (Path(store.root) / "stages" / stage.key).glob("*")}
 
 
 def test_killed_and_resumed_in_shards_is_undisturbed(
-    sharded: tuple[StageSpec, Store], tmp_path: Path, ask_trainer: Ask
+    sharded: Sharded, tmp_path: Path, ask_trainer: Ask
 ):
     """The second worker is killed after its fifth step of six; each has its part of the fourth."""
-    stage, undisturbed = sharded
-    ask = ask_of(stage, tmp_path, "fsdp2")
+    stage, undisturbed, strategy = sharded
+    ask = ask_of(stage, tmp_path, strategy)
     ended = ask_trainer(**ask, killed_at=5)["statuses"]
     assert ended[1] == KILLED and ended[0] != 0
     store = Store(tmp_path)
@@ -97,16 +109,14 @@ def test_killed_and_resumed_in_shards_is_undisturbed(
     assert store.keys(CHECKPOINTS) == []
 
 
-def test_a_model_that_is_done_is_read_into_its_parts(
-    sharded: tuple[StageSpec, Store], ask_trainer: Ask
-):
+def test_a_model_that_is_done_is_read_into_its_parts(sharded: Sharded, ask_trainer: Ask):
     """As after a kill between the last write and the report: nothing is trained again, and the
     first worker's rows are the stored ones."""
-    stage, store = sharded
+    stage, store, strategy = sharded
     root = Path(store.root)
     (root / "meeting").unlink()
     (root / "log").unlink()
-    assert ask_trainer(**ask_of(stage, root, "fsdp2"))["statuses"] == [0, 0]
+    assert ask_trainer(**ask_of(stage, root, strategy))["statuses"] == [0, 0]
     assert not (root / "log").read_text()
     stored = load_file(root / "stages" / stage.key / WEIGHTS)
     parts = [load_file(root / f"worker-{rank}-{stage.key}") for rank in (0, 1)]
@@ -144,18 +154,25 @@ def test_a_worker_holds_of_a_frozen_base_what_the_plan_says(
         assert held == pytest.approx(planned, rel=0.02)
 
 
+@pytest.mark.parametrize("precision", ROUNDING)
 @pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
 def test_a_worker_holds_of_a_model_that_it_trains_what_the_plan_says(
-    strategy: str, model: ModelSpec, tmp_path: Path, tiny_folder: Path, ask_trainer: Ask
+    strategy: str,
+    precision: str,
+    model: ModelSpec,
+    tmp_path: Path,
+    tiny_folder: Path,
+    ask_trainer: Ask,
 ):
     """Weights, gradients and Adam's means, counted after a step; and at most what the plan says
     with what is gathered, in a pass before the first step."""
-    stage = whole_stage(tiny_folder, model=model)
+    trainer = TRAINER.model_copy(update={"precision": precision})
+    stage = whole_stage(tiny_folder, model=model, trainer=trainer)
     assert ask_trainer(**ask_of(stage, tmp_path, strategy))["statuses"] == [0, 0]
     sizes = sizes_of(model.source)
-    own, gathered = ADAPTER_BYTES * sizes.parameters, 0
+    own, gathered = trained_bytes(sizes, precision), 0
     if strategy != "replicated":
-        own, gathered = Shards.of(sizes, 2).trained
+        own, gathered = Shards.of(sizes, 2).trained(precision)
     for rank in (0, 1):
         assert int((tmp_path / f"stepped-{rank}").read_text()) == pytest.approx(own, rel=0.02)
         assert int((tmp_path / f"held-{rank}").read_text()) < own + gathered

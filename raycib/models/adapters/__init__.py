@@ -3,6 +3,6 @@ model itself in the place of an adapter, where all of its weights are trained.""
 
 from raycib.models.adapters.shape import LoRAShape, Update, update_norm_sq
 from raycib.models.adapters.slots import AdapterSlots
-from raycib.models.adapters.whole import WholeModel
+from raycib.models.adapters.whole import RoundedModel, WholeModel
 
-__all__ = ["AdapterSlots", "LoRAShape", "Update", "WholeModel", "update_norm_sq"]
+__all__ = ["AdapterSlots", "LoRAShape", "RoundedModel", "Update", "WholeModel", "update_norm_sq"]

@@ -162,6 +162,11 @@ class AdapterSlots:
         finally:
             self._router.disabled = before
 
+    @property
+    def mixed(self) -> bool:
+        """Whether passes run in torch's autocast: float32 adapters on a base in bfloat16."""
+        return self.model.dtype == torch.bfloat16
+
     def passing(self, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` gives, all passes of a micro-batch with its loss."""
         return compute()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ class WholeModel(AdapterSlots):
         super().__init__(model, [])
         self._dtype = model.dtype
         model.float().requires_grad_(True)
+        self._own = dict(model.named_parameters())  # tied ones once
 
     @property
     def num_slots(self) -> int:
@@ -34,15 +36,21 @@ class WholeModel(AdapterSlots):
     def parameters_of(self, slot: int) -> dict[str, nn.Parameter]:
         """Every weight by its name; tied ones once."""
         self._check_slot(slot)
-        return dict(self.model.named_parameters())
+        return self._own
 
     def trained(self, slot: int) -> list[nn.Parameter]:
         """All of them."""
         return list(self.parameters_of(slot).values())
 
+    @property
+    def mixed(self) -> bool:
+        """What is computed with has one precision."""
+        return False
+
     def begin(self, slot: int) -> None:
         """Forget all gradients."""
-        self.model.zero_grad()
+        for one in self._own.values():
+            one.grad = None
 
     def collect(self, slot: int) -> None:
         """Nothing to do: each gradient is a parameter's own."""
@@ -50,7 +58,7 @@ class WholeModel(AdapterSlots):
     def take_back(self, slot: int, folder: Path) -> None:
         """Be a stored model again."""
         self._check_slot(slot)
-        lacking = {name for name, _ in self.model.named_parameters()}  # tied ones once
+        lacking = set(self._own)
         known = self.model.state_dict().keys()
         for file in weight_files(folder):
             tensors = load_file(file)
@@ -65,7 +73,15 @@ class WholeModel(AdapterSlots):
         self.model.load_state_dict(weights, strict=False)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {n: t.to(self._dtype) for n, t in self.model.state_dict().items()}
+        """All that the model's folder holds, in the dtype that it came in."""
+        names = {id(one): name for name, one in self.model.named_parameters()}
+        found = dict(self.model.state_dict(keep_vars=True))
+        own = {n: self._whole(names[id(t)]) if id(t) in names else t for n, t in found.items()}
+        return {name: tensor.detach().to(self._dtype) for name, tensor in own.items()}
+
+    def _whole(self, name: str) -> Tensor:
+        """A trained weight."""
+        return self._own[name]
 
     def export(self, slot: int, folder: Path, base_model_name: str) -> None:
         """Write a Hugging Face model folder, which transformers and vLLM load."""
@@ -78,3 +94,36 @@ class WholeModel(AdapterSlots):
             copy = folder / file.relative_to(base)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
+
+
+class RoundedModel(WholeModel):
+    """The same, computed with in bfloat16: a step's passes read its float32 weights rounded, and
+    what each pass gives for a weight is added to its gradient in float32. FSDP2's mixed precision
+    and DeepSpeed's do so."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        self._read = self._own
+        self._own = {name: nn.Parameter(one.detach().clone()) for name, one in self._read.items()}
+        for name, one in self._read.items():
+            one.data = one.data.bfloat16()
+            one.register_post_accumulate_grad_hook(partial(_add_to, self._own[name]))
+
+    def begin(self, slot: int) -> None:
+        """Forget all gradients, and read what the weights are now."""
+        super().begin(slot)
+        with torch.no_grad():
+            for name, one in self._read.items():
+                one.copy_(self._own[name])
+
+    def _take(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name in weights.keys() & self._own.keys():
+                self._own[name].copy_(weights[name])
+
+
+def _add_to(own: Tensor, read: Tensor) -> None:
+    """Move a pass's gradient from the weight that it read to its own."""
+    assert read.grad is not None
+    own.grad = read.grad.float() if own.grad is None else own.grad.add_(read.grad)
+    read.grad = None

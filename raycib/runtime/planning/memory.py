@@ -16,6 +16,7 @@ from raycib.costs.memory import (
     activations,
     adapter_bytes,
     said,
+    trained_bytes,
     weight_bytes,
 )
 from raycib.costs.sizes import BYTES, Sizes
@@ -150,23 +151,23 @@ class Group:
         return [alignment, *groups] if alignment else groups
 
     def alignment(self, execution: Execution) -> Memory | None:
-        """Of the worker that makes the aligned model, all weights trained, in float32 (see
+        """Of the worker that makes the aligned model, all weights trained (see
         `raycib.models.adapters.whole`); None where it is there."""
         left = [s for s in self.sweep.alignment_stages.values() if s.key not in self.sweep.trained]
         if not left:
             return None
-        sizes = self.sizes
+        sizes, precision = self.sizes, left[0].trainer.precision
         longest = max(one.whole for one in self.rows(left[0]))
         rows = execution.micro_batch_size * longest
         tokens = max(execution.micro_batch_tokens or rows, longest)
         everything = Adapter(0, tuple({name.rpartition(".")[2] for name in sizes.linears}))
         passes = activations(
-            sizes, [everything], "float32", tokens, tokens, execution.checkpoint_activations,
+            sizes, [everything], precision, tokens, tokens, execution.checkpoint_activations,
             self._packed(execution),
         )  # fmt: skip
-        weights = {"all weights with gradients and Adam": ADAPTER_BYTES * sizes.parameters}
+        weights = {"all weights with gradients and Adam": trained_bytes(sizes, precision)}
         if execution.strategy != "replicated":
-            own, gathered = Shards.of(sizes, execution.workers).trained
+            own, gathered = Shards.of(sizes, execution.workers).trained(precision)
             weights = {
                 f"1 / {execution.workers} of all weights with gradients and Adam": own,
                 "what is gathered of them": gathered,
