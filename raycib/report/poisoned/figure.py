@@ -27,7 +27,7 @@ def poisoned_figure(table: pd.DataFrame) -> Figure | None:
             rows = best_of_each(mine)
             for number, row in enumerate(rows):
                 rates = [row.get(f"{AT}{share:g}_mean", np.nan) for share in shares]
-                label = f"{one_line(row['label'], 26)} {row['strength']:g}"
+                label = f"{one_line(row['label'], 26)} {row['strength']:g}".removesuffix(" 0")
                 color, mark = colors[row["method"]], MARKS[number % len(MARKS)]
                 panel.plot(
                     range(len(shares)), rates, color=color, marker=mark, ms=5, lw=1.5,

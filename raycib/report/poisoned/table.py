@@ -99,7 +99,7 @@ def said(table: pd.DataFrame) -> str:
         rows = known[known["label"] == label] if label else known.sort_values("worst_high")
         if len(rows):
             row = rows.iloc[0]
-            name = row["label"] if label else f"lowest bound: {row['label']} {row['strength']:g}"
+            name = label or f"lowest bound: {row['label']} {row['strength']:g}"
             parts.append(f"{name} at most {100 * row['worst_high']:z.1f} %")
     return "worst over shares of harmful rows: " + "; ".join(parts)
 
