@@ -148,7 +148,11 @@ class Generator:
         """
         set_vllm_environment()
         import torch
-        from vllm import LLM
+
+        from raycib.models.lean_imports import hidden
+
+        with hidden("scipy"):  # which it wants for sound
+            from vllm import LLM
 
         options: dict[str, Any] = {"dtype": dtype}
         if torch.cuda.is_available():

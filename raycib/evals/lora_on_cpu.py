@@ -5,130 +5,93 @@ token, and they take the index -1 of a token without an adapter as Python does, 
 requests to the base model that share a batch with others are answered by some adapter.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from vllm.lora.punica_wrapper import punica_cpu
+
+Runs = list[tuple[int, slice]]
+"""(adapter's slot, its tokens), for each run of them."""
+
+
+class LoRAByRuns(punica_cpu.PunicaWrapperCPU):
+    """Where the runs are is found once a step, not in every layer."""
+
+    def update_metadata(self, *args: Any, **kwargs: Any) -> None:
+        """A step begins: whose token is which."""
+        super().update_metadata(*args, **kwargs)
+        self._tokens, self._sampled = runs(self.token_lora_indices), runs(self.sampler_indices)
+
+    def add_lora_linear(
+        self,
+        y: Tensor,
+        x: Tensor,
+        lora_a_stacked: tuple[Tensor, ...],
+        lora_b_stacked: tuple[Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        **_: Any,
+    ) -> None:
+        """`y += scale * x @ A^T @ B^T`, each token with its adapter's; queries, keys and values,
+        whose adapters differ, share the columns of one `y`."""
+        start = 0
+        for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+            _add(self._tokens, y[:, start : start + width], x, a, b, scale)
+            start += width
+
+    def add_lora_embedding(
+        self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **_: Any
+    ) -> None:
+        """The same where A has been looked up."""
+        _add(self._tokens, y.view(-1, y.shape[-1]), x, None, lora_b_stacked, 1.0)
+
+    def add_lora_logits(
+        self,
+        y: Tensor,
+        x: Tensor,
+        lora_a_stacked: Tensor,
+        lora_b_stacked: Tensor,
+        scale: float,
+        **_: Any,
+    ) -> None:
+        """The same for the tokens after which one is chosen."""
+        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        _add(self._sampled, y, x, lora_a_stacked, lora_b_stacked, scale)
 
 
 def install() -> None:
-    """Replace vLLM's functions in this process. Raises AttributeError where vLLM has changed."""
-    from vllm.lora.punica_wrapper import punica_cpu
-
-    for name, mine in {
-        "bgmv_shrink": shrink,
-        "bgmv_expand": expand,
-        "bgmv_expand_slice": expand_slice,
-        "sgmv_shrink": sgmv_shrink,
-        "sgmv_expand": sgmv_expand,
-        "sgmv_expand_slice": sgmv_expand_slice,
-    }.items():
-        getattr(punica_cpu, name)
-        setattr(punica_cpu, name, mine)
+    """Have vLLM use it in this process. Raises AttributeError where vLLM has changed."""
+    for name in ("update_metadata", "add_lora_linear", "add_lora_embedding", "add_lora_logits"):
+        getattr(punica_cpu.PunicaWrapperCPU, name)
+    punica_cpu.PunicaWrapperCPU = LoRAByRuns
 
 
-def _runs(indices: Tensor) -> Iterator[tuple[int, slice]]:
-    """(adapter's slot, its tokens) for each run of equal indices; without one, left out."""
-    slots, counts = torch.unique_consecutive(indices, return_counts=True)
-    start = 0
-    for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+def runs(slots: Tensor) -> Runs:
+    """Those of equal slots, one a token; tokens without an adapter, which have -1, are left out."""
+    found, start = [], 0
+    values, counts = torch.unique_consecutive(slots, return_counts=True)
+    for slot, count in zip(values.tolist(), counts.tolist(), strict=True):
         if slot >= 0:
-            yield slot, slice(start, start + count)
+            found.append((slot, slice(start, start + count)))
         start += count
+    return found
 
 
-def shrink(
-    inputs: Tensor, a: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0
-) -> None:
-    """`output = scaling * inputs @ A^T`, each token with its adapter's A; 0 without one."""
-    output.zero_()
-    for slot, rows in _runs(indices):
-        product = inputs[rows].to(output.dtype) @ _matrix(a, slot, output).T
-        output[rows, : product.shape[1]] = scaling * product
+def _add(where: Runs, y: Tensor, x: Tensor, a: Tensor | None, b: Tensor, scale: float) -> None:
+    """What adapters add to `y`, as far as both are wide; between A and B it is float32."""
+    width = min(b.shape[-2], y.shape[1])
+    for slot, rows in where:
+        inner = x[rows]
+        if a is not None:
+            inner = inner.float() @ _matrix(a, slot).float().T
+        if scale != 1:
+            inner = scale * inner
+        outer = _matrix(b, slot)[:width].to(y.dtype)
+        y[rows, :width] += inner.to(y.dtype) @ outer.T
 
 
-def expand(
-    inputs: Tensor, b: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True
-) -> None:
-    """`output (+)= inputs @ B^T`, as far as both are wide."""
-    expand_slice(inputs, b, output, indices, 0, min(b.shape[-2], output.shape[1]), add_inputs)
-
-
-def expand_slice(
-    inputs: Tensor,
-    b: Tensor,
-    output: Tensor,
-    indices: Tensor,
-    slice_offset: int,
-    slice_size: int,
-    add_inputs: bool = True,
-) -> None:
-    """The same into some columns of the output (queries, keys and values share one)."""
-    columns = output[:, slice_offset : slice_offset + slice_size]
-    if not add_inputs:
-        columns.zero_()
-    for slot, rows in _runs(indices):
-        product = inputs[rows].to(output.dtype) @ _matrix(b, slot, output)[:slice_size].T
-        columns[rows] += product
-
-
-def _matrix(stacked: Tensor, slot: int, output: Tensor) -> Tensor:
-    """One adapter's matrix of a stack `(slots, [1,] rows, columns)`."""
+def _matrix(stacked: Tensor, slot: int) -> Tensor:
+    """One adapter's of a stack `(slots, [1,] rows, columns)`."""
     found = stacked[slot]
-    return (found.squeeze(0) if found.dim() == 3 else found).to(output.dtype)
-
-
-def _each_token(indices: Tensor, lengths: Tensor) -> Tensor:
-    """One index a token, from one a sequence."""
-    return torch.repeat_interleave(indices, lengths)
-
-
-def sgmv_shrink(
-    inputs: Tensor,
-    a: Tensor,
-    output: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    indices: Tensor,
-    batches: int,
-    longest: int,
-    tokens: int,
-    scaling: float,
-) -> None:
-    """`shrink` for prompts: one index a sequence."""
-    shrink(inputs, a, output, _each_token(indices, lengths), scaling)
-
-
-def sgmv_expand(
-    inputs: Tensor,
-    b: Tensor,
-    output: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    indices: Tensor,
-    batches: int,
-    longest: int,
-    tokens: int,
-    add_inputs: bool = False,
-) -> None:
-    """`expand` for prompts: one index a sequence."""
-    expand(inputs, b, output, _each_token(indices, lengths), add_inputs)
-
-
-def sgmv_expand_slice(
-    inputs: Tensor,
-    b: Tensor,
-    output: Tensor,
-    starts: Tensor,
-    lengths: Tensor,
-    indices: Tensor,
-    batches: int,
-    longest: int,
-    tokens: int,
-    slice_offset: int,
-    slice_size: int,
-    add_inputs: bool = False,
-) -> None:
-    """`expand_slice` for prompts: one index a sequence."""
-    every = _each_token(indices, lengths)
-    expand_slice(inputs, b, output, every, slice_offset, slice_size, add_inputs)
+    return found.squeeze(0) if found.dim() == 3 else found

@@ -1,0 +1,59 @@
+"""LoRA products by runs of tokens are those of each token by itself."""
+
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"
+)
+SLOTS, RANK, WIDE = 3, 4, 6
+NAMED = [11, 12, None]
+"""Adapters in the slots, by vLLM's numbers; the last one is free."""
+
+
+def stacked(*shape: int) -> torch.Tensor:
+    return torch.randn(SLOTS, 1, *shape)
+
+
+def told(tokens: list[int], sampled: list[int]) -> Any:
+    """A wrapper at the beginning of a step with these tokens; 0 is without an adapter."""
+    from raycib.evals.lora_on_cpu import LoRAByRuns
+
+    wrapper = LoRAByRuns(64, 64, torch.device("cpu"))
+    mapping = SimpleNamespace(
+        index_mapping=tuple(tokens), prompt_mapping=tuple(sampled), is_prefill=True
+    )
+    wrapper.update_metadata(mapping, NAMED, SLOTS, 32)
+    return wrapper
+
+
+TOKENS = [0, 11, 11, 12, 12, 12, 0, 0, 11]
+
+
+def test_each_token_has_its_adapters_product_and_one_without_has_none() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(len(TOKENS), 5), torch.randn(len(TOKENS), 2 * WIDE)
+    a, b = (tuple(stacked(*shape) for _ in range(2)) for shape in ((RANK, 5), (WIDE, RANK)))
+    expected = y.clone()
+    for place, named in enumerate(TOKENS):
+        if named:
+            slot = NAMED.index(named)
+            parts = [b[i][slot, 0] @ (a[i][slot, 0] @ x[place]) for i in range(2)]
+            expected[place] += 0.5 * torch.cat(parts)
+    told(TOKENS, [11]).add_lora_linear(y, x, a, b, 0.5, (WIDE, WIDE))
+    torch.testing.assert_close(y, expected)
+    assert torch.equal(y[[0, 6, 7]], expected[[0, 6, 7]])
+
+
+def test_logits_are_those_of_the_sampled_tokens_as_far_as_the_adapter_is_wide() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(3, 5), torch.zeros(3, WIDE + 2)
+    a, b = stacked(RANK, 5), stacked(WIDE, RANK)
+    told(TOKENS, [12, 0, 11]).add_lora_logits(y, x, a, b, 1.0)
+    torch.testing.assert_close(y[0, :WIDE], b[1, 0] @ (a[1, 0] @ x[0]))
+    torch.testing.assert_close(y[2, :WIDE], b[0, 0] @ (a[0, 0] @ x[2]))
+    assert not y[1].any() and not y[:, WIDE:].any()
