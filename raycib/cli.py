@@ -88,7 +88,7 @@ def track(
 ) -> int:
     """Show every finished sweep in MLflow, anew from the store."""
     from raycib.results import FILE, read_results
-    from raycib.runtime.summary import stored_histories
+    from raycib.runtime.summary import stored_histories, stored_times
     from raycib.store import Store
     from raycib.tracking import track as show
 
@@ -99,7 +99,9 @@ def track(
     for file in files:
         results = read_results(file)
         keys = [cell.key for cell in results.cells]
-        link = show(results, stored_histories(Store(out), keys), file.parent, uri)
+        store = Store(out)
+        curves, times = stored_histories(store, keys), stored_times(store, keys)
+        link = show(results, curves, file.parent, uri, times=times)
         print(f"{results.sweep}: {link or 'MLflow was not reached'}")
         missed += link is None
     return 1 if missed else 0

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from raycib.costs.gpus import gpus_here
-from raycib.mlflow_session import without_password
 from raycib.store import Store, StoreError
+from raycib.tracking.session import without_password
 
 IMPORTS = "from transformers import LlamaForCausalLM; import vllm"
 IMPORT_TIMEOUT_S = 300

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from summaries import histories, rate, sweep, typed
+from summaries import histories, rate, samples, sweep, typed
 
-from raycib import mlflow_database, tracking
-from raycib.tracking import track
+from raycib.tracking import track, tracker
+from raycib.tracking.server import Server
+from raycib.tracking.shown import HEADLINE
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +103,7 @@ def test_a_sweep_is_one_run_with_one_inside_it_for_each_cell(tracked):
     runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs}
     [top] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert len(runs) == 16 and parents == {None, top.info.run_id}
+    assert len(runs) == 17 and parents == {None, top.info.run_id}
     assert top.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
     assert view(folder)[""]["files"] == ["report.html", "summary.json"]
     assert "raycib.version.torch" in top.data.tags
@@ -125,6 +127,57 @@ def test_cells_can_be_compared_by_lambda_and_hrr(tracked):
             assert [step for step, _ in run["curves"]["train/task"]] == steps
 
 
+def test_what_runs_are_compared_by_is_readable_and_the_rest_is_at_hand(tmp_path):
+    summary = sweep(seeds=1)
+    given = samples(summary, 12)
+    folder = exhibits(tmp_path, summary)
+    assert track(typed(summary), histories(summary), folder, samples=given)
+    shown, mlflow = view(tmp_path), client(tmp_path)
+    assert len(HEADLINE) <= 20
+    for key in ("aligned", summary["cells"][0]["key"]):
+        plain = {name for name in shown[key]["metrics"] if "/" not in name}
+        assert "hrr" in plain and plain <= {*HEADLINE}
+    cell = summary["cells"][0]
+    [run] = mlflow.search_runs(["1"], f"tags.`raycib.key` = '{cell['key']}'")
+    assert (
+        run.data.metrics["more/utility_facts"]
+        == (cell["scores"]["utility_by_probe"]["facts"]["value"])
+    )
+
+    def artifact(name):
+        return json.loads(Path(mlflow.download_artifacts(run.info.run_id, name)).read_text())
+
+    whole = artifact("cell.json")
+    assert whole["spec"] == cell.get("spec", {}) and whole["scores"] == cell["scores"]
+    assert whole["adapter"]["place"] == f"stages/{cell['key']}"
+    table = artifact("answers.json")
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == (
+        json.loads(json.dumps(given[cell["key"]]))
+    )
+
+
+def test_cells_that_are_one_training_have_a_run_each(tmp_path):
+    summary = sweep(seeds=1)
+    summary["cells"][1]["key"] = summary["cells"][0]["key"]
+    for _ in range(2):
+        assert track(typed(summary), histories(summary), exhibits(tmp_path, summary))
+        runs = client(tmp_path).search_runs(["1"])
+        assert len(runs) == 7 and len({run.info.run_name for run in runs}) == 7
+
+
+def test_runs_have_the_times_of_their_training_in_the_order_of_the_table(tmp_path):
+    summary = sweep(seeds=1)
+    keys = [cell["key"] for cell in summary["cells"]]
+    times = dict.fromkeys(keys, (60_000, 90_000)) | {keys[-1]: (200_000, 210_000)}
+    folder = exhibits(tmp_path, summary)
+    assert track(typed(summary), histories(summary), folder, times=times)
+    runs = client(tmp_path).search_runs(["1"])  # the last that began first, as MLflow lists them
+    cells = [run for run in runs if run.data.tags["raycib.key"] in keys]
+    assert [run.data.tags["raycib.key"] for run in cells] == [keys[-1], *keys[:-1]]
+    assert {run.info.end_time for run in cells} == {90_000, 210_000}
+    assert all(60_000 <= run.info.start_time < 61_000 for run in cells[1:])
+
+
 def test_a_second_call_changes_nothing(tracked):
     folder, summary = tracked
     before = view(folder)
@@ -141,12 +194,7 @@ def test_a_view_made_anew_is_equal_field_by_field(tracked, tmp_path):
 
 def one_by_one(monkeypatch):
     """As at a server: MLflow's client makes every run."""
-
-    def add(client, experiment, parent, cells, created):
-        for cell in cells:
-            mlflow_database.one(client, experiment, parent, cell, created)
-
-    monkeypatch.setattr(tracking, "add", add)
+    monkeypatch.setattr(tracker, "_runs", Server)
 
 
 def test_many_runs_at_once_are_what_mlflows_client_makes(tracked, tmp_path, monkeypatch):
@@ -199,13 +247,13 @@ def test_a_cell_mended_later_updates_its_run(tmp_path):
     mended["cells"][0]["scores"]["hrr"]["value"] = 0.5
     assert track(typed(mended), histories(mended), exhibits(tmp_path, mended))
     shown = view(tmp_path)
-    assert len(shown) == 16
+    assert len(shown) == 17
     first, last = shown[mended["cells"][0]["key"]], shown[mended["cells"][-1]["key"]]
     assert first["metrics"]["hrr"] == 0.5
     assert last["status"] == "FINISHED" and last["tags"]["raycib.failed"] == ""
     assert last["metrics"]["hrr"] == mended["cells"][-1]["scores"]["hrr"]["value"]
     assert len(last["curves"]["train/cib"]) == 20
-    assert shown[""]["metrics"]["aligned/hrr"] == 0
+    assert shown["aligned"]["metrics"]["hrr"] == 0
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end(tmp_path):
@@ -254,4 +302,4 @@ def test_the_users_own_settings_are_honoured(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     summary = sweep(seeds=1)
     assert track(typed(summary), {}, exhibits(tmp_path, summary))
-    assert len(view(elsewhere, "mine")) == 6 and not (tmp_path / "mlflow.db").exists()
+    assert len(view(elsewhere, "mine")) == 7 and not (tmp_path / "mlflow.db").exists()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from summaries import histories, sweep, typed
 
-from raycib import mlflow_session as tracking_room
-from raycib.mlflow_session import sqlite_file, sqlite_uri, without_password
 from raycib.tracking import default_uri, track
+from raycib.tracking import session as tracking_room
+from raycib.tracking.session import sqlite_file, sqlite_uri, without_password
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_a_moved_or_copied_store_uses_its_new_place(tmp_path: Path) -> None:
     shutil.copytree(old, copy)
     (copy / "lambda_grid" / "report.html").write_text("changed")
     assert show(copy)
-    assert len(runs(copy)[1]) == 6
+    assert len(runs(copy)[1]) == 7
     (kept,) = (old / "mlartifacts").rglob("report.html")
     assert kept.read_text() == "<p>old</p>", "a copy leaves the original alone"
     (held,) = (copy / "mlartifacts").rglob("report.html")
@@ -116,7 +116,7 @@ def test_a_run_deleted_in_the_ui_is_made_anew(tmp_path: Path) -> None:
     for run in before[:3]:
         client.delete_run(run.info.run_id)
     assert show(tmp_path)
-    assert len(runs(tmp_path)[1]) == 6
+    assert len(runs(tmp_path)[1]) == 7
 
 
 def test_an_odd_name_of_an_experiment_stays_in_its_folder(
@@ -126,7 +126,7 @@ def test_an_odd_name_of_an_experiment_stays_in_its_folder(
     for count, name in enumerate(("../../away", "a/b", "ä ö", "  ", "'", "x" * 400), 1):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
         assert show(out)
-        assert len(runs(out, name.strip() or "raycib")[1]) == 6
+        assert len(runs(out, name.strip() or "raycib")[1]) == 7
         assert len(list((out / "mlartifacts").rglob("report.html"))) == count
 
 
@@ -192,6 +192,6 @@ def test_names_and_passwords_are_left_out_of_addresses(address: str, shown: str)
 def test_importing_the_room_is_cheap() -> None:
     import subprocess
 
-    code = "import raycib.mlflow_session, sys; print({'mlflow', 'sqlalchemy'} & set(sys.modules))"
+    code = "import raycib.tracking.session, sys; print({'mlflow', 'sqlalchemy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

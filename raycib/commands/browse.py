@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from raycib.errors import UserError
-from raycib.mlflow_session import sqlite_uri
+from raycib.tracking.session import sqlite_uri
 
 QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.report.scores import BEFORE
 from raycib.report.text import one_line
 
 Row = Mapping[str, Any]
 Form = Callable[[Row, str], str]
 """What people read of a field of a row."""
 
-BEFORE = "before fine-tuning"
 BEFORE_ALIGNMENT = "before alignment"
 NOT_MEASURED = "not measured"
 

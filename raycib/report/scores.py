@@ -6,6 +6,8 @@ from typing import Any
 
 from raycib.results import Cell, Results, Scores
 
+BEFORE = "before fine-tuning"
+"""What the aligned model is called."""
 RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": "_unread"}
 WITHIN = {
     "utility_by_probe": "utility",

@@ -17,8 +17,8 @@ import ray
 
 from raycib.config.presets import Execution
 from raycib.errors import UserError
-from raycib.mlflow_session import without_password
 from raycib.runtime.capacity import groups_that_fit, lacking
+from raycib.tracking.session import without_password
 
 # One thread a process: on shared cores a second thread makes small matrix products 10 to 30 times
 # slower. The rest keeps libraries from phoning home or printing over the live view.

@@ -77,7 +77,7 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
         )
         return False
     print(f"report  {folder / 'report.html'}", flush=True)
-    _track(results, curves, folder)
+    _track(sweep, results, curves, answers, folder)
     return True
 
 
@@ -89,10 +89,12 @@ def _write(report: "Report", answers: Samples, folder: Path) -> None:
     write_report(report, answers, folder)
 
 
-def _track(results: Results, curves: Histories, folder: Path) -> None:
-    from raycib.mlflow_session import without_password
+def _track(
+    sweep: Sweep, results: Results, curves: Histories, answers: Samples, folder: Path
+) -> None:
     from raycib.tracking import default_uri, track
+    from raycib.tracking.session import without_password
 
-    link = track(results, curves, folder)
+    link = track(results, curves, folder, samples=answers, times=sweep.times)
     place = without_password(default_uri(folder.parent))
     print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))

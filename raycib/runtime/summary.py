@@ -35,7 +35,7 @@ from raycib.runtime.harmful_rows import harmful_ratio, without_harmful
 from raycib.runtime.judge import account
 from raycib.runtime.judge_checks import judge_checks
 from raycib.runtime.settings import settings_of
-from raycib.runtime.sweep import Sweep
+from raycib.runtime.sweep import Sweep, times_of
 from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
 from raycib.store.kinds import POINTS, STAGES
@@ -250,6 +250,12 @@ def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[s
         if record := store.get(STAGES, key, only=(HISTORY_FILE,)):
             found[key] = json.loads(record.path(HISTORY_FILE).read_text())
     return found
+
+
+def stored_times(store: Store, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """When the training of those stages began and ended that are trained."""
+    found = ((key, store.get(STAGES, key, only=())) for key in keys)
+    return {key: times_of(record) for key, record in found if record}
 
 
 def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ anywhere is continued by running it again, and a finished one is only read.
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from raycib.runtime.before_alignment import in_process, jobs_of
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
-from raycib.store import Store
+from raycib.store import Record, Store
 from raycib.store.kinds import (
     BENCHMARKS,
     FAILURES,
@@ -40,6 +41,12 @@ from raycib.store.kinds import (
 )
 
 ADAPTER_FILE = "adapter_model.safetensors"
+
+
+def times_of(record: Record) -> tuple[int, int]:
+    """When the training of a stage began and ended, in milliseconds since 1970."""
+    ended = int(1000 * datetime.fromisoformat(record.created).timestamp())
+    return ended - int(1000 * record.about.get("seconds", 0)), ended
 
 
 class Sweep:
@@ -76,6 +83,8 @@ class Sweep:
         """sha256 of what was trained."""
         self.took: dict[str, dict[str, Any]] = {}
         """What a stage's record says that its training took."""
+        self.times: dict[str, tuple[int, int]] = {}
+        """When its training began and ended, in milliseconds since 1970."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -107,6 +116,7 @@ class Sweep:
             return False
         self.adapters[key] = record.files.get(ADAPTER_FILE)
         self.took[key] = {name: record.about.get(name) for name in ("tokens", "peak_bytes")}
+        self.times[key] = times_of(record)
         return True
 
     @property

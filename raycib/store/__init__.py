@@ -46,6 +46,8 @@ class Record:
     """File name to sha256."""
     folder: Path
     """Where the files lie on this machine."""
+    created: str
+    """When, in ISO 8601, to the second."""
 
     def path(self, name: str) -> Path:
         """Where one file lies on this machine; KeyError if the result has no such file."""
@@ -170,7 +172,7 @@ class Store:
                         return None
                     continue
                 files = {name: entry["sha256"] for name, entry in body["files"].items()}
-                return Record(kind, key, body["about"], files, folder)
+                return Record(kind, key, body["about"], files, folder, body["created"])
         raise StoreError(f"{kind}/{key} at {self.root} changes as it is read; run again")
 
     def records(self, kind: str) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,6 +143,7 @@ def train_group(
     record, so a killed group resumes with all its slots at the same step, as it was. Where a worker
     is `leaving` it is saved after that very step, and `Leaving` is raised.
     """
+    began = time.monotonic()
     todo: list[Slot] = []
     failed: dict[str, str] = {}
     stored: dict[str, Record] = {}
@@ -182,7 +184,7 @@ def train_group(
             if workers.rank == 0:
                 if done := stored.get(slot.stage.key):
                     points.ended_as(slot, done)
-                commit(slot, loaded.adapters, store, workers)
+                commit(slot, loaded.adapters, store, workers, time.monotonic() - began)
     if workers.rank == 0:
         checkpoints.discard()
     return failed | {slot.stage.key: slot.failed for slot in todo if slot.failed is not None}
@@ -267,8 +269,10 @@ def validate(slot: Slot) -> str | None:
     return None
 
 
-def commit(slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers) -> Record:
-    """The slot's adapter and history, for good."""
+def commit(
+    slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers, seconds: float = 0.0
+) -> Record:
+    """The slot's adapter and history, for good; its group took so many `seconds`."""
 
     def write(folder: Path) -> None:
         adapters.export(slot.index, folder, slot.stage.model.source)
@@ -283,6 +287,7 @@ def commit(slot: Slot, adapters: AdapterSlots, store: Store, workers: Workers) -
         "tokens": dict(slot.tokens),
         "peak_bytes": peak_bytes(adapters.model.device),
         "workers": workers.size,
+        "seconds": round(seconds, 3),
         "versions": versions(),
     }
     return store.put(STAGES, slot.stage.key, write, about)

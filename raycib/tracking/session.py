@@ -25,6 +25,12 @@ LOCK_PATIENCE_S = 30.0
 """How long another process may keep a SQLite file; a large sweep takes it for some seconds."""
 
 
+def default_uri(folder: Path) -> str:
+    """The tracking store for results in ``folder``: MLFLOW_TRACKING_URI, or a file in it."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return chosen or sqlite_uri(folder.resolve() / "mlflow.db")
+
+
 @contextmanager
 def tracking_room(uri: str) -> Iterator[None]:
     """All of the below, for as long as one sweep is being shown at ``uri``."""

@@ -1,0 +1,37 @@
+"""What MLflow's runs are found again by, and what it allows."""
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from raycib.results import TaskData
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset
+
+SWEEP, KEY, NAME = "raycib.sweep", "raycib.key", "raycib.name"
+"""Tags that say which run it is."""
+CONTENT = "raycib.content"
+"""A tag that is written last: a hash of all that the run holds."""
+PARENT = "mlflow.parentRunId"
+CONTEXT = ("mlflow.data.context", "training")
+"""A tag of what a run is trained on."""
+PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
+
+
+def mlflow_name(name: str) -> str:
+    """``name`` in the characters that MLflow allows for metrics, params and tags."""
+    return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:250]
+
+
+def dataset_of(data: TaskData) -> "Dataset":
+    """Rows as MLflow has them."""
+    from mlflow.entities import Dataset
+
+    return Dataset(
+        name=data.name,
+        digest=data.digest[:DIGEST_LIMIT],
+        source_type="raycib",
+        source=json.dumps({"sha256": data.digest}),
+        profile=json.dumps({"num_rows": data.rows}),
+    )
