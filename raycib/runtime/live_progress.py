@@ -57,6 +57,7 @@ class LiveView(ProgressView):
     def tell(self, groups: dict[str, News]) -> None:
         """How far the groups are that are trained."""
         self.groups = groups
+        self.heard()
 
     @property
     def waits(self) -> str:

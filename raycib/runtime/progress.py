@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,8 @@ class ProgressView:
         self.groups: dict[str, News] = {}
         self.names: Mapping[str, str] = {}
         """What people call the groups."""
+        self.heard: Callable[[], None] = lambda: None
+        """Called as news of training come from elsewhere."""
         self._file, self._total = folder / "progress.json", total_steps
         self._began, self._training_since = time.monotonic(), None
         self._last = self._began

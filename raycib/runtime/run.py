@@ -20,6 +20,8 @@ from raycib.store.kinds import FAILURES
 
 __all__ = ["JudgeUnavailable", "Work", "do"]
 
+POINTS_EVERY_S = 5.0
+"""Between two looks at the store for adapters in the middle of their training."""
 MODELS_AT_ONCE = 8
 """Models that answer together; their answers are stored together."""
 
@@ -88,11 +90,13 @@ class Work:
             j.stage.steps for level in self.plan.levels for group in level for j in group.jobs
         )
         self.view = runtime.view(folder, steps)
+        self.view.heard = self._ask_points
         self.view.names = {one.name: one.said for level in self.plan.levels for one in level}
         self._coming: dict[tuple[str, ...], Pending] = {}
         """Answers that were asked for, by the models that give them together."""
         self._asked: set[str] = set()
         """The models of all of these."""
+        self._looked = time.monotonic()
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
@@ -218,6 +222,14 @@ class Work:
             for start in range(0, len(alike), MODELS_AT_ONCE):
                 group = tuple(alike[start : start + MODELS_AT_ONCE])
                 self._coming[group] = self.runtime.ask(group)
+
+    def _ask_points(self) -> None:
+        """Ask adapters in the middle of their training while that goes on."""
+        due = self.runtime.overlaps and time.monotonic() - self._looked > POINTS_EVERY_S
+        if due and self.sweep.model_made and self.sweep.points - self.sweep.kept:
+            self.sweep.look(())
+            self._ask(sorted(self.sweep.kept))
+            self._looked = time.monotonic()
 
     def _ask_judge(self, judge: NamedJudge, models: Iterable[str] | None = None) -> None:
         """Have a judge read all that it has not, or what some models said."""
