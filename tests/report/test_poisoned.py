@@ -73,6 +73,14 @@ def test_without_harmful_rows_nothing_is_added():
 
 
 def test_what_failed_has_no_worst_case():
+    """Neither without answers at some share, nor without finished cells: it would be the worst of
+    fewer shares than others'."""
+    summary, said = planted(FOUND)
+    for cell in summary["cells"][2:4]:
+        cell["failed"] = "lost"
+    lora, _ = poisoned_table(reported(summary, said).frame, said).to_dict("records")
+    assert lora["hrr_at_0_mean"] == pytest.approx(0.45)
+    assert math.isnan(lora["worst"]) and math.isnan(lora["worst_at"])
     summary, said = planted(FOUND)
     del said["cib 0.1 0"], said["cib 0.1 1"]
     _, cib = poisoned_table(reported(summary, said).frame, said).to_dict("records")

@@ -26,9 +26,9 @@ def poisoned_table(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
 
     ``hrr_at_<ratio>_mean`` and ``_std`` are over seeds. ``worst`` is the largest of these means,
     ``worst_low`` and ``worst_high`` the ends of an interval for the largest true rate, and
-    ``worst_at`` the ratio that it is at.
+    ``worst_at`` the ratio that it is at; nan where some share has no finished cell.
     """
-    rows = []
+    rows, shares = [], frame["harmful_ratio"].nunique()
     for (model, task), part in frame.groupby(["model", "without_harmful"], sort=False):
         for (label, strength), cells in part.groupby(["label", "strength"], sort=False):
             by_ratio = {float(ratio): row_of(one) for ratio, one in cells.groupby("harmful_ratio")}
@@ -37,18 +37,20 @@ def poisoned_table(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
             place |= {name: first[name] for name in ("method", "safety_data")}
             found = {ratio: row for ratio, row in by_ratio.items() if len(row.done)}
             if found:
-                rows.append(place | _numbers(found, samples))
+                rows.append(place | _numbers(found, samples, shares))
     return pd.DataFrame(rows)
 
 
-def _numbers(by_ratio: dict[float, ResultRow], samples: Samples) -> dict[str, Any]:
+def _numbers(by_ratio: dict[float, ResultRow], samples: Samples, shares: int) -> dict[str, Any]:
     numbers: dict[str, Any] = {"seeds": min(len(row.done) for row in by_ratio.values())}
     for ratio, row in by_ratio.items():
         spread = row.spread("hrr")
         numbers |= {f"{AT}{ratio:g}_mean": spread.mean, f"{AT}{ratio:g}_std": spread.std}
-    place, worst = worst_case([_outcomes(row, samples) for row in by_ratio.values()])
+    every = [_outcomes(row, samples) for row in by_ratio.values()]
+    place, worst = worst_case(every if len(every) == shares else [])
     numbers |= {"worst": worst.value, "worst_low": worst.low, "worst_high": worst.high}
-    numbers |= {"prompts": worst.n, "worst_at": list(by_ratio)[place]}
+    where = list(by_ratio)[place] if math.isfinite(worst.value) else math.nan
+    numbers |= {"prompts": worst.n, "worst_at": where}
     babbled = [row.mean("incoherent_rate") for row in by_ratio.values()]
     numbers["incoherent"] = max(babbled) if all(map(math.isfinite, babbled)) else math.nan
     return numbers | means(pd.concat([row.done for row in by_ratio.values()]), ["eval_loss"])
