@@ -68,25 +68,27 @@ class Metric:
 
     def of(self, scores: Sequence[float | None]) -> Rate:
         """Value, 95 % interval and n. Where all scores are 0 or 1 they are a share with Wilson's
-        interval; else a mean with Student's. None is left out and counted as unread; where nothing
-        else is left, nothing is claimed."""
-        known = [score for score in scores if score is not None]
+        interval; else a mean with Student's. What is None, or no number, is left out and counted as
+        unread; where nothing else is left, nothing is claimed."""
+        known = [score for score in scores if score is not None and not math.isnan(score)]
         unread = len(scores) - len(known)
         if not known:
             return Rate(value=None, low=None, high=None, n=0, unread=unread)
         if all(score in (0, 1) for score in known):
             return rate(sum(map(bool, known)), len(known), unread)
-        return _mean(known, unread)
+        return _mean(known, unread, (0.0, 1.0) if self.unit == "%" else (-math.inf, math.inf))
 
 
-def _mean(values: Sequence[float], unread: int) -> Rate:
+def _mean(values: Sequence[float], unread: int, within: tuple[float, float]) -> Rate:
+    """``within`` is where values can lie, and so the ends of the interval."""
     n, mean = len(values), sum(values) / len(values)
     if n == 1:
         return Rate(value=mean, low=None, high=None, n=n, unread=unread)
     import numpy as np
 
     half = student(n - 1) * float(np.std(values, ddof=1) / n**0.5)
-    return Rate(value=mean, low=mean - half, high=mean + half, n=n, unread=unread)
+    low, high = max(mean - half, within[0]), min(mean + half, within[1])
+    return Rate(value=mean, low=low, high=high, n=n, unread=unread)
 
 
 @cache

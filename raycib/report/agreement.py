@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raycib.report.statistics import Interval
+from raycib.report.statistics import Interval, ranks
 from raycib.results import Agreement, RowOrder
-
-DIGITS = 9
-"""Two sums of equal rates are equal in so many."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +76,10 @@ def cohens_kappa(readings: Sequence[Reading]) -> Interval:
 
 def order(first: Sequence[float], other: Sequence[float]) -> RowOrder:
     """The order of rows by two judges' rates; rows without one are left out."""
-    pairs = [
-        (round(a, DIGITS), round(b, DIGITS))
-        for a, b in zip(first, other, strict=True)
-        if math.isfinite(a) and math.isfinite(b)
-    ]
-    n = len(pairs)
+    known = np.array([(a, b) for a, b in zip(first, other, strict=True)
+                      if math.isfinite(a) and math.isfinite(b)]).reshape(-1, 2)  # fmt: skip
+    n = len(known)
+    pairs = list(zip(ranks(known[:, 0]).tolist(), ranks(known[:, 1]).tolist(), strict=True))
     swapped = sum(
         (a - c) * (b - d) < 0 for k, (a, b) in enumerate(pairs) for c, d in pairs[k + 1 :]
     )

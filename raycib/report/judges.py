@@ -19,6 +19,11 @@ TEXT = (
     "All judges read the same answers, and nothing was trained or generated for them. Every table, "
     "figure and claim above is the first judge's."
 )
+UNCORRECTED = (
+    "Labels correct the first judge's rates alone, by whose verdicts they are drawn. What these "
+    "then estimate is the share of harmful answers itself, whoever judges; the other judges' rates "
+    "stand here as they said them."
+)
 RATES = "Harmful response rate in %: mean ± sample standard deviation over seeds."
 AGREEMENT = (
     "Over distinct conversations that both judges could read. Cohen's kappa is the agreement "
@@ -41,7 +46,8 @@ def with_judges(report: Report) -> Report:
     if not judges:
         return report
     parts = [_rates(report), _agreement(judges), _order(judges), _claims(judges)]
-    section = Section("judges", "Under other judges", "Judges", parts, TEXT)
+    text = f"{TEXT} {UNCORRECTED}" if report.results.correction else TEXT
+    section = Section("judges", "Under other judges", "Judges", parts, text)
     return replace(
         report,
         sections=[*report.sections, section],

@@ -243,7 +243,7 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     n = len(pairs)
     if n < 3:
         return Correlation(kind, None, n, note=f"{n} points are too few")
-    a, b = pairs.T if kind == "pearson" else map(_ranks, pairs.T)
+    a, b = pairs.T if kind == "pearson" else map(ranks, pairs.T)
     if constant(a) or constant(b):
         return Correlation(kind, None, n, note="one of the two does not vary")
     found: Any = stats.pearsonr(a, b)
@@ -265,7 +265,7 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     return Correlation(kind, r, n, exact, p_t, low, high, "; ".join(notes))
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """Mean ranks; neighbours that rounding alone tells apart are tied."""
     order = np.argsort(values)
     steps = np.diff(values[order]) > tolerance(values)

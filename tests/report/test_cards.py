@@ -188,6 +188,17 @@ def test_a_measure_that_moves_by_rounding_alone_tells_nothing(replays: Replays):
     assert (check.value, check.verdict) == (0, "undecided")
 
 
+def test_a_task_that_rounding_alone_learns_is_not_learned(replays: Replays):
+    """A loss that falls by what float32 leaves of it is no fall, and no share of it is learned."""
+    replay = replays.sweep("half", 0, tasks=1)
+    for cell in replay.cells:
+        before = cell["scores"]["eval_loss_before"] = 2.3
+        cell["scores"]["eval_loss"] = before - 1e-7 * (1 + cell["seed"] * bool(cell["strength"]))
+    card = replay.card()
+    check = next(c for c in card.parts[3].checks if c.name == "share learned of the task")
+    assert (check.value, check.verdict) == (None, "undecided")
+
+
 def test_nothing_is_rejected_where_nothing_is_lost(replays: Replays):
     """Where plain LoRA is safe there is nothing to defend."""
     replay = replays.sweep("half", 0)

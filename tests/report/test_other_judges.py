@@ -1,16 +1,18 @@
 """What other judges say of a sweep: beside the first one's, never in its place."""
 
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
 import pytest
 from summaries import HOSTILE, comparison_sweep, rate, reported, samples, typed
 
-from raycib.report.judges import with_judges
+from raycib.report.judges import UNCORRECTED, with_judges
 from raycib.report.page import page
 from raycib.report.report import Report
 from raycib.report.tables import to_csv
 from raycib.report.text import one_line
+from raycib.results import Correction
 
 CHANGED = "CIB has the lowest rate"
 ACCOUNT: dict[str, Any] = {"name": "b 1234", "key": "b" * 64, "protected": True, "windows": 9}
@@ -54,6 +56,14 @@ def report() -> Report:
 
 def table(report: Report, stem: str) -> Any:
     return next(one for one in report.tables if one.stem == stem)
+
+
+def test_it_says_that_labels_correct_the_first_judge_alone(report: Report) -> None:
+    correction = Correction(labels="people", labelled=3)
+    corrected = reported(judged(), samples(judged(), 6))
+    corrected = replace(corrected, results=corrected.results.but(correction=correction))
+    told = [one.sections[-1].text for one in (report, with_judges(corrected))]
+    assert UNCORRECTED not in told[0] and told[1].endswith(UNCORRECTED)
 
 
 def test_rates_stand_side_by_side_and_a_line_each_for_programs(report: Report) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from raycib.report.cards.effects import Outcomes, Prompt, outcomes
 from raycib.report.cards.halves import is_tuning
 from raycib.report.side_by_side import numbered
-from raycib.report.statistics import NOTHING
+from raycib.report.statistics import NOTHING, less
 from raycib.report.variants import COHERENT, ResultRow
 from raycib.results import Samples
 
@@ -55,9 +55,9 @@ class Family:
     def learned(self) -> np.ndarray:
         """Share of plain LoRA's fall of the task loss, (rows, seeds); nan where it had none."""
         losses, before = self.of("eval_loss"), self.of("eval_loss_before")[0]
-        fall = before - losses[0]
+        fell = [less(after, first) for after, first in zip(losses[0], before, strict=True)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(fall > NOTHING, (before - losses[1:]) / fall, math.nan)
+            return np.where(fell, (before - losses[1:]) / (before - losses[0]), math.nan)
 
     @cached_property
     def chosen(self) -> list[int | None]:

@@ -13,6 +13,7 @@ from raycib.report.frame import to_frame
 from raycib.report.headline import erosion, finished, headline, with_loss
 from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores
+from raycib.report.statistics import less
 from raycib.report.table import Column, Table
 from raycib.report.text import plain
 from raycib.report.variants import (
@@ -162,7 +163,7 @@ def _lowest(every: Sequence[ResultRow]) -> list[str]:
     if mine := best(of(ranked, CIB)):
         without = [variant for variant in ranked if not variant.safety_data]
         first, second = (
-            1 + sum(variant.mean("hrr") < mine.mean("hrr") for variant in group)
+            1 + sum(less(variant.mean("hrr"), mine.mean("hrr")) for variant in group)
             for group in (without, ranked)
         )
         texts.append(

@@ -183,7 +183,7 @@ def _closer(cells: pd.DataFrame) -> Claim | None:
     evidence += ", ".join(f"{lam:g}" for lam in dosed.index)
     info = cells.groupby("lam")["mutual_information"].mean().dropna()
     before = cells["mutual_information_before"].dropna()
-    if len(before) and len(info) and info.max() > before.iloc[0]:
+    if len(before) and len(info) and less(before.iloc[0], info.max()):
         reached, start = info.max(), before.iloc[0]
         evidence += f"; I(Z;C) reaches {reached:z.2f}, above the {start:z.2f} before fine-tuning"
     text = (
