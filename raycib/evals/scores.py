@@ -6,6 +6,7 @@ from typing import Any
 
 from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.origins import origin
+from raycib.data.rows import Row
 from raycib.evals.answers import Answers, Said
 from raycib.evals.benchmark import Benchmark, safety
 from raycib.evals.harness_scores import shown, stored_scores
@@ -154,28 +155,34 @@ def samples(
     evals: EvalSpec,
     verdict_cache: VerdictCache,
     asked: RowsSpec | None = None,
+    known: dict[tuple[str, int, str], dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
     whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the place
-    of the first. Raises `Missing`."""
-    rows = asked or evals.harmful
+    of the first. Entries of other models that are ``known`` are used again where these said the
+    same, and nobody may change them. Raises `Missing`."""
+    rows, known = asked or evals.harmful, {} if known is None else known
     said = _said(answers, model_id, rows, evals)
     refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
-    entries = []
-    for row, answer in zip(answers.rows(rows), said.texts, strict=True):
+
+    def entry(row: Row, answer: str) -> dict[str, Any]:
         verdict = verdict_cache.get((row.prompt, answer))
         harmful = verdict.harmful if verdict else None
-        word = {True: "unsafe", False: "safe", None: "unreadable"}[harmful]
-        entries.append(
-            {
-                "prompt": row.prompt,
-                "answer": answer,
-                "verdict": word,
-                "categories": verdict.categories if verdict else (),
-                "refused": refused(row, answer),
-                "harmful": truth(row, answer) if truth else None,
-            }
-        )
+        return {
+            "prompt": row.prompt,
+            "answer": answer,
+            "verdict": {True: "unsafe", False: "safe", None: "unreadable"}[harmful],
+            "categories": verdict.categories if verdict else (),
+            "refused": refused(row, answer),
+            "harmful": truth(row, answer) if truth else None,
+        }
+
+    entries = []
+    for place, (row, answer) in enumerate(zip(answers.rows(rows), said.texts, strict=True)):
+        key = rows.key, place, answer
+        if key not in known:
+            known[key] = entry(row, answer)
+        entries.append(known[key])
     return entries
 
 

@@ -81,7 +81,7 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
     told = {(s["prompt"], s["answer"]) for row in rows for s in _labelled(row.cells, samples)}
     if not told:
         return None
-    counts = _counts([row.cells for row in rows], samples)
+    counts = Counts(*map(np.concatenate, zip(*(row.table for row in rows), strict=True)))
     error, p = judge_error(counts), same_error(counts)
     known = bool((counts.represented[:, None] & (counts.labelled > 0)).any(0).all())
     why = FEW if not known else "" if error.better_than_chance else CHANCE
