@@ -74,21 +74,20 @@ def collate(
     data: Sequence[Encoded], examples: Sequence[int], positions: Sequence[int] | None = None
 ) -> Batch:
     """The chosen `examples` of `data`, padded on the right to the longest."""
-    chosen = [data[i] for i in examples]
-    width = max(len(one) for one in chosen)
-    ids = torch.zeros(len(chosen), width, dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    for row, one in enumerate(chosen):
-        tokens = torch.tensor(one.prompt + one.response)
-        ids[row, : len(one)] = tokens
-        labels[row, len(one.prompt) : len(one)] = tokens[len(one.prompt) :]
+    rows = [(*data[i].prompt, *data[i].response) for i in examples]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
+    prompt_lengths = torch.tensor([len(data[i].prompt) for i in examples])
+    lengths = torch.tensor(list(map(len, rows)))
+    places = torch.arange(width)
+    scored = (places >= prompt_lengths[:, None]) & (places < lengths[:, None])
     return Batch(
         ids=ids,
-        labels=labels,
-        prompt_lengths=torch.tensor([len(one.prompt) for one in chosen]),
-        lengths=torch.tensor([len(one) for one in chosen]),
+        labels=ids.where(scored, IGNORED),
+        prompt_lengths=prompt_lengths,
+        lengths=lengths,
         examples=torch.tensor(list(examples)),
-        positions=torch.tensor(list(positions if positions is not None else range(len(chosen)))),
+        positions=torch.tensor(list(positions if positions is not None else range(len(rows)))),
     )
 
 

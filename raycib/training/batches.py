@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -48,19 +49,18 @@ class EffectiveBatch:
     rows: Sequence[int]
     """Examples, in the order in which they are drawn."""
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
         return [len(self.sampler.data[i]) for i in self.rows]
 
-    @property
+    @cached_property
     def totals(self) -> Totals:
         """Its size."""
-        chosen = [self.sampler.data[i] for i in self.rows]
         return Totals(
-            rows=len(chosen),
-            tokens=sum(len(one.response) for one in chosen),
-            predicted=sum(len(one) - 1 for one in chosen),
+            rows=len(self.rows),
+            tokens=sum(len(self.sampler.data[i].response) for i in self.rows),
+            predicted=sum(self.lengths) - len(self.rows),
         )
 
     def at(self, places: Sequence[int], device: torch.device) -> Batch:

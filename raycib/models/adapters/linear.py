@@ -130,9 +130,10 @@ class Joint:
         scale = router.shapes[slot].scale
         if slot not in router.altered and not router.by_parameter:
             stack = router.stacks[slot]
-            a, b = stack.factors(self, run.slots)
-            leaves = stack.leaves(self, run.slots) if torch.is_grad_enabled() else []
-            return Block(run.tokens, layers, a, b, scale, leaves, by_parameter=False)
+            if torch.is_grad_enabled():
+                leaves = stack.leaves(self, run.slots)
+                return Block(run.tokens, layers, leaves[0], leaves[1:], scale, leaves, False)
+            return Block(run.tokens, layers, *stack.factors(self, run.slots), scale, [], False)
         updates = [self.layers[n].factors(slot) for n in layers]
         a = torch.cat([update.a.detach() for update in updates])[None]
         b = [update.b.detach().mT[None] for update in updates]
