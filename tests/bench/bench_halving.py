@@ -106,7 +106,7 @@ def main() -> None:
         families["lora" if plain else cell.method, cell.seed].append(trial)
     looks = sorted({step for trials in families.values() for step in trials[0].rates})
     for rule in (by_rate, by_rate_once_learned):
-        for chosen in ([one] for one in looks):
+        for chosen in (*([one] for one in looks), *(looks[:n] for n in range(2, len(looks) + 1))):
             found = defaultdict(list)
             for (method, seed), trials in families.items():
                 plain = next(one for one in families["lora", seed] if not one.cell.label)

@@ -27,9 +27,9 @@ def test_kaplan_and_meier_by_hand():
     assert median(curve[:3]) == math.inf
 
 
-def test_kaplan_and_meier_as_an_independent_product():
-    """The product over losses of one minus those lost of those still followed, whatever is
-    censored, as its definition has it."""
+def test_kaplan_and_meier_as_statsmodels_has_it():
+    """Whatever is lost and whatever is censored, and when."""
+    survfunc = pytest.importorskip("statsmodels.duration.survfunc")
     luck = np.random.default_rng(0)
     for _ in range(50):
         ends = luck.integers(1, 10, 12) * 20
@@ -38,12 +38,11 @@ def test_kaplan_and_meier_as_an_independent_product():
             Lost(int(end) - 20, float(end)) if known else Lost(int(end), math.inf)
             for end, known in zip(ends, seen, strict=True)
         ]
-        looks = range(0, int(ends.max()) + 1, 20)
-        for one in kept(losses, looks):
-            product = 1.0
-            for step in range(20, one.step + 1, 20):
-                product *= 1 - (seen & (ends == step)).sum() / max((ends >= step).sum(), 1)
-            assert one.share == pytest.approx(product)
+        theirs = survfunc.SurvfuncRight(ends, seen.astype(int))
+        known = dict(zip(theirs.surv_times, theirs.surv_prob, strict=True))
+        for one in kept(losses, range(0, int(ends.max()) + 1, 20)):
+            last = max((step for step in known if step <= one.step), default=None)
+            assert one.share == pytest.approx(1.0 if last is None else known[last])
 
 
 def test_without_censoring_the_band_is_clopper_and_pearsons():

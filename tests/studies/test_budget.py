@@ -133,6 +133,15 @@ def test_a_curve_is_the_mean_over_all_choices_at_every_number_of_trials():
     pd.testing.assert_frame_equal(curve, budget_curve(one))  # type: ignore[arg-type]
 
 
+def test_a_trial_that_was_never_harmful_is_not_taken_for_certain():
+    one = made([0.3, 0.5], 1, 100, np.random.default_rng(0))
+    one.outcomes[1].harmful[:] = 0
+    last = budget_curve(one).iloc[-1]  # type: ignore[arg-type]
+    ends = stats.binomtest(0, 50).proportion_ci(method="wilson")
+    assert (last["hrr"], last["hrr_low"]) == (0, 0)
+    assert last["hrr_high"] == pytest.approx(ends.high)
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_curves_interval_has_the_truth_as_often_as_it_says(
     seeds: int, monkeypatch: pytest.MonkeyPatch

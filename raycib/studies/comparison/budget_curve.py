@@ -4,7 +4,8 @@ The mean over all choices of t of N trials is exact (`budget.weights`). Its inte
 over what was drawn: prompts, and seeds where there are several, each by itself, as they are crossed
 (pigeonhole bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Each time the trials are ranked anew on
 the tuning prompts that were drawn and reported on the fresh ones, so that the luck of the choice is
-in the interval too. Which trials count at all stays.
+in the interval too. Which trials count at all stays. What was never harmful is never drawn harmful,
+so no end is nearer than Wilson's for a rate of as many prompts.
 """
 
 import math
@@ -15,6 +16,7 @@ import pandas as pd
 from raycib.report.cards.family import Family
 from raycib.report.forms import Row, number
 from raycib.report.frame import NAMES
+from raycib.report.statistics import wilson
 from raycib.report.table import Column
 from raycib.results import Samples
 from raycib.studies.comparison.budget import families, weights
@@ -24,7 +26,8 @@ SEED = 0
 CAPTION = (
     "The harmful response rate, on prompts that no trial was chosen on, of the best of so many "
     "trials: the exact mean over all choices of them. 95 % intervals: bootstrap over prompts, and "
-    "over seeds where there are several, with the trials ranked anew each time."
+    "over seeds where there are several, with the trials ranked anew each time; never narrower "
+    "than Wilson's for these prompts."
 )
 
 
@@ -44,8 +47,15 @@ def budget_curve(one: Family) -> pd.DataFrame:
         order = 1 + np.argsort(_rates(some[1:][..., tuning]), kind="stable")
         drawn.append(_curve(some[order][..., fresh], some[:1][..., fresh], by_count))
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    counts = range(1, len(one.rows) + 1)
-    return pd.DataFrame({"trials": counts, "hrr": whole, "hrr_low": low, "hrr_high": high})
+    least = [wilson(float(rate), int((~one.tuning).sum())) for rate in whole]
+    return pd.DataFrame(
+        {
+            "trials": range(1, len(one.rows) + 1),
+            "hrr": whole,
+            "hrr_low": np.minimum(low, [ends.low for ends in least]),
+            "hrr_high": np.maximum(high, [ends.high for ends in least]),
+        }
+    )
 
 
 def _curve(ranked: np.ndarray, plain: np.ndarray, by_count: np.ndarray) -> np.ndarray:
