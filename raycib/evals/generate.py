@@ -197,14 +197,15 @@ class Generator:
         self.check(requests)
         order = sorted(range(len(requests)), key=lambda i: str(requests[i].adapter or ""))
         chosen = [requests[i] for i in order]
+        asked = {
+            limit: SamplingParams(
+                temperature=0.0, max_tokens=limit, stop_token_ids=self.stop or None
+            )
+            for limit in {request.max_tokens for request in chosen}
+        }
         outputs = self._llm.generate(
             [{"prompt_token_ids": list(request.prompt_ids)} for request in chosen],
-            [
-                SamplingParams(
-                    temperature=0.0, max_tokens=r.max_tokens, stop_token_ids=self.stop or None
-                )
-                for r in chosen
-            ],
+            [asked[request.max_tokens] for request in chosen],
             lora_request=[self._lora(request.adapter) for request in chosen],
             use_tqdm=False,
         )

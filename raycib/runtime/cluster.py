@@ -18,6 +18,7 @@ import ray
 from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.capacity import groups_that_fit, lacking
+from raycib.runtime.scratch import Scratch
 from raycib.tracking.session import without_password
 
 # One thread a process: on shared cores a second thread makes small matrix products 10 to 30 times
@@ -51,15 +52,24 @@ class Cluster(NamedTuple):
     shared: bool
     """Whether it was there before, and others may be at work on it."""
     resources: dict[str, Any]
+    scratch: Scratch | None
+    """The temp folder of one's own."""
+
+    def close(self) -> None:
+        """End what was started here, and what it left in the temp folder."""
+        if self.scratch is not None:
+            ray.shutdown()
+            self.scratch.remove()
 
 
-def connect(execution: Execution, judge_is_served: bool = True) -> Cluster:
-    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine.
+def connect(execution: Execution, judge_is_served: bool = True, dashboard: bool = False) -> Cluster:
+    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine, which
+    has a `dashboard` only where one is asked for: it costs more than all else of Ray.
 
     `UserError` where it cannot be reached or started, or is one's own and too small.
     """
     with _sigterm_kept():
-        return _connected(execution, judge_is_served)
+        return _connected(execution, judge_is_served, dashboard)
 
 
 @contextmanager
@@ -73,21 +83,16 @@ def _sigterm_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _connected(execution: Execution, judge_is_served: bool) -> Cluster:
+def _connected(execution: Execution, judge_is_served: bool, dashboard: bool) -> Cluster:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    shared = is_shared()
+    shared, scratch = is_shared(), None
     if not ray.is_initialized():
         if shared:
             _join(os.environ["RAY_ADDRESS"])
         else:
-            _start_here()
+            scratch = _start_here(dashboard)
     resources = _resources()
-    if short := lacking(execution, resources, judge_is_served):
-        if not shared:
-            ray.shutdown()
-            raise UserError(f"this machine is too small: {'; '.join(short)}")
-        print(f"waiting until the cluster has more nodes: {'; '.join(short)}", flush=True)
-    return Cluster(
+    cluster = Cluster(
         dashboard=_dashboard(),
         groups_at_once=groups_that_fit(
             execution, resources.get("CPU", 1.0), resources.get("GPU", 0.0)
@@ -95,7 +100,14 @@ def _connected(execution: Execution, judge_is_served: bool) -> Cluster:
         pins_drivers=DRIVER_RESOURCE in resources,
         shared=shared,
         resources=resources,
+        scratch=scratch,
     )
+    if short := lacking(execution, resources, judge_is_served):
+        if not shared:
+            cluster.close()
+            raise UserError(f"this machine is too small: {'; '.join(short)}")
+        print(f"waiting until the cluster has more nodes: {'; '.join(short)}", flush=True)
+    return cluster
 
 
 def _resources() -> dict[str, Any]:
@@ -112,12 +124,7 @@ def is_shared() -> bool:
 
 
 def _init(**where: Any) -> None:
-    ray.init(
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": ENVIRONMENT},
-        **where,
-    )
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
 
 
 def _join(address: str) -> None:
@@ -146,7 +153,7 @@ def _join(address: str) -> None:
         said = (asked.stderr.strip().splitlines() or ["no Ray there"])[-1]
         raise UserError(f"{where}: {said}; {_MEND}")
     try:
-        _init(address="auto")
+        _init(address="auto", runtime_env={"env_vars": ENVIRONMENT})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"{where}: {str(error).splitlines()[0]}; {_MEND}") from error
 
@@ -154,27 +161,39 @@ def _join(address: str) -> None:
 _MEND = "start that cluster, or unset RAY_ADDRESS for a Ray of your own"
 
 
-def _start_here() -> None:
-    """A Ray of one's own. On a busy machine its start can outlast the half minute that Ray allows
-    it, so it is tried again. What a failed start left running is ended."""
-    short = _short_folder()
+def _start_here(dashboard: bool) -> Scratch:
+    """A Ray of one's own, and the temp folder of its processes. On a busy machine its start can
+    outlast the half minute that Ray allows it, so it is tried again. What a failed start left
+    running is ended."""
+    folder = _folder()
+    scratch = Scratch(folder)
     before = _children()
     for left in reversed(range(STARTS)):
         try:
-            _init(address="local", dashboard_host="127.0.0.1", _temp_dir=short)
-            return _hide_token()
+            # With a runtime environment it would start other processes than those it has ready.
+            with scratch.as_temp_folder(ENVIRONMENT):
+                _init(
+                    address="local",
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    _temp_dir=str(folder),
+                )
+            _hide_token()
+            return scratch
         except Exception as error:  # Ray raises the bare class
             started = _children() - before  # theirs, too, whom nobody knows once their parents end
             ray.shutdown()
             _end(started | _children() - before)
             said = str(error).strip().splitlines() or [type(error).__name__]
             if "timed out during startup" not in said[0] or not left:
+                scratch.remove()
                 raise UserError(f"Ray does not start on this machine: {said[0]}") from error
             print(
                 f"Ray did not start within half a minute, this machine is busy: trying again, "
                 f"{left} tries left",
                 flush=True,
             )
+    raise AssertionError("the last try ends with a result or an error")
 
 
 def _hide_token() -> None:
@@ -185,17 +204,17 @@ def _hide_token() -> None:
             token.chmod(0o600)
 
 
-def _short_folder() -> str | None:
-    """Another folder for Ray where sockets in its own would have too long a path; None keeps it."""
+def _folder() -> Path:
+    """Ray's own; another where sockets in it would have too long a path."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     longest = (
         f"{folder}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store.1"
     )
     if len(os.fsencode(longest)) <= SOCKET_BYTES:
-        return None
+        return Path(folder) / "ray"
     short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     print(f"Ray's files are in {short}: {folder} is too long for its sockets", flush=True)
-    return short
+    return Path(short)
 
 
 def _children() -> set[Any]:

@@ -227,6 +227,13 @@ class Options:
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Dollars that an hour of it costs.")
     ] = None
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Start Ray's dashboard too, where Ray is started here: costs 4 CPU s.",
+        ),
+    ] = False
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first failed cell.")
     ] = False
@@ -243,8 +250,9 @@ class Options:
                     )
         if self.json and not self.dry_run:
             raise UserError("--json is a plan's; give --dry-run too, or leave it out")
-        if self.local and self.workers:
-            raise UserError("--workers are Ray's; with --local there is this process alone")
+        if self.local and (self.workers or self.dashboard):
+            option = "--workers are" if self.workers else "--dashboard is"
+            raise UserError(f"{option} Ray's; with --local there is this process alone")
         if "://" not in self.out:  # workers change folders
             object.__setattr__(self, "out", str(Path(self.out).absolute()))
 
@@ -267,7 +275,7 @@ GROUPS = {
     "The judge": (
         "judge", "judge_url", "judge_profile", "judge_key_env", "labels", "label_sheet",
     ),
-    "Where and how it runs": ("out", "local", "workers", "group_size", "fail_fast"),
+    "Where and how it runs": ("out", "local", "workers", "group_size", "dashboard", "fail_fast"),
     "The plan alone": ("dry_run", "json", "gpu", "price_per_hour"),
 }  # fmt: skip
 """The options by what they are about, as `--help` shows them."""

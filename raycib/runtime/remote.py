@@ -76,7 +76,9 @@ class RayRuntime:
         execution = sweep.setup.execution
         self.sweep = sweep
         self.cluster = connect(
-            execution, any(one.spec.kind == "guard" for one in sweep.setup.judges)
+            execution,
+            any(one.spec.kind == "guard" for one in sweep.setup.judges),
+            sweep.setup.options.dashboard,
         )
         self.groups_at_once = self.cluster.groups_at_once
         self.engine_starts = 0
@@ -101,7 +103,7 @@ class RayRuntime:
         self._watch = Watch(parts(), self._end_without_ray)
 
     def __str__(self) -> str:
-        dashboard = self.cluster.dashboard or "off"
+        dashboard = self.cluster.dashboard or "off (--dashboard)"
         return f"{self.groups_at_once} at once; Ray dashboard {dashboard}"
 
     def view(self, folder: Path, steps: int) -> LiveView:
@@ -223,14 +225,14 @@ class RayRuntime:
         self._end_process()
         self._books.close()
         self._watch.close()
-        if not self.cluster.shared:
-            ray.shutdown()
+        self.cluster.close()
 
     def _end_without_ray(self, why: str) -> None:
         """End this process now: what waits for a Ray that is gone cannot be woken."""
         self._books.close()
-        if not self.cluster.shared:
+        if self.cluster.scratch is not None:
             end_children()
+            self.cluster.scratch.remove()
         os._exit(tell_lost(f"{LOST}: {why}"))
 
 

@@ -39,8 +39,9 @@ def test_work_without_room_is_named_with_what_it_wants_and_what_is_free(cluster:
 
 
 def test_a_failed_start_is_said_and_what_it_started_is_ended(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(cluster, "_folder", lambda: tmp_path)
     started: list[subprocess.Popen[str]] = []
     theirs: list[int] = []
 
@@ -54,8 +55,9 @@ def test_a_failed_start_is_said_and_what_it_started_is_ended(
     monkeypatch.setattr(cluster, "_init", start)
     monkeypatch.setattr(ray, "shutdown", lambda: (started[-1].kill(), started[-1].wait()))
     with pytest.raises(UserError, match="timed out during startup"):
-        cluster._start_here()
+        cluster._start_here(dashboard=True)
     assert len(started) == len(theirs) == cluster.STARTS
+    assert not any(tmp_path.iterdir())
     assert not any(map(title, [*theirs, *(one.pid for one in started)]))
     said = capsys.readouterr().out.splitlines()
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
@@ -69,7 +71,8 @@ def test_nobody_else_may_read_rays_token(monkeypatch: pytest.MonkeyPatch, tmp_pa
     token.write_text("secret")
     token.chmod(0o644)
     monkeypatch.setattr(cluster, "_init", lambda **_: None)
-    cluster._start_here()
+    monkeypatch.setattr(cluster, "_folder", lambda: tmp_path)
+    cluster._start_here(dashboard=False).remove()
     assert token.stat().st_mode & 0o777 == 0o600
 
 
@@ -77,13 +80,13 @@ def test_a_folder_too_long_for_sockets_is_replaced_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    assert cluster._short_folder() is None
+    assert cluster._folder() == Path("/tmp/ray")
     long = tmp_path / ("job_12345678_" * 6)
     for name in ("RAY_TMPDIR", "TMPDIR"):
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
         monkeypatch.setenv(name, str(long))
-        short = cluster._short_folder()
-        assert short and len(short) < 20 and Path(short).is_dir()
+        short = cluster._folder()
+        assert len(str(short)) < 20 and short.is_dir()
         assert f"Ray's files are in {short}: {long} is too long" in capsys.readouterr().out
         os.rmdir(short)
 

@@ -190,6 +190,7 @@ def test_options_are_read_as_the_command_line_reads_them() -> None:
         ({"seeds": 0}, "'--seeds'"),
         ({"chat": "alpaca"}, "'--chat'"),
         ({"local": True, "workers": 2}, "--workers are Ray's"),
+        ({"local": True, "dashboard": True}, "--dashboard is Ray's"),
         ({"strengths": "1"}, "strengths: the methods that are given have theirs"),
     ],
 )

@@ -1,6 +1,7 @@
 """A whole sweep on the embedded world, as a person runs it: with Ray, vLLM, Serve and MLflow."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -154,6 +155,15 @@ def test_no_secret_is_in_a_command_line_a_log_or_a_result(reference: Reference) 
     """Tune alone copies the keys of AWS into the command lines of trials and into three logs."""
     assert len(reference.watcher.titles) > 5
     assert reference.leaks == []
+
+
+def test_a_sweep_leaves_logs_and_compiled_code_alone_in_the_temp_folder(
+    reference: Reference,
+) -> None:
+    """vLLM would leave files there, Ray's dashboard sockets."""
+    kept = re.compile(r"ray($|/session_|/prom|/ray_)|torchinductor_")
+    assert [one for one in reference.left if not kept.match(one)] == []
+    assert any("/session_" in one for one in reference.left), "Ray keeps its logs"
 
 
 def test_a_finished_sweep_is_only_read(reference: Reference) -> None:

@@ -101,7 +101,7 @@ def draw(rng: random.Random, files: dict[str, str]) -> list[str]:
         "--chat": ("own", "chatml"), "--max-length": ("64", "128", "2"), "--max-tokens": ("8", "1"),
         "--safety": rows, "--alignment": rows, "--base": ["world:base", *places],
         "--judge-url": ("http://127.0.0.1:1", "localhost:1", "http://", "ftp://x"),
-        "--fail-fast": (), "--set": (), "--benign": rows, "--probes": rows,
+        "--dashboard": (), "--fail-fast": (), "--set": (), "--benign": rows, "--probes": rows,
         "--scorer": ("final-number", "multiple-choice", "exact-match", "none"),
         "--judge-profile": ("world", "llama-guard-3", "instruct"),
     }  # fmt: skip

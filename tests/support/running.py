@@ -82,6 +82,7 @@ def environment(temp: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "RAY_TMPDIR": str(temp),
+        "TMPDIR": str(temp),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -341,6 +342,8 @@ class Reference(NamedTuple):
     """Where a secret stood: files, command lines, what was printed."""
     driver: int
     """Its process."""
+    left: list[str]
+    """What stands in the folder of temporary files."""
 
 
 def files_with(text: str, *folders: Path) -> list[str]:
@@ -355,7 +358,8 @@ def make_reference(out: Path) -> Reference:
     with sweep(out, *SMALL, **SECRETS) as running, Watcher(running) as watcher:
         ended = running.wait()
         leaks = files_with(PLANTED, out, running.temp)
+        left = [str(one.relative_to(running.temp)) for one in running.temp.glob("**/*")]
     leaks += [line for line in (*watcher.titles, ended.out, ended.err) if PLANTED in line]
     assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
     seconds = time.monotonic() - began
-    return Reference(out, ended, seconds, watcher, leaks, running.process.pid)
+    return Reference(out, ended, seconds, watcher, leaks, running.process.pid, left)

@@ -1,0 +1,69 @@
+"""The temp folder of a Ray of one's own: whatever its processes leave there goes with it.
+
+vLLM, Ray's dashboard and Tune leave files and sockets in the temp folder, above all where they are
+killed. So they have one of their own. One whose driver was killed is removed by the next.
+"""
+
+import fcntl
+import getpass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "raycib-"
+
+
+class Scratch:
+    """A folder that is held until it is removed, or its process ends."""
+
+    def __init__(self, root: Path) -> None:
+        """A new one in `root`, which is made; those that nobody holds there are removed."""
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f"{_PREFIX}*"):
+            if (lock := _lock(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+        while True:
+            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+            self._lock = _lock(self.folder)
+            if self._lock is not None and self.folder.exists():
+                return  # else one that begins at this moment has taken it for left
+
+    @contextmanager
+    def as_temp_folder(self, environment: Mapping[str, str]) -> Iterator[None]:
+        """What is started in the block has it as its temp folder, and this environment."""
+        user = getpass.getuser()
+        compiled = f"{tempfile.gettempdir()}/torchinductor_{user}"  # it outlives a sweep
+        theirs = {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)}
+        theirs |= {**environment, "TMPDIR": str(self.folder)}
+        ours = {name: os.environ.get(name) for name in theirs}
+        os.environ.update(theirs)
+        try:
+            yield
+        finally:
+            for name, value in ours.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
+
+    def remove(self) -> None:
+        """It is gone with all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock that ends with this process; None where another has it, or there is no such folder."""
+    with suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError:
+            os.close(lock)
+    return None
