@@ -178,12 +178,12 @@ class Shards:
         of the layer that is gathered, twice while it is copied out."""
         return (self.rows + self.outside) * BYTES[dtype], 2 * self.layer * BYTES[dtype]
 
-    def trained(self, precision: str) -> tuple[int, int]:
+    def trained(self, precision: str, copied: bool = False) -> tuple[int, int]:
         """Bytes of all weights that are trained, with gradients and Adam; and of what is gathered
         at the peak, in the precision that is computed with: what is outside of layers and its
         gradients, a layer twice, and its gradients; and those on their way to the other workers, in
-        float32."""
-        own = ADAPTER_BYTES * (self.rows + self.outside_rows)
+        float32. ZeRO-3 has its part `copied` to that precision besides."""
+        own = (ADAPTER_BYTES + BYTES[precision] * copied) * (self.rows + self.outside_rows)
         gathered = 2 * self.outside + 3 * self.layer
         return own, BYTES[precision] * gathered + 4 * self.layer
 

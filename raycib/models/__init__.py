@@ -136,7 +136,7 @@ def with_logits(
     def head(states: Tensor) -> Tensor:
         return own_logits(model, states).float()
 
-    at_once = max(1, LOGITS_AT_ONCE // model.get_output_embeddings().weight.shape[0])
+    at_once = max(1, LOGITS_AT_ONCE // model.get_output_embeddings().out_features)
     if len(per_token[0]) <= at_once:
         return function(head, *per_token)
     chunks = zip(*(values.split(at_once) for values in per_token), strict=True)

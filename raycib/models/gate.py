@@ -25,7 +25,7 @@ def check_model(model: Any, source: str) -> None:
     mask), and rows that may lie end to end do not see one another."""
     ids = torch.arange(TOKENS, device=model.device).repeat(2, 1)
     ids[1, SHARED:] += TOKENS
-    ids = ids % model.get_input_embeddings().weight.shape[0]
+    ids = ids % model.get_input_embeddings().num_embeddings
     try:
         problem = _problem(model, ids)
     except UserError as error:

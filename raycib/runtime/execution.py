@@ -41,6 +41,11 @@ def execution_of(
             f"execution.strategy {execution.strategy!r} lays the base over the workers of a group, "
             "and there is one: give --workers 2 or more, or leave the strategy out"
         )
+    if execution.strategy == "zero3" and find_spec("deepspeed") is None:
+        raise UserError(
+            "execution.strategy 'zero3' needs DeepSpeed, which is not installed: "
+            "pip install 'raycib[zero3]', or set fsdp2"
+        )
     _check_attention(execution)
     return execution
 

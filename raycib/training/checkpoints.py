@@ -21,10 +21,10 @@ class Checkpoints:
     """Of one group. Where each worker trains a part of the weights (`in_parts`) it writes that
     part, and a step counts once all parts of it are there."""
 
-    def __init__(self, group: AdapterGroup, store: Store, workers: Workers, in_parts: bool) -> None:
+    def __init__(self, group: AdapterGroup, store: Store, workers: Workers, in_parts: str) -> None:
         self._group, self._store, self._workers = group, store, workers
         self._in_parts, self._writes = in_parts, in_parts or workers.rank == 0
-        self._part = f"-{workers.rank}of{workers.size}" if in_parts else ""
+        self._part = f"-{workers.rank}of{workers.size}-{in_parts}" if in_parts else ""
 
     def save(self, slots: Sequence[Slot], step: int) -> None:
         """Keep `slots` as they are, in place of what was kept before."""

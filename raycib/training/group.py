@@ -65,7 +65,7 @@ class Loaded:
         if spec.key not in self._encoded:
             rows = examples_of(self.tokenizer, spec)
             embeddings: Any = self.adapters.model.get_input_embeddings()
-            size = embeddings.weight.shape[0]
+            size = embeddings.num_embeddings
             for number, row in enumerate(rows):
                 if (largest := max(row.prompt + row.response)) >= size:
                     raise UserError(

@@ -75,7 +75,7 @@ def take_step(
 
         with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
             value = adapters.passing(loss)
-        value.backward()
+        adapters.backward(value)
     adapters.sum_gradients([one for slot in slots for one in slot.trained], workers.sum_)
     for slot in slots:
         if correct := corrections.get(slot.index):

@@ -34,6 +34,10 @@ def strategy_of(name: StrategyName, workers: Workers, device: torch.device) -> S
     """That of `Execution.strategy`; alone a worker has the base whole."""
     if name == "replicated" or workers.size == 1:
         return Strategy(workers, device)
+    if name == "zero3":
+        from raycib.training.zero3 import Zero3
+
+        return Zero3(workers, device)
     from raycib.training.fsdp2 import Fsdp2
 
     return Fsdp2(workers, device)

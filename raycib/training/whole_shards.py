@@ -50,7 +50,7 @@ def shard(model: Any, mesh: DeviceMesh, precision: Precision) -> Passes:
 class ShardedModel(WholeModel):
     """A model of which this worker trains its part: `parameters_of` are its rows of each weight."""
 
-    in_parts = True
+    in_parts = "rows"
 
     def __init__(self, passes: Any, workers: Workers) -> None:
         passes.reshard()  # first: what is gathered may be in bfloat16, and is to stay so

@@ -153,6 +153,7 @@ def together(request: dict[str, Any]) -> dict[str, Any]:
     """Train with two workers, joined by gloo."""
 
     def worker(rank: int) -> None:
+        os.environ["LOCAL_RANK"] = str(rank)  # Ray Train says it, and DeepSpeed asks for it
         meeting = f"file://{request['store']}/meeting"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
         train(request, Workers.current())
@@ -167,12 +168,17 @@ def together(request: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serve requests until standard input ends."""
     torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # DeepSpeed prints
     services = {f.__name__: f for f in (once, killed_after, killed_at, together)}
     for line in sys.stdin:
         request = json.loads(line)
+        if request.get("strategy") == "zero3":
+            os.environ["DS_ACCELERATOR"] = "cpu"
+            from deepspeed.runtime.zero.muon import original_muon  # noqa: F401  by the same reason
         if request["how"] != "together":  # late imports happen here, once, and not in each child
             load([job.stage for job in AdapterGroup.model_validate(request["group"]).jobs[:1]], CPU)
-        print(json.dumps(services[request["how"]](request)), flush=True)
+        print(json.dumps(services[request["how"]](request)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

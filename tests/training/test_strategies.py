@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import tiny
+import torch
 from conftest import Ask
 from safetensors.torch import load_file
 
@@ -48,7 +49,10 @@ class Sharded(NamedTuple):
     strategy: str
 
 
-@pytest.fixture(scope="module", params=[("fsdp2", "float32"), ("fsdp2", "bfloat16")])
+SHARDED = [("fsdp2", "float32"), ("fsdp2", "bfloat16"), ("zero3", "bfloat16")]
+
+
+@pytest.fixture(scope="module", params=SHARDED, ids="-".join)
 def sharded(
     request: pytest.FixtureRequest,
     tiny_folder: Path,
@@ -99,7 +103,10 @@ def test_killed_and_resumed_in_shards_is_undisturbed(
     ended = ask_trainer(**ask, killed_at=5)["statuses"]
     assert ended[1] == KILLED and ended[0] != 0
     store = Store(tmp_path)
-    assert sorted(store.keys(CHECKPOINTS)) == [f"group-00000004-{rank}of2" for rank in (0, 1)]
+    saved = sorted(store.keys(CHECKPOINTS))
+    assert [one[: len("group-00000004-0of2")] for one in saved] == [
+        f"group-00000004-{rank}of2" for rank in (0, 1)
+    ]
     (tmp_path / "meeting").unlink()
     (tmp_path / "log").unlink()
     assert ask_trainer(**ask)["statuses"] == [0, 0]
@@ -111,7 +118,7 @@ def test_killed_and_resumed_in_shards_is_undisturbed(
 
 def test_a_model_that_is_done_is_read_into_its_parts(sharded: Sharded, ask_trainer: Ask):
     """As after a kill between the last write and the report: nothing is trained again, and the
-    first worker's rows are the stored ones."""
+    workers' parts are the stored weights."""
     stage, store, strategy = sharded
     root = Path(store.root)
     (root / "meeting").unlink()
@@ -121,11 +128,8 @@ def test_a_model_that_is_done_is_read_into_its_parts(sharded: Sharded, ask_train
     stored = load_file(root / "stages" / stage.key / WEIGHTS)
     parts = [load_file(root / f"worker-{rank}-{stage.key}") for rank in (0, 1)]
     for name, whole in stored.items():
-        rows = [part[name] for part in parts]
-        assert sum(map(len, rows)) == len(whole)
-        assert all(
-            (a == b).all() for a, b in zip(rows, whole.split(list(map(len, rows))), strict=True)
-        )
+        found = torch.cat([part[name].flatten() for part in parts])[: whole.numel()]
+        assert (found.view_as(whole).to(whole.dtype) == whole).all(), name
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +158,9 @@ def test_a_worker_holds_of_a_frozen_base_what_the_plan_says(
         assert held == pytest.approx(planned, rel=0.02)
 
 
-@pytest.mark.parametrize("precision", ROUNDING)
-@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
+@pytest.mark.parametrize(
+    ("strategy", "precision"), [*SHARDED, ("replicated", "float32"), ("replicated", "bfloat16")]
+)
 def test_a_worker_holds_of_a_model_that_it_trains_what_the_plan_says(
     strategy: str,
     precision: str,
@@ -172,7 +177,11 @@ def test_a_worker_holds_of_a_model_that_it_trains_what_the_plan_says(
     sizes = sizes_of(model.source)
     own, gathered = trained_bytes(sizes, precision), 0
     if strategy != "replicated":
-        own, gathered = Shards.of(sizes, 2).trained(precision)
+        own, gathered = Shards.of(sizes, 2).trained(precision, strategy == "zero3")
     for rank in (0, 1):
-        assert int((tmp_path / f"stepped-{rank}").read_text()) == pytest.approx(own, rel=0.02)
-        assert int((tmp_path / f"held-{rank}").read_text()) < own + gathered
+        stepped, held = (int((tmp_path / f"{n}-{rank}").read_text()) for n in ("stepped", "held"))
+        if strategy == "zero3":  # it keeps what is outside of layers, and a buffer to reduce in
+            assert own < stepped < own + gathered
+        else:
+            assert stepped == pytest.approx(own, rel=0.02)
+        assert held < own + gathered

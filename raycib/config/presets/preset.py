@@ -37,8 +37,9 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 """As transformers calls its implementations."""
 
 
-StrategyName = Literal["replicated", "fsdp2"]
-"""How a base lies over the workers of a group: whole on each, or a part of every layer on each."""
+StrategyName = Literal["replicated", "fsdp2", "zero3"]
+"""How a base lies over the workers of a group: whole on each, or a part of every layer on each;
+`zero3` differs from `fsdp2` where all weights are trained, which DeepSpeed then deals."""
 
 
 class Execution(Frozen):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -37,8 +37,8 @@ class AdapterSlots:
     Raises `UserError` if a target of a slot matches no `nn.Linear` of the model.
     """
 
-    in_parts: ClassVar[bool] = False
-    """Whether each worker trains a part of the weights, and not all of them alike."""
+    in_parts: ClassVar[Literal["", "rows", "flat"]] = ""
+    """How weights are cut, where each worker trains a part of them, and not all of them alike."""
 
     def __init__(self, model: PreTrainedModel, shapes: Sequence[LoRAShape]):
         self.model = model
@@ -170,6 +170,10 @@ class AdapterSlots:
     def passing(self, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` gives, all passes of a micro-batch with its loss."""
         return compute()
+
+    def backward(self, value: Tensor) -> None:
+        """The gradients of what `passing` gave are added to those that there are."""
+        value.backward()
 
     def sum_gradients(
         self, trained: Sequence[nn.Parameter], sum_: Callable[[Sequence[Tensor]], None]

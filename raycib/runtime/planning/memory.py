@@ -167,7 +167,8 @@ class Group:
         )  # fmt: skip
         weights = {"all weights with gradients and Adam": trained_bytes(sizes, precision)}
         if execution.strategy != "replicated":
-            own, gathered = Shards.of(sizes, execution.workers).trained(precision)
+            shards = Shards.of(sizes, execution.workers)
+            own, gathered = shards.trained(precision, execution.strategy == "zero3")
             weights = {
                 f"1 / {execution.workers} of all weights with gradients and Adam": own,
                 "what is gathered of them": gathered,
