@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from raycib.config import Precision
+from raycib.models.adapters import WholeModel
 from raycib.models.decoder import decoder_layers
 from raycib.training.strategies import Strategy
 from raycib.training.whole_shards import ShardedModel, shard
@@ -55,7 +56,7 @@ class Fsdp2(Strategy):
     def place_whole(self, model: Any, precision: Precision) -> None:
         self._whole = shard(model, self._mesh, precision)
 
-    def whole(self, model: Any, precision: Precision) -> ShardedModel:
+    def whole(self, model: Any, precision: Precision) -> WholeModel:
         return ShardedModel(self._whole, self.workers)
 
     def meet(self) -> None:

@@ -28,7 +28,7 @@ class Zero3(Fsdp2):
     def place_whole(self, model: Any, precision: Precision) -> None:
         """It stays in the host's memory until it is dealt."""
 
-    def whole(self, model: Any, precision: Precision) -> "PartitionedModel":
+    def whole(self, model: Any, precision: Precision) -> WholeModel:
         return PartitionedModel(model, precision, self.workers, self.device)
 
 

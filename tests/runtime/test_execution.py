@@ -69,6 +69,17 @@ def test_rows_at_a_time_are_set_where_nothing_is_cut_by_tokens():
     assert chosen("llama31-8b", *by_rows).micro_batch_tokens is None
 
 
+def test_zero3_is_refused_where_deepspeed_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("raycib.runtime.execution.find_spec", lambda _: None)
+    for strategy in ("fsdp2", "zero3"):
+        asked = {"execution": {"strategy": strategy, "workers": 2}}
+        if strategy == "zero3":
+            with pytest.raises(UserError, match=r"pip install 'raycib\[zero3\]', or set fsdp2"):
+                execution_of(Execution(), Options(), asked)
+        else:
+            assert execution_of(Execution(), Options(), asked).strategy == strategy
+
+
 @pytest.mark.parametrize(
     ("options", "values", "says"),
     [
