@@ -3,10 +3,12 @@ or waits for a group of Ray Train workers that train together; they take task af
 
 import io
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import Any
 
 import ray
@@ -141,6 +143,7 @@ def run_tasks(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a line says it, no traceback
     leases = _leases(tasks, 1 if fail_fast else TRIES, fail_fast)
     failures = 0 if fail_fast else TRIES * (len(tasks) + _checkpoints(pieces, execution))
     config = {
@@ -209,6 +212,8 @@ class _News(ray.tune.Callback):
         """`begun` is called while so many `trials` have begun, or had."""
         self._leases, self._ended, self._told, self._last = leases, ended, told, 0.0
         self._trials, self._begun = trials, begun
+        self._aloud = partial(redirect_stdout, sys.stdout)
+        """Tune's own words go nowhere, ours do not."""
 
     def __reduce__(self) -> Any:
         """Into Tune's books, which nobody reads, goes nothing of the driver."""
@@ -218,6 +223,12 @@ class _News(ray.tune.Callback):
         if time.monotonic() - self._last >= LOOK_S:
             self.look()
             self._last = time.monotonic()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """One line says what happened."""
+        lost = trial.config["holder"]
+        with self._aloud():
+            print(f"note: {lost} was lost; another goes on from its last checkpoint", flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """It is not started again; without this the others would wait for its task for ever."""
@@ -230,8 +241,9 @@ class _News(ray.tune.Callback):
         if joined >= self._trials:
             self._begun()
         self._told(told)
-        for one in ended:
-            self._ended(one)
+        with self._aloud():
+            for one in ended:
+                self._ended(one)
 
 
 @contextmanager

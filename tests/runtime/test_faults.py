@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from faults import Facts, Sweeps, facts, sweeps
-from mlflow_between import TROUBLES, between, server
+from mlflow_between import TROUBLES, between, server, told_without_mlflow
 from running import Ended, summary_of
 
 pytestmark = pytest.mark.timeout(900)
@@ -161,14 +161,6 @@ ASKED = ("get_experiment_by_name", "log_batch", "log_artifact")
 """What MLflow is asked for first, in the middle, and last."""
 MLFLOW_S = 150
 """A sweep whose MLflow does not answer ends within that."""
-
-
-def told_without_mlflow(ended: Ended) -> None:
-    """It has all it has without MLflow, and one line says what is missing."""
-    assert ended.code == 0, ended
-    assert "(not reached)" in ended.out.splitlines()[-1]
-    (line,) = [line for line in ended.err.splitlines() if "MLflow" in line]
-    assert "results are stored, track it later" in line and "Traceback" not in ended.err
 
 
 def finished(undisturbed_out: Path, out: Path) -> Path:

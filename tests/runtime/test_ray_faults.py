@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from faults import facts
+from mlflow_between import between, server, told_without_mlflow
 from ray_head import Cluster
 from ray_sweeps import compare, driver, run, trains
 from running import Running, holders, title
@@ -73,7 +74,8 @@ def test_whoever_is_killed_comes_back_and_nothing_is_lost(
     with driver(cluster, out) as running:
         kill(cluster, running, out, list(KILLED.values()), set())
         ended = running.wait()
-    assert ended.code == 0, ended
+    assert ended.code == 0 and "Traceback" not in ended.err, ended
+    assert "was lost; another goes on from its last checkpoint" in ended.out
     compare(out, undisturbed_on_ray)
 
 
@@ -139,6 +141,22 @@ def test_a_driver_that_is_killed_takes_neither_engine_nor_judge_from_another(
     compare(second, undisturbed_on_ray)
     assert run(cluster, first).code == 0
     compare(first, undisturbed_on_ray)
+
+
+def test_an_mlflow_that_hangs_from_the_middle_of_training_on_costs_a_line(
+    cluster: Cluster, undisturbed_on_ray: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with server(tmp_path) as url, between(url, tmp_path / "between") as there:
+        with driver(cluster, out, MLFLOW_TRACKING_URI=there.url) as running:
+            running.until(lambda: trains(out))
+            there.file.write_text("hangs")
+            told_without_mlflow(running.wait())
+        there.file.write_text("")
+        with driver(cluster, out, MLFLOW_TRACKING_URI=there.url) as running:
+            ended = running.wait()
+        assert ended.code == 0 and "(not reached)" not in ended.out, ended
+    compare(out, undisturbed_on_ray)
 
 
 PHASES: dict[str, Callable[[Path, str], object]] = {

@@ -17,13 +17,15 @@ from running import ROOT, SWEEP, Ended, adapters, environment, scores
 
 from raycib.store import Store
 
-SMALL = (
+RARE = (
     "--preset", "world", "--seeds", "1", "--strengths", "0,5", "--group-size", "1",
     "--task", "world:open.train#first-80", "--harmful", "world:harmful.test#first-12",
     "--benign", "world:benign.test#first-8", "--probes", "world:facts.test#first-8",
     "--judge", "world:guard",
-    "--set", "trainer.batch_size=8", "--set", "execution.checkpoint_every=4",
+    "--set", "trainer.batch_size=8",
 )  # fmt: skip
+"""One checkpoint, at the end of each group."""
+SMALL = (*RARE, "--set", "execution.checkpoint_every=4")
 """Two groups of one stage, 9 steps each with two checkpoints; 36 answers are judged."""
 PATIENCE_S = 300
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import httpx
 from ray_head import free_ports
+from running import Ended
 
 TROUBLES = ("hangs", "hangs up", "500")
 
@@ -94,3 +95,11 @@ def between(url: str, file: Path) -> Iterator[Between]:
         http.shutdown()
         http.server_close()
         client.close()
+
+
+def told_without_mlflow(ended: Ended) -> None:
+    """It has all it has without MLflow, and one line says what is missing."""
+    assert ended.code == 0, ended
+    assert "(not reached)" in ended.out.splitlines()[-1]
+    (line,) = [line for line in ended.err.splitlines() if "MLflow" in line]
+    assert "results are stored, track it later" in line and "Traceback" not in ended.err

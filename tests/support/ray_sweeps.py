@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,16 @@ from running import SWEEP, Ended, Running
 
 
 @contextmanager
-def driver(cluster: Cluster, out: Path, *arguments: str, **environ: str) -> Iterator[Running]:
+def driver(
+    cluster: Cluster,
+    out: Path,
+    *arguments: str,
+    small: Sequence[str] = SMALL,
+    **environ: str,
+) -> Iterator[Running]:
     """A small sweep on the cluster, which outlives it."""
     own = {name: value for name, value in cluster.environ.items() if name.startswith("RAY")}
-    command = [sys.executable, str(SWEEP), "--out", str(out), *SMALL, *arguments]
+    command = [sys.executable, str(SWEEP), "--out", str(out), *small, *arguments]
     log = out.with_name(f"{out.name}-{time.monotonic_ns()}")
     running = Running(command, cluster.temp, log, **own | {"RAY_ADDRESS": cluster.gcs} | environ)
     try:
