@@ -110,5 +110,7 @@ def _end(name: str) -> None:
     """An engine is gone, and its name is free, when this returns."""
     with suppress(ValueError):
         ray.kill(ray.get_actor(name, namespace=NAMESPACE))
-        while name in names():
+        for _ in range(300):  # a moment, as a rule
+            if name not in names():
+                return
             time.sleep(0.1)
