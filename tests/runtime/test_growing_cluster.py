@@ -8,7 +8,8 @@ from ray_sweeps import compare, driver
 
 pytestmark = [pytest.mark.faults, pytest.mark.real, pytest.mark.timeout(900)]
 
-TWO = ("--set", "execution.groups_at_once=2")
+TWO = ("--set", "execution.groups_at_once=2", "--set", "execution.cpus_per_worker=1")
+"""Each wants a node for itself."""
 
 
 def last(there: Growing) -> Seen:
