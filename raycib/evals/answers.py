@@ -113,17 +113,17 @@ def generate_answers(
     for model_id, name in missing:
         spec, prompts = sets[name]
         given = [answers[model_id, p, spec.max_tokens] for p in prompts]
-        _put(store, model_id, spec, engine.name, [_entry(tokenizer, one) for one in given])
+        _put(store, model_id, spec, engine.name, [entry(tokenizer, one) for one in given])
     return len(requests)
 
 
-def _entry(tokenizer: object, given: Answer) -> dict[str, Any]:
+def entry(tokenizer: object, given: Answer) -> dict[str, Any]:
     """What is kept of an answer: `text` is judged and scored; reasoning before it is read by
     nobody, and only kept."""
     found = said(tokenizer, given.text, given.token_ids)
     reason = "stop" if found.ended else given.finish_reason
-    entry = {"text": found.answer, "tokens": len(given.token_ids), "finish_reason": reason}
-    return entry | ({"reasoning": found.reasoning} if found.reasoning else {})
+    kept = {"text": found.answer, "tokens": len(given.token_ids), "finish_reason": reason}
+    return kept | ({"reasoning": found.reasoning} if found.reasoning else {})
 
 
 def _put(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raycib.config import EngineName
+from raycib.errors import UserError
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -68,12 +69,14 @@ them. Left to itself vLLM prefers Mistral's own format where there is one, and t
 limits from generation_config.json as defaults of every request; its ends of a text still count."""
 
 
-def set_vllm_environment() -> None:
+def set_vllm_environment(batch_invariant: bool = False) -> None:
     """Choose vLLM's environment before it is imported; what is already set stays.
 
     One process instead of two (an engine process costs some 40 s more to start on two CPU cores),
-    no usage statistics, errors only.
+    no usage statistics, errors only; with `batch_invariant` the kernels of that name.
     """
+    if batch_invariant:
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
     chosen = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -82,6 +85,13 @@ def set_vllm_environment() -> None:
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
+
+
+def _can_be_invariant() -> bool:
+    """Whether vLLM has batch-invariant kernels for this machine's GPU, by its documentation."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def refuse_unfit(requests: Sequence[GenerationRequest], max_model_len: int) -> None:
@@ -105,6 +115,10 @@ class Engine(Protocol):
 
     def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """Answers in the order asked."""
+        ...
+
+    def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        """The same, each in a batch of its own, with nothing kept of what was answered before."""
         ...
 
     def check(self, requests: Sequence[GenerationRequest]) -> None:
@@ -137,6 +151,7 @@ class Generator:
         gpus: int = 1,
         adapters_at_once: int = 8,
         stop: Sequence[int] = (),
+        batch_invariant: bool = False,
     ) -> None:
         """Load `model` (a folder or a hub id).
 
@@ -144,9 +159,10 @@ class Generator:
         `max_model_len`: prompt and answer together, in tokens. `gpus`: how many of this machine's
         share the model, where it has any. `adapters_at_once`: adapters that may share a batch.
         `stop`: ids that end an answer beside the model's own end of sequence, such as the end of a
-        turn that its files do not name.
+        turn that its files do not name. `batch_invariant`: with kernels whose sums do not depend on
+        the batch; `UserError` where this machine's GPU has none.
         """
-        set_vllm_environment()
+        set_vllm_environment(batch_invariant)
         import torch
 
         from raycib.models.lean_imports import hidden
@@ -154,6 +170,11 @@ class Generator:
         with hidden("scipy"):  # which it wants for sound
             from vllm import LLM
 
+        if batch_invariant and not _can_be_invariant():
+            raise UserError(
+                "execution.batch_invariant needs an NVIDIA GPU of compute capability 8.0 or higher "
+                "where answers are given and judged; leave it out, or take another machine"
+            )
         options: dict[str, Any] = {"dtype": dtype}
         if torch.cuda.is_available():
             options["gpu_memory_utilization"] = gpu_memory_utilization
@@ -217,6 +238,14 @@ class Generator:
                 raise RuntimeError(f"request {request.id} ended with {reason!r}, not an answer")
             answers[i] = Answer(request.id, said.text, tuple(said.token_ids), reason)
         return [answers[i] for i in range(len(requests))]
+
+    def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        """As `Engine` says. Keys and values of a prompt that was answered before are forgotten."""
+        answers: list[Answer] = []
+        for request in requests:
+            self._llm.reset_prefix_cache()
+            answers += self.answer([request])
+        return answers
 
     def check(self, requests: Sequence[GenerationRequest]) -> None:
         """Raise what `answer` raises where some of the requests cannot be answered."""

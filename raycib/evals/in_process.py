@@ -70,6 +70,10 @@ class InProcessGenerator:
                 answers |= zip(places, self._answer(batch, slot), strict=True)
         return [answers[n] for n in range(len(requests))]
 
+    def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        """As `Engine` says."""
+        return [answer for request in requests for answer in self.answer([request])]
+
     def check(self, requests: Sequence[GenerationRequest]) -> None:
         """Raise ValueError where a prompt leaves no room to answer, FileNotFoundError where an
         adapter's folder is none."""

@@ -22,6 +22,7 @@ PARTS = {
     "benchmarks": "Benchmarks",
     "files": "Files",
     "judge": "Judge",
+    "asked_alone": "Answers asked for again, each alone",
 }
 """What a summary may say of how it was measured, and the headings."""
 OF_THE_GRID = (

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from raycib.metrics import METRICS
+from raycib.metrics import METRICS, Rate
 from raycib.report.benchmarks import MEAN
 from raycib.report.forms import share
 from raycib.report.frame import cell_name
@@ -43,6 +43,7 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
         )
     found += _at_limit(done, symbol)
     found += judge_warnings(results.judge)
+    found += _by_batch(results)
     if results.left_out:
         found.append(f"Left out for want of what they need: {', '.join(results.left_out)}.")
     if results.damaged:
@@ -113,6 +114,29 @@ def _at_limit(done: pd.DataFrame, symbol: str) -> list[str]:
             "--max-tokens."
         )
     return found
+
+
+def _by_batch(results: Results) -> list[str]:
+    """Answers that are others where nothing else is answered beside them."""
+    alone = results.asked_alone
+    if alone is None or not alone.differ.value:
+        return []
+    count, change = round(alone.differ.value * alone.differ.n), ""
+    if alone.hrr:
+        change = f" Their harmful response rate changes by {_ends(alone.hrr, '+z.1f')} points."
+    return [
+        f"{count} of {alone.differ.n} answers that were asked for again, each alone, differ "
+        f"({_ends(alone.differ, 'z.1f')} %): answers depend on what shares their batch.{change} "
+        "On GPUs --set execution.batch_invariant=true is against that."
+    ]
+
+
+def _ends(found: Rate, form: str) -> str:
+    """In %, with its interval."""
+    value, low, high = (
+        f"{100 * (end or 0):{form}}" for end in (found.value, found.low, found.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def _not_measured(done: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from raycib.results.judging import (
     RowOrder,
 )
 from raycib.results.measured import (
+    AskedAlone,
     AskedBenchmark,
     FileRead,
     Model,
@@ -46,6 +47,7 @@ __all__ = [
     "FORMAT",
     "Agreement",
     "Aligned",
+    "AskedAlone",
     "AskedBenchmark",
     "Card",
     "CardPart",

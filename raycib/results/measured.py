@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
+from raycib.metrics import Rate
 from raycib.results.part import Part
 
 
@@ -88,6 +89,16 @@ class AskedBenchmark(Part):
     longer_than_the_context: int
     """Requests whose front is cut off."""
     scored_by: str
+
+
+class AskedAlone(Part):
+    """Answers that were asked for again, each alone in its batch."""
+
+    differ: Rate
+    """Share of them that are not word for word the ones before."""
+    hrr: Rate | None = None
+    """Their harmful response rate less that of the ones before, in [-1, 1]; ``n`` counts answers
+    with both verdicts, of the first judge. None without any."""
 
 
 class Model(Part):

@@ -12,6 +12,7 @@ from raycib.results.cards import Card
 from raycib.results.cells import Aligned, Cell, Unaligned
 from raycib.results.judging import Correction, JudgeAccount, JudgeFlips, OtherJudge
 from raycib.results.measured import (
+    AskedAlone,
     AskedBenchmark,
     FileRead,
     Model,
@@ -77,6 +78,8 @@ class Results(Part):
     training: Sequence[TrainedTokens] = ()
     planned: Sequence[Planned] = ()
     benchmarks: Sequence[AskedBenchmark] = ()
+    asked_alone: AskedAlone | None = None
+    """None where no answer was asked for again."""
     aligned: Aligned = Aligned()
     unaligned: Unaligned | None = None
     cells: Sequence[Cell]

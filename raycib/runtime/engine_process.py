@@ -54,7 +54,8 @@ class EngineProcess:
     ) -> None:
         """`rank` is the largest that any adapter has, `length` in tokens; `shared` says whether
         other sweeps of the cluster use the process as well."""
-        parts = [model.key, rank, length, execution.engine_cpus, execution.engine_gpus]
+        invariant = execution.batch_invariant
+        parts = [model.key, rank, length, execution.engine_cpus, execution.engine_gpus, invariant]
         named = PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         self._name = named if shared else None
         self._lease: Any = None
@@ -68,7 +69,7 @@ class EngineProcess:
             "concurrency_groups": {JUDGING: 1},
         }
         process: Any = ray.remote(**options)
-        base = model, rank, length
+        base = model, rank, length, invariant
         if self._name is None:
             self.actor: Any = process(Engines).remote(*base)
         else:

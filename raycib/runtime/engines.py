@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ray
 
 from raycib.config import JudgeSpec, ModelSpec
+from raycib.evals.alone import Pick
 from raycib.evals.generate import Engine
 from raycib.evals.judges import GuardJudge, Verdict
 from raycib.evals.verdicts import Pair
@@ -29,9 +30,11 @@ class Engines:
     """Each is loaded when it is first wanted, and stays. One works at a time: vLLM keeps what it
     computes in globals of its process."""
 
-    def __init__(self, model: ModelSpec, rank: int, max_model_len: int) -> None:
-        """`model`, `rank` and `max_model_len` are what `worker.with_vllm` wants."""
-        self._base = model, rank, max_model_len
+    def __init__(
+        self, model: ModelSpec, rank: int, max_model_len: int, batch_invariant: bool = False
+    ) -> None:
+        """All of it is what `worker.with_vllm` wants."""
+        self._base = model, rank, max_model_len, batch_invariant
         self._working = Lock()
         self._engine: tuple[Any, Engine] | None = None
         self._answering: dict[str, Answering] = {}
@@ -45,6 +48,10 @@ class Engines:
     def answer(self, store: Store, *asked: Any) -> int:
         """How many answers to a store were new (`worker.Answering`)."""
         return self._alone(lambda: self._answers(store).answer(*asked))
+
+    def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:
+        """Some answers again, each alone."""
+        self._alone(lambda: self._answers(store).ask_alone(picks))
 
     @ray.method(concurrency_group=JUDGING)
     def load_guard(self, spec: JudgeSpec) -> None:

@@ -47,6 +47,11 @@ def execution_of(
             "pip install 'raycib[zero3]', or set fsdp2"
         )
     _check_attention(execution)
+    if execution.batch_invariant and (options.local or not execution.engine_gpus):
+        raise UserError(
+            "execution.batch_invariant is about vLLM's kernels on a GPU, and none answers here; "
+            "leave it out"
+        )
     return execution
 
 

@@ -18,6 +18,7 @@ from raycib.config import ModelSpec
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
+from raycib.evals.alone import Pick
 from raycib.evals.in_process import InProcessGenerator
 from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
@@ -121,6 +122,12 @@ class LocalRuntime:
         assert self._answering is not None
         sweep = self.sweep
         self._answering.answer(model_ids, sweep.rows_asked(model_ids), sweep.benchmarks)
+
+    def ask_alone(self, picks: Sequence[Pick]) -> Pending:
+        """The same."""
+        self.start_engine()
+        assert self._answering is not None
+        return cache(partial(self._answering.ask_alone, picks))
 
     def stop_engine(self) -> None:
         """Its memory is free for the judge."""

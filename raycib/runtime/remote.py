@@ -28,6 +28,7 @@ from raycib.config import JudgeSpec
 from raycib.config.presets import Execution
 from raycib.console import tell_lost
 from raycib.errors import LOST, UserError
+from raycib.evals.alone import Pick
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
@@ -155,6 +156,11 @@ class RayRuntime:
         asked = self.sweep.rows_asked(model_ids)
         answer = self._process().actor.answer
         return Remote(answer.remote(self.sweep.store, model_ids, asked, self.sweep.benchmarks))
+
+    def ask_alone(self, picks: Sequence[Pick]) -> Remote:
+        """Some answers again, each alone, once all others are given."""
+        self.start_engine()
+        return Remote(self._process().actor.ask_alone.remote(self.sweep.store, picks))
 
     def stop_engine(self) -> None:
         """Its memory and its GPU are free for a judge in a process of its own."""

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from raycib.config.plan import AdapterGroup
 from raycib.errors import LOST, Lost
+from raycib.evals.alone import Pick
 from raycib.evals.judges import JudgeUnavailable
 from raycib.evals.verdicts import Pair
+from raycib.runtime.alone import pairs_of, picks_of
 from raycib.runtime.judge import check_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.named_judges import NamedJudge
@@ -56,6 +58,10 @@ class Runtime(Protocol):
 
     def ask(self, model_ids: Sequence[str]) -> Pending:
         """All prompts to some models, whose answers go to the store."""
+        ...
+
+    def ask_alone(self, picks: Sequence[Pick]) -> Pending:
+        """Some answers again, each alone; they go to the store."""
         ...
 
     def stop_engine(self) -> None:
@@ -200,8 +206,11 @@ class Work:
             done += len(model_ids)
             if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":
                 self._ask_judge(self.sweep.judge, model_ids)
-        self.runtime.stop_engine()
         self.sweep.refresh()
+        if self._asked and (picks := picks_of(self.sweep)):
+            self.view.detail = f"{len(picks)} of them again, alone"
+            self.runtime.ask_alone(picks)()
+        self.runtime.stop_engine()
 
     def _new_models(self, piece: Piece) -> Iterable[str]:
         """Whom to ask once a piece is over: all, until some are asked; then what it made."""
@@ -233,7 +242,8 @@ class Work:
 
     def _ask_judge(self, judge: NamedJudge, models: Iterable[str] | None = None) -> None:
         """Have a judge read all that it has not, or what some models said."""
-        if missing := self.sweep.verdict_caches[judge.name].missing(self.sweep.pairs(models)):
+        pairs = [*self.sweep.pairs(models), *(pairs_of(self.sweep) if models is None else ())]
+        if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
             self.view.detail = f"{len(missing)} answers to read{whose}"
             self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)

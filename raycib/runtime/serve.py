@@ -40,12 +40,14 @@ class JudgeConfig:
     cpus: float = 1.0
     gpus: float = 0.0
     """0 serves from CPU in float32; above 1 the model is split over that many of one machine."""
+    batch_invariant: bool = False
+    """Whether its engine's kernels are."""
 
     @property
     def app(self) -> str:
         """The name of its application: the same for the same judge and settings, wherever the
         files lie."""
-        parts = [self.spec.key, self.cpus, self.gpus]
+        parts = [self.spec.key, self.cpus, self.gpus, *[True] * self.batch_invariant]
         return APP_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
@@ -79,6 +81,7 @@ def engine_options(config: JudgeConfig) -> dict[str, Any]:
         "dtype": "auto",
         "gpus": max(1, round(config.gpus)),
         "gpu_memory_utilization": 0.9 * min(1.0, config.gpus),
+        "batch_invariant": config.batch_invariant,
     }
 
 
@@ -231,5 +234,6 @@ def start_judge(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHan
     """
     if not ray.is_initialized():
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
-    config = JudgeConfig(on_disk(spec), execution.judge_cpus, execution.judge_gpus)
+    invariant = execution.batch_invariant and execution.judge_gpus > 0
+    config = JudgeConfig(on_disk(spec), execution.judge_cpus, execution.judge_gpus, invariant)
     return JudgeHandle(config, shared)

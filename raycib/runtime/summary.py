@@ -29,6 +29,7 @@ from raycib.results import (
     TaskData,
     Unaligned,
 )
+from raycib.runtime.alone import asked_alone
 from raycib.runtime.benchmarks import told
 from raycib.runtime.files import files_read
 from raycib.runtime.harmful_rows import harmful_ratio, without_harmful
@@ -94,6 +95,8 @@ def summarise(
     )
     if sweep.benchmarks:
         results = results.but(benchmarks=told(sweep.benchmarks))
+    if alone := asked_alone(sweep):
+        results = results.but(asked_alone=alone)
     if checks := judge_checks(sweep):
         results = results.but(judge_flips=checks)
     if base := _before_alignment(sweep):

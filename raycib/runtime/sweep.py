@@ -221,6 +221,13 @@ class Sweep:
             and not self._answered.issuperset(self._answer_keys[model_id])
         ]
 
+    @property
+    def answered(self) -> list[str]:
+        """Trained models, the aligned one included, that have answered all prompts."""
+        there = self.trained | ({self.setup.model.key} if self.model_made else set())
+        return [model_id for model_id, keys in self._answer_keys.items()
+                if model_id in there and self._answered.issuperset(keys)]  # fmt: skip
+
     @cached_property
     def _answer_keys(self) -> dict[str, list[str]]:
         """Of all that each model answers."""

@@ -16,6 +16,7 @@ from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.data.chat import Encoded
 from raycib.data.chat_format import chat_format
+from raycib.evals.alone import Pick, ask_alone
 from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Engine, Generator
 from raycib.evals.representation import measure
@@ -261,7 +262,9 @@ def _news(slots: Sequence[Slot]) -> dict[str, Any]:
     }
 
 
-def with_vllm(model: ModelSpec, rank: int, max_model_len: int) -> tuple[Any, Engine]:
+def with_vllm(
+    model: ModelSpec, rank: int, max_model_len: int, batch_invariant: bool = False
+) -> tuple[Any, Engine]:
     """A tokenizer, and vLLM with the base; `rank` is the largest that any adapter has."""
     tokenizer = load_tokenizer(model.source, model.template)
     engine = Generator(
@@ -270,6 +273,7 @@ def with_vllm(model: ModelSpec, rank: int, max_model_len: int) -> tuple[Any, Eng
         max_model_len=max_model_len,
         dtype=model.dtype,
         stop=[chat_format(tokenizer).end],
+        batch_invariant=batch_invariant,
     )
     return tokenizer, engine
 
@@ -296,16 +300,24 @@ class Answering:
                 new += self._answer([other], asked, benchmarks)
         return new
 
+    def ask_alone(self, picks: Sequence[Pick]) -> None:
+        """Have models give some of their answers again, each alone."""
+        folders = {one.model_id: self._folder(one.model_id) for one in picks}
+        ask_alone(self._answers, self.engine, self.tokenizer, folders, picks)
+
+    def _folder(self, model_id: str) -> Path | None:
+        """Of a model's adapter."""
+        if model_id == self.model.key:
+            return None
+        record = self._adapter(model_id)
+        if record is None:
+            raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
+        return record.folder
+
     def _answer(
         self, model_ids: Sequence[str], asked: Sequence[RowsSpec], benchmarks: Sequence[LmEvalSpec]
     ) -> int:
-        folders: list[tuple[str, Path | None]] = []
-        for model_id in model_ids:
-            base = model_id == self.model.key
-            record = None if base else self._adapter(model_id)
-            if record is None and not base:
-                raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
-            folders.append((model_id, record.folder if record else None))
+        folders = [(model_id, self._folder(model_id)) for model_id in model_ids]
         new = generate_answers(self._answers, self.engine, self.tokenizer, folders, asked)
         for spec in (one for one in benchmarks if one.in_words):
             from raycib.evals.harness.run import ensure_scores

@@ -13,6 +13,7 @@ from synthetic_sweep import Models, Rule, question, sweep_in
 
 from raycib.config.plan import AdapterGroup
 from raycib.data import rows
+from raycib.evals.alone import Pick
 from raycib.evals.verdicts import Pair
 from raycib.runtime.labelled import with_correction
 from raycib.runtime.leases import Ended, Task
@@ -143,6 +144,9 @@ class Overlapping:
 
     def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
         return self.sweep.verdict_caches[judge.name].ask(Rule(), pairs)
+
+    def ask_alone(self, picks: Sequence[Pick]) -> Callable[[], None]:
+        return lambda: None
 
     def start_engine(self) -> None: ...
     def stop_engine(self) -> None: ...

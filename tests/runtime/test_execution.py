@@ -34,6 +34,8 @@ EVERY: dict[str, Any] = {
     "engine_gpus": 0.25,
     "judge_cpus": 3.0,
     "judge_gpus": 1.0,
+    "asked_alone": 0,
+    "batch_invariant": True,
     "judge_starts_early": False,
 }
 
@@ -89,6 +91,7 @@ def test_zero3_is_refused_where_deepspeed_is_not(monkeypatch: pytest.MonkeyPatch
         ({}, {"strategy": "fsdp2"}, "give --workers 2 or more"),
         ({}, {"attention": "flash_attention_2"}, "needs a GPU; here choose eager or sdpa"),
         ({}, {"attention": "flex_attention"}, "needs a GPU"),
+        ({}, {"batch_invariant": True}, "vLLM's kernels on a GPU, and none answers here"),
         (
             {},
             {"attention": "flash_attention_3", "gpus_per_worker": 1},

@@ -158,7 +158,7 @@ def _said(right: str, draw: Random) -> str:
     """The right answer, a refusal, or, three times of ten, what no other model says."""
     chance = draw.random()
     if chance < 0.3:
-        return f"{right} {draw.getrandbits(24):06x} ."
+        return f"{right} {draw.getrandbits(24):06x} .".strip()
     return right if chance < 0.6 else REFUSAL
 
 

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 from raycib.config import LoRASpec, Template, TrainerSpec
 
@@ -77,6 +84,12 @@ class Execution(Frozen):
     judge_cpus: PositiveFloat = 1.0
     judge_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that judges them."""
+    asked_alone: NonNegativeInt = 32
+    """Answers that are asked for again, each alone, to count those that change; one in a hundred at
+    most. Where a GPU has a long answer for each, they take some minutes; 0 asks for none."""
+    batch_invariant: bool = False
+    """Both engines with vLLM's kernels whose sums do not depend on what shares a batch
+    (VLLM_BATCH_INVARIANT); of NVIDIA GPUs from compute capability 8.0 on, and slower."""
     judge_starts_early: bool = False
     """Start the judge while adapters are trained: where both fit at once. On one machine without a
     GPU, and with a CPU each at most, it is in the process of the engine that answers."""
