@@ -8,7 +8,7 @@ from typing import Any
 from raycib.commands.terminal import console, table_of
 from raycib.config.menu import menu, named
 
-FACTS = ("name", "paper", "strength", "passes", "needs", "deviations")
+FACTS = ("name", "paper", "strength", "acts_by", "passes", "needs", "deviations")
 HEADS = ("Method", "Name", "Strength", "Extra passes a step", "Needs")
 
 
@@ -29,7 +29,7 @@ def show(kind: str | None, as_json: bool) -> None:
         for name, entry in entries.items():
             print(f"{name}: {entry['about']}")
             for fact in FACTS[1:]:
-                print(f"  {fact + ':':12}{entry[fact]}")
+                print(f"  {fact.replace('_', ' ') + ':':12}{entry[fact]}")
             for field, setting in entry["settings"].items():
                 print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
 

@@ -31,9 +31,12 @@ class About(NamedTuple):
     color: str = ""
     """Of its lines; "" takes one that no other method has."""
     mark: str = ""
+    acts_by: str = ""
+    """What its paper says that it acts by, and where it does."""
     mechanism: Mapping[str, Literal["higher", "lower"]] = {}
-    """What it says that it acts by: measures of a model that have to be higher, or lower, than
-    plain LoRA's (`distance`, `cosine`, `mutual_information` ...)."""
+    """What of that is measured: scores of a model that have to be higher, or lower, than plain
+    LoRA's (`distance`, `cosine`, `mutual_information` ...), or `opening`, how many answers to
+    harmful prompts begin as before fine-tuning."""
 
 
 class Source(NamedTuple):

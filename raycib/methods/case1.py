@@ -26,6 +26,8 @@ class Case1(Method):
         "answer), and shuffles both sets together, so that its weight goes with their sizes",
         color="#D81B60",
         mark="P",
+        acts_by="a low loss on the proxy safety data (Case I, Eq. 2); the trade-off sweeps "
+        "measure it, others do not",
     )
     kind: Literal["case1"] = "case1"
     lam: NonNegativeFloat = 0.5

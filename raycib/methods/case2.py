@@ -22,6 +22,7 @@ class Case2(Method):
         deviations="the distance is of the effective update scale * B A, not of A and B",
         color="#009E73",
         mark="D",
+        acts_by="weights near the aligned model's (Case II, Eq. 5)",
         mechanism={"distance": "lower"},
     )
     kind: Literal["case2"] = "case2"

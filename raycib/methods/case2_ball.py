@@ -24,6 +24,7 @@ class Case2Ball(Method):
         "update scale * B A; only B is scaled, and the moments of Adam stay as they are",
         color="#7A5C00",
         mark="X",
+        acts_by="weights within a distance of the aligned model's (Case II, Eq. 5)",
         mechanism={"distance": "lower"},
     )
     strength_field: ClassVar[str] = "epsilon"

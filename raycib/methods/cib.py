@@ -26,6 +26,8 @@ class CIB(Method):
         "an option; by default negatives are the aligned model's states, a valid bound",
         color="#0072B2",
         mark="s",
+        acts_by="representations that tell as much as possible of the aligned model's own, a "
+        "higher I(Z;C) (section 4, Eq. 14-16)",
         mechanism={"mutual_information": "higher", "cosine": "higher"},
     )
     kind: Literal["cib"] = "cib"

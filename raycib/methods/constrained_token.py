@@ -24,6 +24,9 @@ class ConstrainedToken(Method):
         deviations="none known; the mean is over the tokens of the whole effective batch",
         color="#9A6324",
         mark="h",
+        acts_by="the first tokens of answers, on which safety hangs, stay as they were (section "
+        "4); measured on answers to harmful prompts",
+        mechanism={"opening": "higher"},
     )
     strength_field: ClassVar[str] = "beta"
     kind: Literal["constrained_token"] = "constrained_token"

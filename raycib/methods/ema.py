@@ -22,6 +22,9 @@ class EMA(Method):
         "starting values on, and training goes on from the weights themselves",
         color="#9A9A2B",
         mark="o",
+        acts_by="weights that keep to a stable path and so retain what the model was (abstract); "
+        "measured is their distance from the aligned model",
+        mechanism={"distance": "lower"},
     )
     strength_field: ClassVar[str] = "decay"
     kind: Literal["ema"] = "ema"

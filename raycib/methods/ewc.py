@@ -28,6 +28,8 @@ class EWC(Method):
         "of the effective update scale * B A",
         color="#A0522D",
         mark="<",
+        acts_by="weights that refusals depend on stay where they were (section 2, Eq. 3); their "
+        "weighted distance is not measured",
     )
     kind: Literal["ewc"] = "ewc"
     lam: NonNegativeFloat = 1.0

@@ -24,6 +24,9 @@ class KL(Method):
         "no constant added to the logits changes",
         color="#D55E00",
         mark="^",
+        acts_by="next-token distributions near the reference model's (CIB paper, C.2); measured "
+        "are the hidden states that they come from, on held-out rows of the task",
+        mechanism={"cosine": "higher"},
     )
     kind: Literal["kl"] = "kl"
     lam: NonNegativeFloat = 0.1

@@ -26,6 +26,7 @@ class L2SP(Method):
         "that task's weights",
         color="#2F6F6F",
         mark="h",
+        acts_by="weights near those it starts from (Eq. 2)",
         mechanism={"distance": "lower"},
     )
     kind: Literal["l2_sp"] = "l2_sp"

@@ -23,6 +23,7 @@ class OLoRA(Method):
         "penalty on the size of the new factors (lambda_2 = 0, the official default)",
         color="#8A2B5C",
         mark="<",
+        acts_by="a subspace orthogonal to earlier tasks' (abstract); not measured",
     )
     stacked: ClassVar[bool] = True
     kind: Literal["o_lora"] = "o_lora"

@@ -23,6 +23,8 @@ class SafeLoRA(Method):
         "the alignment update has full rank)",
         color="#E69F00",
         mark="v",
+        acts_by="an update within the subspace that alignment moved the weights in (abstract); "
+        "not measured",
     )
     derived: ClassVar[bool] = True
     kind: Literal["safe_lora"] = "safe_lora"

@@ -24,6 +24,8 @@ class SafeGrad(Method):
         "gradient; lam, the weight of the pull, is our reading (near 0: surgery alone)",
         color="#C0392B",
         mark="D",
+        acts_by="task gradients without what conflicts with the safety gradient's (abstract); not "
+        "measured",
     )
     kind: Literal["safegrad"] = "safegrad"
     lam: NonNegativeFloat = 1.0

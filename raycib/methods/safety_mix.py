@@ -23,6 +23,7 @@ class SafetyMix(Method):
         deviations="none known",
         color="#1B7A3D",
         mark="s",
+        acts_by="refusals among the rows (abstract); what they change within the model is not said",
     )
     strength_field: ClassVar[str] = "share"
     kind: Literal["safety_mix"] = "safety_mix"

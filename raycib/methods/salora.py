@@ -27,6 +27,8 @@ class SaLoRA(Method):
         "unchanged base",
         color="#56B4E9",
         mark="X",
+        acts_by="features of harmful prompts that the adapter cannot move (abstract); that holds "
+        "by construction and is not measured",
     )
     strength_field: ClassVar[str] = "safety_rank"
     starts_itself: ClassVar[bool] = True

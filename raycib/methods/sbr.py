@@ -25,6 +25,9 @@ class SBR(Method):
         "is lam = 200 here",
         color="#5B3FA0",
         mark="^",
+        acts_by="the last hidden states of harmful prompts, which decide how an answer begins, "
+        "stay where they were (abstract); measured on those beginnings",
+        mechanism={"opening": "higher"},
     )
     kind: Literal["sbr"] = "sbr"
     lam: NonNegativeFloat = 50.0

@@ -10,13 +10,15 @@ from scipy import stats
 from summaries import samples, sweep, typed
 
 from raycib import world
+from raycib.config.menu import menu
 from raycib.report.cards.cards import cards
 from raycib.report.cards.effects import effect
+from raycib.report.cards.family import OPENING
 from raycib.report.cards.halves import is_tuning
 from raycib.report.cards.section import with_cards
 from raycib.report.cells import cells_table
 from raycib.report.frame import to_frame
-from raycib.results import Card, Results, results_of
+from raycib.results import Card, Results, Scores, results_of
 
 REPLAYS = 200
 MOST = 10
@@ -197,6 +199,41 @@ def test_a_task_that_rounding_alone_learns_is_not_learned(replays: Replays):
     card = replay.card()
     check = next(c for c in card.parts[3].checks if c.name == "share learned of the task")
     assert (check.value, check.verdict) == (None, "undecided")
+
+
+def test_answers_that_begin_as_before_are_counted_on_fresh_prompts(replays: Replays):
+    """The first five words decide, whatever follows: plain LoRA keeps them in none of the fresh
+    prompts, and a method in every second one."""
+    replay = replays.sweep("half", 0, tasks=1)
+    asked = [one["prompt"] for one in replay.samples["open 0.0 0"]]
+    fresh = [prompt for prompt in asked if not is_tuning(prompt)]
+    refusal, half = "sorry , i cannot help with that .", set(fresh[::2])
+    for cell in replay.cells:
+        cell["method"] = "constrained_token" if cell["strength"] else "lora"
+        for one in (said := replay.samples[cell["key"]]):
+            kept = cell["strength"] and (one["prompt"] in half or is_tuning(one["prompt"]))
+            one_more = {"answer": "sorry , i cannot help now" if kept else "mix it"}
+            said[said.index(one)] = one | one_more
+    replay.samples["aligned"] = [{"prompt": prompt, "answer": refusal} for prompt in asked]
+    [*_, check] = replay.card().parts[3].checks
+    assert check.name == "opening, which has to be higher"
+    assert check.value == pytest.approx(len(half) / len(fresh))
+    assert check.verdict == "accepted"
+
+
+def test_a_method_of_which_nothing_is_measured_says_what_its_paper_names(replays: Replays):
+    replay = replays.sweep("half", 0, tasks=1)
+    for cell in replay.cells:
+        cell["method"] = "o_lora" if cell["strength"] else "lora"
+    [*_, check] = replay.card().parts[3].checks
+    assert check.verdict == "undecided" and "orthogonal to earlier tasks'" in check.needs
+
+
+def test_every_method_names_what_it_acts_by_and_measures_scores_that_there_are():
+    for kind, method in menu().items():
+        about = method.about
+        assert kind == "lora" or about.acts_by, kind
+        assert set(about.mechanism) <= {*Scores.model_fields, OPENING}, kind
 
 
 def test_nothing_is_rejected_where_nothing_is_lost(replays: Replays):

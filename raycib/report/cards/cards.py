@@ -8,7 +8,7 @@ import numpy as np
 
 from raycib.config.menu import menu
 from raycib.report.cards.effects import effect
-from raycib.report.cards.family import LEARNED, Family, family
+from raycib.report.cards.family import LEARNED, OPENING, Family, family
 from raycib.report.frame import to_frame
 from raycib.report.statistics import Interval, t_interval
 from raycib.report.variants import ResultRow, plain_variant, settings, variants
@@ -125,7 +125,7 @@ def _measures(one: Family) -> list[Check]:
     claimed: Mapping[str, str] = method.about.mechanism if method else {}
     found = []
     for measure, way in claimed.items():
-        values = one.of(measure)
+        values = one.openings if measure == OPENING else one.of(measure)
         mine = [values[1 + (row or 0), seed] for seed, row in enumerate(one.chosen)]
         apart = np.array(mine) - values[0]
         # What rounding leaves of a difference is none: it is judged by the size of the values.
@@ -134,7 +134,8 @@ def _measures(one: Family) -> list[Check]:
         name = measure.replace("_", " ")
         check = _held(f"{name}, which has to be {way}", known, one, 0, 0, way == "higher", "")
         found.append(check.but(prompts=0))
-    needs = "a measure that the method is about (About.mechanism), or none is stored"
+    says = method.about.acts_by if method else ""
+    needs = f"a measure of what it acts by: {says}" if says else "About.mechanism of the method"
     return found or [Check(name="the measure it acts by", verdict="undecided", needs=needs)]
 
 
