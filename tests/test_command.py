@@ -330,7 +330,8 @@ def test_the_menu_tells_cost_need_and_deviations_of_every_method(program: Progra
     ended = program(RAYCIB, "methods", "--json")
     shown = json.loads(ended.out)
     assert list(shown) == list(menu())
-    facts = {"name", "paper", "strength", "passes", "needs", "deviations", "about", "settings"}
+    facts = {"name", "paper", "strength", "acts_by", "passes", "needs", "deviations"}
+    facts |= {"about", "settings"}
     assert all(entry.keys() == facts and all(entry[f] for f in facts - {"settings"})
                for entry in shown.values())  # fmt: skip
     assert shown["cib"]["settings"]["lam"]["default"] == 5.0

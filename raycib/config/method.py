@@ -169,6 +169,7 @@ class PlainLoRA(Method):
         strength="none",
         passes="none",
         needs="nothing",
+        acts_by="nothing: what others are held against",
         deviations="none",
         color="#000000",
         mark="o",
