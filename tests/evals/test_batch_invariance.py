@@ -29,7 +29,9 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder, found = tmp_path_factory.mktemp("adapters"), []
     for seed in range(ADAPTERS):
         torch.manual_seed(seed)
-        config = LoraConfig(r=8, lora_alpha=2, target_modules="all-linear", init_lora_weights=False)
+        config = LoraConfig(
+            r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights=False
+        )
         model = AutoModelForCausalLM.from_pretrained(ALIGNED, dtype=torch.float32)
         found.append(folder / str(seed))
         get_peft_model(model, config).save_pretrained(found[-1])

@@ -110,7 +110,7 @@ def test_what_pairs_on_prompts_do_not_tell_apart_is_left_open():
     """2 became safe of 2 flips: p = 2 * 1 / 4 = .5. Of 8 flips p = 2 / 256: told apart."""
     answers = {"cib 5 0": said("sss"), "kl 1 0": said("uus")}
     claim = judged(LORA, cell("cib", 5, 0.0, 1), cell("kl", 1, 0.7, 1), answers=answers)["kl"]
-    assert claim.evidence.endswith("paired on 3 prompts and 1 seeds, exact p = 0.5000")
+    assert claim.evidence.endswith("paired on 3 prompts and 1 seed, exact p = 0.5000")
     assert claim.holds is None
     answers = {"cib 5 0": said("s" * 8), "kl 1 0": said("u" * 8)}
     claim = judged(LORA, cell("cib", 5, 0.0, 1), cell("kl", 1, 1.0, 1), answers=answers)["kl"]

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion
-from raycib.report.forms import NOT_MEASURED, p_equals, share
+from raycib.report.forms import NOT_MEASURED, count, p_equals, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
 from raycib.report.statistics import less
@@ -221,5 +221,5 @@ def _p(reference: ResultRow, other: ResultRow, samples: Samples) -> str:
     found = compared(reference, other, samples)
     if found is None:
         return ""
-    counts = f"{found.prompts} prompts and {found.seeds} seeds"
+    counts = f"{count(found.prompts, 'prompt')} and {count(found.seeds, 'seed')}"
     return f"; paired on {counts}, exact {p_equals(found.p)}"

@@ -9,18 +9,24 @@ from raycib.report.variants import settings, variants
 
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What choosing a method's best strength does to a comparison of methods."""
+    found = []
+    if frame["seed"].nunique() == 1:
+        found.append(
+            "One seed: what another would change is not known, so claims that compare methods are "
+            "about these models alone; give --seeds 3."
+        )
     every = [
         variant for _, part in settings(frame) for variant in variants(part) if not variant.plain
     ]
     tried = Counter(variant.series for variant in every if len(variant.done))
     single = [name for name, count in tried.items() if count == 1]
     if len(single) == len(tried):
-        return []
-    found = [
+        return found
+    found.append(
         "A method's best strength is chosen on the same prompts that its rate is then measured on: "
         f"the more strengths were tried (here up to {max(tried.values())}), the more its lowest "
         "rate flatters it."
-    ]
+    )
     if single:
         found.append(
             f"Only one strength was tried of {', '.join(single)}: another may do better, and "
