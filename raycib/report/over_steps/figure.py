@@ -73,16 +73,19 @@ def _rates(panel: Axes, one: Followed, look: dict[str, Any], mark: str) -> None:
         panel.plot(*zip(*curve, strict=True), color=look["color"], alpha=0.2, lw=0.7)
     panel.plot(
         looks, [one.mean(step) for step in looks], marker=mark, ms=3.5,
-        label=one_line(one.row.name, 30), **look,
+        label=one_line(one.row.name, 42), **look,
     )  # fmt: skip
 
 
 def _survival(panel: Axes, one: Followed, look: dict[str, Any]) -> None:
     """Steps down at the looks that found a loss. The band reaches from the lower end as if each
-    loss were right after the look before to the upper end as if it were at the look itself."""
+    loss were right after the look before to the upper end as if it were at the look itself; one
+    seed says nothing of others and has none."""
     curve = one.kept
     steps = [each.step for each in curve]
     panel.step(steps, [each.share for each in curve], where="post", **look)
+    if len(one.curves) == 1:
+        return
     panel.fill_between(
         steps, [each.low for each in [*curve[1:], curve[-1]]], [each.high for each in curve],
         step="post", color=look["color"], alpha=0.07, lw=0,
