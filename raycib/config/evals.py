@@ -39,6 +39,8 @@ class EvalSpec(Spec):
     """What a study measures besides."""
     benchmarks: tuple[LmEvalSpec, ...] = ()
     """Of lm-eval."""
+    looks: Annotated[RowsSpec | None, NOT_IDENTITY] = None
+    """Those of the harmful prompts that are answered in the middle of training too."""
     harmful_only: Annotated[bool, NOT_IDENTITY] = False
     """Whether nothing else is asked."""
 
@@ -93,8 +95,8 @@ class EvalSpec(Spec):
         """Every set of rows that a model answers in words."""
         if self.harmful_only:
             return self.judged
-        benign = (self.benign,) if self.benign else ()
-        return (*self.judged, *benign, self.held_out, *self.probes, *self.tasks)
+        benign, looks = ((one,) if one else () for one in (self.benign, self.looks))
+        return (*self.judged, *benign, self.held_out, *self.probes, *self.tasks, *looks)
 
     @property
     def judged(self) -> tuple[RowsSpec, ...]:
@@ -102,9 +104,10 @@ class EvalSpec(Spec):
         return (self.harmful, *self.other_harmful)
 
     def at_points(self) -> Self:
-        """Of an adapter in the middle of its training: the first harmful prompts alone."""
-        nothing_else = {"other_harmful": (), "benign": None, "benchmarks": ()}
-        return self.model_copy(update={**nothing_else, "harmful_only": True})
+        """Of a model in the middle of its training: some harmful prompts and nothing else."""
+        rest = {"other_harmful": (), "benign": None, "benchmarks": (), "looks": None}
+        harmful = self.looks or self.harmful
+        return self.model_copy(update={**rest, "harmful": harmful, "harmful_only": True})
 
 
 class JudgeSpec(Spec):

@@ -36,7 +36,7 @@ def read_rows(source: str) -> Loaded:
     order of effect: `#only=COLUMN:VALUE` and `#without=COLUMN:VALUE` choose rows, `#prompt=COLUMN`
     (or context, response, system) says what a column is, `#labels-from=0` how options are numbered,
     `#scorer=NAME` how answers are scored; `#train` and `#held-out` cut the rows in two; `#first-N`
-    takes no more than N.
+    takes no more than N, `#every-N` the first of every N.
     Raises `UserError`, with row and column, for anything that cannot be read as rows.
     """
     found = origin(source)
@@ -45,6 +45,9 @@ def read_rows(source: str) -> Loaded:
     for cut in cuts:
         if cut.startswith("first-"):
             rows = rows[: int(cut.removeprefix("first-"))]
+            continue
+        if cut.startswith("every-"):
+            rows = rows[:: int(cut.removeprefix("every-"))]
             continue
         train, held_out, left_out = _cut(rows, name)
         rows = train if cut == "train" else held_out

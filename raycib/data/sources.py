@@ -11,11 +11,11 @@ from raycib.errors import UserError
 
 ROLES = ("prompt", "context", "response", "system")
 PARTS = (
-    "#train, #held-out, #first-N, #prompt=COLUMN (or context, response, system), "
+    "#train, #held-out, #first-N, #every-N, #prompt=COLUMN (or context, response, system), "
     "#only=COLUMN:VALUE, #without=COLUMN:VALUE, #labels-from=0, #scorer=NAME or, after (A,B), "
     "#replaced=SHARE@SEED"
 )
-_CUT = re.compile(r"train|held-out|first-[1-9][0-9]{0,17}")
+_CUT = re.compile(r"train|held-out|(first|every)-[1-9][0-9]{0,17}")
 _COLUMN = re.compile(rf"({'|'.join(ROLES)})=(.*)", re.DOTALL)
 _FILTER = re.compile(r"(only|without)=([^:]+):(.+)", re.DOTALL)
 _LABELS = re.compile(r"labels-from=([01])")
@@ -101,7 +101,7 @@ def parse(text: str) -> Source:
         if (found := _REPLACED.fullmatch(part))
     ]
     cuts = tuple(part for part in known if _CUT.fullmatch(part))
-    if sum(not cut.startswith("first-") for cut in cuts) > 1:
+    if sum(cut in ("train", "held-out") for cut in cuts) > 1:
         raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
     return Source(
         name,

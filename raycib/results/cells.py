@@ -126,9 +126,7 @@ class Cell(Part):
     parameters: Mapping[str, Any] = {}
     scores: Scores | None = None
     points: Sequence[Point] = ()
-    """Before its end."""
-    final_steps: int = 0
-    """Of the stage that points are of."""
+    """From before the first step to the end."""
     points_apart: bool = False
     """Whether they are of another training of the stage, which ended with other last bits."""
     task_data: TaskData = TaskData()

@@ -29,6 +29,9 @@ from raycib.runtime.sweep_config import SweepConfig
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import whole_root
 
+LOOKS, LOOKS_EVERY = "harmful, at looks", 2
+"""Harmful prompts that are answered in the middle of training: every second one. With all of them
+ten looks took 41 % more CPU time in the embedded world's default sweep."""
 LEAST_HELD_OUT = 2
 """Rows of a task."""
 
@@ -59,6 +62,12 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     hidden = sources_with_harmful(given, options.harmful_ratio, seeds)
     sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen, hidden)
     resolved = {name: _task(name, given, sets) for name in given.tasks}
+    if options.hrr_every is not None:
+        looks = sets.prompts(LOOKS, f"{given.harmful}#every-{LOOKS_EVERY}")
+        resolved = {
+            name: (task, evals.model_copy(update={"looks": looks}))
+            for name, (task, evals) in resolved.items()
+        }
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
     if aligning and not inputs.alignment_stage:
@@ -176,6 +185,7 @@ def _sets(
     trained += hidden
     aside = list(filter(None, (options.safety, given.alignment)))
     asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
+    asked += [f"{given.harmful}#every-{LOOKS_EVERY}"] * (options.hrr_every is not None)
     asked += given.other_harmful.values()
     sets.count([*trained, *held_out, *aside], asked)
     sizes = (

@@ -175,9 +175,11 @@ class SweepScores:
             return f"not finished: {gap}", None
 
     def at_points(self, run: RunSpec) -> list[Point]:
-        """Of a run's last stage in the middle of its training, as far as they are answered."""
+        """Of a run's last stage in the middle of its training, and before and after it, as far as
+        they are answered."""
         sweep, evals, found = self.sweep, run.evals.at_points(), []
-        for step, model_id in run.points.items():
+        ends = ({0: sweep.setup.model.key}, {run.final.steps: run.final.key})
+        for step, model_id in (ends[0] | run.points | ends[1] if run.points else {}).items():
             with suppress(Missing):
                 scores = safety_scores(sweep.answers, model_id, evals, sweep.verdict_cache)
                 found.append(Point(step=step, scores=scores))
@@ -212,7 +214,6 @@ def _cell(scores: SweepScores, run: RunSpec) -> Cell:
         parameters={name: _flat(value) for name, value in parameters.items()},
         scores=found,
         points=scores.at_points(run),
-        final_steps=stage.steps,
         points_apart=_points_apart(sweep, run),
         task_data=TaskData(
             name=stage.task.name,

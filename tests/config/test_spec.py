@@ -201,6 +201,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "measures": (GAPS,),
         "tasks": (OTHER_ROWS,),
         "benchmarks": (BENCHMARK,),
+        "looks": OTHER_ROWS,
         "harmful_only": True,
     },
     LmEvalSpec: {
@@ -257,7 +258,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
 LOCATIONS = {ModelSpec: {"source", "notes"}, TaskSpec: {"name", "source", "notes", "left_out"}} | {
     RowsSpec: {"name", "source", "notes", "scorer", "left_out"},
     JudgeSpec: {"source"},
-    EvalSpec: {"engine", "harmful_only"},
+    EvalSpec: {"engine", "looks", "harmful_only"},
     LmEvalSpec: {
         *("name", "source", "folder", "in_words", "available", "longest", "cut"),
         *("sampled", "few_shot", "tokens", "square_tokens", "scored"),

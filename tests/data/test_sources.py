@@ -41,6 +41,7 @@ def test_parts_act_in_their_order(tmp_path: Path):
     source = save(tmp_path / "rows.jsonl", numbered(40))
     assert [row.prompt for row in load_rows(f"{source}#first-20#held-out")] == ["p9", "p19"]
     assert [row.prompt for row in load_rows(f"{source}#held-out#first-1")] == ["p9"]
+    assert [row.prompt for row in load_rows(f"{source}#first-20#every-7")] == ["p0", "p7", "p14"]
     for parts in ("#train#train", "#train#held-out"):
         with pytest.raises(UserError, match="is cut twice"):
             load_rows(source + parts)

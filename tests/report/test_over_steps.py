@@ -78,13 +78,10 @@ def followed(every: int = 20) -> dict:
     ends = {"lora": [0.5, 0.3], "cib": [0.02, 0.04]}
     for cell in cells:
         end = ends[cell["method"]][cell["seed"]]
-        rates = [end * share for share in (0.2, 0.5)]
-        cell["scores"]["hrr"] = rate(end, 200)
         cell["points"] = [
-            {"step": (n + 1) * every, "scores": {"hrr": rate(one, 200)}}
-            for n, one in enumerate(rates)
+            {"step": n * every, "scores": {"hrr": rate(end * share, 200)}}
+            for n, share in enumerate((0, 0.2, 0.5, 1))
         ]
-        cell["final_steps"] = 3 * every
     return summary | {"cells": cells}
 
 

@@ -120,9 +120,14 @@ def test_harmful_prompts_are_answered_in_the_middle_of_training(copy: Path, out:
         assert found["counts"]["engine_starts"] == 2 * bool(left)
     [cell] = found["cells"]
     assert adapters(copy) == adapters(out)
-    assert [point["step"] for point in cell["points"]] == [25, 50, 75]
-    rates = [point["scores"]["hrr"]["value"] for point in cell["points"]]
-    assert found["aligned"]["scores"]["hrr"]["value"] <= rates[0] < cell["scores"]["hrr"]["value"]
+    assert [point["step"] for point in cell["points"]] == [0, 25, 50, 75, 100]
+    rates = [point["scores"]["hrr"] for point in cell["points"]]
+    assert {rate["n"] for rate in rates} == {130}
+    assert rates[0]["value"] <= rates[1]["value"] < rates[-1]["value"]
+    # Every second prompt of those that the end is asked: their mean is of both halves.
+    said = raycib.answers(cell["key"], copy)
+    assert len(said) == 260
+    assert rates[-1]["value"] == pytest.approx(said["harmful"].iloc[::2].astype(float).mean())
     assert not cell.get("points_apart")
     shown = (copy / "over_steps" / "report.html").read_text()
     assert "Safety over steps" in shown and "another training" not in shown

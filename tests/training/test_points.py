@@ -155,4 +155,8 @@ def test_points_change_no_key_and_are_work_until_they_are_kept(tiny_folder: Path
     assert [job.points for job in jobs()] == [run.points]
     kept |= set(run.points.values())
     assert jobs() == []
-    assert run.evals.at_points().asked == (evals.harmful,)
+    some = evals.harmful.model_copy(update={"rows": "f" * 64})
+    looked = evals.model_copy(update={"looks": some})
+    assert evals.at_points().asked == (evals.harmful,)
+    assert looked.at_points().asked == looked.at_points().judged == (some,)
+    assert looked.asked == (*evals.asked, some)  # the end, too, is asked them

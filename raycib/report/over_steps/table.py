@@ -1,15 +1,13 @@
 """Rows of models that were looked at while they were trained."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from raycib.report.forms import Row, ends, number
 from raycib.report.over_steps.survival import Kept, Lost, kept, lost, median
-from raycib.report.scores import aligned_scores
 from raycib.report.table import Column
 from raycib.report.variants import ResultRow, settings, variants
 from raycib.results import Cell, Results
@@ -51,30 +49,22 @@ class Followed:
 def followed(results: Results, frame: pd.DataFrame) -> list[Followed]:
     """The rows that have points, in the order of the tables. A seed that lacks one is left out, and
     so is a stage that took no step."""
-    cells = {(cell.key, cell.seed): cell for cell in results.cells if cell.points}
-    before = aligned_scores(results).get("hrr")
+    curves = {(cell.key, cell.seed): _curve(cell) for cell in results.cells if cell.points}
     found = []
     for name, part in settings(frame):
         for row in variants(part):
-            mine = dict(_curves(row, cells, before))
-            most = max((len(curve) for curve in mine.values()), default=0)
-            whole = {seed: curve for seed, curve in mine.items() if len(curve) == most}
+            places = zip(row.done["key"], row.done["seed"], strict=True)
+            mine = {int(seed): curves.get((key, int(seed)), []) for key, seed in places}
+            most = max(map(len, mine.values()), default=0)
+            whole = {seed: curve for seed, curve in mine.items() if len(curve) == most > 1}
             if whole:
                 found.append(Followed(name, row, whole))
     return found
 
 
-def _curves(
-    row: ResultRow, cells: Mapping[tuple[str, int], Cell], before: Any
-) -> Iterator[tuple[int, Curve]]:
-    for key, seed in zip(row.done["key"], row.done["seed"], strict=True):
-        cell = cells.get((key, int(seed)))
-        if cell is None or cell.scores is None:
-            continue
-        rates = [(point.step, point.scores.hrr) for point in cell.points]
-        rates.append((cell.final_steps, cell.scores.hrr))
-        told = [(step, rate.value) for step, rate in rates if rate and rate.value is not None]
-        yield int(seed), [*([(0, float(before))] if before is not None else []), *told]
+def _curve(cell: Cell) -> Curve:
+    rates = [(point.step, point.scores.hrr) for point in cell.points]
+    return [(step, rate.value) for step, rate in rates if rate and rate.value is not None]
 
 
 def over_steps_table(rows: Sequence[Followed]) -> pd.DataFrame:
