@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from raycib.report import figures, tables
 from raycib.report.cells import cells_table
@@ -33,6 +34,8 @@ from raycib.results import Cell, Samples
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("sort.js", "compare.js")
+LIVE = "live.js"
+"""Loads the page of an unfinished sweep again."""
 TABLE_FILES = ("csv", "md", "tex")
 FIGURE_FILES = ("svg", "pdf", "png")
 CELLS, CURVES = "cells", "curves"
@@ -46,6 +49,19 @@ _SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
 """What stands before an id in an SVG where it is given or referred to."""
 
 
+class Unfinished(NamedTuple):
+    """What the page of a sweep that is not over says first."""
+
+    when: str
+    """It was written, in ISO 8601."""
+    told: str
+    """How far the sweep is."""
+    later: str
+    """What the page lacks."""
+    again_s: int | None
+    """Seconds until it is written again; None where the sweep was stopped."""
+
+
 def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     """Writes tables (.csv, .md, .tex), figures (.svg, .pdf, .png), cells.csv and report.html; each
     whole or not at all.
@@ -56,9 +72,7 @@ def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     for table in report.tables:
         files += tables.write_table(table, folder, report.caption(table))
     files.append(write_text(folder / f"{CELLS}.csv", tables.to_csv(report.frame)))
-    drawn = report.drawn()
-    if curves := report.curves():
-        drawn[CURVES] = curves
+    drawn = _drawn(report)
     svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     for stem, figure in drawn.items():
         files.append(write_bytes(folder / f"{stem}.svg", svgs[stem]))
@@ -67,23 +81,40 @@ def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     return [*files, write_text(folder / "report.html", page(report, samples, svgs))]
 
 
-def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = None) -> str:
+def _drawn(report: Report, only: str = "") -> dict[str, Figure]:
+    drawn = {} if only == CURVES else report.drawn()
+    if curves := report.curves():
+        drawn[CURVES] = curves
+    return drawn
+
+
+def draw(report: Report, only: str = "") -> dict[str, bytes]:
+    """Its figures as SVG by stem, or the `CURVES` alone."""
+    return {stem: figures.to_svg(figure) for stem, figure in _drawn(report, only).items()}
+
+
+def page(
+    report: Report,
+    samples: Samples,
+    svgs: Mapping[str, bytes] | None = None,
+    unfinished: Unfinished | None = None,
+) -> str:
     """The page as HTML: question, headline, claims, figures, tables, answers, provenance.
 
-    ``svgs`` are the report's drawings by stem, where they are drawn already.
+    ``svgs`` are the report's drawings by stem, where they are drawn already. That of an
+    ``unfinished`` sweep says so, and links to no files.
     """
     results = report.results
     cells = cells_table(
         report.cells.head(MOST_CELLS), aligned_scores(results), report.symbol,
         unaligned_scores(results),
     )  # fmt: skip
-    if svgs is None:
-        drawn = report.drawn() | ({CURVES: curves} if (curves := report.curves()) else {})
-        svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
+    svgs = draw(report) if svgs is None else svgs
     labels = {"aligned": BEFORE}
     compared = _compared_cells(report.cells)
     labels |= {str(c["key"]): cell_name(c, report.symbol) for _, c in compared.iterrows()}
-    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    names = (*SCRIPTS, LIVE) if unfinished else SCRIPTS
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = [shown for one in report.every_section if (shown := _section(report, one, svgs))]
     lead = _lead(sections)
@@ -95,6 +126,7 @@ def page(report: Report, samples: Samples, svgs: Mapping[str, bytes] | None = No
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
+        unfinished=unfinished,
         title=one_line(results.sweep),
         preset=one_line(results.preset),
         created=one_line(results.created),

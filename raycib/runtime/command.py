@@ -6,7 +6,7 @@ was wrong, 130 interrupted.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
@@ -148,14 +148,19 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
+    asked = (question.name, question.question)
     if not sweep.finished:
+        from raycib.runtime.live import Live
         from raycib.runtime.run import do
 
-        work = do(sweep, folder)
+        def so_far(one: Sweep, failures: Mapping[str, str]) -> Results:
+            spent = {"total": time.monotonic() - began}
+            return summarise(one, asked, plan, dict(failures), {}, spent)
+
+        work = do(sweep, folder, partial(Live, folder=folder, summarised=so_far))
         failures = {key: reason for key, (reason, _) in work.failures.items()}
         counts, timings = work.counts, work.timings
     timings["total"] = time.monotonic() - began
-    asked = (question.name, question.question)
 
     def summarised(one: Sweep) -> Results:
         found = summarise(one, asked, plan, failures, counts, timings)

@@ -95,6 +95,8 @@ class Leases:
         """How often the holder of a task was lost since the task last got further."""
         self._told: dict[str, dict[str, Any]] = {}
         """How far each is, as its holder tells."""
+        self._points: dict[str, dict[str, list[Any]]] = {}
+        """Of curves, by task and key, that nobody was told of."""
         self._furthest: dict[str, int] = {}
         """Steps of it that were done, at most, whenever its holder was lost."""
         self._said: dict[str, str] = {}
@@ -140,12 +142,18 @@ class Leases:
         return free
 
     def tell(self, name: str, news: dict[str, Any]) -> None:
-        """How far a task is: the steps `done`, and more for people."""
+        """How far a task is: the steps `done`, and more for people; new points of its `curves`."""
+        for key, points in news.pop("curves", {}).items():
+            self._points.setdefault(name, {}).setdefault(key, []).extend(points)
         self._told[name] = news
 
     def told(self) -> dict[str, dict[str, Any]]:
-        """How far each task is."""
-        return self._told
+        """How far each task is, with the points of curves that are new since the last call."""
+        new, self._points = self._points, {}
+        return {
+            name: news | ({"curves": new[name]} if name in new else {})
+            for name, news in self._told.items()
+        }
 
     def finish(self, holder: str, outcome: Outcome) -> None:
         """A holder has done what it could of its task: it is over, or waits for another sweep."""

@@ -56,7 +56,7 @@ class LiveView(ProgressView):
 
     def tell(self, groups: dict[str, News]) -> None:
         """How far the groups are that are trained."""
-        self.groups = groups
+        self._take(groups)
         self.heard()
 
     @property

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,10 @@ LINE_EVERY = 30.0
 """Seconds between lines in a log."""
 
 News = dict[str, Any]
-"""Of a group: its slots, steps done and in all, and the last terms of the loss."""
+"""Of a group: its slots, steps done and in all, the last terms of the loss, and new points of its
+curves by stage."""
+Points = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Of curves, by stage."""
 
 
 class ProgressView:
@@ -34,6 +37,8 @@ class ProgressView:
         """What people call the groups."""
         self.heard: Callable[[], None] = lambda: None
         """Called as news of training come from elsewhere."""
+        self.hears: Callable[[Points], None] = lambda points: None
+        """Told of new points of curves."""
         self._file, self._total = folder / "progress.json", total_steps
         self._began, self._training_since = time.monotonic(), None
         self._last = self._began
@@ -52,10 +57,16 @@ class ProgressView:
 
     def __call__(self, group: str, news: Mapping[str, Any], last: bool) -> None:
         """A group has taken a step, perhaps its `last`."""
-        self.groups[group] = dict(news)
+        self._take({group: dict(news)})
         if last or time.monotonic() - self._last >= LINE_EVERY:
             self.print_line()
             self.write()
+
+    def _take(self, groups: Mapping[str, News]) -> None:
+        for news in groups.values():
+            if points := news.pop("curves", None):
+                self.hears(points)
+        self.groups = self.groups | groups  # another thread may be going through them
 
     def print_line(self) -> None:
         """Say where the sweep is."""
@@ -64,7 +75,11 @@ class ProgressView:
 
     def line(self) -> str:
         """Where the sweep is, in one line."""
-        parts = [f"[{time.monotonic() - self._began:5.0f} s] {self.phase}", self.detail, self.waits]
+        return f"[{time.monotonic() - self._began:5.0f} s] {self.said()}"
+
+    def said(self) -> str:
+        """The same without the time."""
+        parts = [self.phase, self.detail, self.waits]
         if self.groups:
             done = sum(news["done"] for news in self.groups.values())
             parts.append(f"{done}/{self._total} steps")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,11 +81,18 @@ class Runtime(Protocol):
         ...
 
 
+Beside = Callable[["Work"], AbstractContextManager[Any]]
+"""What shows people how far the work is."""
+
+
 class Work:
     """One run of a sweep: the phases in order, and what was counted."""
 
-    def __init__(self, sweep: Sweep, runtime: Runtime, folder: Path) -> None:
-        self.sweep, self.runtime = sweep, runtime
+    def __init__(
+        self, sweep: Sweep, runtime: Runtime, folder: Path, beside: Beside = nullcontext
+    ) -> None:
+        """What is `beside` it goes on for as long as it does."""
+        self.sweep, self.runtime, self._beside = sweep, runtime, beside
         self.plan = sweep.plan(runtime.groups_at_once)
         self.failures: dict[str, tuple[str, str]] = {}
         """(reason, traceback) of stages that failed in this run, by key."""
@@ -106,7 +113,7 @@ class Work:
 
     def run(self) -> None:
         """All phases. Raises `JudgeUnavailable`; whatever was done before stays done."""
-        with self.view:
+        with self.view, self._beside(self):
             with self._phase("training"):
                 self._train()
             with self._phase("answering"):
@@ -249,14 +256,14 @@ class Work:
             self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)
 
 
-def do(sweep: Sweep, folder: Path) -> Work:
-    """Say where to look, and do what the sweep needs."""
+def do(sweep: Sweep, folder: Path, beside: Beside = nullcontext) -> Work:
+    """Say where to look, and do what the sweep needs, with something `beside` it."""
     will_answer = not sweep.trained.issuperset(sweep.stages) or sweep.unanswered
     for judge in sweep.setup.judges if will_answer else sweep.unheard:
         check_judge(judge.spec, judge.url, judge.key_env)
     runtime = _runtime(sweep)
     try:
-        work = Work(sweep, runtime, folder)
+        work = Work(sweep, runtime, folder, beside)
         slots = [len(group.jobs) for level in work.plan.levels for group in level]
         print(f"groups of {slots} slots, {runtime}", flush=True)
         work.run()

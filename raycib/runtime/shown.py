@@ -40,21 +40,8 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
 
     The table comes first: nothing that goes wrong later may keep it from a person.
     """
-    from raycib.report.cards.section import with_cards
-    from raycib.report.corrected import with_corrected
-    from raycib.report.judge_flips import with_flips
-    from raycib.report.judges import with_judges
-    from raycib.report.over_steps.section import with_steps
-    from raycib.report.poisoned.section import with_poisoned
-
     curves = stored_histories(sweep.store, sweep.stages)
-    report = with_poisoned(sweep.setup.study.report(results, answers, curves), answers)
-    report = with_cards(with_corrected(with_steps(report)))
-    if sweep.judge.spec.kind == "rule":
-        from raycib.report.not_refused import by_rule
-
-        report = by_rule(report)
-    report = with_flips(with_judges(report))
+    report = report_of(sweep, results, answers, curves)
     print("\n" + report.terminal())
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
@@ -79,6 +66,24 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
     print(f"report  {folder / 'report.html'}", flush=True)
     _track(sweep, results, curves, answers, folder)
     return True
+
+
+def report_of(sweep: Sweep, results: Results, answers: Samples, curves: Histories) -> "Report":
+    """The study's report, with what any sweep's results may hold besides."""
+    from raycib.report.cards.section import with_cards
+    from raycib.report.corrected import with_corrected
+    from raycib.report.judge_flips import with_flips
+    from raycib.report.judges import with_judges
+    from raycib.report.over_steps.section import with_steps
+    from raycib.report.poisoned.section import with_poisoned
+
+    report = with_poisoned(sweep.setup.study.report(results, answers, curves), answers)
+    report = with_cards(with_corrected(with_steps(report)))
+    if sweep.judge.spec.kind == "rule":
+        from raycib.report.not_refused import by_rule
+
+        report = by_rule(report)
+    return with_flips(with_judges(report))
 
 
 def _write(report: "Report", answers: Samples, folder: Path) -> None:

@@ -124,6 +124,13 @@ class Sweep:
         """What the judge has said."""
         return self.verdict_caches[self.judge.name]
 
+    def seen(self) -> "Sweep":
+        """The same sweep as it is now, for whoever looks while it goes on."""
+        other = copy(self)
+        other.trained, other.adapters = set(self.trained), dict(self.adapters)
+        other.took, other.times = dict(self.took), dict(self.times)
+        return other
+
     def under(self, judge: NamedJudge) -> "Sweep":
         """The same sweep where another judge's verdicts count."""
         other = copy(self)

@@ -259,6 +259,7 @@ def _news(slots: Sequence[Slot]) -> dict[str, Any]:
         "done": sum(slot.step for slot in slots),
         "steps": sum(slot.stage.steps for slot in slots),
         "terms": {name: sum(values) / len(values) for name, values in terms.items()},
+        "curves": {one.stage.key: one.history[-1:] for one in slots if one.history},
     }
 
 

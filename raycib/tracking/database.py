@@ -93,7 +93,7 @@ class Database:
             write_files(place, shown.files)
         with self._store.ManagedSessionMaker(read_only=False) as session:
             datasets = _datasets(session, self._experiment, [shown for shown, _ in cells])
-            fresh: Rows = {}
+            fresh: Rows = {tables.SqlRun: []}
             for (shown, before), one in zip(cells, written, strict=True):
                 for table, row in self._rows(shown, one, parent, datasets, before is None):
                     fresh.setdefault(table, []).append(row)
@@ -108,11 +108,12 @@ class Database:
                 if before:
                     run = update(tables.SqlRun).where(tables.SqlRun.run_uuid == one.run_id)
                     session.execute(
-                        run.values(status=shown.status, end_time=shown.ended),
+                        run.values(status=shown.status, end_time=max(one.start, shown.ended or 0)),
                         execution_options=LOOSE,
                     )
             for table, rows in fresh.items():
-                session.execute(insert(table), rows)
+                if rows:
+                    session.execute(insert(table), rows)
         return written
 
     def add_points(self, points: Sequence[tuple[Known, MetricRows]]) -> None:

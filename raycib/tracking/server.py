@@ -81,7 +81,8 @@ class Server:
                 client.log_artifacts(run_id, folder)
         client.log_batch(run_id, tags=[RunTag(CONTENT, tags[CONTENT])])
         if shown.ended is not None:
-            client.set_terminated(run_id, shown.status, shown.ended)
+            ended = max(run.info.start_time, shown.ended)
+            client.set_terminated(run_id, shown.status, ended)
         place = run.info.artifact_uri or ""
         return Known(run_id, run.info.start_time, shown.content, shown.status, place)
 

@@ -47,7 +47,6 @@ def track(
     uri: str | None = None,
     samples: Samples | None = None,
     times: Times | None = None,
-    tracker: "Tracker | None" = None,
 ) -> str | None:
     """Shows a sweep that is over in MLflow and returns the address of its run; None where that
     failed.
@@ -56,14 +55,14 @@ def track(
     become artifacts of the sweep's run. Without ``uri`` the store is MLFLOW_TRACKING_URI or
     ``DIR/mlflow.db``, with artifacts in ``DIR/mlartifacts``. The experiment is
     MLFLOW_EXPERIMENT_NAME or "raycib". ``samples`` become artifacts of the cells; ``times`` are
-    when their stages were trained. A ``tracker`` is one that showed the sweep while it ran.
+    when their stages were trained.
 
     Never raises: what goes wrong is one warning in the log, and the results stay in the store.
     """
     place = uri or default_uri(exhibits_folder.parent)
     try:
         with tracking_room(place):
-            tracker = tracker or Tracker(place, results.sweep)
+            tracker = Tracker(place, results.sweep)
             tracker.show(results, histories, samples or {}, times or {})
             return tracker.finish(exhibits_folder)
     except Exception as error:  # a view must never cost a result, whatever MLflow throws
@@ -99,7 +98,7 @@ class Tracker:
         self._curves: dict[str, list[Known]] = {}
         """Those of them that are trained, by stage."""
         self._last: dict[str, int] = {}
-        """The last step of each of their curves that is there, by run."""
+        """The last step of their curves that is there, by run that this process has written."""
         self._cells = 1
 
     def show(
@@ -127,17 +126,19 @@ class Tracker:
         pairs = [(one, self._known.get(one.run)) for one in all_shown]
         changed, again = [], []
         for shown, before in pairs:
-            if before is None or (shown.ended and shown.content != before.content):
+            held = before and (before.content, before.status)
+            if before is None or (shown.ended and held != (shown.content, shown.status)):
                 changed.append((shown, before))
-            elif shown.status != before.status:
-                (changed if shown.ended else again).append((shown, before))
+            elif not shown.ended and before.run_id not in self._last:  # another process began it
+                again.append((shown, before))
         if again:
             runs = [before for _, before in again]
             self._runs.mark(runs, "RUNNING", None)
-            self._last |= self._runs.last_steps(runs)
+            self._last |= {run.run_id: 0 for run in runs} | self._runs.last_steps(runs)
             self._known |= {one.run: replace(run, status=one.status) for one, run in again}
         for (shown, _), run in zip(changed, self._runs.write(changed, parent), strict=True):
             self._known[shown.run] = run
+            self._last.setdefault(run.run_id, 0)
 
     def add_points(self, curves: Histories, steps: Mapping[str, int]) -> None:
         """What of the curves of stages that go on is new, of as many `steps` each."""
@@ -148,7 +149,7 @@ class Tracker:
                 some = [
                     point
                     for entry in history
-                    if entry["step"] % every == 0 and entry["step"] > self._last.get(run.run_id, 0)
+                    if entry["step"] % every == 0 and entry["step"] > self._last[run.run_id]
                     for point in points_of(entry)
                 ]
                 if some:

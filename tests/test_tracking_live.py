@@ -1,0 +1,104 @@
+"""A sweep in MLflow while it runs: what goes on is said to, and what is over is as if it had been
+shown at the end alone."""
+
+import pytest
+from summaries import histories, samples, sweep, typed
+from test_tracking import client, exhibits, view
+
+from raycib.tracking import Tracker, track, tracker
+from raycib.tracking.server import Server
+from raycib.tracking.session import tracking_room
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=["database", "server"])
+def place(request, monkeypatch, tmp_path):
+    """A folder whose database is written at once, or run by run as at a server."""
+    if request.param == "server":
+        monkeypatch.setattr(tracker, "_runs", Server)
+    return tmp_path
+
+
+def begun(summary, of):
+    """The sweep before anything has scores, and what of it has begun."""
+    early = {**summary, "cells": [
+        {**cell, "scores": None, "failed": "not finished: no answers"} for cell in summary["cells"]
+    ]}  # fmt: skip
+    unfinished = {cell["key"]: None for cell in early["cells"]} | dict.fromkeys(of, 1_000_000)
+    return typed(early), unfinished
+
+
+def shown(folder):
+    """Runs by key: status, steps of a curve, end."""
+    mlflow = client(folder)
+    runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
+    return {
+        run.data.tags["raycib.key"]: (
+            run.info.status,
+            sorted(p.step for p in mlflow.get_metric_history(run.info.run_id, "train/task")),
+            run.info.end_time,
+        )
+        for run in runs
+    }
+
+
+def test_a_run_begins_with_its_stage_and_ends_as_if_it_had_been_shown_at_the_end(place):
+    summary = sweep(seeds=1, failed=False)
+    curves, uri = histories(summary), f"sqlite:///{place}/mlflow.db"
+    first, second, *_ = [cell["key"] for cell in summary["cells"]]
+    steps = {key: history[-1]["step"] for key, history in curves.items()}
+
+    def go_on(of, points):
+        """Another process, which may find runs of one that was killed."""
+        with tracking_room(uri):
+            live = Tracker(uri, summary["sweep"])
+            live.show(*begun(summary, of)[:1], {}, {}, {}, begun(summary, of)[1])
+            for some in points:
+                live.add_points(some, steps)
+            return live
+
+    half = {key: history[:10] for key, history in curves.items()}
+    go_on([first], [{first: curves[first][:4]}, {first: curves[first][:10]}])
+    assert shown(place) == {
+        "": ("RUNNING", [], None), "aligned": shown(place)["aligned"],
+        first: ("RUNNING", [entry["step"] for entry in half[first]], None),
+    }  # fmt: skip
+    live = go_on([first, second], [{first: curves[first][:14], second: half[second]}])
+    found = shown(place)
+    assert set(found) == {"", "aligned", first, second}
+    assert found[first][1] == [entry["step"] for entry in curves[first][:14]], "each once"
+    with tracking_room(uri):
+        live.stop()
+    assert {shown(place)[key][0] for key in ("", first, second)} == {"KILLED"}
+
+    given = samples(summary, 12)
+    folder = exhibits(place, summary)
+    assert track(typed(summary), curves, folder, samples=given)
+    late = place / "late"
+    late.mkdir()
+    assert track(typed(summary), curves, exhibits(late, summary), samples=given)
+    live_view, late_view = view(place), view(late)
+    for one in (*live_view.values(), *late_view.values()):
+        one.pop("start")  # a run that was seen to begin says when
+    assert live_view == late_view
+    assert all(status == "FINISHED" for status, _, _ in shown(place).values())
+
+
+def test_what_went_on_and_did_not_change_is_over_again(place):
+    summary = sweep(seeds=1, failed=False)
+    folder, uri = exhibits(place, summary), f"sqlite:///{place}/mlflow.db"
+    assert track(typed(summary), {}, folder)
+    key = summary["cells"][0]["key"]
+    with tracking_room(uri):
+        Tracker(uri, summary["sweep"]).show(
+            begun(summary, [key])[0], {}, {}, {}, begun(summary, [key])[1]
+        )
+    assert shown(place)[key][0] == shown(place)[""][0] == "RUNNING"
+    assert track(typed(summary), {}, folder)
+    assert {status for status, _, _ in shown(place).values()} == {"FINISHED"}
+    assert len(shown(place)) == 7
