@@ -92,7 +92,7 @@ class Live:
             for args in (("report", self._pages, self._write_page),
                          ("MLflow", self._runs, self._show_runs))
         ]  # fmt: skip
-        work.view.hears = self.hear
+        work.view.new_points = self.hear
 
     def __enter__(self) -> Self:
         for thread in self._threads:

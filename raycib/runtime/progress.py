@@ -37,7 +37,7 @@ class ProgressView:
         """What people call the groups."""
         self.heard: Callable[[], None] = lambda: None
         """Called as news of training come from elsewhere."""
-        self.hears: Callable[[Points], None] = lambda points: None
+        self.new_points: Callable[[Points], None] = lambda points: None
         """Told of new points of curves."""
         self._file, self._total = folder / "progress.json", total_steps
         self._began, self._training_since = time.monotonic(), None
@@ -65,7 +65,7 @@ class ProgressView:
     def _take(self, groups: Mapping[str, News]) -> None:
         for news in groups.values():
             if points := news.pop("curves", None):
-                self.hears(points)
+                self.new_points(points)
         self.groups = self.groups | groups  # another thread may be going through them
 
     def print_line(self) -> None:
