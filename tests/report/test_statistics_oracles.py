@@ -3,11 +3,13 @@ none, one, two, all equal, equal but for rounding, not a number."""
 
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.duration.survfunc import SurvfuncRight
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
@@ -20,6 +22,8 @@ from statsmodels.stats.weightstats import DescrStatsW
 from raycib.metrics import METRICS
 from raycib.report.agreement import Reading, cohens_kappa, order
 from raycib.report.cards.effects import effect
+from raycib.report.exact import clopper_pearson
+from raycib.report.over_steps.survival import Lost, kept, median
 from raycib.report.statistics import (
     holm,
     mcnemar,
@@ -150,6 +154,37 @@ def test_an_effect_over_seeds_and_prompts_is_no_narrower_than_a_crossed_bootstra
     low, high = np.quantile(again, [0.025, 0.975])
     assert found.value == pytest.approx(np.mean(again), abs=0.01)
     assert found.low <= low + 0.01 and found.high >= high - 0.01
+
+
+def test_kaplan_and_meiers_estimate_is_statsmodels_and_its_median_exact():
+    """Over 300 made-up rows of up to eleven seeds, a third censored anywhere: in floats .7 * 5 / 7
+    is more than a half, of which fractions know nothing."""
+    luck, looks = np.random.default_rng(1), list(range(20, 201, 20))
+    ties = 0
+    for _ in range(300):
+        places = luck.integers(0, 10, int(luck.integers(2, 12)))
+        losses = [Lost(looks[place] - 20, looks[place]) if luck.random() < 0.7
+                  else Lost(looks[place], math.inf) for place in places]  # fmt: skip
+        ends = [one.by if math.isfinite(one.by) else one.after for one in losses]
+        seen = [int(math.isfinite(one.by)) for one in losses]
+        theirs = SurvfuncRight(np.array(ends), np.array(seen))
+        found, exact, half = kept(losses, looks), Fraction(1), math.inf
+        for one in found:
+            place = np.searchsorted(theirs.surv_times, one.step, side="right")
+            assert one.share == pytest.approx([1.0, *theirs.surv_prob][place])
+            left = sum(end >= one.step for end in ends)
+            exact *= 1 - Fraction(sum(loss.by == one.step for loss in losses), max(left, 1))
+            half = min(half, one.step if exact <= Fraction(1, 2) else math.inf)
+            ties += exact == Fraction(1, 2) != one.share
+        assert median(found) == half
+    assert ties, "some halves are not quite halves"
+
+
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_clopper_and_pearsons_ends_are_statsmodels(n: int):
+    for hits in {0, 1, n // 2, n}:
+        theirs = proportion_confint(hits, n, method="beta")
+        assert clopper_pearson(hits / n, n, 0.025) == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize("values", EDGES.values(), ids=EDGES)
