@@ -30,8 +30,8 @@ from raycib.runtime.token_counts import TokenCounts
 from raycib.store import whole_root
 
 LOOKS, LOOKS_EVERY = "harmful, at looks", 2
-"""Harmful prompts that are answered in the middle of training: every second one. With all of them
-ten looks took 41 % more CPU time in the embedded world's default sweep."""
+"""Harmful prompts that are answered in the middle of training: every second one. Ten looks with all
+of them are half of a sweep's CPU time again in the embedded world, with these about a quarter."""
 LEAST_HELD_OUT = 2
 """Rows of a task."""
 
