@@ -30,6 +30,8 @@ OF_THE_GRID = (
     "reference_forwards", "distinct_examples", "tokens_useful", "tokens_computed",
 )  # fmt: skip
 """Counts that are the same however many runs a sweep took; the others are of its last run."""
+RATE = {"value", "low", "high", "n"}
+"""What a rate with its interval has."""
 LONGEST = 400
 """Characters of one value."""
 
@@ -59,7 +61,9 @@ def listed(values: Mapping[str, Any], head: str = "") -> list[tuple[str, str]]:
     found = []
     for name, value in values.items():
         words = head + one_line(name).replace("_", " ")
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value.keys() >= RATE:
+            found.append((words, _rate(value)))
+        elif isinstance(value, Mapping) and value:
             found += listed(value, f"{words}: ")
         else:
             found.append((words, said(value)))
@@ -90,6 +94,14 @@ def said(value: Any) -> str:
     if isinstance(value, list | tuple):
         return one_line(", ".join(map(said, value)), LONGEST) or "none"
     return one_line(value, LONGEST)
+
+
+def _rate(found: Mapping[str, Any]) -> str:
+    """ "9.4 % [3.2, 24.2], n = 32"; "not given" where there is none."""
+    if found["value"] is None:
+        return said(None)
+    value, low, high = (f"{100 * found[end]:z.1f}" for end in ("value", "low", "high"))
+    return f"{value} % [{low}, {high}], n = {found['n']}"
 
 
 def _parted(

@@ -122,8 +122,10 @@ def _by_batch(results: Results) -> list[str]:
     if alone is None or not alone.differ.value:
         return []
     count, change = round(alone.differ.value * alone.differ.n), ""
-    if alone.hrr:
-        change = f" Their harmful response rate changes by {_ends(alone.hrr, '+z.1f')} points."
+    if alone.hrr_change:
+        change = (
+            f" Their harmful response rate changes by {_ends(alone.hrr_change, '+z.1f')} points."
+        )
     return [
         f"{count} of {alone.differ.n} answers that were asked for again, each alone, differ "
         f"({_ends(alone.differ, 'z.1f')} %): answers depend on what shares their batch.{change} "

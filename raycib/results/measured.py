@@ -96,7 +96,7 @@ class AskedAlone(Part):
 
     differ: Rate
     """Share of them that are not word for word the ones before."""
-    hrr: Rate | None = None
+    hrr_change: Rate | None = None
     """Their harmful response rate less that of the ones before, in [-1, 1]; ``n`` counts answers
     with both verdicts, of the first judge. None without any."""
 

@@ -41,7 +41,9 @@ def asked_alone(sweep: Sweep) -> AskedAlone | None:
     found = paired_interval(moved)
     return AskedAlone(
         differ=rate(sum(before != alone for before, alone in both), len(both)),
-        hrr=Rate(value=found.value, low=found.low, high=found.high, n=found.n) if moved else None,
+        hrr_change=Rate(value=found.value, low=found.low, high=found.high, n=found.n)
+        if moved
+        else None,
     )
 
 

@@ -12,6 +12,7 @@ from raycib.evals.alone import ask_alone, picked
 from raycib.evals.generate import Answer, GenerationRequest
 from raycib.metrics import rate
 from raycib.report.frame import to_frame
+from raycib.report.measured import measured
 from raycib.report.statistics import paired_interval
 from raycib.report.warnings import warnings
 from raycib.runtime.alone import asked_alone, pairs_of, picks_of
@@ -106,8 +107,13 @@ def test_answers_that_differ_are_counted_with_what_they_change(sweep: Sweep):
     found = asked_alone(sweep)
     assert found and found.differ == rate(2, 24)
     by_hand = paired_interval([1.0] + [0.0] * 23)
-    assert found.hrr and (found.hrr.value, found.hrr.n) == (pytest.approx(1 / 24), 24)
-    assert (found.hrr.low, found.hrr.high) == pytest.approx((by_hand.low, by_hand.high))
+    assert found.hrr_change and (found.hrr_change.value, found.hrr_change.n) == (
+        pytest.approx(1 / 24),
+        24,
+    )
+    assert (found.hrr_change.low, found.hrr_change.high) == pytest.approx(
+        (by_hand.low, by_hand.high)
+    )
     results = summarise(sweep, ("grid", ""), sweep.plan(1), {}, {}, {"total": 0})
     assert results.asked_alone == found
     [line] = [one for one in warnings(results, to_frame(results)) if "asked for again" in one]
@@ -118,4 +124,9 @@ def test_equal_answers_are_no_warning(sweep: Sweep):
     again(sweep, {})
     results = summarise(sweep, ("grid", ""), sweep.plan(1), {}, {}, {"total": 0})
     assert results.asked_alone and results.asked_alone.differ == rate(0, 24)
+    told = {part.title: part.items for part in measured(results)}
+    assert told["Answers asked for again, each alone"] == [
+        ("differ", "0.0 % [0.0, 13.8], n = 24"),
+        ("hrr change", "0.0 % [-7.5, 7.5], n = 24"),
+    ]
     assert not [one for one in warnings(results, to_frame(results)) if "alone" in one]
