@@ -24,6 +24,8 @@ class GPU(NamedTuple):
     """Bytes."""
     peak: float
     """FLOP/s in dense bfloat16, by its maker's data sheet."""
+    float32: float
+    """The same in float32, which torch does not round to TF32 unless asked."""
     price: float | None = None
     """Dollars an hour, where one was found."""
 
@@ -32,14 +34,14 @@ GB = 1e9
 GPUS = {
     one.name: one
     for one in (
-        GPU("B200", 180 * GB, 2250e12),
-        GPU("H200", 141 * GB, 989e12, 4.0),
-        GPU("H100", 80 * GB, 989e12, 3.0),
-        GPU("A100", 80 * GB, 312e12, 1.3),
-        GPU("A100-40", 40 * GB, 312e12),
-        GPU("L40S", 48 * GB, 362e12),
-        GPU("A10", 24 * GB, 125e12),
-        GPU("L4", 24 * GB, 121e12),
+        GPU("B200", 180 * GB, 2250e12, 75e12),
+        GPU("H200", 141 * GB, 989e12, 67e12, 4.0),
+        GPU("H100", 80 * GB, 989e12, 67e12, 3.0),
+        GPU("A100", 80 * GB, 312e12, 19.5e12, 1.3),
+        GPU("A100-40", 40 * GB, 312e12, 19.5e12),
+        GPU("L40S", 48 * GB, 362e12, 91.6e12),
+        GPU("A10", 24 * GB, 125e12, 31.2e12),
+        GPU("L4", 24 * GB, 121e12, 30.3e12),
     )
 }
 USUAL = GPUS["H100"]
@@ -73,8 +75,6 @@ def gpu_here() -> GPU | None:
         size = memory.strip().partition(" ")[0]
         known = next((gpu for key, gpu in GPUS.items() if key.partition("-")[0] in name), None)
         if size.isdecimal():
-            found.append(
-                GPU(name, int(size) * 2**20, known.peak if known else 0.0,
-                    known.price if known else None)
-            )  # fmt: skip
+            one = known or GPU(name, 0, 0.0, 0.0)
+            found.append(one._replace(name=name, memory=int(size) * 2**20))
     return min(found, key=lambda gpu: gpu.memory, default=None)

@@ -171,9 +171,10 @@ def test_but_by_two_of_them(tmp_path: Path) -> None:
     sweep = planned(options, reader=Assumed())
     where = machine_of(options, sweep.setup.execution)
     execution, _ = fitted(sweep, where)
-    whole, group = Group(sweep, where).needs(execution)
+    whole, group, reading = Group(sweep, where).needs(execution)
     assert "1 / 2 of all weights with gradients and Adam 50.2 GiB" in str(whole)
     assert "base, 1 / 2 of its layers 6.52 GiB" in str(group)
+    assert reading.parts["base"] == 2 * 6_738_415_616 and reading.room is None, "no GPU's"
 
 
 def test_what_nobody_chose_is_chosen_to_fit(tmp_path: Path) -> None:
@@ -223,6 +224,39 @@ def test_extra_rows_cost_their_passes(tmp_path: Path) -> None:
     )
     work = [next(one for one in told.phases if one.name == "training") for told in (plain, vaccine)]
     assert work[1].flops == pytest.approx(4 * work[0].flops)
+
+
+def test_vaccine_keeps_what_it_adds_to_every_block_on_all_rows_of_a_step(tmp_path: Path) -> None:
+    """And its gradient: two floats for each of 32 blocks, 4,096 places and a token of 64 rows."""
+    options = Options(out=str(tmp_path), preset="llama31-8b", gpu="H200", seeds=1)
+    kept = []
+    for method in (CIB(lam=0), Vaccine(rho=0.1)):
+        group = Group(planned(options, method, reader=Assumed()), Machine(GPUS["H200"], None, True))
+        kept.append(group.memory(group.sweep.setup.execution).parts["what methods keep"])
+        (stage,) = group.stages
+    lengths = [one.whole for one in group.rows(stage)]
+    tokens = 64 * sum(lengths) / len(lengths)
+    assert kept[1] - kept[0] == pytest.approx(2 * 4 * 32 * 4096 * tokens)
+
+
+def test_a_gpu_aligns_as_fast_as_it_is_in_that_precision(tmp_path: Path) -> None:
+    """6 FLOPs a weight and token, at 67 and 989 TFLOP/s and 40 % of that; attention adds a little.
+    In bfloat16 weights have 18 bytes."""
+    options = Options(out=str(tmp_path), preset="llama2-7b-tradeoffs", gpu="H200", seeds=1)
+    told = []
+    for precision in ("float32", "bfloat16"):
+        asked = replace(options, set=[f"alignment.precision={precision}"])
+        sweep = planned(asked, CIB(lam=0), reader=Assumed())
+        told.append((sweep, numbers(sweep)))
+    (stage,) = told[0][0].alignment_stages.values()
+    rows = told[0][0].setup.sets.used(stage.task)
+    flops = 6 * 6.738e9 * 3 * sum(one.whole for one in rows)
+    slower = flops / 0.4 / 3600 * (1 / 67e12 - 1 / 989e12)
+    hours = [next(o.hours for o in one.phases if o.name == "training") for _, one in told]
+    assert hours[0] - hours[1] == pytest.approx(slower, rel=0.1)
+    weights = [one.memory["the worker that aligns the base"] for _, one in told]
+    sizes = [one["all weights with gradients and Adam"] / 6_738_415_616 for one in weights]
+    assert sizes == [16, 18]
 
 
 def test_stand_ins_have_the_number_and_the_deciles_that_they_stand_for() -> None:

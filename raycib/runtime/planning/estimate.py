@@ -1,6 +1,7 @@
 """A plan in numbers: stages, tokens, memory, GPU hours, dollars, disk, of what is left to do."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -155,11 +156,14 @@ def _memories(group: Group, work: Work) -> Iterator[Memory]:
 
 def _phases(group: Group, work: Work) -> Iterator[Phase]:
     sweep, sizes = group.sweep, group.sizes
-    peak = group.machine.gpu.peak if group.machine.gpu else CPU_PEAK
+    gpu, dtype = group.machine.gpu, sweep.setup.model.dtype
+    peaks = {"bfloat16": gpu.peak, "float32": gpu.float32} if gpu else {}
 
-    def phase(name: str, amount: str, count: float, utilisation: float) -> Phase:
-        hours = count / (peak * utilisation) / 3600 if peak else 0.0
-        return Phase(name=name, amount=amount, flops=count, hours=hours)
+    def phase(name: str, amount: str, done: Mapping[str, float], utilisation: float) -> Phase:
+        """Of FLOPs by the precision that they are `done` in."""
+        speeds = {precision: peaks.get(precision, 0.0 if gpu else CPU_PEAK) for precision in done}
+        seconds = sum(done[one] / (speed * utilisation) for one, speed in speeds.items() if speed)
+        return Phase(name=name, amount=amount, flops=sum(done.values()), hours=seconds / 3600)
 
     def forward(rows: TaskSpec | RowsSpec) -> float:
         lengths = sweep.setup.sets.used(rows)
@@ -167,14 +171,15 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
         return flops.forward(sizes, tokens, sum(one.whole**2 for one in lengths), scored)
 
     again = sweep.setup.execution.checkpoint_activations
-    trained = 0.0
+    trained: dict[str, float] = defaultdict(float)
     for stage, tokens, squares, scored, _ in work.stages:
         if stage.lora is None:
-            trained += flops.train_all_weights(sizes, tokens.computed, squares, scored)
+            whole = flops.train_all_weights(sizes, tokens.computed, squares, scored)
+            trained[stage.trainer.precision] += whole
             continue
         batch = min(stage.trainer.batch_size, stage.task.num_rows)
         more = 1 + stage.method_in_effect.extra_rows(batch) / batch
-        trained += more * flops.train(
+        trained[dtype] += more * flops.train(
             sizes, adapter_of(stage), tokens.computed, squares, scored, again
         )
     computed = sum(one.tokens.computed for one in work.stages)
@@ -188,10 +193,10 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
         for rows, _ in one.referred
     )
     told = f"{work.forwards:,} rows of the aligned model, {len(work.questioned)} models measured"
-    yield phase("references and measures", told, referred + measured, UTILISATION)
+    yield phase("references and measures", told, {dtype: referred + measured}, UTILISATION)
     said = sum(flops.answer(sizes, one.prompts, one.max_tokens) for one in work.asked)
     answers = sum(len(one.prompts) for one in work.asked)
-    yield phase("answers", f"{answers:,}, all of the most tokens", said, ANSWERING)
+    yield phase("answers", f"{answers:,}, all of the most tokens", {dtype: said}, ANSWERING)
     for name, in_words, utilisation in (
         ("benchmarks by likelihood", False, UTILISATION),
         ("benchmarks in words", True, ANSWERING),
@@ -201,13 +206,12 @@ def _phases(group: Group, work: Work) -> Iterator[Phase]:
                 flops.forward(sizes, one.tokens, one.square_tokens, one.scored) for one in specs
             )
             amount = f"{_many(sum(one.tokens for one in specs))} tokens of lm-eval"
-            yield phase(name, amount, passed, utilisation)
+            yield phase(name, amount, {dtype: passed}, utilisation)
     if work.guards:
-        read = sum(
-            work.judged * flops.forward(judge, length, length**2, 1)
-            for profile, judge in work.guards
-            for length in [_policy(profile) + _conversation(sweep)]
-        )
+        read: dict[str, float] = defaultdict(float)
+        for profile, judge in work.guards:
+            length = _policy(profile) + _conversation(sweep)
+            read[judge.dtype] += work.judged * flops.forward(judge, length, length**2, 1)
         count = work.judged * len(work.guards)
         yield phase("judging", f"{count:,} conversations", read, UTILISATION)
     if group.machine.gpu:

@@ -148,7 +148,15 @@ class Group:
         """Of each worker that trains something; see `memory` for `slots`."""
         alignment = self.alignment(execution)
         groups = [self.memory(execution, slots)] if self.stages else []
-        return [alignment, *groups] if alignment else groups
+        found = [alignment, *groups] if alignment else groups
+        return [*found, self._reading()] if execution.strategy != "replicated" else found
+
+    def _reading(self) -> Memory:
+        """Of a worker before it keeps its share of the base, in the host's memory."""
+        on_gpu = self.machine.gpu is not None
+        parts = {"base": weight_bytes(self.sizes, self.model.dtype), "process": RUNTIME[False]}
+        room = None if on_gpu else self.machine.room
+        return Memory("the host, for each worker that reads a base in shards", parts, room)
 
     def alignment(self, execution: Execution) -> Memory | None:
         """Of the worker that makes the aligned model, all weights trained (see
@@ -186,11 +194,19 @@ class Group:
     @cached_property
     def _least_step(self) -> float:
         """Tokens of the shortest optimiser step of a stage, on average."""
-        return min(
-            min(stage.trainer.batch_size, len(rows)) * sum(one.whole for one in rows) / len(rows)
-            for stage in self.stages
-            for rows in [self.rows(stage)]
-        )
+        return min(map(self._step_tokens, self.stages))
+
+    def _step_tokens(self, stage: StageSpec) -> float:
+        """Of an optimiser step, on average."""
+        rows = self.rows(stage)
+        return min(stage.trainer.batch_size, len(rows)) * sum(o.whole for o in rows) / len(rows)
+
+    def _perturbation_bytes(self, stage: StageSpec) -> int:
+        """Of what is added to each attention block on all rows of a step, and its gradient, in
+        float32 (see `raycib.hooks.vaccine`)."""
+        if not stage.method_in_effect.perturbs_attention:
+            return 0
+        return int(8 * self._step_tokens(stage) * self.sizes.width * len(self.sizes.layers))
 
     @cached_property
     def _longest_beside(self) -> int:
@@ -209,7 +225,8 @@ class Group:
         own = sizes.adapter_parameters(adapter.rank, adapter.targets)
         adapted = sum(a * b for a, b in sizes.adapted(adapter.targets).values())
         below = sizes.adapter_parameters(stage.exported_rank, adapter.targets) - own
-        return ADAPTER_BYTES * own + 4 * max(0, below) + method.extra_bytes(adapted, own)
+        kept = method.extra_bytes(adapted, own) + self._perturbation_bytes(stage)
+        return ADAPTER_BYTES * own + 4 * max(0, below) + kept
 
     def _reference_bytes(self, stages: Sequence[StageSpec]) -> int:
         """Of references of rows, float32; slots that read the same of the same rows share them."""
