@@ -166,7 +166,12 @@ def _start_here(dashboard: bool) -> Scratch:
     outlast the half minute that Ray allows it, so it is tried again. What a failed start left
     running is ended."""
     folder = _folder()
-    scratch = Scratch(folder)
+    try:
+        scratch = Scratch(folder)
+    except OSError as error:
+        raise UserError(
+            f"Ray does not start on this machine: {error}; name a folder with RAY_TMPDIR"
+        ) from error
     before = _children()
     for left in reversed(range(STARTS)):
         try:

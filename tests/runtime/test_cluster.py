@@ -63,6 +63,15 @@ def test_a_failed_start_is_said_and_what_it_started_is_ended(
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
 
 
+def test_a_temp_folder_that_takes_no_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cluster, "_folder", lambda: tmp_path / "file" / "ray")
+    with pytest.raises(UserError, match="file/ray'; name a folder with RAY_TMPDIR"):
+        cluster._start_here(dashboard=False)
+
+
 def test_nobody_else_may_read_rays_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray 2.60 writes it with the user's umask, which mostly lets all read."""
     monkeypatch.setenv("HOME", str(tmp_path))
