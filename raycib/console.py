@@ -27,6 +27,13 @@ SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 
 
+def clickable(text: str, address: str) -> str:
+    """`text` as a link, where standard output is a terminal (OSC 8); as it is anywhere else."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b]8;;{address}\x1b\\{text}\x1b]8;;\x1b\\"
+
+
 def make_app(help_text: str, **how: Any) -> typer.Typer:
     """An empty command line with plain, greppable help."""
     return typer.Typer(

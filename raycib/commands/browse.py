@@ -6,7 +6,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote, urlencode
 
+from raycib.console import clickable
 from raycib.errors import UserError
 from raycib.tracking.session import sqlite_uri
 
@@ -18,9 +20,20 @@ QUIET = {
 }
 
 
+CELLS = urlencode(
+    {
+        "searchFilter": "params.method LIKE '%'",  # the sweep's own run has none
+        "orderByKey": "params.`strength`",
+        "orderByAsc": "true",
+    },
+    quote_via=quote,
+)
+"""Of MLflow's list of runs."""
+
+
 def links(file: Path, address: str) -> list[str]:
-    """Where MLflow at `address` shows the runs of each experiment in a SQLite `file`: its first
-    page shows none. Raises `UserError` where there is nothing to show."""
+    """Where MLflow at `address` shows the cells of each experiment in a SQLite `file`, by strength:
+    its first page shows none of them. Raises `UserError` where there is nothing to show."""
     if not file.exists():
         raise UserError(f"no {file}: run 'make sweep' first, or name the results folder with --out")
     query = (
@@ -36,14 +49,14 @@ def links(file: Path, address: str) -> list[str]:
         ) from problem
     if not found:
         raise UserError(f"{file} holds no run yet; `raycib track` shows finished sweeps there")
-    return [f"{name}  {address}/#/experiments/{number}/runs" for number, name in found]
+    return [f"{name}  {address}/#/experiments/{number}/runs?{CELLS}" for number, name in found]
 
 
 def serve(out: Path, port: int) -> NoReturn:
     """Become MLflow's server on this machine alone, until Ctrl-C. Raises `UserError`."""
     file = out / "mlflow.db"
     for line in links(file, f"http://127.0.0.1:{port}"):
-        print(line)
+        print(clickable(line, line.split()[-1]))
     print("Ctrl-C ends MLflow", flush=True)
     program = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", sqlite_uri(file)]
     place = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

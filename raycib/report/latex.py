@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from raycib.report.table import numeric_columns
+from raycib.report.table import naming, numeric_columns
 from raycib.report.text import one_line, plain
 
 COLUMN_PT, PAGE_PT = 234.0, 487.0
@@ -75,7 +75,7 @@ def to_latex(table: pd.DataFrame, caption: str = "") -> str:
     ]
     narrow = _width(columns) <= COLUMN_PT
     room, kind = (COLUMN_PT, "table") if narrow else (PAGE_PT, "table*")
-    parts = [_spread(part, room) for part in _parts(columns, _naming(table), room)]
+    parts = [_spread(part, room) for part in _parts(columns, naming(table), room)]
     floats: list[list[str]] = []
     lines = LINES
     for tabular, height in (one for part in parts for one in _tabulars(part)):
@@ -123,14 +123,6 @@ def _pt(text: str) -> float:
 
 def _width(columns: Sequence[_Column]) -> float:
     return sum(one.least for one in columns) + BETWEEN_PT * (len(columns) - 1)
-
-
-def _naming(table: pd.DataFrame) -> int:
-    """How many columns, from the first, tell rows apart; one, where all of three do not."""
-    for count in (1, 2, 3):
-        if not table.iloc[:, :count].duplicated().any():
-            return count
-    return 1
 
 
 def _parts(columns: Sequence[_Column], naming: int, room: float) -> list[list[_Column]]:

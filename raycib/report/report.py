@@ -104,10 +104,11 @@ class Report:
         """The caption of one of ``tables``."""
         return f"{table.caption} {self._scored}".strip() if table is self.main else table.caption
 
-    def terminal(self) -> str:
-        """The main table as plain text, the failed cells below it, and what else is to be said."""
-        table = [to_terminal(self.main.brief), *self.main.failures]
-        table += ["", to_terminal(self.benchmarks.brief)] if self.benchmarks else []
+    def terminal(self, width: int | None = None) -> str:
+        """The main table as plain text, no broader than ``width``, the failed cells below it, and
+        what else is to be said."""
+        table = [to_terminal(self.main.brief, width), *self.main.failures]
+        table += ["", to_terminal(self.benchmarks.brief, width)] if self.benchmarks else []
         lines = [*table, *self.notes, self.alignment, self._scored]
         return "\n".join(filter(None, lines))
 

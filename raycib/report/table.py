@@ -110,3 +110,11 @@ def numeric_columns(table: pd.DataFrame) -> list[bool]:
         all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
         for name in table.columns
     ]
+
+
+def naming(table: pd.DataFrame) -> int:
+    """How many columns, from the first, tell rows apart; one, where all of three do not."""
+    for count in (1, 2, 3):
+        if not table.iloc[:, :count].duplicated().any():
+            return count
+    return 1

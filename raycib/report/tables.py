@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.latex import to_latex
-from raycib.report.table import Table, numeric_columns
+from raycib.report.table import Table, naming, numeric_columns
 from raycib.report.text import markdown_cell, one_line, spreadsheet_cell
 from raycib.report.writing import write_text
 
@@ -30,8 +30,17 @@ def to_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_terminal(table: pd.DataFrame) -> str:
-    """Aligned columns of plain text, without any control character."""
+def to_terminal(table: pd.DataFrame, width: int | None = None) -> str:
+    """Aligned columns of plain text, without any control character. Where they are broader than
+    ``width``, parts of them below one another, which begin with the same columns."""
+    if width is not None:
+        names, parts = [*range(naming(table))], [[*range(naming(table))]]
+        for place in range(len(names), table.shape[1]):
+            wider = table.iloc[:, [*parts[-1], place]]
+            if len(parts[-1]) > len(names) and _broadest(to_terminal(wider)) > width:
+                parts.append([*names])
+            parts[-1].append(place)
+        return "\n\n".join(to_terminal(table.iloc[:, part]) for part in parts)
     right = numeric_columns(table)
     grid = [[one_line(name) for name in table.columns]]
     grid += [[one_line(value) for value in row] for row in table.itertuples(index=False)]
@@ -44,6 +53,10 @@ def to_terminal(table: pd.DataFrame) -> str:
         ).rstrip()
         for line in grid
     )
+
+
+def _broadest(text: str) -> int:
+    return max(map(len, text.splitlines()))
 
 
 def write_table(table: Table, folder: Path, caption: str = "") -> list[Path]:

@@ -6,7 +6,6 @@ from raycib.config import EvalSpec
 from raycib.evals.alone import Pick, picked, said_alone
 from raycib.evals.verdicts import Pair
 from raycib.metrics import Rate, rate
-from raycib.report.statistics import paired_interval
 from raycib.results import AskedAlone
 from raycib.runtime.sweep import Sweep
 
@@ -33,6 +32,8 @@ def asked_alone(sweep: Sweep) -> AskedAlone | None:
     both = _both(sweep)
     if not both:
         return None
+    from raycib.report.statistics import paired_interval  # loads scipy: nothing waits for it
+
     read = sweep.verdict_cache.get
     told = [[verdict.harmful if (verdict := read(pair)) else None for pair in one] for one in both]
     moved = [

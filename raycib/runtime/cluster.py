@@ -165,6 +165,7 @@ def _start_here(dashboard: bool) -> Scratch:
     """A Ray of one's own, and the temp folder of its processes. On a busy machine its start can
     outlast the half minute that Ray allows it, so it is tried again. What a failed start left
     running is ended."""
+    print("starting Ray on this machine", flush=True)
     folder = _folder()
     try:
         scratch = Scratch(folder)

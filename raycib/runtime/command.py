@@ -104,6 +104,8 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     """Plan, do, score and show a sweep; its results, None of a plan alone, and whether all files
     are written. Raises `JudgeUnavailable`."""
     began = time.monotonic()
+    if sys.stdout.isatty() and not options.json:  # within a second something is said
+        print(f"{question.name}: reading rows and models", flush=True)
     setup = _setup(replace(options, seeds=options.seeds or question.seeds), question.study)
     runs = question.runs(setup)
     if not runs:

@@ -66,7 +66,7 @@ class ProgressView:
         for news in groups.values():
             if points := news.pop("curves", None):
                 self.new_points(points)
-        self.groups = self.groups | groups  # another thread may be going through them
+        self.groups = {**self.groups, **groups}  # another thread may be going through them
 
     def print_line(self) -> None:
         """Say where the sweep is."""

@@ -208,7 +208,8 @@ class Work:
         self._ask(self.sweep.asked)
         done = 0
         for model_ids, answers in self._coming.items():
-            self.view.detail = f"{done} of {len(self._asked)} models done"
+            loads = "" if done else ", the engine loads first"
+            self.view.detail = f"{done} of {len(self._asked)} models done{loads}"
             answers()
             done += len(model_ids)
             if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":

@@ -1,10 +1,12 @@
 """What a person sees of a sweep: its plan before, its table, files and MLflow afterwards."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raycib.config.plan import Plan, waits
+from raycib.console import clickable
 from raycib.results import FILE, Histories, Results, Samples, as_text
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.text import lines
@@ -42,7 +44,8 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
     """
     curves = stored_histories(sweep.store, sweep.stages)
     report = report_of(sweep, results, answers, curves)
-    print("\n" + report.terminal())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n" + report.terminal(width))
     for note in sweep.store.damaged:
         print(f"damaged and set aside: {note}")
     counts = results.counts
@@ -63,7 +66,8 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
             file=sys.stderr,
         )
         return False
-    print(f"report  {folder / 'report.html'}", flush=True)
+    page = folder / "report.html"
+    print(clickable(f"report  {page}", page.absolute().as_uri()), flush=True)
     _track(sweep, results, curves, answers, folder)
     return True
 

@@ -191,3 +191,13 @@ def test_before_fine_tuning_says_of_no_task_what_is_of_another() -> None:
     gone = {"eval_loss", "accuracy", "accuracy_low", "accuracy_high", "accuracy_n"}
     assert gone <= before.keys() and not gone & left.keys()
     assert left["hrr"] == before["hrr"] and left["utility"] == before["utility"]
+
+
+def test_a_table_that_is_broader_than_the_terminal_is_in_parts():
+    table = seen(table3(to_frame(typed(sweep(failed=False)))))
+    text = tables.to_terminal(table, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    heads = [part.splitlines()[0] for part in text.split("\n\n")]
+    assert len(heads) > 1 and all(head.startswith("Method") for head in heads)
+    assert all(str(head) in text for head in table.columns)
+    assert tables.to_terminal(table, 1_000) == tables.to_terminal(table)
