@@ -6,6 +6,7 @@ Whole optimiser steps: drawing and padding rows, forward, backward, clip, AdamW 
 Random Llamas of a few shapes, rank 8 on all linear layers, float32, one thread. TRL is its
 SFTTrainer with PEFT, without bfloat16 and without layers computed twice: both would slow it here.
 CIB has its references cached, and is over our own LoRA. All of a shape take turns in one process.
+Rows are padded, as the embedded world's are; and end to end, as those of one's own models are.
 Levels are those of a sequence of the embedded world's tasks, in the worker that trains them: what
 goes by from the end of one to the end of the next one's first step.
 """
@@ -26,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from raycib.config import StageSpec
 from raycib.config.plan import AdapterGroup, Job
+from raycib.config.presets import Execution, for_own_model
 from raycib.config.presets.world import WORLD
 from raycib.data.rows import describe_task
 from raycib.methods.cib import CIB
@@ -48,21 +50,24 @@ PACKED = (
     Shape(256, 4, 4, 64, 64),
 )
 SLOTS = 8
+END_TO_END = for_own_model(WORLD, gpu=False).execution
 
 
 class Group:
     """Some stages on a base of their own, stepped as a worker steps them."""
 
-    def __init__(self, stages: list[StageSpec], store: Store) -> None:
+    def __init__(
+        self, stages: list[StageSpec], store: Store, execution: Execution = WORLD.execution
+    ) -> None:
+        self._execution = execution
         self._loaded = load(stages, torch.device("cpu"))
         self.slots = [open_slot(n, one, self._loaded, store) for n, one in enumerate(stages)]
 
     def step(self) -> None:
         """One optimiser step of every stage, each with a gradient."""
-        execution = WORLD.execution
         take_step(
-            self._loaded.adapters, self.slots, Workers(), execution.micro_batch_size,
-            execution.micro_batch_tokens,
+            self._loaded.adapters, self.slots, Workers(), self._execution.micro_batch_size,
+            self._execution.micro_batch_tokens,
         )  # fmt: skip
         for slot in self.slots:
             assert slot.failed is None and slot.history[-1]["grad_norm"] > 0
@@ -96,6 +101,7 @@ def against_trl(shape: Shape, rounds: int, folder: Path) -> str:
     ours = {
         "lora": Group([shape.stage(model, file)], store),
         "cib": Group([shape.stage(model, file, method=CIB())], store),
+        "ends": Group([shape.stage(model, file)], store, END_TO_END),
     }
     turns = InTurn(ours)
     trainer = sft(
@@ -103,11 +109,11 @@ def against_trl(shape: Shape, rounds: int, folder: Path) -> str:
     )
     trainer.train()
     check_gradients(trainer)
-    trl, lora, cib = (turns.times[name][WARM:] for name in ("trl", "lora", "cib"))
+    trl, lora, cib, ends = (turns.times[name][WARM:] for name in ("trl", "lora", "cib", "ends"))
     assert len(trl) == rounds
     return (
         f"{shape!s:24}{spread(trl, 1e3, 1):>24}{spread(lora, 1e3, 1):>24}"
-        f"{ratio(lora, trl):>20}{ratio(cib, lora):>20}"
+        f"{ratio(lora, trl):>20}{ratio(ends, trl):>20}{ratio(cib, lora):>20}"
     )
 
 
@@ -118,14 +124,19 @@ def packed(shape: Shape, rounds: int, folder: Path) -> str:
     stages = [shape.stage(model, file, seed=seed) for seed in range(SLOTS)]
     store = Store(folder / "store")
     group, alone = Group(stages, store), [Group([stage], store) for stage in stages]
+    contrast = [shape.stage(model, file, seed=seed, method=CIB()) for seed in range(SLOTS)]
+    cib, ends = Group(contrast, store), Group(stages, store, END_TO_END)
     times = interleaved(
-        {"group": group.step, "alone": lambda: [one.step() for one in alone]}, rounds
-    )
+        {"group": group.step, "alone": lambda: [one.step() for one in alone], "cib": cib.step,
+         "ends": ends.step},
+        rounds,
+    )  # fmt: skip
     tokens = [slot.tokens for slot in group.slots]
     useful = sum(one["useful"] for one in tokens) / sum(one["computed"] for one in tokens)
     return (
         f"{shape!s:24}{spread(times['alone'], 1e3, 1):>24}{spread(times['group'], 1e3, 1):>24}"
-        f"{ratio(times['alone'], times['group']):>20}{useful:>12.2f}"
+        f"{ratio(times['alone'], times['group']):>20}{useful:>16.2f}"
+        f"{ratio(times['ends'], times['group']):>22}{ratio(times['cib'], times['group']):>20}"
     )
 
 
@@ -172,14 +183,14 @@ def main() -> None:
     datasets.disable_progress_bars()
 
     print(f"CPU ms of an optimiser step: median [quartiles], n = {rounds}")
-    head = ("", "TRL's LoRA", "our LoRA", "ours / TRL's", "CIB / LoRA")
-    print("{:24}{:>24}{:>24}{:>20}{:>20}".format(*head))
+    head = ("", "TRL's LoRA", "our LoRA", "ours / TRL's", "end to end / TRL's", "CIB / LoRA")
+    print("{:24}{:>24}{:>24}{:>20}{:>20}{:>20}".format(*head))
     for shape in AGAINST_TRL:
         with tempfile.TemporaryDirectory() as folder:
             print(against_trl(shape, rounds, Path(folder)), flush=True)
     print(f"\nPacking: {SLOTS} adapters step alone, one after the other, and as one group")
-    head = ("", "alone", "packed", "alone / packed", "useful tokens")
-    print("{:24}{:>24}{:>24}{:>20}{:>16}".format(*head))
+    head = ("", "alone", "packed", "alone / packed", "useful tokens", "end to end / packed")
+    print("{:24}{:>24}{:>24}{:>20}{:>16}{:>22}{:>20}".format(*head, "CIB / LoRA"))
     for shape in PACKED:
         with tempfile.TemporaryDirectory() as folder:
             print(packed(shape, rounds, Path(folder)), flush=True)
