@@ -50,9 +50,9 @@ class Room:
         return "".join(file.read_text() for file in files if file.exists())
 
     def processes(self) -> dict[int, str]:
-        """Titles of all processes in it but the first, by id."""
-        mine, *others = self._pids()
-        return {pid: title(pid) for pid in others if pid != mine}
+        """Titles of all living processes in it but the first, by id; the dead have none."""
+        _, *others = self._pids()
+        return {pid: called for pid in others if (called := title(pid))}
 
     def _pids(self) -> list[int]:
         """In the order in which they began: of the same namespace as the one that waits."""
