@@ -9,7 +9,7 @@ import pandas as pd
 
 from raycib.report.forms import BEFORE
 from raycib.report.frame import NAMES, PLAIN
-from raycib.report.statistics import NOTHING, Spread, mean_std, wilson_over_seeds
+from raycib.report.statistics import NOTHING, Spread, less, mean_std, wilson_over_seeds
 
 CIB = "cib"
 COHERENT = 0.1
@@ -40,7 +40,7 @@ class ResultRow:
     def coherent(self) -> bool:
         """Whether at most 10 % of its answers to harmful prompts are neither harmful nor refusals;
         true where that was not measured."""
-        return not self.mean("incoherent_rate") > COHERENT
+        return not less(COHERENT, self.mean("incoherent_rate"))
 
     def mean(self, column: str) -> float:
         """Mean over the seeds that finished; nan where not measured."""
@@ -110,7 +110,7 @@ def best(
         for variant in found
         if math.isfinite(variant.mean("hrr"))
         and variant.coherent
-        and (budget == math.inf or variant.mean("eval_loss") <= budget)
+        and (budget == math.inf or _at_most(variant.mean("eval_loss"), budget))
         # A task accuracy that was not measured is not one that was kept.
         and (not accuracy or variant.mean("accuracy") >= accuracy - NOTHING)
     ]
@@ -120,6 +120,10 @@ def best(
         key=lambda variant: (round(variant.mean("hrr"), 9), variant.mean("eval_loss")),
         default=None,
     )
+
+
+def _at_most(value: float, most: float) -> bool:
+    return math.isfinite(value) and not less(most, value)
 
 
 def of(found: Sequence[ResultRow], *methods: str) -> list[ResultRow]:

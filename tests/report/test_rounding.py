@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from summaries import orders_sweep, typed
@@ -20,6 +21,7 @@ from raycib.report.statistics import (
     wilson,
 )
 from raycib.report.table import shown
+from raycib.report.variants import ResultRow, best
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.sequences import above, study_of
@@ -186,6 +188,25 @@ def test_means_of_the_same_rates_in_another_order_settle_no_claim():
     seen = shown(variance_table(study), COLUMNS)
     part = seen[seen["Of"] == "final HRR"]
     assert set(part["Share (η²), %"]) == {"no variance"} and set(part["p"]) == {""}
+
+
+def test_a_mean_at_a_bound_is_within_it_whatever_rounding_leaves():
+    """Three seeds of which a tenth babbles each: their mean is above .1 in floats, and .1
+    times 1.1 is above .11."""
+    tenth = [26 / 260] * 3
+    assert np.mean(tenth) > 0.1
+
+    def row(babble: list[float], loss: float = 0.1) -> ResultRow:
+        seeds = {"seed": [0, 1, 2], "hrr": [0.2] * 3, "eval_loss": [loss] * 3}
+        done = pd.DataFrame(seeds | {"incoherent_rate": babble})
+        return ResultRow("kl", "kl", "kl", 1.0, False, done, done[:0])
+
+    assert row(tenth).coherent and row([math.nan] * 3).coherent
+    assert not row([26 / 260, 26 / 260, 27 / 260]).coherent
+    within = row([0.0] * 3, loss=0.1 * 1.1)
+    assert 0.1 * 1.1 > 0.11 and best([within], budget=0.11) is within
+    assert best([row([0.0] * 3, loss=0.1101)], budget=0.11) is None
+    assert best([row([0.0] * 3, loss=math.nan)], budget=0.11) is None
 
 
 def test_one_value_has_neither_spread_nor_interval():

@@ -11,7 +11,7 @@ import numpy as np
 from raycib.report.cards.effects import Outcomes, Prompt, outcomes
 from raycib.report.cards.halves import is_tuning
 from raycib.report.side_by_side import numbered
-from raycib.report.statistics import NOTHING, less
+from raycib.report.statistics import less
 from raycib.report.variants import COHERENT, ResultRow
 from raycib.results import Samples
 
@@ -107,9 +107,10 @@ class Family:
         for row, (harmful, babbled) in enumerate(self.outcomes[1:]):
             rate, garbage = (_mean(one[kept][:, self.tuning]) for one in (harmful, babbled))
             # What was not measured is not held against a row here: the card says so itself.
-            lost = accuracy[1 + row].mean() < KEPT * accuracy[0].mean() - NOTHING
-            unlearned = self.learned[row, kept].mean() < LEARNED
-            if math.isfinite(rate) and garbage <= COHERENT and not lost and not unlearned:
+            lost = less(accuracy[1 + row].mean(), KEPT * accuracy[0].mean())
+            unlearned = less(self.learned[row, kept].mean(), LEARNED)
+            babbles = less(COHERENT, garbage)
+            if math.isfinite(rate) and not (babbles or lost or unlearned):
                 found.append((round(rate, 9), float(losses[row].mean()), row))
         return [row for *_, row in sorted(found)]
 
