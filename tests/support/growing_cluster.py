@@ -26,10 +26,12 @@ LOOK = """
 import json, sys, time
 from ray._raylet import GcsClient
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.core.generated.autoscaler_pb2 import IDLE, RUNNING
 gcs = GcsClient(address=sys.argv[1])
 while True:
     state = get_cluster_resource_state(gcs)
-    alive = [n for n in state.node_states if n.status in (1, 2) and n.total_resources.get("CPU")]
+    there = [n for n in state.node_states if n.status in (RUNNING, IDLE)]
+    alive = [n for n in there if n.total_resources.get("CPU")]
     asked = [r for c in state.cluster_resource_constraints for r in c.resource_requests]
     print(json.dumps([len(alive), sum(r.count for r in asked)]), flush=True)
     time.sleep(0.5)
