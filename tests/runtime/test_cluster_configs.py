@@ -264,7 +264,7 @@ def test_mlflow_of_several_machines_is_the_installed_one_and_knows_its_options()
     program, subcommand, *options = services["mlflow"]["command"]
     assert (program, subcommand) == ("mlflow", "server")
     given = server.make_context("server", list(options), resilient_parsing=True).params
-    assert given["backend_store_uri"].startswith("postgresql://mlflow@postgres/")
+    assert given["backend_store_uri"].startswith("postgresql+psycopg2://mlflow@postgres/")
     assert given["artifacts_destination"] == "/artifacts"
     environment = services["mlflow"]["environment"]
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
