@@ -220,7 +220,8 @@ def _so_far(sweep: Sweep, results: Results, samples: Samples, curves: Histories)
     scored = results.but(cells=[cell for cell in results.cells if not cell.failed])
     if scored.cells:
         report = report_of(sweep, scored, samples, curves)
-        return replace(report, curves=whole.curves)
+        headline = f"So far, of the cells that have scores: {report.headline}"
+        return replace(report, curves=whole.curves, headline=headline)
     none = {"sections": [], "claims": [], "warnings": [], "headline": "No cell has scores yet."}
     nothing = {"frame": whole.frame.iloc[:0], "cells": whole.cells.iloc[:0]}
     return replace(whole, results=scored, **none, **nothing)
