@@ -1,13 +1,17 @@
-"""A sweep submitted as a job to a cluster of two nodes, with a worker on each."""
+"""A sweep on a cluster of two nodes, with a worker on each: submitted as a job, and as Slurm runs
+it."""
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 import pytest
 from ray_head import Cluster, head, node, own_address, ray
-from running import SWEEP, run_here
+from running import ROOT, SWEEP, environment, ray_folder, run_here
 from safetensors.torch import load_file
 
 from raycib.config.presets import StrategyName
@@ -79,3 +83,84 @@ def test_a_job_on_two_nodes_gives_the_table_of_one_worker(
         # AdamW moves a weight by some 1e-3 a step; where its gradient is zero, rounding decides.
         assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-3
     assert {one.about["workers"] for one in Store(str(out)).records(STAGES)} == {2}
+
+
+NODES = {"raycib-a": "10.213.0.1", "raycib-b": "10.213.0.2"}
+"""Two nodes of Slurm, with networks, processes and temp folders of their own."""
+SRUN = """#!/usr/bin/env bash
+set -uo pipefail
+while [[ $1 == --* ]]; do shift; done
+[[ $1 == hostname ]] && { echo "%(head)s 192.0.2.9"; exit; }
+task() {
+  ip netns exec "$1" unshare --pid --fork --kill-child --mount-proc bash -c \\
+    'mkdir -p /tmp/ray "$0/$1" && mount --bind "$0/$1" /tmp/ray && shift && exec "$@"' \\
+    "%(folder)s" "$@"
+}
+task raycib-b "$@" & task raycib-a "$@"; code=$?
+wait
+exit "$code"
+"""
+
+
+def ip(*arguments: str) -> bool:
+    """Whether the command went well."""
+    return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def srun() -> Iterator[Path]:
+    """A folder with an `srun` for two nodes; they are gone afterwards."""
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("networks of one's own need root, ip and unshare")
+    first, second = NODES
+    try:
+        made = all(ip("netns", "add", name) for name in NODES)
+        pair = f"link add to-b netns {first} type veth peer to-a netns {second}"
+        made &= ip(*pair.split())
+        for (name, address), link in zip(NODES.items(), ("to-b", "to-a"), strict=True):
+            made &= ip("-n", name, "address", "add", f"{address}/24", "dev", link)
+            made &= all(ip("-n", name, "link", "set", one, "up") for one in ("lo", link))
+            made &= ip("-n", name, "route", "add", "default", "dev", link)
+        if not made:
+            pytest.skip("networks cannot be made here")
+        with ray_folder() as folder:
+            program = folder / "srun"
+            program.write_text(SRUN % {"head": NODES[first], "folder": folder})
+            program.chmod(0o755)
+            yield folder
+    finally:
+        for name in NODES:
+            ip("netns", "delete", name)
+
+
+@pytest.mark.faults
+def test_the_slurm_job_gives_the_table_of_one_worker(
+    srun: Path,
+    alone: Sweep,
+    tmp_path: Path,
+) -> None:
+    """`ray symmetric-run` on both nodes, a worker of each group on either."""
+    out, home = tmp_path / "out", tmp_path / "home"
+    home.mkdir()
+    kept = {n: v for n, v in environment(srun).items() if not n.startswith("RAY_AUTH_TOKEN")}
+    environ = kept | {
+        "PATH": f"{srun}:{kept['PATH']}",
+        "HOME": str(home),
+        "HF_HOME": str(tmp_path / "hub"),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+        "RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT": "300",
+    }
+    del environ["RAY_TMPDIR"]
+    job = ["bash", "cluster/slurm.sh", "sweeps/lambda_grid.py", "--out", str(out)]
+    ended = subprocess.run(
+        [*job, *ALIGNED, *APART, "--set", "execution.strategy=fsdp2"],
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    assert Sweep(out, ended.stdout).table == alone.table
+    assert {one.about["workers"] for one in Store(str(out)).records(STAGES)} == {2}
+    token = home / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.read_text() not in said
