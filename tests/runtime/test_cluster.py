@@ -59,7 +59,8 @@ def test_a_failed_start_is_said_and_what_it_started_is_ended(
     assert len(started) == len(theirs) == cluster.STARTS
     assert not any(tmp_path.iterdir())
     assert not any(map(title, [*theirs, *(one.pid for one in started)]))
-    said = capsys.readouterr().out.splitlines()
+    first, *said = capsys.readouterr().out.splitlines()
+    assert first == "starting Ray on this machine"
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
 
 
