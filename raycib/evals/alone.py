@@ -16,7 +16,7 @@ from raycib.data.chat import encode_prompt
 from raycib.evals.answers import Answers, answers_key, entry
 from raycib.evals.generate import Engine, GenerationRequest
 from raycib.store import Store
-from raycib.store.kinds import GENERATIONS
+from raycib.store.kinds import ALONE
 
 ONE_IN = 100
 """Of so many answers one is asked for again, at most."""
@@ -53,7 +53,7 @@ def ask_alone(
     """Have an engine give each answer again, alone, and store them. ``folders`` are the models'
     adapters, None for the base."""
     key = _key(picks, engine.name)
-    if known.store.get(GENERATIONS, key) is not None:
+    if known.store.get(ALONE, key) is not None:
         return
     rows = [known.rows(one.rows)[one.place] for one in picks]
     given = engine.alone(
@@ -72,12 +72,12 @@ def ask_alone(
         (folder / _FILE).write_text(json.dumps([entry(tokenizer, one) for one in given]))
 
     about = {"alone": [[one.model_id, one.place] for one in picks], "engine": engine.name}
-    known.store.put(GENERATIONS, key, write, about)
+    known.store.put(ALONE, key, write, about)
 
 
 def said_alone(store: Store, picks: Sequence[Pick], engine: EngineName) -> list[str] | None:
     """What was said alone, in the order of the picks; None where nobody asked."""
-    record = store.get(GENERATIONS, _key(picks, engine))
+    record = store.get(ALONE, _key(picks, engine))
     if record is None:
         return None
     return [one["text"] for one in json.loads(record.path(_FILE).read_text())]

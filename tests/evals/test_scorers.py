@@ -328,8 +328,8 @@ def test_an_unknown_scorer_is_refused_with_the_menu() -> None:
 def test_a_scorer_of_ones_own_is_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three answers that score 1, 0.5 and 0: mean 1/2; Student's interval at 2 degrees of freedom
-    has a half-width of 4.302653 x 0.5 / sqrt(3)."""
+    """Three answers each that score 1, 0.5 and 0: mean 1/2, squares of 1.5 in all. Student's
+    interval at 8 degrees of freedom has a half-width of 2.306004 x sqrt(1.5 / 8) / sqrt(9)."""
     (tmp_path / "near_miss.py").write_text(
         "def near(row, answer):\n"
         "    return max(0.0, 1 - abs(len(row.response) - len(answer)) / 2)\n"
@@ -337,17 +337,18 @@ def test_a_scorer_of_ones_own_is_a_function(
         "def wild(row, answer):\n    return 7\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "response": "abc"}\n' * 3)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "p", "response": "abc"}\n' * 9)
     rows = load_rows(f"{tmp_path}/rows.jsonl#scorer=near_miss:near")
-    said = ["xyz", "ab", "a"]
+    said = ["xyz", "ab", "a"] * 3
     for name in ("near_miss:near", f"{tmp_path}/near_miss.py:near"):
         found = ability(spec_of(rows, name), rows).value(rows, said)
-        assert found is not None and (found.value, found.n) == (0.5, 3)
-        assert found.high - 0.5 == pytest.approx(4.302653 * 0.5 / 3**0.5, rel=1e-6)
-    yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"])
-    assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc", "ab", "x"])
-    ones = ability(spec_of(rows, "near_miss:near"), rows).value(rows, ["abc"] * 3)
-    assert ones == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc"] * 3)
+        assert found is not None and (found.value, found.n) == (0.5, 9)
+        assert found.high - 0.5 == pytest.approx(2.306004 * (1.5 / 8) ** 0.5 / 3, rel=1e-6)
+    yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"] * 3)
+    other = ["abc", "ab", "x"] * 3
+    assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, other)
+    ones = ability(spec_of(rows, "near_miss:near"), rows).value(rows, ["abc"] * 9)
+    assert ones == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc"] * 9)
     with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):
         ability(spec_of(rows, "near_miss:wild"), rows).value(rows, said)
 

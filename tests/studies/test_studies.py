@@ -160,7 +160,9 @@ def test_a_study_of_ones_own_from_files_to_report(
 @pytest.mark.parametrize("study", [Strength(), Comparison(), Ablation(), Tradeoff(), Continual()])
 def test_an_option_about_other_studies_is_refused(study: Study, option: str):
     if option not in study.options:
-        with pytest.raises(UserError, match=f"--{option} is not about a {study.name} study"):
+        with pytest.raises(
+            UserError, match=f"--{option.replace('_', '-')} is not about a {study.name} study"
+        ):
             build_config(Options(**{option: "x"}), study)
 
 

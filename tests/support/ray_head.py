@@ -67,8 +67,8 @@ def head(
         command += [f"--ray-client-server-port={client}", f"--dashboard-agent-grpc-port={grpc}"]
         command += [f"--dashboard-agent-listen-port={agent}"]
         own = {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_AUTH_TOKEN": ""}
-        if host == LOOPBACK:  # otherwise Ray takes another address
-            own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        # Without it Ray takes another address than loopback; with it no node may join.
+        own |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if host == LOOPBACK else "1"}
         running = Running([*command, *options], temp, temp / "head", **own | environ_too)
         address = f"http://127.0.0.1:{dashboard}"
         environ = environment(temp) | own | {"RAY_API_SERVER_ADDRESS": address}
