@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from ray._private import services
 from running import PATIENCE_S, ROOT, Running, environment, ray_folder
 
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -20,8 +19,11 @@ LOOPBACK = "127.0.0.1"
 
 
 def own_address() -> str:
-    """Of this machine, as Ray would take it."""
-    return services.get_node_ip_address()
+    """Of this machine: where what it sends to others comes from. Nothing is sent here. Ray's own
+    answer is loopback once raycib's runtime is imported."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect(("192.0.2.254", 9))
+        return str(one.getsockname()[0])
 
 
 class Cluster(NamedTuple):
