@@ -176,6 +176,14 @@ def test_nothing_is_claimed_where_nothing_was_measured():
     assert "0 of 15 cells finished" in reported(summary).headline
 
 
+def test_the_one_strength_of_a_sweep_is_told_once():
+    summary = sweep(failed=False)
+    assert reported(summary).headline.count("at λ =") == 2
+    strengths = sorted({cell["strength"] for cell in summary["cells"]})[:2]
+    summary["cells"] = [one for one in summary["cells"] if one["strength"] in strengths]
+    assert reported(summary).headline.count(f"at λ = {strengths[1]:g}") == 1
+
+
 def test_a_sound_sweep_needs_no_warning_but_the_known_one():
     summary = sweep(failed=False)
     for cell in summary["cells"]:

@@ -79,9 +79,9 @@ def strength_headline(
         dosed = cells[cells["lam"] > 0]
         low, high = dosed["lam"].min(), dosed["lam"].max()
         first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
+        weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
         parts.append(
-            f"With {name} they are {over_seeds(first, 'hrr')} at λ = {low:g} and "
-            f"{over_seeds(last, 'hrr')} at λ = {high:g}, where "
+            f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "
             f"{over_seeds(last, 'refusal_rate')} of the "
             f"harmful prompts are refused, task accuracy is {over_seeds(last, 'accuracy')} and the "
             f"task loss {_loss(last)} nats"
