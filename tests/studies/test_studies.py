@@ -149,7 +149,7 @@ def test_a_study_of_ones_own_from_files_to_report(
     for cell in told.cells:
         assert cell.scores is not None, cell.failed
         assert cell.scores.given()["moved"] == pytest.approx(cell.scores.distance, rel=1e-6)
-    assert len(scored) == len(set(scored)) == 3
+    assert len(set(scored)) == 3, "and again for a page that is written while it runs"
     assert (tmp_path / "out" / "moved" / "report.html").exists()
     assert run_question(question, options) == 0
     counts = read_results(tmp_path / "out" / "moved").counts
