@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.duration.survfunc import SurvfuncRight
 from summaries import rate, reported, sweep
 
 from raycib.report.over_steps.section import with_steps
@@ -29,7 +30,6 @@ def test_kaplan_and_meier_by_hand():
 
 def test_kaplan_and_meier_as_statsmodels_has_it():
     """Whatever is lost and whatever is censored, and when."""
-    survfunc = pytest.importorskip("statsmodels.duration.survfunc")
     luck = np.random.default_rng(0)
     for _ in range(50):
         ends = luck.integers(1, 10, 12) * 20
@@ -38,7 +38,7 @@ def test_kaplan_and_meier_as_statsmodels_has_it():
             Lost(int(end) - 20, float(end)) if known else Lost(int(end), math.inf)
             for end, known in zip(ends, seen, strict=True)
         ]
-        theirs = survfunc.SurvfuncRight(ends, seen.astype(int))
+        theirs = SurvfuncRight(ends, seen.astype(int))
         known = dict(zip(theirs.surv_times, theirs.surv_prob, strict=True))
         for one in kept(losses, range(0, int(ends.max()) + 1, 20)):
             last = max((step for step in known if step <= one.step), default=None)
