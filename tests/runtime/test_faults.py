@@ -158,7 +158,9 @@ def test_a_clock_that_jumps_back_at_every_moment_changes_nothing(
 
 
 ASKED = ("get_experiment_by_name", "log_batch", "log_artifact")
-"""What MLflow is asked for first, in the middle, and last."""
+"""What a server of MLflow is asked for first, in the middle, and last."""
+WRITTEN = ("get_experiment_by_name", "write", "log_artifact")
+"""The same of its database."""
 MLFLOW_S = 150
 """A sweep whose MLflow does not answer ends within that."""
 
@@ -204,7 +206,7 @@ def test_an_mlflow_database_that_another_process_locks_costs_a_line(
     hold = "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); "
     hold += "c.execute('BEGIN EXCLUSIVE'); print(flush=True); time.sleep(600)"
     begun = []
-    for number, moment in enumerate(ASKED):
+    for number, moment in enumerate(WRITTEN):
         out = finished(first, tmp_path / f"out-{number}")
         do = f'{sys.executable} -c "{hold}" $OUT/mlflow.db >$OUT/locked & echo $! >$OUT/locker; '
         do += "until [ -s $OUT/locked ]; do sleep .05; done"

@@ -22,11 +22,13 @@ from mlflow import MlflowClient
 
 from raycib.report import page
 from raycib.store import Store
+from raycib.tracking.database import Database
 
 
 def break_at(moment: str, do: str) -> None:
     """Run a shell command, once, when this process comes to `moment`: the kind of what is stored,
-    or the name of a method of MLflow's client, with "after" before it where that is done then."""
+    or the name of a method of MLflow's client or of what writes its database, with "after" before
+    it where that is done then."""
     after, name = moment.startswith("after "), moment.removeprefix("after ")
     done = False
 
@@ -51,10 +53,12 @@ def break_at(moment: str, do: str) -> None:
 
     if name == "report":
         page.write_report = broken(page.write_report, lambda *_: True)
-    elif hasattr(MlflowClient, name):
-        setattr(MlflowClient, name, broken(getattr(MlflowClient, name), lambda *_: True))
-    else:
-        Store.put = broken(Store.put, lambda _, kind, *rest: kind == name)
+        return
+    for writer in (MlflowClient, Database):
+        if hasattr(writer, name):
+            setattr(writer, name, broken(getattr(writer, name), lambda *_: True))
+            return
+    Store.put = broken(Store.put, lambda _, kind, *rest: kind == name)
 
 
 def sweep(request: dict[str, Any]) -> None:
