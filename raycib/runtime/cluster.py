@@ -167,14 +167,13 @@ def _start_here(dashboard: bool) -> Scratch:
     running is ended."""
     print("starting Ray on this machine", flush=True)
     folder = _folder()
-    try:
-        scratch = Scratch(folder)
-    except OSError as error:
-        raise UserError(
-            f"Ray does not start on this machine: {error}; name a folder with RAY_TMPDIR"
-        ) from error
-    before = _children()
     for left in reversed(range(STARTS)):
+        try:
+            scratch = Scratch(folder)
+        except OSError as error:
+            raise UserError(
+                f"Ray does not start on this machine: {error}; name a folder with RAY_TMPDIR"
+            ) from error
         try:
             # With a runtime environment it would start other processes than those it has ready.
             with scratch.as_temp_folder(ENVIRONMENT):
@@ -187,12 +186,10 @@ def _start_here(dashboard: bool) -> Scratch:
             _hide_token()
             return scratch
         except Exception as error:  # Ray raises the bare class
-            started = _children() - before  # theirs, too, whom nobody knows once their parents end
             ray.shutdown()
-            _end(started | _children() - before)
+            scratch.remove()
             said = str(error).strip().splitlines() or [type(error).__name__]
             if "timed out during startup" not in said[0] or not left:
-                scratch.remove()
                 raise UserError(f"Ray does not start on this machine: {said[0]}") from error
             print(
                 f"Ray did not start within half a minute, this machine is busy: trying again, "
@@ -221,27 +218,6 @@ def _folder() -> Path:
     short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     print(f"Ray's files are in {short}: {folder} is too long for its sockets", flush=True)
     return Path(short)
-
-
-def _children() -> set[Any]:
-    """All processes that this one has started, and theirs."""
-    import psutil
-
-    return set(psutil.Process().children(recursive=True))
-
-
-def end_children() -> None:
-    """Those of a Ray of one's own, once nothing of it answers."""
-    _end(_children())
-
-
-def _end(processes: set[Any]) -> None:
-    import psutil
-
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=5)
 
 
 def _dashboard() -> str:

@@ -32,7 +32,7 @@ from raycib.evals.alone import Pick
 from raycib.evals.judges import Judge, JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
-from raycib.runtime.cluster import connect, end_children
+from raycib.runtime.cluster import connect
 from raycib.runtime.engine_process import EngineProcess
 from raycib.runtime.judge import on_disk, unserved_judge
 from raycib.runtime.leases import Ended, Task
@@ -237,7 +237,6 @@ class RayRuntime:
         """End this process now: what waits for a Ray that is gone cannot be woken."""
         self._books.close()
         if self.cluster.scratch is not None:
-            end_children()
             self.cluster.scratch.remove()
         os._exit(tell_lost(f"{LOST}: {why}"))
 

@@ -1,17 +1,22 @@
 """The temp folder of a Ray of one's own: whatever its processes leave there goes with it.
 
 vLLM, Ray's dashboard and Tune leave files and sockets in the temp folder, above all where they are
-killed. So they have one of their own. One whose driver was killed is removed by the next.
+killed. So they have one of their own. It also tells whose they are: a process beside the driver
+ends those that outlive it. Where that was killed too, the next driver removes the folder.
 """
 
 import fcntl
 import getpass
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from raycib.runtime import reaper
 
 _PREFIX = "raycib-"
 
@@ -30,7 +35,15 @@ class Scratch:
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
             self._lock = _lock(self.folder)
             if self._lock is not None and self.folder.exists():
-                return  # else one that begins at this moment has taken it for left
+                break  # else one that begins at this moment has taken it for left
+        # Of a session of its own: Ctrl-C is for the driver alone.
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-I", reaper.__file__, str(self.folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     @contextmanager
     def as_temp_folder(self, environment: Mapping[str, str]) -> Iterator[None]:
@@ -50,8 +63,8 @@ class Scratch:
                     os.environ[name] = value
 
     def remove(self) -> None:
-        """It is gone with all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """It is gone with all that is in it, and with the processes that have it."""
+        self._reaper.communicate()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

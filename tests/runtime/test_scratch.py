@@ -5,27 +5,62 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from raycib.runtime.scratch import Scratch
 
 KILLED = """
-import os, signal, sys
+import os, psutil, signal, subprocess, sys
 from pathlib import Path
 from raycib.runtime.scratch import Scratch
-(Scratch(Path(sys.argv[1])).folder / "left").touch()
+scratch = Scratch(Path(sys.argv[1]))
+(scratch.folder / "left").touch()
+with scratch.as_temp_folder({}):
+    child = subprocess.Popen(["sleep", "100"], start_new_session=True)
+if sys.argv[2] == "all":
+    for one in psutil.Process().children():
+        one.kill()
+print(child.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_left_goes_when_the_next_begins(tmp_path: Path) -> None:
+def killed(root: Path, who: str) -> int:
+    """After a process with a temp folder was killed: the id of what it had started there."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(root), who], stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    return int(done.stdout)
+
+
+def runs(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_what_a_killed_process_started_ends_and_its_folder_goes(tmp_path: Path) -> None:
+    held = Scratch(tmp_path)
+    with held.as_temp_folder({}):
+        other = subprocess.Popen(["sleep", "100"])
+    child = killed(tmp_path, "itself")
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [*tmp_path.iterdir()] == [held.folder] and not runs(child)
+    assert other.poll() is None, "that of a living process stays"
+    held.remove()
+    assert other.wait(1) == -signal.SIGKILL and not held.folder.exists()
+
+
+def test_what_was_left_where_all_were_killed_goes_when_the_next_begins(tmp_path: Path) -> None:
     (tmp_path / "session_of_ray").mkdir()
     held = Scratch(tmp_path)
     (held.folder / "mine").touch()
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
-    assert done.returncode == -signal.SIGKILL
+    killed(tmp_path, "all")
     assert len(list(tmp_path.iterdir())) == 3, "it left its folder"
     other = Scratch(tmp_path)
     assert {*tmp_path.iterdir()} == {tmp_path / "session_of_ray", held.folder, other.folder}

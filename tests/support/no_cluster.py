@@ -11,9 +11,9 @@ from typing import NamedTuple
 from running import Running, ray_folder
 
 CONNECT = """
-import json, os, sys, time
+import json, os, psutil, sys, time
 from raycib.errors import UserError
-from raycib.runtime.cluster import _children, connect
+from raycib.runtime.cluster import connect
 from raycib.config.presets import PRESETS
 for name, value in json.loads(sys.argv[1]):
     os.environ |= {name: value}
@@ -22,7 +22,7 @@ for name, value in json.loads(sys.argv[1]):
     except UserError as error: said = str(error)
     else: said = "connected"
     del os.environ[name]
-    left = [child.name() for child in _children()]
+    left = [child.name() for child in psutil.Process().children(recursive=True)]
     print(json.dumps([said, left, time.monotonic() - began]))
 """
 REFUSED = {
