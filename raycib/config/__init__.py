@@ -6,7 +6,16 @@ and left out of it. No torch here: specs are read by the driver, the command lin
 """
 
 from raycib.config.base import Feature, Layer, Location, Pooling, Spec, Tokens, digest
-from raycib.config.data import MADE, TODAY, ModelSpec, Precision, RowsSpec, TaskSpec, Template
+from raycib.config.data import (
+    MADE,
+    TODAY,
+    ModelSpec,
+    Precision,
+    Quantization,
+    RowsSpec,
+    TaskSpec,
+    Template,
+)
 from raycib.config.evals import EngineName, EvalSpec, JudgeSpec
 from raycib.config.lm_eval import LmEvalSpec
 from raycib.config.measure import Measure
@@ -31,6 +40,7 @@ __all__ = [
     "PlainLoRA",
     "Pooling",
     "Precision",
+    "Quantization",
     "RowsSpec",
     "RunSpec",
     "Spec",

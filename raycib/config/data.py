@@ -1,6 +1,6 @@
 """Models and rows, known by their content."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -15,6 +15,9 @@ Precision = Literal["float32", "bfloat16"]
 TODAY = "2024-07-26"
 """The day that chat templates are told: the one that Llama's own have where nobody tells them. With
 the true one a sweep that goes on tomorrow would mix two prompts."""
+Quantization = Literal["nf4"]
+"""NF4: 4 bits a weight, which name one of 16 quantiles of a normal distribution, and a float32 for
+each 64 weights, their largest size (Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3)."""
 Notes = Annotated[tuple[str, ...], NOT_IDENTITY]
 """What was done to files while they were read, for reports."""
 
@@ -36,8 +39,18 @@ class ModelSpec(Spec):
     """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""
     day: str = ""
     """What a template that prints the date is told; "" where it prints none."""
+    quantization: Quantization | None = None
+    """Of the linear layers of the frozen base, its output head left out: from weights of its
+    `dtype`, in which products are computed, too. None: weights as they are."""
     notes: Notes = ()
     """What of its chat template is mended."""
+
+    def identity(self) -> dict[str, Any]:
+        """As any spec's; weights as they are have the key that they always had."""
+        found = super().identity()
+        if self.quantization is None:
+            del found["quantization"]
+        return found
 
 
 class RowsBase(Spec):

@@ -86,6 +86,11 @@ class StageSpec(Spec):
             raise ValueError(
                 "an adapter has the precision of its base: leave trainer.precision out"
             )
+        if self.lora is None and self.model.quantization is not None:
+            raise ValueError(
+                f"a stage that trains all weights (lora=None) cannot train those of a model in "
+                f"{self.model.quantization}: leave model.quantization out"
+            )
         if self.lora is None and (parent is not None or not self.method.is_plain):
             raise ValueError(
                 f"{kind}: a stage that trains all weights (lora=None) starts from a model and has "

@@ -20,6 +20,8 @@ ADAPTER_BYTES = 16
 LOGITS_AT_ONCE = 2**26
 """Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
 pass, a chunk of tokens after the other."""
+BLOCK = 64
+"""Weights of a quantised layer that share a scale: bitsandbytes' own choice."""
 _HEAD_BYTES = 12
 """Of each of these entries at the peak: logits and log-probabilities forward, then
 log-probabilities and two gradients."""
@@ -142,9 +144,24 @@ def said(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
-def weight_bytes(sizes: Sizes, dtype: str) -> int:
-    """Of the frozen base."""
-    return sizes.parameters * BYTES[dtype]
+def weight_bytes(sizes: Sizes, dtype: str, quantization: str | None = None) -> int:
+    """Of the frozen base; of a quantised linear layer half a byte a weight, and a float32 for each
+    `BLOCK` of them."""
+    whole = sizes.parameters * BYTES[dtype]
+    if quantization is None:
+        return whole
+    layers = _linear_sizes(sizes)
+    return whole + sum(-(-n // 2) + 4 * -(-n // BLOCK) - n * BYTES[dtype] for n in layers)
+
+
+def unpacked_bytes(sizes: Sizes, dtype: str, quantization: str | None = None) -> int:
+    """Of what is made of a quantised layer's bits while it is computed with: two, as one follows
+    the other."""
+    return 0 if quantization is None else 2 * max(_linear_sizes(sizes)) * BYTES[dtype]
+
+
+def _linear_sizes(sizes: Sizes) -> list[int]:
+    return [math.prod(shape) for layer in sizes.layers for shape in layer.values()]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from raycib.model_files.config import read_config
 from raycib.models import lean_imports  # noqa: F401  before what imports transformers
 from raycib.models.decoder import own_logits
 from raycib.models.gate import check_model
+from raycib.models.quantized import held_in, unpack_when_read
 
 
 def load_tokenizer(source: str, template: Template = "own") -> Any:
@@ -57,6 +58,7 @@ def load_model(
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
+            **held_in(spec.quantization, spec.dtype),
             dtype=getattr(torch, spec.dtype),
             attn_implementation=attention,
             local_files_only=True,
@@ -76,6 +78,8 @@ def load_model(
             f"config.json: {problem}; fetch or save the model again"
         )
     _refuse_other_class(folder, model)
+    if spec.quantization is not None:
+        unpack_when_read(model)
     model.eval().requires_grad_(False)
     (place or (lambda whole: whole.to(device)))(model)
     check_model(model, spec.source)

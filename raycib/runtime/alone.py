@@ -7,6 +7,7 @@ from raycib.evals.alone import Pick, picked, said_alone
 from raycib.evals.verdicts import Pair
 from raycib.metrics import Rate, rate
 from raycib.results import AskedAlone
+from raycib.runtime.base_format import engine_of
 from raycib.runtime.sweep import Sweep
 
 
@@ -51,7 +52,7 @@ def asked_alone(sweep: Sweep) -> AskedAlone | None:
 def _both(sweep: Sweep) -> list[tuple[Pair, Pair]]:
     """Prompt and answer as they were given among others, and alone."""
     picks = picks_of(sweep)
-    engine = sweep.setup.options.engine
+    engine = engine_of(sweep.setup.options, sweep.setup.model)
     alone = said_alone(sweep.store, picks, engine) if picks else None
     if alone is None:
         return []

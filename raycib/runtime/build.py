@@ -7,6 +7,7 @@ from raycib.config import EvalSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.errors import NotHere, UserError
+from raycib.runtime.base_format import base_format, engine_of
 from raycib.runtime.benchmarks import benchmarks_of
 from raycib.runtime.execution import execution_of
 from raycib.runtime.harmful_rows import sources_with_harmful, with_harmful
@@ -52,6 +53,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
     chosen, origin = settings_of_model(options, chosen, study)
     execution = execution_of(chosen.execution, options, overrides)
+    held = base_format(options, overrides, execution, study)
     aligning = overrides.get(ALIGNMENT, {})
     how = changed(chosen.alignment_trainer, aligning)
     chosen = chosen.model_copy(update={"alignment_trainer": how})
@@ -77,12 +79,13 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         )
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
+    model = model.model_copy(update={**dict(held), "notes": sets.chat_notes})
     benchmarks = benchmarks_of(options, first, sets.context)
     measured = {
         name: evals.model_copy(
             update={
                 "measures": study.measures(task, inputs, sets),
-                "engine": options.engine,
+                "engine": engine_of(options, model),
                 "benchmarks": benchmarks,
             }
         )
@@ -96,7 +99,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         origin=origin,
         preset=chosen,
         notes=notes,
-        model=model.model_copy(update={"notes": sets.chat_notes}),
+        model=model,
         tasks=tasks,
         drawn=drawn,
         safety_source=given.safety,

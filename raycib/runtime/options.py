@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raycib.config import EngineName, Template
+from raycib.config import Template
 from raycib.data.lengths import TooLong
 from raycib.errors import UserError
 
@@ -255,11 +255,6 @@ class Options:
             raise UserError(f"{option} Ray's; with --local there is this process alone")
         if "://" not in self.out:  # workers change folders
             object.__setattr__(self, "out", str(Path(self.out).absolute()))
-
-    @property
-    def engine(self) -> EngineName:
-        """What generates answers."""
-        return "transformers" if self.local else "vllm"
 
 
 GROUPS = {

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from raycib.config import LoRASpec, Method, TrainerSpec
 from raycib.config.menu import menu, named
-from raycib.config.presets import Execution
+from raycib.config.presets import BaseFormat, Execution
 from raycib.errors import UserError
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -20,6 +20,10 @@ EXECUTION = "execution"
 """The part that no cell has: how the work is spread, in no key."""
 ALIGNMENT = "alignment"
 """How the base is aligned, where it is."""
+
+
+BASE = "model"
+"""How the base is held, which is all of it that may be set."""
 
 
 def read_methods(text: str) -> tuple[str, ...]:
@@ -35,7 +39,7 @@ def changeable() -> dict[str, type[BaseModel]]:
     """What `--set` may change. `lora` is the adapter's shape: the method of that name has no
     settings."""
     trainers = {"trainer": TrainerSpec, ALIGNMENT: TrainerSpec}
-    return {**menu(), **trainers, "lora": LoRASpec, EXECUTION: Execution}
+    return {**menu(), **trainers, "lora": LoRASpec, BASE: BaseFormat, EXECUTION: Execution}
 
 
 def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
 from raycib.results import Setting
-from raycib.runtime.overrides import ALIGNMENT, EXECUTION
+from raycib.runtime.overrides import ALIGNMENT, BASE, EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
 from raycib.runtime.sweep_config import SweepConfig
@@ -63,6 +63,12 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
     yield found("lora", "alpha", "alpha")
     whose = "its files" if setup.options.model or setup.origin == OWN_MODEL else setup.origin
     yield Setting(name="precision", value=setup.model.dtype, origin=whose)
+    if (quantization := setup.model.quantization) is not None:
+        yield Setting(
+            name="linear layers of the base",
+            value=f"{quantization.upper()} by bitsandbytes",
+            origin=f"--set {BASE}.quantization",
+        )
     if stage := setup.inputs.alignment_stage:
         how = stage.trainer
         value = f"{how.learning_rate:g}, batch {how.batch_size}, epochs {how.epochs}, steps"

@@ -87,6 +87,8 @@ class Study:
     """In `summary.json`."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Those of `OF_STUDIES` that it reads."""
+    differentiates_base: ClassVar[bool] = False
+    """Whether it measures gradients of the aligned model's own weights."""
     has_cards: ClassVar[bool] = True
     """Whether its rows are methods over strengths on one task at a time, so that each method has an
     acceptance card."""

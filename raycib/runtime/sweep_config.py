@@ -169,5 +169,6 @@ class SweepConfig:
     @property
     def model_name(self) -> str:
         """What tables call the aligned model."""
-        stage = self.inputs.alignment_stage
-        return f"{stage.model.source} aligned on {stage.task.name}" if stage else self.model.source
+        stage, quantization = self.inputs.alignment_stage, self.model.quantization
+        name = f"{stage.model.source} aligned on {stage.task.name}" if stage else self.model.source
+        return f"{name} in {quantization.upper()}" if quantization else name

@@ -86,6 +86,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "dtype": "bfloat16",
         "template": "chatml",
         "day": "2024-07-26",
+        "quantization": "nf4",
         "notes": ("thinking is switched off",),
     },
     TaskSpec: {

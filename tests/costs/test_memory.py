@@ -15,6 +15,7 @@ from raycib.costs.memory import (
     activations,
     adapter_bytes,
     layer_bytes,
+    unpacked_bytes,
     weight_bytes,
 )
 from raycib.costs.sizes import from_tensors, sizes_of
@@ -63,10 +64,15 @@ def targets_of(name: str) -> tuple[str, ...]:
     return FUSED if name == "Phi3" else LLAMAS
 
 
-def slots(source: str, targets: tuple[str, ...], dtype: str, count: int = 2) -> AdapterSlots:
-    adapters = AdapterSlots(
-        load_model(describe(source, dtype), CPU), [LoRAShape(4, 8.0, targets)] * count
-    )
+def slots(
+    source: str,
+    targets: tuple[str, ...],
+    dtype: str,
+    count: int = 2,
+    quantization: str | None = None,
+) -> AdapterSlots:
+    model = describe(source, dtype).model_copy(update={"quantization": quantization})
+    adapters = AdapterSlots(load_model(model, CPU), [LoRAShape(4, 8.0, targets)] * count)
     for slot in range(count):
         adapters.initialise(slot, torch.Generator().manual_seed(slot))
     return adapters
@@ -243,3 +249,26 @@ def test_llama_of_eight_billion():
     assert 180e9 < whole.total < 210e9
     again = activations(sizes, [adapter] * 4, "bfloat16", 32768, 16384, checkpointed=True)
     assert again.total < 25e9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Gemma2", "Phi3"])
+def test_a_base_in_4_bits_is_as_large_as_foretold(saved: Any, name: str, dtype: str):
+    """Every byte that it holds; and what is made of the bits is not kept for the backward pass,
+    whether a layer is adapted or not."""
+    source, sizes = saved(name), sizes_of(saved(name))
+    targets = targets_of(name)[:1]
+    held = slots(source, targets, dtype, quantization="nf4")
+    bits = [tensor for n, tensor in held.model.named_buffers() if n.endswith(("packed", "absmax"))]
+    floats = [weight for n, weight in held.model.named_parameters() if "lora_" not in n]
+    found = sum(tensor.nbytes for tensor in (*bits, *floats))
+    assert weight_bytes(sizes, dtype, "nf4") == found
+    assert found < 0.65 * weight_bytes(sizes, dtype)
+    assert kept_bytes(held) == kept_bytes(slots(source, targets, dtype))
+
+
+def test_a_layers_weight_is_unpacked_while_it_is_computed_with(saved: Any):
+    """By hand: the MLP's 160 x 64 weights are the largest, and two are there at once."""
+    sizes = sizes_of(saved("Llama"))
+    assert unpacked_bytes(sizes, "bfloat16", "nf4") == 2 * 160 * 64 * 2
+    assert unpacked_bytes(sizes, "bfloat16") == 0

@@ -9,7 +9,15 @@ from raycib.config.presets.papers import (
     QWEN3_4B,
     QWEN25_7B,
 )
-from raycib.config.presets.preset import UNSAID, Execution, Preset, StrategyName, TaskSource, split
+from raycib.config.presets.preset import (
+    UNSAID,
+    BaseFormat,
+    Execution,
+    Preset,
+    StrategyName,
+    TaskSource,
+    split,
+)
 from raycib.config.presets.smollm2 import ON_TWO_CORES, SMOLLM2, SMOLLM2_FULL
 from raycib.config.presets.world import WORLD
 from raycib.errors import UserError
@@ -17,6 +25,7 @@ from raycib.errors import UserError
 __all__ = [
     "PRESETS",
     "UNSAID",
+    "BaseFormat",
     "Execution",
     "Preset",
     "StrategyName",

@@ -12,7 +12,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from raycib.config import LoRASpec, Template, TrainerSpec
+from raycib.config import LoRASpec, Quantization, Template, TrainerSpec
 
 UNSAID = "not stated by the paper"
 
@@ -47,6 +47,14 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 StrategyName = Literal["replicated", "fsdp2", "zero3"]
 """How a base lies over the workers of a group: whole on each, or a part of every layer on each;
 `zero3` differs from `fsdp2` where all weights are trained, which DeepSpeed then deals."""
+
+
+class BaseFormat(Frozen):
+    """How a frozen base is held, wherever it is computed with: what of a model a person may
+    choose."""
+
+    quantization: Quantization | None = None
+    """As `ModelSpec` has it."""
 
 
 class Execution(Frozen):

@@ -38,9 +38,13 @@ class PeftAdapter(NamedTuple):
 
 
 def write_adapter(
-    folder: Path, adapter: PeftAdapter, targets: tuple[str, ...], base_model_name: str
+    folder: Path,
+    adapter: PeftAdapter,
+    targets: tuple[str, ...],
+    base_model_name: str,
+    base: dict[str, Any] | None = None,
 ) -> None:
-    """Write an adapter as PEFT does."""
+    """Write an adapter as PEFT does; `base`: what it is told of how to get the base model."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         _peft_key(name): t.detach().cpu().contiguous() for name, t in adapter.factors.items()
@@ -48,6 +52,7 @@ def write_adapter(
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     alpha = adapter.alpha
     config = LoraConfig(task_type="CAUSAL_LM", inference_mode=True).to_dict() | {
+        "auto_mapping": base,
         "base_model_name_or_path": base_model_name,
         "r": adapter.rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,

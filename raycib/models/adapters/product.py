@@ -43,7 +43,9 @@ def adapted(
 ) -> tuple[Tensor, ...]:
     """What each of `bases` makes of `x`, with the updates; in the dtype of the base's output, so
     bf16 under bf16 autocast. Gradients reach `x` and the leaves of `blocks`."""
-    if torch.is_grad_enabled() and any(base.weight.requires_grad for base in bases):
+    if torch.is_grad_enabled() and any(
+        one.requires_grad for base in bases for one in base.parameters()
+    ):
         raise RuntimeError(
             "the base is frozen under its slots: its gradient is known within "
             "`adapters.disabled()` alone"

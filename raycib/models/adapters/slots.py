@@ -23,6 +23,7 @@ from raycib.models.adapters.peft_format import PeftAdapter, read_adapter, write_
 from raycib.models.adapters.routes import Router, Routes
 from raycib.models.adapters.shape import LoRAShape, Update, update_norm_sq
 from raycib.models.adapters.stack import Stack
+from raycib.models.quantized import retrieval
 
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one block that are given the same input. One that is given another after all computes
@@ -258,7 +259,7 @@ class AdapterSlots:
         shape = self.shapes[slot]
         alpha = shape.alpha if rank == shape.rank else shape.scale * rank
         adapter = PeftAdapter(factors, rank, alpha, shape.scale)
-        write_adapter(folder, adapter, shape.targets, base_model_name)
+        write_adapter(folder, adapter, shape.targets, base_model_name, retrieval(self.model))
 
     def load(self, slot: int, folder: Path) -> None:
         """Copy a PEFT LoRA adapter into the slot.

@@ -89,7 +89,7 @@ def _too_large(group: Group, execution: Execution, needed: Memory) -> UserError:
             return UserError(
                 f"{needed} does not fit into a worker's share of {name}: {' '.join(ways)}"
             )
-    base = weight_bytes(group.sizes, group.model.dtype)
+    base = weight_bytes(group.sizes, group.model.dtype, group.model.quantization)
     return UserError(
         f"{needed} does not fit into a worker's share of {name}, nor does a group of one with the "
         f"shortest micro-batches ({said(base)} are weights, {said(room)} are there): "

@@ -17,6 +17,7 @@ from raycib.costs.memory import (
     adapter_bytes,
     said,
     trained_bytes,
+    unpacked_bytes,
     weight_bytes,
 )
 from raycib.costs.sizes import BYTES, Sizes
@@ -136,7 +137,11 @@ class Group:
     def _base(self, execution: Execution) -> dict[str, int]:
         """The frozen base, as the strategy lays it over the workers."""
         if execution.strategy == "replicated":
-            return {"base": weight_bytes(self.sizes, self.model.dtype)}
+            how = self.model.dtype, self.model.quantization
+            return {
+                "base": weight_bytes(self.sizes, *how),
+                "layers that are unpacked": unpacked_bytes(self.sizes, *how),
+            }
         shards = Shards.of(self.sizes, execution.workers)
         own, gathered = shards.frozen(self.model.dtype)
         return {
@@ -239,12 +244,14 @@ class Group:
 
 def engine_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
     """Of the engine that answers."""
-    execution, dtype = sweep.setup.execution, sweep.setup.model.dtype
+    execution, model = sweep.setup.execution, sweep.setup.model
+    dtype, quantization = model.dtype, model.quantization
     targets = sweep.setup.lora.targets
     own = BYTES[dtype] * sizes.adapter_parameters(sweep.largest_rank, targets)
     token = 2 * sizes.keys * len(sizes.layers) * BYTES[dtype]
     parts = {
-        "base": weight_bytes(sizes, dtype),
+        "base": weight_bytes(sizes, dtype, quantization),
+        "layers that are unpacked": unpacked_bytes(sizes, dtype, quantization),
         f"{ENGINE_ADAPTERS} adapters": ENGINE_ADAPTERS * own,
         "keys and values of one answer": sweep.engine_length * token,
         "process": RUNTIME[machine.gpu is not None],

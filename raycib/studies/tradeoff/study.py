@@ -28,6 +28,7 @@ class Tradeoff(Study):
     """Both gaps of every model, the alignment tax, and what each theorem needs to be checked."""
 
     name = "tradeoff"
+    differentiates_base = True
     has_cards = False
 
     def tasks(self, chosen: Preset, files: str | None) -> dict[str, TaskSource]:

@@ -1,0 +1,75 @@
+"""`--set model.quantization=nf4`: in every key, and told; what cannot go with it is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from raycib.config import StageSpec
+from raycib.errors import UserError
+from raycib.evals.answers import answers_key
+from raycib.methods.cib import CIB
+from raycib.models.reference import reference_key
+from raycib.runtime.build import build_config
+from raycib.runtime.options import Options
+from raycib.runtime.settings import settings_of
+from raycib.studies.strength import Strength
+from raycib.studies.tradeoff import Tradeoff
+
+FOUR_BITS = ["model.quantization=nf4"]
+HERE = Options(local=True)
+
+
+def test_it_is_part_of_all_that_is_trained_read_measured_and_answered():
+    setups = [build_config(options, Strength()) for options in (HERE, replace(HERE, set=FOUR_BITS))]
+    usual, bits = (setup.runs_of([CIB(lam=1)])[0] for setup in setups)
+    plain, quantised = usual.final, bits.final
+    assert quantised.model == plain.model.model_copy(update={"quantization": "nf4"})
+    for key in (
+        lambda stage, evals: stage.key,
+        lambda stage, evals: stage.model.key,  # of the aligned model's answers and scores
+        lambda stage, evals: evals.measures_key(stage.key),
+        lambda stage, evals: answers_key(stage.key, evals.harmful, evals.engine),
+        lambda stage, evals: reference_key(
+            stage.model, stage.task.rows, stage.task.max_length, ("mean_response", "final_norm")
+        ),
+    ):
+        assert key(plain, usual.evals) != key(quantised, bits.evals)
+    assert bits.evals.key == usual.evals.key
+    told = {one.name: one for one in settings_of(setups[1], [bits])}
+    named = told["linear layers of the base"]
+    assert (named.value, named.origin) == ("NF4 by bitsandbytes", "--set model.quantization")
+    assert setups[1].model_name == "world:aligned in NF4"
+    assert "linear layers of the base" not in {o.name for o in settings_of(setups[0], [usual])}
+
+
+def test_all_weights_are_trained_in_full():
+    stage = build_config(replace(HERE, set=FOUR_BITS), Strength()).runs_of([CIB(lam=1)])[0].final
+    with pytest.raises(ValueError, match="cannot train those of a model in nf4"):
+        StageSpec(model=stage.model, task=stage.task, lora=None)
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "says"),
+    [
+        (Strength(), {}, "vLLM would round them in its own way; give --local"),
+        (Tradeoff(), {"local": True}, "4 bits have no gradient; leave it out"),
+        (
+            Strength(),
+            {"workers": 2, "set": [*FOUR_BITS, "execution.strategy=fsdp2"]},
+            "by rows of its weights, which 4 bits have not",
+        ),
+        (Strength(), {"set": ["model.quantization=fp5"], "local": True}, "'nf4'"),
+        (Strength(), {"set": ["model.weights=x"]}, "model has no 'weights'; it has quantization"),
+    ],
+)
+def test_what_does_not_go_with_it_is_refused(study: Any, options: dict[str, Any], says: str):
+    with pytest.raises((UserError, ValueError)) as refused:
+        build_config(Options(**{"set": FOUR_BITS, **options}), study)
+    assert says in str(refused.value)
+
+
+def test_it_is_refused_where_bitsandbytes_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("raycib.runtime.base_format.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'raycib\[nf4\]', or leave it out"):
+        build_config(replace(HERE, set=FOUR_BITS), Strength())
