@@ -18,7 +18,7 @@ from raycib.runtime.judge import guard_with_vllm
 from raycib.store import Store
 
 if TYPE_CHECKING:
-    from raycib.runtime.worker import Answering
+    from raycib.runtime.answering import Answering
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Engines:
     def __init__(
         self, model: ModelSpec, rank: int, max_model_len: int, batch_invariant: bool = False
     ) -> None:
-        """All of it is what `worker.with_vllm` wants."""
+        """All of it is what `answering.with_vllm` wants."""
         self._base = model, rank, max_model_len, batch_invariant
         self._working = Lock()
         self._engine: tuple[Any, Engine] | None = None
@@ -46,7 +46,7 @@ class Engines:
         self._alone(self._loaded)
 
     def answer(self, store: Store, *asked: Any) -> int:
-        """How many answers to a store were new (`worker.Answering`)."""
+        """How many answers to a store were new (`answering.Answering`)."""
         return self._alone(lambda: self._answers(store).answer(*asked))
 
     def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:
@@ -68,14 +68,14 @@ class Engines:
             return work()
 
     def _loaded(self) -> "tuple[Any, Engine]":
-        from raycib.runtime import worker
+        from raycib.runtime.answering import with_vllm
 
         if self._engine is None:
-            self._engine = worker.with_vllm(*self._base)
+            self._engine = with_vllm(*self._base)
         return self._engine
 
     def _answers(self, store: Store) -> "Answering":
-        from raycib.runtime.worker import Answering
+        from raycib.runtime.answering import Answering
 
         if store.root not in self._answering:
             self._answering[store.root] = Answering(store, self._base[0], *self._loaded())

@@ -26,6 +26,7 @@ from raycib.model_files import context_length, find
 from raycib.model_files.config import own_dtype, read_config
 from raycib.models import load_model, load_tokenizer
 from raycib.runtime import worker
+from raycib.runtime.answering import Answering
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.leases import LOOK_S, Ended, Leases, Outcome, Task, Undone
@@ -56,7 +57,7 @@ class LocalRuntime:
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         self._device = worker.device_of(execution.gpus_per_worker)
-        self._answering: worker.Answering | None = None
+        self._answering: Answering | None = None
         self._view: ProgressView
 
     def __str__(self) -> str:
@@ -110,7 +111,7 @@ class LocalRuntime:
             targets=[stage.lora.targets for stage in sweep.stages.values() if stage.lora],
             stop=[chat_format(tokenizer).end],
         )
-        self._answering = worker.Answering(sweep.store, model, tokenizer, engine)
+        self._answering = Answering(sweep.store, model, tokenizer, engine)
         self.engine_starts += 1
 
     def ask(self, model_ids: Sequence[str]) -> Pending:

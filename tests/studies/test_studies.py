@@ -18,10 +18,11 @@ from raycib.results import Scores, read_results
 from raycib.runtime import summary
 from raycib.runtime.build import build_config
 from raycib.runtime.command import Question, run_question
+from raycib.runtime.measuring import measure_slots
 from raycib.runtime.options import Options
 from raycib.runtime.study import OF_STUDIES, Study
 from raycib.runtime.sweep_config import SweepConfig
-from raycib.runtime.worker import device_of, measure_slots
+from raycib.runtime.worker import device_of
 from raycib.store import Store
 from raycib.studies.comparison import Ablation, Comparison
 from raycib.studies.continual import Continual
