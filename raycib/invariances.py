@@ -8,6 +8,7 @@ is another row, or a row in another place of the queue, changes it by 1e-2 and m
 """
 
 import copy
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -247,11 +248,12 @@ def workers(
         jobs = tuple(Job(stage=stage, evals=()) for stage in here.values())
         groups += [AdapterGroup(name=f"shared-{depth}", jobs=jobs)] if jobs else []
     shared = Store(bench.root / f"{strategy}-{rows.num_rows}")
+    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once, however many checks
     torch.multiprocessing.start_processes(
         _worker,
         args=(shared.root, [group.model_dump_json() for group in groups], tokens, strategy),
         nprocs=2,
-        start_method="spawn",
+        start_method="forkserver",
     )
     alone = Store(bench.root / f"one-{rows.num_rows}")
     train_stages(list(stages.values()), alone)

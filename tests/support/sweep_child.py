@@ -70,12 +70,7 @@ def sweep(request: dict[str, Any]) -> None:
     for moment in request["moments"]:
         break_at(moment, request["do"])
     sys.argv = request["command"]
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(ended.code or 0))
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:
