@@ -248,7 +248,7 @@ def workers(
         jobs = tuple(Job(stage=stage, evals=()) for stage in here.values())
         groups += [AdapterGroup(name=f"shared-{depth}", jobs=jobs)] if jobs else []
     shared = Store(bench.root / f"{strategy}-{rows.num_rows}")
-    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once, however many checks
+    multiprocessing.set_forkserver_preload([__name__])  # torch is imported once
     torch.multiprocessing.start_processes(
         _worker,
         args=(shared.root, [group.model_dump_json() for group in groups], tokens, strategy),
