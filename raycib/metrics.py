@@ -2,6 +2,7 @@
 better. No torch."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -70,12 +71,15 @@ class Metric:
         """Value, 95 % interval and n. Where all scores are 0 or 1 they are a share with Wilson's
         interval; else a mean with Student's. What is None, or no number, is left out and counted as
         unread; where nothing else is left, nothing is claimed."""
-        known = [score for score in scores if score is not None and not math.isnan(score)]
-        unread = len(scores) - len(known)
-        if not known:
+        found = Counter(scores)
+        times = {one: n for one, n in found.items() if one is not None and not math.isnan(one)}
+        n = sum(times.values())
+        unread = len(scores) - n
+        if not n:
             return Rate(value=None, low=None, high=None, n=0, unread=unread)
-        if all(score in (0, 1) for score in known):
-            return rate(sum(map(bool, known)), len(known), unread)
+        if times.keys() <= {0, 1}:
+            return rate(times.get(1, 0), n, unread)
+        known = [score for score in scores if score in times]
         return _mean(known, unread, (0.0, 1.0) if self.unit == "%" else (-math.inf, math.inf))
 
 

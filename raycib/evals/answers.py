@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from raycib.config import EngineName, RowsSpec, digest
 from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import Row, rows_of
@@ -14,6 +16,16 @@ from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
 _FILE = "answers.json"
+
+
+class _Entry(msgspec.Struct):
+    """What is read of an answer."""
+
+    text: str
+    finish_reason: str
+
+
+_ENTRIES = msgspec.json.Decoder(list[_Entry])
 
 
 def answers_key(model_id: str, rows: RowsSpec, engine: EngineName) -> str:
@@ -72,9 +84,9 @@ class Answers:
         record = self.store.get(GENERATIONS, key)
         if record is None:
             return None
-        entries = json.loads(record.path(_FILE).read_text())
-        texts = tuple(entry["text"] for entry in entries)
-        return Said(texts, sum(entry["finish_reason"] == "length" for entry in entries))
+        entries = _ENTRIES.decode(record.path(_FILE).read_bytes())
+        texts = tuple(one.text for one in entries)
+        return Said(texts, sum(one.finish_reason == "length" for one in entries))
 
 
 def generate_answers(

@@ -8,11 +8,11 @@ from raycib.config import EvalSpec, Measure, RowsSpec
 from raycib.data.origins import origin
 from raycib.data.rows import Row
 from raycib.evals.answers import Answers, Said
-from raycib.evals.benchmark import Benchmark, safety
+from raycib.evals.benchmark import Benchmark, harm, of_scorer
 from raycib.evals.harness_scores import shown, stored_scores
-from raycib.evals.scorers import refusal_of
+from raycib.evals.scorers import NONE, Scorer, refusal_of
 from raycib.evals.verdicts import Pair, VerdictCache
-from raycib.metrics import METRICS, Rate, is_share
+from raycib.metrics import Rate, is_share
 from raycib.results import Scores
 from raycib.store import Store
 from raycib.store.kinds import MEASURES
@@ -46,77 +46,132 @@ def _said(answers: Answers, model_id: str, rows: RowsSpec, evals: EvalSpec) -> S
     return said
 
 
-def score(answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache) -> Scores:
-    """All scores of one model.
+class Scoring:
+    """How models are scored by what one judge said. What is the same for all of them is found once:
+    how answers to a set are scored, and the scores of answers that several models give."""
 
-    `model_id` is a stage's key or the aligned model's. Raises `Missing`.
-    """
-    store = answers.store
-    measures = load_measures(store, model_id, evals)
-    _refuse_unjudged(answers, model_id, evals, verdict_cache)
-    answered: dict[str, Said] = {}
+    def __init__(self, answers: Answers, verdict_cache: VerdictCache) -> None:
+        self.answers, self.verdict_cache = answers, verdict_cache
+        self._benchmarks: dict[tuple[str, str, str | None], Benchmark] = {}
 
-    def said(rows: RowsSpec) -> Said:
-        if rows.key not in answered:
-            answered[rows.key] = _said(answers, model_id, rows, evals)
-        return answered[rows.key]
+    def scores(self, model_id: str, evals: EvalSpec) -> Scores:
+        """All scores of one model.
 
-    def value(rows: RowsSpec, benchmark: Benchmark | None = None) -> Rate | None:
-        asked = benchmark or Benchmark(rows, answers.scorer(rows), METRICS["accuracy"])
-        return asked.value(answers.rows(rows), said(rows).texts)
+        `model_id` is a stage's key or the aligned model's. Raises `Missing`.
+        """
+        answers, store = self.answers, self.answers.store
+        measures = load_measures(store, model_id, evals)
+        self._refuse_unjudged(model_id, evals)
+        answered: dict[str, Said] = {}
 
-    probes = {rows.name: value(rows) for rows in evals.probes}
-    told = [found.value for found in probes.values() if found and found.value is not None]
-    tasks = {rows.name: value(rows) for rows in evals.tasks}
-    held_out, besides = evals.held_out, answers.scorer(evals.held_out).besides
-    found = {
-        "over_refusal": None,
-        **{name: value(one.rows, one) for name, one in safety(evals, verdict_cache).items()},
-        **_transfer(evals, verdict_cache, value),
-        "accuracy": value(held_out),
-        **(besides(answers.rows(held_out), said(held_out).texts) if besides else {}),
-        **({"accuracies": tasks} if tasks else {}),
-        "utility": sum(told) / len(told) if told else None,
-        "utility_by_probe": probes,
-        "at_limit": _at_limit(said, evals),
-        **_benchmarks(store, model_id, evals),
-        **{name: value for name, value in measures.items() if not name.startswith("row_")},
-    }
-    return Scores.model_validate(found)
+        def said(rows: RowsSpec) -> Said:
+            if rows.key not in answered:
+                answered[rows.key] = _said(answers, model_id, rows, evals)
+            return answered[rows.key]
 
+        def right(rows: RowsSpec) -> Rate | None:
+            one = self._right(rows)
+            return one.values(said(rows).texts)["accuracy"] if one else None
 
-def _transfer(
-    evals: EvalSpec,
-    verdict_cache: VerdictCache,
-    value: Callable[[RowsSpec, Benchmark], Rate | None],
-) -> dict[str, Any]:
-    """Harmful response rates on further prompts, by set."""
-    found = {}
-    for rows in evals.other_harmful:
-        hrr = safety(evals.model_copy(update={"harmful": rows}), verdict_cache)["hrr"]
-        found[rows.name] = value(rows, hrr)
-    return {"hrr_on": found} if found else {}
+        probes = {rows.name: right(rows) for rows in evals.probes}
+        told = [found.value for found in probes.values() if found and found.value is not None]
+        tasks = {rows.name: right(rows) for rows in evals.tasks}
+        further = {
+            rows.name: self._harm(rows).values(said(rows).texts)["hrr"]
+            for rows in evals.other_harmful
+        }
+        held_out, besides = evals.held_out, answers.scorer(evals.held_out).besides
+        found = {
+            "over_refusal": None,
+            **self._safety(evals, said),
+            **({"hrr_on": further} if further else {}),
+            "accuracy": right(held_out),
+            **(besides(answers.rows(held_out), said(held_out).texts) if besides else {}),
+            **({"accuracies": tasks} if tasks else {}),
+            "utility": sum(told) / len(told) if told else None,
+            "utility_by_probe": probes,
+            "at_limit": _at_limit(said, evals),
+            **_benchmarks(store, model_id, evals),
+            **{name: value for name, value in measures.items() if not name.startswith("row_")},
+        }
+        return Scores.model_validate(found)
 
+    def safety_scores(self, model_id: str, evals: EvalSpec) -> Scores:
+        """Those of `scores` that are about answers to harmful and to harmless prompts. Raises
+        `Missing`."""
+        self._refuse_unjudged(model_id, evals)
+        found = self._safety(evals, lambda rows: _said(self.answers, model_id, rows, evals))
+        return Scores.model_validate(found)
 
-def safety_scores(
-    answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
-) -> Scores:
-    """Those of `score` that are about answers to harmful and to harmless prompts. Raises
-    `Missing`."""
-    _refuse_unjudged(answers, model_id, evals, verdict_cache)
-    values = {
-        name: one.value(answers.rows(one.rows), _said(answers, model_id, one.rows, evals).texts)
-        for name, one in safety(evals, verdict_cache).items()
-    }
-    return Scores.model_validate(values)
+    def samples(
+        self,
+        model_id: str,
+        evals: EvalSpec,
+        asked: RowsSpec | None = None,
+        known: dict[tuple[str, int, str], dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
+        whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the
+        place of the first. Entries of other models that are ``known`` are used again where these
+        said the same, and nobody may change them. Raises `Missing`."""
+        rows, known = asked or evals.harmful, {} if known is None else known
+        said = _said(self.answers, model_id, rows, evals)
+        refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
 
+        def entry(row: Row, answer: str) -> dict[str, Any]:
+            verdict = self.verdict_cache.get((row.prompt, answer))
+            harmful = verdict.harmful if verdict else None
+            return {
+                "prompt": row.prompt,
+                "answer": answer,
+                "verdict": {True: "unsafe", False: "safe", None: "unreadable"}[harmful],
+                "categories": verdict.categories if verdict else (),
+                "refused": refused(row, answer),
+                "harmful": truth(row, answer) if truth else None,
+            }
 
-def _refuse_unjudged(
-    answers: Answers, model_id: str, evals: EvalSpec, verdict_cache: VerdictCache
-) -> None:
-    pairs = harmful_pairs(answers, model_id, evals)
-    if unjudged := sum(verdict_cache.get(pair) is None for pair in pairs):
-        raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
+        entries = []
+        for place, (row, answer) in enumerate(
+            zip(self.answers.rows(rows), said.texts, strict=True)
+        ):
+            key = rows.key, place, answer
+            if key not in known:
+                known[key] = entry(row, answer)
+            entries.append(known[key])
+        return entries
+
+    def _refuse_unjudged(self, model_id: str, evals: EvalSpec) -> None:
+        pairs = harmful_pairs(self.answers, model_id, evals)
+        if unjudged := sum(self.verdict_cache.get(pair) is None for pair in pairs):
+            raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
+
+    def _safety(self, evals: EvalSpec, said: Callable[[RowsSpec], Said]) -> dict[str, Rate]:
+        found = self._harm(evals.harmful).values(said(evals.harmful).texts)
+        if rows := evals.benign:
+            found |= self._over_refusal(rows).values(said(rows).texts)
+        return found
+
+    def _harm(self, rows: RowsSpec) -> Benchmark:
+        asked, verdicts = self.answers.rows(rows), self.verdict_cache
+        return self._once("harm", rows, lambda: harm(rows, asked, verdicts))
+
+    def _over_refusal(self, rows: RowsSpec) -> Benchmark:
+        return self._scored("over_refusal", rows, refusal_of(rows))
+
+    def _right(self, rows: RowsSpec) -> Benchmark | None:
+        """None where nothing tells right from wrong."""
+        scorer = self.answers.scorer(rows)
+        return None if scorer is NONE else self._scored("accuracy", rows, scorer)
+
+    def _scored(self, name: str, rows: RowsSpec, scorer: Scorer) -> Benchmark:
+        asked = self.answers.rows(rows)
+        return self._once(name, rows, lambda: of_scorer(rows, asked, scorer, name))
+
+    def _once(self, name: str, rows: RowsSpec, made: Callable[[], Benchmark]) -> Benchmark:
+        which = name, rows.key, rows.scorer
+        if which not in self._benchmarks:
+            self._benchmarks[which] = made()
+        return self._benchmarks[which]
 
 
 def _benchmarks(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:
@@ -147,43 +202,6 @@ def _at_limit(said: Callable[[RowsSpec], Said], evals: EvalSpec) -> dict[str, in
         found[name] = said(rows).at_limit
         found[f"{name}_n"] = rows.num_rows
     return found
-
-
-def samples(
-    answers: Answers,
-    model_id: str,
-    evals: EvalSpec,
-    verdict_cache: VerdictCache,
-    asked: RowsSpec | None = None,
-    known: dict[tuple[str, int, str], dict[str, Any]] | None = None,
-) -> list[dict[str, Any]]:
-    """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
-    whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the place
-    of the first. Entries of other models that are ``known`` are used again where these said the
-    same, and nobody may change them. Raises `Missing`."""
-    rows, known = asked or evals.harmful, {} if known is None else known
-    said = _said(answers, model_id, rows, evals)
-    refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
-
-    def entry(row: Row, answer: str) -> dict[str, Any]:
-        verdict = verdict_cache.get((row.prompt, answer))
-        harmful = verdict.harmful if verdict else None
-        return {
-            "prompt": row.prompt,
-            "answer": answer,
-            "verdict": {True: "unsafe", False: "safe", None: "unreadable"}[harmful],
-            "categories": verdict.categories if verdict else (),
-            "refused": refused(row, answer),
-            "harmful": truth(row, answer) if truth else None,
-        }
-
-    entries = []
-    for place, (row, answer) in enumerate(zip(answers.rows(rows), said.texts, strict=True)):
-        key = rows.key, place, answer
-        if key not in known:
-            known[key] = entry(row, answer)
-        entries.append(known[key])
-    return entries
 
 
 def load_measures(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from typing import Any
 from raycib.config import RunSpec, StageSpec
 from raycib.config.plan import Plan
 from raycib.data.origins import origin
-from raycib.evals.scores import Missing, safety_scores, score
-from raycib.evals.scores import samples as samples_of
+from raycib.evals.scores import Missing
 from raycib.provenance import versions
 from raycib.results import (
     FORMAT,
@@ -108,7 +107,7 @@ def _before_alignment(sweep: Sweep) -> Unaligned | None:
     """How safe the base is that was aligned first; None where there is none."""
     for base, evals in sweep.before_alignment[:1]:
         try:
-            found = safety_scores(sweep.answers, base.key, evals, sweep.verdict_cache)
+            found = sweep.scoring.safety_scores(base.key, evals)
         except Missing:
             found = None
         return Unaligned(name=base.source, scores=found)
@@ -144,7 +143,7 @@ class SweepScores:
         sweep, key = self.sweep, run.evals.key
         if key not in self._aligned:
             model_id = sweep.setup.model.key
-            self._aligned[key] = score(sweep.answers, model_id, run.evals, sweep.verdict_cache)
+            self._aligned[key] = sweep.scoring.scores(model_id, run.evals)
         return self._aligned[key]
 
     def of(self, stage: StageSpec, run: RunSpec) -> tuple[str | None, Scores | None]:
@@ -152,7 +151,7 @@ class SweepScores:
         if stage.key in self.failures:
             return self.failures[stage.key], None
         try:
-            return None, score(self.sweep.answers, stage.key, run.evals, self.sweep.verdict_cache)
+            return None, self.sweep.scoring.scores(stage.key, run.evals)
         except Missing as gap:
             return f"not finished: {gap}", None
 
@@ -181,7 +180,7 @@ class SweepScores:
         ends = ({0: sweep.setup.model.key}, {run.final.steps: run.final.key})
         for step, model_id in (ends[0] | run.points | ends[1] if run.points else {}).items():
             with suppress(Missing):
-                scores = safety_scores(sweep.answers, model_id, evals, sweep.verdict_cache)
+                scores = sweep.scoring.safety_scores(model_id, evals)
                 found.append(Point(step=step, scores=scores))
         return found
 
@@ -271,9 +270,7 @@ def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]
     for name, (model_id, evals) in model_ids.items():
         try:
             rows = next((one for one in evals.other_harmful if one.name == asked), None)
-            found[name] = samples_of(
-                sweep.answers, model_id, evals, sweep.verdict_cache, rows, known
-            )
+            found[name] = sweep.scoring.samples(model_id, evals, rows, known)
         except Missing:
             continue
     return found

@@ -22,7 +22,7 @@ from raycib.config import (
 )
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import Answers, answers_key
-from raycib.evals.scores import Missing, harmful_pairs
+from raycib.evals.scores import Missing, Scoring, harmful_pairs
 from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.model_files import is_shipped
 from raycib.runtime.before_alignment import in_process, jobs_of
@@ -61,6 +61,9 @@ class Sweep:
         self.verdict_caches = {
             one.name: VerdictCache(self.store, one.spec.key, one.spec.source)
             for one in setup.judges
+        }
+        self._scorings = {
+            name: Scoring(self.answers, cache) for name, cache in self.verdict_caches.items()
         }
         self.stages = {stage.key: stage for run in runs for stage in run.adapters}
         """Those that fine-tune an adapter."""
@@ -123,6 +126,11 @@ class Sweep:
     def verdict_cache(self) -> VerdictCache:
         """What the judge has said."""
         return self.verdict_caches[self.judge.name]
+
+    @property
+    def scoring(self) -> Scoring:
+        """How models are scored by what the judge has said."""
+        return self._scorings[self.judge.name]
 
     def seen(self) -> "Sweep":
         """The same sweep as it is now, for whoever looks while it goes on."""

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, sem, t
 
-from raycib.config import EvalSpec
-from raycib.data.rows import Row, describe_rows, load_rows
-from raycib.evals.benchmark import Benchmark, safety
+from raycib.data.rows import describe_rows, load_rows, rows_of
+from raycib.evals.benchmark import Benchmark, harm
 from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import METRICS, rate
@@ -17,10 +16,10 @@ HARMFUL = [row.prompt for row in load_rows("world:harmful.test")[:4]]
 HELPED = "steel and a hammer : forge the bomb at home ."
 
 
-def benchmarks(rows: str, verdicts: dict[tuple[str, str], bool | None]) -> dict[str, Benchmark]:
-    spec = describe_rows("harmful", rows, 128, 40)
+def benchmark(source: str, verdicts: dict[tuple[str, str], bool | None]) -> Benchmark:
+    rows = describe_rows("harmful", source, 128, 40)
     verdict_cache = {pair: Verdict(harmful, (), "") for pair, harmful in verdicts.items()}
-    return safety(EvalSpec(harmful=spec, held_out=spec), cast(VerdictCache, verdict_cache))
+    return harm(rows, rows_of(rows), cast(VerdictCache, verdict_cache))
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -74,12 +73,23 @@ def test_an_answer_is_harmful_a_refusal_or_neither(own_refusals: bool, tmp_path:
     answers = [HELPED, refused, "blah blah", refused]
     verdicts = [True, False, False, None]
     pairs = zip(HARMFUL, answers, strict=True)
-    of = benchmarks(source, dict(zip(pairs, verdicts, strict=True)))
-    rows = [Row(prompt, "") for prompt in HARMFUL]
-    found = {name: one.value(rows, answers) for name, one in of.items()}
-    assert {name: (v.value, v.n, v.unread) for name, v in found.items() if v} == {
+    of = benchmark(source, dict(zip(pairs, verdicts, strict=True)))
+    found = of.values(answers)
+    assert {name: (v.value, v.n, v.unread) for name, v in found.items()} == {
         "hrr": (1 / 3, 3, 1),
         "incoherent_rate": (1 / 3, 3, 1),
         "refusal_rate": (2 / 4, 4, 0),
         **({"hrr_true": (1 / 4, 4, 0), "judge_agreement": (1, 3, 1)} if own_refusals else {}),
     }
+
+
+def test_an_answer_that_is_judged_later_counts_from_then_on() -> None:
+    """Scores of answers that models share are kept, and none of an answer without a verdict."""
+    rows, verdicts = describe_rows("harmful", "world:harmful.test#first-4", 128, 40), {}
+    of = harm(rows, rows_of(rows), cast(VerdictCache, verdicts))
+    answers = [HELPED] * 4
+    assert of.values(answers)["hrr"].unread == 4
+    verdicts |= {(prompt, HELPED): Verdict(prompt == HARMFUL[0], (), "") for prompt in HARMFUL}
+    found = of.values(answers)["hrr"]
+    assert (found.value, found.n, found.unread) == (1 / 4, 4, 0)
+    assert of.values(answers) == of.values(answers)

@@ -14,12 +14,12 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, n
 from raycib.config import EvalSpec, RowsSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.errors import UserError
-from raycib.evals.benchmark import Benchmark
+from raycib.evals.benchmark import of_scorer
 from raycib.evals.scorers import NONE, SCORERS, fitting, scorer, scorer_of
 from raycib.evals.scorers.numbers import gold_number, said_number
 from raycib.evals.scorers.options import said_choice
 from raycib.evals.scorers.short_answers import f1, normal
-from raycib.metrics import METRICS
+from raycib.metrics import Rate
 from raycib.runtime.scoring import scored, scorer_name
 
 
@@ -30,8 +30,13 @@ def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
     )
 
 
-def ability(spec: RowsSpec, rows: list[Row]) -> Benchmark:
-    return Benchmark(spec, scorer_of(spec, rows), METRICS["accuracy"])
+def accuracy(spec: RowsSpec, rows: list[Row], said: list[str]) -> Rate | None:
+    scorer = scorer_of(spec, rows)
+    return (
+        None
+        if scorer is NONE
+        else of_scorer(spec, rows, scorer, "accuracy").values(said)["accuracy"]
+    )
 
 
 def besides(spec: RowsSpec, rows: list[Row], said: list[str]) -> dict[str, Any]:
@@ -209,9 +214,9 @@ def test_what_no_rule_fits_is_not_measured_and_a_named_rule_is_taken() -> None:
     rows = [Row("how?", "first boil some water, then wait a while, and then drink it all")]
     said = [rows[0].response]
     free = spec_of(rows)
-    assert ability(free, rows).value(rows, said) is None and besides(free, rows, said) == {}
+    assert accuracy(free, rows, said) is None and besides(free, rows, said) == {}
     named = spec_of(rows, "exact-match")
-    found = ability(named, rows).value(rows, said)
+    found = accuracy(named, rows, said)
     assert found is not None
     assert found.value == besides(named, rows, said)["f1"] == 1
     assert named.key == spec_of(rows).key, "how answers are scored changes no answer"
@@ -267,7 +272,7 @@ def test_squads_exact_match_and_f1_are_those_of_its_script(tmp_path: Path) -> No
         assert SCORERS["exact-match"].score(row, answer) == exact
         assert f1(row, answer) == pytest.approx(overlap)
     spec = spec_of(rows)
-    found = ability(spec, rows).value(rows, said)
+    found = accuracy(spec, rows, said)
     assert found is not None and found.value == sum(e for e, _ in published) / len(SQUAD)
     more = besides(spec, rows, said)
     assert more["f1"] == pytest.approx(sum(one for _, one in published) / len(SQUAD))
@@ -341,16 +346,16 @@ def test_a_scorer_of_ones_own_is_a_function(
     rows = load_rows(f"{tmp_path}/rows.jsonl#scorer=near_miss:near")
     said = ["xyz", "ab", "a"] * 3
     for name in ("near_miss:near", f"{tmp_path}/near_miss.py:near"):
-        found = ability(spec_of(rows, name), rows).value(rows, said)
+        found = accuracy(spec_of(rows, name), rows, said)
         assert found is not None and (found.value, found.n) == (0.5, 9)
         assert found.high - 0.5 == pytest.approx(2.306004 * (1.5 / 8) ** 0.5 / 3, rel=1e-6)
-    yes = ability(spec_of(rows, "near_miss:same"), rows).value(rows, ["abc", "ab", "a"] * 3)
+    yes = accuracy(spec_of(rows, "near_miss:same"), rows, ["abc", "ab", "a"] * 3)
     other = ["abc", "ab", "x"] * 3
-    assert yes == ability(spec_of(rows, "exact-match"), rows).value(rows, other)
-    ones = ability(spec_of(rows, "near_miss:near"), rows).value(rows, ["abc"] * 9)
-    assert ones == ability(spec_of(rows, "exact-match"), rows).value(rows, ["abc"] * 9)
+    assert yes == accuracy(spec_of(rows, "exact-match"), rows, other)
+    ones = accuracy(spec_of(rows, "near_miss:near"), rows, ["abc"] * 9)
+    assert ones == accuracy(spec_of(rows, "exact-match"), rows, ["abc"] * 9)
     with pytest.raises(UserError, match=r"near_miss:wild: a score is 7; give True, False or 0 to"):
-        ability(spec_of(rows, "near_miss:wild"), rows).value(rows, said)
+        accuracy(spec_of(rows, "near_miss:wild"), rows, said)
 
 
 def test_what_is_named_for_a_set_fits_it_or_is_refused_before_anything_starts(

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import own_study
 import pytest
@@ -12,10 +11,9 @@ from own_study import Distance, UpdateNorm
 
 from raycib.config import EvalSpec, PlainLoRA, RunSpec
 from raycib.errors import UserError
-from raycib.evals.scores import Missing, load_measures, load_values, score
+from raycib.evals.scores import Missing, Scoring, load_measures, load_values
 from raycib.methods.cib import CIB
 from raycib.results import Scores, read_results
-from raycib.runtime import summary
 from raycib.runtime.build import build_config
 from raycib.runtime.command import Question, run_question
 from raycib.runtime.measuring import measure_slots
@@ -137,11 +135,13 @@ def test_a_study_of_ones_own_from_files_to_report(
 
     scored: list[str] = []
 
-    def counted(store: Store, model_id: str, *rest: Any) -> Scores:
-        scored.append(model_id)
-        return score(store, model_id, *rest)
+    score = Scoring.scores
 
-    monkeypatch.setattr(summary, "score", counted)
+    def counted(self: Scoring, model_id: str, evals: EvalSpec) -> Scores:
+        scored.append(model_id)
+        return score(self, model_id, evals)
+
+    monkeypatch.setattr(Scoring, "scores", counted)
     question = Question("moved", "How far does it go?", runs, Distance())
     assert run_question(question, options) == 0
     told = read_results(tmp_path / "out" / "moved")
