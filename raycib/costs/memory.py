@@ -18,8 +18,8 @@ GIB = 2**30
 ADAPTER_BYTES = 16
 """Of each trained weight: itself, its gradient and Adam's two means, in float32."""
 LOGITS_AT_ONCE = 2**26
-"""Entries of the logits held at a time (256 MB in float32); more are recomputed in the backward
-pass, a chunk of tokens after the other."""
+"""Entries of the logits held at a time (256 MB in float32); of more tokens they are made a chunk
+after the other."""
 BLOCK = 64
 """Weights of a quantised layer that share a scale: bitsandbytes' own choice."""
 _HEAD_BYTES = 12

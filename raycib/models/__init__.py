@@ -1,17 +1,12 @@
-"""The frozen base model, loaded as its spec says, and what it makes of tokens."""
+"""The frozen base model, loaded as its spec says."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from raycib.config import ModelSpec, Template
-from raycib.costs.memory import LOGITS_AT_ONCE
 from raycib.data.chat import use_chatml
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
@@ -19,7 +14,6 @@ from raycib.errors import UserError
 from raycib.model_files import find, verified
 from raycib.model_files.config import read_config
 from raycib.models import lean_imports  # noqa: F401  before what imports transformers
-from raycib.models.decoder import own_logits
 from raycib.models.gate import check_model
 from raycib.models.quantized import held_in, unpack_when_read
 
@@ -129,30 +123,3 @@ def _misfit(report: dict[str, Any]) -> str | None:
             more = f" and {len(names) - 2} more" if len(names) > 2 else ""
             return f"{what}: {', '.join(names[:2])}{more}"
     return None
-
-
-def with_logits(
-    model: Any, function: Callable[..., Tensor], *per_token: Tensor
-) -> Float[Tensor, " tokens"]:
-    """`function(head, *per_token)`, a value for each token, by chunks of tokens whose logits fit
-    into memory at once. `head` gives the float32 logits of hidden states."""
-
-    def head(states: Tensor) -> Tensor:
-        return own_logits(model, states).float()
-
-    at_once = max(1, LOGITS_AT_ONCE // model.get_output_embeddings().out_features)
-    if len(per_token[0]) <= at_once:
-        return function(head, *per_token)
-    chunks = zip(*(values.split(at_once) for values in per_token), strict=True)
-    return torch.cat([checkpoint(function, head, *part, use_reentrant=False) for part in chunks])  # type: ignore[misc]
-
-
-def token_loss(
-    model: Any, states: Float[Tensor, "tokens dim"], labels: Int[Tensor, " tokens"]
-) -> Float[Tensor, " tokens"]:
-    """-log p of each token, in nats; only tokens that are scored ever meet the output head."""
-
-    def loss(head: Any, part: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(head(part), target, reduction="none")
-
-    return with_logits(model, loss, states, labels)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from raycib.config import Feature, Layer, ModelSpec, Pooling, Tokens, digest
 from raycib.data.chat import Encoded
-from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import hidden_states
+from raycib.models.head import token_loss
 from raycib.models.pooling import pool, token_states
 from raycib.models.reading_file import ReadingFile
 from raycib.models.tensors import Batch, collate, to_device

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raycib.config import Layer, Pooling, Tokens
-from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots, Update
 from raycib.models.decoder import (
     Hidden,
@@ -24,6 +23,7 @@ from raycib.models.decoder import (
     packed_states,
     perturbed,
 )
+from raycib.models.head import token_loss
 from raycib.models.packing import rows_apart
 from raycib.models.pooling import pool, token_states
 from raycib.models.reference import ReferenceCache, read

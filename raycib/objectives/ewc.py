@@ -7,10 +7,10 @@ from torch import Tensor
 
 from raycib.data.chat import Encoded
 from raycib.errors import UserError
-from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots
 from raycib.models.adapters.linear import SlotLinear
 from raycib.models.decoder import hidden_states
+from raycib.models.head import token_loss
 from raycib.models.step import Step
 from raycib.models.tensors import collate, to_device
 from raycib.objectives import LossTerm, LossTerms, Objective

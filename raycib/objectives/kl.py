@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raycib.models import with_logits
+from raycib.models.head import with_logits
 from raycib.models.step import Step
 from raycib.objectives import LossTerm, LossTerms, Objective
 

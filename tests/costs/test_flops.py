@@ -11,9 +11,10 @@ from raycib.costs import flops
 from raycib.costs.memory import Adapter
 from raycib.costs.sizes import sizes_of
 from raycib.model_files import describe
-from raycib.models import load_model, token_loss
+from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import hidden_states
+from raycib.models.head import token_loss
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROWS, LENGTH, SCORED = 3, 50, 40

@@ -21,9 +21,10 @@ from raycib.costs.memory import (
 from raycib.costs.sizes import from_tensors, sizes_of
 from raycib.data.chat import Encoded
 from raycib.model_files import describe
-from raycib.models import load_model, token_loss
+from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import hidden_states, packed_states
+from raycib.models.head import token_loss
 from raycib.models.packing import rows_apart
 from raycib.models.step import GroupStep
 from raycib.models.tensors import Totals, collate
@@ -170,8 +171,13 @@ def test_a_head_in_chunks_holds_one_of_them(saved: Any, monkeypatch: pytest.Monk
     assert head(100).head - head(50).head > 50 * 500 * 8
 
 
-def test_the_heads_peak_covers_what_its_backward_pass_allocates(saved: Any):
-    """Counted by torch's profiler of memory: all that is alive at once."""
+@pytest.mark.parametrize("at_once", [50, 1000])
+def test_the_heads_peak_covers_what_its_backward_pass_allocates(
+    saved: Any, at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Counted by torch's profiler of memory: all that is alive at once. Of chunks it is one."""
+    for module in ("raycib.costs.memory", "raycib.models.head"):
+        monkeypatch.setattr(f"{module}.LOGITS_AT_ONCE", 500 * at_once)
     model = load_model(describe(saved("Llama"), "float32"), CPU)
     states = torch.randn(200, 64, requires_grad=True)
     with torch.profiler.profile(profile_memory=True) as profile:

@@ -11,13 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
 
-import raycib.models
 from raycib.config import Layer, Pooling
 from raycib.data.chat import Encoded
 from raycib.methods.cib import CIB
-from raycib.models import token_loss
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.step import GroupStep, Step
 from raycib.models.tensors import Batch, Totals, collate
@@ -508,41 +505,6 @@ def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
     """Though their rows have 1 to 5 tokens: no mean of means."""
     parts = sum(task_loss(adapters, chosen) for chosen in micro)
     torch.testing.assert_close(parts, task_loss(adapters, [0, 1, 2, 3]))
-
-
-@pytest.mark.parametrize("at_once", [1, 3, 10, 11, 100])
-def test_a_loss_in_chunks_is_the_same_loss_and_the_same_gradient(at_once: int, monkeypatch):
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=6,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-    )
-    model = LlamaForCausalLM(config).requires_grad_(False)
-    states, labels = random_rows(11), torch.randint(0, 40, (11,))
-    results = []
-    for tokens in (at_once, 11):
-        given = states.clone().requires_grad_()
-        monkeypatch.setattr(raycib.models, "LOGITS_AT_ONCE", 40 * tokens)
-        loss = token_loss(model, given, labels)
-        weights = torch.arange(11.0)  # a gradient that differs from token to token
-        loss.backward(weights)
-        results.append((loss.detach(), given.grad))
-    for chunked, whole in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole)
-
-
-def test_a_step_in_chunks_gives_the_adapter_the_same_gradient(adapters, monkeypatch):
-    """LOGITS_AT_ONCE of two tokens instead of millions."""
-    gradients = []
-    for entries in (raycib.models.LOGITS_AT_ONCE, 2 * adapters.model.config.vocab_size):
-        monkeypatch.setattr(raycib.models, "LOGITS_AT_ONCE", entries)
-        adapters.model.zero_grad()
-        task_loss(adapters, [0, 1, 2, 3]).backward()
-        gradients.append([p.grad.clone() for p in adapters.parameters_of(0).values()])
-    for whole, chunked in zip(*gradients, strict=True):
-        torch.testing.assert_close(chunked, whole)
 
 
 def test_prompts_are_not_scored(adapters):

@@ -26,10 +26,11 @@ from raycib.model_files.adapter_targets import (
     check_places,
     check_targets,
 )
-from raycib.models import load_model, token_loss
+from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import attention_blocks, checkpointed, hidden_states, perturbed
 from raycib.models.gate import check_model
+from raycib.models.head import token_loss
 
 CPU = torch.device("cpu")
 CHANGES_LOGITS = {"Gemma2", "Gemma3Text", "Granite", "Cohere", "Cohere2", "HyperCLOVAX"}
