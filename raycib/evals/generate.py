@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raycib.config import EngineName
+from raycib.costs.memory import USABLE
 from raycib.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +88,15 @@ def set_vllm_environment(batch_invariant: bool = False) -> None:
         os.environ.setdefault(name, value)
 
 
+def share_of(gpus: float) -> dict[str, Any]:
+    """What vLLM is told of its GPUs: of a part of one, that part of its memory; above one the model
+    is split over so many of this machine."""
+    told: dict[str, Any] = {"gpu_memory_utilization": USABLE * min(1.0, gpus or 1.0)}
+    if gpus > 1:
+        told |= {"tensor_parallel_size": round(gpus), "distributed_executor_backend": "mp"}
+    return told
+
+
 def _can_be_invariant() -> bool:
     """Whether vLLM has batch-invariant kernels for this machine's GPU, by its documentation."""
     import torch
@@ -147,8 +157,7 @@ class Generator:
         max_lora_rank: int,
         max_model_len: int,
         dtype: str = "float32",
-        gpu_memory_utilization: float = 0.9,
-        gpus: int = 1,
+        gpus: float = 1.0,
         adapters_at_once: int = 8,
         stop: Sequence[int] = (),
         batch_invariant: bool = False,
@@ -156,8 +165,8 @@ class Generator:
         """Load `model` (a folder or a hub id).
 
         `max_lora_rank`: the largest rank any adapter will have; 0 where there will be none.
-        `max_model_len`: prompt and answer together, in tokens. `gpus`: how many of this machine's
-        share the model, where it has any. `adapters_at_once`: adapters that may share a batch.
+        `max_model_len`: prompt and answer together, in tokens. `gpus`: see `share_of`, where this
+        machine has any. `adapters_at_once`: adapters that may share a batch.
         `stop`: ids that end an answer beside the model's own end of sequence, such as the end of a
         turn that its files do not name. `batch_invariant`: with kernels whose sums do not depend on
         the batch; `UserError` where this machine's GPU has none.
@@ -177,9 +186,7 @@ class Generator:
             )
         options: dict[str, Any] = {"dtype": dtype}
         if torch.cuda.is_available():
-            options["gpu_memory_utilization"] = gpu_memory_utilization
-            if gpus > 1:
-                options |= {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"}
+            options |= share_of(gpus)
         else:
             options["enforce_eager"] = True
             options["max_num_seqs"] = _MAX_SEQS

@@ -17,15 +17,17 @@ from raycib.store.kinds import GENERATIONS, POINTS, STAGES
 
 
 def with_vllm(
-    model: ModelSpec, rank: int, max_model_len: int, batch_invariant: bool = False
+    model: ModelSpec, rank: int, max_model_len: int, gpus: float, batch_invariant: bool
 ) -> tuple[Any, Engine]:
-    """A tokenizer, and vLLM with the base; `rank` is the largest that any adapter has."""
+    """A tokenizer, and vLLM with the base; `rank` is the largest that any adapter has, `gpus` what
+    the process has of them."""
     tokenizer = load_tokenizer(model.source, model.template)
     engine = Generator(
         verified(model),
         max_lora_rank=rank,
         max_model_len=max_model_len,
         dtype=model.dtype,
+        gpus=gpus,
         stop=[chat_format(tokenizer).end],
         batch_invariant=batch_invariant,
     )

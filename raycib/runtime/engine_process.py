@@ -69,7 +69,7 @@ class EngineProcess:
             "concurrency_groups": {JUDGING: 1},
         }
         process: Any = ray.remote(**options)
-        base = model, rank, length, invariant
+        base = model, rank, length, execution.engine_gpus, invariant
         if self._name is None:
             self.actor: Any = process(Engines).remote(*base)
         else:

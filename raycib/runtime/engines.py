@@ -31,10 +31,15 @@ class Engines:
     computes in globals of its process."""
 
     def __init__(
-        self, model: ModelSpec, rank: int, max_model_len: int, batch_invariant: bool = False
+        self,
+        model: ModelSpec,
+        rank: int,
+        max_model_len: int,
+        gpus: float = 0.0,
+        batch_invariant: bool = False,
     ) -> None:
         """All of it is what `answering.with_vllm` wants."""
-        self._base = model, rank, max_model_len, batch_invariant
+        self._base = model, rank, max_model_len, gpus, batch_invariant
         self._working = Lock()
         self._engine: tuple[Any, Engine] | None = None
         self._answering: dict[str, Answering] = {}

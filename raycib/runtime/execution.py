@@ -47,6 +47,11 @@ def execution_of(
             "pip install 'raycib[zero3]', or set fsdp2"
         )
     _check_attention(execution)
+    for name in ("gpus_per_worker", "engine_gpus", "judge_gpus"):
+        if (gpus := getattr(execution, name)) > 1 and gpus % 1:
+            raise UserError(
+                f"execution.{name} {gpus:g}: give a part of one GPU, or a whole number of them"
+            )
     if execution.batch_invariant and (options.local or not execution.engine_gpus):
         raise UserError(
             "execution.batch_invariant is about vLLM's kernels on a GPU, and none answers here; "

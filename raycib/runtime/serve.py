@@ -56,7 +56,7 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
     variables that are set here win."""
     chosen = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    gpus = min(1.0, config.gpus) if config.gpus < 1 else round(config.gpus)
+    gpus = config.gpus
     if not gpus:
         chosen["OMP_NUM_THREADS"] = str(max(1, int(config.cpus)))
     environment = {name: os.environ.get(name, value) for name, value in chosen.items()}
@@ -77,12 +77,7 @@ def engine_options(config: JudgeConfig) -> dict[str, Any]:
     """What the judge's `Generator` is told."""
     if not config.gpus:
         return {}
-    return {
-        "dtype": "auto",
-        "gpus": max(1, round(config.gpus)),
-        "gpu_memory_utilization": 0.9 * min(1.0, config.gpus),
-        "batch_invariant": config.batch_invariant,
-    }
+    return {"dtype": "auto", "gpus": config.gpus, "batch_invariant": config.batch_invariant}
 
 
 class ServedJudge(Server):

@@ -1,8 +1,10 @@
 """Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from judge_tokenizers import byte_level, word_level
@@ -11,7 +13,13 @@ from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from raycib.evals.generate import GenerationRequest, Generator, round_rank, set_vllm_environment
+from raycib.evals.generate import (
+    GenerationRequest,
+    Generator,
+    round_rank,
+    set_vllm_environment,
+    share_of,
+)
 from raycib.evals.in_process import InProcessGenerator, continuation, targets_of
 
 
@@ -158,6 +166,32 @@ def test_greedy_answers_are_those_of_transformers(model: Path, engine: Any) -> N
         assert answer.finish_reason == ("stop" if ended else "length")
         reasons.add(answer.finish_reason)
     assert "length" in reasons
+
+
+@pytest.mark.real
+@pytest.mark.faults
+def test_a_model_split_over_processes_answers_as_whole_and_listens_to_nobody_else(
+    model: Path, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensor parallelism as `share_of` asks vLLM for it, with two CPU processes as its GPUs."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    set_vllm_environment()
+    import vllm
+
+    monkeypatch.setattr(vllm, "LLM", partial(vllm.LLM, **share_of(2)))
+    split = Generator(model, max_lora_rank=4, max_model_len=LENGTH)
+    children = psutil.Process().children(recursive=True)
+    open_ = [one for child in children for one in child.net_connections() if one.status == "LISTEN"]
+    assert {one.laddr.ip for one in open_} == {"127.0.0.1"}
+    for adapter in (None, adapters[0]):
+        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        if adapter is not None:
+            reference = PeftModel.from_pretrained(reference, adapter)
+        requests = [GenerationRequest(f"{i}", (2, 10 + i, 20 + i), adapter, 8) for i in range(6)]
+        for request, answer in zip(requests, split.answer(requests), strict=True):
+            ids = torch.tensor([request.prompt_ids])
+            out = reference.generate(input_ids=ids, max_new_tokens=8, do_sample=False)
+            assert list(answer.token_ids) == out[0, len(request.prompt_ids) :].tolist()
 
 
 @pytest.mark.parametrize("chosen", [None, 1])

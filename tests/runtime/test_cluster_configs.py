@@ -198,6 +198,10 @@ def test_a_sweep_as_an_object_names_the_cluster_and_a_command_that_is_planned(
     assert home.rstrip("/") in (CLUSTER / "Dockerfile").read_text()
     assert (CLUSTER.parent / script.removeprefix(home)).is_file()
     assert parsed(options).preset == "llama31-8b"
+    # A pod beside the head submits it and the operator asks how it is, both at the head's Service.
+    cluster = load("kuberay.yaml")["spec"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "0.0.0.0"
+    assert cluster["authOptions"] == {"mode": "token"}
 
 
 def test_the_judge_that_stays_is_what_serve_and_its_engine_accept() -> None:
@@ -291,7 +295,6 @@ def test_kuberay_groups_fit_the_preset() -> None:
     # KubeRay pastes the value into a shell command; inside the quotes it is JSON.
     given = yaml.safe_load(yaml.safe_load(head["rayStartParams"]["resources"]))
     assert list(given) == [driver_resource()]
-    assert head["rayStartParams"]["dashboard-host"] == "127.0.0.1"
     [worker] = gpu["template"]["spec"]["containers"]
     limits = worker["resources"]["limits"]
     assert limits == worker["resources"]["requests"]

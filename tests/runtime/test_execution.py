@@ -91,6 +91,7 @@ def test_zero3_is_refused_where_deepspeed_is_not(monkeypatch: pytest.MonkeyPatch
         ({}, {"strategy": "fsdp2"}, "give --workers 2 or more"),
         ({}, {"attention": "flash_attention_2"}, "needs a GPU; here choose eager or sdpa"),
         ({}, {"attention": "flex_attention"}, "needs a GPU"),
+        ({}, {"engine_gpus": 1.5}, "a part of one GPU, or a whole number of them"),
         ({}, {"batch_invariant": True}, "vLLM's kernels on a GPU, and none answers here"),
         (
             {},

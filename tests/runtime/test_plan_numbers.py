@@ -201,6 +201,36 @@ def test_a_bound_on_slots_makes_further_rounds_and_leaves_no_gpu_idle(tmp_path: 
     assert [len(group.jobs) for group in plan.levels[0]] == [3, 3, 3, 3, 2, 2, 2, 2]
 
 
+def test_answering_and_judging_have_a_part_of_a_gpu_or_several(tmp_path: Path) -> None:
+    """Llama-3.1-8B and Llama-Guard-3-8B have 15 GiB of weights and 32 heads each: half of 80 GB
+    holds either, a fifth of it neither, nor half of 24 GB; two of 24 GB hold an engine that is
+    split, three cannot be dealt the heads."""
+    sweep = planned(Options(out=str(tmp_path), preset="llama31-8b", gpu="H100"), reader=Assumed())
+    setup, plan = sweep.setup, sweep.plan(1)
+
+    def told(gpu: str, **share: float) -> Estimate:
+        execution = setup.execution.model_copy(update=share)
+        sweep.setup = replace(setup, execution=execution)
+        where = machine_of(replace(setup.options, gpu=gpu), execution)
+        return estimate(sweep, plan, where)
+
+    half = told("H100", engine_gpus=0.5, judge_gpus=0.5)
+    for what in ("the engine that answers", "the judge"):
+        assert half.room[what] == int(0.5 * 0.9 * GPUS["H100"].memory)
+        assert sum(half.memory[what].values()) < (half.room[what] or 0)
+    for who, what in (("engine", "the engine that answers"), ("judge", "the judge")):
+        with pytest.raises(UserError, match=f"{what}.*TOO LITTLE.*does not fit"):
+            told("H100", **{f"{who}_gpus": 0.2})
+        with pytest.raises(UserError, match=rf"{who}_gpus 3: .* has 32; give one of 1, 2, 4, 8"):
+            told("H100", **{f"{who}_gpus": 3})
+    sweep.trained = set(sweep.stages)  # training wants more than 24 GB
+    plan = sweep.plan(1)
+    with pytest.raises(UserError, match="TOO LITTLE"):
+        told("L4", engine_gpus=0.5)
+    two = told("L4", engine_gpus=2).room["the engine that answers"]
+    assert two == int(2 * 0.9 * GPUS["L4"].memory)
+
+
 def test_a_model_that_no_choice_makes_fit_is_refused_by_its_weights(tmp_path: Path) -> None:
     options = Options(out=str(tmp_path), preset="llama2-7b-chat", gpu="L4")
     sweep = planned(options, reader=Assumed())

@@ -13,6 +13,7 @@ from running import elsewhere, holders, listening, title
 from raycib import world
 from raycib.config import JudgeSpec
 from raycib.config.presets import PRESETS
+from raycib.evals.generate import share_of
 from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judges import Verdict
 from raycib.runtime.judge import describe_judge, guard_prompt
@@ -39,13 +40,12 @@ def test_a_share_of_a_gpu_takes_that_share_of_its_memory(guard: JudgeSpec) -> No
     config = JudgeConfig(guard, gpus=0.5)
     options = replica_options(config)
     assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 0.5}]
-    assert engine_options(config)["gpu_memory_utilization"] == 0.45
-    assert engine_options(config)["gpus"] == 1
+    assert share_of(engine_options(config)["gpus"]) == {"gpu_memory_utilization": 0.45}
 
 
 def test_several_gpus_split_the_model(guard: JudgeSpec) -> None:
     config = JudgeConfig(guard, cpus=4, gpus=4)
-    assert engine_options(config)["gpus"] == 4
+    assert share_of(engine_options(config)["gpus"])["tensor_parallel_size"] == 4
     assert replica_options(config)["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 4}]
 
 

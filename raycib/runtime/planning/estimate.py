@@ -12,7 +12,7 @@ from raycib.costs.gpus import ANSWERING, PRICED, UTILISATION
 from raycib.costs.memory import weight_bytes
 from raycib.costs.sizes import BYTES
 from raycib.data.lengths import Length
-from raycib.runtime.planning.fit import refuse_unfit
+from raycib.runtime.planning.fit import refuse_split, refuse_unfit
 from raycib.runtime.planning.machine import Machine
 from raycib.runtime.planning.memory import (
     Group,
@@ -103,12 +103,15 @@ class Estimate(BaseModel):
 
 def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
     """What `plan` will take on a machine. Raises `UserError` where its engine or its judge does
-    not fit there."""
+    not fit there, or cannot be split as is asked."""
     group = Group(sweep, machine)
     work = Work(sweep, plan, group.sizes)
     sizes, lora, options = group.sizes, sweep.setup.lora, sweep.setup.options
     memories = list(_memories(group, work))
     refuse_unfit(memories, machine)
+    refuse_split("engine_gpus", sweep.setup.execution.engine_gpus, sizes)
+    for _, judge in work.guards:
+        refuse_split("judge_gpus", sweep.setup.execution.judge_gpus, judge)
     phases = tuple(_phases(group, work))
     hours = sum(one.hours for one in phases)
     price = options.price_per_hour

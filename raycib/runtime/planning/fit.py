@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from raycib.config.presets import Execution
 from raycib.costs.memory import said, weight_bytes
+from raycib.costs.sizes import Sizes
 from raycib.errors import UserError
 from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.planning.machine import Machine
@@ -96,6 +97,17 @@ def _too_large(group: Group, execution: Execution, needed: Memory) -> UserError:
         "take a GPU with more memory, a smaller model, or more GPUs: --workers N "
         "--set execution.strategy=fsdp2"
     )
+
+
+def refuse_split(name: str, gpus: float, sizes: Sizes) -> None:
+    """Raise `UserError` where vLLM cannot split a model over its GPUs: each has as many of the
+    attention heads as another."""
+    if gpus > 1 and sizes.heads % gpus:
+        fitting = [number for number in range(1, sizes.heads + 1) if sizes.heads % number == 0]
+        raise UserError(
+            f"execution.{name} {gpus:g}: each GPU gets as many attention heads, and the model has "
+            f"{sizes.heads}; give one of {', '.join(map(str, fitting))}"
+        )
 
 
 def refuse_unfit(memories: Iterable[Memory], machine: Machine) -> None:

@@ -23,8 +23,9 @@ class Machine:
     """Whether the GPU was named or found; else it is the usual one, assumed."""
 
     def room_of(self, gpus: float) -> int | None:
-        """Bytes of so many GPUs that one process may take; without GPUs, of one worker."""
-        return int(self.gpu.memory * USABLE * max(1, gpus)) if self.gpu else self.room
+        """Bytes of so many GPUs, or of a part of one, that one process may take; without GPUs, of
+        one worker."""
+        return int(self.gpu.memory * USABLE * (gpus or 1)) if self.gpu else self.room
 
     @property
     def name(self) -> str:
