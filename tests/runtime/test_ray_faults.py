@@ -128,10 +128,12 @@ def titles(cluster: Cluster) -> str:
 def test_a_driver_that_is_killed_takes_neither_engine_nor_judge_from_another(
     cluster: Cluster, undisturbed_on_ray: Path, tmp_path: Path
 ) -> None:
-    """Each has a store of its own, so the other has to ask both."""
+    """Each has a store of its own, so the other has to ask both. The first is held where it has
+    both, that it may not end by itself before the other wants them."""
     first, second = tmp_path / "first", tmp_path / "second"
     with driver(cluster, first) as one:
         one.until(lambda: all(who in titles(cluster) for who in ("Engines", "ServeReplica")))
+        one.process.send_signal(signal.SIGSTOP)
         with driver(cluster, second) as other:
             other.until(lambda: trains(second))
             one.kill()
