@@ -67,7 +67,7 @@ class InProcessGenerator:
             mine = {n: one for n, one in enumerate(requests) if one.adapter == adapter}
             for places in _batches(mine):
                 batch = [requests[n] for n in places]
-                answers |= zip(places, self._answer(batch, slot), strict=True)
+                answers |= zip(places, self._answer_as_fits(batch, slot), strict=True)
         return [answers[n] for n in range(len(requests))]
 
     def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
@@ -93,6 +93,21 @@ class InProcessGenerator:
         self._adapters.thaw(slot)
         self._adapters.freeze(slot, folder)
         return slot
+
+    def _answer_as_fits(self, batch: Sequence[GenerationRequest], slot: int | None) -> list[Answer]:
+        """One batch, or one half after the other where a GPU has no memory for all of it."""
+        try:
+            return self._answer(batch, slot)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()  # out here, where no traceback holds what is in the way
+        half = len(batch) // 2
+        return [
+            answer
+            for part in (batch[:half], batch[half:])
+            for answer in self._answer_as_fits(part, slot)
+        ]
 
     @torch.inference_mode()
     def _answer(self, batch: Sequence[GenerationRequest], slot: int | None) -> list[Answer]:

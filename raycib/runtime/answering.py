@@ -5,13 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raycib.config import LmEvalSpec, ModelSpec, RowsSpec
 from raycib.data.chat_format import chat_format
 from raycib.evals.alone import Pick, ask_alone
 from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Engine, Generator
 from raycib.model_files import verified
-from raycib.models import load_tokenizer
+from raycib.models import load_model, load_tokenizer
 from raycib.store import Record, Store
 from raycib.store.kinds import GENERATIONS, POINTS, STAGES
 
@@ -30,6 +32,27 @@ def with_vllm(
         gpus=gpus,
         stop=[chat_format(tokenizer).end],
         batch_invariant=batch_invariant,
+    )
+    return tokenizer, engine
+
+
+def with_transformers(
+    model: ModelSpec,
+    device: torch.device,
+    max_model_len: int,
+    targets: Sequence[tuple[str, ...]],
+) -> tuple[Any, Engine]:
+    """A tokenizer, and the base in this process; `targets` are the sets of modules that adapters
+    have."""
+    from raycib.evals.in_process import InProcessGenerator  # loads PEFT, which vLLM needs not
+
+    tokenizer = load_tokenizer(model.source, model.template)
+    engine = InProcessGenerator(
+        load_model(model, device),
+        tokenizer,
+        max_model_len=max_model_len,
+        targets=targets,
+        stop=[chat_format(tokenizer).end],
     )
     return tokenizer, engine
 

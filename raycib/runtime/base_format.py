@@ -39,14 +39,20 @@ def base_format(
             f"{asked}: execution.strategy {execution.strategy!r} lays a base over workers by rows "
             "of its weights, which 4 bits have not; leave one of the two out"
         )
-    if not options.local:
+    if execution.engine_gpus > 1:
         raise UserError(
-            f"{asked}: what is trained on 4 bits is asked on the same, and vLLM would round them "
-            "in its own way; give --local, with which transformers answers"
+            f"{asked}: transformers answers of a base in 4 bits, on one GPU: set "
+            "execution.engine_gpus to 1 at most"
+        )
+    if execution.batch_invariant:
+        raise UserError(
+            f"{asked}: execution.batch_invariant is about vLLM's kernels, and of a base in 4 bits "
+            "transformers answers; leave one of the two out"
         )
     return found
 
 
 def engine_of(options: Options, model: ModelSpec) -> EngineName:
-    """What generates answers."""
-    return "transformers" if options.local else "vllm"
+    """What generates answers. vLLM would quantise a base by itself, and multiply by what the bits
+    stand for in kernels that round otherwise than training does."""
+    return "transformers" if options.local or model.quantization else "vllm"

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -50,12 +50,29 @@ class EngineProcess:
     """One sweep's side: it is started, or found, at once."""
 
     def __init__(
-        self, model: ModelSpec, rank: int, length: int, execution: Execution, shared: bool
+        self,
+        model: ModelSpec,
+        rank: int,
+        length: int,
+        targets: Sequence[tuple[str, ...]],
+        execution: Execution,
+        shared: bool,
     ) -> None:
-        """`rank` is the largest that any adapter has, `length` in tokens; `shared` says whether
-        other sweeps of the cluster use the process as well."""
+        """`rank` is the largest that any adapter has, `length` in tokens, `targets` are adapters'
+        sets of modules; `shared` says whether other sweeps of the cluster use the process as
+        well."""
         invariant = execution.batch_invariant
-        parts = [model.key, rank, length, execution.engine_cpus, execution.engine_gpus, invariant]
+        if model.quantization is None:
+            targets = ()  # vLLM has room for all
+        parts: list[Any] = [
+            model.key,
+            rank,
+            length,
+            execution.engine_cpus,
+            execution.engine_gpus,
+            invariant,
+            targets,
+        ]
         named = PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         self._name = named if shared else None
         self._lease: Any = None
@@ -69,7 +86,7 @@ class EngineProcess:
             "concurrency_groups": {JUDGING: 1},
         }
         process: Any = ray.remote(**options)
-        base = model, rank, length, execution.engine_gpus, invariant
+        base = model, rank, length, execution.engine_gpus, invariant, targets
         if self._name is None:
             self.actor: Any = process(Engines).remote(*base)
         else:

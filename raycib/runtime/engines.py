@@ -1,4 +1,5 @@
-"""vLLM's engines of a sweep in one process: the base model's, which answers, and a guard's.
+"""The engines of a sweep in one process: the base model's, which answers, and a guard's. Both are
+vLLM's, but for a base in 4 bits.
 
 Imported by the driver too: what is heavy is imported where an engine starts.
 """
@@ -37,9 +38,11 @@ class Engines:
         max_model_len: int,
         gpus: float = 0.0,
         batch_invariant: bool = False,
+        targets: Sequence[tuple[str, ...]] = (),
     ) -> None:
-        """All of it is what `answering.with_vllm` wants."""
-        self._base = model, rank, max_model_len, gpus, batch_invariant
+        """All of it is what `answering` wants to make one."""
+        self._model, self._max_model_len, self._targets = model, max_model_len, targets
+        self._gpus, self._of_vllm = gpus, (rank, max_model_len, gpus, batch_invariant)
         self._working = Lock()
         self._engine: tuple[Any, Engine] | None = None
         self._answering: dict[str, Answering] = {}
@@ -73,17 +76,21 @@ class Engines:
             return work()
 
     def _loaded(self) -> "tuple[Any, Engine]":
-        from raycib.runtime.answering import with_vllm
+        from raycib.runtime import answering
+        from raycib.runtime.worker import device_of
 
-        if self._engine is None:
-            self._engine = with_vllm(*self._base)
+        if self._engine is None and self._model.quantization is None:
+            self._engine = answering.with_vllm(self._model, *self._of_vllm)
+        elif self._engine is None:
+            how = device_of(self._gpus), self._max_model_len, self._targets
+            self._engine = answering.with_transformers(self._model, *how)
         return self._engine
 
     def _answers(self, store: Store) -> "Answering":
         from raycib.runtime.answering import Answering
 
         if store.root not in self._answering:
-            self._answering[store.root] = Answering(store, self._base[0], *self._loaded())
+            self._answering[store.root] = Answering(store, self._model, *self._loaded())
         return self._answering[store.root]
 
     def _judges(self, spec: JudgeSpec) -> GuardJudge:

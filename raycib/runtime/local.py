@@ -15,7 +15,6 @@ import torch
 from transformers.utils import logging
 
 from raycib.config import ModelSpec
-from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.evals.alone import Pick
@@ -24,9 +23,9 @@ from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
 from raycib.model_files import context_length, find
 from raycib.model_files.config import own_dtype, read_config
-from raycib.models import load_model, load_tokenizer
+from raycib.models import load_model
 from raycib.runtime import worker
-from raycib.runtime.answering import Answering
+from raycib.runtime.answering import Answering, with_transformers
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.leases import LOOK_S, Ended, Leases, Outcome, Task, Undone
@@ -103,15 +102,8 @@ class LocalRuntime:
         if self._answering is not None:
             return
         sweep, model = self.sweep, self.sweep.setup.model
-        tokenizer = load_tokenizer(model.source, model.template)
-        engine = InProcessGenerator(
-            load_model(model, self._device),
-            tokenizer,
-            max_model_len=sweep.engine_length,
-            targets=[stage.lora.targets for stage in sweep.stages.values() if stage.lora],
-            stop=[chat_format(tokenizer).end],
-        )
-        self._answering = Answering(sweep.store, model, tokenizer, engine)
+        base = model, self._device, sweep.engine_length, sweep.targets
+        self._answering = Answering(sweep.store, model, *with_transformers(*base))
         self.engine_starts += 1
 
     def ask(self, model_ids: Sequence[str]) -> Pending:

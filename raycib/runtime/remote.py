@@ -1,4 +1,4 @@
-"""A sweep's phases on a Ray cluster: remote jobs, trials, a vLLM engine and a served judge.
+"""A sweep's phases on a Ray cluster: remote jobs, trials, an engine and a served judge.
 
 What is behind a remote job is imported there alone, so the driver never imports torch.
 """
@@ -135,7 +135,7 @@ class RayRuntime:
         )
 
     def start_engine(self) -> None:
-        """The vLLM engine of the base model; it loads while something else goes on."""
+        """The engine of the base model; it loads while something else goes on."""
         if not self._loaded:
             process = self._process()
             process.actor.load.remote()
@@ -146,7 +146,7 @@ class RayRuntime:
         """Where the engine of the base model is, or will be."""
         sweep, execution = self.sweep, self.sweep.setup.execution
         if self._engines is None:
-            base = sweep.setup.model, sweep.largest_rank, sweep.engine_length
+            base = sweep.setup.model, sweep.largest_rank, sweep.engine_length, sweep.targets
             self._engines = EngineProcess(*base, execution, self.cluster.shared)
         return self._engines
 

@@ -8,6 +8,7 @@ from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
 from raycib.results import Setting
+from raycib.runtime.base_format import engine_of
 from raycib.runtime.overrides import ALIGNMENT, BASE, EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name
@@ -99,8 +100,10 @@ def _lengths(setup: SweepConfig) -> Iterator[Setting]:
 
 
 def _engine(setup: SweepConfig) -> Setting:
-    local = setup.options.local
-    engine, whose = ("transformers", "--local") if local else ("vLLM", setup.origin)
+    engine, whose = "vLLM", setup.origin
+    if engine_of(setup.options, setup.model) == "transformers":
+        why = "--local" if setup.options.local else f"--set {BASE}.quantization"
+        engine, whose = "transformers", why
     return Setting(name="answers by", value=engine, origin=whose)
 
 

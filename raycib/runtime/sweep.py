@@ -222,6 +222,11 @@ class Sweep:
         return max(stage.exported_rank for stage in self.stages.values())
 
     @property
+    def targets(self) -> tuple[tuple[str, ...], ...]:
+        """The sets of modules that adapters have."""
+        return tuple({stage.lora.targets: None for stage in self.stages.values() if stage.lora})
+
+    @property
     def unanswered(self) -> list[str]:
         """Trained models, the aligned one included, that have not answered all prompts."""
         return self.unanswered_of(self.asked)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raycib.commands.export import export
-from raycib.config import EvalSpec, StageSpec
+from raycib.config import EvalSpec, PlainLoRA, StageSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
@@ -24,6 +25,7 @@ from raycib.evals.scores import harmful_pairs
 from raycib.evals.verdicts import VerdictCache
 from raycib.methods.cib import CIB
 from raycib.metrics import Metric
+from raycib.model_files import describe
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.store import Store
 from raycib.store.kinds import STAGES
@@ -192,3 +194,24 @@ def test_a_whole_model_is_published_as_one(made: Made, tmp_path: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers"
     assert "Not measured." in card.text
+
+
+def test_a_base_in_4_bits_is_told_in_words_and_loaded_by_the_cards_code(tmp_path: Path) -> None:
+    model = describe(str(tiny.make_model(tmp_path / "model"))).model_copy(
+        update={"quantization": "nf4"}
+    )
+    (stage,) = tiny.make_chain(tmp_path, PlainLoRA(), rows=16, model=model)
+    store = Store(tmp_path / "runs")
+    tiny.train_chain((stage,), store)
+    folder = export(stage.key, store.root, tmp_path / "hub", None, with_answers=False)
+    text = (folder / "README.md").read_text()
+    assert "| linear layers of the base | NF4 by bitsandbytes |" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    place, here = 'place = "..."', "THIS_REPOSITORY"
+    assert place in code
+    code = code.replace(place, f"place = {model.source!r}").replace(here, str(folder))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    layer = names["model"].get_base_model().model.layers[0].mlp.up_proj.base_layer
+    assert (type(layer).__name__, layer.weight.quant_type) == ("Linear4bit", "nf4")
+    assert layer.compute_dtype == torch.float32

@@ -271,3 +271,35 @@ def test_a_text_goes_on_after_its_prompt(answer: str, tmp_path: Path) -> None:
     ids = tokenizer(answer, add_special_tokens=False).input_ids
     assert continuation(tokenizer, prompt, ids) == answer
     assert continuation(tokenizer, prompt, [*ids, tokenizer.eos_token_id]) == answer
+
+
+def test_a_batch_without_memory_is_answered_in_parts(
+    model: Path, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU has none for more than 5 rows; the answers, and their order, are the same."""
+    engine = InProcessGenerator(
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(model),
+        max_model_len=LENGTH,
+        targets=[tuple(targets_of(folder)) for folder in adapters],
+    )
+    asked = [GenerationRequest(f"{n}", (2, 10 + n, 3 + n), adapters[0], 8) for n in range(12)]
+    expected = engine.answer(asked)
+    generate, rows = engine._adapters.model.generate, []
+
+    def generate_few(ids: torch.Tensor, **how: Any) -> Any:
+        rows.append(len(ids))
+        if len(ids) > 5:
+            raise torch.OutOfMemoryError
+        return generate(ids, **how)
+
+    monkeypatch.setattr(engine._adapters.model, "generate", generate_few)
+    assert engine.answer(asked) == expected
+    assert rows == [12, 6, 3, 3, 6, 3, 3]
+    monkeypatch.setattr(
+        engine._adapters.model,
+        "generate",
+        lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError),
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.answer(asked[:1])

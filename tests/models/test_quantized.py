@@ -281,3 +281,19 @@ def test_an_exported_adapter_names_its_base_and_is_asked_on_it(tmp_path: Path):
     tiny.train_chain((plain,), store)
     config_file = store.get(STAGES, plain.key).path("adapter_config.json")  # type: ignore[union-attr]
     assert json.loads(config_file.read_text())["auto_mapping"] is None
+
+
+def test_lm_eval_asks_the_base_in_4_bits(room: Path):
+    """Its own backend finds the likelihoods that it finds for the weights the bits stand for."""
+    from lm_eval.api.instance import Instance
+
+    from raycib.evals.harness.models import AdapterLM
+
+    asked = [Instance("loglikelihood", {}, ("w1 w2", " w3 w4"), 0)]
+    found = []
+    for model in (in_4_bits(room / "model"), describe(str(room / "twin"))):
+        adapters = AdapterSlots(load_model(model, CPU), [LoRAShape(2, 4.0, LINEARS)])
+        lm = AdapterLM(adapters, load_tokenizer(model.source), None)
+        found.append(lm.loglikelihood(asked))
+    assert found[0] == found[1]
+    assert found[0][0][0] < -1

@@ -43,6 +43,20 @@ def test_it_is_part_of_all_that_is_trained_read_measured_and_answered():
     assert "linear layers of the base" not in {o.name for o in settings_of(setups[0], [usual])}
 
 
+def test_transformers_answers_for_it_on_ray_too():
+    setup = build_config(Options(set=FOUR_BITS), Strength())
+    (run, *_) = setup.runs_of([CIB(lam=1)])
+    assert run.evals.engine == "transformers"
+    told = {one.name: (one.value, one.origin) for one in settings_of(setup, [run])}
+    assert told["answers by"] == ("transformers", "--set model.quantization")
+    here = build_config(replace(HERE, set=FOUR_BITS), Strength()).runs_of([CIB(lam=1)])[0]
+    asked = run.evals.harmful
+    assert run.final.key == here.final.key
+    assert answers_key(run.final.key, asked, run.evals.engine) == answers_key(
+        here.final.key, asked, here.evals.engine
+    )
+
+
 def test_all_weights_are_trained_in_full():
     stage = build_config(replace(HERE, set=FOUR_BITS), Strength()).runs_of([CIB(lam=1)])[0].final
     with pytest.raises(ValueError, match="cannot train those of a model in nf4"):
@@ -52,7 +66,17 @@ def test_all_weights_are_trained_in_full():
 @pytest.mark.parametrize(
     ("study", "options", "says"),
     [
-        (Strength(), {}, "vLLM would round them in its own way; give --local"),
+        (
+            Strength(),
+            {
+                "set": [
+                    *FOUR_BITS,
+                    "execution.batch_invariant=true",
+                    "execution.engine_gpus=1",
+                ]
+            },
+            "of a base in 4 bits transformers answers",
+        ),
         (Tradeoff(), {"local": True}, "4 bits have no gradient; leave it out"),
         (
             Strength(),
