@@ -77,11 +77,12 @@ class Engines:
 
     def _loaded(self) -> "tuple[Any, Engine]":
         from raycib.runtime import answering
-        from raycib.runtime.worker import device_of
 
         if self._engine is None and self._model.quantization is None:
             self._engine = answering.with_vllm(self._model, *self._of_vllm)
         elif self._engine is None:
+            from raycib.runtime.worker import device_of
+
             how = device_of(self._gpus), self._max_model_len, self._targets
             self._engine = answering.with_transformers(self._model, *how)
         return self._engine

@@ -83,6 +83,7 @@ def test_all_weights_are_trained_in_full():
             {"workers": 2, "set": [*FOUR_BITS, "execution.strategy=fsdp2"]},
             "by rows of its weights, which 4 bits have not",
         ),
+        (Strength(), {"set": [*FOUR_BITS, "execution.engine_gpus=2"]}, "on one GPU"),
         (Strength(), {"set": ["model.quantization=fp5"], "local": True}, "'nf4'"),
         (Strength(), {"set": ["model.weights=x"]}, "model has no 'weights'; it has quantization"),
     ],

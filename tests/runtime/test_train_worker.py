@@ -97,11 +97,13 @@ def test_a_group_without_memory_is_split_until_it_fits_and_that_is_said(
 
 
 def test_a_worker_imports_nothing_for_models_that_see(tmp_path: Path):
-    """A second of every process, and 140 MB; who wants the packages has them."""
+    """A second of every process, and 140 MB, and bitsandbytes another; who wants the packages has
+    them."""
     code = (
         "import sys; import raycib.runtime.worker\n"
-        "print({'sklearn', 'scipy'} & set(sys.modules))\n"
-        "from sklearn.linear_model import LogisticRegression; import scipy.stats"
+        "print({'sklearn', 'scipy', 'bitsandbytes'} & set(sys.modules))\n"
+        "from sklearn.linear_model import LogisticRegression; import scipy.stats\n"
+        "from peft.import_utils import is_bnb_4bit_available; assert is_bnb_4bit_available()"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path

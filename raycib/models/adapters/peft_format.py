@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from raycib.models.lean_imports import hidden
+
+with hidden("bitsandbytes"):  # which PEFT would import in every process, wherever it is installed
+    from peft import LoraConfig, import_utils
+for found in (import_utils.is_bnb_available, import_utils.is_bnb_4bit_available):
+    found.cache_clear()  # so that it is there for whoever wants it later
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
