@@ -42,7 +42,7 @@ GRIDS = {200: ((), [*HARMFUL, *BENIGN, *TASK, *PROBES]), 10: (OWN, [*HARMFUL, *B
 PHASES = (
     ("training/loop.py", "take_step", "steps"),
     ("models/reference.py", "compute_cache", "references"),
-    ("runtime/worker.py", "measure_slots", "measures"),
+    ("runtime/measuring.py", "measure_slots", "measures"),
     ("evals/generate.py", "__init__", "engine start"),
     ("evals/generate.py", "answer", "answers"),
     ("evals/in_process.py", "answer", "answers"),
