@@ -8,7 +8,7 @@ import pytest
 import tiny
 from running import NAME, run_here, summary_of
 
-from raycib.config import PlainLoRA
+from raycib.config import ModelSpec, PlainLoRA
 from raycib.config.presets import preset
 from raycib.data.rows import read_rows
 from raycib.errors import UserError
@@ -17,7 +17,7 @@ from raycib.model_files import describe
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.store import Store
-from raycib.store.kinds import GENERATIONS
+from raycib.store.kinds import GENERATIONS, STAGES
 from raycib.studies.continual import Continual
 from raycib.studies.continual.runs import runs_in
 from raycib.studies.strength import Strength
@@ -143,6 +143,28 @@ def test_the_report_says_how_safe_the_base_was(given: dict[str, Any]) -> None:
     again = run_here(out, *options, "--strengths=0", "--seeds=1", "--local")
     assert "0 stages trained" in again.out
     assert summary_of(out)["unaligned"] == summary["unaligned"]
+
+
+@pytest.mark.sweep
+def test_a_base_is_aligned_in_full_and_then_held_in_4_bits(given: dict[str, Any]) -> None:
+    """One aligned model serves both; what is trained on its 4 bits is another cell."""
+    out = Path(given["out"])
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()
+               if name != "out"]  # fmt: skip
+    run_here(out, *options, "--strengths=0", "--seeds=1")
+    (before,) = summary_of(out)["cells"]
+    done = run_here(out, *options, "--strengths=0", "--seeds=1", "--set=model.quantization=nf4")
+    assert "2 stages, 1 reused, 1 to train" in done.out
+    summary = summary_of(out)
+    (cell,) = summary["cells"]
+    assert summary["model"]["name"].endswith("aligned on alignment data in NF4")
+    store = Store(str(out))
+    specs = [store.get(STAGES, one["key"]).about["spec"] for one in (before, cell)]  # type: ignore[union-attr]
+    full, bits = (spec["model"] for spec in specs)
+    assert bits == full | {"quantization": "nf4"} and full["quantization"] is None
+    asked = {one.about["subject"] for one in store.records(GENERATIONS)}
+    assert {before["key"], cell["key"]} <= asked
+    assert {ModelSpec(**model).key for model in (full, bits)} <= asked, "each before its cells"
 
 
 def test_several_sources_are_one(tmp_path: Path) -> None:

@@ -1,18 +1,26 @@
 """`--set model.quantization=nf4`: in every key, and told; what cannot go with it is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+import torch
 
 from raycib.config import StageSpec
 from raycib.errors import UserError
 from raycib.evals.answers import answers_key
 from raycib.methods.cib import CIB
+from raycib.model_files import describe
 from raycib.models.reference import reference_key
+from raycib.runtime.answering import Answering, with_transformers
 from raycib.runtime.build import build_config
+from raycib.runtime.engines import Engines
 from raycib.runtime.options import Options
 from raycib.runtime.settings import settings_of
+from raycib.store import Store
+from raycib.store.kinds import GENERATIONS
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff
 
@@ -55,6 +63,31 @@ def test_transformers_answers_for_it_on_ray_too():
     assert answers_key(run.final.key, asked, run.evals.engine) == answers_key(
         here.final.key, asked, here.evals.engine
     )
+
+
+def test_rays_engine_gives_the_answers_of_this_process(tmp_path: Path):
+    """Its class, without Ray: of the base and of an adapter on it."""
+    model = describe(str(tiny.make_model(tmp_path / "model"))).model_copy(
+        update={"quantization": "nf4"}
+    )
+    (stage,) = tiny.make_chain(tmp_path, CIB(lam=1, num_negatives=8), rows=16, model=model)
+    asked, cpu = tiny.make_evals(tmp_path, 6).harmful, torch.device("cpu")
+    assert stage.lora
+    found = []
+    for name in ("on ray", "here"):
+        store = Store(str(tmp_path / name))
+        tiny.train_chain((stage,), store)
+        ids, targets = (model.key, stage.key), [stage.lora.targets]
+        if name == "on ray":
+            new = Engines(model, 4, 64, 0.0, False, targets).answer(store, ids, [asked])
+        else:
+            engine = with_transformers(model, cpu, 64, targets)
+            new = Answering(store, model, *engine).answer(ids, [asked])
+        assert new == 12
+        keys = [answers_key(one, asked, "transformers") for one in ids]
+        records = [store.get(GENERATIONS, key) for key in keys]
+        found.append([one.path("answers.json").read_bytes() for one in records if one])
+    assert found[0] == found[1] and len(found[0]) == 2
 
 
 def test_all_weights_are_trained_in_full():
