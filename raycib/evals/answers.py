@@ -81,10 +81,10 @@ class Answers:
         return self._kept.get(key)
 
     def _read(self, key: str) -> Said | None:
-        record = self.store.get(GENERATIONS, key)
+        record = self.store.get(GENERATIONS, key, only=(_FILE,))
         if record is None:
             return None
-        entries = _ENTRIES.decode(record.path(_FILE).read_bytes())
+        entries = _ENTRIES.decode(record.content[_FILE])
         texts = tuple(one.text for one in entries)
         return Said(texts, sum(one.finish_reason == "length" for one in entries))
 

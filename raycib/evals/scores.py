@@ -1,6 +1,5 @@
 """From answers, verdicts and measures to the scores of one model. Nothing here is random."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -215,7 +214,7 @@ def load_values(store: Store, model_id: str, measure: Measure) -> dict[str, Any]
 
 
 def _load(store: Store, folder: str, key: str, file: str, model_id: str) -> dict[str, Any]:
-    record = store.get(folder, key)
+    record = store.get(folder, key, only=(file,))
     if record is None:
         raise Missing(f"no {folder} of {model_id[:12]}")
-    return json.loads(record.path(file).read_text())
+    return record.value(file)

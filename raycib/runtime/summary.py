@@ -1,7 +1,6 @@
 """From what a sweep left in its store to its results: every cell with its scores, and where they
 come from."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -251,7 +250,7 @@ def stored_histories(store: Store, keys: Iterable[str]) -> dict[str, list[dict[s
     found = {}
     for key in keys:
         if record := store.get(STAGES, key, only=(HISTORY_FILE,)):
-            found[key] = json.loads(record.path(HISTORY_FILE).read_text())
+            found[key] = record.value(HISTORY_FILE)
     return found
 
 

@@ -8,12 +8,15 @@ time: a damaged result counts as absent, is moved aside, and is named in ``Store
 A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.json``.
 """
 
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from raycib.store.folders import Folders
 from raycib.store.sealed import (
@@ -48,6 +51,8 @@ class Record:
     """Where the files lie on this machine."""
     created: str
     """When, in ISO 8601, to the second."""
+    content: Mapping[str, bytes]
+    """What is in the files that were asked for by name (`Store.get`)."""
 
     def path(self, name: str) -> Path:
         """Where one file lies on this machine; KeyError if the result has no such file."""
@@ -56,6 +61,13 @@ class Record:
                 f"{self.kind}/{self.key} has no file {name!r}; it has {sorted(self.files)}"
             )
         return self.folder / name
+
+    def value(self, name: str) -> Any:
+        """What is in a JSON file that was asked for by name."""
+        try:
+            return msgspec.json.decode(self.content[name])
+        except msgspec.DecodeError:  # Python's JSON has NaN and infinities as well
+            return json.loads(self.content[name])
 
 
 @runtime_checkable
@@ -154,9 +166,9 @@ class Store:
     def get(self, kind: str, key: str, only: Collection[str] | None = None) -> Record | None:
         """The verified result of ``kind/key``, or None if there is none or it was damaged.
 
-        Every file's hash is checked, or that of ``only`` some and of the others the size: whoever
-        reads a curve need not read the weights beside it. StoreError if it cannot be read, or was
-        written in a newer format.
+        Every file's hash is checked, or that of ``only`` some, whose content is kept, and of the
+        others the size: whoever reads a curve need not read the weights beside it. StoreError if
+        it cannot be read, or was written in a newer format.
         """
         check_name("kind", kind)
         check_name("key", key)
@@ -166,13 +178,13 @@ class Store:
                 if folder is None:
                     return None
                 try:
-                    body = read_record(folder, kind, key, only)
+                    body, content = read_record(folder, kind, key, only)
                 except Damage as damage:
                     if self._set_aside(kind, key, damage):
                         return None
                     continue
                 files = {name: entry["sha256"] for name, entry in body["files"].items()}
-                return Record(kind, key, body["about"], files, folder, body["created"])
+                return Record(kind, key, body["about"], files, folder, body["created"], content)
         raise StoreError(f"{kind}/{key} at {self.root} changes as it is read; run again")
 
     def records(self, kind: str) -> Iterator[Record]:

@@ -107,28 +107,35 @@ def seal(folder: Path, kind: str, key: str, about: Mapping[str, Any], writer: st
 
 def read_record(
     folder: Path, kind: str, key: str, only: Collection[str] | None = None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record in ``folder`` once its own hash and the hash of every file have been checked; of
-    files that are not among ``only``, the size.
+    files that are not among ``only``, the size. With it the content of ``only``.
 
     Raises Damage if anything differs from what was written, StoreError if it cannot be read.
     """
     body = decode(_read(folder / RECORD, f"{kind}/{key}"), kind, key)
+    content: dict[str, bytes] = {}
     for name, expected in body["files"].items():
-        path = folder / name
+        path = f"{folder}/{name}"
         try:
-            with path.open("rb") as file:
+            with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != expected["size"]:
                     raise Damage(f"{name} has {size} bytes, {expected['size']} were written")
-                whole = only is None or name in only
-                if whole and file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                if only is None:
+                    found = file_digest(file, "sha256").hexdigest()
+                elif name in only:
+                    content[name] = file.read()
+                    found = sha256(content[name]).hexdigest()
+                else:
+                    continue
+                if found != expected["sha256"]:
                     raise Damage(f"{name} does not match its sha256")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Damage(f"{name} is missing") from None
         except OSError as cause:
             raise store_error(f"cannot read {name} of {kind}/{key}", path, cause) from cause
-    return body
+    return body, content
 
 
 def decode(raw: bytes, kind: str, key: str) -> dict[str, Any]:
