@@ -1,5 +1,6 @@
 """Children of a process that has imported everything: each costs milliseconds."""
 
+import gc
 import importlib
 import os
 import sys
@@ -15,6 +16,7 @@ def forked(work: Callable[[], object]) -> int:
     """The pid of a new process that does ``work`` and ends: 0, what ``work`` exits with, or 1 after
     a traceback. What earlier ones imported by themselves is imported here first."""
     _import_late()
+    gc.freeze()  # a child looks through its own objects alone
     child = os.fork()
     if child:
         return child
