@@ -1,0 +1,59 @@
+"""Methods that choose rows: a random subset of the task, and refusals mixed into it."""
+
+import itertools
+
+import pytest
+import torch
+from oracles import SAFETY
+
+from raycib.data.chat import Encoded
+from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safety_mix import SafetyMix
+
+TASK = [Encoded((n,), (1,)) for n in range(50)]
+REFUSALS = [Encoded((n,), (2,)) for n in range(20)]
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.8, 40), (0.01, 1), (0.5, 25), (0.001, 1)])
+def test_a_random_subset_is_a_part_in_the_task_s_order(fraction: float, count: int):
+    options = RandomSubset(fraction=fraction)
+    found = options.build().rows(TASK, [], 3)
+    assert len(found) == len(set(found)) == count == options.rows_trained(50)
+    assert found == [row for row in TASK if row in found]
+
+
+def test_a_random_subset_is_a_function_of_the_seed():
+    choose = RandomSubset(fraction=0.5).build().rows
+    torch.manual_seed(1)
+    first = choose(TASK, [], 0)
+    torch.manual_seed(2)
+    assert choose(TASK, [], 0) == first
+    assert len({tuple(choose(TASK, [], seed)) for seed in range(4)}) == 4
+
+
+def test_every_row_is_as_likely_in_a_subset():
+    """400 subsets of half the rows: each row in 200 of them, standard deviation 10."""
+    choose = RandomSubset(fraction=0.5).build().rows
+    found = list(itertools.chain.from_iterable(choose(TASK, [], seed) for seed in range(400)))
+    counts = [found.count(row) for row in TASK]
+    assert min(counts) > 150
+    assert max(counts) < 250
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.1, 5), (0.4, 20), (1.0, 50)])
+def test_safety_mix_adds_refusals_to_the_whole_task(share: float, count: int):
+    """No refusal a second time before all of them came once."""
+    options = SafetyMix(share=share, safety=SAFETY)
+    found = options.build().rows(TASK, REFUSALS, 3)
+    assert found[:50] == TASK
+    added = found[50:]
+    assert len(added) == count == options.rows_trained(50) - 50
+    times = [added.count(row) for row in REFUSALS]
+    assert sum(times) == count
+    assert max(times) - min(times) <= 1
+
+
+def test_safety_mix_is_a_function_of_the_seed():
+    mix = SafetyMix(share=0.2, safety=SAFETY).build().rows
+    assert mix(TASK, REFUSALS, 0) == mix(TASK, REFUSALS, 0)
+    assert len({tuple(mix(TASK, REFUSALS, seed)) for seed in range(4)}) == 4
