@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE"
 import hypothesis
 import jaxtyping
 import pytest
+from session import NIGHTLY, Ask
 
-NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
 hypothesis.settings.register_profile(
     "raycib",
     deadline=None,  # the machine is shared: a slow moment is not a failure
@@ -34,8 +34,6 @@ SHAPED = [
 ]
 # What says the shapes of its tensors is held to them, in all that the tests call from now on.
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
-
-Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)

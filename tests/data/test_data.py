@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NIGHTLY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from session import NIGHTLY
 
 from raycib.data.rows import Row, describe_rows, describe_task, fingerprint, load_rows, rows_of
 from raycib.errors import UserError

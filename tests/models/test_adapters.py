@@ -1,101 +1,30 @@
 """Slots compute what PEFT computes, alone or packed, and a slot is an ordinary PEFT adapter."""
 
 import copy
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
+from small_llama import (
+    ALL_LINEARS,
+    EVERYTHING,
+    SMALL,
+    TOLERANCE,
+    WIDE,
+    assert_gradients_close,
+    assert_logits_close,
+    randomise,
+    row_losses,
+    slots_on,
+    tokens,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from raycib.models.adapters import AdapterSlots, LoRAShape, update_norm_sq
-
-VOCAB = 61
-ALL_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-EVERYTHING = LoRAShape(4, 8.0, ALL_LINEARS)
-SMALL = LoRAShape(2, 6.0, ("q_proj", "v_proj"))
-WIDE = LoRAShape(5, 5.0, ("down_proj", "q_proj"))
-
-# fp32 rounding (6e-8) of logits of size about 1 through two layers of sums over at most 48 terms;
-# a slot's own effect on the logits is larger by a factor of at least 1000 (asserted below).
-TOLERANCE = 5e-6
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def untouched() -> PreTrainedModel:
-    """A random Llama with grouped-query attention and biases, whose logits are of size 1."""
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attention_bias=True,
-        initializer_range=0.2,
-        use_cache=False,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config).eval()
-        for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
-                torch.nn.init.normal_(parameter)
-    return model
-
-
-@pytest.fixture
-def base(untouched: PreTrainedModel) -> PreTrainedModel:
-    return copy.deepcopy(untouched)
-
-
-def tokens(rows: int, seed: int = 0) -> Tensor:
-    return torch.randint(VOCAB, (rows, 7), generator=torch.Generator().manual_seed(seed))
-
-
-def randomise(adapters: AdapterSlots, slot: int, seed: int | None = None) -> None:
-    """Non-zero A and B, drawn per slot."""
-    generator = torch.Generator().manual_seed(100 + slot if seed is None else seed)
-    for parameter in adapters.parameters_of(slot).values():
-        parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-
-
-def slots_on(model: PreTrainedModel, *shapes: LoRAShape) -> AdapterSlots:
-    adapters = AdapterSlots(model, shapes)
-    for slot in range(len(shapes)):
-        randomise(adapters, slot)
-    return adapters
-
-
-def row_losses(logits: Tensor, ids: Tensor) -> Tensor:
-    """Mean next-token loss of each row, in nats."""
-    return F.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none").mean(1)
-
-
-def assert_logits_close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
-
-
-def assert_gradients_close(found: Tensor | None, expected: Tensor | None) -> None:
-    """Equal up to the rounding of fp32 sums over rows and positions, relative to the whole."""
-    assert found is not None
-    assert expected is not None
-    assert expected.norm() > 0
-    assert (found - expected).norm() <= 1e-5 * expected.norm()
-
 
 # What a slot computes
 
@@ -339,255 +268,6 @@ def test_a_slots_update_norm_sums_the_explicit_matrices_of_its_modules(base):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = adapters.update_norm_sq(slot)
         torch.testing.assert_close(found, explicit, rtol=1e-5, atol=0)
-
-
-# PEFT folders
-
-
-def peft_adapter(model: PreTrainedModel, folder: Path, **settings: Any) -> Path:
-    """A folder as PEFT writes it, with random A and B."""
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": list(ALL_LINEARS)} | settings
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        peft = get_peft_model(copy.deepcopy(model), LoraConfig(task_type="CAUSAL_LM", **settings))
-        for name, parameter in peft.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(parameter, std=0.2)
-    peft.save_pretrained(str(folder))
-    return folder
-
-
-def test_a_peft_adapter_round_trips_byte_for_byte(base, tmp_path):
-    theirs = peft_adapter(base, tmp_path / "theirs")
-    adapters = AdapterSlots(base, [SMALL, EVERYTHING])
-    adapters.load(1, theirs)
-    adapters.export(1, tmp_path / "ours", base_model_name="")
-    weights = "adapter_model.safetensors"
-    assert (theirs / weights).read_bytes() == (tmp_path / "ours" / weights).read_bytes()
-
-
-def test_an_export_writes_the_config_that_peft_writes(base, tmp_path):
-    theirs = peft_adapter(base, tmp_path / "theirs")
-    AdapterSlots(base, [EVERYTHING]).export(0, tmp_path / "ours", base_model_name="tiny/llama")
-    configs = [
-        json.loads((f / "adapter_config.json").read_text()) for f in (theirs, tmp_path / "ours")
-    ]
-    assert configs[1]["target_modules"] == list(ALL_LINEARS)  # equal slots, equal bytes
-    for config in configs:
-        config["target_modules"] = set(config["target_modules"])  # PEFT writes a set, in any order
-    assert configs[1] == configs[0] | {"base_model_name_or_path": "tiny/llama"}
-
-
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True, "lora_alpha": 4}])
-def test_a_loaded_peft_adapter_gives_its_logits(base, untouched, tmp_path, settings):
-    """rsLoRA scales by alpha / √rank: 4 / √4 is the 8 / 4 of the slot."""
-    folder = peft_adapter(base, tmp_path, **settings)
-    adapters = AdapterSlots(base, [EVERYTHING])
-    adapters.load(0, folder)
-    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), folder)
-    assert_logits_close(adapters.model(tokens(4)).logits, theirs(tokens(4)).logits)
-
-
-@pytest.mark.parametrize("slot", [0, 1, 2])
-def test_an_exported_slot_gives_its_logits_in_peft(base, untouched, tmp_path, slot):
-    adapters = slots_on(base, EVERYTHING, SMALL, LoRAShape(3, 4.5, ("up_proj",)))
-    adapters.export(slot, tmp_path / "new" / "folder", base_model_name="tiny/llama")
-    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path / "new" / "folder")
-    assert theirs.peft_config["default"].base_model_name_or_path == "tiny/llama"
-    with adapters.route([(slot, 4)]):
-        ours = adapters.model(tokens(4)).logits
-    assert_logits_close(ours, theirs(tokens(4)).logits)
-
-
-def test_exports_are_equal_bytes_for_equal_slots(untouched, tmp_path):
-    for folder in ("one", "two"):
-        adapters = slots_on(copy.deepcopy(untouched), EVERYTHING)
-        adapters.export(0, tmp_path / folder, base_model_name="tiny/llama")
-    for file in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
-    "another rank": ({"r": 8}, "rank 8 .* slot 0 has rank 4"),
-    "another scale": ({"lora_alpha": 16}, "scale 4 .* scale 2"),
-    "fewer modules": ({"target_modules": ["q_proj"]}, "k_proj"),
-    "fewer layers": ({"layers_to_transform": [0]}, r"layers\.1"),
-    "DoRA": ({"use_dora": True}, "use_dora"),
-    "biases": ({"bias": "lora_only"}, "bias"),
-    "LoRA biases": ({"lora_bias": True}, "lora_bias"),
-    "whole modules": ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    "a rank pattern": ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
-    "an alpha pattern": ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
-    "another base": ({"init_lora_weights": "pissa"}, "init_lora_weights"),
-}
-
-
-@pytest.mark.parametrize(("settings", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_adapters_that_would_compute_something_else_are_refused(base, tmp_path, settings, message):
-    folder = peft_adapter(base, tmp_path, **settings)
-    adapters = AdapterSlots(base, [EVERYTHING])
-    before = {n: p.detach().clone() for n, p in adapters.parameters_of(0).items()}
-    with pytest.raises(ValueError, match=message):
-        adapters.load(0, folder)
-    assert all(torch.equal(p, before[n]) for n, p in adapters.parameters_of(0).items())
-
-
-def test_a_folder_without_an_adapter_is_refused(base, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no adapter_config\.json"):
-        AdapterSlots(base, [SMALL]).load(0, tmp_path)
-
-
-# Frozen slices and fixed directions
-
-
-OTHER = LoRAShape(3, 4.5, ALL_LINEARS)
-"""Another rank and scale than EVERYTHING's: 1.5 against 2."""
-
-
-def exported(model: PreTrainedModel, folder: Path, shape: LoRAShape, seed: int) -> Path:
-    """A folder with a random adapter of this shape."""
-    adapters = AdapterSlots(copy.deepcopy(model), [shape])
-    randomise(adapters, 0, seed=seed)
-    adapters.export(0, folder, base_model_name="tiny/llama")
-    return folder
-
-
-def fix_directions(adapters: AdapterSlots, slot: int, count: int) -> None:
-    """Random ones, as many for every module."""
-    generator = torch.Generator().manual_seed(5)
-    for module in adapters.modules_of(slot).values():
-        drawn = torch.randn(module.base.out_features, count, generator=generator)
-        module.fix(slot, torch.linalg.qr(drawn).Q)
-
-
-def update_of(adapters: AdapterSlots, slot: int) -> dict[str, Tensor]:
-    """What the slot adds to each weight in all."""
-    found = {}
-    for name, module in adapters.modules_of(slot).items():
-        a, b, scale = module.factors(slot)
-        found[name] = (scale * b @ a).detach()
-    return found
-
-
-def test_a_frozen_adapter_of_any_rank_and_scale_adds_its_own_update(base, untouched, tmp_path):
-    """The slot's update is the sum of both, each with its own scale."""
-    folder = exported(untouched, tmp_path, OTHER, seed=1)
-    below = AdapterSlots(copy.deepcopy(untouched), [OTHER])
-    below.load(0, folder)
-    adapters = slots_on(base, EVERYTHING)
-    own = update_of(adapters, 0)
-    adapters.freeze(0, folder)
-    whole = update_of(adapters, 0)
-    for name, earlier in update_of(below, 0).items():
-        torch.testing.assert_close(whole[name], own[name] + earlier, rtol=0, atol=1e-6)
-    randomise(adapters, 0, seed=1)
-    with torch.no_grad():
-        for name, parameter in adapters.parameters_of(0).items():
-            if name.endswith("lora_B"):
-                parameter.zero_()
-    ids = tokens(4)
-    assert_logits_close(adapters.model(ids).logits, below.model(ids).logits)
-
-
-def test_a_frozen_adapter_takes_no_part_in_training(base, untouched, tmp_path):
-    """It stays in the forward pass, bit for bit as it was, and no gradient is kept for it."""
-    adapters = slots_on(base, EVERYTHING, SMALL)
-    alone = update_of(adapters, 0)
-    adapters.freeze(0, exported(untouched, tmp_path, OTHER, seed=1))
-    frozen = {name: module.frozen[0] for name, module in adapters.modules.items()}
-    before = {name: [part.clone() for part in parts] for name, parts in frozen.items()}
-    optimiser = torch.optim.AdamW(adapters.parameters_of(0).values(), lr=0.01)
-    ids = tokens(4)
-    for _ in range(3):
-        with adapters.route([(0, 2), (1, 2)]):
-            row_losses(adapters.model(ids).logits, ids).sum().backward()
-        optimiser.step()
-    for name, module in adapters.modules.items():
-        for part, kept in zip(module.frozen[0], before[name], strict=True):
-            assert torch.equal(part, kept)
-            assert part.grad is None
-            assert not part.requires_grad
-        assert 1 not in module.frozen
-    assert all((update_of(adapters, 0)[n] - alone[n]).norm() > 0.1 for n in alone)
-
-
-@pytest.mark.parametrize(
-    ("frozen", "fixed"),
-    [
-        pytest.param([OTHER], 0, id="one frozen"),
-        pytest.param([OTHER, EVERYTHING], 0, id="two frozen"),
-        pytest.param([], 3, id="fixed directions"),
-        pytest.param([OTHER], 3, id="both"),
-    ],
-)
-def test_what_a_slot_computes_in_all_is_what_peft_computes_with_its_export(
-    base, untouched, tmp_path, frozen: list[LoRAShape], fixed: int
-):
-    """Rank 4 and the ranks below it, as one ordinary adapter; packed with a slot that has none."""
-    adapters = slots_on(base, SMALL, EVERYTHING)
-    for number, shape in enumerate(frozen):
-        folder = exported(untouched, tmp_path / str(number), shape, seed=number)
-        adapters.freeze(1, folder)
-    if fixed:
-        fix_directions(adapters, 1, fixed)
-    adapters.export(1, tmp_path / "whole", base_model_name="tiny/llama")
-    config = json.loads((tmp_path / "whole" / "adapter_config.json").read_text())
-    assert config["r"] == 4 + sum(shape.rank for shape in frozen)
-    assert config["lora_alpha"] / config["r"] == EVERYTHING.scale
-    theirs = PeftModel.from_pretrained(copy.deepcopy(untouched), tmp_path / "whole")
-    ids = tokens(4)
-    with torch.no_grad(), adapters.route([(0, 2), (1, 4)]):
-        ours = adapters.model(torch.cat([tokens(2, seed=9), ids])).logits[2:]
-    torch.testing.assert_close(ours, theirs(ids).logits, rtol=0, atol=1e-5)
-    again = AdapterSlots(copy.deepcopy(untouched), [LoRAShape(2, 2.0, ALL_LINEARS)])
-    again.freeze(0, tmp_path / "whole")  # as it is put back to answer
-    assert_logits_close(again.model(ids).logits, ours)
-    back = AdapterSlots(copy.deepcopy(untouched), [EVERYTHING])
-    back.take_back(0, tmp_path / "whole")  # as a finished stage is put back to be measured
-    before, after = adapters.updates(1), back.updates(0)
-    assert before.keys() == after.keys()
-    for name, update in before.items():
-        assert all(torch.equal(*pair) for pair in zip(update[:2], after[name][:2], strict=True))
-        assert update[2] == after[name][2]
-
-
-def test_fixed_directions_are_never_moved(base):
-    """U' (B A) = 0 whatever B is, and so is the gradient of B in them: U' dL/dB = 0."""
-    adapters = slots_on(base, EVERYTHING)
-    before = update_of(adapters, 0)
-    fix_directions(adapters, 0, 3)
-    ids = tokens(4)
-    row_losses(adapters.model(ids).logits, ids).sum().backward()
-    for name, module in adapters.modules.items():
-        directions, gradient = module.fixed[0], module.lora_B["0"].grad
-        assert gradient is not None
-        assert gradient.norm() > 0
-        assert (directions.T @ gradient).abs().max() < 1e-6 * gradient.norm() + 1e-9
-        update = update_of(adapters, 0)[name]
-        assert (directions.T @ update).abs().max() < 1e-6
-        rest = before[name] - directions @ (directions.T @ before[name])
-        torch.testing.assert_close(update, rest, rtol=0, atol=1e-6)
-
-
-def test_the_norm_of_an_update_counts_what_is_frozen_and_fixed(base, untouched, tmp_path):
-    adapters = slots_on(base, EVERYTHING)
-    adapters.freeze(0, exported(untouched, tmp_path, OTHER, seed=1))
-    fix_directions(adapters, 0, 2)
-    explicit = sum(update.square().sum() for update in update_of(adapters, 0).values())
-    torch.testing.assert_close(adapters.update_norm_sq(0).detach(), explicit, rtol=1e-5, atol=0)
-
-
-def test_an_adapter_of_other_layers_cannot_be_put_below(base, untouched, tmp_path):
-    """It would be in the forward pass in some layers and in others not."""
-    adapters = slots_on(base, EVERYTHING)
-    with pytest.raises(ValueError, match=r"adapts other layers than slot 0 .* only in one of the"):
-        adapters.freeze(0, exported(untouched, tmp_path / "few", SMALL, seed=1))
-    few = AdapterSlots(copy.deepcopy(untouched), [SMALL])
-    with pytest.raises(ValueError, match=r"k_proj|o_proj|down_proj|gate_proj"):
-        few.freeze(0, exported(untouched, tmp_path / "all", EVERYTHING, seed=1))
-    assert not any(module.frozen for module in adapters.modules.values())
-    with pytest.raises(ValueError, match="use_dora"):
-        adapters.freeze(0, peft_adapter(untouched, tmp_path / "dora", use_dora=True))
 
 
 # Mistakes

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import NIGHTLY, Ask
 from menu import METHODS
+from session import NIGHTLY, Ask
 
 from raycib.config import StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job

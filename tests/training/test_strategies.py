@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import torch
-from conftest import Ask
 from safetensors.torch import load_file
+from session import Ask
 
 from raycib.config import ModelSpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
