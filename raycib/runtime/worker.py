@@ -17,7 +17,7 @@ from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
-from raycib.training.memory import keep_memory
+from raycib.training.memory import keep_memory, ran_out
 from raycib.training.slot import Slot
 from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
@@ -100,12 +100,12 @@ class TrainWorker:
             measure_slots(loaded, self.store, piece.model, {0: piece.model.key}, one)
 
     def _train_as_fits(self, group: AdapterGroup) -> dict[str, str]:
-        """Train a group, or one half after the other where its accelerator has no memory for all of
-        it. Workers that train together cannot: the others wait for the one that has none."""
+        """Train a group, or one half after the other where no memory is left for all of it. Workers
+        that train together cannot: the others wait for the one that has none."""
         try:
             return self.train(group)
-        except torch.OutOfMemoryError:
-            if len(group.jobs) == 1 or self.workers.size > 1:
+        except RuntimeError as error:
+            if not ran_out(error) or len(group.jobs) == 1 or self.workers.size > 1:
                 raise
         self._loaded = None  # out here, where no traceback holds what is in the way
         gc.collect()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,16 @@ def test_kuberay_groups_fit_the_preset() -> None:
     for gpus, cpus in needs():
         assert gpus <= int(limits["nvidia.com/gpu"])
         assert cpus <= int(limits["cpu"])
+
+
+def test_the_image_has_pinned_parts_and_commands_that_a_linter_passes() -> None:
+    lint = [str(Path(sys.executable).with_name("hadolint")), "--no-color"]
+    found = subprocess.run([*lint, CLUSTER / "Dockerfile"], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")
+    loose = subprocess.run(
+        [*lint, "-"], input="FROM rayproject/ray", capture_output=True, text=True
+    )
+    assert loose.returncode and "DL3006" in loose.stdout, "it can fail"
 
 
 @pytest.mark.parametrize("script", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
