@@ -122,14 +122,15 @@ def activations(
     its input alone and is computed again in the backward pass."""
     size, widest = BYTES[dtype], max(adapters, key=lambda one: one.rank)
     layers = [layer_bytes(sizes, n, widest, dtype, packed) for n in range(len(sizes.layers))]
-    # Slots' factors are stacked, and cast, for each forward pass.
-    stacked = size * sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
+    # Slots' factors are cast for each forward pass, where the base is not float32 as they are.
+    factors = sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
+    cast = size * factors if dtype != "float32" else 0
     if checkpointed:
         kept = tokens * size * sizes.width * len(layers)
-        inside = tokens * max(layers) + stacked // max(1, len(layers))
+        inside = tokens * max(layers) + cast // max(1, len(layers))
         inside += inside // 2
     else:
-        kept, inside = tokens * sum(layers) + stacked, tokens * max(layers) // 2
+        kept, inside = tokens * sum(layers) + cast, tokens * max(layers) // 2
     at_once = min(scored, LOGITS_AT_ONCE // sizes.vocabulary)
     states = 2 * tokens * sizes.width * size + scored * sizes.width * size
     head = at_once * sizes.vocabulary * _HEAD_BYTES + states

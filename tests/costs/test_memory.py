@@ -98,7 +98,7 @@ def kept_bytes(adapters: AdapterSlots, packed: bool = False) -> int:
     mixed = model.dtype == torch.bfloat16
     each = ROWS * LENGTH if packed else ROWS
     with (
-        adapters.route([(slot, each) for slot in range(adapters.num_slots)], packed),
+        adapters.route([(slot, each) for slot in range(adapters.num_slots)], True),
         rows_apart(model, lengths) if packed else nullcontext(),
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
