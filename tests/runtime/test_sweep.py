@@ -229,18 +229,17 @@ def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
     assert found == expected
 
 
-@pytest.mark.parametrize("strategy", ["replicated", "fsdp2"])
-def test_two_workers_of_ray_train_give_the_adapter_of_one(
-    strategy: str, reference: Reference, tmp_path: Path
+def test_two_workers_with_half_of_the_base_each_give_the_adapter_of_one(
+    reference: Reference, tmp_path: Path
 ) -> None:
     """Up to the order in which their shares of a gradient are added: weights are some 0.1, and
-    float32 keeps seven digits of them over 100 steps. In shards the first worker measures with what
-    the other has of the base."""
+    float32 keeps seven digits of them over 100 steps. The first worker measures with what the other
+    has of the base. Whole copies of it are in `test_two_nodes.py`."""
     out = tmp_path / "out"
     shutil.copytree(reference.out, out)
     lora, cib = (cell["key"] for cell in summary_of(out)["cells"])
     shutil.rmtree(out / "stages" / lora)
-    ended = run_sweep(out, *SMALL, "--workers", "2", "--set", f"execution.strategy={strategy}")
+    ended = run_sweep(out, *SMALL, "--workers", "2", "--set", "execution.strategy=fsdp2")
     assert "lambda_grid: 2 stages, 1 reused, 1 to train" in ended.out
     before, after = adapters(reference.out), adapters(out)
     assert after[cib] == before[cib]

@@ -81,7 +81,8 @@ def test_a_job_on_two_nodes_gives_the_table_of_one_worker(
     for one, two in zip(map(load_file, ours), map(load_file, theirs), strict=True):
         assert one.keys() == two.keys()
         # AdamW moves a weight by some 1e-3 a step; where its gradient is zero, rounding decides.
-        assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-3
+        limit = 1e-4 if strategy == "replicated" else 1e-3
+        assert max(float((one[name] - two[name]).abs().max()) for name in one) < limit
     assert {one.about["workers"] for one in Store(str(out)).records(STAGES)} == {2}
 
 
