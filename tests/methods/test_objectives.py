@@ -5,139 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from oracles import random_rows, rows
 from torch import Tensor
-from torch.nn import functional as F
 
 from raycib.config import Layer, Pooling
-from raycib.data.chat import Encoded
 from raycib.methods.cib import CIB
-from raycib.models.adapters import AdapterSlots, LoRAShape
-from raycib.models.step import GroupStep, Step
-from raycib.models.tensors import Batch, Totals, collate
+from raycib.models.step import Step
+from raycib.models.tensors import Batch, Totals
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
-from raycib.objectives.cib import ContrastiveBottleneck, hardness, info_nce
-from raycib.objectives.cross_entropy import CrossEntropy
-
-
-def rows(*values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)
-
-
-def random_rows(count: int, dim: int = 6, seed: int = 0) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
-
-
-# InfoNCE and hardness
-
-
-def test_info_nce_by_hand():
-    """z = (1, 0), zref = (.6, .8), negatives (0, 1) and (-1, 0), tau = 0.2: cosines .6, 0, -1.
-    L = ln(e^3 + e^0 + e^-5) - 3 = ln(1 + e^-3 + e^-8) = 0.04890685 nats; I = ln 3 - L."""
-    loss = info_nce(rows([1, 0]), rows([0.6, 0.8]), rows([0, 1], [-1, 0]), temperature=0.2)
-    by_hand = math.log(1 + math.exp(-3) + math.exp(-8))
-    assert by_hand == pytest.approx(0.04890685, abs=1e-8)
-    assert float(loss) == pytest.approx(by_hand, rel=1e-5)
-    assert math.log(3) - float(loss) == pytest.approx(1.04970544, abs=1e-6)
-
-
-def test_hardness_by_hand():
-    """The same rows with a loss of 2 nats a token: h = (1 - 0.6) * 2 = 0.8."""
-    found = hardness(rows([1, 0]), rows([0.6, 0.8]), torch.tensor([2.0]))
-    assert float(found) == pytest.approx(0.8)
-
-
-@pytest.mark.parametrize("dim", [6, 300, 4096])
-def test_rows_that_have_not_moved_are_equally_hard(dim: int):
-    """cos(v, v) rounds to more or less than 1, the more so when v was computed in another batch.
-    Ranked by that noise, the queue would depend on the size of micro-batches."""
-    v = random_rows(500, dim)
-    again = v * (1 + 1e-7 * random_rows(500, dim, seed=1))
-    assert 0 < (1 - F.cosine_similarity(v, again)).abs().max() < 1e-6
-    assert (hardness(v, again, torch.full((500,), 3.0)) == 0).all()
-
-
-@pytest.mark.parametrize("negatives", [1, 2, 63])
-def test_equal_cosines_cost_log_k_plus_1(negatives: int):
-    """Every similarity is the same: the positive is one of K + 1 equals."""
-    z, other = random_rows(1), random_rows(1, seed=1)
-    loss = info_nce(z, other, other.expand(negatives, -1), temperature=0.2)
-    assert float(loss) == pytest.approx(math.log(negatives + 1), rel=1e-6)
-
-
-def test_no_negatives_cost_nothing():
-    z, nothing = random_rows(3), torch.empty(0, 6)
-    assert info_nce(z, random_rows(3, seed=1), nothing, 0.2).tolist() == [0, 0, 0]
-    none = torch.zeros(3, 4, dtype=torch.bool)
-    loss = info_nce(z, random_rows(3, seed=1), random_rows(4, seed=2), 0.2, none)
-    assert loss.tolist() == [0, 0, 0]
-
-
-def test_a_row_without_negatives_has_a_gradient_of_zero_not_nan():
-    z = random_rows(2).requires_grad_()
-    allowed = torch.tensor([[True, True], [False, False]])
-    info_nce(z, random_rows(2, seed=1), random_rows(2, seed=2), 0.2, allowed).sum().backward()
-    assert z.grad is not None
-    assert z.grad[1].tolist() == [0.0] * 6
-    assert z.grad[0].abs().max() > 0
-
-
-def test_only_allowed_negatives_count():
-    z, positive, negatives = random_rows(2), random_rows(2, seed=1), random_rows(5, seed=2)
-    allowed = torch.tensor([[True, False, True, False, False], [False, True, False, True, True]])
-    loss = info_nce(z, positive, negatives, 0.2, allowed)
-    for row in range(2):
-        own = slice(row, row + 1)
-        alone = info_nce(z[own], positive[own], negatives[allowed[row]], 0.2)
-        torch.testing.assert_close(loss[own], alone)
-
-
-@given(st.permutations(range(7)))
-def test_the_order_of_negatives_does_not_matter(order: list[int]):
-    z, positive, negatives = random_rows(3), random_rows(3, seed=1), random_rows(7, seed=2)
-    permuted = info_nce(z, positive, negatives[order], 0.2)
-    torch.testing.assert_close(permuted, info_nce(z, positive, negatives, 0.2))
-
-
-@given(*[st.floats(1e-3, 1e3)] * 3)
-def test_lengths_of_vectors_do_not_matter(a: float, b: float, c: float):
-    """A cosine knows directions only."""
-    z, positive, negatives = random_rows(3), random_rows(3, seed=1), random_rows(7, seed=2)
-    scaled = info_nce(a * z, b * positive, c * negatives, 0.2)
-    torch.testing.assert_close(scaled, info_nce(z, positive, negatives, 0.2), rtol=1e-4, atol=1e-5)
-
-
-def test_cosines_are_float32_even_of_bfloat16_vectors():
-    """bfloat16 has 8 bits: beside 1 it knows 0.996 and nothing nearer. cos((1, 0), (1, 1/16)) =
-    0.99805, so a bfloat16 cosine would be 1 and the drift 0; in float32 it is 1 - (1 + 2^-8)^-.5
-    = 0.00194742."""
-    z, reference = (v.bfloat16() for v in (rows([1, 0]), rows([1, 0.0625])))
-    drift = hardness(z, reference, torch.ones(1).bfloat16())
-    assert drift.dtype == torch.float32
-    assert float(drift) == pytest.approx(1 - (1 + 2**-8) ** -0.5, rel=1e-3)
-    loss = info_nce(z, reference, z, 0.01)
-    assert loss.dtype == torch.float32
-    # ln(1 + e^{(1 - cos) / tau}) with tau = 0.01
-    assert float(loss) == pytest.approx(math.log1p(math.exp(0.194742)), rel=1e-4)
-
-
-def test_at_the_reference_only_the_negatives_push():
-    """d cos(z, zref) / dz = (zref^ - cos * z^) / |z| is 0 where z = zref. The loss there still has
-    a gradient, all of it from the negatives: sum_j p_j d cos(z, n_j)/dz / tau."""
-    z, negatives = random_rows(1).requires_grad_(), random_rows(3, seed=2)
-    (pull,) = torch.autograd.grad(F.cosine_similarity(z, z.detach(), dim=-1).sum(), z)
-    assert pull.abs().max() < 1e-6
-    (push,) = torch.autograd.grad(info_nce(z, z.detach(), negatives, 0.2).sum(), z)
-    unit, others = F.normalize(z.detach(), dim=-1), F.normalize(negatives, dim=-1)
-    cosines = unit @ others.T
-    shares = torch.cat([torch.ones(1, 1), cosines], dim=1).div(0.2).softmax(dim=1)[:, 1:]
-    by_hand = (shares[..., None] * (others - cosines.T * unit)).sum(1) / 0.2 / z.detach().norm()
-    torch.testing.assert_close(push, by_hand, rtol=1e-4, atol=1e-6)
-    assert push.norm() > 0.01
-
+from raycib.objectives.cib import ContrastiveBottleneck
 
 # The whole contrastive objective against an independent version
 
@@ -457,61 +336,3 @@ def test_a_sum_keeps_terms_apart_and_gives_each_part_its_own_observations():
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ValueError, match=r"both name a term .*'task'"):
         Sum([Named("task", 1.0), Named("task", 2.0)])(NO_STEP)
-
-
-# Cross-entropy
-
-
-@pytest.fixture(scope="module")
-def adapters(tiny_folder) -> AdapterSlots:
-    """One slot of a LoRA that does something, on the tiny model."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model")
-    made = AdapterSlots(model.eval(), [LoRAShape(4, 8.0, ("q_proj", "down_proj"))])
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in made.parameters_of(0).values():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return made
-
-
-DATA = [
-    Encoded((2, 3, 4), (5, 6)),
-    Encoded((9,), (8, 7, 6, 5, 4)),
-    Encoded((1, 2, 3, 4, 5, 6), (7,)),
-    Encoded((11, 12), (13, 14, 15)),
-]
-TOTALS = Totals(rows=4, tokens=11)
-
-
-def task_loss(adapters: AdapterSlots, chosen: list[int]) -> Tensor:
-    step = GroupStep(adapters, {0: collate(DATA, chosen)}, {0: TOTALS}, {}).steps()[0]
-    return CrossEntropy()(step)["task"].value
-
-
-def test_cross_entropy_is_the_mean_over_the_response_tokens_of_the_whole_batch(adapters):
-    """torch's own, over all 2 + 5 + 1 + 3 = 11 response tokens of the four rows."""
-    batch = collate(DATA, range(4))
-    logits = adapters.model(batch.ids).logits
-    labels = batch.labels[:, 1:].reshape(-1)
-    whole = F.cross_entropy(logits[:, :-1].reshape(len(labels), -1), labels, ignore_index=-100)
-    assert int((labels >= 0).sum()) == 11
-    torch.testing.assert_close(task_loss(adapters, [0, 1, 2, 3]), whole)
-
-
-@pytest.mark.parametrize("micro", [[[0], [1], [2], [3]], [[3, 1], [0, 2]], [[1], [0, 2, 3]]])
-def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
-    """Though their rows have 1 to 5 tokens: no mean of means."""
-    parts = sum(task_loss(adapters, chosen) for chosen in micro)
-    torch.testing.assert_close(parts, task_loss(adapters, [0, 1, 2, 3]))
-
-
-def test_prompts_are_not_scored(adapters):
-    """Another prompt token changes what the response is conditioned on and no label."""
-    batch = collate(DATA, [0])
-    step = GroupStep(adapters, {0: batch}, {0: TOTALS}, {}).steps()[0]
-    assert (step.nll[0, :3] == 0).all()
-    assert (step.nll[0, 3:] > 0).all()
-    assert tiny.WORDS  # the tiny vocabulary covers the ids used here
-    torch.testing.assert_close(step.row_loss, step.nll.sum(dim=1) / 2)

@@ -41,3 +41,11 @@ def step_on(adapters: AdapterSlots, *examples: int, auxiliary: tuple[int, ...] =
 
 def task_in(folder: Path, name: str = "task") -> TaskSpec:
     return describe_task(name, str(folder / f"{name}.jsonl"), 64)
+
+
+def rows(*values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def random_rows(count: int, dim: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
