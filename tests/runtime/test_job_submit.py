@@ -66,6 +66,27 @@ def test_a_submit_without_the_token_is_refused(cluster: Cluster) -> None:
     assert not os.path.exists("/x")
 
 
+STRANGER_DRIVER = """
+import sys, ray
+try: ray.init(address=sys.argv[1], logging_level="ERROR")
+except BaseException as error: print(type(error).__name__, error)
+else: print("came in", ray.cluster_resources())
+"""
+
+
+@pytest.mark.parametrize("token", ["", "0" * 32])
+def test_no_driver_comes_in_without_the_token(token: str, cluster: Cluster) -> None:
+    """Neither where Ray is told of no token nor with a guessed one."""
+    stranger = cluster.environ | {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(cluster.temp / "nobody")}
+    stranger |= {"RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    driver = [sys.executable, "-c", STRANGER_DRIVER, cluster.gcs]
+    came = subprocess.run(
+        driver, env=stranger, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    said = came.stdout + came.stderr
+    assert "nauthenticated" in said and "came in" not in said, said
+
+
 def test_a_submitted_sweep_gives_the_same_adapters_and_a_readable_log(
     cluster: Cluster, reference: Reference, tmp_path: Path
 ) -> None:
