@@ -1,7 +1,9 @@
 """How a sweep's work is spread: what its settings say, with what a person changed of it."""
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from raycib.config.presets import Execution
@@ -47,6 +49,7 @@ def execution_of(
             "pip install 'raycib[zero3]', or set fsdp2"
         )
     _check_attention(execution)
+    _check_compiler(execution)
     for name in ("gpus_per_worker", "engine_gpus", "judge_gpus"):
         if (gpus := getattr(execution, name)) > 1 and gpus % 1:
             raise UserError(
@@ -73,4 +76,20 @@ def _check_attention(execution: Execution) -> None:
         raise UserError(
             f"execution.attention {name!r} needs the package {package}, which is not installed; "
             "install it, or choose sdpa"
+        )
+
+
+def _check_compiler(execution: Execution) -> None:
+    """Of what torch writes: C++ on a CPU, and what calls its kernels on a GPU."""
+    if execution.compile and execution.strategy != "replicated":
+        raise UserError(
+            "execution.compile is for a base that is whole on each worker: leave it out, or the "
+            "strategy"
+        )
+    variable, usual = ("CC", "gcc") if execution.gpus_per_worker else ("CXX", "g++")
+    compiler = os.environ.get(variable, usual)
+    if execution.compile and which(compiler) is None:
+        raise UserError(
+            f"execution.compile needs the compiler {compiler!r}, which is not here; install it, "
+            f"name another in {variable}, or leave the setting out"
         )

@@ -11,6 +11,7 @@ from raycib.config import EvalSpec, ModelSpec, Precision
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.models.adapters import LoRAShape
+from raycib.models.compiled import compile_parts
 from raycib.runtime.leases import Outcome
 from raycib.runtime.measuring import measure_slots
 from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
@@ -163,6 +164,9 @@ class TrainWorker:
         )
         if shapes:  # without any its weights are trained
             self._loaded = loaded
+            if self.execution.compile and before is None:
+                with loaded.adapters.disabled():
+                    self._notes += compile_parts(loaded.adapters.model)
         return loaded
 
 

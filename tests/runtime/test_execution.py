@@ -26,6 +26,7 @@ EVERY: dict[str, Any] = {
     "checkpoint_activations": True,
     "slots_apart": True,
     "attention": "eager",
+    "compile": False,  # for a base that is whole on each worker
     "checkpoint_every": 7,
     "group_size": 3,
     "most_slots": 5,
@@ -69,6 +70,15 @@ def test_rows_at_a_time_are_set_where_nothing_is_cut_by_tokens():
         chosen("llama31-8b", "execution.micro_batch_size=4")
     by_rows = ("execution.micro_batch_size=4", "execution.micro_batch_tokens=null")
     assert chosen("llama31-8b", *by_rows).micro_batch_tokens is None
+
+
+def test_a_compiler_is_looked_for_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="needs the compiler 'no-such-compiler', which is not"):
+        execution_of(Execution(), Options(), {"execution": {"compile": True}})
+    in_shards = {"execution": {"compile": True, "strategy": "fsdp2", "workers": 2}}
+    with pytest.raises(UserError, match="for a base that is whole on each worker"):
+        execution_of(Execution(), Options(), in_shards)
 
 
 def test_zero3_is_refused_where_deepspeed_is_not(monkeypatch: pytest.MonkeyPatch):

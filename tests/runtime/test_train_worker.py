@@ -14,6 +14,7 @@ from raycib.config import LoRASpec, StageSpec, TrainerSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.config.presets import Execution
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.adapters.peft_format import read_adapter
 from raycib.runtime.leases import Outcome
 from raycib.runtime.pieces import PREPARE, Jobs, Prepare, tasks_of
 from raycib.runtime.worker import TrainWorker
@@ -85,6 +86,30 @@ done = TrainWorker(Store(sys.argv[3]), Execution(), lambda *_: None).do(group)
 assert not done.failures and done.error is None, done
 print(*done.notes, sep="\\n")
 """
+
+
+def test_parts_of_a_base_may_be_compiled(tiny_folder: Path, tmp_path: Path):
+    """Two adapters after 30 steps of rows end to end: up to rounding those without; and what is
+    compiled stays in the worker."""
+    trainer = TrainerSpec(learning_rate=5e-3, batch_size=8, warmup_steps=2, epochs=10)
+    stages = [tiny.make_stage(tiny_folder, seed=seed, trainer=trainer) for seed in range(2)]
+    assert stages[0].steps >= 30
+    folders: list[list[Path]] = []
+    for compiled in (False, True):
+        execution = Execution(micro_batch_tokens=64, compile=compiled)
+        store = Store(tmp_path / str(compiled))
+        trains = TrainWorker(store, execution, lambda *_: None)
+        assert trains.do(group(stages, "both")) == Outcome()
+        assert trains._loaded is not None
+        norm = trains._loaded.adapters.model.get_decoder().norm
+        assert ("forward" in vars(norm)) == compiled
+        found = [store.get(STAGES, stage.key) for stage in stages]
+        folders.append([one.folder for one in found if one])
+    for plain, other in zip(*folders, strict=True):
+        own, compiled = (read_adapter(folder).factors for folder in (plain, other))
+        moved = sum(float((own[n] - compiled[n]).square().sum()) for n in own) ** 0.5
+        size = sum(float(one.square().sum()) for one in own.values()) ** 0.5
+        assert 0 < moved < 1e-4 * size
 
 
 def test_a_group_without_memory_is_split_until_it_fits_and_that_is_said(

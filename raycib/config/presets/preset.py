@@ -78,6 +78,9 @@ class Execution(Frozen):
     and packing saves memory and starts, not steps."""
     attention: Attention | None = None
     """Its implementation in training and for references; None: transformers' own choice."""
+    compile: bool = False
+    """Norms, rotations and gated activations under adapters, in training and for references, as
+    torch compiles them."""
     checkpoint_every: PositiveInt = 50
     """Optimiser steps."""
     group_size: PositiveInt | None = None
