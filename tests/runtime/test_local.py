@@ -79,16 +79,15 @@ def test_what_began_here_goes_on_under_ray(copy: Path) -> None:
     assert summary_of(copy)["counts"]["judge_calls"] == 0, "what both engines say is judged"
 
 
-def test_a_killed_sweep_goes_on_where_it_was(copy: Path, out: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_where_it_was(copy: Path, out: Path) -> None:
     keys = [cell["key"] for cell in summary_of(copy)["cells"]]
     for key in keys:
         forget(copy, key)
     with running.sweep(copy, *SMALL, "--local") as begun:
         begun.until(lambda: list((copy / "checkpoints").glob("*-00000050/record.json")))
         begun.kill()
-    done = program(tmp_path, SWEEP, "--local", "--out", copy, *SMALL)
-    assert done.returncode == 0, done.stderr
-    assert f"{100 * len(keys)}/{100 * len(keys)} steps" in done.stdout
+    done = running.run_here(copy, *SMALL)
+    assert f"{100 * len(keys)}/{100 * len(keys)} steps" in done.out
     assert adapters(copy) == adapters(out)
     assert summary_of(copy)["cells"] == summary_of(out)["cells"]
 
