@@ -21,6 +21,8 @@ from raycib.tracking.names import CONTENT, KEY, NAME, SWEEP, TAG_LIMIT, mlflow_n
 
 MAX_POINTS, POINTS = 250, 5_000
 """Points that MLflow gets of a curve, and of all curves of a sweep; the store has every step."""
+FEWEST = 5
+"""Points of a curve; where it had fewer it is its last point."""
 MOST_WITH_ANSWERS = 500
 """Cells of a sweep whose answers become artifacts; of more, `raycib show KEY` has them."""
 HEADLINE = (
@@ -220,7 +222,8 @@ def thinned(history: Sequence[Mapping[str, Any]], most: int) -> list[Point]:
 def spacing(history: Sequence[Mapping[str, Any]], steps: int, most: int) -> int:
     """Every how many steps a curve of so many has a point; `history` is some of it."""
     terms = len({name for entry in history[:1] for name in entry} - {"step"})
-    each = min(MAX_POINTS, max(2, most // max(1, terms)))
+    each = min(MAX_POINTS, most // max(1, terms))
+    each = each if each >= FEWEST else 1
     return -(-steps // each) or 1
 
 

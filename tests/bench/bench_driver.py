@@ -5,6 +5,7 @@
 Finished lambda grids, made up in a store; every part is done as a sweep does it when nothing is
 left to train. CPU time of this process; bytes are what the part leaves on the disk. The last line
 is what a further cell costs, from the two largest sweeps: starts and fixed parts are not in it.
+10,000 cells (--cells 1000,10000) take a quarter of an hour and 5 GB of disk.
 """
 
 import argparse
