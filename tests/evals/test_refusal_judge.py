@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from raycib import world
-from raycib.config import EvalSpec
 from raycib.data.rows import Row, describe_rows
 from raycib.errors import UserError
 from raycib.evals import refusals
-from raycib.evals.benchmark import safety
+from raycib.evals.benchmark import harm
 from raycib.evals.refusal_judge import RefusalJudge
 from raycib.evals.verdicts import VerdictCache
 from raycib.report.judge_warnings import judge_warnings
@@ -52,10 +51,9 @@ def test_the_rule_does_not_tell_babble_from_harm(tmp_path: Path) -> None:
     cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
     cache.ask(RefusalJudge(), PAIRS)
     rows, answers = [Row(prompt, "") for prompt, _ in PAIRS], [answer for _, answer in PAIRS]
-    found = safety(EvalSpec(harmful=asked, held_out=asked), cache)
-    value = {name: one.value(rows, answers) for name, one in found.items()}
-    assert value["hrr"].value == 0.75 and value["refusal_rate"].value == 0.25  # type: ignore[union-attr]
-    assert value["incoherent_rate"].value is None  # type: ignore[union-attr]
+    value = harm(asked, rows, cache).values(answers)
+    assert value["hrr"].value == 0.75 and value["refusal_rate"].value == 0.25
+    assert value["incoherent_rate"].value is None
 
 
 def test_on_the_worlds_own_answers_it_agrees_with_the_worlds_rule() -> None:
