@@ -7,6 +7,7 @@ Random Llamas of a few shapes, rank 8 on all linear layers, float32, one thread.
 SFTTrainer with PEFT, without bfloat16 and without layers computed twice: both would slow it here.
 CIB has its references cached, and is over our own LoRA. All of a shape take turns in one process.
 Rows are padded, as the embedded world's are; and end to end, as those of one's own models are.
+Compiled are norms, rotations and gated activations, before the rounds that count.
 Levels are those of a sequence of the embedded world's tasks, in the worker that trains them: what
 goes by from the end of one to the end of the next one's first step.
 """
@@ -32,6 +33,7 @@ from raycib.config.presets.world import WORLD
 from raycib.data.rows import describe_task
 from raycib.methods.cib import CIB
 from raycib.model_files import describe
+from raycib.models.compiled import compile_parts
 from raycib.runtime.worker import TrainWorker
 from raycib.store import Store
 from raycib.training.group import load, open_slot
@@ -51,6 +53,7 @@ PACKED = (
 )
 SLOTS = 8
 END_TO_END = for_own_model(WORLD, gpu=False).execution
+COMPILED = WORLD.execution.model_copy(update={"compile": True})
 
 
 class Group:
@@ -61,6 +64,8 @@ class Group:
     ) -> None:
         self._execution = execution
         self._loaded = load(stages, torch.device("cpu"))
+        if execution.compile:
+            compile_parts(self._loaded.adapters.model)
         self.slots = [open_slot(n, one, self._loaded, store) for n, one in enumerate(stages)]
 
     def step(self) -> None:
@@ -102,6 +107,7 @@ def against_trl(shape: Shape, rounds: int, folder: Path) -> str:
         "lora": Group([shape.stage(model, file)], store),
         "cib": Group([shape.stage(model, file, method=CIB())], store),
         "ends": Group([shape.stage(model, file)], store, END_TO_END),
+        "compiled": Group([shape.stage(model, file)], store, COMPILED),
     }
     turns = InTurn(ours)
     trainer = sft(
@@ -109,11 +115,14 @@ def against_trl(shape: Shape, rounds: int, folder: Path) -> str:
     )
     trainer.train()
     check_gradients(trainer)
-    trl, lora, cib, ends = (turns.times[name][WARM:] for name in ("trl", "lora", "cib", "ends"))
+    trl, lora, cib, ends, compiled = (
+        turns.times[name][WARM:] for name in ("trl", "lora", "cib", "ends", "compiled")
+    )
     assert len(trl) == rounds
     return (
         f"{shape!s:24}{spread(trl, 1e3, 1):>24}{spread(lora, 1e3, 1):>24}"
         f"{ratio(lora, trl):>20}{ratio(ends, trl):>20}{ratio(cib, lora):>20}"
+        f"{ratio(compiled, lora):>20}"
     )
 
 
@@ -184,7 +193,7 @@ def main() -> None:
 
     print(f"CPU ms of an optimiser step: median [quartiles], n = {rounds}")
     head = ("", "TRL's LoRA", "our LoRA", "ours / TRL's", "end to end / TRL's", "CIB / LoRA")
-    print("{:24}{:>24}{:>24}{:>20}{:>20}{:>20}".format(*head))
+    print("{:24}{:>24}{:>24}{:>20}{:>20}{:>20}{:>20}".format(*head, "compiled / LoRA"))
     for shape in AGAINST_TRL:
         with tempfile.TemporaryDirectory() as folder:
             print(against_trl(shape, rounds, Path(folder)), flush=True)
