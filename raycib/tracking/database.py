@@ -71,10 +71,8 @@ class Database:
     def write(self, cells: Sequence[tuple[Shown, Known | None]], parent: str | None) -> list[Known]:
         """Runs that are new, or in the place of what they held, inside the run `parent`; as they
         are now."""
-        written, last = (
-            [],
-            cells[::-1],
-        )  # which began first: an index that grows at its end is dense
+        # Which began first: an index that grows at its end is dense.
+        written, last = [], cells[::-1]
         for start in range(0, len(last), AT_ONCE):
             written += self._write(last[start : start + AT_ONCE], parent)
         return written[::-1]
