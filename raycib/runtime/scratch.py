@@ -36,9 +36,11 @@ class Scratch:
             self._lock = _lock(self.folder)
             if self._lock is not None and self.folder.exists():
                 break  # else one that begins at this moment has taken it for left
+        others = [one.name for one in root.glob(f"session_*_{os.getpid()}")]
+        about = str(self.folder), str(os.getpid()), *others
         # Of a session of its own: Ctrl-C is for the driver alone.
         self._reaper = subprocess.Popen(
-            [sys.executable, "-I", reaper.__file__, str(self.folder), str(os.getpid())],
+            [sys.executable, "-I", reaper.__file__, *about],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

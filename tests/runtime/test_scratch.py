@@ -56,6 +56,24 @@ def test_what_a_killed_process_started_ends_and_its_folder_goes(tmp_path: Path) 
     assert other.wait(1) == -signal.SIGKILL and not held.folder.exists()
 
 
+def test_who_writes_to_the_logs_of_its_ray_ends_and_an_older_ray_of_that_id_stays(
+    tmp_path: Path,
+) -> None:
+    def writer(session: str) -> subprocess.Popen[bytes]:
+        folder = tmp_path / session / "logs"
+        folder.mkdir(parents=True)
+        with (folder / "agent.log").open("w") as log:
+            return subprocess.Popen(["sleep", "100"], stdout=log)
+
+    older = writer(f"session_2026-01-01_00-00-00_000000_{os.getpid()}")
+    scratch = Scratch(tmp_path)
+    own = writer(f"session_2026-01-02_00-00-00_000000_{os.getpid()}")
+    scratch.remove()
+    assert own.wait(1) == -signal.SIGKILL and older.poll() is None
+    older.kill()
+    older.wait()
+
+
 def test_what_was_left_where_all_were_killed_goes_when_the_next_begins(tmp_path: Path) -> None:
     (tmp_path / "session_of_ray").mkdir()
     held = Scratch(tmp_path)
