@@ -12,7 +12,8 @@ from raycib.config.menu import from_place
 from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.scorers import scorer
-from raycib.invariances import Bench, accumulation, reference_cache, resume, zero_strength
+from raycib.invariances import accumulation, reference_cache, resume, zero_strength
+from raycib.invariances.bench import Bench
 from raycib.metrics import rate
 from raycib.model_files import describe
 from raycib.results import Cell, Results, Scores

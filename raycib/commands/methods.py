@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 def check(place: str) -> int:
     """Print the six invariances of the method at `place`; how many fail."""
     from raycib.invariances import check as measure
-    from raycib.invariances import world_bench
+    from raycib.invariances.bench import world_bench
 
     kind, method = named(place)
     failed = 0

@@ -17,6 +17,7 @@ from raycib.config import EngineName
 from raycib.evals.generate import Answer, GenerationRequest, refuse_unfit
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.adapters.peft_format import CONFIG_FILE
+from raycib.models.device import ran_out
 
 ROWS_AT_ONCE = 256
 TOKENS_AT_ONCE = 2**15
@@ -95,11 +96,11 @@ class InProcessGenerator:
         return slot
 
     def _answer_as_fits(self, batch: Sequence[GenerationRequest], slot: int | None) -> list[Answer]:
-        """One batch, or one half after the other where a GPU has no memory for all of it."""
+        """One batch, or one half after the other where there is no memory for all of it."""
         try:
             return self._answer(batch, slot)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except RuntimeError as error:
+            if not ran_out(error) or len(batch) == 1:
                 raise
         torch.cuda.empty_cache()  # out here, where no traceback holds what is in the way
         half = len(batch) // 2

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from raycib.errors import UserError
 from raycib.models.decoder import attention_blocks, decoder_layers, hidden_states
+from raycib.models.gate import differ
 
 ROTATION = "apply_rotary_pos_emb"
 """As transformers calls it in the file of an architecture."""
@@ -21,8 +22,6 @@ GATED = ("gate_proj", "up_proj", "down_proj", "act_fn")
 VARIANTS = 32
 """Of one operation: with a gradient and without, one row or several, norms of states and of heads.
 Further ones would run as they are."""
-LOOSE = 0.02
-"""As `raycib.models.gate` has it."""
 
 
 @torch.no_grad()
@@ -36,15 +35,15 @@ def compile_parts(model: Any) -> list[str]:
     compiling.compile_threads = 1  # others would be processes that load torch
     words = model.get_input_embeddings().num_embeddings
     ids = torch.arange(16, device=model.device).view(2, 8) % words
-    before = hidden_states(model, ids).final_norm.float()
+    before = hidden_states(model, ids).final_norm
     layers = decoder_layers(model)
     found = {
         "norms": [_norm(one) for one in model.get_decoder().modules()],
         "rotations": [_rotation(one) for one in attention_blocks(model)],
         "gated activations": [_gated(one, model) for layer in layers for one in layer.children()],
     }
-    after = hidden_states(model, ids).final_norm.float()
-    if not (after - before).norm() <= LOOSE * before.norm():
+    after = hidden_states(model, ids).final_norm
+    if differ(after, before):
         raise UserError(
             f"{type(model).__name__} has other hidden states when parts of it are compiled: leave "
             "execution.compile out"

@@ -62,21 +62,22 @@ def _problem(model: Any, ids: Tensor) -> str | None:
     if not (off := (own - logits).abs().max()) <= allowed:  # NaN is not allowed either
         return f"its logits differ from those read here by {off:.3g}"
     again = hidden_states(model, ids).final_norm
-    if _differ(again, states):
+    if differ(again, states):
         return "its decoder alone gives other hidden states than within the model"
-    if _differ(states[0, :SHARED], states[1, :SHARED]):
+    if differ(states[0, :SHARED], states[1, :SHARED]):
         return "a token sees the ones after it"
     lengths = (TOKENS, TOKENS - 1)
     if packs(model.config.model_type):
         with rows_apart(model, lengths):
             packed = packed_states(model, ids.flatten()[:-1], lengths).final_norm
         pairs = zip(packed.split(lengths), states, strict=True)
-        if any(_differ(row, alone[: len(row)]) for row, alone in pairs):
+        if any(differ(row, alone[: len(row)]) for row, alone in pairs):
             return "rows that lie end to end see one another"
     return None
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
+def differ(one: Tensor, other: Tensor) -> bool:
+    """Whether states are others by more than rounding."""
     return not (one - other).float().norm() <= LOOSE * other.float().norm()
 
 

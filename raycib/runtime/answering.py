@@ -14,6 +14,7 @@ from raycib.evals.answers import Answers, generate_answers
 from raycib.evals.generate import Engine, Generator
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
+from raycib.models.device import device_of
 from raycib.store import Record, Store
 from raycib.store.kinds import GENERATIONS, POINTS, STAGES
 
@@ -55,6 +56,20 @@ def with_transformers(
         stop=[chat_format(tokenizer).end],
     )
     return tokenizer, engine
+
+
+def with_its_engine(
+    model: ModelSpec,
+    rank: int,
+    max_model_len: int,
+    gpus: float,
+    batch_invariant: bool,
+    targets: Sequence[tuple[str, ...]],
+) -> tuple[Any, Engine]:
+    """A tokenizer, and what answers of a base: vLLM, or for one in 4 bits transformers."""
+    if model.quantization is None:
+        return with_vllm(model, rank, max_model_len, gpus, batch_invariant)
+    return with_transformers(model, device_of(gpus), max_model_len, targets)
 
 
 class Answering:

@@ -40,9 +40,8 @@ class Engines:
         batch_invariant: bool = False,
         targets: Sequence[tuple[str, ...]] = (),
     ) -> None:
-        """All of it is what `answering` wants to make one."""
-        self._model, self._max_model_len, self._targets = model, max_model_len, targets
-        self._gpus, self._of_vllm = gpus, (rank, max_model_len, gpus, batch_invariant)
+        """All of it is what `answering.with_its_engine` wants."""
+        self._base = model, rank, max_model_len, gpus, batch_invariant, targets
         self._working = Lock()
         self._engine: tuple[Any, Engine] | None = None
         self._answering: dict[str, Answering] = {}
@@ -76,22 +75,17 @@ class Engines:
             return work()
 
     def _loaded(self) -> "tuple[Any, Engine]":
-        from raycib.runtime import answering
+        from raycib.runtime.answering import with_its_engine
 
-        if self._engine is None and self._model.quantization is None:
-            self._engine = answering.with_vllm(self._model, *self._of_vllm)
-        elif self._engine is None:
-            from raycib.runtime.worker import device_of
-
-            how = device_of(self._gpus), self._max_model_len, self._targets
-            self._engine = answering.with_transformers(self._model, *how)
+        if self._engine is None:
+            self._engine = with_its_engine(*self._base)
         return self._engine
 
     def _answers(self, store: Store) -> "Answering":
         from raycib.runtime.answering import Answering
 
         if store.root not in self._answering:
-            self._answering[store.root] = Answering(store, self._model, *self._loaded())
+            self._answering[store.root] = Answering(store, self._base[0], *self._loaded())
         return self._answering[store.root]
 
     def _judges(self, spec: JudgeSpec) -> GuardJudge:

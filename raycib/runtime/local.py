@@ -24,6 +24,7 @@ from raycib.evals.verdicts import Pair
 from raycib.model_files import context_length, find
 from raycib.model_files.config import own_dtype, read_config
 from raycib.models import load_model
+from raycib.models.device import device_of
 from raycib.runtime import worker
 from raycib.runtime.answering import Answering, with_transformers
 from raycib.runtime.capacity import groups_here
@@ -55,7 +56,7 @@ class LocalRuntime:
         self.engine_starts = 0
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        self._device = worker.device_of(execution.gpus_per_worker)
+        self._device = device_of(execution.gpus_per_worker)
         self._answering: Answering | None = None
         self._view: ProgressView
 

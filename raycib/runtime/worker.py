@@ -12,13 +12,14 @@ from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.models.adapters import LoRAShape
 from raycib.models.compiled import compile_parts
+from raycib.models.device import device_of, ran_out
 from raycib.runtime.leases import Outcome
 from raycib.runtime.measuring import measure_slots
 from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
-from raycib.training.memory import keep_memory, ran_out
+from raycib.training.memory import keep_memory
 from raycib.training.slot import Slot
 from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
@@ -27,14 +28,6 @@ TASKS = "tasks"
 """What claims of workers are called."""
 Report = Callable[[str, Mapping[str, Any], bool], None]
 """Told how far a group is: its name, the news, and whether they are its last."""
-
-
-def device_of(gpus: float) -> torch.device:
-    """Where this process computes; on a CPU with one thread."""
-    if gpus:
-        return torch.device("cuda", torch.cuda.current_device())
-    torch.set_num_threads(1)
-    return torch.device("cpu")
 
 
 class TrainWorker:

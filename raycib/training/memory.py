@@ -21,11 +21,6 @@ def keep_memory() -> None:
         mallopt(_TOP_PAD, 2**26)
 
 
-def ran_out(error: RuntimeError) -> bool:
-    """Whether there was no memory for a tensor. A CPU's allocator has no class for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def peak_bytes(device: torch.device) -> int:
     """The most that was allocated on a GPU so far; on a CPU, the most that this process held."""
     if device.type == "cuda":

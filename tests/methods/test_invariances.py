@@ -15,21 +15,23 @@ from raycib.config import Method, PlainLoRA, StageSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import describe_task
 from raycib.invariances import (
+    accumulation,
+    packing,
+    reference_cache,
+    resume,
+    workers,
+    zero_strength,
+)
+from raycib.invariances.bench import (
     ALONE,
     CPU,
     TRAINER,
     Bench,
-    accumulation,
     distance,
     gradients,
     largest,
-    packing,
-    reference_cache,
-    resume,
     unequal,
     weights,
-    workers,
-    zero_strength,
 )
 from raycib.methods.cib import CIB
 from raycib.methods.sbr import SBR

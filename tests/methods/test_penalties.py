@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from raycib.config import PlainLoRA, TaskSpec
-from raycib.invariances import adapter_of, distance
+from raycib.invariances.bench import adapter_of, distance
 from raycib.methods.case2 import Case2
 from raycib.methods.ewc import EWC
 from raycib.methods.l2_sp import L2SP

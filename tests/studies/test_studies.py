@@ -13,6 +13,7 @@ from raycib.config import EvalSpec, PlainLoRA, RunSpec
 from raycib.errors import UserError
 from raycib.evals.scores import Missing, Scoring, load_measures, load_values
 from raycib.methods.cib import CIB
+from raycib.models.device import device_of
 from raycib.results import Scores, read_results
 from raycib.runtime.build import build_config
 from raycib.runtime.command import Question, run_question
@@ -20,7 +21,6 @@ from raycib.runtime.measuring import measure_slots
 from raycib.runtime.options import Options
 from raycib.runtime.study import OF_STUDIES, Study
 from raycib.runtime.sweep_config import SweepConfig
-from raycib.runtime.worker import device_of
 from raycib.store import Store
 from raycib.studies.comparison import Ablation, Comparison
 from raycib.studies.continual import Continual

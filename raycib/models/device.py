@@ -1,0 +1,16 @@
+"""Where a process computes, and whether it had the memory."""
+
+import torch
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where this process computes; on a CPU with one thread."""
+    if gpus:
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether there was no memory for a tensor. A CPU's allocator has no class for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
