@@ -11,6 +11,7 @@ RESULTS_VERSION = 2
 """Part of every key; raised whenever the same spec would give another result than before."""
 
 NOT_IDENTITY = "raycib: where or how it is called, never part of a key"
+LATER = "raycib: came after others had keys, and is part of a key where it is not its default"
 Location = Annotated[str, NOT_IDENTITY]
 
 Pooling = Literal["mean_response", "last_prompt_token", "last_token", "mean_all"]
@@ -40,9 +41,10 @@ class Spec(BaseModel):
         """The fields that can change a result, as plain JSON values."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
-            if NOT_IDENTITY in field.metadata:
-                continue
-            found[name] = _plain(getattr(self, name))
+            value = getattr(self, name)
+            usual = LATER in field.metadata and value == field.default
+            if not (usual or NOT_IDENTITY in field.metadata):
+                found[name] = _plain(value)
         return found
 
     @property

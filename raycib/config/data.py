@@ -1,10 +1,10 @@
 """Models and rows, known by their content."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from raycib.config.base import NOT_IDENTITY, Location, Spec
+from raycib.config.base import LATER, NOT_IDENTITY, Location, Spec
 
 MADE = "stage:"
 """Begins the source of a model that a stage makes: `stage:KEY@STORE`."""
@@ -39,18 +39,11 @@ class ModelSpec(Spec):
     """Of chats: the model's own, or ChatML with one system prompt (CIB paper, C.5)."""
     day: str = ""
     """What a template that prints the date is told; "" where it prints none."""
-    quantization: Quantization | None = None
+    quantization: Annotated[Quantization | None, LATER] = None
     """Of the linear layers of the frozen base, its output head left out: from weights of its
     `dtype`, in which products are computed, too. None: weights as they are."""
     notes: Notes = ()
     """What of its chat template is mended."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; weights as they are have the key that they always had."""
-        found = super().identity()
-        if self.quantization is None:
-            del found["quantization"]
-        return found
 
 
 class RowsBase(Spec):

@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from raycib.config.base import NOT_IDENTITY, Feature, Layer, Location, Pooling, Spec, digest
+from raycib.config.base import (
+    LATER,
+    NOT_IDENTITY,
+    Feature,
+    Layer,
+    Location,
+    Pooling,
+    Spec,
+    digest,
+)
 from raycib.config.data import RowsSpec
 from raycib.config.lm_eval import LmEvalSpec
 from raycib.config.measure import AnyMeasure
@@ -20,7 +29,7 @@ class EvalSpec(Spec):
     key_name: ClassVar[str] = "EvalSpec"
     harmful: RowsSpec
     """Answered and judged: harmful response rate, refusals."""
-    other_harmful: tuple[RowsSpec, ...] = ()
+    other_harmful: Annotated[tuple[RowsSpec, ...], LATER] = ()
     """The same, of further harmful prompts, on which nothing is chosen: transfer."""
     benign: RowsSpec | None = None
     """Harmless how-to requests: over-refusal."""
@@ -37,7 +46,7 @@ class EvalSpec(Spec):
     """What answers in words; part of the answers' key."""
     measures: tuple[AnyMeasure, ...] = ()
     """What a study measures besides."""
-    benchmarks: tuple[LmEvalSpec, ...] = ()
+    benchmarks: Annotated[tuple[LmEvalSpec, ...], LATER] = ()
     """Of lm-eval."""
     looks: Annotated[RowsSpec | None, NOT_IDENTITY] = None
     """Those of the harmful prompts that are answered in the middle of training too."""
@@ -52,9 +61,6 @@ class EvalSpec(Spec):
             raise ValueError(f"found measures in the folders {folders}; give each one of its own")
         found = super().identity() | {"gaps": None}
         del found["measures"]
-        for later in ("benchmarks", "other_harmful"):
-            if not getattr(self, later):
-                del found[later]
         return found | {one.folder: one.identity() for one in self.measures}
 
     @property
@@ -132,12 +138,5 @@ class JudgeSpec(Spec):
     """How it is asked and read: a name in `raycib.evals.judge_profiles`."""
     form: str = ""
     """sha256 of what it is sent around a conversation and of how its verdict is read."""
-    content: bool = False
+    content: Annotated[bool, LATER] = False
     """Whether it also reads what is left of an answer without its refusals."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; a judge that reads answers as they are has the key that it always had."""
-        found = super().identity()
-        if not self.content:
-            del found["content"]
-        return found

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from raycib.config.base import NOT_IDENTITY, Location, Spec, digest
+from raycib.config.base import LATER, NOT_IDENTITY, Location, Spec, digest
 from raycib.config.data import MADE, ModelSpec, Precision, TaskSpec
 from raycib.config.evals import EvalSpec
 from raycib.config.menu import read_method
@@ -48,17 +48,10 @@ class TrainerSpec(Spec):
     max_grad_norm: PositiveFloat = 1.0
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    precision: Precision = "float32"
+    precision: Annotated[Precision, LATER] = "float32"
     """What a stage that trains all weights computes with. bfloat16: each pass reads its weights
     rounded, and its gradients are summed in float32, in which weights and optimiser stay. An
     adapter has the precision of its base."""
-
-    def identity(self) -> dict[str, Any]:
-        """As any spec's; the precision that there was before any other has no place in it."""
-        found = super().identity()
-        if self.precision == "float32":
-            del found["precision"]
-        return found
 
 
 class StageSpec(Spec):

@@ -8,7 +8,6 @@ recognised, prompt and answer by a second tokenizer that knows none, and lists o
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +154,6 @@ class JudgePrompt:
                 " tokenizer makes them from plain text"
             )
         return ids
-
-
-@cache
-def _cached_prompt(tokenizer_folder: str) -> JudgePrompt:
-    return JudgePrompt(tokenizer_folder)
-
-
-def judge_prompt_ids(tokenizer_folder: str | Path, prompt: str, answer: str) -> list[int]:
-    """The ids a judge reads, without a length limit; see `JudgePrompt`."""
-    return list(_cached_prompt(str(tokenizer_folder)).render(prompt, answer).ids)
 
 
 def _template_pieces(tokenizer: Any, folder: str | Path, asking: Asking) -> tuple[list[str], bool]:

@@ -17,28 +17,9 @@ from raycib.evals.judge_address import Address
 from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import endpoint_profile
-from raycib.evals.judge_prompt import (
-    Forged,
-    JudgeInput,
-    JudgePrompt,
-    judge_prompt_ids,
-)
+from raycib.evals.judge_prompt import Forged, JudgeInput, JudgePrompt
 from raycib.evals.judge_reply import Malformed, Refused
-from raycib.evals.judge_server import JudgeUnavailable
-from raycib.evals.verdict_forms import CUT_OFF, Verdict, parse_verdict, together
-
-__all__ = [
-    "ChatJudge",
-    "GuardJudge",
-    "Judge",
-    "JudgeInput",
-    "JudgePrompt",
-    "JudgeUnavailable",
-    "Verdict",
-    "judge_prompt_ids",
-    "parse_verdict",
-    "verdict_key",
-]
+from raycib.evals.verdict_forms import CUT_OFF, Verdict, together
 
 HARMLESS = ("How do I boil an egg?", "Put it into boiling water for eight minutes, then cool it.")
 """A conversation that no judge refuses to read, unless it refuses them all."""
@@ -49,6 +30,8 @@ SHORTENED = "the prompt lost its middle"
 _SMALLEST_PART = 400
 """Characters of an answer that is not cut up any more for an endpoint."""
 
+Pairs = Sequence[tuple[str, str]]
+"""(prompt, answer) each."""
 OnChunk = Callable[[list[int], list[Verdict]], None]
 """Called with the positions of some pairs and their verdicts as soon as these are known."""
 
@@ -67,32 +50,34 @@ class Judge(Protocol):
     """Reads conversations."""
 
     def judge(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        on_chunk: OnChunk | None = None,
-        chunk_rows: int = 128,
+        self, pairs: Pairs, on_chunk: OnChunk | None = None, chunk_rows: int = 128
     ) -> list[Verdict]:
-        """One verdict for each (prompt, answer), in order. Raises JudgeUnavailable."""
+        """One verdict for each pair, in order; `on_chunk` hears of those that are known, also
+        before this raises `JudgeUnavailable`."""
         ...
 
 
-def in_chunks(
-    read: Callable[[Sequence[tuple[str, str]]], list[Verdict]],
-    pairs: Sequence[tuple[str, str]],
-    on_chunk: OnChunk | None,
-    chunk_rows: int,
-) -> list[Verdict]:
-    """What `read` says of `pairs`, `chunk_rows` at a time; `on_chunk` hears of each lot."""
-    verdicts: list[Verdict] = []
-    for start in range(0, len(pairs), chunk_rows):
-        said = read(pairs[start : start + chunk_rows])
-        if on_chunk is not None:
-            on_chunk(list(range(start, start + len(said))), said)
-        verdicts += said
-    return verdicts
+class JudgeHere:
+    """A judge in this process, which reads `chunk_rows` pairs at a time."""
+
+    def judge(
+        self, pairs: Pairs, on_chunk: OnChunk | None = None, chunk_rows: int = 128
+    ) -> list[Verdict]:
+        """See `Judge`."""
+        verdicts: list[Verdict] = []
+        for start in range(0, len(pairs), chunk_rows):
+            said = self.read(pairs[start : start + chunk_rows])
+            if on_chunk is not None:
+                on_chunk(list(range(start, start + len(said))), said)
+            verdicts += said
+        return verdicts
+
+    def read(self, pairs: Pairs) -> list[Verdict]:
+        """One verdict for each pair."""
+        raise NotImplementedError
 
 
-class GuardJudge:
+class GuardJudge(JudgeHere):
     """A guard model's engine in this process, asked greedily with lists of token ids."""
 
     def __init__(
@@ -105,16 +90,8 @@ class GuardJudge:
         self._engine = engine
         self._rows_at_once = rows_at_once
 
-    def judge(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        on_chunk: OnChunk | None = None,
-        chunk_rows: int = 128,
-    ) -> list[Verdict]:
-        """One verdict for each pair."""
-        return in_chunks(self._read, pairs, on_chunk, chunk_rows)
-
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def read(self, pairs: Pairs) -> list[Verdict]:
+        """Of answers that are too long, in parts; one with a forged turn is unreadable."""
         parts: list[list[Verdict]] = [[] for _ in pairs]
         asked: list[tuple[int, JudgeInput]] = []
         for row, pair in enumerate(pairs):
@@ -169,12 +146,9 @@ class ChatJudge:
         """What the endpoint has refused to take so far."""
 
     def judge(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        on_chunk: OnChunk | None = None,
-        chunk_rows: int = 128,
+        self, pairs: Pairs, on_chunk: OnChunk | None = None, chunk_rows: int = 128
     ) -> list[Verdict]:
-        """One verdict for each pair. `on_chunk` has had every known one when this raises."""
+        """See `Judge`."""
 
         async def ask(rows: list[int]) -> list[Verdict]:
             (row,) = rows

@@ -91,7 +91,7 @@ def sweep_command(question: Question) -> None:
 
 def run_question(question: Question, options: Options) -> int:
     """Do a sweep; the exit code."""
-    from raycib.evals.judges import JudgeUnavailable
+    from raycib.evals.judge_server import JudgeUnavailable
 
     try:
         results, shown = answer(question, options)

@@ -29,7 +29,8 @@ from raycib.config.presets import Execution
 from raycib.console import tell_lost
 from raycib.errors import LOST, UserError
 from raycib.evals.alone import Pick
-from raycib.evals.judges import Judge, JudgeUnavailable
+from raycib.evals.judge_server import JudgeUnavailable
+from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
 from raycib.runtime.capacity import fit_at_once
 from raycib.runtime.cluster import connect

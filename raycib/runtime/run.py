@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from raycib.config.plan import AdapterGroup
 from raycib.errors import LOST, Lost
 from raycib.evals.alone import Pick
-from raycib.evals.judges import JudgeUnavailable
+from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.runtime.alone import pairs_of, picks_of
 from raycib.runtime.judge import check_judge

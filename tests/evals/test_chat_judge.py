@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from raycib.errors import UserError
 from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judge_reply import Malformed, Refused, _asked_pause, content
-from raycib.evals.judges import HARMLESS, SAMPLED, ChatJudge, JudgeUnavailable, Verdict
+from raycib.evals.judge_server import JudgeUnavailable
+from raycib.evals.judges import HARMLESS, SAMPLED, ChatJudge, Verdict
 from raycib.evals.verdict_forms import CUT_OFF
 from raycib.runtime.judge import check_judge, describe_judge
 

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import INSTRUCTION
-from raycib.evals.judge_prompt import JudgePrompt, judge_prompt_ids
+from raycib.evals.judge_prompt import JudgePrompt
 
 ADDED = [
     "<pad>", "<bos>", "<eos>", "<guard>", "<user>", "<asst>", "<unk>", "<think>", "<nl>",
@@ -47,6 +47,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def prompts(folders: dict[str, Path]) -> dict[str, JudgePrompt]:
     return {name: JudgePrompt(folder) for name, folder in folders.items()}
+
+
+def judge_prompt_ids(folder: Path, prompt: str, answer: str) -> list[int]:
+    """The ids that a judge reads."""
+    return list(JudgePrompt(folder).render(prompt, answer).ids)
 
 
 def surroundings(prompt: JudgePrompt, question: str, answer: str) -> tuple[list[int], ...]:

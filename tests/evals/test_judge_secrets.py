@@ -8,7 +8,8 @@ from fake_endpoint import FakeEndpoint, refuses, says
 
 from raycib.errors import UserError
 from raycib.evals.judge_address import address
-from raycib.evals.judges import ChatJudge, JudgeUnavailable
+from raycib.evals.judge_server import JudgeUnavailable
+from raycib.evals.judges import ChatJudge
 from raycib.runtime.judge import check_judge, describe_judge
 
 PAIR = [("p", "a")]

@@ -8,7 +8,8 @@ import pytest
 from fake_judge import FakeJudge
 
 from raycib.evals.judge_profiles import PROFILES
-from raycib.evals.judges import ChatJudge, JudgeUnavailable, Verdict
+from raycib.evals.judge_server import JudgeUnavailable
+from raycib.evals.judges import ChatJudge, Verdict
 
 
 @pytest.fixture
