@@ -1,12 +1,13 @@
 """What fits on a machine or a cluster, side by side and at all."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from raycib.config.presets import Execution
 
 TRIAL_CPUS = 0.01
 """A trial only waits for its workers, which have resources of their own."""
+JUDGE = "the judge"
 SLACK = 1e-6
 """Ray counts in ten-thousandths."""
 
@@ -30,14 +31,38 @@ def groups_here(execution: Execution) -> int:
 def needs(execution: Execution) -> dict[str, dict[str, float]]:
     """CPUs and GPUs of each kind of work, by what a person calls it."""
     workers = execution.workers
+    engines, judges = execution.engine_replicas or 1, execution.judge_replicas or 1
     return {
         "an adapter group": {
             "CPU": workers * execution.cpus_per_worker + TRIAL_CPUS,
             "GPU": workers * execution.gpus_per_worker,
         },
-        "the engine that answers": {"CPU": execution.engine_cpus, "GPU": execution.engine_gpus},
-        "the judge": {"CPU": execution.judge_cpus, "GPU": execution.judge_gpus},
+        several("the engine that answers", engines): {
+            "CPU": engines * execution.engine_cpus,
+            "GPU": engines * execution.engine_gpus,
+        },
+        several(JUDGE, judges): {
+            "CPU": judges * execution.judge_cpus,
+            "GPU": judges * execution.judge_gpus,
+        },
     }
+
+
+def several(name: str, replicas: int) -> str:
+    """What so many of a kind are called."""
+    return name if replicas == 1 else f"{name}, {replicas} times,"
+
+
+def replicas(
+    asked: int | None, gpus: float, nodes: Iterable[Mapping[str, float]], useful: int
+) -> int:
+    """How many engines of a kind work side by side: as many as were asked for, else one for each
+    that is `useful`, as far as `nodes` have GPUs for them. On a CPU, or on a part of a GPU, a
+    second one would only slow the first."""
+    if asked is not None:
+        return asked
+    fit = sum(int(node.get("GPU", 0.0) // gpus) for node in nodes) if gpus >= 1 else 1
+    return max(1, min(fit, useful))
 
 
 def fit_at_once(execution: Execution, there: Mapping[str, float]) -> bool:
@@ -54,5 +79,5 @@ def lacking(execution: Execution, there: Mapping[str, float], served: bool) -> l
         f"{name} wants {amount:g} {kind}s and there are {there.get(kind, 0.0):g}"
         for name, one in needs(execution).items()
         for kind, amount in one.items()
-        if amount > there.get(kind, 0.0) + SLACK and (served or name != "the judge")
+        if amount > there.get(kind, 0.0) + SLACK and (served or not name.startswith(JUDGE))
     ]

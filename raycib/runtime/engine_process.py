@@ -1,4 +1,4 @@
-"""Where the engine of the base model is: a process of the sweep's own, or on a shared cluster one
+"""Where an engine of the base model is: a process of the sweep's own, or on a shared cluster one
 for all sweeps that want the same.
 
 A shared one lives by itself, under a name that says what it holds. Who uses it holds that name;
@@ -15,23 +15,30 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from raycib.config import ModelSpec
 from raycib.config.presets import Execution
+from raycib.errors import UserError
+from raycib.runtime.engine_pool import Ended
 from raycib.runtime.engines import JUDGING, Engines
 from raycib.runtime.holds import (
     NAMESPACE,
     alone,
+    held_by_anyone,
     held_by_others,
     hold,
     names,
     patience_s,
     wait_until_forgotten,
 )
+from raycib.store import StoreError
 
 PREFIX = "raycib-engine-"
 RESTARTS = 3
 """Of a process with engines, which is then asked again."""
+LOOK_S = 1.0
+"""Between two looks whether anybody still waits."""
 
 
 class SharedEngines(Engines):
@@ -47,7 +54,7 @@ class SharedEngines(Engines):
 
 
 class EngineProcess:
-    """One sweep's side: it is started, or found, at once."""
+    """One sweep's side of a replica: it is started, or found, at once."""
 
     def __init__(
         self,
@@ -57,10 +64,11 @@ class EngineProcess:
         targets: Sequence[tuple[str, ...]],
         execution: Execution,
         shared: bool,
+        number: int = 0,
     ) -> None:
         """`rank` is the largest that any adapter has, `length` in tokens, `targets` are adapters'
-        sets of modules; `shared` says whether other sweeps of the cluster use the process as
-        well."""
+        sets of modules; `shared` says whether other sweeps of the cluster use the process as well,
+        and `number` which of several it is."""
         invariant = execution.batch_invariant
         if model.quantization is None:
             targets = ()  # vLLM has room for all
@@ -72,10 +80,12 @@ class EngineProcess:
             execution.engine_gpus,
             invariant,
             targets,
+            number,
         ]
         named = PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         self._name = named if shared else None
         self._lease: Any = None
+        self._ended = threading.Event()
         self.is_new = True
         """Whether it had to be started; others' are used as they are."""
         options: dict[str, Any] = {
@@ -97,15 +107,33 @@ class EngineProcess:
     def _joined(self, name: str, start: Callable[[], Any]) -> Any:
         self._lease = hold(name)
         with alone(name):
-            _drop_orphans(keep=name)
+            _drop_orphans()
             with suppress(ValueError):  # there is none
                 found = ray.get_actor(name, namespace=NAMESPACE)
                 self.is_new = False
                 return found
             return start()
 
+    def load(self) -> None:
+        """Have the engine ready."""
+        self.do("load")
+
+    def do(self, what: str, *given: Any) -> Any:
+        """What a method of `Engines` returns; as `engine_pool.Replica` says."""
+        reference = getattr(self.actor, what).remote(*given)
+        while not ray.wait([reference], timeout=LOOK_S)[0]:
+            if self._ended.is_set():
+                raise Ended
+        try:
+            return result_of(reference)
+        except Exception:
+            if self._ended.is_set():
+                raise Ended from None
+            raise
+
     def end(self) -> None:
         """Let go of it; the last one out ends it."""
+        self._ended.set()
         if self._name is None:
             ray.kill(self.actor)
             return
@@ -115,12 +143,21 @@ class EngineProcess:
                 _end(self._name)
 
 
-def _drop_orphans(keep: str) -> None:
+def result_of(reference: Any) -> Any:
+    """What was sent somewhere, once it is done; a person's error crosses back as itself."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError | StoreError):
+            raise error.cause from None
+        raise
+
+
+def _drop_orphans() -> None:
     """End engines that nobody holds: killed drivers', which may have the GPU that is wanted."""
     for name in names():
         engine, _, holder = name.partition(" for ")
-        orphan = engine.startswith(PREFIX) and not holder and not held_by_others(engine)
-        if orphan and engine != keep:
+        if engine.startswith(PREFIX) and not holder and not held_by_anyone(engine):
             _end(engine)
 
 

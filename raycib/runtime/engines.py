@@ -52,10 +52,13 @@ class Engines:
         """Have the base model's engine ready."""
         self._alone(self._loaded)
 
+    # What a lost process had is asked of another (`engine_pool`), not of it again.
+    @ray.method(max_task_retries=0)
     def answer(self, store: Store, *asked: Any) -> int:
         """How many answers to a store were new (`answering.Answering`)."""
         return self._alone(lambda: self._answers(store).answer(*asked))
 
+    @ray.method(max_task_retries=0)
     def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:
         """Some answers again, each alone."""
         self._alone(lambda: self._answers(store).ask_alone(picks))

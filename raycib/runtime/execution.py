@@ -38,6 +38,9 @@ def execution_of(
         )
     if options.local and execution.workers > 1:
         raise UserError("execution.workers are Ray's; with --local there is this process alone")
+    for name in ("engine_replicas", "judge_replicas"):
+        if options.local and (getattr(execution, name) or 1) > 1:
+            raise UserError(f"execution.{name} are Ray's; with --local there is this process alone")
     if execution.strategy != "replicated" and execution.workers == 1:
         raise UserError(
             f"execution.strategy {execution.strategy!r} lays the base over the workers of a group, "

@@ -39,10 +39,11 @@ class JudgeReplica:
             raise self._failed
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0)
-    async def judge(self, asked: list[list[Pair]]) -> list[list[Verdict]]:
-        """The verdicts of each request; those that came while others were read share the next
-        batch."""
-        return await asyncio.to_thread(self._read, asked)
+    async def judge(self, asked: list[list[Pair]]) -> list[tuple[str, list[Verdict]]]:
+        """Who reads, and the verdicts of each request; those that came while others were read share
+        the next batch."""
+        replica = serve.get_replica_context().replica_tag
+        return [(replica, said) for said in await asyncio.to_thread(self._read, asked)]
 
     def _read(self, asked: list[list[Pair]]) -> list[list[Verdict]]:
         try:

@@ -43,7 +43,7 @@ HERE = "this process"
 class LocalRuntime:
     """This process. Work that has begun is done when it is waited for."""
 
-    overlaps = False
+    engines, overlaps = 1, False
     lost: tuple[type[Exception], ...] = ()
 
     def __init__(self, sweep: Sweep) -> None:

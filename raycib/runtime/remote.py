@@ -9,59 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
-from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RaySystemError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import RayError
 
 from raycib.config import JudgeSpec
 from raycib.config.presets import Execution
 from raycib.console import tell_lost
-from raycib.errors import LOST, UserError
+from raycib.errors import LOST
 from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
-from raycib.runtime.capacity import fit_at_once
+from raycib.runtime.capacity import fit_at_once, replicas
 from raycib.runtime.cluster import connect
-from raycib.runtime.engine_process import EngineProcess
+from raycib.runtime.engine_pool import GONE, EnginePool
+from raycib.runtime.engine_process import EngineProcess, result_of
 from raycib.runtime.judge import on_disk, unserved_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
+from raycib.runtime.run import Pending
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 from raycib.runtime.watch import Watch, parts
-from raycib.store import StoreError
 
-
-class Remote(NamedTuple):
-    """A result that is on its way; call it to wait for it, wherever it was sent."""
-
-    reference: Any
-
-    def __call__(self) -> Any:
-        """The result; a person's error crosses back as itself."""
-        try:
-            return ray.get(self.reference)
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError | StoreError):
-                raise error.cause from None
-            raise
-
-
+CONVERSATIONS = 1000
+"""A judge reads them in about the time that another one takes to load."""
 A_DAY_S = 86400.0
 """What is killed says so; what is asked meanwhile waits for long answers."""
 
@@ -69,10 +46,7 @@ A_DAY_S = 86400.0
 class RayRuntime:
     """The cluster of `RAY_ADDRESS`, or one on this machine that ends with the sweep."""
 
-    lost: tuple[type[Exception], ...] = (
-        LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError,
-        RaySystemError, WorkerCrashedError,
-    )  # fmt: skip
+    lost = GONE
 
     def __init__(self, sweep: Sweep) -> None:
         execution = sweep.setup.execution
@@ -94,9 +68,9 @@ class RayRuntime:
         self._books = ExitStack()
         own = self._books.enter_context(sweep.store.scratch())
         self._tune_books, self._storage = str(own / "tune"), _storage(sweep.store.root, own)
-        self._engines: EngineProcess | None = None
-        """The process with the base model's engine, and whether that was asked to load."""
-        self._loaded = False
+        self._processes: list[EngineProcess] = []
+        """Those with an engine of the base model, and who gives them work."""
+        self._pool: EnginePool | None = None
         self._judge: NamedJudge | None = None
         """The one that is served, or asked, now."""
         self._served: JudgeHandle | None = None
@@ -135,63 +109,97 @@ class RayRuntime:
             grows=self.cluster.shared and self.sweep.setup.execution.groups_at_once is not None,
         )
 
+    @property
+    def engines(self) -> int:
+        """How many there are side by side, or will be: the first question starts them."""
+        self.start_engine()
+        return len(self._processes)
+
+    @property
+    def _idle(self) -> list[dict[str, float]]:
+        """What each node has for engines; nothing is known to be left while adapters are
+        trained."""
+        return [] if self.overlaps else [one["Resources"] for one in ray.nodes() if one["Alive"]]
+
     def start_engine(self) -> None:
-        """The engine of the base model; it loads while something else goes on."""
-        if not self._loaded:
-            process = self._process()
-            process.actor.load.remote()
-            self._loaded = True
-            self.engine_starts += process.is_new
+        """The engines of the base model; they load while something else goes on."""
+        if self._pool is None:
+            execution, sweep = self.sweep.setup.execution, self.sweep
+            models = len(sweep.asked) - len(sweep.answered)
+            many = replicas(execution.engine_replicas, execution.engine_gpus, self._idle, models)
+            for number in range(len(self._processes), many):
+                self._processes.append(self._process(number))
+            self._pool = EnginePool(self._processes)
+            self._pool.start()
+            self.engine_starts += sum(one.is_new for one in self._processes)
 
-    def _process(self) -> EngineProcess:
-        """Where the engine of the base model is, or will be."""
-        sweep, execution = self.sweep, self.sweep.setup.execution
-        if self._engines is None:
-            base = sweep.setup.model, sweep.largest_rank, sweep.engine_length, sweep.targets
-            self._engines = EngineProcess(*base, execution, self.cluster.shared)
-        return self._engines
+    def _process(self, number: int) -> EngineProcess:
+        """Where an engine of the base model is, or will be."""
+        sweep = self.sweep
+        base = sweep.setup.model, sweep.largest_rank, sweep.engine_length, sweep.targets
+        return EngineProcess(*base, sweep.setup.execution, self.cluster.shared, number)
 
-    def ask(self, model_ids: Sequence[str]) -> Remote:
-        """Queue all prompts to some models at the engine."""
-        self.start_engine()
-        asked = self.sweep.rows_asked(model_ids)
-        answer = self._process().actor.answer
-        return Remote(answer.remote(self.sweep.store, model_ids, asked, self.sweep.benchmarks))
+    def ask(self, model_ids: Sequence[str]) -> Pending:
+        """All prompts to some models, of the engine that is free next."""
+        asked = self.sweep.rows_asked(model_ids), self.sweep.benchmarks
+        return self._asked("answer", model_ids, *asked, weight=len(model_ids))
 
-    def ask_alone(self, picks: Sequence[Pick]) -> Remote:
+    def ask_alone(self, picks: Sequence[Pick]) -> Pending:
         """Some answers again, each alone, once all others are given."""
+        return self._asked("ask_alone", picks)
+
+    def _asked(self, what: str, *given: Any, weight: int = 0) -> Pending:
         self.start_engine()
-        return Remote(self._process().actor.ask_alone.remote(self.sweep.store, picks))
+        assert self._pool is not None
+        return self._pool.ask(what, self.sweep.store, *given, weight=weight).result
 
     def stop_engine(self) -> None:
         """Its memory and its GPU are free for a judge in a process of its own."""
         if not self.one_process:
-            self._end_process()
+            self._end_processes()
 
-    def _end_process(self) -> None:
-        if self._engines is not None:
-            self._engines.end()
-            self._engines, self._loaded = None, False
+    def _end_processes(self) -> None:
+        if self._pool is not None:
+            self._pool.end()
+            _tell("engines answered for", self._pool.done, "models")
+        else:
+            for process in self._processes:
+                process.end()
+        self._processes, self._pool = [], None
 
-    def start_judge(self, judge: NamedJudge) -> None:
+    def start_judge(self, judge: NamedJudge, conversations: int = 0) -> None:
         """A judge of ours beside the engine that answers, or as a service. The one before it ends
         first: they may want one GPU."""
         if self._judge is not judge:
-            if self._served is not None:
-                self._served.stop(free=True)
-            self._judge, self._served, self._reader = judge, None, None
+            self._stop_judge(free=True)
+            self._judge, self._reader = judge, None
         if judge.spec.kind != "guard":
             return
         if self.one_process:
-            self._process().actor.load_guard.remote(on_disk(judge.spec))
+            self._beside.load_guard.remote(on_disk(judge.spec))
         elif self._served is None:
             execution = self.sweep.setup.execution
-            self._served = start_judge(judge.spec, execution, self.cluster.shared)
+            useful = -(-conversations // CONVERSATIONS)
+            many = replicas(execution.judge_replicas, execution.judge_gpus, self._idle, useful)
+            self._served = start_judge(judge.spec, execution, self.cluster.shared, many)
+
+    def _stop_judge(self, free: bool = False) -> None:
+        if self._served is not None:
+            self._served.stop(free)
+            _tell("replicas of the judge read", list(self._served.read.values()), "conversations")
+            self._served = None
+
+    @property
+    def _beside(self) -> Any:
+        """The one process that has both engines."""
+        if not self._processes:
+            self._processes.append(self._process(0))
+        return self._processes[0].actor
 
     def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
         """Have it read what is missing; one that was taken down meanwhile starts again."""
         for first in (True, False):
-            self.start_judge(judge)
+            self.start_judge(judge, len(pairs))
             try:
                 if self._reader is None:
                     self._reader = judge.reading(self._make_reader(judge))
@@ -215,9 +223,9 @@ class RayRuntime:
         return server
 
     def _judge_in_process(self, spec: JudgeSpec) -> Judge:
-        there, process = on_disk(spec), self._process().actor
+        there, process = on_disk(spec), self._beside
         try:
-            Remote(process.load_guard.remote(there))()
+            result_of(process.load_guard.remote(there))
         except RayError as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise JudgeUnavailable(f"the judge {spec.source} did not start: {why}") from error
@@ -227,9 +235,8 @@ class RayRuntime:
 
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
-        if self._served is not None:
-            self._served.stop()
-        self._end_process()
+        self._stop_judge()
+        self._end_processes()
         self._books.close()
         self._watch.close()
         self.cluster.close()
@@ -243,9 +250,17 @@ class RayRuntime:
 
 
 def _is_small(execution: Execution) -> bool:
-    """Whether both engines are content with one thread and no GPU."""
-    wanted = execution.engine_gpus, execution.judge_gpus
-    return not any(wanted) and max(execution.engine_cpus, execution.judge_cpus) <= 1
+    """Whether both engines are alone, and content with one thread and no GPU."""
+    gpus = execution.engine_gpus, execution.judge_gpus
+    many = execution.engine_replicas or 1, execution.judge_replicas or 1
+    cpus = execution.engine_cpus, execution.judge_cpus
+    return not any(gpus) and max(many) == 1 and max(cpus) <= 1
+
+
+def _tell(who: str, done: Sequence[int], what: str) -> None:
+    """How much each of several did."""
+    if len(done) > 1:
+        print(f"{len(done)} {who} {', '.join(map(str, done))} {what}", flush=True)
 
 
 def _storage(root: str, own: Path) -> str:

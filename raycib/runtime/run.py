@@ -25,7 +25,7 @@ __all__ = ["JudgeUnavailable", "Work", "do"]
 POINTS_EVERY_S = 5.0
 """Between two looks at the store for adapters in the middle of their training."""
 MODELS_AT_ONCE = 8
-"""Models that answer together; their answers are stored together."""
+"""Models that answer together, at most; their answers are stored together."""
 
 Pending = Callable[[], Any]
 """Work that has begun; call it to have it done. It may be called again."""
@@ -40,6 +40,11 @@ class Runtime(Protocol):
     engine_starts: int
     lost: tuple[type[Exception], ...]
     """What is raised where a part of the place itself is gone."""
+
+    @property
+    def engines(self) -> int:
+        """How many answer side by side."""
+        ...
 
     def view(self, folder: Path, steps: int) -> ProgressView:
         """Shows a person how far `steps` of training are."""
@@ -236,9 +241,8 @@ class Work:
         self._asked |= set(new)
         points = [one for one in new if one in self.sweep.points]
         for alike in ([one for one in new if one not in self.sweep.points], points):
-            for start in range(0, len(alike), MODELS_AT_ONCE):
-                group = tuple(alike[start : start + MODELS_AT_ONCE])
-                self._coming[group] = self.runtime.ask(group)
+            for lot in lots(alike, self.runtime.engines if alike else 1):
+                self._coming[lot] = self.runtime.ask(lot)
 
     def _ask_points(self) -> None:
         """Ask adapters in the middle of their training while that goes on."""
@@ -255,6 +259,13 @@ class Work:
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
             self.view.detail = f"{len(missing)} answers to read{whose}"
             self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)
+
+
+def lots(models: Sequence[str], engines: int) -> list[tuple[str, ...]]:
+    """Models that answer together, dealt so that all engines have as much to do."""
+    rounds = -(-len(models) // (MODELS_AT_ONCE * engines))
+    most = max(1, -(-len(models) // max(1, rounds * engines)))
+    return [tuple(models[start : start + most]) for start in range(0, len(models), most)]
 
 
 def do(sweep: Sweep, folder: Path, beside: Beside = nullcontext) -> Work:

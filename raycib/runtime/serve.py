@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from raycib.runtime.judge import on_disk
 from raycib.runtime.shared_serve import APP_PREFIX, QUIET_LOGGING
 
 ROWS_A_REQUEST = 64
+IN_FLIGHT = 4
+"""Requests to a replica: those that come while it reads share the next batch."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class JudgeConfig:
     """0 serves from CPU in float32; above 1 the model is split over that many of one machine."""
     batch_invariant: bool = False
     """Whether its engine's kernels are."""
+    replicas: int = 1
 
     @property
     def app(self) -> str:
         """The name of its application: the same for the same judge and settings, wherever the
-        files lie."""
+        files lie and however many replicas were asked for."""
         parts = [self.spec.key, self.cpus, self.gpus, *[True] * self.batch_invariant]
         return APP_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
@@ -70,6 +74,7 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
         # What waits for room is seen by its bundles.
         "placement_group_bundles": [{"CPU": cpus} | ({"GPU": gpus} if gpus else {})],
         "max_ongoing_requests": 256,
+        "num_replicas": config.replicas,
     }
 
 
@@ -115,6 +120,8 @@ class JudgeHandle:
         self.config = config
         self.started = False
         """Whether it had to be started, once it is ready; otherwise it was up already."""
+        self.read: Counter[str] = Counter()
+        """Conversations that each replica has read."""
         self._lease = holds.hold(config.app) if shared else None
         self._handle: Any = None
         self._problem: Exception | None = None
@@ -185,7 +192,14 @@ class JudgeHandle:
             raise RuntimeError(
                 f"the judge {self.config.spec.source} did not start: {self._problem}"
             ) from self._problem
-        return ServedJudge(self.config.app, self._handle.judge.remote)
+        in_flight = IN_FLIGHT * self.config.replicas
+        return ServedJudge(self.config.app, self._ask, in_flight=in_flight)
+
+    async def _ask(self, pairs: list[Pair]) -> list[Verdict]:
+        """What a replica says: Serve gives each request to one of the less busy."""
+        replica, said = await self._handle.judge.remote(pairs)
+        self.read[replica] += len(said)
+        return said
 
     @property
     def is_up(self) -> bool:
@@ -220,7 +234,9 @@ class JudgeHandle:
         return " ".join([f"Serve: {app.status}.", *filter(None, said)])[:2000]
 
 
-def start_judge(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHandle:
+def start_judge(
+    spec: JudgeSpec, execution: Execution, shared: bool, replicas: int = 1
+) -> JudgeHandle:
     """Begin to start a guard on the running Ray cluster and return at once.
 
     The same judge with the same settings that runs there is used as it is. On a `shared` cluster it
@@ -230,5 +246,5 @@ def start_judge(spec: JudgeSpec, execution: Execution, shared: bool) -> JudgeHan
     if not ray.is_initialized():
         raise RuntimeError("no Ray to start the judge on; call ray.init first")
     invariant = execution.batch_invariant and execution.judge_gpus > 0
-    config = JudgeConfig(on_disk(spec), execution.judge_cpus, execution.judge_gpus, invariant)
-    return JudgeHandle(config, shared)
+    cpus, gpus = execution.judge_cpus, execution.judge_gpus
+    return JudgeHandle(JudgeConfig(on_disk(spec), cpus, gpus, invariant, replicas), shared)

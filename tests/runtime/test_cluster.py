@@ -114,6 +114,42 @@ def test_what_has_no_room_is_named_with_how_much_is_wanted_and_there() -> None:
     ]
 
 
+def test_replicas_want_as_much_each_and_so_do_those_that_a_model_is_split_over() -> None:
+    """Two engines over two GPUs each are four GPUs; one judge has half of one."""
+    change = {"engine_replicas": 2, "engine_gpus": 2, "judge_gpus": 0.5}
+    execution = PRESETS["llama31-8b"].execution.model_copy(update=change)
+    assert room.lacking(execution, {"CPU": 8.0, "GPU": 4.0}, served=True) == []
+    assert room.lacking(execution, {"CPU": 1.0, "GPU": 3.0}, served=True) == [
+        "the engine that answers, 2 times, wants 2 CPUs and there are 1",
+        "the engine that answers, 2 times, wants 4 GPUs and there are 3",
+    ]
+    three = WORLD.model_copy(update={"judge_replicas": 9})
+    assert room.lacking(three, {"CPU": 1.0}, served=False) == [], "nobody is served"
+    assert len(room.lacking(three, {"CPU": 1.0}, served=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "useful", "found"),
+    [
+        (None, 1, 16, 8),
+        (None, 2, 16, 4),
+        (None, 3, 16, 2),  # two nodes of four GPUs: a model lies on one node
+        (None, 1, 5, 5),
+        (None, 1, 0, 1),
+        (None, 0.5, 16, 1),
+        (None, 0, 16, 1),
+        (3, 1, 1, 3),
+        (3, 0, 1, 3),
+        (None, 8, 16, 1),  # none fits: one waits for a node that does
+    ],
+)
+def test_as_many_engines_as_are_useful_and_there_are_gpus_for(
+    asked: int | None, gpus: float, useful: int, found: int
+) -> None:
+    nodes = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}, {"CPU": 4.0}]
+    assert room.replicas(asked, gpus, nodes, useful) == found
+
+
 @pytest.mark.parametrize(("workers", "fits"), [(1, True), (3, True), (4, False)])
 def test_services_start_early_only_beside_a_group(workers: int, fits: bool) -> None:
     """4 workers of 0.4, a trial of 0.01, the engine's 0.3 and the judge's 0.2 are 2.11 CPUs."""

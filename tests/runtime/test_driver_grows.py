@@ -114,7 +114,7 @@ def assert_linear(sizes: Sequence[Counter[str]]) -> None:
 class Overlapping:
     """A runtime of made-up models, which answer and are judged while others are trained."""
 
-    groups_at_once, overlaps, engine_starts = 2, True, 0
+    groups_at_once, engines, overlaps, engine_starts = 2, 1, True, 0
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.models = sweep, Models()

@@ -92,9 +92,14 @@ class Execution(Frozen):
     engine_cpus: PositiveFloat = 1.0
     engine_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that generates answers."""
+    engine_replicas: PositiveInt | None = None
+    """Such engines side by side; None: one for each model to ask, as far as there are GPUs for them
+    where each has whole ones, else one."""
     judge_cpus: PositiveFloat = 1.0
     judge_gpus: NonNegativeFloat = 0.0
     """Of the vLLM engine that judges them."""
+    judge_replicas: PositiveInt | None = None
+    """Such engines side by side; None: one for each thousand conversations, likewise."""
     asked_alone: NonNegativeInt = 32
     """Answers that are asked for again, each alone, to count those that change; one in a hundred at
     most. Where a GPU has a long answer for each, they take some minutes; 0 asks for none."""
