@@ -7,7 +7,11 @@ from raycib.config.presets import Execution
 
 TRIAL_CPUS = 0.01
 """A trial only waits for its workers, which have resources of their own."""
+ENGINE = "the engine that answers"
 JUDGE = "the judge"
+"""What a person calls them."""
+CONVERSATIONS = 1000
+"""A judge reads them in about the time that another one takes to load."""
 SLACK = 1e-6
 """Ray counts in ten-thousandths."""
 
@@ -37,7 +41,7 @@ def needs(execution: Execution) -> dict[str, dict[str, float]]:
             "CPU": workers * execution.cpus_per_worker + TRIAL_CPUS,
             "GPU": workers * execution.gpus_per_worker,
         },
-        several("the engine that answers", engines): {
+        several(ENGINE, engines): {
             "CPU": engines * execution.engine_cpus,
             "GPU": engines * execution.engine_gpus,
         },
@@ -63,6 +67,11 @@ def replicas(
         return asked
     fit = sum(int(node.get("GPU", 0.0) // gpus) for node in nodes) if gpus >= 1 else 1
     return max(1, min(fit, useful))
+
+
+def judges_for(conversations: int) -> int:
+    """How many are useful."""
+    return -(-conversations // CONVERSATIONS)
 
 
 def fit_at_once(execution: Execution, there: Mapping[str, float]) -> bool:

@@ -22,7 +22,7 @@ from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judges import Judge
 from raycib.evals.verdicts import Pair
-from raycib.runtime.capacity import fit_at_once, replicas
+from raycib.runtime.capacity import fit_at_once, judges_for, replicas
 from raycib.runtime.cluster import connect
 from raycib.runtime.engine_pool import GONE, EnginePool
 from raycib.runtime.engine_process import EngineProcess, result_of
@@ -37,8 +37,6 @@ from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 from raycib.runtime.watch import Watch, parts
 
-CONVERSATIONS = 1000
-"""A judge reads them in about the time that another one takes to load."""
 A_DAY_S = 86400.0
 """What is killed says so; what is asked meanwhile waits for long answers."""
 
@@ -179,7 +177,7 @@ class RayRuntime:
             self._beside.load_guard.remote(on_disk(judge.spec))
         elif self._served is None:
             execution = self.sweep.setup.execution
-            useful = -(-conversations // CONVERSATIONS)
+            useful = judges_for(conversations)
             many = replicas(execution.judge_replicas, execution.judge_gpus, self._idle, useful)
             self._served = start_judge(judge.spec, execution, self.cluster.shared, many)
 

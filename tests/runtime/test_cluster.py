@@ -119,8 +119,8 @@ def test_replicas_want_as_much_each_and_so_do_those_that_a_model_is_split_over()
     change = {"engine_replicas": 2, "engine_gpus": 2, "judge_gpus": 0.5}
     execution = PRESETS["llama31-8b"].execution.model_copy(update=change)
     assert room.lacking(execution, {"CPU": 8.0, "GPU": 4.0}, served=True) == []
-    assert room.lacking(execution, {"CPU": 1.0, "GPU": 3.0}, served=True) == [
-        "the engine that answers, 2 times, wants 2 CPUs and there are 1",
+    assert room.lacking(execution, {"CPU": 1.5, "GPU": 3.0}, served=True) == [
+        "the engine that answers, 2 times, wants 2 CPUs and there are 1.5",
         "the engine that answers, 2 times, wants 4 GPUs and there are 3",
     ]
     three = WORLD.model_copy(update={"judge_replicas": 9})

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +230,65 @@ def test_answering_and_judging_have_a_part_of_a_gpu_or_several(tmp_path: Path) -
         told("L4", engine_gpus=0.5)
     two = told("L4", engine_gpus=2).room["the engine that answers"]
     assert two == int(2 * 0.9 * GPUS["L4"].memory)
+
+
+def test_engines_and_judges_side_by_side_take_their_gpus_and_part_of_the_time(
+    tmp_path: Path,
+) -> None:
+    """On eight GPUs sixteen models have eight engines, or four that are split over two, and 8,320
+    conversations eight judges of nine that would be useful; three of each where three are asked
+    for. Each engine loads the base, as a group and references do."""
+    sweep = planned(Options(out=str(tmp_path), preset="llama31-8b", gpu="H100"), reader=Assumed())
+    runs = sweep.setup.runs_of([CIB(lam=lam) for lam in (0, 1, 2, 5, 10)])
+    sweep = Sweep(sweep.setup, runs)
+    usual, plan = sweep.setup.execution, sweep.plan(1)
+    (group,) = (group for level in plan.levels for group in level)
+    assert len(group.jobs) == 15
+
+    def told(**change: Any) -> dict[str, tuple[float, ...]]:
+        execution = usual.model_copy(update=change)
+        sweep.setup = replace(sweep.setup, execution=execution)
+        eight = {"CPU": 64.0, "GPU": 8.0}
+        gpu = GPUS["H100"]
+        found = estimate(sweep, plan, Machine(gpu, int(0.9 * gpu.memory), True, eight))
+        hours = {one.name: one.hours for one in found.phases}
+        amount = next(one.amount for one in found.phases if one.name == "loading")
+        parts = {"the engine that answers": "answers", "the judge": "judging"}
+        services = {
+            parts[one.name]: (one.replicas, one.gpus, round(hours[parts[one.name]] / one.hours, 6))
+            for one in found.services
+        }
+        return services | {"loaded": (int(amount.split()[-2]),)}
+
+    assert told() == {"answers": (8, 8, 8), "judging": (8, 8, 8), "loaded": (10,)}
+    in_two = told(engine_gpus=2, judge_gpus=4)
+    assert in_two == {"answers": (4, 8, 8), "judging": (2, 8, 8), "loaded": (6,)}
+    three = told(engine_replicas=3, judge_replicas=2, engine_gpus=2)
+    assert three == {"answers": (3, 6, 6), "judging": (2, 2, 2), "loaded": (5,)}
+    assert told(engine_gpus=0.5)["answers"] == (1, 0.5, 1), "on a part of one, one"
+    assert told(judge_starts_early=True)["answers"] == (1, 1, 1), "beside those who train, one"
+    with pytest.raises(UserError, match=r"this machine is too small: the engine that answers, 5 t"):
+        told(engine_replicas=5, engine_gpus=2)
+
+
+def test_whether_one_gpu_has_room_for_all_is_said_with_the_shares(tmp_path: Path) -> None:
+    """An H100 has not: 61.6, 17.4 and 16 GiB. An H200 of 118 GiB has, with 11, 6 and 3 twentieths,
+    and a plan with these says so no more."""
+    options = Options(out=str(tmp_path), preset="llama31-8b", gpu="H100")
+    told = numbers(planned(options, reader=Assumed())).on_one_gpu
+    assert told.startswith("who trains, answers and judges take turns: together ")
+    found = numbers(planned(replace(options, gpu="H200"), reader=Assumed()))
+    changes = found.on_one_gpu.split("--set ")[1:]
+    shares = [float(one.split("=")[1]) for one in changes[:3]]
+    assert sum(shares) == pytest.approx(1)
+    room = 0.9 * GPUS["H200"].memory
+    whats = ("a group's worker", "the engine that answers", "the judge")
+    for what, share in zip(whats, shares, strict=True):
+        assert sum(found.memory[what].values()) <= share * room
+    again = planned(
+        replace(options, gpu="H200", set=[c.strip() for c in changes]), reader=Assumed()
+    )
+    assert numbers(again).on_one_gpu == "" and again.setup.execution.judge_starts_early
 
 
 def test_a_model_that_no_choice_makes_fit_is_refused_by_its_weights(tmp_path: Path) -> None:

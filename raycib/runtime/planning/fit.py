@@ -7,6 +7,7 @@ from raycib.config.presets import Execution
 from raycib.costs.memory import said, weight_bytes
 from raycib.costs.sizes import Sizes
 from raycib.errors import UserError
+from raycib.runtime.capacity import lacking
 from raycib.runtime.overrides import EXECUTION
 from raycib.runtime.planning.machine import Machine
 from raycib.runtime.planning.memory import Group, Memory
@@ -108,6 +109,13 @@ def refuse_split(name: str, gpus: float, sizes: Sizes) -> None:
             f"execution.{name} {gpus:g}: each GPU gets as many attention heads, and the model has "
             f"{sizes.heads}; give one of {', '.join(map(str, fitting))}"
         )
+
+
+def refuse_crowd(execution: Execution, machine: Machine, judge_is_served: bool) -> None:
+    """Raise `UserError` where this machine has not the CPUs and GPUs that some kind of work wants,
+    as Ray would."""
+    if machine.there and (short := lacking(execution, machine.there, judge_is_served)):
+        raise UserError(f"this machine is too small: {'; '.join(short)}")
 
 
 def refuse_unfit(memories: Iterable[Memory], machine: Machine) -> None:

@@ -1,11 +1,12 @@
 """The machine that a worker computes on, and what it may take of it."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raycib.config.presets import Execution
-from raycib.costs.gpus import GPU, USUAL, gpu_here, gpu_named
+from raycib.costs.gpus import GPU, USUAL, gpu_here, gpu_named, gpus_here
 from raycib.costs.memory import USABLE
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.options import Options
@@ -21,11 +22,15 @@ class Machine:
     """Bytes that one worker may take; None where that is not known."""
     known: bool
     """Whether the GPU was named or found; else it is the usual one, assumed."""
+    there: Mapping[str, float] = field(default_factory=dict)
+    """CPUs and GPUs in all; empty where that is not known."""
 
-    def room_of(self, gpus: float) -> int | None:
+    def room_of(self, gpus: float, replicas: int = 1) -> int | None:
         """Bytes of so many GPUs, or of a part of one, that one process may take; without GPUs, of
-        one worker."""
-        return int(self.gpu.memory * USABLE * (gpus or 1)) if self.gpu else self.room
+        one worker, which so many share."""
+        if self.gpu:
+            return int(self.gpu.memory * USABLE * (gpus or 1))
+        return None if self.room is None else self.room // replicas
 
     @property
     def name(self) -> str:
@@ -43,11 +48,19 @@ def machine_of(options: Options, execution: Execution) -> Machine:
         gpu = gpu_named(options.gpu) if options.gpu else found
         chosen = gpu or USUAL
         share = min(1.0, execution.gpus_per_worker or 1.0)
-        return Machine(chosen, int(chosen.memory * USABLE * share), gpu is not None)
+        ours = gpu is not None and not options.gpu and not options.local
+        there = _there(len(gpus_here())) if ours else {}
+        return Machine(chosen, int(chosen.memory * USABLE * share), gpu is not None, there)
     if on_cluster:
         return Machine(None, None, False)
     side_by_side = 1 if options.local else groups_here(execution) * execution.workers
-    return Machine(None, int(memory_here() * USABLE / side_by_side), True)
+    there = {} if options.local else _there(0)
+    return Machine(None, int(memory_here() * USABLE / side_by_side), True, there)
+
+
+def _there(gpus: int) -> dict[str, float]:
+    """What a Ray of one's own has."""
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}
 
 
 def memory_here() -> int:

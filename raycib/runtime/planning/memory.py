@@ -22,6 +22,7 @@ from raycib.costs.memory import (
 )
 from raycib.costs.sizes import BYTES, Sizes
 from raycib.data.lengths import Length
+from raycib.runtime.capacity import ENGINE, JUDGE
 from raycib.runtime.planning.machine import Machine
 from raycib.runtime.sweep import Sweep
 
@@ -256,7 +257,8 @@ def engine_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
         "keys and values of one answer": sweep.engine_length * token,
         "process": RUNTIME[machine.gpu is not None],
     }
-    return Memory("the engine that answers", parts, machine.room_of(execution.engine_gpus))
+    room = machine.room_of(execution.engine_gpus, execution.engine_replicas or 1)
+    return Memory(ENGINE, parts, room)
 
 
 def judge_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
@@ -264,7 +266,9 @@ def judge_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
     on_gpu = machine.gpu is not None
     dtype = sizes.dtype if on_gpu else "float32"
     parts = {"weights": weight_bytes(sizes, dtype), "process": RUNTIME[on_gpu]}
-    return Memory("the judge", parts, machine.room_of(sweep.setup.execution.judge_gpus))
+    execution = sweep.setup.execution
+    room = machine.room_of(execution.judge_gpus, execution.judge_replicas or 1)
+    return Memory(JUDGE, parts, room)
 
 
 def adapter_of(stage: StageSpec) -> Adapter:

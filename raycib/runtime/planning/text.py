@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from raycib.costs.memory import said
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.memory import Memory
+from raycib.runtime.planning.side_by_side import Service
 
 WIDTH = 14
 
@@ -37,10 +38,14 @@ def lines(plan: Estimate) -> Iterator[str]:
     )
     for what, parts in plan.memory.items():
         yield _line("memory", str(Memory(what, parts, plan.room[what])))
+    if plan.on_one_gpu:
+        yield _line("one GPU", plan.on_one_gpu)
     unit = "core hours" if plan.machine == "CPU" else f"{plan.machine} hours"
     for phase in plan.phases:
         work = f"; {_petas(phase.flops)} PFLOP" if phase.flops else ""
         yield _line(unit, f"{phase.hours:8.3f}  {phase.name}: {phase.amount}{work}")
+    if any(one.replicas > 1 for one in plan.services):
+        yield _line("side by side", "; ".join(map(_several, plan.services)))
     dollars = (
         f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price is not None else ""
     )
@@ -49,6 +54,11 @@ def lines(plan: Estimate) -> Iterator[str]:
     yield _line("disk", stored or "nothing")
     for one in plan.assumed:
         yield _line("assumed", one)
+
+
+def _several(one: Service) -> str:
+    on = f" on {one.gpus:g} GPUs" if one.gpus else ""
+    return f"{one.name}, {one.replicas} times{on}: {one.hours:.3f} hours"
 
 
 def _petas(flops: float) -> str:
