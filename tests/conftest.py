@@ -134,8 +134,9 @@ def connecting() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def cluster(connecting: Any) -> Iterator[Any]:
     """A Ray that was there before, for all tests that join one; see `ray_head.py`. Beside it
-    `connecting` waits, until it is wanted."""
+    `connecting` waits, until it is wanted. Its nodes' environment is full of secrets."""
     import ray_head
+    import running
 
-    with ray_head.head() as started:
+    with ray_head.head(**running.SECRETS) as started:
         yield started

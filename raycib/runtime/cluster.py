@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
 from raycib.errors import UserError
@@ -85,6 +86,8 @@ def _sigterm_kept() -> Iterator[None]:
 
 def _connected(execution: Execution, judge_is_served: bool, dashboard: bool) -> Cluster:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if client.is_connected():
+        raise UserError(f"this process is a client of a Ray elsewhere (ray://): {_INSIDE}")
     shared, scratch = is_shared(), None
     if not ray.is_initialized():
         if shared:
@@ -132,10 +135,7 @@ def _join(address: str) -> None:
     process. It is asked from another process, since no signal interrupts the asking."""
     where = f"RAY_ADDRESS={without_password(address)}"
     if "://" in address:
-        raise UserError(
-            f"{where}: a sweep runs on the cluster itself, by `ray job submit` or with the "
-            f"HOST:PORT of its head; {_MEND}"
-        )
+        raise UserError(f"{where}: {_INSIDE}; {_MEND}")
     host, _, port = address.rpartition(":")
     if port.isdecimal():
         try:
@@ -158,6 +158,9 @@ def _join(address: str) -> None:
         raise UserError(f"{where}: {str(error).splitlines()[0]}; {_MEND}") from error
 
 
+_INSIDE = (
+    "a sweep runs on the cluster itself, by `ray job submit` or with the HOST:PORT of its head"
+)
 _MEND = "start that cluster, or unset RAY_ADDRESS for a Ray of your own"
 
 

@@ -16,6 +16,7 @@ import pytest
 from ray_head import Cluster, free_ports, ray
 from running import (
     NAME,
+    PLANTED,
     ROOT,
     SMALL,
     SWEEP,
@@ -24,10 +25,12 @@ from running import (
     Watcher,
     adapters,
     elsewhere,
+    files_with,
     holders,
     listening,
     scores,
     summary_of,
+    title,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
@@ -79,12 +82,46 @@ def test_no_driver_comes_in_without_the_token(token: str, cluster: Cluster) -> N
     """Neither where Ray is told of no token nor with a guessed one."""
     stranger = cluster.environ | {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(cluster.temp / "nobody")}
     stranger |= {"RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    stranger |= {"RAY_NUM_REDIS_GET_RETRIES": "1"}
     driver = [sys.executable, "-c", STRANGER_DRIVER, cluster.gcs]
     came = subprocess.run(
         driver, env=stranger, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     said = came.stdout + came.stderr
     assert "nauthenticated" in said and "came in" not in said, said
+
+
+CLIENT = """
+import sys, ray.util
+from raycib.config.presets import PRESETS
+from raycib.errors import UserError
+from raycib.runtime.cluster import connect
+try:
+    ray.util.connect(sys.argv[1].removeprefix("ray://"), connection_retries=1)
+    connect(PRESETS["world"].execution)
+except (ConnectionError, UserError) as error: print(error)
+"""
+
+
+def test_a_client_wants_the_token_and_with_it_no_sweep_runs_there(cluster: Cluster) -> None:
+    """Ray Client (`ray://`) itself says no more than that nothing answers."""
+    stranger = cluster.environ | {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(cluster.temp / "nobody")}
+    guessed = stranger | {"RAY_AUTH_TOKEN": "0" * 32}
+    clients = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLIENT, cluster.client],
+            env=environ, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for environ in (stranger | {"RAY_AUTH_MODE": "disabled"}, guessed, cluster.environ)
+    ]  # fmt: skip
+    none, wrong, own = (one.communicate(timeout=120) for one in clients)
+    assert none[0] == wrong[0] == "ray client connection timeout\n", (none, wrong)
+    assert own[0].count("\n") == 1 and "a sweep runs on the cluster itself" in own[0], own
+
+
+def environments(folder: Path) -> list[bytes]:
+    """Of all processes that have a file open there."""
+    return [Path(f"/proc/{pid}/environ").read_bytes() for pid in holders(folder)[0]]
 
 
 def test_a_submitted_sweep_gives_the_same_adapters_and_a_readable_log(
@@ -104,6 +141,12 @@ def test_a_submitted_sweep_gives_the_same_adapters_and_a_readable_log(
     assert scores(out) == scores(reference.out)
     assert summary_of(out)["versions"] == summary_of(reference.out)["versions"]
     assert (out / NAME / "report.html").exists()
+    # The nodes' own environment holds secrets, which the job's processes have from there.
+    jobs = ray(cluster.environ, "job", "list").stdout
+    titles = [title(pid) for pid in holders(cluster.temp)[0]]
+    assert any(PLANTED.encode() in environ for environ in environments(cluster.temp))
+    assert not files_with(PLANTED, out, cluster.temp)
+    assert not [said for said in (log, jobs, *titles) if PLANTED in said]
 
 
 STRANGER = """

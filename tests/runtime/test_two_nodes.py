@@ -86,6 +86,16 @@ def test_a_job_on_two_nodes_gives_the_table_of_one_worker(
     assert {one.about["workers"] for one in Store(str(out)).records(STAGES)} == {2}
 
 
+def test_no_node_joins_without_the_token(two_nodes: Cluster) -> None:
+    """Neither where Ray is told of no token nor with a guessed one: nobody's programs come to it,
+    and nobody's weights."""
+    stranger = two_nodes.environ | {"RAY_AUTH_TOKEN_PATH": "", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    stranger |= {"HOME": str(two_nodes.temp / "nobody")}
+    for token in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 32}):
+        came = ray(stranger | token, "start", f"--address={two_nodes.gcs}", "--disable-usage-stats")
+        assert came.returncode != 0 and "InvalidAuthToken" in came.stdout + came.stderr, came
+
+
 NODES = {"raycib-a": "10.213.0.1", "raycib-b": "10.213.0.2"}
 """Two nodes of Slurm, with networks, processes and temp folders of their own."""
 SRUN = """#!/usr/bin/env bash

@@ -1,11 +1,12 @@
 """One Ray that was there before: the tests that need a cluster share it."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,19 +36,22 @@ class Cluster(NamedTuple):
     temp: Path
     gcs: str
     """What `RAY_ADDRESS` is on it."""
+    client: str
+    """Where Ray Client comes in."""
     head: Running
     """Its first node."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody listens on, of those that the system gives to nobody by itself: none is
+    taken before it is used."""
+    free = set[int]()
+    while len(free) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("", port))
+            free.add(port)
+    return list(free)
 
 
 @contextmanager
@@ -77,7 +81,9 @@ def head(
         try:
             running.until(lambda: "Ray runtime started" in running.said, 120)
             running.until(lambda: ray(environ, "job", "list").returncode == 0, 120)
-            yield Cluster(address, environ, temp, f"{host}:{port}", running)
+            yield Cluster(
+                address, environ, temp, f"{host}:{port}", f"ray://{host}:{client}", running
+            )
         finally:
             running.clean()
 

@@ -36,7 +36,7 @@ SMALL = (
     "trainer.batch_size=32",
 )
 """Two stages of 100 steps, each a group of its own, with a checkpoint after 50."""
-PLANTED = "planted0secret0of0nobody"
+PLANTED = "planted0secret" + "0of0nobody"  # no copy of this file has it whole
 SECRETS = dict.fromkeys(
     (
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
