@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from raycib.errors import UserError
+from raycib.importing import collect_seldom
 from raycib.store import StoreError
 
 INTERRUPTED = 130
@@ -59,6 +60,7 @@ def run(app: Callable[..., Any]) -> NoReturn:
 
     Errors that a person can mend become one line; anything else keeps its traceback.
     """
+    collect_seldom()
     stopped: list[int] = []
     try:
         with _stoppable(stopped):

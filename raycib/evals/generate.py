@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from raycib.config import EngineName
 from raycib.costs.memory import USABLE
 from raycib.errors import UserError
+from raycib.importing import no_collections
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -172,12 +173,13 @@ class Generator:
         the batch; `UserError` where this machine's GPU has none.
         """
         set_vllm_environment(batch_invariant)
-        import torch
+        with no_collections():
+            import torch
 
-        from raycib.models.lean_imports import hidden
+            from raycib.models.lean_imports import hidden
 
-        with hidden("scipy"):  # which it wants for sound
-            from vllm import LLM
+            with hidden("scipy"):  # which it wants for sound
+                from vllm import LLM
 
         if batch_invariant and not _can_be_invariant():
             raise UserError(
@@ -201,14 +203,15 @@ class Generator:
                 from raycib.evals import lora_on_cpu
 
                 lora_on_cpu.install()
-        self._llm: Any = LLM(
-            str(model),
-            max_model_len=max_model_len,
-            enable_prefix_caching=True,
-            seed=0,
-            **ENGINE_READS,
-            **options,
-        )
+        with no_collections():  # it imports half of what it needs here
+            self._llm: Any = LLM(
+                str(model),
+                max_model_len=max_model_len,
+                enable_prefix_caching=True,
+                seed=0,
+                **ENGINE_READS,
+                **options,
+            )
         self.max_model_len = max_model_len
         self.stop = list(stop)
         self.takes_adapters = bool(max_lora_rank)

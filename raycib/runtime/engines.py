@@ -15,6 +15,7 @@ from raycib.evals.alone import Pick
 from raycib.evals.generate import Engine
 from raycib.evals.judges import GuardJudge, Verdict
 from raycib.evals.verdicts import Pair
+from raycib.importing import no_collections
 from raycib.runtime.judge import guard_with_vllm
 from raycib.store import Store
 
@@ -78,9 +79,9 @@ class Engines:
             return work()
 
     def _loaded(self) -> "tuple[Any, Engine]":
-        from raycib.runtime.answering import with_its_engine
-
         if self._engine is None:
+            with no_collections():
+                from raycib.runtime.answering import with_its_engine
             self._engine = with_its_engine(*self._base)
         return self._engine
 

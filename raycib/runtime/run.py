@@ -11,6 +11,7 @@ from raycib.errors import LOST, Lost
 from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.verdicts import Pair
+from raycib.importing import no_collections
 from raycib.runtime.alone import pairs_of, picks_of
 from raycib.runtime.judge import check_judge
 from raycib.runtime.leases import Ended, Task
@@ -289,7 +290,8 @@ def do(sweep: Sweep, folder: Path, beside: Beside = nullcontext) -> Work:
 def _runtime(sweep: Sweep) -> Runtime:
     """Ray and vLLM are imported only where they are used."""
     if sweep.setup.options.local:
-        from raycib.runtime.local import LocalRuntime
+        with no_collections():
+            from raycib.runtime.local import LocalRuntime
 
         return LocalRuntime(sweep)
     from raycib.runtime.remote import RayRuntime

@@ -17,6 +17,7 @@ import ray.tune
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.errors import UserError
+from raycib.importing import no_collections
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
 from raycib.runtime.demand import Bundles, Demand
@@ -39,7 +40,8 @@ CONTROLLER_FAILURES = 2
 
 def work(config: dict[str, Any]) -> None:
     """A worker's whole life: task after task."""
-    from raycib.runtime.worker import TrainWorker
+    with no_collections():
+        from raycib.runtime.worker import TrainWorker
 
     leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
     execution = Execution.model_validate_json(config["execution"])

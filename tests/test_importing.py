@@ -1,0 +1,53 @@
+"""What is imported is not looked through for garbage, and garbage is still found afterwards."""
+
+import gc
+import weakref
+
+import pytest
+
+from raycib.importing import no_collections
+
+
+class Knot:
+    """Refers to itself: only the collector of cycles frees it."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+def test_no_collection_until_the_end_and_nothing_is_looked_through_again():
+    runs: list[str] = []
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
+    gc.set_threshold(100, 10, 10)
+    gc.callbacks.append(note := lambda phase, _: runs.append(phase))
+    try:
+        with no_collections():
+            made = [Knot() for _ in range(500)]
+            assert runs == []
+        assert gc.get_freeze_count() - frozen >= len(made)
+        made += [Knot() for _ in range(500)]
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*before)
+    assert runs  # it works again
+
+
+def test_what_is_made_afterwards_is_freed():
+    with no_collections():
+        pass
+    there = weakref.ref(Knot())
+    gc.collect()
+    assert there() is None
+
+
+def test_an_import_that_fails_leaves_it_as_it_was():
+    with pytest.raises(ImportError), no_collections():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collections():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
