@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from raycib.config.presets import Execution
+from raycib.costs.gpus import gpus_here
 
 TRIAL_CPUS = 0.01
 """A trial only waits for its workers, which have resources of their own."""
@@ -29,7 +30,8 @@ def groups_that_fit(execution: Execution, cpus: float, gpus: float) -> int:
 
 def groups_here(execution: Execution) -> int:
     """On this machine alone, for a plan without a cluster."""
-    return groups_that_fit(execution, float(os.cpu_count() or 1), 0.0)
+    gpus = len(gpus_here()) if execution.gpus_per_worker else 0
+    return groups_that_fit(execution, float(os.cpu_count() or 1), float(gpus))
 
 
 def needs(execution: Execution) -> dict[str, dict[str, float]]:

@@ -128,6 +128,17 @@ def test_replicas_want_as_much_each_and_so_do_those_that_a_model_is_split_over()
     assert len(room.lacking(three, {"CPU": 1.0}, served=True)) == 1
 
 
+def test_a_plan_makes_the_groups_that_ray_would_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execution = PRESETS["llama31-8b"].execution
+    monkeypatch.setattr(room, "gpus_here", lambda: ["NVIDIA H100 80GB HBM3, 81559 MiB"] * 8)
+    assert room.groups_here(execution) == room.groups_that_fit(execution, 64.0, 8.0) == 8
+    assert room.groups_here(execution.model_copy(update={"workers": 2})) == 4
+    monkeypatch.setattr(room, "gpus_here", list)
+    assert room.groups_here(execution) == 1
+
+
 @pytest.mark.parametrize(
     ("asked", "gpus", "useful", "found"),
     [

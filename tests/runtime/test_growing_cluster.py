@@ -8,8 +8,11 @@ from ray_sweeps import compare, driver
 
 pytestmark = [pytest.mark.faults, pytest.mark.real, pytest.mark.timeout(900)]
 
-TWO = ("--set", "execution.groups_at_once=2", "--set", "execution.cpus_per_worker=1")
-"""Each wants a node for itself."""
+TWO = (
+    "--set", "execution.groups_at_once=2", "--set", "execution.cpus_per_worker=1",
+    "--set", "execution.engine_replicas=2", "--set", "execution.engine_cpus=1",
+)  # fmt: skip
+"""Each group, and then each engine, wants a node for itself."""
 
 
 def last(there: Growing) -> Seen:
@@ -33,6 +36,7 @@ def test_nodes_come_from_none_for_all_groups_at_once_and_go_again(
             running.until(lambda: last(there).asked == 2)
             running.until(lambda: last(there).asked == 0)
             assert max(one.nodes for one in there.seen()) >= 2
-            assert running.wait().code == 0, running.said
+            ended = running.wait()
+            assert ended.code == 0 and "2 engines answered for" in ended.out, ended
         there.looking.until(lambda: last(there) == (0, 0), 120)
     compare(out, undisturbed_on_ray)
