@@ -149,7 +149,7 @@ class EnginePool:
             self._left -= 1
             if self._left:
                 said = (str(why).strip().splitlines() or [type(why).__name__])[0]
-                print(f"note: {self._left} engines go on without another: {said}", flush=True)
+                print(f"note: an engine is gone, {self._left} left: {said}", flush=True)
                 return
             self._why = why
             while self._waiting:

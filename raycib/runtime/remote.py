@@ -184,7 +184,9 @@ class RayRuntime:
     def _stop_judge(self, free: bool = False) -> None:
         if self._served is not None:
             self._served.stop(free)
-            _tell("replicas of the judge read", list(self._served.read.values()), "conversations")
+            idle = [0] * (self._served.config.replicas - len(self._served.read))
+            read = [*self._served.read.values(), *idle]
+            _tell("replicas of the judge read", read, "conversations")
             self._served = None
 
     @property

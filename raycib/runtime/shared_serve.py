@@ -21,11 +21,15 @@ def start_serve() -> None:
 
 
 def state(app: str) -> str | None:
-    """What Serve says of an application, such as "RUNNING"; None where it has none."""
+    """What Serve says of an application, such as "RUNNING", which it is here from its first replica
+    on: others may wait for room. None where it has none."""
     from ray import serve
 
     found = serve.status().applications.get(app)
-    return found.status.value if found else None
+    if found is None:
+        return None
+    reads = any("RUNNING" in one.replica_states for one in found.deployments.values())
+    return "RUNNING" if reads and found.status == "DEPLOYING" else found.status.value
 
 
 def drop_orphans(keep: str) -> None:

@@ -93,7 +93,7 @@ def test_an_engine_that_does_not_come_back_leaves_its_work_to_the_others(
     pool.end()
     assert len(lame.took) <= 1
     if lame.took:
-        assert "note: 1 engines go on without another" in capfd.readouterr().out
+        assert "note: an engine is gone, 1 left: " in capfd.readouterr().out
 
 
 def test_where_none_is_left_who_waits_hears_of_it_and_so_does_who_asks_later():

@@ -109,14 +109,15 @@ def test_without_who_gives_tasks_out_the_sweep_says_so_and_goes_on_when_run_agai
 def test_two_sweeps_on_one_cluster_and_one_store_do_everything_once(
     cluster: Cluster, undisturbed_on_ray: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    with driver(cluster, out) as one, driver(cluster, out) as other:
+    """Both use both engines that answer."""
+    out, two = tmp_path / "out", ("--set", "execution.engine_replicas=2")
+    with driver(cluster, out, *two) as one, driver(cluster, out, *two) as other:
         ended = [one.wait(), other.wait()]
     assert [each.code for each in ended] == [0, 0], ended
     compare(out, undisturbed_on_ray)
     lines = [line for each in ended for line in each.out.splitlines() if "stages trained" in line]
     judged = len(facts(out).verdicts)
-    for word, whole in ((" stages trained", 2), (" judge calls", judged), (" engine starts", 2)):
+    for word, whole in ((" stages trained", 2), (" judge calls", judged), (" engine starts", 3)):
         assert sum(int(line.split(word)[0].split()[-1]) for line in lines) == whole, lines
 
 

@@ -129,13 +129,17 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(
 def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
     guard: JudgeSpec, cluster: Cluster, joined: None
 ) -> None:
-    """Serve starts another; what was under way is asked again."""
-    handle = start_judge(guard, EXECUTION, shared=True)
+    """What was under way is asked again of the other one, and Serve starts another."""
+    handle = start_judge(guard, EXECUTION, shared=True, replicas=2)
     judge = handle.wait_until_ready(300)
+    while "RUNNING." not in (status := handle.status()):  # it reads before the second one is there
+        assert "FAILED" not in status
+        time.sleep(0.2)
     pairs = conversations() * 20
     before = judge.judge(pairs)
+    assert len(handle.read) == 2 and sum(handle.read.values()) == len(pairs)
     replicas = [p for p in holders(cluster.temp)[0] if f"{handle.config.app}:Judge" in title(p)]
-    assert len(replicas) == 1
+    assert len(replicas) == 2
     killed: list[int] = []
 
     def kill(rows: list[int], said: list[Verdict]) -> None:
