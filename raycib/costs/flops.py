@@ -3,8 +3,9 @@
 LoRA costs 4 FLOPs a base weight and token: 2 forward, 2 for the gradient of the input; frozen
 weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6. Causal
 attention costs 2 FLOPs a query's entry and token that it sees, twice (scores, and their sum of
-values), and twice as much backward. The output head runs on scored tokens alone. Checked against
-torch's counter in `tests/costs/test_flops.py`.
+values), and twice as much backward. The output head runs on scored tokens alone. So does what
+follows the last attention in training (`raycib.models.last_layer`), but is counted of all: less
+than one layer's share. Checked against torch's counter in `tests/costs/test_flops.py`.
 """
 
 from collections.abc import Iterable

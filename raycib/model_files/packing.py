@@ -12,3 +12,9 @@ interface. Each was tried (`tests/models/test_packing.py`); rows of others are p
 def packs(model_type: str) -> bool:
     """Whether rows of a model of this type may lie end to end."""
     return model_type in PACKED
+
+
+def narrows(model_type: str) -> bool:
+    """Whether the last layer of such a model may be computed for some of its tokens alone. GPT-2
+    gives its states the shape of its rows, whatever they are."""
+    return model_type in PACKED and model_type != "gpt2"

@@ -1,7 +1,7 @@
 """A causal decoder in the places that raycib reads: its last hidden states on both sides of the
 final norm, its attention blocks, and the way from hidden states to logits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -76,20 +76,36 @@ def checkpointed(model: Any, within: Callable[[], AbstractContextManager[None]])
 
     transformers' own switch works in training mode alone, which would turn dropout on.
     """
-    layers = decoder_layers(model)
-    for layer in layers:
-        layer.forward = partial(
+
+    def again(own: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(
             checkpoint,
-            layer.forward,
+            own,
             use_reentrant=False,
             preserve_rng_state=False,  # nothing is drawn: there is no dropout
             context_fn=lambda: (nullcontext(), within()),
         )
+
+    with with_forwards(decoder_layers(model), again):
+        yield
+
+
+@contextmanager
+def with_forwards(
+    layers: Iterable[nn.Module], make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Within it, each layer's forward pass is what `make` makes of its own."""
+    before = [(layer, layer.__dict__.get("forward")) for layer in layers]
+    for layer, _ in before:
+        layer.forward = make(layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward  # the class's own again
+        for layer, own in before:
+            if own is None:
+                del layer.forward  # the class's own again
+            else:
+                layer.forward = own
 
 
 def attention_blocks(model: Any) -> list[nn.Module]:

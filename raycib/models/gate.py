@@ -1,15 +1,16 @@
 """Whether a loaded model is read here as it reads itself: tried once, on two short rows."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from raycib.errors import UserError
-from raycib.model_files.packing import packs
+from raycib.model_files.packing import narrows, packs
 from raycib.models.decoder import final_norm, hidden_states, own_logits, packed_states
+from raycib.models.last_layer import last_layer_at
 from raycib.models.packing import rows_apart
 
 TOKENS, SHARED = 8, 4
@@ -22,7 +23,8 @@ in bfloat16 each layer rounds by 2**-8, and experts may be summed in another ord
 def check_model(model: Any, source: str) -> None:
     """Raise `UserError` unless log-probabilities, hidden states and the final norm that raycib
     reads are the model's own, no token sees a later one (rows are padded on the right, without a
-    mask), and rows that may lie end to end do not see one another."""
+    mask), rows that may lie end to end do not see one another, and no token does after the last
+    attention, where that may be left out."""
     ids = torch.arange(TOKENS, device=model.device).repeat(2, 1)
     ids[1, SHARED:] += TOKENS
     ids = ids % model.get_input_embeddings().num_embeddings
@@ -73,6 +75,12 @@ def _problem(model: Any, ids: Tensor) -> str | None:
         pairs = zip(packed.split(lengths), states, strict=True)
         if any(differ(row, alone[: len(row)]) for row, alone in pairs):
             return "rows that lie end to end see one another"
+    if narrows(model.config.model_type):
+        places = torch.arange(1, ids.numel(), 3, device=ids.device)
+        with last_layer_at(model, places, nullcontext):
+            some = hidden_states(model, ids).final_norm[0]
+        if differ(some, states.flatten(0, 1)[places]):
+            return "tokens see one another after its last attention"
     return None
 
 

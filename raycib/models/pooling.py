@@ -13,9 +13,13 @@ from raycib.models.tensors import Batch
 
 
 def pool(
-    hidden: Float[Tensor, "*places dim"], batch: Batch, how: Pooling
+    hidden: Float[Tensor, "*places dim"],
+    batch: Batch,
+    how: Pooling,
+    held: Bool[Tensor, "rows seq"] | None = None,
 ) -> Float[Tensor, "rows dim"]:
-    """One float32 vector a row, of states with padding (rows seq dim) or without (tokens dim).
+    """One float32 vector a row, of states of all positions (rows seq dim), or of those `held`, one
+    after the other (tokens dim).
 
     `mean_response`: mean over the positions that predict the response (last prompt token to last
     but one token); `last_prompt_token`: the position that decides the first answer token;
@@ -23,37 +27,37 @@ def pool(
     """
     match how:
         case "last_prompt_token":
-            return _at(hidden, batch, batch.prompt_lengths - 1).float()
+            return _at(hidden, batch.prompt_lengths - 1, held).float()
         case "last_token":
-            return _at(hidden, batch, batch.lengths - 1).float()
+            return _at(hidden, batch.lengths - 1, held).float()
         case "mean_response":
             chosen = batch.predicting
         case "mean_all":
             chosen = batch.present
-    if hidden.dim() == 3:
-        weights = chosen.float() / chosen.sum(dim=1, keepdim=True).clamp(min=1)
+    weights = chosen.float() / chosen.sum(dim=1, keepdim=True).clamp(min=1)
+    if held is None:
         return torch.einsum("rsd,rs->rd", hidden.float(), weights)
-    counts = chosen.sum(dim=1)
-    parts = _where(hidden, batch, chosen).float().split(counts.tolist())
-    sums = torch.stack([part.sum(dim=0) for part in parts])
-    return sums / counts[:, None].clamp(min=1)
+    shares = hidden.float() * weights[held][:, None]
+    return torch.segment_reduce(shares, "sum", lengths=held.sum(dim=1), unsafe=True)
 
 
 def token_states(
-    hidden: Float[Tensor, "*places dim"], batch: Batch, which: Tokens
+    hidden: Float[Tensor, "*places dim"],
+    batch: Batch,
+    which: Tokens,
+    held: Bool[Tensor, "rows seq"] | None = None,
 ) -> Float[Tensor, "tokens dim"]:
     """Hidden states at the positions that predict the response's tokens, or (`all_states`) any
-    token, row after row."""
-    return _where(hidden, batch, batch.feature if which == "all_states" else batch.predicting)
+    token, row after row; of states as `pool` has them."""
+    chosen = batch.feature if which == "all_states" else batch.predicting
+    if held is None:
+        return hidden[chosen]
+    return hidden[chosen[held]]
 
 
-def _where(hidden: Tensor, batch: Batch, chosen: Bool[Tensor, "rows seq"]) -> Tensor:
-    """States at the `chosen` positions, none of which is padding."""
-    return hidden[chosen if hidden.dim() == 3 else chosen[batch.present]]
-
-
-def _at(hidden: Tensor, batch: Batch, places: Int[Tensor, " rows"]) -> Tensor:
+def _at(hidden: Tensor, places: Int[Tensor, " rows"], held: Tensor | None) -> Tensor:
     """The state at one place of each row."""
-    if hidden.dim() == 3:
-        return hidden[torch.arange(len(hidden), device=hidden.device), places]
-    return hidden[batch.lengths.cumsum(0) - batch.lengths + places]
+    rows = torch.arange(len(places), device=places.device)
+    if held is None:
+        return hidden[rows, places]
+    return hidden[(held.flatten().cumsum(0) - 1).view_as(held)[rows, places]]

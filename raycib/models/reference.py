@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -199,16 +199,18 @@ def read(
     hidden: Float[Tensor, "*places dim"],
     batch: Batch,
     feature: Feature,
+    held: Bool[Tensor, "rows seq"] | None = None,
 ) -> Float[Tensor, "values *dim"]:
-    """A reading of a batch: a value for each row, or for each of its tokens, row after row."""
+    """A reading of a batch, of states as `pool` has them: a value for each row, or for each of its
+    tokens, row after row."""
     match feature[0]:
         case "response_states" | "all_states" as which:
-            return token_states(hidden, batch, which).float()
+            return token_states(hidden, batch, which, held).float()
         case "response_nll":
-            states = token_states(hidden, batch, "response_states")
+            states = token_states(hidden, batch, "response_states", held)
             return token_loss(adapters.model, states, batch.labels[batch.labels >= 0])
         case pooling:
-            return pool(hidden, batch, pooling)
+            return pool(hidden, batch, pooling, held)
 
 
 def _sizes(data: Sequence[Encoded], feature: Feature) -> list[int]:

@@ -24,10 +24,14 @@ from raycib.models.decoder import (
     perturbed,
 )
 from raycib.models.head import token_loss
+from raycib.models.last_layer import last_layer_at
 from raycib.models.packing import rows_apart
 from raycib.models.pooling import pool, token_states
 from raycib.models.reference import ReferenceCache, read
 from raycib.models.tensors import Batch, Totals, widen
+
+READ_PROMPTS = ("mean_all", "all_states")
+"""Readings of more than the last state of a prompt."""
 
 
 class GroupStep:
@@ -36,6 +40,7 @@ class GroupStep:
     `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
     With `stacked` gradients are those of `AdapterSlots.trained`.
     `packed` rows lie end to end on one token axis: nothing of a pass is padding.
+    Unless somebody `reads_prompts`, no state of a prompt but its last one is made.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class GroupStep:
         safety: "GroupStep | None" = None,
         stacked: bool = False,
         packed: bool = False,
+        reads_prompts: bool = True,
     ) -> None:
         self.adapters = adapters
         self.batches = dict(batches)
@@ -56,11 +62,15 @@ class GroupStep:
         self.totals = totals
         self.caches = caches
         self.safety = safety
-        self.stacked, self.packed = stacked, packed
+        self.stacked, self.packed, self.reads_prompts = stacked, packed, reads_prompts
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
         self._parts: dict[str, dict[int, Tensor]] = {}
         self.present = {slot: batch.present for slot, batch in self.batches.items()}
+        self.held: dict[int, Tensor] | None = self.present if packed else None
+        """Of which positions (rows seq) there are states; None: of all, and so they lie."""
+        if not reads_prompts:
+            self.held = {slot: batch.answering for slot, batch in self.batches.items()}
         self.ids = self._together([batch.ids for batch in self.batches.values()])
         self.labels = self._together([batch.labels for batch in self.batches.values()])
 
@@ -86,16 +96,42 @@ class GroupStep:
 
     def _states(self) -> Hidden:
         """What the decoder makes of all rows, as the model is now."""
-        if not self.packed:
-            return hidden_states(self.adapters.model, self.ids)
-        return packed_states(self.adapters.model, self.ids, self._lengths)
+        model = self.adapters.model
+        if self.packed:
+            return packed_states(model, self.ids, self._lengths)
+        states = hidden_states(model, self.ids)
+        return states if self.held is None else Hidden(*(one[0] for one in states))
 
     @cached_property
     def _lengths(self) -> list[int]:
         return [length for b in self.batches.values() for length in b.lengths.tolist()]
 
-    def _rows_apart(self) -> AbstractContextManager[None]:
-        return rows_apart(self.adapters.model, self._lengths) if self.packed else nullcontext()
+    @cached_property
+    def _kept(self) -> Tensor:
+        """Whether the last layer gives the state of a token that goes through the model."""
+        assert self.held is not None
+        return self._together(list(self.held.values())).flatten()
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each slot, or states, where they lie one after the other."""
+        if self.held is None:
+            return [len(batch.ids) for batch in self.batches.values()]
+        return [int(held.sum()) for held in self.held.values()]
+
+    @contextmanager
+    def _as_laid(self) -> Iterator[None]:
+        """With rows apart that lie end to end, and the last layer where it is read."""
+        apart, last = nullcontext(), nullcontext()
+        if self.packed:
+            apart = rows_apart(self.adapters.model, self._lengths)
+        if not self.reads_prompts:
+            last = last_layer_at(self.adapters.model, self._kept.nonzero()[:, 0], self._beyond)
+        with apart, last:
+            yield
+
+    def _beyond(self) -> AbstractContextManager[None]:
+        return self.adapters.route(list(zip(self.batches, self.sizes, strict=True)), self.stacked)
 
     @cached_property
     def hidden(self) -> Hidden:
@@ -107,7 +143,7 @@ class GroupStep:
         @contextmanager
         def within() -> Iterator[None]:
             routed = self.adapters.route(owners, self.stacked)
-            with self._rows_apart(), routed, perturbed(model, moved):
+            with self._as_laid(), routed, perturbed(model, moved):
                 yield
 
         again = checkpointed(model, within) if self.adapters.checkpointed else nullcontext()
@@ -122,7 +158,7 @@ class GroupStep:
     @cached_property
     def reference_hidden(self) -> Hidden:
         """Hidden states of all rows in the aligned model: the adapters switched off."""
-        with torch.no_grad(), self.adapters.disabled(), self._rows_apart():
+        with torch.no_grad(), self.adapters.disabled(), self._as_laid():
             return self._states()
 
     def parts(self, what: str) -> dict[int, Tensor]:
@@ -131,7 +167,8 @@ class GroupStep:
         if what not in self._parts:
             whole = self.nll if what == "nll" else getattr(self.hidden, what)
             sizes = [here.stop - here.start for here in self.places.values()]
-            self._parts[what] = dict(zip(self.places, whole.split(sizes), strict=True))
+            parts = whole.split(sizes if what == "nll" else self.sizes)
+            self._parts[what] = dict(zip(self.places, parts, strict=True))
         return self._parts[what]
 
     @cached_property
@@ -140,6 +177,8 @@ class GroupStep:
         scored = self.labels >= 0
         # No row's first token is scored, so none is predicted by the row before.
         before = scored.flatten().nonzero()[:, 0] - 1
+        if not self.reads_prompts:
+            before = (self._kept.cumsum(0) - 1)[before]
         states = self.hidden.final_norm.flatten(0, -2).index_select(0, before)
         values = token_loss(self.adapters.model, states, self.labels[scored])
         return torch.zeros(self.labels.shape, device=values.device).masked_scatter(scored, values)
@@ -192,11 +231,20 @@ class Step:
 
     def pooled(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """z: the rows' representations in the model being trained."""
-        return pool(self._group.parts(layer)[self._slot], self.batch, pooling)
+        return pool(self._group.parts(layer)[self._slot], self.batch, pooling, self._held(pooling))
 
     def states(self, which: Tokens) -> Float[Tensor, "tokens dim"]:
         """Final hidden states that predict the rows' tokens, in the model being trained."""
-        return token_states(self._group.parts("final_norm")[self._slot], self.batch, which)
+        states = self._group.parts("final_norm")[self._slot]
+        return token_states(states, self.batch, which, self._held(which))
+
+    def _held(self, what: Pooling | Tokens) -> Tensor | None:
+        if what in READ_PROMPTS and not self._group.reads_prompts:
+            raise RuntimeError(
+                f"{what!r} reads states of prompts, which were not made: an objective that does "
+                "says so, by `reads_prompts`"
+            )
+        return self._group.held[self._slot] if self._group.held is not None else None
 
     def reference(self, pooling: Pooling, layer: Layer) -> Float[Tensor, "rows dim"]:
         """zref: the same rows in the aligned model, from the cache where there is one."""
@@ -213,10 +261,11 @@ class Step:
         return self._read((which, "final_norm"))
 
     def _read(self, feature: tuple[Pooling | Tokens, Layer]) -> Tensor:
-        whole = getattr(self._group.reference_hidden, feature[1])
-        hidden = whole[self._group.places[self._slot]]
+        group, held = self._group, self._held(feature[0])
+        whole = getattr(group.reference_hidden, feature[1])
+        hidden = whole.split(group.sizes)[list(group.batches).index(self._slot)]
         with torch.no_grad():
-            return read(self._group.adapters, hidden, self.batch, feature)
+            return read(group.adapters, hidden, self.batch, feature, held)
 
     def reference_mean(self, pooling: Pooling, layer: Layer) -> Float[Tensor, " dim"]:
         """Mean of zref over the whole task; needs the cache, since no batch knows the task."""
@@ -266,7 +315,10 @@ class Step:
         each attention block."""
         group = self._group
         batches = {self._slot: self.batch}
-        own = GroupStep(group.adapters, batches, group.totals, group.caches, packed=group.packed)
+        own = GroupStep(
+            group.adapters, batches, group.totals, group.caches,
+            packed=group.packed, reads_prompts=group.reads_prompts,
+        )  # fmt: skip
         if perturbation:
             own.perturbations[self._slot] = perturbation
         return own.steps()[self._slot]

@@ -52,6 +52,12 @@ class Batch:
         return places < self.lengths[:, None] - 1
 
     @property
+    def answering(self) -> Bool[Tensor, "rows seq"]:
+        """Positions from the last prompt token on: all that decide the response, or are of it."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return self.present & (places >= self.prompt_lengths[:, None] - 1)
+
+    @property
     def present(self) -> Bool[Tensor, "rows seq"]:
         """Positions that hold a token, no padding. What they choose of a (rows seq) tensor is the
         rows laid end to end."""

@@ -31,6 +31,9 @@ Observations = dict[str, Tensor]
 class Objective(nn.Module):
     """`Step -> LossTerms`, with a memory that lives in buffers (so a checkpoint holds it)."""
 
+    reads_prompts = False
+    """Whether it reads states of prompts beside the last one of each."""
+
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         """Once per optimiser step, before its first micro-batch; alike on every worker."""
 
@@ -52,6 +55,7 @@ class Sum(Objective):
     def __init__(self, parts: Sequence[Objective]) -> None:
         super().__init__()
         self.parts: Iterable[Objective] = nn.ModuleList(parts)  # type: ignore[assignment]
+        self.reads_prompts = any(part.reads_prompts for part in parts)
 
     def begin_step(self, step: int, generator: torch.Generator) -> None:
         for part in self.parts:

@@ -65,6 +65,7 @@ class ContrastiveBottleneck(Objective):
     def __init__(self, options: "CIB", dim: int) -> None:
         super().__init__()
         self.options = options
+        self.reads_prompts = options.pooling == "mean_all"
         self.queue = NegativeQueue(options.queue_size, dim, options.queue)
         self._candidates = torch.zeros(0, dtype=torch.long)
         self._seen: list[Observations] = []

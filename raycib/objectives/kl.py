@@ -65,6 +65,7 @@ class ReferenceDivergence(Objective):
         self.lam = lam
         self.direction: Direction = direction
         self.tokens: Scope = tokens
+        self.reads_prompts = tokens != "response"
 
     def forward(self, step: Step) -> LossTerms:
         return {"kl": LossTerm(reference_divergence(step, self.direction, self.tokens), self.lam)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raycib.hooks.types import Correct
-from raycib.model_files.packing import packs
+from raycib.model_files.packing import narrows, packs
 from raycib.models.adapters import AdapterSlots
 from raycib.models.step import GroupStep, Step
 from raycib.objectives import Observations
@@ -136,7 +136,9 @@ def _micro_batches(
         {n: one.lengths for n, one in task.items()},
         {n: one.lengths for n, one in safety.items()},
     )
-    packed = tokens is not None and packs(adapters.model.config.model_type)
+    kind = adapters.model.config.model_type
+    packed = tokens is not None and packs(kind)
+    reads_prompts = not narrows(kind) or any(slot.objective.reads_prompts for slot in slots)
     dealt = deal(*lengths, workers.size, size, tokens, packed, adapters.apart)
     spent = sum(
         (computed(micro, *lengths, packed) for own in dealt for micro in own), Counter[int]()
@@ -160,6 +162,7 @@ def _micro_batches(
             beside,
             stacked=True,
             packed=packed,
+            reads_prompts=reads_prompts,
         )
 
     micros = [
