@@ -15,6 +15,7 @@ import torch
 from transformers.utils import logging
 
 from raycib.config import ModelSpec
+from raycib.config.plan import Plan
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
 from raycib.evals.alone import Pick
@@ -43,7 +44,7 @@ HERE = "this process"
 class LocalRuntime:
     """This process. Work that has begun is done when it is waited for."""
 
-    engines, overlaps = 1, False
+    engines, overlaps, has_room = 1, False, False
     lost: tuple[type[Exception], ...] = ()
 
     def __init__(self, sweep: Sweep) -> None:
@@ -62,6 +63,9 @@ class LocalRuntime:
 
     def __str__(self) -> str:
         return "one after the other in this process"
+
+    def expect(self, plan: Plan) -> None:
+        """It is done one by one, however much it is."""
 
     def view(self, folder: Path, steps: int) -> ProgressView:
         """Lines, without a thread."""

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from raycib.config import JudgeSpec
+from raycib.config.plan import Plan
 from raycib.config.presets import Execution
 from raycib.console import tell_lost
 from raycib.errors import LOST
@@ -31,6 +32,7 @@ from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
+from raycib.runtime.planning.trainers import trainers
 from raycib.runtime.run import Pending
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
@@ -54,7 +56,7 @@ class RayRuntime:
             any(one.spec.kind == "guard" for one in sweep.setup.judges),
             sweep.setup.options.dashboard,
         )
-        self.groups_at_once = self.cluster.groups_at_once
+        self.groups_at_once = self._trials = self.cluster.groups_at_once
         self.engine_starts = 0
         # Services that start while adapters are trained would otherwise wait for each other.
         self.overlaps = execution.judge_starts_early and fit_at_once(
@@ -78,7 +80,18 @@ class RayRuntime:
 
     def __str__(self) -> str:
         dashboard = self.cluster.dashboard or "off (--dashboard)"
-        return f"{self.groups_at_once} at once; Ray dashboard {dashboard}"
+        return f"{self._trials} at once; Ray dashboard {dashboard}"
+
+    def expect(self, plan: Plan) -> None:
+        """Fewer workers than fit where there is little to train."""
+        self._trials = trainers(self.sweep, plan, self.groups_at_once)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a core of this machine is nobody's."""
+        execution = self.sweep.setup.execution
+        taken = self._trials * execution.workers * max(1.0, execution.cpus_per_worker)
+        return not self.cluster.shared and self.cluster.resources.get("CPU", 0.0) >= taken + 1
 
     def view(self, folder: Path, steps: int) -> LiveView:
         """The cluster's progress, live."""
@@ -100,7 +113,7 @@ class RayRuntime:
             self._view.tell,
             storage=self._storage,
             books=self._tune_books,
-            trials=self.groups_at_once,
+            trials=self._trials,
             pins_drivers=self.cluster.pins_drivers,
             fail_fast=self.sweep.setup.options.fail_fast,
             # Else there are as many groups as there is room for now.

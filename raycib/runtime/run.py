@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-from raycib.config.plan import AdapterGroup
+from raycib.config.plan import AdapterGroup, Plan
 from raycib.errors import LOST, Lost
 from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
@@ -41,6 +41,15 @@ class Runtime(Protocol):
     engine_starts: int
     lost: tuple[type[Exception], ...]
     """What is raised where a part of the place itself is gone."""
+
+    def expect(self, plan: Plan) -> None:
+        """Hear what is to be done, before any of it."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether engine and judge can load while all begins, and be in nobody's way."""
+        ...
 
     @property
     def engines(self) -> int:
@@ -100,6 +109,7 @@ class Work:
         """What is `beside` it goes on for as long as it does."""
         self.sweep, self.runtime, self._beside = sweep, runtime, beside
         self.plan = sweep.plan(runtime.groups_at_once)
+        runtime.expect(self.plan)
         self.failures: dict[str, tuple[str, str]] = {}
         """(reason, traceback) of stages that failed in this run, by key."""
         self.counts = {"stages_trained": 0, "engine_starts": 0, "judge_calls": 0}
@@ -155,14 +165,16 @@ class Work:
             sweep.store.discard(FAILURES, key)
         pieces = self._pieces()
         errors: dict[str, Exception] = {}
-        if self.runtime.overlaps and PREPARE not in pieces:
+        early = self.runtime.overlaps and (PREPARE not in pieces or self.runtime.has_room)
+        if early:
             self._start_early()
 
         def ended(one: Ended) -> None:
             piece = pieces[one.name]
             for note in one.notes:
                 print(f"note: {one.name}: {note}", flush=True)
-            if self.runtime.overlaps and one.name == PREPARE:  # the first step waits for neither
+            if self.runtime.overlaps and not early and one.name == PREPARE:
+                # The first step waited for neither.
                 self._start_early()
             if isinstance(piece, AdapterGroup):
                 self._remember(piece, one, errors.get(PREPARE))

@@ -11,7 +11,7 @@ import pytest
 import synthetic_sweep
 from synthetic_sweep import Models, Rule, question, sweep_in
 
-from raycib.config.plan import AdapterGroup
+from raycib.config.plan import AdapterGroup, Plan
 from raycib.data import rows
 from raycib.evals.alone import Pick
 from raycib.evals.verdicts import Pair
@@ -114,10 +114,13 @@ def assert_linear(sizes: Sequence[Counter[str]]) -> None:
 class Overlapping:
     """A runtime of made-up models, which answer and are judged while others are trained."""
 
-    groups_at_once, engines, overlaps, engine_starts = 2, 1, True, 0
+    groups_at_once, engines, overlaps, has_room, engine_starts = 2, 1, True, False, 0
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.models = sweep, Models()
+
+    def expect(self, plan: Plan) -> None:
+        pass
 
     def view(self, folder: Path, steps: int) -> ProgressView:
         return ProgressView(folder, steps)
