@@ -49,7 +49,7 @@ class Sharded(NamedTuple):
     strategy: str
 
 
-SHARDED = [("fsdp2", "float32"), ("fsdp2", "bfloat16"), ("zero3", "bfloat16")]
+SHARDED = [(one, precision) for one in ("fsdp2", "zero3") for precision in ROUNDING]
 
 
 @pytest.fixture(scope="module", params=SHARDED, ids="-".join)
