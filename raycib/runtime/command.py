@@ -23,6 +23,7 @@ from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.capacity import groups_here
+from raycib.runtime.failures import failed_before
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
 from raycib.runtime.options import GROUPS, Options
@@ -125,14 +126,13 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         return None, True
     folder = _results_folder(options.out, question.name)
     check_labels(sweep, folder)
-    failed_before = len(sweep.failed_before)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)
     for note in [*setup.notes, *unmeasured(setup), *cautions(runs), *chosen]:
         print(f"note: {note}")
     print(
         f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
-        f"{failed_before} failed before; results in {folder}",
+        f"{len(failed_before(sweep))} failed before; results in {folder}",
         flush=True,
     )
     setup.sets.keep(sweep.store)

@@ -13,13 +13,14 @@ from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.verdicts import Pair
 from raycib.importing import no_collections
 from raycib.runtime.alone import pairs_of, picks_of
+from raycib.runtime.failures import forget_failures, remember_failure
 from raycib.runtime.judge import check_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import PREPARE, Jobs, Piece, Prepare, tasks_of
 from raycib.runtime.progress import ProgressView
+from raycib.runtime.references import references
 from raycib.runtime.sweep import Sweep
-from raycib.store.kinds import FAILURES
 
 __all__ = ["JudgeUnavailable", "Work", "do"]
 
@@ -161,8 +162,7 @@ class Work:
     def _train(self) -> None:
         """The aligned model where it has to be made, references, groups, and the study's jobs."""
         sweep = self.sweep
-        for key in sweep.failed_before:
-            sweep.store.discard(FAILURES, key)
+        forget_failures(sweep)
         pieces = self._pieces()
         errors: dict[str, Exception] = {}
         early = self.runtime.overlaps and (PREPARE not in pieces or self.runtime.has_room)
@@ -195,7 +195,7 @@ class Work:
         pieces: dict[str, Piece] = {}
         if not sweep.prepared or self.plan.levels:
             evals = list(sweep.evals.values())
-            pieces[PREPARE] = Prepare(sweep.references(), evals, setup.model, setup.lora)
+            pieces[PREPARE] = Prepare(references(sweep), evals, setup.model, setup.lora)
         if jobs := sweep.jobs:
             pieces["jobs"] = Jobs(jobs)
         return pieces | {group.name: group for level in self.plan.levels for group in level}
@@ -213,7 +213,7 @@ class Work:
             failed = {job.stage.key: (reason, whole) for job in group.jobs}
         self.failures |= failed
         for key, (reason, whole) in failed.items():
-            sweep.remember_failure(key, reason, whole)
+            remember_failure(sweep, key, reason, whole)
         untrained = [job.stage.key for job in group.jobs if job.stage.key not in sweep.trained]
         new = sweep.look(untrained)
         if adopted := len(ended.adopted.intersection(untrained)):

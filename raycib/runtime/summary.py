@@ -29,10 +29,12 @@ from raycib.results import (
 )
 from raycib.runtime.alone import asked_alone
 from raycib.runtime.benchmarks import told
+from raycib.runtime.failures import failed_before
 from raycib.runtime.files import files_read
 from raycib.runtime.harmful_rows import harmful_ratio, without_harmful
 from raycib.runtime.judge import account
 from raycib.runtime.judge_checks import judge_checks
+from raycib.runtime.references import distinct_examples, reference_forwards
 from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep, times_of
 from raycib.runtime.trained_tokens import trained_tokens
@@ -63,10 +65,10 @@ def summarise(
         stages_reused=plan.reused,
         stages_asked=plan.asked,
         stages_shared=plan.shared,
-        stages_failed=len(sweep.failed_before.keys() | failures.keys()),
+        stages_failed=len(failed_before(sweep).keys() | failures.keys()),
         cells_failed=sum(cell.failed is not None for cell in cells),
-        reference_forwards=sweep.reference_forwards,
-        distinct_examples=sweep.distinct_examples,
+        reference_forwards=reference_forwards(sweep),
+        distinct_examples=distinct_examples(sweep),
         engine_starts=0,
         judge_calls=0,
         **tokens,

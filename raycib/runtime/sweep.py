@@ -8,17 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from raycib.config import (
     EvalSpec,
-    Feature,
     LmEvalSpec,
     ModelSpec,
     RowsSpec,
     RunSpec,
-    TaskSpec,
 )
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import Answers, answers_key
@@ -32,8 +29,6 @@ from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Record, Store
 from raycib.store.kinds import (
     BENCHMARKS,
-    FAILURES,
-    FORWARDS,
     GENERATIONS,
     MEASURES,
     POINTS,
@@ -178,13 +173,6 @@ class Sweep:
             self.kept.__contains__,
         )
 
-    @property
-    def failed_before(self) -> dict[str, str]:
-        """Stages of this sweep that an earlier try could not finish."""
-        found = (self.store.get(FAILURES, key) for key in self.store.keys(FAILURES))
-        mine = self.alignment_stages | self.stages
-        return {r.key: r.about["reason"] for r in found if r and r.key in mine}
-
     def rows_asked(self, model_ids: Sequence[str]) -> list[RowsSpec]:
         """All rows that some models answer, each once."""
         evals = [one for model_id in model_ids for one in self.asked[model_id].values()]
@@ -263,14 +251,6 @@ class Sweep:
             for model_id, evals in self.asked.items()
         }
 
-    def remember_failure(self, key: str, reason: str, whole: str) -> None:
-        """Keep why a stage failed, with its traceback in a file, until it is tried again."""
-
-        def write(folder: Path) -> None:
-            (folder / "traceback.txt").write_text(whole)
-
-        self.store.put(FAILURES, key, write, {"reason": reason})
-
     def pairs(self, model_ids: Iterable[str] | None = None) -> Iterator[Pair]:
         """All (prompt, answer) pairs that a judge has to have read, as far as answered; or those of
         some models."""
@@ -283,46 +263,6 @@ class Sweep:
                 yield from harmful_pairs(self.answers, model_id, one)
             except Missing:
                 continue
-
-    def references(self) -> list[tuple[TaskSpec, tuple[Feature, ...]]]:
-        """Rows with the readings of the aligned model that stages look up of them in training."""
-        wanted: dict[str, tuple[TaskSpec, dict[Feature, None]]] = {}
-        for stage in self.stages.values():
-            method = stage.method_in_effect
-            for rows, features in (
-                (stage.task, method.features),
-                (method.safety_rows, method.safety_features),
-            ):
-                if rows is not None and features:
-                    wanted.setdefault(rows.key, (rows, {}))[1].update(dict.fromkeys(features))
-        return [(rows, tuple(features)) for rows, features in wanted.values()]
-
-    @property
-    def distinct_examples(self) -> int:
-        """Rows whose reference anybody needs: trained on, beside them, and measured on."""
-        return sum({rows.rows: rows.num_rows for rows, _ in self._referred}.values())
-
-    @property
-    def reference_forwards(self) -> int:
-        """Examples that went through the aligned model for this grid's references, ever."""
-        wanted = {
-            (rows.rows, rows.max_length, ".".join(feature))
-            for rows, features in self._referred
-            for feature in features
-        }
-        return sum(
-            one["examples"]
-            for one in (record.about for record in self.store.records(FORWARDS))
-            # Other sweeps in this store may ask other models, or these rows for something else.
-            if one.get("model") == self.setup.model.key
-            and any((one["rows"], one["max_length"], what) in wanted for what in one["readings"])
-        )
-
-    @property
-    def _referred(self) -> list[tuple[TaskSpec | RowsSpec, tuple[Feature, ...]]]:
-        """All rows with what is read of the aligned model on them."""
-        measured = (each for one in self.evals.values() for each in one.referred)
-        return [*self.references(), *measured]
 
     @property
     def finished(self) -> bool:

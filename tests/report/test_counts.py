@@ -20,11 +20,13 @@ from raycib.methods.cib import CIB
 from raycib.models.reference import compute_cache
 from raycib.report.measured import OF_THE_GRID, counted
 from raycib.results import Counts, Results
+from raycib.runtime.failures import failed_before, remember_failure
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.sweep import FORWARDS, Sweep
+from raycib.runtime.references import distinct_examples, reference_forwards, references
+from raycib.runtime.sweep import Sweep
 from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
-from raycib.store.kinds import STAGES
+from raycib.store.kinds import FORWARDS, STAGES
 from raycib.studies.tradeoff.measure import GapSpec
 from raycib.training.group import load
 
@@ -66,8 +68,8 @@ def test_another_models_passes_over_the_same_rows_are_not_this_sweeps(tmp_path):
     passed(store, MODEL, TASK, 100, max_length=TASK.max_length + 1, name="d")
     passed(store, MODEL, BEYOND, 7)
     found = sweep_of(store)
-    assert found.reference_forwards == found.distinct_examples == 110
-    assert sweep_of(store, OTHER).reference_forwards == 100
+    assert reference_forwards(found) == distinct_examples(found) == 110
+    assert reference_forwards(sweep_of(store, OTHER)) == 100
 
 
 def test_rows_that_the_gaps_read_are_counted_with_theirs(tmp_path):
@@ -75,7 +77,7 @@ def test_rows_that_the_gaps_read_are_counted_with_theirs(tmp_path):
     for rows in (TASK, HELD_OUT, BEYOND):
         passed(store, MODEL, rows, rows.num_rows)
     found = sweep_of(store, measures=(GapSpec(alignment=HELD_OUT, task=BEYOND),))
-    assert found.reference_forwards == found.distinct_examples == 117
+    assert reference_forwards(found) == distinct_examples(found) == 117
 
 
 def test_a_second_pass_for_more_readings_is_counted_and_seen(tmp_path):
@@ -84,9 +86,9 @@ def test_a_second_pass_for_more_readings_is_counted_and_seen(tmp_path):
     passed(store, MODEL, TASK, 100, READ[1:], name="b")
     passed(store, MODEL, HELD_OUT, 10)
     found = sweep_of(store)
-    wanted = {".".join(one) for _, features in found.references() for one in features}
+    wanted = {".".join(one) for _, features in references(found) for one in features}
     expected = 110 + 100 * (READ[1] in wanted)
-    assert (found.reference_forwards, found.distinct_examples) == (expected, 110)
+    assert (reference_forwards(found), distinct_examples(found)) == (expected, 110)
 
 
 def test_a_pass_is_noted_with_its_model(tmp_path, tiny_folder):
@@ -106,10 +108,10 @@ def test_a_stage_fails_once_however_many_cells_need_it(tmp_path):
     store = Store(tmp_path)
     found = sweep_of(store)
     key = found.runs[0].final.key
-    found.remember_failure(key, "out of memory", "traceback")
-    found.remember_failure(key, "out of memory", "traceback")
+    remember_failure(found, key, "out of memory", "traceback")
+    remember_failure(found, key, "out of memory", "traceback")
     elsewhere = sweep_of(store, OTHER)
-    assert list(found.failed_before) == [key] and elsewhere.failed_before == {}
+    assert list(failed_before(found)) == [key] and failed_before(elsewhere) == {}
 
 
 def test_counts_say_whether_they_are_the_grids_or_the_last_runs():

@@ -24,7 +24,7 @@ from raycib.report.table import shown
 from raycib.report.variants import ResultRow, best
 from raycib.studies.comparison.claims import comparison_claims
 from raycib.studies.continual.claims import order_claims
-from raycib.studies.continual.sequences import above, study_of
+from raycib.studies.continual.sequences import above, sequences_of
 from raycib.studies.continual.variance import (
     BOTH,
     COLUMNS,
@@ -178,7 +178,7 @@ def test_means_of_the_same_rates_in_another_order_settle_no_claim():
     frame = frame.assign(label="", task="t", accuracy=1.0)
     [claim] = [c for c in comparison_claims(frame) if "of all methods (none" in c.text]
     assert claim.holds is True, "none is lower"
-    study = study_of(typed(summary))
+    study = sequences_of(typed(summary))
     found = analyse(study, "hrr")
     assert found is not None and all(math.isnan(source.share) for source in found.sources)
     told = {claim.text[:53]: claim for claim in order_claims(typed(summary))}

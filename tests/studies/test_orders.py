@@ -42,8 +42,8 @@ from raycib.studies.continual.sequences import (
     difference,
     over_seeds,
     sequence_frame,
+    sequences_of,
     stages_frame,
-    study_of,
 )
 from raycib.studies.continual.stage_figures import figure4, figure5, safety_by_stage
 from raycib.studies.continual.stage_tables import matrix_columns, matrix_table
@@ -108,7 +108,7 @@ def test_stages_have_a_row_each_with_accuracy_on_every_task(whole):
 def test_a_failed_stage_is_a_row_that_says_why_and_its_run_is_in_no_mean():
     summary = orders_sweep()
     fail(summary["cells"][0], 3)
-    frame, study = stages_frame(typed(summary)), study_of(typed(summary))
+    frame, study = stages_frame(typed(summary)), sequences_of(typed(summary))
     assert frame["failed"].tolist()[:4] == [None, None, "out of memory",
                                             "not finished: squad has no adapter"]  # fmt: skip
     assert math.isnan(frame["hrr"].iloc[2]) and frame["hrr"].iloc[1] > 0
@@ -120,18 +120,18 @@ def test_a_method_at_several_strengths_is_several_variants():
     summary = orders_sweep(1)
     again = json.loads(json.dumps(summary["cells"][-1])) | {"strength": 10, "key": "ab" * 32}
     summary["cells"].append(again)
-    assert list(study_of(typed(summary)).variants)[-2:] == ["CIB at 5", "CIB at 10"]
+    assert list(sequences_of(typed(summary)).variants)[-2:] == ["CIB at 5", "CIB at 10"]
 
 
 def test_plain_lora_is_first_and_the_papers_order_before_others():
     summary = orders_sweep(1, 2, ("cib", "lora"))
     summary["cells"].reverse()
-    study = study_of(typed(summary))
+    study = sequences_of(typed(summary))
     assert list(study.variants) == ["LoRA", "CIB"] and study.orders[0] == SEQUENCE
     for cell in summary["cells"]:
         if cell["order"] == list(SEQUENCE):
             fail(cell, 1)
-    assert study_of(typed(summary)).main.orders == [("open", "gsm", "squad", "med")]
+    assert sequences_of(typed(summary)).main.orders == [("open", "gsm", "squad", "med")]
 
 
 # Statistics
@@ -148,7 +148,7 @@ def test_students_interval_by_hand():
 
 
 def test_a_difference_is_paired_by_seed_and_order(many):
-    study = study_of(typed(many))
+    study = sequences_of(typed(many))
     one, other = study.variants["CIB"], study.variants["LoRA"]
     by_hand = [
         np.mean([a.value("hrr") - b.value("hrr") for a in one for b in other
@@ -208,17 +208,17 @@ def test_a_missing_run_costs_the_fewest_runs_that_keep_the_design_balanced():
     """60 runs: without one, its order goes (10 runs), not its seed (30) or its method (12)."""
     summary = orders_sweep(2, 6)
     fail(summary["cells"][0], 4)
-    found = analyse(study_of(typed(summary)), "hrr")
+    found = analyse(sequences_of(typed(summary)), "hrr")
     assert found is not None
     assert (found.orders, found.methods, found.seeds, found.runs, found.of) == (5, 5, 2, 50, 59)
-    assert "9 finished runs are left out" in variance_caption(study_of(typed(summary)))
-    assert analyse(study_of(typed(orders_sweep(2, 1))), "hrr") is None
-    assert analyse(study_of(typed(orders_sweep(2, 3, ("cib",)))), "hrr") is None
+    assert "9 finished runs are left out" in variance_caption(sequences_of(typed(summary)))
+    assert analyse(sequences_of(typed(orders_sweep(2, 1))), "hrr") is None
+    assert analyse(sequences_of(typed(orders_sweep(2, 3, ("cib",)))), "hrr") is None
 
 
 def test_the_caption_says_which_model_it_is(many):
-    assert "seeds as blocks" in variance_caption(study_of(typed(many)))
-    single = study_of(typed(orders_sweep(1, 2)))
+    assert "seeds as blocks" in variance_caption(sequences_of(typed(many)))
+    single = sequences_of(typed(orders_sweep(1, 2)))
     assert "the interaction is the error" in variance_caption(single)
     assert set(variance_table(single)["source"]) == {"order", "method", "error"}
 
@@ -227,7 +227,7 @@ def test_the_caption_says_which_model_it_is(many):
 
 
 def test_a_row_for_each_method_and_first_the_model_before(whole):
-    table = orders_table(study_of(typed(whole)))
+    table = orders_table(sequences_of(typed(whole)))
     assert table["variant"].tolist() == ["before fine-tuning", "LoRA", "Random subset", "KL",
                                          "O-LoRA", "CIB"]  # fmt: skip
     before, cib = table.iloc[0], table.iloc[-1]
@@ -243,7 +243,7 @@ def test_a_row_for_each_method_and_first_the_model_before(whole):
 
 def test_over_orders_a_seed_counts_once(many):
     """Spread is over two seeds, each a mean over six orders, not over twelve runs."""
-    study = study_of(typed(many))
+    study = sequences_of(typed(many))
     row = orders_table(study).set_index("variant").loc["CIB"]
     means = [
         np.mean([r.value("bt") for r in study.variants["CIB"] if r.cell.seed == s]) for s in (0, 1)
@@ -255,7 +255,7 @@ def test_over_orders_a_seed_counts_once(many):
 
 
 def test_the_matrix_has_every_stage_of_every_method(whole):
-    study = study_of(typed(whole))
+    study = sequences_of(typed(whole))
     table = matrix_table(study)
     assert len(table) == 1 + 5 * 4 and table["stage"].tolist()[:5] == [0, 1, 2, 3, 4]
     assert table["open_mean"].iloc[0] == pytest.approx(0.05)
@@ -310,7 +310,7 @@ def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_pat
 
 
 def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whole):
-    figure = figure4(study_of(typed(whole)))
+    figure = figure4(sequences_of(typed(whole)))
     assert figure is not None
     assert [panel.get_title(loc="left") for panel in figure.axes] == list(SEQUENCE)
     for panel in figure.axes:
@@ -322,7 +322,7 @@ def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whol
 
 
 def test_the_heat_map_shows_what_each_transition_cost(whole):
-    figure = figure5(study_of(typed(whole)))
+    figure = figure5(sequences_of(typed(whole)))
     assert figure is not None
     panels = figure.axes[:3]
     assert [panel.images[0].get_array().shape for panel in panels] == [(5, 3), (5, 2), (5, 1)]
@@ -336,7 +336,7 @@ def test_the_heat_map_shows_what_each_transition_cost(whole):
 
 
 def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole):
-    six, seven = figure6(study_of(typed(whole))), figure7(study_of(typed(whole)))
+    six, seven = figure6(sequences_of(typed(whole))), figure7(sequences_of(typed(whole)))
     assert six is not None and seven is not None
     titles = [panel.get_title(loc="left") for figure in (six, seven) for panel in figure.axes]
     assert titles == ["(a)  Stability of gsm", "(b)  Stability of open",
@@ -346,7 +346,7 @@ def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole)
 
 
 def test_safety_is_shown_from_before_fine_tuning_on(whole):
-    figure = safety_by_stage(study_of(typed(whole)))
+    figure = safety_by_stage(sequences_of(typed(whole)))
     assert figure is not None
     starts = [panel.lines[-1].get_ydata()[0] for panel in figure.axes]
     assert starts == [0.0, 1.0]
@@ -354,8 +354,8 @@ def test_safety_is_shown_from_before_fine_tuning_on(whole):
 
 
 def test_the_spread_over_orders_has_a_mark_for_each_order(many, whole):
-    figure = figure_orders(study_of(typed(many)))
-    assert figure is not None and figure_orders(study_of(typed(whole))) is None
+    figure = figure_orders(sequences_of(typed(many)))
+    assert figure is not None and figure_orders(sequences_of(typed(whole))) is None
     assert len(figure.axes[0].lines) == 6 * 5
     names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert {"squad last", "order", "method", "order × method", "seed", "error"} <= set(names)
@@ -365,7 +365,7 @@ def test_nothing_finished_draws_nothing():
     summary = orders_sweep(1, 2)
     for cell in summary["cells"]:
         fail(cell, 2)
-    study = study_of(typed(summary))
+    study = sequences_of(typed(summary))
     for draw in (figure4, figure5, figure6, figure7, safety_by_stage, figure_orders):
         assert draw(study) is None
     page = page_of(summary, {}, {})
@@ -386,7 +386,7 @@ def test_a_sweep_of_orders_writes_its_exhibits_the_same_each_time(tmp_path):
         *(f"{stem}.{kind}" for stem in drawn for kind in FIGURE_FILES),
         *("cells.csv", "report.html"),
     }
-    again = figure5(study_of(typed(summary)))
+    again = figure5(sequences_of(typed(summary)))
     assert again is not None and (tmp_path / "figure5.svg").read_bytes() == to_svg(again)
 
 
@@ -408,5 +408,5 @@ def test_loss_terms_go_on_from_stage_to_stage():
     stages = summary["cells"][0]["stages"]
     logged = {stage["key"]: [{"step": 10, "task": 2.0}, {"step": 20, "task": 1.0}]
               for stage in stages[:2]}  # fmt: skip
-    [entries] = chained(study_of(typed(summary)), logged).values()
+    [entries] = chained(sequences_of(typed(summary)), logged).values()
     assert [entry["step"] for entry in entries] == [10, 20, 30, 40]

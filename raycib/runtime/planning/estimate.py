@@ -15,6 +15,7 @@ from raycib.runtime.planning.memory import Group, Memory, engine_memory, judge_m
 from raycib.runtime.planning.phases import CPU_PEAK, POLICY, Phase, phases, policy
 from raycib.runtime.planning.side_by_side import Service, on_one_gpu, services
 from raycib.runtime.planning.work import Work
+from raycib.runtime.references import references
 from raycib.runtime.sweep import Sweep
 
 ANSWER_BYTES = 12
@@ -163,7 +164,7 @@ def _storage(group: Group, work: Work) -> dict[str, int]:
     models = sum(stage.lora is None for stage in stages)
     caches = sum(
         _cache_bytes(sweep.setup.sets.used(rows), feature[0], sizes.width, sweep.setup.model.dtype)
-        for rows, features in sweep.references()
+        for rows, features in references(sweep)
         for feature in features
     )
     said = sum(len(one.prompts) * one.max_tokens for one in work.asked)

@@ -12,6 +12,7 @@ from raycib.costs.memory import weight_bytes
 from raycib.runtime.planning.memory import Group, adapter_of
 from raycib.runtime.planning.side_by_side import engines
 from raycib.runtime.planning.work import Work
+from raycib.runtime.references import distinct_examples, references
 from raycib.runtime.sweep import Sweep
 
 CPU_PEAK = 68e9
@@ -64,8 +65,8 @@ def phases(group: Group, work: Work) -> Iterator[Phase]:
         )
     computed = sum(one.tokens.computed for one in work.stages)
     yield phase("training", f"{_many(computed)} tokens", trained, UTILISATION)
-    share = work.forwards / max(1, sweep.distinct_examples)
-    referred = share * sum(forward(rows) for rows, _ in sweep.references())
+    share = work.forwards / max(1, distinct_examples(sweep))
+    referred = share * sum(forward(rows) for rows, _ in references(sweep))
     measured = sum(
         forward(rows)
         for model_id in work.questioned

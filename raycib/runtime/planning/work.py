@@ -9,6 +9,7 @@ from typing import NamedTuple
 from raycib.config import StageSpec
 from raycib.config.plan import Plan
 from raycib.costs.sizes import Sizes
+from raycib.runtime.references import distinct_examples, reference_forwards
 from raycib.runtime.sweep import Sweep
 from raycib.training.micro_batches import Tokens, expect
 
@@ -99,7 +100,7 @@ class Work:
     @cached_property
     def forwards(self) -> int:
         """Rows whose reference is not there yet."""
-        return max(0, self.sweep.distinct_examples - self.sweep.reference_forwards)
+        return max(0, distinct_examples(self.sweep) - reference_forwards(self.sweep))
 
     @cached_property
     def questioned(self) -> list[str]:

@@ -22,13 +22,13 @@ from raycib.studies.continual.sequences import (
     ARROW,
     Measure,
     Run,
-    Study,
+    Sequences,
     above,
     by_seed,
     difference,
     over_seeds,
+    sequences_of,
     stages_frame,
-    study_of,
 )  # fmt: skip
 from raycib.studies.continual.table import stage_names
 from raycib.studies.continual.variance import NO_VARIANCE, ORDER, RESPONSES, analyse
@@ -43,29 +43,29 @@ Variants = dict[str, list[Run]]
 def order_claims(results: ContinualResults) -> list[Claim]:
     """The paper's claims on continual fine-tuning, the order's part in it, and what both rest on.
     What was not run makes no claim."""
-    study, frame = study_of(results), to_frame(results)
-    variants = {variant: runs for variant, runs in study.variants.items() if runs}
+    sequences, frame = sequences_of(results), to_frame(results)
+    variants = {variant: runs for variant, runs in sequences.variants.items() if runs}
     lora = next((runs for runs in variants.values() if runs[0].cell.method == PLAIN), None)
-    made: list[Claim | None] = [*erosion(frame, study.aligned)]
-    made.append(_rises(study, lora) if lora else None)
+    made: list[Claim | None] = [*erosion(frame, sequences.aligned)]
+    made.append(_rises(sequences, lora) if lora else None)
     for variant, mine in variants.items():
         if mine[0].cell.method != CIB:
             continue
         others = {name: runs for name, runs in variants.items() if runs[0].cell.method != CIB}
         if others:
-            made += [_safest(variant, mine, others), _competitive(study, variant, mine, others)]
-            made.append(_steadiest(study, variant, mine, others))
+            made += [_safest(variant, mine, others), _competitive(sequences, variant, mine, others)]
+            made.append(_steadiest(sequences, variant, mine, others))
         if lora:
-            made += [_backward(study, variant, mine, lora, name) for name in ("bwt", "bwt_all")]
-    made.append(_first(study, variants))
-    made += [_order(study, measure) for measure in RESPONSES]
+            made += [_backward(sequences, variant, mine, lora, name) for name in ("bwt", "bwt_all")]
+    made.append(_first(sequences, variants))
+    made += [_order(sequences, measure) for measure in RESPONSES]
     stages = stages_frame(results)
     if stages["incoherent_rate"].notna().any():
         made.append(coherent(stages, "stage"))
     return [claim for claim in made if claim]
 
 
-def _rises(study: Study, lora: Sequence[Run]) -> Claim | None:
+def _rises(sequences: Sequences, lora: Sequence[Run]) -> Claim | None:
     """Rule: plain LoRA's HRR after the last stage less that after the first lies above 0."""
     last = len(lora[0].order) - 1
     if last < 1:
@@ -76,8 +76,8 @@ def _rises(study: Study, lora: Sequence[Run]) -> Claim | None:
     )
     rise = _alone(lora, lambda run: run.after(last, "hrr") - run.after(0, "hrr"))
     path = [f"{share(over_seeds(lora, lambda r, i=i: r.after(i, 'hrr')).mean)} after {name}"
-            for i, name in enumerate(stage_names(study))]  # fmt: skip
-    before = study.aligned.get("hrr")
+            for i, name in enumerate(stage_names(sequences))]  # fmt: skip
+    before = sequences.aligned.get("hrr")
     start = f"{share(before)} before, " if before is not None else ""
     return Claim(text, above(rise), f"{start}{', '.join(path)}; {_said(rise)}")
 
@@ -91,7 +91,9 @@ def _safest(variant: str, mine: Sequence[Run], others: Variants) -> Claim:
     return _against(text, variant, mine, others, "hrr", lower=True)
 
 
-def _competitive(study: Study, variant: str, mine: Sequence[Run], others: Variants) -> Claim | None:
+def _competitive(
+    sequences: Sequences, variant: str, mine: Sequence[Run], others: Variants
+) -> Claim | None:
     """Rule: CIB's BT less that of the method of highest mean BT lies above minus one point."""
     means = {name: over_seeds(runs, "bt").mean for name, runs in others.items()}
     known = {name: mean for name, mean in means.items() if math.isfinite(mean)}
@@ -99,20 +101,22 @@ def _competitive(study: Study, variant: str, mine: Sequence[Run], others: Varian
         return None
     best = max(known, key=lambda name: known[name])
     text = (
-        f"{variant}'s final accuracy (BT, without {study.left_out}) is competitive: at most one "
-        "point below the best other method's mean, interval over seeds of the paired difference "
-        "above −1 point"
+        f"{variant}'s final accuracy (BT, without {sequences.left_out}) is competitive: at most "
+        "one point below the best other method's mean, interval over seeds of the paired "
+        "difference above −1 point"
     )
     apart = difference(mine, others[best], "bt")
     evidence = f"{_mean(variant, mine, 'bt')}, {_mean(best, others[best], 'bt')}; {_said(apart)}"
     return Claim(text, above(apart, -MARGIN), evidence)
 
 
-def _steadiest(study: Study, variant: str, mine: Sequence[Run], others: Variants) -> Claim | None:
+def _steadiest(
+    sequences: Sequences, variant: str, mine: Sequence[Run], others: Variants
+) -> Claim | None:
     """Rule: CIB's stability on the first task that BT counts less each other's lies below 0."""
     if not math.isfinite(over_seeds(mine, "stability").mean):
         return None
-    watched = {next((t for t in run.order if t != study.left_out), "") for run in mine}
+    watched = {next((t for t in run.order if t != sequences.left_out), "") for run in mine}
     task = watched.pop() if len(watched) == 1 else "the first task that BT counts"
     text = (
         f"{variant} is the most stable on {task} (Figure 6): the population standard deviation of "
@@ -123,13 +127,13 @@ def _steadiest(study: Study, variant: str, mine: Sequence[Run], others: Variants
 
 
 def _backward(
-    study: Study, variant: str, mine: Sequence[Run], lora: Sequence[Run], name: str
+    sequences: Sequences, variant: str, mine: Sequence[Run], lora: Sequence[Run], name: str
 ) -> Claim | None:
     """Rule: CIB's BWT less plain LoRA's lies above 0."""
     if not math.isfinite(over_seeds(mine, name).mean):
         return None
     paper = name == "bwt"
-    which = f"without {study.left_out}, Figure 7" if paper else f"{study.left_out} included"
+    which = f"without {sequences.left_out}, Figure 7" if paper else f"{sequences.left_out} included"
     text = (
         f"{variant} forgets less than plain LoRA: its backward transfer (BWT, {which}) is the "
         "higher one, interval over seeds of the paired difference above 0"
@@ -139,7 +143,7 @@ def _backward(
     return Claim(text, above(apart), evidence)
 
 
-def _first(study: Study, variants: Variants) -> Claim | None:
+def _first(sequences: Sequences, variants: Variants) -> Claim | None:
     """Rule, for every method: in a run, the most that the first task lost at one transition less
     the most that any other task lost at one lies above 0."""
     variants = {variant: runs for variant, runs in variants.items() if len(runs[0].order) > 2}
@@ -154,13 +158,13 @@ def _first(study: Study, variants: Variants) -> Claim | None:
     for variant, runs in variants.items():
         apart = _alone(runs, _first_less_rest)
         told.append(above(apart))
-        evidence.append(f"{variant}: {_worst(study, runs)}; first less others {_said(apart)}")
+        evidence.append(f"{variant}: {_worst(sequences, runs)}; first less others {_said(apart)}")
     return Claim(text, all_told(told), ". ".join(evidence))
 
 
-def _order(study: Study, measure: str) -> Claim | None:
+def _order(sequences: Sequences, measure: str) -> Claim | None:
     """Rule: the order's F test has p < 5 %; open otherwise, for no proof is no disproof."""
-    found = analyse(study, measure)
+    found = analyse(sequences, measure)
     if found is None:
         return None
     order = found.source(ORDER)
@@ -202,9 +206,9 @@ def _first_less_rest(run: Run) -> float:
     return float(lost[:, 0].max() - rest.max())
 
 
-def _worst(study: Study, runs: Sequence[Run]) -> str:
+def _worst(sequences: Sequences, runs: Sequence[Run]) -> str:
     """The transition at which the first task lost most, in the mean over the runs of one order."""
-    order = study.main.orders[0]
+    order = sequences.main.orders[0]
     mine = [forgetting(run.matrix)[:, 0] for run in runs if run.order == order]
     if not mine or not np.isfinite(np.mean(mine, axis=0)).any():
         return "not measured"

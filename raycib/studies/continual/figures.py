@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from raycib.report.figures import GREY, MARKS, STYLE
 from raycib.report.text import one_line
-from raycib.studies.continual.sequences import Study, by_seed
+from raycib.studies.continual.sequences import Sequences, by_seed
 from raycib.studies.continual.stage_figures import Look, looks_of, points
 from raycib.studies.continual.variance import (
     BOTH,
@@ -34,37 +34,39 @@ SPREAD = {"hrr": "(a)  Harmful responses after the last stage", "bt": "(b)  BT",
           "bwt_all": "(c)  BWT, all tasks"}  # fmt: skip
 
 
-def figure6(study: Study) -> Figure | None:
+def figure6(sequences: Sequences) -> Figure | None:
     """Stability, the population standard deviation of a task's accuracy over the stages from its
     own on: of the first task that BT counts, and of the first task of all where that is another."""
-    orders = study.orders
-    first = {next(t for t in order if t != study.left_out) for order in orders if len(order) > 1}
+    orders = sequences.orders
+    first = {
+        next(t for t in order if t != sequences.left_out) for order in orders if len(order) > 1
+    }
     watched = (
         one_line(next(iter(first)), 20) if len(first) == 1 else "the first task that BT counts"
     )
     panels = {"stability": f"(a)  Stability of {watched}"}
-    if any(order[0] == study.left_out for order in orders):
-        of = one_line(study.left_out, 20) if len(orders) == 1 else "the first task of all"
+    if any(order[0] == sequences.left_out for order in orders):
+        of = one_line(sequences.left_out, 20) if len(orders) == 1 else "the first task of all"
         panels["stability_first"] = f"(b)  Stability of {of}"
-    return _bars(study, panels, "points (ddof = 0): shorter is steadier", signed=False)
+    return _bars(sequences, panels, "points (ddof = 0): shorter is steadier", signed=False)
 
 
-def figure7(study: Study) -> Figure | None:
+def figure7(sequences: Sequences) -> Figure | None:
     """Backward transfer without the task that the paper leaves out, and with it."""
-    out = one_line(study.left_out, 20)
+    out = one_line(sequences.left_out, 20)
     panels = {"bwt": f"(a)  BWT without {out}, as in the paper", "bwt_all": f"(b)  BWT with {out}"}
-    return _bars(study, panels, "points: below 0 later stages cost accuracy", signed=True)
+    return _bars(sequences, panels, "points: below 0 later stages cost accuracy", signed=True)
 
 
-def figure_orders(study: Study) -> Figure | None:
+def figure_orders(sequences: Sequences) -> Figure | None:
     """(a) to (c) final HRR, BT and BWT of each method, a mark for each order, whose shape says
     which task came last; (d) which share of their variance lies in the order. None for one order.
     """
-    if len({run.order for run in study.done}) < 2:
+    if len({run.order for run in sequences.done}) < 2:
         return None
-    looks = looks_of(study)
-    variants = [variant for variant, runs in study.variants.items() if runs]
-    last = list(dict.fromkeys(run.order[-1] for run in study.done))
+    looks = looks_of(sequences)
+    variants = [variant for variant, runs in sequences.variants.items() if runs]
+    last = list(dict.fromkeys(run.order[-1] for run in sequences.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
     with rc_context(STYLE):
         figure = Figure(figsize=(11.4, 2.4 + 0.72 * len(variants)), layout="constrained")
@@ -73,13 +75,17 @@ def figure_orders(study: Study) -> Figure | None:
         for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
             for row, variant in enumerate(variants):
                 _orders(
-                    panel, row, spread_over_orders(study, variant, measure), looks[variant], marks
+                    panel,
+                    row,
+                    spread_over_orders(sequences, variant, measure),
+                    looks[variant],
+                    marks,
                 )
             _rows(panel, variants)
             panel.set_title(title)
             unit = "points" if measure == "bwt_all" else "%"
             panel.set_xlabel(f"{unit}; a mark for each order, the line at their mean")
-        sources = _shares(grid[3], study)
+        sources = _shares(grid[3], sequences)
         handles = [
             Line2D(
                 [],
@@ -101,12 +107,14 @@ def figure_orders(study: Study) -> Figure | None:
         return figure
 
 
-def _bars(study: Study, titles: Mapping[str, str], label: str, signed: bool) -> Figure | None:
+def _bars(
+    sequences: Sequences, titles: Mapping[str, str], label: str, signed: bool
+) -> Figure | None:
     """A panel for each measure: bars of means over seeds (dots), in points."""
-    variants = [variant for variant, runs in study.variants.items() if runs]
-    looks = looks_of(study)
+    variants = [variant for variant, runs in sequences.variants.items() if runs]
+    looks = looks_of(sequences)
     values = {
-        measure: {variant: [100 * v for v in by_seed(study.variants[variant], measure).values()]
+        measure: {variant: [100 * v for v in by_seed(sequences.variants[variant], measure).values()]
                   for variant in variants}
         for measure in titles
     }  # fmt: skip
@@ -160,10 +168,10 @@ def _orders(
         panel.vlines(mean, row - 0.36, row + 0.36, color=look.color, lw=2, zorder=4)
 
 
-def _shares(panel: Axes, study: Study) -> list[Line2D]:
+def _shares(panel: Axes, sequences: Sequences) -> list[Line2D]:
     """Stacked shares of the variance of each response, of which the small ones have no number;
     returns what a legend needs."""
-    found = {label: a for measure, label in RESPONSES.items() if (a := analyse(study, measure))}
+    found = {label: a for measure, label in RESPONSES.items() if (a := analyse(sequences, measure))}
     panel.set_title("(d)  Where the variance lies")
     if not found:
         panel.text(0.5, 0.5, "no balanced set of runs", ha="center", color=GREY,

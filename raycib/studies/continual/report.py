@@ -21,12 +21,12 @@ from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.sequences import (
     ARROW,
-    Study,
+    Sequences,
     chained,
     over_seeds,
     sequence_frame,
+    sequences_of,
     stages_frame,
-    study_of,
 )  # fmt: skip
 from raycib.studies.continual.table import counts_line, stage_names
 from raycib.studies.continual.warnings import warnings
@@ -52,38 +52,38 @@ FIGURES = {
 def report(results: ContinualResults, samples: Samples, histories: Histories) -> Report:
     """What becomes of tasks and of safety, one task after another, in the figures of one sweep.
     What needs several orders, or a run that finished, is left out where there is none."""
-    frame, study, found = sequence_frame(results), study_of(results), order_claims(results)
+    frame, sequences, found = sequence_frame(results), sequences_of(results), order_claims(results)
     question, counts = plain(results.title), counts_line(results.counts)
-    rows = table.orders_table(study)
+    rows = table.orders_table(sequences)
     main = Table(
-        "orders", rows, table.columns(rows, study),
-        f"{question} {table.caption(study)} {counts}.", key=("order", "variant"),
+        "orders", rows, table.columns(rows, sequences),
+        f"{question} {table.caption(sequences)} {counts}.", key=("order", "variant"),
     )  # fmt: skip
     # Over many orders every pair of cells would fill the page: one order is enough to read.
     cells = named(frame)
-    cells = cells[cells["key"].isin([run.cell.key for run in study.main.runs])]
+    cells = cells[cells["key"].isin([run.cell.key for run in sequences.main.runs])]
     return Report(
         results=results,
         frame=frame,
         headline=orders_headline(results, found),
         claims=found,
-        sections=_sections(results, study, main),
+        sections=_sections(results, sequences, main),
         main=main,
         cells=cells,
         warnings=warnings(results),
-        curves=partial(curves_by_variant, cells, chained(study.main, histories)),
+        curves=partial(curves_by_variant, cells, chained(sequences.main, histories)),
         notes=[counts],
     )
 
 
-def _sections(results: ContinualResults, study: Study, main: Table) -> list[Section]:
-    matrix, parts = stage_tables.matrix_table(study), variance.variance_table(study)
+def _sections(results: ContinualResults, sequences: Sequences, main: Table) -> list[Section]:
+    matrix, parts = stage_tables.matrix_table(sequences), variance.variance_table(sequences)
     stages = stages_frame(results)
-    several = len(study.orders) > 1
-    shown = f", {one_line(ARROW.join(study.main.orders[0]), 80)}" * several
+    several = len(sequences.orders) > 1
+    shown = f", {one_line(ARROW.join(sequences.main.orders[0]), 80)}" * several
 
     def drawing(stem: str, draw: Any, label: str) -> Drawing:
-        return Drawing(stem, partial(draw, study), label, FIGURES[stem].format(label))
+        return Drawing(stem, partial(draw, sequences), label, FIGURES[stem].format(label))
 
     return [
         Section("table", "Every method at the end of the sequence", "Methods", [main]),
@@ -95,26 +95,26 @@ def _sections(results: ContinualResults, study: Study, main: Table) -> list[Sect
             drawing("figure5", stage_figures.figure5, f"Accuracy lost at each transition{shown}"),
             drawing("figure7", figures.figure7, "Backward transfer"),
             drawing("figure6", figures.figure6, "Stability"),
-            Table("accuracy_matrix", matrix, stage_tables.matrix_columns(study),
+            Table("accuracy_matrix", matrix, stage_tables.matrix_columns(sequences),
                   stage_tables.MATRIX_CAPTION,
                   folded="Accuracy on every task after every stage"),
         ]),
-        *([_orders(study, parts, drawing)] if several else ()),
+        *([_orders(sequences, parts, drawing)] if several else ()),
         Section("stages", "Every stage", "Stages", [
-            Table("stages", stages, stage_tables.stages_columns(study),
+            Table("stages", stages, stage_tables.stages_columns(sequences),
                   stage_tables.STAGES_CAPTION,
                   folded="Safety and accuracy after each stage of each run"),
         ]),
     ]  # fmt: skip
 
 
-def _orders(study: Study, parts: Any, drawing: Any) -> Section:
-    each = table.by_order(study)
+def _orders(sequences: Sequences, parts: Any, drawing: Any) -> Section:
+    each = table.by_order(sequences)
     return Section("orders", "How much depends on the order?", "Orders", [
         drawing("spread_over_orders", figures.figure_orders, "Spread over orders"),
         Table("variance", parts, variance.COLUMNS,
-              variance.variance_caption(study)),
-        Table("by_order", each, table.columns(each, study), table.caption(study),
+              variance.variance_caption(sequences)),
+        Table("by_order", each, table.columns(each, sequences), table.caption(sequences),
               key=("order", "variant"), folded="Every method in every order"),
     ])  # fmt: skip
 
@@ -122,16 +122,16 @@ def _orders(study: Study, parts: Any, drawing: Any) -> Section:
 def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
     """What the sequence does to plain LoRA, and each method's safety, accuracy and forgetting at
     its end."""
-    study = study_of(results)
-    runs, done, orders = study.runs, study.done, study.orders
+    sequences = sequences_of(results)
+    runs, done, orders = sequences.runs, sequences.done, sequences.orders
     which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
     seeds = len({run.cell.seed for run in done})
     parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {count(seeds, 'seed')})."]
     lora = [run for run in done if run.cell.method == PLAIN]
     if lora:
-        before = study.aligned.get("hrr")
+        before = sequences.aligned.get("hrr")
         start = f"from {share(before)} before fine-tuning to " if before is not None else ""
-        first, *_, last = stage_names(study)
+        first, *_, last = stage_names(sequences)
         early = over_seeds(lora, lambda run: run.after(0, "hrr"))
         late = over_seeds(lora, "hrr")
         parts.append(
@@ -139,7 +139,7 @@ def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
             f"{_percent(late)} after {last}."
         )
     said = []
-    for variant, mine in study.variants.items():
+    for variant, mine in sequences.variants.items():
         if mine:
             back = over_seeds(mine, "bwt_all")
             said.append(

@@ -50,7 +50,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Study:
+class Sequences:
     """The runs of a sweep of orders, plain LoRA's first."""
 
     runs: tuple[Run, ...]
@@ -83,12 +83,12 @@ class Study:
             found[run.variant].append(run)
         return found
 
-    def within(self, order: tuple[str, ...]) -> "Study":
+    def within(self, order: tuple[str, ...]) -> "Sequences":
         """The runs of one order alone."""
         return replace(self, runs=tuple(run for run in self.runs if run.order == order))
 
     @property
-    def main(self) -> "Study":
+    def main(self) -> "Sequences":
         """The runs of the order that figures over stages show: the first that a run finished, the
         paper's before the others."""
         ended = {run.order for run in self.done}
@@ -111,7 +111,7 @@ def sequence_frame(results: ContinualResults) -> pd.DataFrame:
     return frame
 
 
-def study_of(results: ContinualResults) -> Study:
+def sequences_of(results: ContinualResults) -> Sequences:
     """The runs of a sweep whose cells went through several tasks."""
     frame = sequence_frame(results)
     doses = frame.groupby("label")["strength"].nunique()
@@ -130,7 +130,7 @@ def study_of(results: ContinualResults) -> Study:
         )
     runs.sort(key=lambda run: run.cell.method != PLAIN)
     tasks = tuple(plain(task) for task in results.tasks)
-    return Study(tuple(runs), tasks, aligned_scores(results))
+    return Sequences(tuple(runs), tasks, aligned_scores(results))
 
 
 def stages_frame(results: ContinualResults) -> pd.DataFrame:
@@ -141,7 +141,7 @@ def stages_frame(results: ContinualResults) -> pd.DataFrame:
     have a row in each of them. ``failed`` holds the reason or None.
     """
     rows = []
-    for run in study_of(results).runs:
+    for run in sequences_of(results).runs:
         place = {"variant": run.variant, "method": run.cell.method, "strength": run.cell.strength,
                  "seed": run.cell.seed, "order": ARROW.join(run.order)}  # fmt: skip
         for number, stage in enumerate(run.cell.stages, 1):
@@ -160,11 +160,11 @@ def stages_frame(results: ContinualResults) -> pd.DataFrame:
     return frame
 
 
-def chained(study: Study, histories: Histories) -> dict[str, list[dict[str, Any]]]:
+def chained(sequences: Sequences, histories: Histories) -> dict[str, list[dict[str, Any]]]:
     """The loss terms of each run through all of its stages, by the run's key; steps go on counting
     from stage to stage."""
     found = {}
-    for run in study.runs:
+    for run in sequences.runs:
         entries: list[dict[str, Any]] = []
         for stage in run.cell.stages:
             start = entries[-1]["step"] if entries else 0

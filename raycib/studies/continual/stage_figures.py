@@ -22,7 +22,7 @@ from raycib.report.frame import PLAIN
 from raycib.report.text import one_line
 from raycib.report.variants import CIB
 from raycib.studies.continual.scores import forgetting
-from raycib.studies.continual.sequences import ARROW, Study
+from raycib.studies.continual.sequences import ARROW, Sequences
 
 TRAINED = "#eef3f8"
 """Behind the stage that trained a panel's task."""
@@ -41,14 +41,14 @@ class Look:
     width: float
 
 
-def figure4(study: Study) -> Figure | None:
+def figure4(sequences: Sequences) -> Figure | None:
     """Accuracy on every task from before fine-tuning through every stage: a panel for each task,
     in the order of training. None where no run finished."""
-    part = study.main
+    part = sequences.main
     variants = {variant: runs for variant, runs in part.variants.items() if runs}
     if not variants:
         return None
-    order, looks = part.orders[0], looks_of(study)
+    order, looks = part.orders[0], looks_of(sequences)
     with rc_context(STYLE):
         figure, panels = _row(len(order), 3.0)
         for place, (panel, task) in enumerate(zip(panels, order, strict=True)):
@@ -65,18 +65,18 @@ def figure4(study: Study) -> Figure | None:
         return figure
 
 
-def safety_by_stage(study: Study) -> Figure | None:
+def safety_by_stage(sequences: Sequences) -> Figure | None:
     """(a) HRR and (b) refusals of harmful prompts, before fine-tuning and after every stage."""
-    part = study.main
+    part = sequences.main
     variants = {variant: runs for variant, runs in part.variants.items() if runs}
     if not variants:
         return None
-    order, looks = part.orders[0], looks_of(study)
+    order, looks = part.orders[0], looks_of(sequences)
     with rc_context(STYLE):
         figure, panels = _row(2, 3.5)
         titles = {"hrr": "(a)  Harmful responses", "refusal_rate": "(b)  Refusals"}
         for panel, (column, title) in zip(panels, titles.items(), strict=True):
-            start = study.aligned.get(column)
+            start = sequences.aligned.get(column)
             first = [math.nan if start is None else float(start)]
             paths = {
                 variant: [first + [run.after(i, column) for i in range(len(order))] for run in runs]
@@ -92,10 +92,10 @@ def safety_by_stage(study: Study) -> Figure | None:
         return figure
 
 
-def figure5(study: Study) -> Figure | None:
+def figure5(sequences: Sequences) -> Figure | None:
     """Points of accuracy lost from one stage to the next: a panel for each task that others
     followed, a row for each method, a column for each transition. Means over seeds."""
-    part = study.main
+    part = sequences.main
     variants = {variant: runs for variant, runs in part.variants.items() if runs}
     order = part.orders[0]
     if not variants or len(order) < 2:
@@ -134,11 +134,11 @@ def figure5(study: Study) -> Figure | None:
         return figure
 
 
-def looks_of(study: Study) -> dict[str, Look]:
+def looks_of(sequences: Sequences) -> dict[str, Look]:
     """Colour and mark of every variant; strengths of one method differ by their mark."""
     looks: dict[str, Look] = {}
-    colors = method_colors(run.cell.method for run in study.runs)
-    for run in study.runs:
+    colors = method_colors(run.cell.method for run in sequences.runs)
+    for run in sequences.runs:
         if run.variant not in looks:
             color, mark = colors[run.cell.method], MARKS[len(looks) % len(MARKS)]
             face, width = (

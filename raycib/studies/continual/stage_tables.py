@@ -7,7 +7,7 @@ from raycib.report.forms import BEFORE, Row, mean, number, rate
 from raycib.report.statistics import mean_std
 from raycib.report.table import Column
 from raycib.report.text import plain
-from raycib.studies.continual.sequences import ARROW, Run, Study
+from raycib.studies.continual.sequences import ARROW, Run, Sequences
 
 MATRIX_CAPTION = (
     "Accuracy in % on every task (columns) after every stage (rows): the matrix R. Mean ± sample "
@@ -20,7 +20,7 @@ STAGES_CAPTION = (
 )
 
 
-def matrix_table(study: Study) -> pd.DataFrame:
+def matrix_table(sequences: Sequences) -> pd.DataFrame:
     """Accuracies as numbers: a row for each order, variant and stage, the model before fine-tuning
     first.
 
@@ -28,8 +28,8 @@ def matrix_table(study: Study) -> pd.DataFrame:
     the stage's own task.
     """
     rows = []
-    for order in study.orders:
-        part = study.within(order)
+    for order in sequences.orders:
+        part = sequences.within(order)
         for variant, done in part.variants.items():
             for stage in range(len(order) + 1) if done else ():
                 if stage == 0 and rows:
@@ -41,14 +41,14 @@ def matrix_table(study: Study) -> pd.DataFrame:
                 rows.append(
                     place
                     | {"trained": trained, "seeds": len(done) if stage else 1}
-                    | _accuracies(study, done, stage)
+                    | _accuracies(sequences, done, stage)
                 )
     columns = ["order", "variant", "stage", "trained", "seeds"]
-    columns += [f"{task}_{end}" for task in study.tasks for end in ("mean", "std")]
+    columns += [f"{task}_{end}" for task in sequences.tasks for end in ("mean", "std")]
     return pd.DataFrame(rows, columns=columns)
 
 
-def matrix_columns(study: Study) -> list[Column]:
+def matrix_columns(sequences: Sequences) -> list[Column]:
     """What people see of ``matrix_table``: accuracies in per cent, the stage's own task marked."""
 
     def accuracy(row: Row, task: str) -> str:
@@ -56,40 +56,40 @@ def matrix_columns(study: Study) -> list[Column]:
         return f"· {text}" if task == row["trained"] else text
 
     return [
-        *_order(study),
+        *_order(sequences),
         Column("variant", "Method"),
         Column("trained", "After"),
-        *(Column(task, task, accuracy) for task in study.tasks),
+        *(Column(task, task, accuracy) for task in sequences.tasks),
     ]
 
 
-def stages_columns(study: Study) -> list[Column]:
+def stages_columns(sequences: Sequences) -> list[Column]:
     """What people see of ``stages_frame``; a stage that failed says why."""
     return [
-        *_order(study),
+        *_order(sequences),
         Column("variant", "Method"),
         Column("seed", "Seed"),
         Column("stage", "Stage", lambda row, field: f"{row[field]} {row['task']}"),
         Column("key", "Key", lambda row, field: str(row[field])[:12]),
         Column("hrr", "HRR, %", rate),
         Column("refusal_rate", "Refusals, %", rate),
-        *(Column(f"accuracy_{task}", plain(task), _accuracy) for task in study.tasks),
+        *(Column(f"accuracy_{task}", plain(task), _accuracy) for task in sequences.tasks),
         Column("failed", "Status", lambda row, f: f"failed: {row[f]}" if row[f] else "",
                optional=True),
     ]  # fmt: skip
 
 
-def _order(study: Study) -> list[Column]:
-    return [Column("order", "Order")] if len(study.orders) > 1 else []
+def _order(sequences: Sequences) -> list[Column]:
+    return [Column("order", "Order")] if len(sequences.orders) > 1 else []
 
 
 def _accuracy(row: Row, field: str) -> str:
     return number("z.1f", 100)(row, field) if field in row else ""
 
 
-def _accuracies(study: Study, done: list[Run], stage: int) -> dict[str, float]:
+def _accuracies(sequences: Sequences, done: list[Run], stage: int) -> dict[str, float]:
     found = {}
-    for task in study.tasks:
+    for task in sequences.tasks:
         values = [run.matrix[stage, run.order.index(task)] for run in done if task in run.order]
         over = mean_std(values if stage else np.unique(values))
         found |= {f"{task}_mean": over.mean, f"{task}_std": over.std}

@@ -10,7 +10,7 @@ from raycib.report.forms import BEFORE, Row, ends, in_points, mean, number, poin
 from raycib.report.statistics import wilson
 from raycib.report.table import STATUS, Column
 from raycib.results import Counts
-from raycib.studies.continual.sequences import ARROW, Run, Study, over_seeds
+from raycib.studies.continual.sequences import ARROW, Run, Sequences, over_seeds
 
 MEASURED = (
     "bt", "bt_all", "bwt", "bwt_all", "forward_transfer", "forgetting", "stability",
@@ -20,7 +20,7 @@ MEASURED = (
 NAME_WIDTH = 26
 
 
-def orders_table(study: Study) -> pd.DataFrame:
+def orders_table(sequences: Sequences) -> pd.DataFrame:
     """One row of numbers for each variant over all orders; first the model before fine-tuning.
 
     ``<column>_mean`` is the mean over seeds, each averaged over its orders, ``<column>_std`` the
@@ -28,20 +28,22 @@ def orders_table(study: Study) -> pd.DataFrame:
     ``hrr_stage_1_mean`` is the harmful response rate after the first stage, and so on. ``rank`` is
     the largest total rank of the last adapters. A run that failed has a row with its ``status``.
     """
-    return _table(study, [("", study)])
+    return _table(sequences, [("", sequences)])
 
 
-def by_order(study: Study) -> pd.DataFrame:
+def by_order(sequences: Sequences) -> pd.DataFrame:
     """The same with a row for each order and variant."""
-    return _table(study, [(ARROW.join(order), study.within(order)) for order in study.orders])
+    return _table(
+        sequences, [(ARROW.join(order), sequences.within(order)) for order in sequences.orders]
+    )
 
 
-def caption(study: Study) -> str:
+def caption(sequences: Sequences) -> str:
     """What the columns of ``orders_table`` mean."""
-    orders = study.orders
+    orders = sequences.orders
     head = f"Order: {ARROW.join(orders[0])}." if len(orders) == 1 else f"{len(orders)} orders."
     over = "" if len(orders) == 1 else ", each averaged over its orders"
-    out = study.left_out
+    out = sequences.left_out
     return (
         f"{head} Mean ± sample standard deviation (ddof = 1) over seeds{over}. BT: mean accuracy "
         f"after the last stage over the tasks without {out}, which the paper leaves out (its "
@@ -54,13 +56,13 @@ def caption(study: Study) -> str:
     )
 
 
-def columns(table: pd.DataFrame, study: Study) -> list[Column]:
+def columns(table: pd.DataFrame, sequences: Sequences) -> list[Column]:
     """What people see of ``orders_table`` or ``by_order``, in per cent and points."""
     alone = mean(100, 1, around="")
     order, runs = Column("order", "Order", brief="Order"), Column("runs", "Runs", brief="Runs")
     stages = [
         Column(f"hrr_stage_{place}_mean", f"HRR after {task}, %", number("z.1f", 100))
-        for place, task in enumerate(stage_names(study), 1)
+        for place, task in enumerate(stage_names(sequences), 1)
     ]
     return [
         *([order] if table["order"].ne("").any() else ()),
@@ -95,15 +97,15 @@ def counts_line(counts: Counts) -> str:
     )
 
 
-def stage_names(study: Study) -> list[str]:
+def stage_names(sequences: Sequences) -> list[str]:
     """Each stage by its task, or by its number where there are several orders."""
-    [first, *others] = study.orders
+    [first, *others] = sequences.orders
     return [f"stage {i}" for i in range(1, len(first) + 1)] if others else list(first)
 
 
-def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
-    stages = max(len(order) for order in study.orders)
-    rows = [_before(study)] if study.aligned else []
+def _table(sequences: Sequences, parts: Iterable[tuple[str, Sequences]]) -> pd.DataFrame:
+    stages = max(len(order) for order in sequences.orders)
+    rows = [_before(sequences)] if sequences.aligned else []
     for order, part in parts:
         for variant, done in part.variants.items():
             mine = [run for run in part.runs if run.variant == variant]
@@ -122,7 +124,7 @@ def _table(study: Study, parts: Iterable[tuple[str, Study]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*fields, "hrr_low", "hrr_high", "hrr_n", "rank", "status"])
 
 
-def _before(study: Study) -> dict[str, Any]:
+def _before(sequences: Sequences) -> dict[str, Any]:
     """The aligned model: its accuracies make a BT, but nothing came before them."""
     row = {
         "order": "",
@@ -133,16 +135,16 @@ def _before(study: Study) -> dict[str, Any]:
         "runs": 1,
     }
     row |= {"status": "", "rank": math.nan}
-    known = {task: study.aligned.get(f"accuracy_{task}") for task in study.tasks}
-    for name, tasks in (("bt", study.tasks[1:]), ("bt_all", study.tasks)):
+    known = {task: sequences.aligned.get(f"accuracy_{task}") for task in sequences.tasks}
+    for name, tasks in (("bt", sequences.tasks[1:]), ("bt_all", sequences.tasks)):
         values = [known[task] for task in tasks]
         kept = [value for value in values if value is not None]
         row[f"{name}_mean"] = sum(kept) / len(kept) if kept and kept == values else math.nan
     for name in MEASURED:
-        if study.aligned.get(name) is not None:
-            row[f"{name}_mean"] = study.aligned[name]
-    if study.aligned.get("hrr_n"):
-        row |= {name: study.aligned.get(name) for name in ("hrr_low", "hrr_high", "hrr_n")}
+        if sequences.aligned.get(name) is not None:
+            row[f"{name}_mean"] = sequences.aligned[name]
+    if sequences.aligned.get("hrr_n"):
+        row |= {name: sequences.aligned.get(name) for name in ("hrr_low", "hrr_high", "hrr_n")}
     return row
 
 

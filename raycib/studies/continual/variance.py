@@ -20,7 +20,7 @@ from scipy import stats
 from raycib.report.forms import number, p_value
 from raycib.report.statistics import tolerance
 from raycib.report.table import Column
-from raycib.studies.continual.sequences import Measure, Study, means
+from raycib.studies.continual.sequences import Measure, Sequences, means
 
 ORDER, METHOD, SEED, ERROR = "order", "method", "seed", "error"
 BOTH = "order x method"
@@ -109,7 +109,7 @@ class Analysis:
         return next(source for source in self.sources if source.name == name)
 
 
-def analyse(study: Study, measure: Measure) -> Analysis | None:
+def analyse(sequences: Sequences, measure: Measure) -> Analysis | None:
     """The variance of ``measure``, in squares of its unit; None where runs that finished hold no
     balanced design of two orders and two methods.
 
@@ -118,7 +118,7 @@ def analyse(study: Study, measure: Measure) -> Analysis | None:
     """
     known = {
         (run.order, run.variant, run.cell.seed): value
-        for run in study.done
+        for run in sequences.done
         if math.isfinite(value := run.value(measure))
     }
     axes = _balanced(known)
@@ -131,11 +131,11 @@ def analyse(study: Study, measure: Measure) -> Analysis | None:
     return Analysis(name, sources, orders, methods, seeds, values.size, len(known))
 
 
-def variance_table(study: Study) -> pd.DataFrame:
+def variance_table(sequences: Sequences) -> pd.DataFrame:
     """A row for each of ``RESPONSES`` and source; sums of squares are in points squared."""
     rows = []
     for measure, label in RESPONSES.items():
-        found = analyse(study, measure)
+        found = analyse(sequences, measure)
         for source in found.sources if found else ():
             rows.append(
                 {"response": label, "source": source.name, "df": source.df,
@@ -159,9 +159,9 @@ COLUMNS = (
 """What people see of ``variance_table``."""
 
 
-def variance_caption(study: Study) -> str:
+def variance_caption(sequences: Sequences) -> str:
     """Which model it is, and what to doubt of it."""
-    found = analyse(study, "hrr")
+    found = analyse(sequences, "hrr")
     if found is None:
         return ""
     model = (
@@ -203,7 +203,7 @@ def _size(axes: Iterable[list]) -> int:
 
 
 def spread_over_orders(
-    study: Study, variant: str, measure: Measure
+    sequences: Sequences, variant: str, measure: Measure
 ) -> dict[tuple[str, ...], float]:
     """The mean over seeds of each order that ``variant`` finished."""
-    return means((run.order, run.value(measure)) for run in study.variants[variant])
+    return means((run.order, run.value(measure)) for run in sequences.variants[variant])

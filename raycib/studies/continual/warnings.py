@@ -6,7 +6,7 @@ import numpy as np
 
 from raycib.report.forms import share
 from raycib.studies.continual.results import ContinualResults
-from raycib.studies.continual.sequences import Run, Study, stages_frame, study_of
+from raycib.studies.continual.sequences import Run, Sequences, sequences_of, stages_frame
 
 LEARNED = 0.5
 """Accuracy right after its own stage below which a task was hardly learned."""
@@ -16,9 +16,14 @@ SOLVED = 0.8
 
 def warnings(results: ContinualResults) -> list[str]:
     """Warnings that a sweep of orders calls for."""
-    study = study_of(results)
-    found = [*_thin(study), *_unlearned(study), *_solved(study), *_early_garbage(results)]
-    if any(run.cell.method == "o_lora" for run in study.done):
+    sequences = sequences_of(results)
+    found = [
+        *_thin(sequences),
+        *_unlearned(sequences),
+        *_solved(sequences),
+        *_early_garbage(results),
+    ]
+    if any(run.cell.method == "o_lora" for run in sequences.done):
         found.append(
             "O-LoRA trains an adapter for each task and keeps all of them, so it ends with more "
             "parameters than the others: see the total rank."
@@ -26,9 +31,9 @@ def warnings(results: ContinualResults) -> list[str]:
     return found
 
 
-def _thin(study: Study) -> list[str]:
+def _thin(sequences: Sequences) -> list[str]:
     found = []
-    seeds = len({run.cell.seed for run in study.done})
+    seeds = len({run.cell.seed for run in sequences.done})
     if seeds == 1:
         found.append(
             "One seed: what another would change is not known, so every claim that compares "
@@ -39,15 +44,15 @@ def _thin(study: Study) -> list[str]:
             f"{seeds} seeds: Student's intervals over them are wide (with 3, 4.3 standard errors "
             "to each side), and several comparisons are not corrected for being several."
         )
-    orders = study.orders
+    orders = sequences.orders
     if len(orders) == 1:
         found.append("One order of the tasks: how much depends on it is not known.")
         return found
-    missing = len(study.runs) - len(study.done)
+    missing = len(sequences.runs) - len(sequences.done)
     if missing:
         found.append(
-            f"{missing} of {len(study.runs)} runs are missing: means over orders do not rest on "
-            "the same orders for every method, and the analysis of variance leaves out what it "
+            f"{missing} of {len(sequences.runs)} runs are missing: means over orders do not rest "
+            "on the same orders for every method, and the analysis of variance leaves out what it "
             "must to stay balanced."
         )
     found.append(
@@ -57,11 +62,11 @@ def _thin(study: Study) -> list[str]:
     return found
 
 
-def _unlearned(study: Study) -> list[str]:
+def _unlearned(sequences: Sequences) -> list[str]:
     """Tasks that their own stage did not teach, by method: BWT has nothing to forget there."""
     weak: dict[str, list[str]] = {}
-    for variant, runs in study.variants.items():
-        for task in study.tasks:
+    for variant, runs in sequences.variants.items():
+        for task in sequences.tasks:
             after = _mean(runs, task, own=True)
             before = _mean(runs, task, own=False)
             if after < LEARNED or after <= before:
@@ -74,8 +79,8 @@ def _unlearned(study: Study) -> list[str]:
     ]
 
 
-def _solved(study: Study) -> list[str]:
-    known = {task: study.aligned.get(f"accuracy_{task}") for task in study.tasks}
+def _solved(sequences: Sequences) -> list[str]:
+    known = {task: sequences.aligned.get(f"accuracy_{task}") for task in sequences.tasks}
     high = [f"{task} ({share(v)})" for task, v in known.items() if v is not None and v > SOLVED]
     if not high:
         return []
