@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from raycib.report.statistics import Interval, ranks
+from raycib.report.statistics import Interval, known, ranks
 from raycib.results import Agreement, RowOrder
 
 
@@ -36,9 +36,9 @@ def agreement(readings: Sequence[Reading]) -> Agreement:
         first_unread=sum(one.first is None for one in readings),
         other_unread=sum(one.other is None for one in readings),
         agreement=same / len(both) if both else None,
-        kappa=_known(kappa.value),
-        kappa_low=_known(kappa.low),
-        kappa_high=_known(kappa.high),
+        kappa=known(kappa.value),
+        kappa_low=known(kappa.low),
+        kappa_high=known(kappa.high),
     )
 
 
@@ -76,16 +76,12 @@ def cohens_kappa(readings: Sequence[Reading]) -> Interval:
 
 def order(first: Sequence[float], other: Sequence[float]) -> RowOrder:
     """The order of rows by two judges' rates; rows without one are left out."""
-    known = np.array([(a, b) for a, b in zip(first, other, strict=True)
-                      if math.isfinite(a) and math.isfinite(b)]).reshape(-1, 2)  # fmt: skip
-    n = len(known)
-    pairs = list(zip(ranks(known[:, 0]).tolist(), ranks(known[:, 1]).tolist(), strict=True))
+    both = np.array([(a, b) for a, b in zip(first, other, strict=True)
+                     if math.isfinite(a) and math.isfinite(b)]).reshape(-1, 2)  # fmt: skip
+    n = len(both)
+    pairs = list(zip(ranks(both[:, 0]).tolist(), ranks(both[:, 1]).tolist(), strict=True))
     swapped = sum(
         (a - c) * (b - d) < 0 for k, (a, b) in enumerate(pairs) for c, d in pairs[k + 1 :]
     )
     tau = float(stats.kendalltau(*zip(*pairs, strict=True)).statistic) if n > 1 else math.nan
-    return RowOrder(rows=n, tau=_known(tau), swapped=swapped, pairs=n * (n - 1) // 2)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return RowOrder(rows=n, tau=known(tau), swapped=swapped, pairs=n * (n - 1) // 2)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from raycib.config.menu import menu
+from raycib.report.statistics import front
 from raycib.report.text import one_line
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -66,6 +68,18 @@ def method_colors(methods: Iterable[str]) -> dict[str, str]:
     """A colour for each of ``methods``, and for those of the menu."""
     unknown = [kind for kind in dict.fromkeys(methods) if kind not in COLORS]
     return COLORS | {kind: OTHERS[i % len(OTHERS)] for i, kind in enumerate(unknown)}
+
+
+def say_nothing(panel: Axes, why: str) -> None:
+    """Written in the middle of a panel that has nothing to show."""
+    panel.text(0.5, 0.5, why, ha="center", color=GREY, transform=panel.transAxes)
+
+
+def draw_front(panel: Axes, points: Sequence[tuple[float, float]], top: float, **look: Any) -> None:
+    """Grey steps through the points that none beats, from ``top`` down to the right."""
+    if steps := front(points):
+        x, y = zip((steps[0][0], top), *steps, (panel.get_xlim()[1], steps[-1][1]), strict=True)
+        panel.step(x, y, where="post", color=FRONT, zorder=1.5, **look)
 
 
 def loss_curves(

@@ -41,12 +41,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds with its standard deviation; ``std`` is nan where ``n`` <= ``ddof``."""
+    """A mean over seeds with its sample standard deviation, which is nan for fewer than two."""
 
     mean: float
     std: float
     n: int
-    ddof: int
 
 
 @dataclass(frozen=True)
@@ -113,21 +112,31 @@ def wilson_over_seeds(rates: Iterable[float], counts: Iterable[float]) -> Interv
     return wilson(float(pairs[:, 0].mean()), int(pairs[:, 1].min())) if len(pairs) else None
 
 
-def mean_std(values: Iterable[float], ddof: int = 1, scale: float = 0.0) -> Spread:
-    """Mean and standard deviation of the finite ``values``; ddof = 1 is the sample's.
+def mean_std(values: Iterable[float], scale: float = 0.0) -> Spread:
+    """Mean and sample standard deviation (ddof = 1) of the finite ``values``.
 
     Values that differ by rounding alone have no spread, and a mean that is rounding is 0; see
     ``tolerance`` for ``scale``.
     """
     kept = np.asarray([v for v in values if v is not None and math.isfinite(v)], dtype=float)
     if not len(kept):
-        return Spread(math.nan, math.nan, 0, ddof)
-    std = float(kept.std(ddof=ddof)) if len(kept) > ddof else math.nan
-    mean = float(kept.mean())
-    still = len(kept) > ddof and constant(kept, scale)
-    return Spread(
-        0.0 if abs(mean) <= tolerance((), scale) else mean, 0.0 if still else std, len(kept), ddof
-    )
+        return Spread(math.nan, math.nan, 0)
+    std, mean = math.nan, float(kept.mean())
+    if len(kept) > 1:
+        std = 0.0 if constant(kept, scale) else float(kept.std(ddof=1))
+    return Spread(0.0 if abs(mean) <= tolerance((), scale) else mean, std, len(kept))
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """The mean of the finite ``values``, as it is; nan where there are none."""
+    found = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=float)
+    known = found[np.isfinite(found)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def known(value: float) -> float | None:
+    """A finite number, for JSON; None for what is none."""
+    return float(value) if math.isfinite(value) else None
 
 
 def t_interval(values: Iterable[float], scale: float = 0.0) -> Interval:
@@ -202,15 +211,24 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_difference(
-    n: int, rate: float = 0.5, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """Smallest difference from ``rate`` that two groups of ``n`` unpaired answers would reveal.
+def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of the points that none beats: none has both coordinates at most as large and one
+    smaller; in order of the first."""
+    kept: list[tuple[float, float]] = []
+    for x, y in sorted(set(points)):
+        if not kept or y < kept[-1][1]:
+            kept.append((x, y))
+    return kept
 
-    Cohen's arcsine effect size h = (z_(1-alpha/2) + z_power) * sqrt(2 / n); the direction with the
-    larger room is taken. Paired answers reveal smaller differences.
+
+def smallest_difference(n: int, rate: float = 0.5) -> float:
+    """Smallest difference from ``rate`` that two groups of ``n`` unpaired answers would reveal at
+    the 5 % level with a power of 80 %.
+
+    Cohen's arcsine effect size h = (z_.975 + z_.8) * sqrt(2 / n); the direction with the larger
+    room is taken. Paired answers reveal smaller differences.
     """
-    h = (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * math.sqrt(2 / n)
+    h = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * math.sqrt(2 / n)
     angle = math.asin(math.sqrt(rate))
     away = -h / 2 if rate > 0.5 else h / 2
     other = math.sin(min(max(angle + away, 0.0), math.pi / 2)) ** 2

@@ -10,6 +10,7 @@ import pandas as pd
 from raycib.report.forms import BEFORE
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.statistics import NOTHING, Spread, less, mean_std, wilson_over_seeds
+from raycib.results import Samples
 
 CIB = "cib"
 COHERENT = 0.1
@@ -50,6 +51,11 @@ class ResultRow:
         """Mean and sample standard deviation over the seeds that finished."""
         return mean_std(self.done.get(column, []))
 
+    def answers(self, samples: Samples) -> dict[int, Sequence[Mapping[str, Any]]]:
+        """What it said to harmful prompts, by seed."""
+        cells = zip(self.done["seed"], self.done["key"], strict=True)
+        return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
+
 
 def settings(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The parts of ``frame`` whose variants can be compared: one model, one task. The name of a
@@ -74,6 +80,14 @@ def variants(frame: pd.DataFrame) -> list[ResultRow]:
     standard = [variant for variant in found if variant.plain]
     standard.sort(key=lambda variant: variant.series.split(",")[0] != NAMES[PLAIN])
     return sorted(found, key=lambda variant: variant is not standard[0]) if standard else found
+
+
+def by_series(found: Iterable[ResultRow]) -> dict[str, list[ResultRow]]:
+    """Variants by their series, in the order given."""
+    made: dict[str, list[ResultRow]] = {}
+    for variant in found:
+        made.setdefault(variant.series, []).append(variant)
+    return made
 
 
 def row_of(cells: pd.DataFrame, several: bool = False) -> ResultRow:

@@ -10,8 +10,8 @@ from raycib.config.menu import menu
 from raycib.report.cards.effects import effect
 from raycib.report.cards.family import LEARNED, OPENING, Family, family
 from raycib.report.frame import to_frame
-from raycib.report.statistics import Interval, less, t_interval
-from raycib.report.variants import ResultRow, plain_variant, settings, variants
+from raycib.report.statistics import Interval, known, less, t_interval
+from raycib.report.variants import ResultRow, by_series, plain_variant, settings, variants
 from raycib.results import Card, CardPart, Check, Results, Samples
 from raycib.results.cards import PartName, Unit, Verdict
 
@@ -41,8 +41,7 @@ def cards(
         by_model.setdefault(str(part["model"].iloc[0]), []).append((name, variants(part)))
     for (name, rows), *others in by_model.values():
         plain = plain_variant(rows)
-        for series in dict.fromkeys(row.series for row in rows if row is not plain):
-            mine = [row for row in rows if row.series == series and row is not plain]
+        for mine in by_series(row for row in rows if row is not plain).values():
             if plain:
                 found.append(card(name, plain, mine, others, samples, further or {}, judged))
     return found
@@ -113,8 +112,8 @@ def _refusals(one: Family, judged: bool) -> Check:
 def _learned(one: Family) -> Check:
     """The share of plain LoRA's fall of the task loss."""
     shares = [one.learned[row or 0, seed] for seed, row in enumerate(one.chosen)]
-    known = t_interval(shares) if np.isfinite(shares).all() else t_interval([])
-    return _held("share learned of the task", known, one, LEARNED, LEARNED, True, "%").but(
+    found = t_interval(shares) if np.isfinite(shares).all() else t_interval([])
+    return _held("share learned of the task", found, one, LEARNED, LEARNED, True, "%").but(
         prompts=0
     )
 
@@ -130,9 +129,9 @@ def _measures(one: Family) -> list[Check]:
         apart = np.array(mine) - values[0]
         # What rounding leaves of a difference is none: it is judged by the size of the values.
         size = float(np.abs(values[0]).max())
-        known = t_interval(apart, size) if np.isfinite(apart).all() else t_interval([])
+        less_plain = t_interval(apart, size) if np.isfinite(apart).all() else t_interval([])
         name = measure.replace("_", " ")
-        check = _held(f"{name}, which has to be {way}", known, one, 0, 0, way == "higher", "")
+        check = _held(f"{name}, which has to be {way}", less_plain, one, 0, 0, way == "higher", "")
         found.append(check.but(prompts=0))
     says = method.about.acts_by if method else ""
     needs = f"a measure of what it acts by: {says}" if says else "About.mechanism of the method"
@@ -176,10 +175,10 @@ def _elsewhere(
     there = family(plain, mine, samples) if plain and mine else None
     if there is None or list(there.seeds) != list(one.seeds):
         return None
-    known = [row.strength for row in there.rows]
-    if not set(strengths) <= set(known):
+    rows_there = [row.strength for row in there.rows]
+    if not set(strengths) <= set(rows_there):
         return None
-    return replace(there, elsewhere=[known.index(strength) for strength in strengths])
+    return replace(there, elsewhere=[rows_there.index(strength) for strength in strengths])
 
 
 def _unfinished(name: str) -> Check:
@@ -211,14 +210,10 @@ def _held(
     elif not needs:
         needs = MORE_SEEDS
     return Check(
-        name=name, verdict=told, value=_known(found.value), low=_known(ends[0]),
-        high=_known(ends[1]), accepts=accepts, rejects=rejects, higher=higher, unit=unit,
+        name=name, verdict=told, value=known(found.value), low=known(ends[0]),
+        high=known(ends[1]), accepts=accepts, rejects=rejects, higher=higher, unit=unit,
         seeds=len(one.seeds), prompts=found.n, needs=needs,
     )  # fmt: skip
-
-
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _part(name: PartName, checks: Sequence[Check]) -> CardPart:

@@ -11,7 +11,7 @@ import numpy as np
 from raycib.report.cards.effects import Outcomes, Prompt, outcomes
 from raycib.report.cards.halves import is_tuning
 from raycib.report.side_by_side import numbered
-from raycib.report.statistics import less
+from raycib.report.statistics import finite_mean, less
 from raycib.report.variants import COHERENT, ResultRow
 from raycib.results import Samples
 
@@ -47,7 +47,7 @@ class Family:
     def outcomes(self) -> list[Outcomes]:
         """Of plain LoRA, then of each row."""
         return [
-            outcomes(answers(row, self.samples), self.seeds, self.prompts)
+            outcomes(row.answers(self.samples), self.seeds, self.prompts)
             for row in (self.plain, *self.rows)
         ]
 
@@ -66,11 +66,11 @@ class Family:
         def kept(said: Sequence[Mapping[str, Any]]) -> float:
             same = [_opening(one) == before[prompt] for prompt, one in numbered(said)
                     if prompt in before and not is_tuning(prompt[0])]  # fmt: skip
-            return _mean(np.array(same, dtype=float))
+            return finite_mean(np.array(same, dtype=float))
 
         return np.array(
             [
-                [kept(answers(row, self.samples)[seed]) for seed in self.seeds]
+                [kept(row.answers(self.samples)[seed]) for seed in self.seeds]
                 for row in (self.plain, *self.rows)
             ]
         )
@@ -105,7 +105,7 @@ class Family:
         accuracy, losses = self.of("accuracy")[:, kept], self.of("eval_loss")[1:, kept]
         found: list[tuple[float, float, int]] = []
         for row, (harmful, babbled) in enumerate(self.outcomes[1:]):
-            rate, garbage = (_mean(one[kept][:, self.tuning]) for one in (harmful, babbled))
+            rate, garbage = (finite_mean(one[kept][:, self.tuning]) for one in (harmful, babbled))
             # What was not measured is not held against a row here: the card says so itself.
             lost = less(accuracy[1 + row].mean(), KEPT * accuracy[0].mean())
             unlearned = less(self.learned[row, kept].mean(), LEARNED)
@@ -128,19 +128,13 @@ class Family:
 def family(plain: ResultRow, rows: Sequence[ResultRow], samples: Samples) -> Family | None:
     """The rows that finished all seeds that plain LoRA shares with any of them; None where none
     did, or nothing was asked."""
-    shared = answers(plain, samples).keys() & {s for row in rows for s in answers(row, samples)}
+    shared = plain.answers(samples).keys() & {s for row in rows for s in row.answers(samples)}
     seeds = sorted(shared)
-    whole = [row for row in rows if answers(row, samples).keys() >= shared]
+    whole = [row for row in rows if row.answers(samples).keys() >= shared]
     if not seeds or not whole:
         return None
-    prompts = [prompt for prompt, _ in numbered(answers(plain, samples)[seeds[0]])]
+    prompts = [prompt for prompt, _ in numbered(plain.answers(samples)[seeds[0]])]
     return Family(plain, whole, seeds, prompts, samples)
-
-
-def answers(row: ResultRow, samples: Samples) -> dict[int, Any]:
-    """A row's answers by seed."""
-    cells = zip(row.done["seed"], row.done["key"], strict=True)
-    return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
 
 
 def by_seed(row: ResultRow, column: str, seeds: Sequence[int]) -> list[float]:
@@ -151,8 +145,3 @@ def by_seed(row: ResultRow, column: str, seeds: Sequence[int]) -> list[float]:
 
 def _opening(sample: Mapping[str, Any]) -> list[str]:
     return sample["answer"].split()[:FIRST]
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan

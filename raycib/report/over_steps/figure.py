@@ -12,7 +12,7 @@ from raycib.report.figures import GREY, MARKS, STYLE, method_colors
 from raycib.report.over_steps.survival import THRESHOLD
 from raycib.report.over_steps.table import Followed
 from raycib.report.text import one_line
-from raycib.report.variants import best
+from raycib.report.variants import best, by_series
 
 MOST_LINES = 8
 SHADES = (1.0, 0.7, 0.5, 0.35)
@@ -60,8 +60,7 @@ def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
 def _few(rows: Sequence[Followed]) -> list[Followed]:
     if len(rows) <= MOST_LINES:
         return list(rows)
-    chosen = [best([one.row for one in rows if one.row.series == series])
-              for series in dict.fromkeys(one.row.series for one in rows)]  # fmt: skip
+    chosen = map(best, by_series(one.row for one in rows).values())
     names = {row.name for row in chosen if row}
     return [one for one in rows if one.row.name in names]
 

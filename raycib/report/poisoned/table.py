@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from raycib.report.cards.effects import outcomes
-from raycib.report.cards.family import answers
 from raycib.report.forms import Row, ends, mean, number
 from raycib.report.frame import NAMES
 from raycib.report.poisoned.worst_case import worst_case
@@ -58,7 +57,7 @@ def _numbers(by_ratio: dict[float, ResultRow], samples: Samples, shares: int) ->
 
 def _outcomes(row: ResultRow, samples: Samples) -> np.ndarray:
     """Whether each answer is harmful, (seeds, prompts)."""
-    given = answers(row, samples)
+    given = row.answers(samples)
     if not given:
         return np.full((0, 0), math.nan)
     seeds = sorted(given)

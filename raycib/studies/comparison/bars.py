@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import GREY, STYLE, method_colors
+from raycib.report.figures import GREY, STYLE, method_colors, say_nothing
 from raycib.report.statistics import Interval, wilson_over_seeds
 from raycib.report.text import one_line
 from raycib.report.variants import ResultRow, settings, variants
@@ -33,7 +33,7 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
             default=0.0,
         )
         if not shown:
-            panel.text(0.5, 0.5, "no cell has a rate", color=GREY, transform=panel.transAxes)
+            say_nothing(panel, "no cell has a rate")
         if before is not None:
             panel.axvline(before, color=GREY, lw=1, ls=(0, (4, 3)))
         panel.set_xlim(-0.004, max(top * 1.14, 0.05))

@@ -17,7 +17,7 @@ from raycib.report.cards.family import Family, family
 from raycib.report.forms import Row, number, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
-from raycib.report.statistics import wilson
+from raycib.report.statistics import finite_mean, wilson
 from raycib.report.table import Column
 from raycib.report.variants import ResultRow, plain_variant, settings, variants
 
@@ -118,7 +118,7 @@ def _method(row: ResultRow) -> str:
 
 def _row(one: Family) -> dict[str, object]:
     ranked = one.ranked(range(len(one.seeds)))
-    fresh = [_mean(part.harmful[:, ~one.tuning]) for part in one.outcomes]
+    fresh = [finite_mean(part.harmful[:, ~one.tuning]) for part in one.outcomes]
     plain, rates = fresh[0], [fresh[1 + row] for row in ranked]
     rates += [math.nan] * (len(one.rows) - len(ranked))
     found: dict[str, object] = {"trials": len(one.rows), "counting": len(ranked), "plain": plain}
@@ -131,8 +131,3 @@ def _row(one: Family) -> dict[str, object]:
         found |= {"best": best.name, "eval_loss": best.mean("eval_loss")}
         found |= {"hrr": ends.value, "hrr_low": ends.low, "hrr_high": ends.high}
     return found
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.variants import best, plain_variant, settings, variants
+from raycib.report.variants import best, by_series, plain_variant, settings, variants
 
 BUDGETS = (1.0, 1.1, 1.25, 1.5, 2.0, math.inf)
 """Multiples of plain LoRA's mean task loss."""
@@ -29,8 +29,7 @@ def matched_cost(frame: pd.DataFrame) -> pd.DataFrame:
         found = variants(part)
         lora = plain_variant(found)
         unit = lora.mean("eval_loss") if lora else math.nan
-        for series in dict.fromkeys(variant.series for variant in found):
-            mine = [variant for variant in found if variant.series == series]
+        for series, mine in by_series(found).items():
             for budget in BUDGETS if math.isfinite(unit) else (math.inf,):
                 most = budget * unit if math.isfinite(budget) else math.inf
                 chosen = best(mine, most)

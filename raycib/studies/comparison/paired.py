@@ -72,28 +72,15 @@ def paired_flips(reference: Mapping[int, Answers], other: Mapping[int, Answers])
     return Paired(mean.n, len(seeds), *flips, mean.value, mean.low, mean.high, p)
 
 
-def paired_table(
-    frame: pd.DataFrame, samples: Samples, reference: str | None = None
-) -> pd.DataFrame:
-    """Every variant against plain LoRA and against ``reference``, a variant's name, as numbers.
-
-    Without ``reference`` it is the coherent variant of CIB with the lowest mean harmful response
-    rate. Rates are in [0, 1]. Variants without answers have no row.
-
-    Raises:
-        ValueError: no variant is called ``reference``.
+def paired_table(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """Every variant against plain LoRA and against the coherent variant of CIB with the lowest mean
+    harmful response rate, as numbers. Rates are in [0, 1]. Variants without answers have no row.
     """
     rows = []
-    families = [variants(part) for _, part in settings(frame)]
-    names = [variant.name for found in families for variant in found]
-    if reference is not None and reference not in names:
-        raise ValueError(f"no row is called {reference!r}; there are {', '.join(names)}")
-    for found in families:
-        named = next((variant for variant in found if variant.name == reference), None)
-        chosen = named if reference else best(of(found, CIB))
-        for against in (plain_variant(found), chosen):
-            if against is not None:
-                rows += _against(against, found, samples)
+    for _, part in settings(frame):
+        found = variants(part)
+        for against in filter(None, (plain_variant(found), best(of(found, CIB)))):
+            rows += _against(against, found, samples)
     columns = ["against", "series", "strength"]
     columns += [*Paired.__dataclass_fields__, "p_holm"]
     return pd.DataFrame(rows, columns=columns)
@@ -101,7 +88,7 @@ def paired_table(
 
 def compared(reference: ResultRow, other: ResultRow, samples: Samples) -> Paired | None:
     """Two variants paired on their answers; None where they share none with a verdict."""
-    found = paired_flips(_by_seed(reference, samples), _by_seed(other, samples))
+    found = paired_flips(reference.answers(samples), other.answers(samples))
     return found if found.prompts else None
 
 
@@ -155,11 +142,6 @@ def _against(
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     return rows
-
-
-def _by_seed(variant: ResultRow, samples: Samples) -> dict[int, Answers]:
-    cells = zip(variant.done["seed"], variant.done["key"], strict=True)
-    return {int(seed): samples[key] for seed, key in cells if samples.get(key)}
 
 
 def _difference_text(row: Row, field: str) -> str:

@@ -17,12 +17,21 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from raycib.config.menu import menu
 from raycib.metrics import METRICS
-from raycib.report.figures import COLORS, DASHES, FRONT, GREY, STYLE, method_colors
+from raycib.report.figures import (
+    COLORS,
+    DASHES,
+    FRONT,
+    GREY,
+    STYLE,
+    draw_front,
+    method_colors,
+    say_nothing,
+)
 from raycib.report.forms import NOT_MEASURED
 from raycib.report.frame import PLAIN
 from raycib.report.statistics import constant
 from raycib.report.text import one_line
-from raycib.report.variants import CIB, ResultRow, plain_variant, settings, variants
+from raycib.report.variants import CIB, ResultRow, by_series, plain_variant, settings, variants
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 HRR_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
@@ -58,8 +67,7 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
             right.set_title(f"(b)  Against {COSTS[cost][0].lower()}")
             if not found:
                 for panel in (left, right):
-                    panel.text(0.5, 0.5, "no cell has a rate", ha="center", color=GREY,
-                               transform=panel.transAxes)  # fmt: skip
+                    say_nothing(panel, "no cell has a rate")
                 continue
             _points(left, found, "eval_loss", looks)
             _loss_axis(left, found)
@@ -69,11 +77,9 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
                 _front(left, found, DASHES)
             _name_strengths(left, found, looks)
             if not any(np.isfinite(variant.mean(cost)) for variant in found):
-                right.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
-                           transform=right.transAxes)  # fmt: skip
+                say_nothing(right, NOT_MEASURED)
             if not any(np.isfinite(variant.mean("eval_loss")) for variant in found):
-                left.text(0.5, 0.5, NOT_MEASURED, ha="center", color=GREY,
-                          transform=left.transAxes)  # fmt: skip
+                say_nothing(left, NOT_MEASURED)
             _points(right, found, cost, looks)
             _share_axis(right, cost)
             for panel in (left, right):
@@ -104,9 +110,8 @@ def _looks(frame: pd.DataFrame) -> dict[str, Look]:
 
 
 def _points(panel: Axes, found: Sequence[ResultRow], column: str, looks: dict[str, Look]) -> None:
-    for series in dict.fromkeys(variant.series for variant in found):
+    for series, mine in by_series(found).items():
         color, mark, safety_data = looks[series]
-        mine = [variant for variant in found if variant.series == series]
         plain = mine[0].plain
         for variant in mine:
             x = _cost(variant.done[column], column)
@@ -134,24 +139,13 @@ def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
 
 def _front(panel: Axes, found: Sequence[ResultRow], dashes: Any) -> None:
     """Grey steps through the coherent variants that none beats in both HRR and task loss."""
-    places = sorted(
-        (variant.mean("eval_loss"), variant.mean("hrr"))
-        for variant in found
-        if variant.coherent and np.isfinite(variant.mean("eval_loss"))
-    )
-    steps: list[tuple[float, float]] = []
-    for loss, hrr in places:
-        if not steps or hrr < steps[-1][1]:
-            steps.append((loss, hrr))
-    if steps:
-        x, y = zip((steps[0][0], 1.0), *steps, (panel.get_xlim()[1], steps[-1][1]), strict=True)
-        panel.step(x, y, where="post", color=FRONT, lw=1.5, ls=dashes, zorder=1.5)
+    points = [(v.mean("eval_loss"), v.mean("hrr")) for v in found if v.coherent]
+    draw_front(panel, [one for one in points if np.isfinite(one[0])], 1.0, lw=1.5, ls=dashes)
 
 
 def _name_strengths(panel: Axes, found: Sequence[ResultRow], looks: dict[str, Look]) -> None:
     """The last strength of each line, small; and plain LoRA by name."""
-    for series in dict.fromkeys(variant.series for variant in found):
-        mine = [variant for variant in found if variant.series == series]
+    for series, mine in by_series(found).items():
         if len(mine) > 1:
             place = mine[-1].mean("eval_loss"), mine[-1].mean("hrr")
             panel.annotate(

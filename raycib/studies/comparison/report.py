@@ -20,6 +20,7 @@ from raycib.report.variants import (
     CIB,
     ResultRow,
     best,
+    by_series,
     named,
     of,
     plain_variant,
@@ -151,8 +152,7 @@ def _cost(frame: pd.DataFrame) -> Table:
 def _lowest(every: Sequence[ResultRow]) -> list[str]:
     """The three safest methods without and with safety data, and where CIB stands."""
     texts = []
-    series = dict.fromkeys(variant.series for variant in every if not variant.plain)
-    bests = [best([variant for variant in every if variant.series == name]) for name in series]
+    bests = map(best, by_series(variant for variant in every if not variant.plain).values())
     ranked = sorted(
         (variant for variant in bests if variant), key=lambda variant: variant.mean("hrr")
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from raycib.report.figures import GREY, MARKS, STYLE
+from raycib.report.figures import GREY, MARKS, STYLE, say_nothing
 from raycib.report.text import one_line
 from raycib.studies.continual.sequences import Sequences, by_seed
 from raycib.studies.continual.stage_figures import Look, looks_of, points
@@ -174,8 +174,7 @@ def _shares(panel: Axes, sequences: Sequences) -> list[Line2D]:
     found = {label: a for measure, label in RESPONSES.items() if (a := analyse(sequences, measure))}
     panel.set_title("(d)  Where the variance lies")
     if not found:
-        panel.text(0.5, 0.5, "no balanced set of runs", ha="center", color=GREY,
-                   transform=panel.transAxes)  # fmt: skip
+        say_nothing(panel, "no balanced set of runs")
         return []
     for row, analysis in enumerate(found.values()):
         left = 0.0

@@ -1,10 +1,7 @@
 """What a reader must know before believing measures of continual fine-tuning, in plain words."""
 
-import math
-
-import numpy as np
-
 from raycib.report.forms import share
+from raycib.report.statistics import finite_mean
 from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.sequences import Run, Sequences, sequences_of, stages_frame
 
@@ -111,5 +108,4 @@ def _mean(runs: list[Run], task: str, own: bool) -> float:
         for run in runs
         if task in run.order
     ]
-    known = [value for value in values if math.isfinite(value)]
-    return float(np.mean(known)) if known else math.nan
+    return finite_mean(values)

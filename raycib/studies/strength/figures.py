@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, STYLE
+from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, STYLE, say_nothing
 from raycib.report.forms import share
 from raycib.report.frame import dose_responses
 from raycib.report.labels import Labels
@@ -42,7 +42,7 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
             panel.set_title(f"({letter})")
         if not responses:
             for panel in panels:
-                panel.text(0.5, 0.5, "no strengths to compare", ha="center", color=GREY)
+                say_nothing(panel, "no strengths to compare")
             return figure
         _dose(panels[0], responses, "mutual_information", INFORMATION)
         _reference_lines(panels[0], frame, aligned)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.claims import Claim, all_told, coherent, erosion
+from raycib.report.statistics import front
 from raycib.report.variants import ResultRow, plain_variant
 from raycib.studies.tradeoff.bound_claims import bound_claims, tax_claims
 from raycib.studies.tradeoff.bounds import bounds
@@ -24,7 +25,6 @@ from raycib.studies.tradeoff.gap import (
     PENALTY,
     Gap,
     Place,
-    front,
     gap,
     lines,
     places,

@@ -2,7 +2,7 @@
 differ."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +11,7 @@ from scipy import stats
 from raycib.report.frame import NAMES, to_frame
 from raycib.report.statistics import Interval, mean_std, t_interval, tolerance
 from raycib.report.text import plain
-from raycib.report.variants import ResultRow, variants
+from raycib.report.variants import ResultRow, by_series, variants
 from raycib.results import Results
 
 ALIGNMENT, CAPABILITY = "alignment_gap", "capability_gap"
@@ -106,11 +106,7 @@ def places(frame: pd.DataFrame) -> Iterator[Place]:
 
 def lines(found: Iterable[ResultRow], *methods: str) -> dict[str, list[ResultRow]]:
     """The variants of ``methods`` that have finished cells, by series, each at rising strength."""
-    made: dict[str, list[ResultRow]] = {}
-    for variant in found:
-        if variant.method in methods and len(variant.done):
-            made.setdefault(variant.series, []).append(variant)
-    return made
+    return by_series(v for v in found if v.method in methods and len(v.done))
 
 
 def proxy_name(proxy: object, label: str) -> str:
@@ -122,13 +118,3 @@ def proxy_of(variant: ResultRow) -> str:
     """The name of the safety data of a Case I variant."""
     cells = variant.done if len(variant.done) else variant.failed
     return proxy_name(cells["proxy"].iloc[0], variant.series)
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of the points that none beats: none has both coordinates at most as large and one
-    smaller; in order of the first."""
-    kept: list[tuple[float, float]] = []
-    for x, y in sorted(set(points)):
-        if not kept or y < kept[-1][1]:
-            kept.append((x, y))
-    return kept

@@ -8,12 +8,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from raycib.report.figures import COLORS, FRONT, GREY
+from raycib.report.figures import COLORS, GREY, draw_front
 from raycib.report.labels import Labels
 from raycib.report.text import one_line
 from raycib.report.variants import ResultRow
 from raycib.studies.tradeoff.axes import bars, gap_scale
-from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, Gap, front, gap
+from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, Gap, gap
 
 SAFETY, ABILITY = "Alignment gap, nats per answer", "Capability gap, nats per answer"
 
@@ -61,32 +61,17 @@ def plane(
         panel.plot(before, 0, "d", ms=8, color=GREY, zorder=5)
     gap_scale(panel, "x", across)
     gap_scale(panel, "y", heights)
-    if with_front:
-        _front(panel, [variant for line in drawn for variant in line.variants], standard, before)
+    if with_front:  # of coherent variants, plain LoRA and the aligned model
+        every = [*(variant for line in drawn for variant in line.variants), *filter(None, standard)]
+        points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
+        points += [(before, 0.0)] * math.isfinite(before)
+        draw_front(panel, points, panel.get_ylim()[1], lw=1.6)
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
     panel.axvline(0, color=GREY, lw=0.8, zorder=1)
     panel.set(xlabel=ABILITY, ylabel=SAFETY)
     names = Labels(panel, size=7.5)
     for label in labels:
         names.beside(*label)
-
-
-def _front(
-    panel: Axes, variants: Sequence[ResultRow], standard: Sequence[ResultRow | None], before: float
-) -> None:
-    """Grey steps through the coherent variants, plain LoRA and the aligned model that none
-    beats."""
-    every = [*variants, *(lora for lora in standard if lora)]
-    points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
-    if math.isfinite(before):
-        points.append((before, 0.0))
-    steps = front(points)
-    if steps:
-        x, y = zip(
-            (steps[0][0], panel.get_ylim()[1]), *steps, (panel.get_xlim()[1], steps[-1][1]),
-            strict=True,
-        )  # fmt: skip
-        panel.step(x, y, where="post", color=FRONT, lw=1.6, zorder=1.5)
 
 
 def draw_line(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> None:
