@@ -63,13 +63,18 @@ class Score(NamedTuple):
         return "" if value is None else f"{100 * value:.1f}" if self.share else f"{value:.3f}"
 
     @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Of a table: title, value, interval, n, and the value before."""
+        low, high = self.shown(self.found.get("low")), self.shown(self.found.get("high"))
+        interval = f"[{low}, {high}]" if low else ""
+        value, before = self.shown(self.found["value"]), self.shown(self.before.get("value"))
+        return f"{self.title}{self.unit}", value, interval, f"{self.found.get('n', '')}", before
+
+    @property
     def line(self) -> str:
         """Of the card's table."""
-        low, high = self.shown(self.found.get("low")), self.shown(self.found.get("high"))
-        interval = f" [{low}, {high}]" if low else ""
-        value, before = self.shown(self.found["value"]), self.shown(self.before.get("value"))
-        n = self.found.get("n", "")
-        return f"| {markdown_cell(self.title)}{self.unit} | {value}{interval} | {n} | {before} |"
+        title, value, interval, n, before = self.cells
+        return f"| {markdown_cell(title)} | {f'{value} {interval}'.strip()} | {n} | {before} |"
 
 
 def card(

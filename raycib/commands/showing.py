@@ -74,14 +74,8 @@ def _facts(record: Record, measured: Found | None, out: str) -> Iterator[tuple[s
 
 
 def _scores(measured: Found) -> RenderableType:
-    rows = []
-    for one in scores_of(measured):
-        low, high = one.shown(one.found.get("low")), one.shown(one.found.get("high"))
-        interval = f"[{low}, {high}]" if low else ""
-        value, before = one.shown(one.found["value"]), one.shown(one.before.get("value"))
-        n = one.found.get("n", "")
-        rows.append([f"{one.title}{one.unit}", value, interval, f"{n}", before])
-    return table_of(("Score", "Value", "95 % interval", "n", BEFORE.capitalize()), rows)
+    heads = ("Score", "Value", "95 % interval", "n", BEFORE.capitalize())
+    return table_of(heads, [one.cells for one in scores_of(measured)])
 
 
 def _curve(steps: Sequence[Mapping[str, Any]]) -> RenderableType:

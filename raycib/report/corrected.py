@@ -46,9 +46,7 @@ def with_corrected(report: Report) -> Report:
     if found.differences:
         tables.append(_table("corrected_differences", found.differences, _points, DIFFERENCES))
     section = Section("corrected", "Corrected for the judge's error", "Corrected", tables, TEXT)
-    return replace(
-        report, sections=[*report.sections, section], notes=[*report.notes, _error(found)]
-    )
+    return report.with_section(section, notes=[_error(found)])
 
 
 def _table(

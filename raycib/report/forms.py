@@ -68,17 +68,24 @@ def ends(factor: float = 1, decimals: int = 3, sign: str = "") -> Form:
     return form
 
 
+def interval(factor: float = 1, decimals: int = 3) -> Form:
+    """ "20.6 [15.9, 26.0]": a value with ``<field>_low`` and ``<field>_high`` as far as there are
+    any; "" where there is no value."""
+
+    def form(row: Row, field: str) -> str:
+        if _lacks(row.get(field)):
+            return ""
+        text = f"{row[field] * factor:z.{decimals}f}"
+        lacking = any(_lacks(row.get(f"{field}_{end}")) for end in ("low", "high"))
+        return text if lacking else f"{text} {ends(factor, decimals)(row, field)}"
+
+    return form
+
+
 def rate(row: Row, field: str) -> str:
     """ "20.6 [15.9, 26.0] of 260": a rate in per cent with its interval and count."""
-    value: Any = row.get(field)
-    if _lacks(value):
-        return ""
-    ends_: list[Any] = [row.get(f"{field}_{end}") for end in ("low", "high", "n")]
-    low, high, n = ends_
-    text = f"{100 * value:z.1f}"
-    if not _lacks(low) and not _lacks(high):
-        text += f" {ends(100, 1)(row, field)}"
-    return text if _lacks(n) else f"{text} of {int(n)}"
+    text, n = interval(100, 1)(row, field), row.get(f"{field}_n")
+    return f"{text} of {int(n)}" if n is not None and text and not _lacks(n) else text
 
 
 def points(row: Row, field: str) -> str:

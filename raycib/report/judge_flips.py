@@ -1,7 +1,6 @@
 """How attacks change what a judge says, for people."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -50,11 +49,7 @@ def with_flips(report: Report) -> Report:
     if not checks:
         return report
     section = Section("attacks", "The judge under attack", "Attacks", [flips_table(checks)], TEXT)
-    return replace(
-        report,
-        sections=[*report.sections, section],
-        warnings=[*report.warnings, *filter(None, map(_warning, checks))],
-    )
+    return report.with_section(section, warnings=filter(None, map(_warning, checks)))
 
 
 def _warning(check: JudgeFlips) -> str:

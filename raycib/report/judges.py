@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -48,12 +47,7 @@ def with_judges(report: Report) -> Report:
     parts = [_rates(report), _agreement(judges), _order(judges), _claims(judges)]
     text = f"{TEXT} {UNCORRECTED}" if report.results.correction else TEXT
     section = Section("judges", "Under other judges", "Judges", parts, text)
-    return replace(
-        report,
-        sections=[*report.sections, section],
-        warnings=[*report.warnings, *_warnings(judges)],
-        notes=[*report.notes, *map(_line, judges)],
-    )
+    return report.with_section(section, _warnings(judges), map(_line, judges))
 
 
 def _rates(report: Report) -> Table:

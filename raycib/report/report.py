@@ -5,8 +5,8 @@ A study is a file of its own, also outside of this package: a function from resu
 page, knows which studies there are.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -72,6 +72,17 @@ class Report:
     """Lines below the terminal's table."""
     words: Callable[[str], str] = str
     """How the page says what any sweep's says; `str`: as it is (`raycib.report.not_refused`)."""
+
+    def with_section(
+        self, section: Section, warnings: Iterable[str] = (), notes: Iterable[str] = ()
+    ) -> "Report":
+        """The same with one more section, and what it warns of and notes."""
+        return replace(
+            self,
+            sections=[*self.sections, section],
+            warnings=[*self.warnings, *warnings],
+            notes=[*self.notes, *notes],
+        )
 
     @cached_property
     def benchmarks(self) -> Table | None:

@@ -88,13 +88,17 @@ def shown(rows: pd.DataFrame, columns: Sequence[Column], brief: bool = False) ->
         and not (column.optional and not has(rows, column.field))
     ]
     forms = [(brief and column.brief_form) or column.form for column in kept]
-    records = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
     cells = [
         [form(row, column.field) for form, column in zip(forms, kept, strict=True)]
-        for row in records
+        for row in records(rows)
     ]
     heads = [column.brief if brief else column.head for column in kept]
     return pd.DataFrame(cells, columns=heads, dtype=object)
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as mappings."""
+    return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 
 def has(rows: pd.DataFrame, field: str) -> bool:

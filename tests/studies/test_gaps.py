@@ -32,12 +32,12 @@ from raycib.report.figures import to_svg
 from raycib.report.frame import to_frame
 from raycib.report.page import FIGURE_FILES, TABLE_FILES
 from raycib.report.scores import aligned_scores
+from raycib.report.statistics import front
 from raycib.report.table import shown
 from raycib.report.variants import ResultRow
 from raycib.studies.tradeoff.figures import figure1, figure2
 from raycib.studies.tradeoff.gap import (
     GAP_COLUMNS,
-    front,
     gap,
     gap_frame,
     places,

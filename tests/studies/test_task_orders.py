@@ -2,6 +2,7 @@
 
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ from raycib.methods.o_lora import OLoRA
 from raycib.objectives.queue import NegativeQueue
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
+from raycib.runtime.study import Inputs
 from raycib.store import Store
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
-from raycib.studies.continual.runs import chains as chains_of
 from raycib.studies.strength import Strength
 from raycib.training.group import STAGES
 from raycib.training.loop import train
@@ -80,9 +81,19 @@ def test_too_many_orders_are_refused_before_they_are_listed():
 # Chains
 
 
+BY_NAME = {task.name: task for task in TASKS}
+
+
+def chains_of(orders: Any, methods: list[Method], seeds: int) -> list[RunSpec]:
+    setup: Any = SimpleNamespace(
+        model=MODEL, tasks={name: (task, EVALS) for name, task in BY_NAME.items()}, lora=LoRASpec(),
+        trainer=TrainerSpec(), seeds=range(seeds), inputs=Inputs(),
+    )  # fmt: skip
+    return runs_in(setup, orders, methods)
+
+
 def chains(methods: list[Method], orders: int = 1, seeds: int = 1) -> list[RunSpec]:
-    every = list(permutations(TASKS))[:orders]
-    return chains_of(MODEL, every, EVALS, methods, range(seeds), LoRASpec(), TrainerSpec())
+    return chains_of(list(permutations(BY_NAME))[:orders], methods, seeds)
 
 
 def test_24_orders_are_64_stages_each_trained_once():
@@ -112,9 +123,7 @@ def test_o_lora_has_an_adapter_for_every_task():
 
 def test_a_new_task_method_or_seed_adds_only_what_is_new():
     done = {s.key for run in chains([PlainLoRA()]) for s in run.stages}
-    longer = chains_of(
-        MODEL, [TASKS[:3], TASKS], EVALS, [PlainLoRA(), CIB()], range(2), LoRASpec(), TrainerSpec()
-    )
+    longer = chains_of([list(BY_NAME)[:3], list(BY_NAME)], [PlainLoRA(), CIB()], 2)
     plan = make_plan(longer, lambda s: s.key in done, lambda s, e: s.key in done, 1)
     assert (plan.stages, plan.to_train) == (16, 12)  # 2 methods x 2 seeds x 4 tasks
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -39,9 +38,7 @@ def with_cards(report: Report) -> Report:
     section = Section(
         "cards", "Acceptance cards", "Cards", [_verdicts(cards), _checks(cards)], TEXT
     )
-    return replace(
-        report, sections=[*report.sections, section], notes=[*report.notes, _line(cards)]
-    )
+    return report.with_section(section, notes=[_line(cards)])
 
 
 def _verdicts(cards: Sequence[Card]) -> Table:

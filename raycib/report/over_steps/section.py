@@ -1,6 +1,5 @@
 """The section of a report on safety over steps."""
 
-from dataclasses import replace
 from functools import partial
 
 from raycib.report.over_steps.figure import over_steps_figure
@@ -44,5 +43,4 @@ def with_steps(report: Report) -> Report:
     ]  # fmt: skip
     section = Section("steps", "Safety over steps", "Steps", parts, TEXT)
     apart = sum(cell.points_apart for cell in report.results.cells)
-    warnings = [*report.warnings, *([APART.format(apart)] if apart else [])]
-    return replace(report, sections=[*report.sections, section], warnings=warnings)
+    return report.with_section(section, [APART.format(apart)] * bool(apart))

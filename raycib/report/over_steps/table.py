@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from raycib.report.forms import Row, ends, number
+from raycib.report.forms import interval, number
 from raycib.report.over_steps.survival import Kept, Lost, kept, lost, median
 from raycib.report.table import Column
 from raycib.report.variants import ResultRow, settings, variants
@@ -92,8 +92,8 @@ COLUMNS = [
     Column("seeds", "Seeds"),
     Column("lost", "Lost it"),
     Column("steps", "Lost after, by step (each seed)"),
-    Column("median", "Half lost it by", lambda row, field: _by(row, field)),
-    Column("kept", "Kept it to the end, %", lambda row, field: _kept(row, field)),
+    Column("median", "Half lost it by", lambda row, field: _look(row[field], row["last_step"])),
+    Column("kept", "Kept it to the end, %", interval(100, 0)),
     Column("highest", "Highest HRR, %", number("z.1f", 100)),
     Column("highest_at", "at step"),
     Column("hrr", "HRR at the end, %", number("z.1f", 100)),
@@ -106,9 +106,5 @@ def _between(one: Lost) -> str:
     return f"{one.after}-{one.by:g}" if one.by else "before"
 
 
-def _by(row: Row, field: str) -> str:
-    return f"{row[field]:g}" if math.isfinite(row[field]) else f"> {row['last_step']}"
-
-
-def _kept(row: Row, field: str) -> str:
-    return f"{100 * row[field]:z.0f} {ends(100, 0)(row, field)}"
+def _look(step: float, last: int) -> str:
+    return f"{step:g}" if math.isfinite(step) else f"> {last}"

@@ -1,6 +1,5 @@
 """The section of a report on harmful rows among a task's."""
 
-from dataclasses import replace
 from functools import partial
 
 from raycib.report.poisoned.figure import poisoned_figure
@@ -37,5 +36,4 @@ def with_poisoned(report: Report, samples: Samples) -> Report:
         Table("poisoned", rows, columns(rows), CAPTION),
     ]  # fmt: skip
     section = Section("poisoned", "Harmful rows among the task's", "Harmful rows", parts, TEXT)
-    notes = [*report.notes, *filter(None, [said(rows)])]
-    return replace(report, sections=[*report.sections, section], notes=notes)
+    return report.with_section(section, notes=filter(None, [said(rows)]))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from raycib.report.cards.effects import outcomes
-from raycib.report.forms import Row, ends, mean, number
+from raycib.report.forms import interval, mean, number
 from raycib.report.frame import NAMES
 from raycib.report.poisoned.worst_case import worst_case
 from raycib.report.side_by_side import numbered
@@ -83,7 +83,7 @@ def columns(table: pd.DataFrame) -> list[Column]:
             Column(f"{AT}{ratio:g}", f"HRR at {100 * ratio:g} %", mean(100, 1))
             for ratio in ratios(table)
         ),
-        Column("worst", "Worst, %", _worst),
+        Column("worst", "Worst, %", interval(100, 1)),
         Column("worst_at", "at, %", number("g", 100)),
         Column("incoherent", "Incoherent, % (most)", number("z.1f", 100)),
         Column("eval_loss", "Task loss, nats", mean(1, 3)),
@@ -103,12 +103,6 @@ def said(table: pd.DataFrame) -> str:
             name = label or f"lowest bound: {row['label']} {row['strength']:g}"
             parts.append(f"{name} at most {100 * row['worst_high']:z.1f} %")
     return "worst over shares of harmful rows: " + "; ".join(parts)
-
-
-def _worst(row: Row, field: str) -> str:
-    if not math.isfinite(row[field]):
-        return ""
-    return f"{100 * row[field]:z.1f} {ends(100, 1)(row, field)}".strip()
 
 
 def best_of_each(table: pd.DataFrame) -> Sequence[pd.Series]:

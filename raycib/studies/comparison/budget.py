@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from raycib.report.cards.family import Family, family
-from raycib.report.forms import Row, number, share
+from raycib.report.forms import interval, number, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
 from raycib.report.statistics import finite_mean, wilson
@@ -77,13 +77,7 @@ def best_after(rates: Sequence[float], otherwise: float, count: int) -> tuple[fl
 
 def columns(table: pd.DataFrame) -> list[Column]:
     """What people see of ``budget_table``."""
-
-    def after(row: Row, field: str) -> str:
-        if pd.isna(row.get(field)):
-            return ""
-        ends = f" [{100 * row[f'{field}_low']:z.1f}, {100 * row[f'{field}_high']:z.1f}]"
-        return f"{100 * row[field]:z.1f}{ends}"
-
+    after = interval(100, 1)
     counts = [count for count in AFTER if f"after_{count}" in table]
     return [
         Column("setting", "Setting", optional=True),

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from raycib.report.cards.family import Family
-from raycib.report.forms import Row, number
+from raycib.report.forms import interval
 from raycib.report.frame import NAMES
 from raycib.report.statistics import wilson
 from raycib.report.table import Column
@@ -89,10 +89,5 @@ COLUMNS = [
     Column("setting", "Setting", optional=True),
     Column("method", "Method"),
     Column("trials", "Trials"),
-    Column("hrr", "HRR of the best, %", lambda row, field: _with_ends(row, field)),
+    Column("hrr", "HRR of the best, %", interval(100, 1)),
 ]
-
-
-def _with_ends(row: Row, field: str) -> str:
-    ends = ", ".join(number("z.1f", 100)(row, f"{field}_{end}") for end in ("low", "high"))
-    return f"{number('z.1f', 100)(row, field)} [{ends}]"

@@ -44,7 +44,7 @@ def order_claims(results: ContinualResults) -> list[Claim]:
     """The paper's claims on continual fine-tuning, the order's part in it, and what both rest on.
     What was not run makes no claim."""
     sequences, frame = sequences_of(results), to_frame(results)
-    variants = {variant: runs for variant, runs in sequences.variants.items() if runs}
+    variants = sequences.variants
     lora = next((runs for runs in variants.values() if runs[0].cell.method == PLAIN), None)
     made: list[Claim | None] = [*erosion(frame, sequences.aligned)]
     made.append(_rises(sequences, lora) if lora else None)

@@ -65,7 +65,7 @@ def figure_orders(sequences: Sequences) -> Figure | None:
     if len({run.order for run in sequences.done}) < 2:
         return None
     looks = looks_of(sequences)
-    variants = [variant for variant, runs in sequences.variants.items() if runs]
+    variants = list(sequences.variants)
     last = list(dict.fromkeys(run.order[-1] for run in sequences.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
     with rc_context(STYLE):
@@ -111,7 +111,7 @@ def _bars(
     sequences: Sequences, titles: Mapping[str, str], label: str, signed: bool
 ) -> Figure | None:
     """A panel for each measure: bars of means over seeds (dots), in points."""
-    variants = [variant for variant, runs in sequences.variants.items() if runs]
+    variants = list(sequences.variants)
     looks = looks_of(sequences)
     values = {
         measure: {variant: [100 * v for v in by_seed(sequences.variants[variant], measure).values()]

@@ -140,14 +140,12 @@ def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
         )
     said = []
     for variant, mine in sequences.variants.items():
-        if mine:
-            back = over_seeds(mine, "bwt_all")
-            said.append(
-                (over_seeds(mine, "hrr").mean,
-                 f"{variant} {_percent(over_seeds(mine, 'hrr'))}, "
-                 f"BT {_percent(over_seeds(mine, 'bt'))}, BWT over all tasks "
-                 f"{in_points(back.mean, back.std) or NOT_MEASURED}")
-            )  # fmt: skip
+        rate, back = over_seeds(mine, "hrr"), over_seeds(mine, "bwt_all")
+        text = (
+            f"{variant} {_percent(rate)}, BT {_percent(over_seeds(mine, 'bt'))}, BWT over all "
+            f"tasks {in_points(back.mean, back.std) or NOT_MEASURED}"
+        )
+        said.append((rate.mean, text))
     said.sort(key=lambda pair: (math.isnan(pair[0]), pair[0]))
     if said:
         listed = "; ".join(text for _, text in said)

@@ -3,16 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from raycib.config import (
-    EvalSpec,
-    LoRASpec,
-    Method,
-    ModelSpec,
-    RunSpec,
-    StageSpec,
-    TaskSpec,
-    TrainerSpec,
-)
+from raycib.config import Method, RunSpec, StageSpec
 from raycib.config.menu import menu
 from raycib.errors import UserError
 from raycib.runtime.sweep_config import SweepConfig
@@ -33,39 +24,23 @@ def method_at(setup: SweepConfig, kind: str, strength: float) -> Method:
 def runs_in(
     setup: SweepConfig, orders: Sequence[Order], methods: Iterable[Method]
 ) -> list[RunSpec]:
-    """One cell for each order of the tasks, each method and each seed."""
-    sequences = [[setup.tasks[name][0] for name in order] for order in orders]
+    """One cell for each order of the tasks, each method and each seed: a chain in which each stage
+    goes on from the adapter of the one before it. A method about stacked adapters has one of its
+    own for every task instead, on top of the earlier ones, which stay frozen. Orders that begin
+    alike share their first stages."""
     (_, evals), *_ = setup.tasks.values()
-    trained = (methods, setup.seeds, setup.lora, setup.trainer)
-    return chains(setup.model, sequences, evals, *trained, setup.inputs.made_by)
-
-
-def chains(
-    model: ModelSpec,
-    orders: Sequence[Sequence[TaskSpec]],
-    evals: EvalSpec,
-    methods: Iterable[Method],
-    seeds: Iterable[int],
-    lora: LoRASpec,
-    trainer: TrainerSpec,
-    made_by: Sequence[StageSpec] = (),
-) -> list[RunSpec]:
-    """One run for every order of tasks, method and seed: a chain in which each stage goes on from
-    the adapter of the one before it. A method about stacked adapters has one of its own for every
-    task instead, on top of the earlier ones, which stay frozen. Orders that begin alike share
-    their first stages. `made_by` are the stages that make the model, where any do."""
     runs = []
-    for order, method, seed in product(list(orders), list(methods), list(seeds)):
+    for order, method, seed in product(orders, list(methods), setup.seeds):
         stages: list[StageSpec] = []
         for task in order:
             parent = stages[-1] if stages else None
             stages.append(
                 StageSpec(
-                    model=model,
-                    task=task,
+                    model=setup.model,
+                    task=setup.tasks[task][0],
                     method=method,
-                    lora=lora,
-                    trainer=trainer,
+                    lora=setup.lora,
+                    trainer=setup.trainer,
                     seed=seed,
                     parent=parent,
                     fresh=method.stacked and parent is not None,
@@ -73,5 +48,6 @@ def chains(
             )
         # At strength zero, as in its first stage, a method is plain LoRA: the cell says which.
         compared = None if stages[-1].method_in_effect == method else method
-        runs.append(RunSpec(stages=(*made_by, *stages), evals=evals, compared=compared))
+        chain = (*setup.inputs.made_by, *stages)
+        runs.append(RunSpec(stages=chain, evals=evals, compared=compared))
     return runs

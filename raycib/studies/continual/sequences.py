@@ -77,11 +77,11 @@ class Sequences:
 
     @property
     def variants(self) -> dict[str, list[Run]]:
-        """Finished runs by variant; a variant without any has none."""
-        found: dict[str, list[Run]] = {run.variant: [] for run in self.runs}
+        """Finished runs by variant, of those that have some."""
+        found = {run.variant: list[Run]() for run in self.runs}
         for run in self.done:
             found[run.variant].append(run)
-        return found
+        return {variant: runs for variant, runs in found.items() if runs}
 
     def within(self, order: tuple[str, ...]) -> "Sequences":
         """The runs of one order alone."""

@@ -44,11 +44,9 @@ class Look:
 def figure4(sequences: Sequences) -> Figure | None:
     """Accuracy on every task from before fine-tuning through every stage: a panel for each task,
     in the order of training. None where no run finished."""
-    part = sequences.main
-    variants = {variant: runs for variant, runs in part.variants.items() if runs}
+    variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    order, looks = part.orders[0], looks_of(sequences)
     with rc_context(STYLE):
         figure, panels = _row(len(order), 3.0)
         for place, (panel, task) in enumerate(zip(panels, order, strict=True)):
@@ -67,11 +65,9 @@ def figure4(sequences: Sequences) -> Figure | None:
 
 def safety_by_stage(sequences: Sequences) -> Figure | None:
     """(a) HRR and (b) refusals of harmful prompts, before fine-tuning and after every stage."""
-    part = sequences.main
-    variants = {variant: runs for variant, runs in part.variants.items() if runs}
+    variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    order, looks = part.orders[0], looks_of(sequences)
     with rc_context(STYLE):
         figure, panels = _row(2, 3.5)
         titles = {"hrr": "(a)  Harmful responses", "refusal_rate": "(b)  Refusals"}
@@ -95,9 +91,7 @@ def safety_by_stage(sequences: Sequences) -> Figure | None:
 def figure5(sequences: Sequences) -> Figure | None:
     """Points of accuracy lost from one stage to the next: a panel for each task that others
     followed, a row for each method, a column for each transition. Means over seeds."""
-    part = sequences.main
-    variants = {variant: runs for variant, runs in part.variants.items() if runs}
-    order = part.orders[0]
+    variants, order = sequences.main.variants, sequences.main.orders[0]
     if not variants or len(order) < 2:
         return None
     means = {variant: np.mean([forgetting(run.matrix) for run in runs], axis=0)

@@ -31,7 +31,7 @@ def matrix_table(sequences: Sequences) -> pd.DataFrame:
     for order in sequences.orders:
         part = sequences.within(order)
         for variant, done in part.variants.items():
-            for stage in range(len(order) + 1) if done else ():
+            for stage in range(len(order) + 1):
                 if stage == 0 and rows:
                     continue
                 trained = order[stage - 1] if stage else ""

@@ -9,6 +9,7 @@ import pandas as pd
 from raycib.report.forms import BEFORE, Row, ends, in_points, mean, number, points, short
 from raycib.report.statistics import wilson
 from raycib.report.table import STATUS, Column
+from raycib.report.variants import before_row
 from raycib.results import Counts
 from raycib.studies.continual.sequences import ARROW, Run, Sequences, over_seeds
 
@@ -107,12 +108,13 @@ def _table(sequences: Sequences, parts: Iterable[tuple[str, Sequences]]) -> pd.D
     stages = max(len(order) for order in sequences.orders)
     rows = [_before(sequences)] if sequences.aligned else []
     for order, part in parts:
-        for variant, done in part.variants.items():
+        finished = part.variants
+        for variant in dict.fromkeys(run.variant for run in part.runs):
             mine = [run for run in part.runs if run.variant == variant]
             place = {"order": order, "variant": variant, "method": mine[0].cell.method,
                      "strength": mine[0].cell.strength}  # fmt: skip
-            if done:
-                rows.append(place | _numbers(done, stages))
+            if variant in finished:
+                rows.append(place | _numbers(finished[variant], stages))
             for run in mine:
                 if run.cell.failed:
                     where = f"seed {run.cell.seed}" + f", {ARROW.join(run.order)}" * (not order)
@@ -126,23 +128,13 @@ def _table(sequences: Sequences, parts: Iterable[tuple[str, Sequences]]) -> pd.D
 
 def _before(sequences: Sequences) -> dict[str, Any]:
     """The aligned model: its accuracies make a BT, but nothing came before them."""
-    row = {
-        "order": "",
-        "variant": BEFORE,
-        "method": "",
-        "strength": math.nan,
-        "seeds": 1,
-        "runs": 1,
-    }
-    row |= {"status": "", "rank": math.nan}
+    row = before_row(sequences.aligned, MEASURED)
+    row |= {"order": "", "variant": BEFORE, "runs": 1, "rank": math.nan}
     known = {task: sequences.aligned.get(f"accuracy_{task}") for task in sequences.tasks}
     for name, tasks in (("bt", sequences.tasks[1:]), ("bt_all", sequences.tasks)):
         values = [known[task] for task in tasks]
         kept = [value for value in values if value is not None]
         row[f"{name}_mean"] = sum(kept) / len(kept) if kept and kept == values else math.nan
-    for name in MEASURED:
-        if sequences.aligned.get(name) is not None:
-            row[f"{name}_mean"] = sequences.aligned[name]
     if sequences.aligned.get("hrr_n"):
         row |= {name: sequences.aligned.get(name) for name in ("hrr_low", "hrr_high", "hrr_n")}
     return row

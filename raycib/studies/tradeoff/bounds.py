@@ -12,7 +12,7 @@ import pandas as pd
 
 from raycib.report.forms import number
 from raycib.report.frame import PLAIN
-from raycib.report.table import Column
+from raycib.report.table import Column, records
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1, proxy_name
 from raycib.studies.tradeoff.theory import Theory
 
@@ -84,11 +84,9 @@ def bounds(frame: pd.DataFrame, theory: Theory | None) -> pd.DataFrame:
     rows: list[Row] = []
     if theory:
         done = frame[frame["failed"].isna()]
-        references = {
-            _place(cell): cell["capability_nll"]
-            for cell in _records(done[done["method"] == PLAIN])
-        }  # fmt: skip
-        for cell in _records(done):
+        cells = records(done)
+        references = {_place(c): c["capability_nll"] for c in cells if c["method"] == PLAIN}
+        for cell in cells:
             lora = references.get(_place(cell), math.nan)
             for theorem, quantity, bound, note in _of_cell(cell, theory, lora):
                 place = {"theorem": theorem, "task": cell["task"], "series": cell["label"]}
@@ -219,16 +217,11 @@ def _of_cell(
         land = theory.landscape(str(cell["task"]))
         start = theory.aligned_nll.get(str(cell["task"]), math.nan) - lora_nll
         for theorem, epsilon in (("4, as stated", math.inf), ("4, corrected", cell["strength"])):
-            if (
-                land is None
-                or land.gradient_norm is None
-                or not land.smoothness
-                or math.isnan(start)
-            ):
-                yield theorem, CAPABILITY, None, "gradient, smoothness or losses not measured"
-            else:
+            bound, note = None, "gradient, smoothness or losses not measured"
+            if land and land.gradient_norm is not None and land.smoothness and start == start:
                 decrease = theorem4_decrease(land.gradient_norm, land.smoothness, epsilon)
-                yield theorem, CAPABILITY, start - decrease, ""
+                bound, note = start - decrease, ""
+            yield theorem, CAPABILITY, bound, note
 
 
 def _case1(cell: Row, theory: Theory) -> Iterator[tuple[str, str, float | None, str]]:
@@ -278,7 +271,3 @@ def _exact(cell: Row, name: str) -> str:
 
 def _place(cell: Row) -> tuple[Any, ...]:
     return cell["model"], cell["task"], cell["seed"]
-
-
-def _records(table: pd.DataFrame) -> list[Row]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
