@@ -97,6 +97,11 @@ def _drawing(part: Drawing) -> Drawing:
 def _redrawn(draw: Callable[[], Figure | None]) -> Callable[[], Figure | None]:
     def drawn() -> Figure | None:
         figure = draw()
+        axes = figure.axes if figure else ()
+        for axis in (axis for one in axes for axis in (one.xaxis, one.yaxis)):
+            names = [label.get_text() for label in axis.get_ticklabels()]
+            if (words := [*map(in_words, names)]) != names:  # ticks are written anew when drawn
+                axis.set_ticks(axis.get_ticklocs(), words)
         for text in figure.findobj(Text) if figure else ():
             assert isinstance(text, Text)
             if (said := in_words(text.get_text())) != text.get_text():

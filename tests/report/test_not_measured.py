@@ -18,6 +18,7 @@ from summaries import (
     typed,
 )
 
+from raycib.report.figures import to_svg
 from raycib.report.forms import NOT_MEASURED
 from raycib.report.frame import to_frame
 from raycib.report.latex import to_latex
@@ -107,8 +108,8 @@ def everything_said(summary, given, words=lambda report: report):
     """Every text of a sweep by where it stands: page, tables in three forms, terminal, figures;
     `words` changes the report."""
     made = words(reported(summary, given))
-    seen = Visible()
-    seen.feed(page(made, given))
+    drawn, seen = made.drawn(), Visible()
+    seen.feed(page(made, given, {name: to_svg(figure) for name, figure in drawn.items()}))
     found = {"page": "\n".join(seen.parts), "terminal": made.terminal()}
     for table in made.tables:
         name = table.stem
@@ -116,7 +117,7 @@ def everything_said(summary, given, words=lambda report: report):
         found[f"{name}.csv"] = to_csv(table.rows).replace("-0.0", "0.0")
         found |= {f"{name}.md": to_markdown(table.shown)}
         found |= {f"{name}.tex": to_latex(table.brief, made.caption(table))}
-    for name, figure in made.drawn().items():
+    for name, figure in drawn.items():
         texts = [text.get_text() for text in figure.findobj(Text)]
         found[f"figure {name}"] = "\n".join(texts)
     return found
@@ -138,11 +139,26 @@ def test_no_text_shows_what_a_number_is_not(kind, change):
     }
     assert shown == {}
     if change is without_task_scores:
+        frame, aligned = to_frame(typed(summary)), aligned_scores(typed(summary))
+        for name in ("accuracy", "over_refusal", "utility"):
+            assert frame[name].isna().all() and aligned.get(name) is None
+        assert "accuracy" not in texts["terminal"].casefold()
         assert "Not measured in any cell: Over-refusal, Task loss" in texts["page"]
         assert NOT_MEASURED in texts["page"]
         assert "0.0 % of LoRA's" not in texts["page"]
     if change is holes:
         assert "Means are over the cells that have the score" in texts["page"]
+
+
+@pytest.mark.parametrize("kind", ["dose", "orders"])
+def test_tables_say_how_answers_are_scored(kind):
+    summary = KINDS[kind]()
+    scorer = {"setting": "accuracy of sums", "value": "final number", "from": "its rows"}
+    summary["settings"] = [{"setting": "rank", "value": "8", "from": "preset"}, scorer]
+    told = "Scored, accuracy of sums: final number."
+    report = reported(summary)
+    assert report.terminal().endswith(told)
+    assert report.caption(report.main).endswith(told)
 
 
 def test_claims_on_accuracy_utility_and_loss_are_open_where_they_were_not_measured():
