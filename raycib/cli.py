@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperGroup
 
 from raycib.console import make_app, run
-from raycib.errors import UserError
 
 app = make_app("Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py.")
 world_app = make_app("The embedded world: a small language and the tiny models that speak it.")
@@ -87,24 +86,9 @@ def track(
     ] = None,
 ) -> int:
     """Show every finished sweep in MLflow, anew from the store."""
-    from raycib.results import FILE, read_results
-    from raycib.runtime.summary import stored_histories, stored_times
-    from raycib.store import Store
-    from raycib.tracking import track as show
+    from raycib.commands.tracking import track_all
 
-    files = sorted(out.glob(f"*/{FILE}"))
-    if not files:
-        raise UserError(f"no finished sweep in {out}: run one of sweeps/*.py with --out {out}")
-    missed = 0
-    for file in files:
-        results = read_results(file)
-        keys = [cell.key for cell in results.cells]
-        store = Store(out)
-        curves, times = stored_histories(store, keys), stored_times(store, keys)
-        link = show(results, curves, file.parent, uri, times=times)
-        print(f"{results.sweep}: {link or 'MLflow was not reached'}")
-        missed += link is None
-    return 1 if missed else 0
+    return 1 if track_all(out, uri) else 0
 
 
 @methods_app.command(hidden=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from raycib.data.chat_format import chat_format, continued, ids_of
+from raycib.data.chat_format import chat_format
+from raycib.data.continued import continued, ids_of
 from raycib.data.rendering import asked
 from raycib.data.rows import Row
 from raycib.errors import UserError

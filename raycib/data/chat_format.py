@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from raycib.config import TODAY
+from raycib.data.continued import continued, ids_of
 from raycib.data.rendering import TemplateError, Turns, asked, fixed_day, name_of, render
 
 _USER, _ANSWER, _SYSTEM = "raycibprompt7d2f91c4", "raycibanswer7d2f91c4", "raycibsystem7d2f91c4"
@@ -230,11 +231,6 @@ def _think_tags(tokenizer: Any) -> tuple[str, str] | None:
     return next((tags for tags in THINK_TAGS if any(tags[1] in text for text in known)), None)
 
 
-def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text to which nothing is added."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
 def _with_its_own_tokens(tokenizer: Any, found: ChatFormat) -> ChatFormat:
     """The format with white space at the end of a prompt left to the answer, where the answer's
     first token would take it in: "Assistant: " is asked as "Assistant:", and " Yes" answered."""
@@ -250,26 +246,6 @@ def _with_its_own_tokens(tokenizer: Any, found: ChatFormat) -> ChatFormat:
             left = whole[0][0][len(cut[0][0]) :]
             return _left_to_the_answer(found, left) if left else found
     return found
-
-
-def continued(tokenizer: Any, prompt: list[int], answer: str, whole: list[int]) -> list[int]:
-    """Ids of `answer` that say, after those of the prompt, what the `whole` text's say: its own,
-    where those of the prompt are its first.
-
-    Some tokenizers put a space before any text; after a line break they put none.
-    """
-    if begins(whole, prompt):
-        return whole[len(prompt) :]
-    for lead in ("", "\n"):
-        first, ids = ids_of(tokenizer, lead) if lead else [], ids_of(tokenizer, lead + answer)
-        rest = ids[len(first) :]
-        if begins(ids, first) and tokenizer.decode(prompt + rest) == tokenizer.decode(whole):
-            return rest
-    raise TemplateError(
-        f"the answer {answer[:60]!r} begins within the last token of its prompt, and the tokenizer "
-        "cannot begin it elsewhere: put a line break or a control token before answers in "
-        f"{name_of(tokenizer)}"
-    )
 
 
 def _left_to_the_answer(found: ChatFormat, left: str) -> ChatFormat:
@@ -289,11 +265,6 @@ def _in_place(tokenizer: Any, prompt: str, answer: str) -> bool:
     except TemplateError:
         return False
     return whole[len(whole) - len(ids) :] == ids
-
-
-def begins(whole: list[int], first: list[int]) -> bool:
-    """Whether `whole` begins with `first`."""
-    return whole[: len(first)] == first
 
 
 def _notes(tokenizer: Any, found: ChatFormat) -> Iterator[str]:
