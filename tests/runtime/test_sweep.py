@@ -18,12 +18,10 @@ from running import (
     adapters,
     elsewhere,
     run_here,
-    run_sweep,
     scores,
     summary_of,
     sweep,
 )  # fmt: skip
-from safetensors.torch import load
 
 from raycib import world
 
@@ -227,25 +225,6 @@ def test_one_process_gives_the_adapters_and_the_verdicts_of_ray(
         for out in (here, reference.out)
     )
     assert found == expected
-
-
-def test_two_workers_with_half_of_the_base_each_give_the_adapter_of_one(
-    reference: Reference, tmp_path: Path
-) -> None:
-    """Up to the order in which their shares of a gradient are added: weights are some 0.1, and
-    float32 keeps seven digits of them over 100 steps. The first worker measures with what the other
-    has of the base. Whole copies of it are in `test_two_nodes.py`."""
-    out = tmp_path / "out"
-    shutil.copytree(reference.out, out)
-    lora, cib = (cell["key"] for cell in summary_of(out)["cells"])
-    shutil.rmtree(out / "stages" / lora)
-    ended = run_sweep(out, *SMALL, "--workers", "2", "--set", "execution.strategy=fsdp2")
-    assert "lambda_grid: 2 stages, 1 reused, 1 to train" in ended.out
-    before, after = adapters(reference.out), adapters(out)
-    assert after[cib] == before[cib]
-    one, two = load(before[lora]), load(after[lora])
-    assert one.keys() == two.keys()
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
 
 
 HUGE = "1e39"

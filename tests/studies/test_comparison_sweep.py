@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 
 NAME = "method_comparison"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
-OPTIONS = ("--seeds", 1, "--strengths", 2, "--set", "trainer.batch_size=64")
+OPTIONS = (
+    "--seeds", 1, "--strengths", 2, "--set", "trainer.batch_size=64",
+    "--set", "execution.micro_batch_size=64",
+)  # fmt: skip
 """At strength 2 Safe LoRA's threshold is 1: every module is projected."""
 KINDS = ("safe_lora", "salora", "o_lora")
 

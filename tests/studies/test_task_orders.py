@@ -219,6 +219,7 @@ SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
 OPTIONS = (
     "--seeds", 1, "--methods", "o_lora", "--set", "trainer.batch_size=64",
     "--set", "trainer.learning_rate=0.005", "--set", "trainer.warmup_steps=5",
+    "--set", "execution.micro_batch_size=64",
 )  # fmt: skip
 """25 steps a stage, in which a task is learned."""
 

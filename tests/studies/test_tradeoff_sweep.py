@@ -13,7 +13,10 @@ pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 
 NAME = "penalty_grid"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
-OPTIONS = ("--seeds", 1, "--strengths", 0.5, "--set", "trainer.batch_size=64")
+OPTIONS = (
+    "--seeds", 1, "--strengths", 0.5, "--set", "trainer.batch_size=64",
+    "--set", "execution.micro_batch_size=64",
+)  # fmt: skip
 PROXIES = ("original data", "near outputs", "far outputs", "other inputs")
 
 
