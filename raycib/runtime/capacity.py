@@ -18,11 +18,15 @@ SLACK = 1e-6
 
 
 def groups_that_fit(execution: Execution, cpus: float, gpus: float) -> int:
-    """By GPUs where workers want them, else one a whole CPU; at least 1."""
+    """By GPUs where workers want them, those of early services left out, else one a whole CPU; at
+    least 1."""
     if execution.groups_at_once:
         return execution.groups_at_once
     if execution.gpus_per_worker:
         have, want = gpus, execution.gpus_per_worker
+        if execution.judge_starts_early:
+            _, *services = needs(execution).values()
+            have -= sum(one["GPU"] for one in services) - SLACK
     else:
         have, want = cpus, max(1.0, execution.cpus_per_worker)
     return max(1, int(have // (want * execution.workers)))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -126,6 +127,27 @@ def test_replicas_want_as_much_each_and_so_do_those_that_a_model_is_split_over()
     three = WORLD.model_copy(update={"judge_replicas": 9})
     assert room.lacking(three, {"CPU": 1.0}, served=False) == [], "nobody is served"
     assert len(room.lacking(three, {"CPU": 1.0}, served=True)) == 1
+
+
+SHARES = {"gpus_per_worker": 0.3, "engine_gpus": 0.55, "judge_gpus": 0.15}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "change", "groups"),
+    [
+        (8, {}, 8),
+        (8, {"judge_starts_early": True}, 6),
+        (8, {"judge_starts_early": True, "engine_replicas": 3, "engine_gpus": 2}, 1),
+        (1, SHARES, 3),
+        (1, SHARES | {"judge_starts_early": True}, 1),
+    ],
+)
+def test_groups_leave_room_for_services_that_start_early(
+    gpus: float, change: dict[str, Any], groups: int
+) -> None:
+    """They would otherwise start when the last group is done."""
+    execution = PRESETS["llama31-8b"].execution.model_copy(update=change)
+    assert room.groups_that_fit(execution, 64.0, gpus) == groups
 
 
 def test_a_plan_makes_the_groups_that_ray_would_on_this_machine(
