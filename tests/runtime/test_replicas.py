@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ray_head import Cluster
+from ray_head import Cluster, head
 from ray_sweeps import compare, driver
 from running import SMALL, Reference, holders, title
 
@@ -60,3 +60,22 @@ def test_two_of_each_give_the_bytes_of_one_though_one_is_killed_as_it_answers(
     compare(out, reference.out)
     left = [title(pid) for pid in holders(cluster.temp)[0]]
     assert not [one for one in left if "Engines" in one or "ServeReplica" in one]
+
+
+AFTER_TRAINING = (
+    "--set", "execution.judge_starts_early=false",
+    "--set", "execution.engine_gpus=1", "--set", "execution.judge_gpus=1",
+)  # fmt: skip
+
+
+def test_by_itself_there_is_an_engine_for_each_gpu_that_training_left(
+    undisturbed_on_ray: Path, tmp_path: Path
+) -> None:
+    """Ray believes in two GPUs; engines look, and find none."""
+    out = tmp_path / "out"
+    with head(2, "--num-gpus=2") as cluster, driver(cluster, out, *AFTER_TRAINING) as running:
+        ended = running.wait()
+    assert ended.code == 0, ended
+    assert sum(counted(ended.out, "engines answered for")) == 3, "whoever loads first has more"
+    assert "replicas of the judge" not in ended.out, "one reads a thousand conversations"
+    compare(out, undisturbed_on_ray)
