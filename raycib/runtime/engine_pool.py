@@ -3,7 +3,7 @@ answers it gives in one batch; what a lost one had is asked of the next that is 
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -61,8 +61,9 @@ class _Lot:
 class EnginePool:
     """Replicas, each with a thread that waits for it."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
-        self._replicas = replicas
+    def __init__(self, replicas: Sequence[Replica], tell: Callable[[str], None]) -> None:
+        """`tell` is called by threads with what people should know."""
+        self._replicas, self._tell = replicas, tell
         self._waiting: deque[_Lot] = deque()
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -110,7 +111,7 @@ class EnginePool:
                 try:
                     said = replica.do(lot.what, *lot.given)
                 except GONE as lost:
-                    print("note: an engine was lost; what it had is asked again", flush=True)
+                    self._tell("note: an engine was lost; what it had is asked again")
                     lot.lost += 1
                     if lot.lost < TRIES:
                         self._put(lot, last=False)
@@ -149,7 +150,7 @@ class EnginePool:
             self._left -= 1
             if self._left:
                 said = (str(why).strip().splitlines() or [type(why).__name__])[0]
-                print(f"note: an engine is gone, {self._left} left: {said}", flush=True)
+                self._tell(f"note: an engine is gone, {self._left} left: {said}")
                 return
             self._why = why
             while self._waiting:

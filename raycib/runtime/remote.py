@@ -5,6 +5,7 @@ What is behind a remote job is imported there alone, so the driver never imports
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -68,6 +69,8 @@ class RayRuntime:
         self._books = ExitStack()
         own = self._books.enter_context(sweep.store.scratch())
         self._tune_books, self._storage = str(own / "tune"), _storage(sweep.store.root, own)
+        self._say = partial(print, file=sys.stdout, flush=True)
+        """For other threads: while Tune trains, it is silenced with all else that prints."""
         self._processes: list[EngineProcess] = []
         """Those with an engine of the base model, and who gives them work."""
         self._pool: EnginePool | None = None
@@ -140,7 +143,7 @@ class RayRuntime:
             many = replicas(execution.engine_replicas, execution.engine_gpus, self._idle, models)
             for number in range(len(self._processes), many):
                 self._processes.append(self._process(number))
-            self._pool = EnginePool(self._processes)
+            self._pool = EnginePool(self._processes, self._say)
             self._pool.start()
             self.engine_starts += sum(one.is_new for one in self._processes)
 
