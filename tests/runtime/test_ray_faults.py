@@ -75,7 +75,7 @@ def test_whoever_is_killed_comes_back_and_nothing_is_lost(
         kill(cluster, running, out, list(KILLED.values()), set())
         ended = running.wait()
     assert ended.code == 0 and "Traceback" not in ended.err, ended
-    assert "was lost; another goes on from its last checkpoint" in ended.out
+    assert "was lost; another goes on from its last checkpoint" in ended.out, ended.out
     compare(out, undisturbed_on_ray)
 
 
