@@ -130,7 +130,7 @@ def test_answering_and_judging_have_a_part_of_a_gpu_or_several(tmp_path: Path) -
 
 
 def test_engines_and_judges_side_by_side_take_their_gpus_and_part_of_the_time(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On eight GPUs sixteen models have eight engines, or four that are split over two, and 8,320
     conversations eight judges of nine that would be useful; three of each where three are asked
@@ -166,6 +166,8 @@ def test_engines_and_judges_side_by_side_take_their_gpus_and_part_of_the_time(
     assert told(judge_starts_early=True)["answers"] == (1, 1, 1), "beside those who train, one"
     with pytest.raises(UserError, match=r"this machine is too small: the engine that answers, 5 t"):
         told(engine_replicas=5, engine_gpus=2)
+    monkeypatch.setattr(Sweep, "finished", True)
+    told(engine_replicas=5, engine_gpus=2)  # it is only read
 
 
 def test_whether_one_gpu_has_room_for_all_is_said_with_the_shares(tmp_path: Path) -> None:

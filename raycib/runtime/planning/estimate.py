@@ -89,7 +89,7 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
     work = Work(sweep, plan, group.sizes)
     sizes, lora, options = group.sizes, sweep.setup.lora, sweep.setup.options
     execution = sweep.setup.execution
-    refuse_crowd(execution, machine, bool(work.guards))
+    refuse_crowd(sweep, machine, bool(work.guards))
     memories = list(_memories(group, work))
     refuse_unfit(memories, machine)
     refuse_split("engine_gpus", execution.engine_gpus, sizes)

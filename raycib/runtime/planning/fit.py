@@ -111,10 +111,11 @@ def refuse_split(name: str, gpus: float, sizes: Sizes) -> None:
         )
 
 
-def refuse_crowd(execution: Execution, machine: Machine, judge_is_served: bool) -> None:
+def refuse_crowd(sweep: Sweep, machine: Machine, judge_is_served: bool) -> None:
     """Raise `UserError` where this machine has not the CPUs and GPUs that some kind of work wants,
-    as Ray would."""
-    if machine.there and (short := lacking(execution, machine.there, judge_is_served)):
+    as Ray would. A finished sweep is only read."""
+    short = lacking(sweep.setup.execution, machine.there, judge_is_served)
+    if machine.there and short and not sweep.finished:
         raise UserError(f"this machine is too small: {'; '.join(short)}")
 
 
