@@ -108,6 +108,13 @@ def with_forwards(
                 layer.forward = own
 
 
+def attentions(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of a layer's attention blocks."""
+    for name, child in layer.named_children():
+        if type(child).__name__.endswith("Attention"):
+            yield name, child
+
+
 def attention_blocks(model: Any) -> list[nn.Module]:
     """The attention block of every decoder layer, whatever the architecture calls it.
 
@@ -115,10 +122,7 @@ def attention_blocks(model: Any) -> list[nn.Module]:
     silently do something else.
     """
     layers = decoder_layers(model)
-    found = [
-        [child for child in layer.children() if type(child).__name__.endswith("Attention")]
-        for layer in layers
-    ]
+    found = [[block for _, block in attentions(layer)] for layer in layers]
     if bad := [number for number, blocks in enumerate(found) if len(blocks) != 1]:
         kinds = [type(child).__name__ for child in layers[bad[0]].children()]
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from raycib.models.decoder import attention_blocks, decoder_layers, with_forwards
+from raycib.models.decoder import attentions, decoder_layers, with_forwards
 
 
 @contextmanager
@@ -23,33 +23,31 @@ def last_layer_at(
     """Within it, the decoder gives the states of these `places` alone, (1 places dim): ascending
     places in all tokens that go through it, padding included. What follows the last layer's
     attention runs in a context that `beyond` makes."""
-    layer, attention = decoder_layers(model)[-1], attention_blocks(model)[-1]
-    place = next(name for name, child in layer.named_children() if child is attention)
-
-    @contextmanager
-    def instead(other: nn.Module) -> Iterator[None]:
-        layer.set_submodule(place, other)
-        try:
-            yield
-        finally:
-            layer.set_submodule(place, attention)
+    layer = decoder_layers(model)[-1]
+    place, attention = next(attentions(layer))
 
     def chosen(states: Tensor) -> Tensor:
         return states.flatten(0, 1).index_select(0, places)[None]
 
     def narrow(own: Callable[..., Any]) -> Callable[..., Any]:
         def forward(states: Tensor, *args: Any, **options: Any) -> Any:
-            with instead(_Stop()):
-                try:
-                    own(states, *args, **options)
-                    raise RuntimeError("the last layer has no attention")
-                except _Reached as reached:  # not kept: it holds on to what was computed
-                    given, with_options = reached.given
+            try:
+                setattr(layer, place, _Stop())
+                own(states, *args, **options)
+                raise RuntimeError("the last layer has no attention")
+            except _Reached as reached:  # not kept: it holds on to what was computed
+                given, with_options = reached.given
+            finally:
+                setattr(layer, place, attention)
             found = attention(*given, **with_options)
             attended, *others = found if isinstance(found, tuple) else (found,)
-            known = (chosen(attended), *others) if others else chosen(attended)
-            with instead(_Known(known)), beyond():
-                return own(chosen(states), *args, **options)
+            try:
+                known = (chosen(attended), *others) if others else chosen(attended)
+                setattr(layer, place, _Known(known))
+                with beyond():
+                    return own(chosen(states), *args, **options)
+            finally:
+                setattr(layer, place, attention)
 
         return forward
 

@@ -66,11 +66,6 @@ class GroupStep:
         self.perturbations: dict[int, Sequence[Tensor]] = {}
         """What is added to the output of each attention block on a slot's rows, by slot."""
         self._parts: dict[str, dict[int, Tensor]] = {}
-        self.present = {slot: batch.present for slot, batch in self.batches.items()}
-        self.held: dict[int, Tensor] | None = self.present if packed else None
-        """Of which positions (rows seq) there are states; None: of all, and so they lie."""
-        if not reads_prompts:
-            self.held = {slot: batch.answering for slot, batch in self.batches.items()}
         self.ids = self._together([batch.ids for batch in self.batches.values()])
         self.labels = self._together([batch.labels for batch in self.batches.values()])
 
@@ -79,6 +74,19 @@ class GroupStep:
         if self.packed:
             parts = [one[there] for one, there in zip(parts, self.present.values(), strict=True)]
         return torch.cat(list(parts))
+
+    @cached_property
+    def present(self) -> dict[int, Tensor]:
+        """Each slot's positions (rows seq) that hold a token."""
+        return {slot: batch.present for slot, batch in self.batches.items()}
+
+    @cached_property
+    def held(self) -> dict[int, Tensor] | None:
+        """Each slot's positions (rows seq) that have a state, which lie one after the other. None:
+        all have one, and lie in rows."""
+        if not self.reads_prompts:
+            return {slot: batch.answering for slot, batch in self.batches.items()}
+        return self.present if self.packed else None
 
     @cached_property
     def places(self) -> dict[int, slice]:

@@ -54,8 +54,8 @@ class Batch:
     @property
     def answering(self) -> Bool[Tensor, "rows seq"]:
         """Positions from the last prompt token on: all that decide the response, or are of it."""
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return self.present & (places >= self.prompt_lengths[:, None] - 1)
+        places = torch.arange(1, self.ids.shape[1] + 1, device=self.ids.device)
+        return (places >= self.prompt_lengths[:, None]) & (places <= self.lengths[:, None])
 
     @property
     def present(self) -> Bool[Tensor, "rows seq"]:

@@ -138,7 +138,7 @@ def _micro_batches(
     )
     kind = adapters.model.config.model_type
     packed = tokens is not None and packs(kind)
-    reads_prompts = not narrows(kind) or any(slot.objective.reads_prompts for slot in slots)
+    read = {slot.index: slot.objective.reads_prompts or not narrows(kind) for slot in slots}
     dealt = deal(*lengths, workers.size, size, tokens, packed, adapters.apart)
     spent = sum(
         (computed(micro, *lengths, packed) for own in dealt for micro in own), Counter[int]()
@@ -162,7 +162,7 @@ def _micro_batches(
             beside,
             stacked=True,
             packed=packed,
-            reads_prompts=reads_prompts,
+            reads_prompts=any(read[slot] for slot in places),
         )
 
     micros = [

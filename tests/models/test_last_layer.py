@@ -11,12 +11,17 @@ from torch import Tensor
 
 from raycib.config import Pooling
 from raycib.data.chat import Encoded
+from raycib.methods.cib import CIB
 from raycib.model_files.packing import narrows
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import Hidden, attention_blocks, hidden_states
 from raycib.models.last_layer import last_layer_at
 from raycib.models.step import GroupStep, Step
 from raycib.models.tensors import Totals, collate
+from raycib.objectives import Sum
+from raycib.objectives.cib import ContrastiveBottleneck
+from raycib.objectives.cross_entropy import CrossEntropy
+from raycib.objectives.kl import ReferenceDivergence
 
 PLACES = torch.tensor([3, 4, 5, 6, 9, 10, 11, 17, 20])
 """Of three rows of seven tokens: four of the first, three of the second, two of the third."""
@@ -116,6 +121,16 @@ def test_states_that_were_not_made_are_not_read(adapters: AdapterSlots, what: An
     step = steps(adapters, False, False)[0]
     with pytest.raises(RuntimeError, match=f"'{what}' reads states of prompts, which were not"):
         step.pooled(what, "final_norm") if what == "mean_all" else step.states(what)
+
+
+def test_an_objective_that_reads_prompts_says_so():
+    """And so does a sum with it: the loop asks."""
+    poolings: list[tuple[Pooling, bool]] = [(how, False) for how in POOLED] + [("mean_all", True)]
+    for pooling, reads in poolings:
+        assert ContrastiveBottleneck(CIB(pooling=pooling), 32).reads_prompts == reads
+    own, every = (ReferenceDivergence(1.0, "forward", which) for which in ("response", "all"))
+    assert not Sum([CrossEntropy(), own]).reads_prompts
+    assert Sum([CrossEntropy(), every]).reads_prompts
 
 
 def test_prompts_do_not_go_beyond_the_last_attention(adapters: AdapterSlots):
