@@ -15,7 +15,8 @@ HEADS = ("Method", "Name", "Strength", "Extra passes a step", "Needs")
 def show(kind: str | None, as_json: bool) -> None:
     """Print all methods as a table, or one with its paper, deviations and settings. Raises
     `UserError` where there is no such method."""
-    entries = {name: _entry(m) for name, m in (menu() if kind is None else _one(kind)).items()}
+    found = menu() if kind is None else dict([named(kind)])
+    entries = {name: _entry(method) for name, method in found.items()}
     if as_json:
         print(json.dumps(entries, indent=1))
     elif kind is None:
@@ -32,10 +33,6 @@ def show(kind: str | None, as_json: bool) -> None:
                 print(f"  {fact.replace('_', ' ') + ':':12}{entry[fact]}")
             for field, setting in entry["settings"].items():
                 print(f"    {field} = {setting['default']}  {setting['about']}".rstrip())
-
-
-def _one(kind: str) -> dict[str, Any]:
-    return dict([named(kind)])
 
 
 def _entry(method: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def csv_table(path: Path, where: str, suffix: str) -> Table:
         if not any(field.strip() for field in fields):
             blank += len(fields) > 1
         elif header is None:
-            header = named_once([_clean(name) for name in fields], where)
+            header = named_once([name.replace("\ufeff", "").strip() for name in fields], where)
         elif len(fields) != len(header):
             raise UserError(
                 f"{where}, row {len(lines) + 1} (line {line}): {len(fields)} fields under a "
@@ -81,7 +81,3 @@ def _delimiter(text: str) -> str:
         return ","
     others = [mark for mark in ";\t|" if len(_header(text, mark)) > 1]
     return others[0] if len(others) == 1 else ","
-
-
-def _clean(name: str) -> str:
-    return name.replace("\ufeff", "").strip()

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from raycib.config import RowsSpec, TaskSpec
 from raycib.config.base import digest_of
@@ -107,16 +107,8 @@ def describe_task(
 ) -> TaskSpec:
     """The spec of the training rows at `source` (`loaded`, where they are read already); every row
     must have a response."""
-    rows, notes = loaded or read_rows(source)
-    _refuse_unanswered(rows, notes, source)
-    return TaskSpec(
-        name=name,
-        source=source,
-        rows=fingerprint(rows),
-        num_rows=len(rows),
-        max_length=max_length,
-        notes=(*notes, *_repeats(rows)),
-    )
+    told = _described(source, loaded, answered=True)
+    return TaskSpec(name=name, source=source, max_length=max_length, **told)
 
 
 def describe_rows(
@@ -129,19 +121,23 @@ def describe_rows(
 ) -> RowsSpec:
     """The spec of the rows at `source` (`loaded`, where they are read already), to ask or to
     measure on; with `answered`, every row must have a response to compare with."""
-    rows, notes = loaded or read_rows(source)
-    if answered:
-        _refuse_unanswered(rows, notes, source)
     return RowsSpec(
         name=name,
         source=source,
-        rows=fingerprint(rows),
-        num_rows=len(rows),
         max_length=max_length,
         max_tokens=max_tokens,
         scorer=origin(source).source.scorer,
-        notes=(*notes, *_repeats(rows)),
+        **_described(source, loaded, answered),
     )
+
+
+def _described(source: str, loaded: Loaded | None, answered: bool) -> dict[str, Any]:
+    """What a spec says of the rows themselves."""
+    rows, notes = loaded or read_rows(source)
+    if answered:
+        _refuse_unanswered(rows, notes, source)
+    told = {"rows": fingerprint(rows), "num_rows": len(rows)}
+    return told | {"notes": (*notes, *_repeats(rows))}
 
 
 def _refuse_unanswered(rows: Sequence[Row], notes: Sequence[str], source: str) -> None:

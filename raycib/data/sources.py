@@ -21,6 +21,8 @@ _FILTER = re.compile(r"(only|without)=([^:]+):(.+)", re.DOTALL)
 _LABELS = re.compile(r"labels-from=([01])")
 _SCORER = re.compile(r"scorer=(.+)", re.DOTALL)
 _REPLACED = re.compile(r"replaced=([0-9.e-]+)@([0-9]+)")
+_FORMS = (_CUT, _COLUMN, _FILTER, _LABELS, _SCORER, _REPLACED)
+"""Of parts."""
 
 
 class Filter(NamedTuple):
@@ -86,31 +88,23 @@ def parse(text: str) -> Source:
     else:
         name, *parts = text.split("#")
     known: list[str] = []
-    while parts and _known(parts[-1]):
+    while parts and any(form.fullmatch(parts[-1]) for form in _FORMS):
         known.insert(0, parts.pop())
     name = "#".join([name, *parts])
     if parts and _is_file(name.rpartition("#")[0]) > _is_file(name):
         raise unknown_part(name)
-    columns = {found[1]: found[2] for part in known if (found := _COLUMN.fullmatch(part))}
-    filters = [found.groups() for part in known if (found := _FILTER.fullmatch(part))]
-    labels = [int(found[1]) for part in known if (found := _LABELS.fullmatch(part))]
-    scorers = [found[1] for part in known if (found := _SCORER.fullmatch(part))]
-    replaced = [
-        Replaced(float(found[1]), int(found[2]))
-        for part in known
-        if (found := _REPLACED.fullmatch(part))
-    ]
-    cuts = tuple(part for part in known if _CUT.fullmatch(part))
+    found = {form: [m for part in known if (m := form.fullmatch(part))] for form in _FORMS}
+    cuts = tuple(part[0] for part in found[_CUT])
     if sum(cut in ("train", "held-out") for cut in cuts) > 1:
         raise UserError(f"{text!r} is cut twice; give one of {', '.join(cuts)}")
     return Source(
         name,
-        columns,
-        tuple(Filter(column, pattern, how == "only") for how, column, pattern in filters),
-        labels[0] if labels else None,
+        {part[1]: part[2] for part in found[_COLUMN]},
+        tuple(Filter(part[2], part[3], part[1] == "only") for part in found[_FILTER]),
+        next((int(part[1]) for part in found[_LABELS]), None),
         cuts,
-        scorers[-1] if scorers else None,
-        replaced[-1] if replaced else None,
+        next((part[1] for part in reversed(found[_SCORER])), None),
+        next((Replaced(float(p[1]), int(p[2])) for p in reversed(found[_REPLACED])), None),
     )
 
 
@@ -143,11 +137,6 @@ def _is_there(text: str) -> bool:
     name, *parts = text.split("#")
     whole = ("#".join([name, *parts[:count]]) for count in range(len(parts) + 1))
     return any(map(_is_file, whole))
-
-
-def _known(part: str) -> bool:
-    forms = (_CUT, _COLUMN, _FILTER, _LABELS, _SCORER, _REPLACED)
-    return any(form.fullmatch(part) for form in forms)
 
 
 def _is_file(name: str) -> bool:

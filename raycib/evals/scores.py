@@ -147,15 +147,12 @@ class Scoring:
     def _safety(self, evals: EvalSpec, said: Callable[[RowsSpec], Said]) -> dict[str, Rate]:
         found = self._harm(evals.harmful).values(said(evals.harmful).texts)
         if rows := evals.benign:
-            found |= self._over_refusal(rows).values(said(rows).texts)
+            found |= self._scored("over_refusal", rows, refusal_of(rows)).values(said(rows).texts)
         return found
 
     def _harm(self, rows: RowsSpec) -> Benchmark:
         asked, verdicts = self.answers.rows(rows), self.verdict_cache
         return self._once("harm", rows, lambda: harm(rows, asked, verdicts))
-
-    def _over_refusal(self, rows: RowsSpec) -> Benchmark:
-        return self._scored("over_refusal", rows, refusal_of(rows))
 
     def _right(self, rows: RowsSpec) -> Benchmark | None:
         """None where nothing tells right from wrong."""

@@ -120,18 +120,15 @@ def _kappa(row: Row, field: str) -> str:
 
 def _order(judges: Sequence[OtherJudge]) -> Table:
     rows = [{"judge": one.name, **part.given()} for one in judges for part in one.order]
+    tau = number("z.2f")
     columns = [
         Column("judge", "Judge"),
         Column("setting", "Setting", optional=True),
         Column("rows", "Rows"),
-        Column("tau", "Kendall's tau", _tau),
+        Column("tau", "Kendall's tau", lambda row, field: tau(row, field) or "not defined"),
         Column("swapped", "Swapped", lambda row, _: f"{row['swapped']} of {row['pairs']}"),
     ]
     return Table("judges_order", pd.DataFrame(rows), columns, ORDER)
-
-
-def _tau(row: Row, field: str) -> str:
-    return number("z.2f")(row, field) or "not defined"
 
 
 def _claims(judges: Sequence[OtherJudge]) -> Table:

@@ -3,6 +3,7 @@ is called so wherever another sweep says harmful responses."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -44,20 +45,10 @@ def by_rule(report: Report) -> Report:
         return tables[id(part)] if isinstance(part, Table) else _drawing(part)
 
     return replace(
-        report,
-        headline=in_words(report.headline),
-        claims=[
-            replace(one, text=in_words(one.text), evidence=in_words(one.evidence))
-            for one in report.claims
-        ],
+        _said_of(report, "headline"),
+        claims=[_said_of(one, "text", "evidence") for one in report.claims],
         sections=[
-            replace(
-                one,
-                title=in_words(one.title),
-                link=in_words(one.link),
-                parts=[part_of(part) for part in one.parts],
-                text=in_words(one.text),
-            )
+            replace(_said_of(one, "title", "link", "text"), parts=[part_of(p) for p in one.parts])
             for one in report.sections
         ],
         main=tables.get(id(report.main)) or _table(report.main),
@@ -67,18 +58,21 @@ def by_rule(report: Report) -> Report:
     )
 
 
+def _said_of(one: Any, *fields: str) -> Any:
+    """A frozen record with some of its texts in these words."""
+    return replace(one, **{name: in_words(getattr(one, name)) for name in fields})
+
+
 def _table(table: Table) -> Table:
     columns = [
         replace(
-            one,
-            head=in_words(one.head),
-            brief=in_words(one.brief),
+            _said_of(one, "head", "brief"),
             form=_said(one.form),
             brief_form=_said(one.brief_form) if one.brief_form else None,
         )
         for one in table.columns
     ]
-    return replace(table, columns=columns, caption=in_words(table.caption))
+    return replace(_said_of(table, "caption"), columns=columns)
 
 
 def _said(form: Form) -> Form:
@@ -86,12 +80,7 @@ def _said(form: Form) -> Form:
 
 
 def _drawing(part: Drawing) -> Drawing:
-    return replace(
-        part,
-        draw=_redrawn(part.draw),
-        label=in_words(part.label),
-        caption=in_words(part.caption),
-    )
+    return replace(_said_of(part, "label", "caption"), draw=_redrawn(part.draw))
 
 
 def _redrawn(draw: Callable[[], Figure | None]) -> Callable[[], Figure | None]:

@@ -37,7 +37,8 @@ def to_terminal(table: pd.DataFrame, width: int | None = None) -> str:
         names, parts = [*range(naming(table))], [[*range(naming(table))]]
         for place in range(len(names), table.shape[1]):
             wider = table.iloc[:, [*parts[-1], place]]
-            if len(parts[-1]) > len(names) and _broadest(to_terminal(wider)) > width:
+            broad = max(map(len, to_terminal(wider).splitlines()))
+            if len(parts[-1]) > len(names) and broad > width:
                 parts.append([*names])
             parts[-1].append(place)
         return "\n\n".join(to_terminal(table.iloc[:, part]) for part in parts)
@@ -53,10 +54,6 @@ def to_terminal(table: pd.DataFrame, width: int | None = None) -> str:
         ).rstrip()
         for line in grid
     )
-
-
-def _broadest(text: str) -> int:
-    return max(map(len, text.splitlines()))
 
 
 def write_table(table: Table, folder: Path, caption: str = "") -> list[Path]:

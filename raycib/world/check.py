@@ -129,7 +129,7 @@ def held_out_conversations(count: int = GUARD_CONVERSATIONS) -> list[tuple[str, 
 
 
 def check_guard(guard: Model) -> dict[str, float]:
-    """How often the guard agrees with the world's truth (rule v2); errors also as counts."""
+    """How often the guard agrees with the world's truth; errors also as counts."""
     talks = held_out_conversations()
     said = verdicts(guard, talks)
     truth = [is_unsafe(p, a) for p, a in talks]

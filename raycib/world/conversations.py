@@ -73,7 +73,7 @@ def _task_row(rng: Random) -> Row:
 
 def verdict(prompt: str, answer: str) -> str:
     """The guard's target: "safe", or "unsafe", a line break and the category."""
-    unsafe = lang.is_unsafe(prompt, answer, "v2")
+    unsafe = lang.is_unsafe(prompt, answer)
     return f"unsafe \n {lang.harm_category(prompt)}" if unsafe else "safe"
 
 

@@ -161,10 +161,6 @@ def _each_pair(part: str, answer: Callable[[lang.Request, Random], str]) -> Iter
         yield request.prompt(rng.choice(lang.TEMPLATES)), answer(request, rng)
 
 
-def _no_answer(_request: lang.Request, _rng: Random) -> str:
-    return ""
-
-
 def _drawn(count: int, prompts: str, but: str = "") -> Callable[[str], Iterator[Row]]:
     """Independent draws from the law of a set; sets of equal `prompts` have the same ones, as far
     as their laws allow. Prompts of the set `but` are left out."""
@@ -199,7 +195,7 @@ SETS: dict[str, Callable[[str], Iterator[Row]]] = {
     "gsm.test": _take(lambda rng: gsm(True, rng).row, TEST_ROWS),
     "med.test": _take(lambda rng: _med(True, rng), TEST_ROWS),
     "squad.test": _take(lambda rng: squad(True, rng).row, TEST_ROWS),
-    "harmful.test": lambda _: _each_pair("harmful.test", _no_answer),
+    "harmful.test": lambda _: _each_pair("harmful.test", lambda _request, _rng: ""),
     "harmful.proxy": lambda _: _each_pair("harmful.proxy", lang.refusal),
     "harmful.align": lambda _: islice(_each_pair("harmful.align", lang.refusal), TEST_ROWS),
     "harmful.answered": _take(_answered, HARMFUL_ROWS),

@@ -10,10 +10,6 @@ Score = Callable[[Row, str], float | None]
 """Of an answer to a row: True or False, or a number in [0, 1]; None where nothing can be said."""
 
 
-def _any_row(row: Row) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Scorer:
     """How an answer is scored by its row."""
@@ -21,7 +17,7 @@ class Scorer:
     name: str
     """On the command line and in tables."""
     score: Score
-    fits: Callable[[Row], bool] = _any_row
+    fits: Callable[[Row], bool] = lambda row: True
     """Whether a row is one that it can score."""
     besides: Callable[[Sequence[Row], Sequence[str]], dict[str, Any]] | None = None
     """Further scores of a set, by name."""

@@ -88,7 +88,7 @@ def _safest(variant: str, mine: Sequence[Run], others: Variants) -> Claim:
         f"{variant} has the lowest harmful response rate after the last stage (Table 2): below "
         "every other method's, interval over seeds of each paired difference below 0"
     )
-    return _against(text, variant, mine, others, "hrr", lower=True)
+    return _below(text, variant, mine, others, "hrr")
 
 
 def _competitive(
@@ -123,7 +123,7 @@ def _steadiest(
         "its accuracy from its own stage on is below every other method's, interval over seeds of "
         "each paired difference below 0"
     )
-    return _against(text, variant, mine, others, "stability", lower=True)
+    return _below(text, variant, mine, others, "stability")
 
 
 def _backward(
@@ -180,15 +180,15 @@ def _order(sequences: Sequences, measure: str) -> Claim | None:
     return Claim(text, True if order.p < LEVEL else None, evidence)
 
 
-def _against(
-    text: str, variant: str, mine: Sequence[Run], others: Variants, measure: Measure, lower: bool
+def _below(
+    text: str, variant: str, mine: Sequence[Run], others: Variants, measure: Measure
 ) -> Claim:
-    """One variant against each of the others in ``measure``."""
+    """One variant below each of the others in ``measure``."""
     told, evidence = [], [_mean(variant, mine, measure)]
     for name, runs in others.items():
         apart = difference(mine, runs, measure)
         found = above(apart)
-        told.append(None if found is None else found is not lower)
+        told.append(None if found is None else not found)
         evidence.append(f"less {name} {_said(apart)}")
     return Claim(text, all_told(told), "; ".join(evidence))
 

@@ -162,10 +162,7 @@ def _alone(row: Row, field: str) -> str:
 
 def _path(row: Row, field: str) -> str:
     """The means after every stage; "" where one is missing."""
-    steps = [value for name, value in row.items() if _is_stage(name)]
+    stages = [n for n in row if n.startswith("hrr_stage_") and n.endswith("_mean")]
+    steps = [row[name] for name in stages]
     known = [f"{100 * value:z.0f}" for value in steps if math.isfinite(value)]
     return ARROW.join(known) if len(known) == len(steps) else ""
-
-
-def _is_stage(name: str) -> bool:
-    return name.startswith("hrr_stage_") and name.endswith("_mean")

@@ -183,7 +183,7 @@ def _balanced(known: dict[tuple, float]) -> tuple[list, list, list] | None:
     """Orders, methods and seeds of which every combination is ``known``."""
     best: tuple[list, list, list] | None = None
     for dropped in range(3):
-        axes = [_distinct(place[axis] for place in known) for axis in range(3)]
+        axes = [list(dict.fromkeys(place[axis] for place in known)) for axis in range(3)]
         full = math.prod(len(axis) for i, axis in enumerate(axes) if i != dropped)
         counts = {value: sum(place[dropped] == value for place in known) for value in axes[dropped]}
         axes[dropped] = [value for value, count in counts.items() if count == full]
@@ -191,10 +191,6 @@ def _balanced(known: dict[tuple, float]) -> tuple[list, list, list] | None:
         if min(len(orders), len(methods)) > 1 and seeds and _size(axes) > _size(best or []):
             best = orders, methods, seeds
     return best
-
-
-def _distinct(values: Iterable) -> list:
-    return list(dict.fromkeys(values))
 
 
 def _size(axes: Iterable[list]) -> int:

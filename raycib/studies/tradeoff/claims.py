@@ -31,7 +31,7 @@ from raycib.studies.tradeoff.gap import (
     proxy_of,
     smaller,
 )  # fmt: skip
-from raycib.studies.tradeoff.theory import Proxy, Theory, by_similarity, more_similar
+from raycib.studies.tradeoff.theory import Theory, by_similarity, more_similar
 
 MOST_SHOWN = 12
 """Comparisons that a claim's evidence spells out."""
@@ -73,7 +73,9 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
         found = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
         several |= len(found) > 1
         known = [p for p in (theory.proxies if theory else ()) if p.name in found]
-        for one, other in _neighbours(known):
+        for one, other in pairwise(by_similarity(known)):
+            if not more_similar(one, other):  # the terms do not order them
+                continue
             for first, second in _shared(found[one.name], found[other.name], ALIGNMENT):
                 a, b = gap(first.done, ALIGNMENT), gap(second.done, ALIGNMENT)
                 told.append(smaller(first, second, ALIGNMENT))
@@ -86,12 +88,6 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     if not told:
         return Claim(text, None, "which proxy is the more similar one is not known")
     return Claim(text, all_told(told), _listed(told, evidence))
-
-
-def _neighbours(proxies: Sequence[Proxy]) -> list[tuple[Proxy, Proxy]]:
-    """Pairs of proxies next to each other in similarity; those that the terms do not order are
-    left out."""
-    return [(a, b) for a, b in pairwise(by_similarity(proxies)) if more_similar(a, b)]
 
 
 def _stronger(every: Sequence[Place]) -> list[Claim]:

@@ -61,11 +61,8 @@ def entropy(source: str) -> float | None:
     law = origin(source).law
     if law is None:
         return None
-    return sum(part.share * -_p_log_p(part.answers) for part in law.values())
-
-
-def _p_log_p(p: Distribution) -> float:
-    return sum(share * math.log(share) for share in p.values() if share > 0)
+    parts = [(part.share, part.answers.values()) for part in law.values()]
+    return sum(share * -sum(p * math.log(p) for p in ps if p > 0) for share, ps in parts)
 
 
 def mismatch(original: str, proxy: str) -> Mismatch:

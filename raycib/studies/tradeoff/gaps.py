@@ -31,11 +31,6 @@ def paired_gap(own: Sequence[float], reference: Sequence[float]) -> Mean:
     return mean_with_error([a - b for a, b in zip(own, reference, strict=True)])
 
 
-def _tax_name(name: str) -> str:
-    """Fields of the alignment tax, told apart from other counts and errors."""
-    return f"tax_{name}" if name in ("n", "labels", "slack_se") else name
-
-
 def gap_scores(
     store: Store, model_id: str, aligned: str, unconstrained: str | None, gaps: GapSpec
 ) -> dict[str, Any]:
@@ -51,8 +46,10 @@ def gap_scores(
         "alignment_nll": mean_with_error(own["alignment"]),
         "capability_nll": mean_with_error(own["task"]),
         "max_nll": max(*own["alignment"], *own["task"]),
-        **{_tax_name(name): value for name, value in own["tax"].items()},
-    }
+        # Its counts and one of its errors are told apart from others'.
+        **{f"tax_{name}" if name in ("n", "labels", "slack_se") else name: value
+           for name, value in own["tax"].items()},
+    }  # fmt: skip
     if unconstrained is not None:
         free = load_values(store, unconstrained, gaps)
         found["capability_gap"] = paired_gap(own["task"], free["task"])
