@@ -31,8 +31,10 @@ def show(key: str, out: str, texts: int) -> Group:
     record = stage(store, key)
     measured = found(out, record.key)
     said = answers(store, record.key, measured.results) if measured else []
+    spec = record.about["spec"]
+    title = f"{method_name(spec)} on {spec['task']['name']}, seed {spec['seed']}"
     parts: list[RenderableType] = [
-        table_of(("", _title(record)), [[*row] for row in _facts(record, measured, out)]),
+        table_of(("", title), [[*row] for row in _facts(record, measured, out)]),
         _scores(measured) if measured else Text("No finished sweep has scores of it."),
     ]
     if steps := curve(record):
@@ -42,11 +44,6 @@ def show(key: str, out: str, texts: int) -> Group:
     parts += [Text(f"> {one_line(a.prompt, 500)}\n{WORDS[a.harmful]}: {one_line(a.answer, 1500)}\n")
               for a in said[:texts]]  # fmt: skip
     return Group(*parts)
-
-
-def _title(record: Record) -> str:
-    spec = record.about["spec"]
-    return f"{method_name(spec)} on {spec['task']['name']}, seed {spec['seed']}"
 
 
 def _facts(record: Record, measured: Found | None, out: str) -> Iterator[tuple[str, str]]:

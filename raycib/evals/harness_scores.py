@@ -34,17 +34,15 @@ def shown(entries: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]
     for one in entries:
         tasks.setdefault(one["task"], []).append(one)
     whole = [of_group for of_group in tasks.values() if of_group[0]["group"]][:1]
-    chosen = [_chosen(of_task) for of_task in whole or tasks.values()]
+    chosen = [
+        next((one for one in of_task if one["metric"] == PREFERRED), of_task[0])
+        for of_task in whole or tasks.values()
+    ]
     main: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for one in entries:
         (main if any(one is it for it in chosen) else others)[_name(one)] = _score(one)
     return main, others
-
-
-def _chosen(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    preferred = [one for one in entries if one["metric"] == PREFERRED]
-    return (preferred or entries)[0]
 
 
 def _name(entry: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ def by_rule(report: Report) -> Report:
               if isinstance(part, Table)}  # fmt: skip
 
     def part_of(part: Table | Drawing) -> Table | Drawing:
-        return tables[id(part)] if isinstance(part, Table) else _drawing(part)
+        if isinstance(part, Table):
+            return tables[id(part)]
+        return replace(_said_of(part, "label", "caption"), draw=_redrawn(part.draw))
 
     return replace(
         _said_of(report, "headline"),
@@ -77,10 +79,6 @@ def _table(table: Table) -> Table:
 
 def _said(form: Form) -> Form:
     return lambda row, field: in_words(form(row, field))
-
-
-def _drawing(part: Drawing) -> Drawing:
-    return replace(_said_of(part, "label", "caption"), draw=_redrawn(part.draw))
 
 
 def _redrawn(draw: Callable[[], Figure | None]) -> Callable[[], Figure | None]:

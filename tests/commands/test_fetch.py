@@ -41,7 +41,11 @@ class Ended(NamedTuple):
 
 
 def run(*command: str, **env: str) -> Ended:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "TRANSFORMERS_"))
+    }
     done = subprocess.run([*command], env=clean | env, capture_output=True, text=True)
     return Ended(done.returncode, done.stdout, done.stderr)
 

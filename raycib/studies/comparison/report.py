@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -51,20 +52,17 @@ BARS = (
 
 def report(results: Results, samples: Samples, histories: Histories) -> Report:
     """Methods held against each other, in the figures of one sweep."""
-    frame, aligned = to_frame(results), aligned_scores(results)
-    found = comparison_claims(frame, aligned, samples)
-    said = comparison_headline(frame, aligned, found)
-    return _report(results, frame, (samples, histories), (said, found), warnings(frame))
+    made = _report(results, samples, histories, comparison_claims)
+    return replace(made, warnings=warnings(made.frame))
 
 
 def ablation(results: Results, samples: Samples, histories: Histories) -> Report:
     """What a part of one method does, in the figures of one sweep: Figure 3's bars as well."""
-    frame, aligned = to_frame(results), aligned_scores(results)
-    found = ablation_claims(frame, aligned, samples)
-    said = comparison_headline(frame, aligned, found, MOST_ROWS)
-    drawn = Drawing("bars", partial(bars, frame, aligned.get("hrr")),
-                    "Harmful response rates by row", BARS, broad=False)  # fmt: skip
-    return _report(results, frame, (samples, histories), (said, found), [], [drawn])
+    made = _report(results, samples, histories, ablation_claims, MOST_ROWS)
+    draw = partial(bars, made.frame, aligned_scores(results).get("hrr"))
+    drawn = Drawing("bars", draw, "Harmful response rates by row", BARS, broad=False)
+    first, *others = made.sections
+    return replace(made, sections=[replace(first, parts=[drawn, *first.parts]), *others])
 
 
 def comparison_headline(
@@ -89,14 +87,10 @@ def comparison_headline(
 
 
 def _report(
-    results: Results,
-    frame: pd.DataFrame,
-    measured: tuple[Samples, Histories],
-    result: tuple[str, Sequence[Claim]],
-    warned: Sequence[str],
-    drawn: Sequence[Drawing] = (),
+    results: Results, samples: Samples, histories: Histories, claims: Any, most_rows: int = 0
 ) -> Report:
-    (samples, histories), aligned = measured, aligned_scores(results)
+    frame, aligned = to_frame(results), aligned_scores(results)
+    found = claims(frame, aligned, samples)
     rows, cells = table1.table1(frame, aligned), named(frame)
     pairs = paired.paired_table(frame, samples)
     main = Table(
@@ -108,10 +102,10 @@ def _report(
     return Report(
         results=results,
         frame=frame,
-        headline=result[0],
-        claims=result[1],
+        headline=comparison_headline(frame, aligned, found, most_rows),
+        claims=found,
         sections=[
-            Section("figure", "Safety against its price", "Figure", [*drawn, price]),
+            Section("figure", "Safety against its price", "Figure", [price]),
             Section("table", "Table 1, for this sweep", "Table", [main]),
             Section("cost", "Harmful responses at equal task loss", "Equal loss", [
                 _cost(frame),
@@ -124,7 +118,6 @@ def _report(
         ],
         main=main,
         cells=cells,
-        warnings=warned,
         curves=partial(curves_by_variant, cells, histories),
     )  # fmt: skip
 

@@ -153,7 +153,8 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     found: dict[str, list[ResultRow]] = {}
     for place, _, variants in every:
         candidates = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
-        original = next((n for n in candidates if _is_original(n, theory)), None)
+        named = {n: theory.proxy(n) for n in candidates} if theory else {}
+        original = next((n for n, proxy in named.items() if proxy and proxy.original), None)
         if original or len(candidates) == 1:
             found[place] = candidates[original or next(iter(candidates))]
     if len(found) < 2:
@@ -185,11 +186,6 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
     if not told:
         return Claim(text, None, "the tasks' overlaps are equal or not known")
     return Claim(text, all_told(told), _listed(told, evidence))
-
-
-def _is_original(name: str, theory: Theory | None) -> bool:
-    proxy = theory.proxy(name) if theory else None
-    return bool(proxy and proxy.original)
 
 
 def _restrictive(every: Sequence[Place]) -> Claim | None:
@@ -267,10 +263,7 @@ def _listed(told: Sequence[bool | None], evidence: Sequence[str]) -> str:
     order = {False: 0, None: 1, True: 2}
     pairs = sorted(zip(told, evidence, strict=True), key=lambda pair: order[pair[0]])
     shown = [text for _, text in pairs[:MOST_SHOWN]]
-    rest = len(pairs) - len(shown)
-    return "; ".join([head, *shown, *[f"{rest} more that {_more(pairs)}"] * bool(rest)])
-
-
-def _more(pairs: Sequence[tuple[bool | None, str]]) -> str:
-    hold = all(told for told, _ in pairs[MOST_SHOWN:])
-    return "hold" if hold else "hold, fail or are open, as counted"
+    if rest := [told for told, _ in pairs[MOST_SHOWN:]]:
+        how = "hold" if all(rest) else "hold, fail or are open, as counted"
+        shown.append(f"{len(rest)} more that {how}")
+    return "; ".join([head, *shown])
