@@ -136,10 +136,11 @@ def test_a_sweep_stays_below_4_gb(reference: Reference) -> None:
     assert 0.5 < most < 4
 
 
-def test_two_workers_and_the_engines_have_torch_and_the_driver_has_none(
+def test_one_worker_and_the_engines_have_torch_and_the_driver_has_none(
     reference: Reference,
 ) -> None:
-    assert len(reference.watcher.torch) == 3
+    """Two stages of 100 steps are worth one worker (`test_trainers.py`)."""
+    assert len(reference.watcher.torch) == 2
     assert reference.driver not in reference.watcher.torch
 
 
