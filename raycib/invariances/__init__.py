@@ -67,26 +67,31 @@ class Finding(NamedTuple):
 def zero_strength(bench: Bench, method: Method) -> Finding:
     """At zero, and so weak that rounding takes all of it away, a method gives the bytes of plain
     LoRA; at its own strength it does not. Zero is a case of its own in the code; a vanishing
-    strength is not: every pass, draw and term is there."""
+    strength is not: every pass, draw and term is there. A loss that reads prompts has the last
+    layer run on more tokens than plain LoRA's does, so that sums have another order."""
     plain = bench.chain(PlainLoRA(), stacked=method.stacked)
     weak = [one for one in (method.off(), method.faint()) if one is not None]
     train_stages(plain, bench.store)
     other, worst = adapter_of(bench.store, plain[-1]), 0.0
+    (slot,) = bench.open(bench.chain(method)[-1:])[1]
+    limit = ADAPTERS if slot.objective.reads_prompts else 0
     for one in weak:
         stages = bench.chain(one)
         store = Store(bench.root / f"weak-{stages[-1].short}-{one.strength:g}")
         train_stages(stages, store)
         own = adapter_of(store, stages[-1])
-        worst = max(worst, float(own.numpy().tobytes() != other.numpy().tobytes()))
+        same = own.numpy().tobytes() == other.numpy().tobytes()
+        worst = max(worst, 0.0 if same else distance(own, other) if limit else 1.0)
     if method.is_plain:
         return Finding("zero strength", worst, 0, "it is plain LoRA")
     stages = bench.chain(method)
     train_stages(stages, bench.store)
     moved = distance(adapter_of(bench.store, stages[-1]), other)
     if moved < MOVED:
-        return Finding("zero strength", float("inf"), 0, f"at {method.strength:g} it does nothing")
+        nothing = f"at {method.strength:g} it does nothing"
+        return Finding("zero strength", float("inf"), limit, nothing)
     how = "exports other factors" if moved == float("inf") else f"moves the adapter by {moved:.2g}"
-    return Finding("zero strength", worst, 0, f"at {method.strength:g} it {how}")
+    return Finding("zero strength", worst, limit, f"at {method.strength:g} it {how}")
 
 
 def accumulation(bench: Bench, method: Method) -> Finding:
