@@ -1,5 +1,8 @@
 """Where a process computes, and whether it had the memory."""
 
+from contextlib import suppress
+from pathlib import Path
+
 import torch
 
 
@@ -14,3 +17,13 @@ def device_of(gpus: float) -> torch.device:
 def ran_out(error: RuntimeError) -> bool:
     """Whether there was no memory for a tensor. A CPU's allocator has no class for that."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def ended_for_memory() -> int:
+    """How many processes this machine has ended for want of memory since it started; 0 where its
+    kernel does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 Wait = Literal["wait"]
@@ -101,14 +102,33 @@ class Leases:
         """Steps of it that were done, at most, whenever its holder was lost."""
         self._said: dict[str, str] = {}
         """What it said last."""
+        self._ended: dict[str, Mapping[str, int]] = {}
+        """What each holder's machines had `ended` when it began."""
+        self._starved: set[str] = set()
+        """Tasks whose holder went for want of memory, until it comes back."""
+        self._parts: dict[str, int] = {}
+        """In how many parts each of those is to be done."""
         self._over: dict[str, Ended] = {}
         self._news: deque[Ended] = deque()
 
-    def join(self, holder: str) -> int:
+    def join(self, holder: str, ended: Mapping[str, int] = MappingProxyType({})) -> int:
         """A holder begins, or comes back: the number of its next task. One that it held when it
-        was lost is next again, unless it was lost with it too often."""
+        was lost is next again, unless it was lost with it too often.
+
+        `ended`: how many processes each of its machines has ended for want of memory, ever. Where
+        that grew until a holder came back, memory is why it was lost.
+        """
         held = self._held.setdefault(holder, [])
+        before, self._ended[holder] = self._ended.get(holder, {}), ended
+        if any(ended[one] > before[one] for one in ended.keys() & before.keys()):
+            self.starve(holder)
         if name := self._working.get(holder):
+            if name in self._starved:
+                self._starved.remove(name)
+                self._parts[name] = 2 * self.parts(name)
+                for steps in (self._furthest, self._told):  # what is told of a part is its own
+                    steps.pop(name, None)
+                self._said[name] = "no memory is left for it"
             if (done := self._told.get(name, {}).get("done", 0)) > self._furthest.get(name, 0):
                 self._furthest[name], self._lost[name] = done, 0
             self._lost[name] = self._lost.get(name, 0) + 1
@@ -169,6 +189,16 @@ class Leases:
         # What a lost holder had done is not another sweep's.
         adopted = outcome.found & before.elsewhere if name in self._lost else outcome.found
         self._end(Ended(name, failures, outcome.error, adopted, notes))
+
+    def starve(self, holder: str) -> None:
+        """A holder has no memory left, or was ended for it. When it comes back it does its
+        task in twice as many parts."""
+        if name := self._working.get(holder):
+            self._starved.add(name)
+
+    def parts(self, name: str) -> int:
+        """In how many parts a task is to be done, one after the other."""
+        return self._parts.get(name, 1)
 
     def say(self, holder: str, traceback: str) -> None:
         """The last words of a holder that ends with an error, and may come back."""

@@ -41,6 +41,7 @@ CONTROLLER_FAILURES = 2
 def work(config: dict[str, Any]) -> None:
     """A worker's whole life: task after task."""
     with no_collections():
+        from raycib.models.device import ended_for_memory, ran_out
         from raycib.runtime.worker import TrainWorker
 
     leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
@@ -48,19 +49,22 @@ def work(config: dict[str, Any]) -> None:
     worker = TrainWorker(Store(config["store"]), execution, Reporter(leases), Notice())
     workers = worker.workers
     leads = workers.rank == 0
-    number = workers.gather(ray.get(leases.join.remote(holder)) if leads else 0)[0]
+    ended = dict(workers.gather((ray.get_runtime_context().get_node_id(), ended_for_memory())))
+    number = workers.gather(ray.get(leases.join.remote(holder, ended)) if leads else 0)[0]
     while (name := ray.get(leases.take.remote(holder, number, leads))) is not None:
         if name == WAIT:
             time.sleep(LOOK_S)
             continue
         try:
-            outcome = worker.do(pieces[name])
+            outcome = worker.do(pieces[name], ray.get(leases.parts.remote(name)) if leads else 1)
         except (UserError, StoreError) as mistake:  # would be made again
             outcome = Outcome(error=mistake)
-        except Exception:
+        except Exception as error:
             said = traceback.format_exc()
             if isinstance(pieces[name], AdapterGroup):  # this process may be broken: it ends, and
                 ray.get(leases.say.remote(holder, said))  # a new one takes the task up
+                if isinstance(error, RuntimeError) and ran_out(error):
+                    ray.get(leases.starve.remote(holder))
                 raise
             outcome = Outcome(error=Undone(said))
         if leads:

@@ -53,27 +53,28 @@ class TrainWorker:
         self._notes: list[str] = []
         """What people should know of what is done now."""
 
-    def do(self, piece: Piece) -> Outcome:
+    def do(self, piece: Piece, parts: int = 1) -> Outcome:
         """Do what of it no other sweep on this store is doing. Every worker of a group calls this:
-        the first alone measures and prepares, with what the others have of the base."""
+        the first alone measures and prepares, with what the others have of the base, and says in
+        how many `parts` adapters are trained, where memory was too little for all at once."""
         keys = [key for key in keys_of(piece) if key not in self._failed]
         claims = self.store.claims(TASKS, keys) if self.workers.rank == 0 else nullcontext(set())
         with claims as claimed:
             found = frozenset(key for key in claimed if self.store.get(STAGES, key))
-            mine, found = self.workers.gather((claimed, found))[0]
+            mine, found, parts = self.workers.gather((claimed, found, parts))[0]
             self._notes = []
             try:
-                failures = self._do(part_of(piece, mine)) if mine else {}
+                failures = self._do(part_of(piece, mine), parts) if mine else {}
             finally:
                 self.workers.meet()
         self._failed |= failures
         return Outcome(failures, found, frozenset(keys) - mine, tuple(self._notes))
 
-    def _do(self, piece: Piece) -> dict[str, str]:
+    def _do(self, piece: Piece, parts: int) -> dict[str, str]:
         """Why each failed stage of a group failed, by key."""
         leads = self.workers.rank == 0
         if isinstance(piece, AdapterGroup):
-            return self._train_as_fits(piece)
+            return self._train_in_parts(piece, parts)
         if isinstance(piece, Prepare):
             # A slot of zeros: the aligned model itself.
             loaded = self._open(piece.model, [LoRAShape(1, 1.0, piece.lora.targets)])
@@ -93,9 +94,24 @@ class TrainWorker:
             ensure_cache(loaded, self.store, piece.model, one.held_out, one.features)
             measure_slots(loaded, self.store, piece.model, {0: piece.model.key}, one)
 
+    def _train_in_parts(self, group: AdapterGroup, parts: int) -> dict[str, str]:
+        """Train so many parts of a group, one after the other."""
+        size = -(-len(group.jobs) // parts)
+        jobs = [group.jobs[start : start + size] for start in range(0, len(group.jobs), size)]
+        if len(jobs) > 1:
+            *sizes, last = (str(len(part)) for part in jobs)
+            self._notes.append(
+                f"no memory for {len(group.jobs)} adapters at once: {', '.join(sizes)} and {last} "
+                "were trained"
+            )
+        failures: dict[str, str] = {}
+        for part in jobs:
+            failures |= self._train_as_fits(group.model_copy(update={"jobs": part}))
+        return failures
+
     def _train_as_fits(self, group: AdapterGroup) -> dict[str, str]:
         """Train a group, or one half after the other where no memory is left for all of it. Workers
-        that train together cannot: the others wait for the one that has none."""
+        that train together end instead, for the others wait for the one that has none."""
         try:
             return self.train(group)
         except RuntimeError as error:
@@ -104,18 +120,7 @@ class TrainWorker:
         self._loaded = None  # out here, where no traceback holds what is in the way
         gc.collect()
         torch.cuda.empty_cache()
-        half = -(-len(group.jobs) // 2)
-        parts = [
-            group.model_copy(update={"jobs": j}) for j in (group.jobs[:half], group.jobs[half:])
-        ]
-        sizes = " and ".join(str(len(part.jobs)) for part in parts)
-        self._notes.append(
-            f"no memory for {len(group.jobs)} adapters at once: {sizes} were trained"
-        )
-        failures: dict[str, str] = {}
-        for part in parts:
-            failures |= self._train_as_fits(part)
-        return failures
+        return self._train_in_parts(group, 2)
 
     def train(self, group: AdapterGroup) -> dict[str, str]:
         """Train a group's unfinished stages, then measure all of them; why each failed stage

@@ -72,6 +72,30 @@ def test_only_losses_that_get_no_further_are_the_tasks_fault() -> None:
     assert str(ended.error) == "its worker was lost 3 times"
 
 
+def test_a_task_is_done_in_twice_as_many_parts_where_memory_is_why_its_holder_was_lost() -> None:
+    """A machine that has ended nothing more since, or another one, is no evidence; nor is a holder
+    that had nothing in hand. Further steps are counted anew."""
+    leases = Leases([task("a"), task("b")], tries=5)
+    leases.starve("w")
+    machines = ({"m": 4, "n": 0}, {"m": 4}, {"n": 7}, {"m": 5}, {"m": 6, "n": 7}, {"m": 6})
+    parts = []
+    for machine in machines[:3]:
+        assert leases.take("w", leases.join("w", machine)) == "a"
+        leases.tell("a", {"done": 100 + len(parts)})
+        parts.append(leases.parts("a"))
+    leases.starve("w")  # as a worker says that has none left
+    leases.starve("w")
+    assert leases.take("w", leases.join("w", machines[3])) == "a"
+    leases.tell("a", {"done": 1})
+    assert leases.take("w", leases.join("w", machines[4])) == "a"
+    assert (parts, leases.parts("a"), leases.parts("b")) == ([1, 1, 1], 4, 1)
+    assert leases.take("w", leases.join("w", machines[5])) == "a"
+    leases.starve("w")
+    assert leases.take("w", leases.join("w", machines[5])) == "b"
+    (ended,) = leases.ended()
+    assert str(ended.error) == "no memory is left for it"
+
+
 def test_what_is_left_behind_is_done_by_another() -> None:
     """b waits for a, whose holder is gone for good: the other one does both."""
     leases = Leases([task("a"), task("b", "a")])

@@ -27,8 +27,6 @@ from raycib import world
 pytestmark = [pytest.mark.faults, pytest.mark.real, pytest.mark.timeout(900)]
 
 
-TRIAL = "ImplicitFunc"
-"""How Ray titles the process of a Tune trial that is a function."""
 ENGINES = "ray::Engines"
 
 
@@ -66,21 +64,6 @@ def nothing_works_after(seconds: float, folder: Path) -> None:
             return
         assert time.monotonic() < deadline, f"after {seconds:.0f} s there are still {left}"
         time.sleep(0.2)
-
-
-def test_a_trial_killed_twice_in_training_changes_nothing(
-    reference: Reference, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    with sweep(out, *SMALL) as running:
-        running.until(lambda: checkpoints(out))
-        kill_one(running, TRIAL)
-        kill_one(running, TRIAL)
-        ended = running.wait()
-    assert ended.code == 0, ended
-    assert adapters(out) == adapters(reference.out)
-    assert scores(out) == scores(reference.out)
-    assert summary_of(out)["counts"]["stages_trained"] == 2
 
 
 def test_engines_killed_while_they_answer_and_while_they_judge_change_nothing(

@@ -133,6 +133,28 @@ def test_a_group_without_memory_is_split_until_it_fits_and_that_is_said(
     assert not store.keys(CHECKPOINTS)
 
 
+def test_a_group_in_parts_is_the_group(tiny_folder: Path, tmp_path: Path):
+    """As one comes back whose worker was ended for want of memory: the same bytes, and it is said.
+    More parts than adapters are as many."""
+    trainer = TrainerSpec(learning_rate=5e-3, batch_size=16, epochs=1)
+    three = group(
+        [tiny.make_stage(tiny_folder, seed=seed, trainer=trainer) for seed in range(3)], "three"
+    )
+    apart, stores = (
+        Execution(slots_apart=True),
+        [Store(tmp_path / name) for name in ("1", "2", "9")],
+    )
+    notes = [
+        TrainWorker(store, apart, lambda *_: None).do(three, parts).notes
+        for store, parts in zip(stores, (1, 2, 9), strict=True)
+    ]
+    said = "no memory for 3 adapters at once: "
+    assert notes == [(), (f"{said}2 and 1 were trained",), (f"{said}1, 1 and 1 were trained",)]
+    whole, *parted = (files(store, [three]) for store in stores)
+    assert parted == [whole, whole]
+    assert not any(store.keys(CHECKPOINTS) for store in stores)
+
+
 def test_a_worker_imports_nothing_for_models_that_see(tmp_path: Path):
     """A second of every process, and 140 MB, and bitsandbytes another; who wants the packages has
     them."""
