@@ -3,6 +3,8 @@
 import fcntl
 import logging
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -144,6 +146,35 @@ def test_a_lock_that_another_process_keeps_costs_a_warning(
     assert show(tmp_path), "and once it is free the same call shows the sweep"
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from alembic import command
+from mlflow import MlflowClient
+from raycib.tracking.session import sqlite_uri, tracking_room
+upgrade, uri = command.upgrade, sqlite_uri(Path(sys.argv[1]))
+def some(config, revision):
+    upgrade(config, "+20")
+    os.kill(os.getpid(), signal.SIGKILL)
+command.upgrade = some
+with tracking_room(uri):
+    MlflowClient(uri).search_experiments()
+"""
+
+
+def test_a_process_killed_as_it_makes_the_file_leaves_none_that_cannot_be_used(
+    tmp_path: Path,
+) -> None:
+    """After 20 of MLflow's changes of its tables: it would neither go on nor begin anew."""
+    program = [sys.executable, "-c", KILLED, str(tmp_path / "mlflow.db")]
+    killed = subprocess.run(program, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed
+    assert not (tmp_path / "mlflow.db").exists()
+    assert show(tmp_path)
+    assert len(runs(tmp_path)[1]) == 7
+    assert [*tmp_path.glob(".mlflow.db*")] == [tmp_path / ".mlflow.db.lock"]
+
+
 NOWHERE = (
     "validate", "/some/folder", "runs/x", "file:./mlruns", "http://", "http:/x", "http://[::1",
     "https://u:secret@", "sqlite://", "sqlite:///:memory:", "sqlite:////proc/nothing/x.db", "ftp://x",
@@ -190,8 +221,6 @@ def test_names_and_passwords_are_left_out_of_addresses(address: str, shown: str)
 
 
 def test_importing_the_room_is_cheap() -> None:
-    import subprocess
-
     code = "import raycib.tracking.session, sys; print({'mlflow', 'sqlalchemy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

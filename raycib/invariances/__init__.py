@@ -67,8 +67,8 @@ class Finding(NamedTuple):
 def zero_strength(bench: Bench, method: Method) -> Finding:
     """At zero, and so weak that rounding takes all of it away, a method gives the bytes of plain
     LoRA; at its own strength it does not. Zero is a case of its own in the code; a vanishing
-    strength is not: every pass, draw and term is there. A loss that reads prompts has the last
-    layer run on more tokens than plain LoRA's does, so that sums have another order."""
+    strength is not: every pass, draw and term is there. There a loss that reads prompts has the
+    last layer run on more tokens than plain LoRA's does, so that sums have another order."""
     plain = bench.chain(PlainLoRA(), stacked=method.stacked)
     weak = [one for one in (method.off(), method.faint()) if one is not None]
     train_stages(plain, bench.store)
@@ -80,8 +80,9 @@ def zero_strength(bench: Bench, method: Method) -> Finding:
         store = Store(bench.root / f"weak-{stages[-1].short}-{one.strength:g}")
         train_stages(stages, store)
         own = adapter_of(store, stages[-1])
-        same = own.numpy().tobytes() == other.numpy().tobytes()
-        worst = max(worst, 0.0 if same else distance(own, other) if limit else 1.0)
+        if own.numpy().tobytes() != other.numpy().tobytes():
+            # Where it is off nothing is read, so that bytes are equal whatever it reads.
+            worst = max(worst, distance(own, other) if limit and one != method.off() else 1.0)
     if method.is_plain:
         return Finding("zero strength", worst, 0, "it is plain LoRA")
     stages = bench.chain(method)
