@@ -150,15 +150,15 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from alembic import command
-from mlflow import MlflowClient
 from raycib.tracking.session import sqlite_uri, tracking_room
+from raycib.tracking.tracker import Tracker
 upgrade, uri = command.upgrade, sqlite_uri(Path(sys.argv[1]))
 def some(config, revision):
     upgrade(config, "+20")
     os.kill(os.getpid(), signal.SIGKILL)
 command.upgrade = some
 with tracking_room(uri):
-    MlflowClient(uri).search_experiments()
+    Tracker(uri, "a sweep")
 """
 
 

@@ -24,6 +24,7 @@ from raycib.runtime.demand import Bundles, Demand
 from raycib.runtime.holds import beside
 from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Undone, width
 from raycib.runtime.live_progress import Reporter
+from raycib.runtime.memory_kills import TellsLeases, ends_a_trial, was_without_memory
 from raycib.runtime.notice import Notice
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import News
@@ -100,6 +101,7 @@ def work_with_group(config: dict[str, Any]) -> None:
         ),
         run_config=RunConfig(
             name=config["holder"],
+            callbacks=[TellsLeases(config["leases"], config["holder"])],
             storage_path=config["storage"],
             failure_config=FailureConfig(
                 max_failures=config["failures"],
@@ -181,7 +183,8 @@ def run_tasks(
             ),
         )
         try:
-            with redirect_stdout(io.StringIO()):  # it prints where its files are, even if silent
+            # Tune prints where its files are, even if it is silent.
+            with ends_a_trial(), redirect_stdout(io.StringIO()):
                 grid = tuner.fit()
         finally:
             demand.give_back()
@@ -233,6 +236,8 @@ class _News(ray.tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """One line says what happened."""
         lost = trial.config["holder"]
+        if was_without_memory(trial):
+            ray.get(self._leases.starve.remote(lost))
         with self._aloud():
             print(f"note: {lost} was lost; another goes on from its last checkpoint", flush=True)
 

@@ -124,8 +124,7 @@ def alone(uri: str) -> Iterator[None]:
 
 @contextmanager
 def hasty(uri: str) -> Iterator[None]:
-    """A SQLite file that does not exist yet is made whole, and filled without waiting for the disk
-    each time.
+    """A SQLite file that does not exist yet is filled without waiting for the disk each time.
 
     MLflow commits some 250 times to make its tables and to hold a small sweep, which takes a
     minute on a busy disk. A power cut in these seconds can spoil the new file, of which nothing
@@ -147,25 +146,12 @@ def hasty(uri: str) -> Iterator[None]:
 
     event.listen(Engine, "connect", no_sync)
     try:
-        _make(file)
         yield
     finally:
         event.remove(Engine, "connect", no_sync)
         for connection in opened:  # MLflow keeps them for as long as the process lives
             with suppress(sqlite3.Error):
                 connection.execute("PRAGMA synchronous = FULL")
-
-
-def _make(file: Path) -> None:
-    """MLflow's tables, in a file that has its name once all are there: MLflow can neither use nor
-    mend one whose maker was killed."""
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH as ARTIFACTS
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    SqlAlchemyStore(sqlite_uri(part), ARTIFACTS).engine.dispose()
-    part.replace(file)
 
 
 def moved_here(uri: str, experiment: str, artifacts: str) -> None:

@@ -22,6 +22,7 @@ from raycib.tracking.session import (
     default_uri,
     moved_here,
     sqlite_file,
+    sqlite_uri,
     tracking_room,
     without_password,
 )
@@ -89,6 +90,7 @@ class Tracker:
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
+        _make_file(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment_of(self._client, uri)
         self._runs = _runs(self._client, self._experiment)
@@ -190,6 +192,21 @@ def _refuse_nowhere(uri: str) -> None:
         raise ValueError("no address: give http://..., or sqlite:///FILE with three slashes")
     if uri.startswith("sqlite") and sqlite_file(uri) is None:
         raise ValueError("no file: give sqlite:///FILE with three slashes")
+
+
+def _make_file(uri: str) -> None:
+    """A new SQLite file has its name once all of MLflow's tables are there: MLflow can neither use
+    nor mend one whose maker was killed."""
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        return
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    SqlAlchemyStore(sqlite_uri(part), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+    part.replace(file)
 
 
 def experiment_of(client: "MlflowClient", uri: str) -> str:

@@ -3,15 +3,25 @@ said."""
 
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import psutil
 import pytest
 from memory_kills import no_more_memory
-from ray_head import Cluster
+from ray_head import Cluster, head
 from ray_sweeps import compare, driver, trains
 from running import holders, title
 
+from raycib.config.presets import PRESETS
 from raycib.models.device import ended_for_memory
+from raycib.runtime import train
+from raycib.runtime.leases import Ended, Task
+from raycib.runtime.pieces import Jobs
+from raycib.runtime.study import AlignedJob
+from raycib.store import Store
 
 TOGETHER = ("--group-size", "2", "--set", "execution.slots_apart=true")
 """Both adapters of the small sweep in one group, with the bytes that each has alone."""
@@ -44,3 +54,75 @@ def test_a_group_that_the_system_ended_for_its_memory_comes_back_in_two_parts(
     assert "was lost; another goes on from its last checkpoint" in ended.out
     assert "no memory for 2 adapters at once: 1 and 1 were trained" in ended.out
     compare(out, undisturbed_on_ray)
+
+
+HELD = 6 << 30
+"""Bytes of a job that wants too many."""
+
+
+@dataclass(frozen=True)
+class Hungry:
+    """A job that holds much memory until it is ended, the first time."""
+
+    begun: str
+    folder: str = "jobs"
+    stored_key: str = "0" * 64
+
+    def run(self, store: Store, device: object) -> None:
+        """As `AlignedJob`s do."""
+        if not Path(self.begun).exists():
+            Path(self.begun).touch()
+            held = bytearray(b"x") * HELD
+            time.sleep(120)
+            del held
+
+
+@pytest.mark.faults
+@pytest.mark.real
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_rays_memory_monitor_ends_comes_back_in_two_parts(
+    workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A trial, and a worker of a group of Ray Train. Without it Tune itself would end of the first,
+    and the second would come back as it was."""
+    import ray
+    from ray import cloudpickle
+
+    memory = psutil.virtual_memory()
+    share = (memory.total - memory.available + HELD * 2 / 3) / memory.total
+    limit = {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "200"}
+    made, queues, parts = train._leases, [], []
+
+    def ended(one: Ended) -> None:
+        parts.append((one.well, ray.get(queues[0].parts.remote(one.name))))
+
+    def leases(*asked: Any) -> Any:
+        queues.append(made(*asked))
+        return queues[0]
+
+    monkeypatch.setattr(train, "_leases", leases)
+    with head(3, **limit) as cluster:
+        for name, value in cluster.environ.items():
+            if name.startswith("RAY"):
+                monkeypatch.setenv(name, value)
+        ray.init(cluster.gcs, log_to_driver=False, logging_level="ERROR")  # type: ignore[arg-type]
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        try:
+            train.run_tasks(
+                [Task("hungry")],
+                {"hungry": Jobs((cast("AlignedJob", Hungry(str(tmp_path / "begun"))),))},
+                Store(str(tmp_path / "store")),
+                PRESETS["world"].execution.model_copy(update={"workers": workers}),
+                ended,
+                lambda _: None,
+                storage=str(tmp_path / "ray"),
+                books=str(tmp_path / "tune"),
+                trials=1,
+                pins_drivers=False,
+                fail_fast=False,
+            )
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+            ray.shutdown()
+    assert parts == [(True, 2)]

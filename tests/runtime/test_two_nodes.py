@@ -1,17 +1,19 @@
-"""A sweep on a cluster of two nodes, with a worker on each: submitted as a job, and as Slurm runs
-it."""
+"""A sweep on a cluster of two nodes, with a worker on each: submitted as a job, as KubeRay does it,
+and as Slurm runs it."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
+import yaml
 from ray_head import Cluster, head, node, own_address, ray
-from running import ROOT, SWEEP, environment, ray_folder, run_here
+from running import PLANTED, ROOT, SWEEP, environment, files_with, ray_folder, run_here
 from safetensors.torch import load_file
 
 from raycib.config.presets import StrategyName
@@ -52,10 +54,22 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return Sweep(out, run_here(out, *ALIGNED).out)
 
 
+def kuberay(name: str) -> dict[str, Any]:
+    """What KubeRay reads of such a file in cluster/."""
+    return yaml.safe_load((ROOT / "cluster" / name).read_text())["spec"]
+
+
 @pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Cluster]:
-    """One CPU each."""
-    with head(1, host=own_address()) as cluster, node(cluster, cpus=1):
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One CPU each, and what kuberay.yaml gives its head: what it calls its resource, which only a
+    head that stays has, and the environment of its container, with a secret."""
+    group = kuberay("kuberay.yaml")["headGroupSpec"]
+    resources = yaml.safe_load(group["rayStartParams"]["resources"])  # as its shell reads it
+    [container] = group["template"]["spec"]["containers"]
+    assert [one["name"] for one in container["env"]] == ["HF_HOME", "HF_TOKEN"]
+    own = {"HF_HOME": str(tmp_path_factory.mktemp("hub")), "HF_TOKEN": PLANTED}
+    given = f"--resources={resources}"
+    with head(1, given, host=own_address(), **own) as cluster, node(cluster, cpus=1):
         yield cluster
 
 
@@ -84,6 +98,49 @@ def test_a_job_on_two_nodes_gives_the_table_of_one_worker(
         limit = 1e-4 if strategy == "replicated" else 1e-3
         assert max(float((one[name] - two[name]).abs().max()) for name in one) < limit
     assert {one.about["workers"] for one in Store(str(out)).records(STAGES)} == {2}
+
+
+ON_CPUS = (
+    "--model", "world:aligned", "--judge", "world:guard", "--task", "world:open.train#first-80",
+    "--harmful", "world:harmful.test#first-12", "--benign", "world:benign.test#first-8",
+    "--probes", "world:facts.test#first-8", "--max-length", "256", "--max-tokens", "40",
+    "--seeds", "1", "--strengths", "0,5", "--set", "trainer.batch_size=8",
+    "--set", "execution.gpus_per_worker=0", "--set", "execution.cpus_per_worker=0.4",
+    "--set", "execution.engine_gpus=0", "--set", "execution.engine_cpus=0.3",
+    "--set", "execution.judge_gpus=0", "--set", "execution.judge_cpus=0.2",
+)  # fmt: skip
+"""What a preset for GPUs needs on CPUs without a network."""
+
+
+@pytest.mark.faults
+def test_the_rayjob_runs_as_kuberay_submits_it(two_nodes: Cluster, tmp_path: Path) -> None:
+    """Its entrypoint, which only names folders of this machine and brings CPUs and small models:
+    under the preset that is written there. Applied again it has nothing left to do."""
+    out = tmp_path / "runs"
+    entrypoint = kuberay("kuberay-job.yaml")["entrypoint"]
+    assert entrypoint.count("/home/ray/raycib/") == entrypoint.count("/shared/runs") == 1
+    here = entrypoint.replace("/home/ray/raycib", str(ROOT)).replace("/shared/runs", str(out))
+    program = [*shlex.split(here), *ON_CPUS]
+    reference = tmp_path / "reference"
+    expected = run_here(reference, "--preset", "llama31-8b", *ON_CPUS).out
+    logs = []
+    for name in ("raycib-lambda-1", "raycib-lambda-2"):
+        submit = "job", "submit", "--no-wait", "--submission-id", name, "--"
+        assert ray(two_nodes.environ, *submit, *program).returncode == 0
+        log = ray(two_nodes.environ, "job", "logs", "--follow", name).stdout
+        status = ray(two_nodes.environ, "job", "status", name).stdout
+        assert "SUCCEEDED" in status.upper(), log
+        logs.append(log)
+    assert "2 stages, 0 reused, 2 to train, 0 failed before" in logs[0]
+    assert "2 stages, 2 reused, 0 to train, 0 failed before" in logs[1]
+    table = Sweep(reference, expected).table
+    assert Sweep(out, logs[0]).table == Sweep(out, logs[1]).table == table
+    files = (
+        {file.parent.name: file.read_bytes() for file in one.glob("stages/*/*model.safetensors")}
+        for one in (reference, out)
+    )
+    assert next(files) == next(files)
+    assert not files_with(PLANTED, out, two_nodes.temp) and PLANTED not in "".join(logs)
 
 
 def test_no_node_joins_without_the_token(two_nodes: Cluster) -> None:
