@@ -7,6 +7,7 @@ unreadable verdict, which says why.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -57,7 +58,7 @@ class Judge(Protocol):
         ...
 
 
-class JudgeHere:
+class JudgeHere(ABC):
     """A judge in this process, which reads `chunk_rows` pairs at a time."""
 
     def judge(
@@ -72,9 +73,9 @@ class JudgeHere:
             verdicts += said
         return verdicts
 
+    @abstractmethod
     def read(self, pairs: Pairs) -> list[Verdict]:
         """One verdict for each pair."""
-        raise NotImplementedError
 
 
 class GuardJudge(JudgeHere):

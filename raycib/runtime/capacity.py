@@ -47,20 +47,15 @@ def needs(execution: Execution) -> dict[str, dict[str, float]]:
             "CPU": workers * execution.cpus_per_worker + TRIAL_CPUS,
             "GPU": workers * execution.gpus_per_worker,
         },
-        several(ENGINE, engines): {
+        ENGINE: {
             "CPU": engines * execution.engine_cpus,
             "GPU": engines * execution.engine_gpus,
         },
-        several(JUDGE, judges): {
+        JUDGE: {
             "CPU": judges * execution.judge_cpus,
             "GPU": judges * execution.judge_gpus,
         },
     }
-
-
-def several(name: str, replicas: int) -> str:
-    """What so many of a kind are called."""
-    return name if replicas == 1 else f"{name}, {replicas} times,"
 
 
 def replicas(
@@ -90,9 +85,11 @@ def fit_at_once(execution: Execution, there: Mapping[str, float]) -> bool:
 
 def lacking(execution: Execution, there: Mapping[str, float], served: bool) -> list[str]:
     """What has no room even alone, a phrase each; the judge only where it is `served` by us."""
+    replicas = {ENGINE: execution.engine_replicas, JUDGE: execution.judge_replicas}
+    times = {name: f", {many} times," for name, many in replicas.items() if (many or 1) > 1}
     return [
-        f"{name} wants {amount:g} {kind}s and there are {there.get(kind, 0.0):g}"
+        f"{name}{times.get(name, '')} wants {amount:g} {kind}s and there are {have:g}"
         for name, one in needs(execution).items()
         for kind, amount in one.items()
-        if amount > there.get(kind, 0.0) + SLACK and (served or not name.startswith(JUDGE))
+        if amount > (have := there.get(kind, 0.0)) + SLACK and (served or name != JUDGE)
     ]

@@ -6,21 +6,19 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
 from memory_kills import no_more_memory
 from ray_head import Cluster, head
 from ray_sweeps import compare, driver, trains
+from ray_tasks import joined, run
 from running import holders, title
 
-from raycib.config.presets import PRESETS
 from raycib.models.device import ended_for_memory
 from raycib.runtime import train
-from raycib.runtime.leases import Ended, Task
-from raycib.runtime.pieces import Jobs
-from raycib.runtime.study import AlignedJob
+from raycib.runtime.leases import Ended
 from raycib.store import Store
 
 TOGETHER = ("--group-size", "2", "--set", "execution.slots_apart=true")
@@ -87,7 +85,6 @@ def test_what_rays_memory_monitor_ends_comes_back_in_two_parts(
     """A trial, and a worker of a group of Ray Train. Without it Tune itself would end of the first,
     and the second would come back as it was."""
     import ray
-    from ray import cloudpickle
 
     memory = psutil.virtual_memory()
     share = (memory.total - memory.available + HELD * 2 / 3) / memory.total
@@ -102,27 +99,7 @@ def test_what_rays_memory_monitor_ends_comes_back_in_two_parts(
         return queues[0]
 
     monkeypatch.setattr(train, "_leases", leases)
-    with head(3, **limit) as cluster:
-        for name, value in cluster.environ.items():
-            if name.startswith("RAY"):
-                monkeypatch.setenv(name, value)
-        ray.init(cluster.gcs, log_to_driver=False, logging_level="ERROR")  # type: ignore[arg-type]
-        cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        try:
-            train.run_tasks(
-                [Task("hungry")],
-                {"hungry": Jobs((cast("AlignedJob", Hungry(str(tmp_path / "begun"))),))},
-                Store(str(tmp_path / "store")),
-                PRESETS["world"].execution.model_copy(update={"workers": workers}),
-                ended,
-                lambda _: None,
-                storage=str(tmp_path / "ray"),
-                books=str(tmp_path / "tune"),
-                trials=1,
-                pins_drivers=False,
-                fail_fast=False,
-            )
-        finally:
-            cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-            ray.shutdown()
+    hungry = Hungry(str(tmp_path / "begun"))
+    with head(3, **limit) as cluster, joined(cluster, sys.modules[__name__]):
+        run({"hungry": (hungry,)}, ended, tmp_path, trials=1, workers=workers)
     assert parts == [(True, 2)]
