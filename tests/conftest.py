@@ -15,6 +15,7 @@ os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE"
 import hypothesis
 import jaxtyping
 import pytest
+from programs import Program, runner
 from session import NIGHTLY, Ask
 
 hypothesis.settings.register_profile(
@@ -60,6 +61,12 @@ def _counted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def a_process_counts() -> None:
     """Tokens are counted in a process, as for a user."""
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
+    """Run a script of this repository with arguments, in this process."""
+    return runner(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

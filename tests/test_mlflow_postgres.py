@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from programs import ROOT
 from ray_head import free_ports
-from running import ROOT, Running, environment, ray_folder, summary_of
+from running import Running, environment, ray_folder, summary_of
 
 pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
 pytestmark = [pytest.mark.real, pytest.mark.faults]

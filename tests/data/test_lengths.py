@@ -5,7 +5,6 @@ tokens, with the marks of both turns and the end of the answer's.
 """
 
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import summaries
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import SWEEP, Program
 from summaries import warned
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -31,7 +31,6 @@ from raycib.runtime.token_counts import TokenCounts
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
 
-SWEEP = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
 ANYTHING = sys.maxsize
 
 
@@ -180,15 +179,6 @@ def test_the_world_counts_its_own_tokens_as_its_template_does(tmp_path: Path):
     ]
 
 
-def plan(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
-    """A sweep's plan: its exit code, and what it says."""
-    monkeypatch.setattr(sys, "argv", [str(SWEEP), "--dry-run", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SWEEP), run_name="__main__")
-    return ended.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-
 @pytest.fixture
 def own(tiny_folder: Path, tmp_path: Path) -> list[object]:
     """30 rows of one's own, of which the fifth and the tenth, a held-out one, are too long."""
@@ -204,9 +194,9 @@ def own(tiny_folder: Path, tmp_path: Path) -> list[object]:
 
 
 def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
-    own, capsys, monkeypatch, a_process_counts
+    own, program: Program, monkeypatch, a_process_counts
 ):
-    code, out, err = plan(capsys, monkeypatch, *own, "--max-length", 20, "--max-tokens", 8)
+    code, out, err = program(SWEEP, "--dry-run", *own, "--max-length", 20, "--max-tokens", 8)
     assert (code, err) == (0, "")
     assert "  own: 27 rows, longest 66 of 20 tokens, 1 too long and left out\n" in out
     assert (
@@ -215,16 +205,16 @@ def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
     )
     assert "  harmful: 5 rows, longest 4 of 120 tokens, answers up to 8\n" in out
     monkeypatch.setattr(token_counts, "_in_a_process", None)  # all is in the store by now
-    code, out, err = plan(
-        capsys, monkeypatch, *own, "--max-length", 20, "--max-tokens", 8, "--too-long", "cut"
+    code, out, err = program(
+        SWEEP, "--dry-run", *own, "--max-length", 20, "--max-tokens", 8, "--too-long", "cut"
     )
     assert "own: 27 rows, longest 66 of 20 tokens, 1 too long and cut\n" in out
-    code, out, err = plan(capsys, monkeypatch, *own, "--max-length", 20, "--too-long", "fail")
+    code, out, err = program(SWEEP, "--dry-run", *own, "--max-length", 20, "--too-long", "fail")
     assert (code, err.count("\n")) == (2, 1)
     assert "1 of 27 rows of 'own'" in err and "the first is row 5 with 66" in err
-    code, out, err = plan(capsys, monkeypatch, *own, "--max-length", 200)
+    code, out, err = program(SWEEP, "--dry-run", *own, "--max-length", 200)
     assert code == 2 and "more than the 128 tokens" in err
-    code, out, err = plan(capsys, monkeypatch, *own, "--max-tokens", 125)
+    code, out, err = program(SWEEP, "--dry-run", *own, "--max-tokens", 125)
     assert code == 2 and "3 of 3 rows of 'own held out'" in err
     assert "no room for an answer, and none would be left: lower --max-tokens" in err
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import ray
+from programs import ROOT
 from ray_head import Cluster
-from running import ROOT, title
+from running import title
 
 from raycib.config.presets import PRESETS, Execution
 from raycib.errors import UserError

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from faults import Facts, Sweeps, facts, sweeps
 from mlflow_between import TROUBLES, between, server, told_without_mlflow
-from running import Ended, summary_of
+from programs import Ended
+from running import summary_of
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from programs import ROOT
 from ray_head import Cluster, free_ports, head
-from running import PATIENCE_S, ROOT
+from running import PATIENCE_S
 
 from raycib import world
 from raycib.runtime.judge import describe_judge, unserved_judge

@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from running import NAME, ROOT
+from programs import ROOT
+from running import NAME
 
 pytestmark = [pytest.mark.sweep, pytest.mark.timeout(900)]
 

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import running
-from running import NAME, ROOT, SMALL, SWEEP, adapters, program, summary_of
+from programs import ROOT, SWEEP
+from running import NAME, SMALL, adapters, program, summary_of
 
 import raycib
 from raycib import world

@@ -4,14 +4,11 @@ Plans alone: the models are copies of the embedded world's, which nobody knows f
 """
 
 import json
-import runpy
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from programs import SWEEPS, Program
 
 from raycib import world
 from raycib.errors import UserError
@@ -21,32 +18,11 @@ from raycib.studies.continual import Continual
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff
 
-SWEEPS = Path(__file__).parents[2] / "sweeps"
-
-
-class Ended(NamedTuple):
-    """How a program ended."""
-
-    code: int
-    out: str
-    err: str
-
 
 @pytest.fixture
-def sweep(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Ended]:
-    """Run a sweep's plan in this process."""
-
-    def run(name: str, *arguments: object) -> Ended:
-        script = SWEEPS / f"{name}.py"
-        monkeypatch.setattr(sys, "argv", [str(script), "--dry-run", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(script), run_name="__main__")
-        return Ended(int(str(ended.value.code)), *capfd.readouterr())
-
-    return run
+def sweep(program: Program) -> Program:
+    """Run a sweep's plan."""
+    return lambda name, *arguments: program(SWEEPS / f"{name}.py", "--dry-run", *arguments)
 
 
 def rows(file: Path, *pairs: tuple[str, str]) -> Path:
@@ -78,7 +54,7 @@ def command(own: dict[str, Path], out: Path, *names: str) -> list[object]:
 
 
 def test_the_readmes_command_has_a_right_plan(
-    sweep: Callable[..., Ended], own: dict[str, Path], tmp_path: Path
+    sweep: Program, own: dict[str, Path], tmp_path: Path
 ) -> None:
     """40 rows, of which 4 are held out, are one batch of 64; 45 stages as for the world, whose
     Vaccine, SaLoRA and O-LoRA have a stage on safety data as well."""
@@ -105,7 +81,7 @@ def test_the_readmes_command_has_a_right_plan(
 
 
 def test_a_preset_that_is_named_gives_its_settings(
-    sweep: Callable[..., Ended], own: dict[str, Path], tmp_path: Path
+    sweep: Program, own: dict[str, Path], tmp_path: Path
 ) -> None:
     options = command(own, tmp_path / "out", "model", "task", "harmful")
     ended = sweep("lambda_grid", *options, "--preset", "world", "--set", "lora.rank=4")

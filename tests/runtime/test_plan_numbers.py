@@ -2,14 +2,12 @@
 
 import json
 import random
-import runpy
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from plans import numbers, planned
+from programs import RAYCIB, SWEEP, Program
 
 from raycib.config.presets import PRESETS
 from raycib.costs.gpus import GPUS, gpu_here
@@ -29,8 +27,6 @@ from raycib.runtime.planning.reader import Assumed
 from raycib.runtime.planning.work import Work
 from raycib.runtime.sweep import Sweep
 from raycib.training.micro_batches import count, deal
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_worlds_plan_is_what_a_hand_counts(tmp_path: Path) -> None:
@@ -198,36 +194,15 @@ def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) ->
         machine_of(Options(gpu="H1000"), execution)
 
 
-@pytest.fixture
-def program(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run `raycib` or a sweep's script."""
-
-    def run(script: Path, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(script), run_name="__main__")
-        return int(str(ended.value.code)), *capfd.readouterr()
-
-    return run
-
-
-RAYCIB = ROOT / "raycib" / "__main__.py"
-
-
-def test_the_command_is_the_sweeps_own_dry_run(program, tmp_path: Path) -> None:
+def test_the_command_is_the_sweeps_own_dry_run(program: Program, tmp_path: Path) -> None:
     options = ["--out", tmp_path / "out", "--seeds", 1, "--strengths", "0,5"]
     code, text, err = program(RAYCIB, "plan", "lambda_grid", *options)
     assert (code, err) == (0, "")
-    assert (code, text, err) == program(ROOT / "sweeps/lambda_grid.py", "--dry-run", *options)
+    assert (code, text, err) == program(SWEEP, "--dry-run", *options)
     assert not (tmp_path / "out/stages").exists()
 
 
-def test_a_plan_for_machines_is_one_object(program, tmp_path: Path) -> None:
+def test_a_plan_for_machines_is_one_object(program: Program, tmp_path: Path) -> None:
     code, text, err = program(
         RAYCIB, "plan", "sweeps/lambda_grid.py", "--json", "--out", tmp_path, "--preset",
         "qwen3-4b", "--gpu", "A100", "--price-per-hour", "2",
@@ -238,7 +213,7 @@ def test_a_plan_for_machines_is_one_object(program, tmp_path: Path) -> None:
     assert told["dollars"] == pytest.approx(2 * told["hours"])
 
 
-def test_a_sweep_that_is_none_is_refused(program) -> None:
+def test_a_sweep_that_is_none_is_refused(program: Program) -> None:
     with pytest.raises(UserError, match="--json is a plan's"):
         Options(json=True)
     code, text, err = program(RAYCIB, "plan", "lambda")

@@ -2,13 +2,11 @@
 
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from programs import RAYCIB, ROOT, SWEEPS, Program
 
-ROOT = Path(__file__).parents[2]
 SHARDS = ("--workers", "2", "--set", "execution.strategy=fsdp2")
 ROUNDED = ("--set", "alignment.precision=bfloat16")
 
@@ -35,10 +33,7 @@ def shown(number: float, like: str) -> str:
 
 @pytest.mark.parametrize("row", [one for one in PLANNED if "CPU" not in one[2]], ids=" ".join)
 def test_a_row_of_the_plans_table_is_what_a_plan_says(
-    row: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    row: list[str], tmp_path: Path, program: Program
 ) -> None:
     sweep, preset, gpu, stages, size, hours, dollars = row
     options = ["--json", "--out", str(tmp_path)]
@@ -46,13 +41,7 @@ def test_a_row_of_the_plans_table_is_what_a_plan_says(
         sweep, preset, _ = next(one for one in PLANNED if one[1] == "llama2-7b-tradeoffs")[:3]
         options += [*SHARDS, *ROUNDED]
     options += ["--preset", preset, "--gpu", gpu.split()[-1]]
-    monkeypatch.setattr(sys, "argv", ["raycib", "plan", sweep, *options])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "raycib/__main__.py"), run_name="__main__")
-    assert not ended.value.code
-    told = json.loads(capfd.readouterr().out)
+    told = json.loads(program(RAYCIB, "plan", SWEEPS / f"{sweep}.py", *options).out)
     number, aligns, _ = size.partition(", to align the base")
     worker = told["memory"]["the worker that aligns the base" if aligns else "a group's worker"]
     held = sum(worker.values()) / 2**30

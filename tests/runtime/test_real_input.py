@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from fake_judge import FakeJudge
-from running import NAME, ROOT, adapters, run_here, summary_of
+from programs import ROOT
+from running import NAME, adapters, run_here, summary_of
 
 DATA = ROOT.parent / "shared" / "data"
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from packaged_model import HERE, MODEL
-from running import NAME, ROOT, adapters, run_here, summary_of
+from programs import ROOT
+from running import NAME, adapters, run_here, summary_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raycib.evals.refusals import is_refusal

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 import running
 from running import (
@@ -184,7 +185,7 @@ def test_a_finished_sweep_on_a_full_disk_prints_its_table_and_says_what_is_missi
 ) -> None:
     before = (reference.out / NAME / "summary.json").read_bytes()
     ended = subprocess.run(
-        [sys.executable, running.SWEEP, "--out", reference.out, *SMALL],
+        [sys.executable, programs.SWEEP, "--out", reference.out, *SMALL],
         env=running.environment(Path("/nowhere")),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)),
         capture_output=True,

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import yaml
+from programs import ROOT, SWEEP
 from ray_head import Cluster, head, node, own_address, ray
-from running import PLANTED, ROOT, SWEEP, environment, files_with, ray_folder, run_here
+from running import PLANTED, environment, files_with, ray_folder, run_here
 from safetensors.torch import load_file
 
 from raycib.config.presets import StrategyName

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from running import ROOT, run_here, summary_of
+from programs import ROOT
+from running import run_here, summary_of
 
 from raycib.config import StageSpec
 from raycib.store import Store

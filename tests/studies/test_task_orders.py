@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from running import ROOT, run_here, summary_of
+from programs import ROOT
+from running import run_here, summary_of
 from specs import EVALS, MODEL, TASKS
 
 from raycib.config import LoRASpec, Method, PlainLoRA, RunSpec, StageSpec, TrainerSpec

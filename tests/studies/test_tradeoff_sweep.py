@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from running import ROOT, run_here, summary_of
+from programs import ROOT
+from running import run_here, summary_of
 
 from raycib.store import Store
 from raycib.training.group import STAGES

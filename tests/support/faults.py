@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from running import ROOT, SWEEP, Ended, adapters, environment, scores
+from programs import ROOT, SWEEP, Ended
+from running import adapters, environment, scores
 
 from raycib.store import Store
 

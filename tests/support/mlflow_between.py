@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from programs import Ended
 from ray_head import free_ports
-from running import Ended
 
 TROUBLES = ("hangs", "hangs up", "500")
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from running import ROOT, SWEEP, Ended, Running, title
+from programs import ROOT, SWEEP, Ended
+from running import Running, title
 
 ENTER = """
 set -e

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from running import PATIENCE_S, ROOT, Running, environment, ray_folder
+from programs import ROOT
+from running import PATIENCE_S, Running, environment, ray_folder
 
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from faults import SMALL, facts
+from programs import SWEEP, Ended
 from ray_head import Cluster
-from running import SWEEP, Ended, Running
+from running import Running
 
 
 @contextmanager

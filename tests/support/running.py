@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from programs import ROOT, SWEEP, Ended
 
-ROOT = Path(__file__).parents[2]
-SWEEP = ROOT / "sweeps" / "lambda_grid.py"
 NAME = "lambda_grid"
 SMALL = (
     "--seeds",
@@ -61,14 +60,6 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """Runs a script as if Ray and vLLM were not installed."""
-
-
-class Ended(NamedTuple):
-    """How a program ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 def environment(temp: Path) -> dict[str, str]:
