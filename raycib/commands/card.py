@@ -10,7 +10,6 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from raycib.commands.stored import Found
 from raycib.config.menu import menu
 from raycib.data.sources import parse
-from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
 from raycib.report.text import markdown_cell
@@ -164,7 +163,7 @@ def scores_of(found: Found) -> Iterator[Score]:
     """What was measured, in the order of the tables."""
     before = found.results.aligned.scores
     aligned = before.plain() if before else {}
-    by_rule = found.results.judge.profile == REFUSAL_RULE
+    by_rule = found.results.judge.by_rule
     for name, metric in (METRICS | FURTHER_METRICS).items():
         title = in_words(metric.title) if by_rule else metric.title
         title += ", nats" if metric.unit == "nats" else ""
@@ -190,7 +189,7 @@ def _score(
 
 
 def _judged(judge: JudgeAccount) -> str:
-    if judge.profile == REFUSAL_RULE:
+    if judge.by_rule:
         return "No judge read the answers: what does not open as a refusal counts as not refused."
     return f"Judge: `{_public(judge.name)}`, profile {judge.profile}."
 

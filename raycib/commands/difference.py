@@ -9,7 +9,6 @@ from rich.text import Text
 from raycib.commands.card import scores_of
 from raycib.commands.stored import answers, found, stage
 from raycib.commands.terminal import table_of
-from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.report.forms import p_text
 from raycib.report.not_refused import in_words
 from raycib.report.side_by_side import flips
@@ -91,5 +90,4 @@ def _paired(store: Store, keys: list[str], measured: list[Any]) -> str:
         f"{100 * change.high:.1f}] (95 %, Agresti and Min); {safe} became safe, "
         f"{unsafe} unsafe, exact p {p_text(found['p'])} (McNemar).{left_out}"
     )
-    by_rule = measured[0].results.judge.profile == REFUSAL_RULE  # which knows no harm
-    return in_words(told) if by_rule else told
+    return in_words(told) if measured[0].results.judge.by_rule else told

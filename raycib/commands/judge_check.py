@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
 from raycib import world
@@ -146,10 +145,6 @@ def _any(verdicts: Sequence[bool | None]) -> bool | None:
 
 
 def _keep(store: Store, judge: NamedJudge, found: JudgeFlips, answers: Sequence[Known]) -> None:
-    def write(folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(found.plain(), indent=1))
-
     key = f"{judge.spec.key[:24]}-{digest([VERSION, *answers])[:40]}"
     about = {"judge": judge.spec.key, "answers": len(answers)}
-    if store.get(JUDGE_CHECKS, key) is None:
-        store.put(JUDGE_CHECKS, key, write, about)
+    store.put_text(JUDGE_CHECKS, key, FILE, json.dumps(found.plain(), indent=1), about)

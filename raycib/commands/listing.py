@@ -10,7 +10,6 @@ from rich.table import Table
 from raycib.commands.stored import finished, folder_of
 from raycib.commands.terminal import table_of
 from raycib.errors import UserError
-from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.metrics import METRICS
 from raycib.report.forms import BEFORE, number
 from raycib.report.frame import to_frame
@@ -52,7 +51,7 @@ def _of(results: Results) -> Iterator[str]:
     before = aligned_scores(results).get("hrr")
     first = "" if before is None else f"{100 * before:.1f}"
     there = f"{100 * min(known):.1f} to {100 * max(known):.1f}" if known else "not measured"
-    by_rule = " not refused" * (results.judge.profile == REFUSAL_RULE)
+    by_rule = " not refused" * results.judge.by_rule
     yield ", ".join(filter(None, (first, there))) + by_rule * bool(known)
 
 
@@ -88,8 +87,7 @@ def cells(out: str, sweep: str) -> Table:
         rows.append([*place, *([f"failed: {row['failed']}"] if failed else _numbers(row))])
     heads = ["Key", "Method", "Strength", "Seed", *["Task"] * tasks]
     titles = [METRICS[name].heading for name in SHOWN]
-    by_rule = results.judge.profile == REFUSAL_RULE  # which knows no harm
-    return table_of([*heads, *(map(in_words, titles) if by_rule else titles)], rows)
+    return table_of([*heads, *(map(in_words, titles) if results.judge.by_rule else titles)], rows)
 
 
 def _numbers(scores: Mapping[Any, Any]) -> Iterator[str]:

@@ -18,7 +18,6 @@ from raycib.commands.stored import (
     stage,
 )
 from raycib.commands.terminal import table_of
-from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.report.forms import BEFORE
 from raycib.report.text import one_line
 from raycib.store import Record, Store
@@ -40,7 +39,7 @@ def show(key: str, out: str, texts: int) -> Group:
     if steps := curve(record):
         parts.append(_curve(steps))
     if measured and said:
-        parts.append(Text(_verdicts(said, measured.results.judge.profile == REFUSAL_RULE)))
+        parts.append(Text(_verdicts(said, measured.results.judge.by_rule)))
     parts += [Text(f"> {one_line(a.prompt, 500)}\n{WORDS[a.harmful]}: {one_line(a.answer, 1500)}\n")
               for a in said[:texts]]  # fmt: skip
     return Group(*parts)

@@ -19,6 +19,9 @@ from raycib.config.measure import AnyMeasure
 EngineName = Literal["vllm", "transformers"]
 """What generates answers. Both are greedy, and may differ where two tokens are nearly as likely."""
 
+REFUSAL_RULE = "refusal-rule"
+"""What a judge without a model is called, and its profile: whatever is not refused counts."""
+
 DECISION: Pooling = "last_prompt_token"
 """Where the first token of an answer is decided."""
 

@@ -67,20 +67,15 @@ def ask_alone(
             for number, (one, row) in enumerate(zip(picks, rows, strict=True))
         ]
     )
-
-    def write(folder: Path) -> None:
-        (folder / _FILE).write_text(json.dumps([entry(tokenizer, one) for one in given]))
-
+    text = json.dumps([entry(tokenizer, one) for one in given])
     about = {"alone": [[one.model_id, one.place] for one in picks], "engine": engine.name}
-    known.store.put(ALONE, key, write, about)
+    known.store.put_text(ALONE, key, _FILE, text, about)
 
 
 def said_alone(store: Store, picks: Sequence[Pick], engine: EngineName) -> list[str] | None:
     """What was said alone, in the order of the picks; None where nobody asked."""
-    record = store.get(ALONE, _key(picks, engine))
-    if record is None:
-        return None
-    return [one["text"] for one in json.loads(record.path(_FILE).read_text())]
+    record = store.get(ALONE, _key(picks, engine), only=(_FILE,))
+    return [one["text"] for one in record.value(_FILE)] if record else None
 
 
 def _key(picks: Sequence[Pick], engine: EngineName) -> str:

@@ -143,9 +143,6 @@ def _put(
 ) -> None:
     if len(entries) != rows.num_rows:
         raise ValueError(f"{len(entries)} answers to {rows.num_rows} rows of {rows.name!r}")
-
-    def write(folder: Path) -> None:
-        (folder / _FILE).write_text(json.dumps(entries, indent=0))
-
     about = {"subject": model_id, "rows": rows.model_dump(mode="json"), "engine": engine}
-    store.put(GENERATIONS, answers_key(model_id, rows, engine), write, about)
+    key = answers_key(model_id, rows, engine)
+    store.put_text(GENERATIONS, key, _FILE, json.dumps(entries, indent=0), about)

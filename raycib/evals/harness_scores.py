@@ -1,6 +1,5 @@
 """Stored scores of lm-eval's benchmarks, as tables show them. lm-eval is not needed for that."""
 
-import json
 from typing import Any
 
 from raycib.config.lm_eval import LmEvalSpec
@@ -18,8 +17,8 @@ def stored_scores(
     store: Store, spec: LmEvalSpec, model_id: str, engine: str
 ) -> list[dict[str, Any]] | None:
     """What lm-eval said of a model, or None where it has not been asked."""
-    record = store.get(BENCHMARKS, spec.stored_key(model_id, engine))
-    return None if record is None else json.loads(record.path(FILE).read_text())
+    record = store.get(BENCHMARKS, spec.stored_key(model_id, engine), only=(FILE,))
+    return record.value(FILE) if record else None
 
 
 def shown(entries: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -128,19 +128,11 @@ class ChatJudge:
         *,
         profile: Profile | None = None,
         in_flight: int = 16,
-        request_timeout_s: float = 120.0,
-        tries: int = 8,
-        patience_s: float = 300.0,
+        **patience: Any,
     ) -> None:
         """With no `model`, the endpoint is asked for its only one; with no `profile`, the model's
-        name tells it."""
-        self._endpoint = Endpoint(
-            url,
-            in_flight=in_flight,
-            request_timeout_s=request_timeout_s,
-            tries=tries,
-            patience_s=patience_s,
-        )
+        name tells it. `patience` is `Server`'s."""
+        self._endpoint = Endpoint(url, in_flight=in_flight, **patience)
         self.model = model or self._endpoint.only_model()
         self.profile = profile or endpoint_profile(self.model, None)
         self._newer_limit = self._no_temperature = False

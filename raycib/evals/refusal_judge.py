@@ -9,12 +9,11 @@ import hashlib
 from pathlib import Path
 
 from raycib.config import JudgeSpec
+from raycib.config.evals import REFUSAL_RULE
 from raycib.evals import refusals
 from raycib.evals.judges import JudgeHere, Pairs
 from raycib.evals.verdict_forms import Verdict
 
-REFUSAL_RULE = "refusal-rule"
-"""What the judge is called, and its profile."""
 BY_RULE = "told by the refusal rule alone"
 """A note of each of its verdicts: they cannot tell harm from babble."""
 

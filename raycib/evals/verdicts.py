@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from raycib.config import digest
 from raycib.evals.judges import Judge, Verdict, verdict_key
@@ -89,20 +88,13 @@ class VerdictCache:
 
     def _put(self, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
         keys = [verdict_key(self.judge_key, *pair) for pair in pairs]
-
-        def write(folder: Path) -> None:
-            lines = [
-                json.dumps(
-                    {"key": key, "harmful": v.harmful, "categories": v.categories, "raw": v.raw,
-                     "why": v.why, "windows": v.windows, "notes": v.notes,
-                     "prompt": prompt, "answer": answer}
-                )
-                for key, v, (prompt, answer) in zip(keys, verdicts, pairs, strict=True)
-            ]  # fmt: skip
-            (folder / _FILE).write_text("\n".join(lines) + "\n")
-
+        lines = [
+            json.dumps({"key": key, **vars(verdict), "prompt": prompt, "answer": answer}) + "\n"
+            for key, verdict, (prompt, answer) in zip(keys, verdicts, pairs, strict=True)
+        ]
         about = {"judge": self.judge_key, "verdicts": len(keys), "source": self.source}
         self.sources.add(self.source)
-        record = self.store.put(VERDICTS, self._prefix + digest(keys)[:40], write, about)
+        key = self._prefix + digest(keys)[:40]
+        record = self.store.put_text(VERDICTS, key, _FILE, "".join(lines), about)
         self._read.add(record.key)
         self._known.update(zip(keys, verdicts, strict=True))

@@ -32,9 +32,7 @@ class Case2(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """A weight that is felt within a few steps."""
-        return {
-            "": cls(lam=0.01),
-        }
+        return {"": cls(lam=0.01)}
 
     def build(self) -> Hooks:
         """The distance beside the task loss."""

@@ -45,9 +45,7 @@ class ConstrainedToken(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """A strictness that is felt within a few steps."""
-        return {
-            "": cls(beta=1.0),
-        }
+        return {"": cls(beta=1.0)}
 
     def build(self) -> Hooks:
         """The weighted loss in place of the task's."""

@@ -34,9 +34,7 @@ class EMA(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """An average over some five steps."""
-        return {
-            "": cls(decay=0.8),
-        }
+        return {"": cls(decay=0.8)}
 
     def extra_bytes(self, adapted: int, own: int) -> int:
         """The mean adapter."""

@@ -7,6 +7,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from raycib.config.data import ModelSpec, TaskSpec
 from raycib.config.method import About, Method
 from raycib.hooks import AdapterContext, Hooks
+from raycib.store.kinds import FISHERS
 
 
 class EWC(Method):
@@ -63,7 +64,7 @@ class EWC(Method):
             }
             modules = start.adapters.modules_of(start.slot)
             rows = start.encode(self.safety)[: self.fisher_rows]
-            found = start.once("fishers", what, lambda: fisher(start.adapters, modules, rows))
+            found = start.once(FISHERS, what, lambda: fisher(start.adapters, modules, rows))
             return FisherDistance(found, self.lam)
 
         return Hooks(penalty=penalty)

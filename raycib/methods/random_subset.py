@@ -59,9 +59,7 @@ class RandomSubset(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """Three of five rows."""
-        return {
-            "": cls(fraction=0.6),
-        }
+        return {"": cls(fraction=0.6)}
 
     def build(self) -> Hooks:
         """Fewer rows."""

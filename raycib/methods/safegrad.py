@@ -47,9 +47,7 @@ class SafeGrad(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """Fewer safety rows than there are."""
-        return {
-            "": cls(safety=safety, rows_per_step=5),
-        }
+        return {"": cls(safety=safety, rows_per_step=5)}
 
     def extra_rows(self, rows_a_step: int) -> float:
         """The safety rows."""

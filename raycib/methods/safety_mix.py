@@ -43,9 +43,7 @@ class SafetyMix(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """Three refusals for ten rows."""
-        return {
-            "": cls(share=0.3, safety=safety),
-        }
+        return {"": cls(share=0.3, safety=safety)}
 
     def build(self) -> Hooks:
         """More rows."""

@@ -45,9 +45,7 @@ class SBR(Method):
     @classmethod
     def examples(cls, safety: TaskSpec, base: ModelSpec) -> dict[str, Self]:
         """The official number of anchors."""
-        return {
-            "": cls(safety=safety, anchors=8),
-        }
+        return {"": cls(safety=safety, anchors=8)}
 
     def extra_rows(self, rows_a_step: int) -> float:
         """The anchors."""

@@ -11,7 +11,7 @@ def judge_warnings(judge: JudgeAccount) -> list[str]:
             "The judge is not protected against the answers it judges: text in an answer can act "
             "as an instruction to it, so harmful response rates may be too low."
         )
-    if judge.profile == "refusal-rule":
+    if judge.by_rule:
         found.append(
             "No judge read the answers: a rule tells refusals by how answers open. What is called "
             "unsafe is an answer that is not refused, be it harmful, harmless or babbled, and one "

@@ -12,7 +12,7 @@ from raycib.report.scores import aligned_scores
 from raycib.report.table import Column, Table
 from raycib.report.text import one_line
 from raycib.report.variants import settings, variants
-from raycib.results import JudgeAccount, OtherJudge
+from raycib.results import OtherJudge
 
 TEXT = (
     "All judges read the same answers, and nothing was trained or generated for them. Every table, "
@@ -70,15 +70,11 @@ def _rates(report: Report) -> Table:
                 rows.append(row | {"judge": judge} | rates)
     table = pd.DataFrame(rows)
     table[["hrr_mean", "hrr_std"]] = table[["hrr_mean", "hrr_std"]].astype(float)
-    by_rule = {one.name for one in results.judges if _is_rule(one.judge)}
-    by_rule |= {results.judges[0].against} if _is_rule(results.judge) else set()
+    by_rule = {one.name for one in results.judges if one.judge.by_rule}
+    by_rule |= {results.judges[0].against} if results.judge.by_rule else set()
     people = _side_by_side(table, by_rule)
     columns = [Column(head, head, optional=head == "Setting") for head in people]
     return Table("judges_hrr", table, columns, RATES, people=people)
-
-
-def _is_rule(judge: JudgeAccount) -> bool:
-    return judge.profile == "refusal-rule"
 
 
 def _side_by_side(table: pd.DataFrame, by_rule: set[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from raycib.config.evals import REFUSAL_RULE
 from raycib.metrics import Rate
 from raycib.results.part import Part
 
@@ -29,6 +30,11 @@ class JudgeAccount(Part):
     """Other addresses where some verdicts were given."""
     out_of_its_world: bool = False
     """Whether it is the embedded world's and what was asked is not of that world."""
+
+    @property
+    def by_rule(self) -> bool:
+        """Whether no judge read the answers: the refusal rule knows no harm."""
+        return self.profile == REFUSAL_RULE
 
 
 class Flip(Part):

@@ -1,7 +1,5 @@
 """Why stages could not be finished, kept in the store until they are tried again."""
 
-from pathlib import Path
-
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import FAILURES
 
@@ -16,11 +14,7 @@ def failed_before(sweep: Sweep) -> dict[str, str]:
 
 def remember_failure(sweep: Sweep, key: str, reason: str, whole: str) -> None:
     """Keep why a stage failed, with its traceback in a file."""
-
-    def write(folder: Path) -> None:
-        (folder / "traceback.txt").write_text(whole)
-
-    sweep.store.put(FAILURES, key, write, {"reason": reason})
+    sweep.store.put_text(FAILURES, key, "traceback.txt", whole, {"reason": reason})
 
 
 def forget_failures(sweep: Sweep) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raycib.config import JudgeSpec, digest
+from raycib.config.evals import REFUSAL_RULE
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.content_judge import CONTENT
@@ -20,7 +21,7 @@ from raycib.evals.judge_reply import NotThere, Refused
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judge_tokens import white_space
 from raycib.evals.judges import ChatJudge, GuardJudge, Judge, JudgePrompt
-from raycib.evals.refusal_judge import REFUSAL_RULE, RefusalJudge, describe_refusal_judge
+from raycib.evals.refusal_judge import RefusalJudge, describe_refusal_judge
 from raycib.evals.verdict_forms import ANOTHER_FORM
 from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.model_files import (
@@ -154,14 +155,8 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
                 raise UserError(error)
         return
     where = address(url or spec.source, key_env)
-    judge = ChatJudge(
-        where,
-        spec.weights,
-        profile=PROFILES[spec.profile],
-        in_flight=1,
-        request_timeout_s=30.0,
-        tries=1,
-    )
+    patience = {"in_flight": 1, "request_timeout_s": 30.0, "tries": 1}
+    judge = ChatJudge(where, spec.weights, profile=PROFILES[spec.profile], **patience)
     try:
         Endpoint(where, **SHORT_PATIENCE).reach()
         verdict = judge.try_out()

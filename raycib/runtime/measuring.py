@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -34,11 +33,8 @@ def measure_slots(
         todo = {n: one for n, one in model_ids.items() if store.get(kind, key_of(one)) is None}
         for slot, values in values_of(list(todo)).items() if todo else ():
             text, told = values.model_dump_json(indent=1), about.model_dump(mode="json")
-
-            def write(folder: Path, text: str = text) -> None:
-                (folder / file).write_text(text)
-
-            store.put(kind, key_of(todo[slot]), write, {"subject": todo[slot], "rows": told})
+            made = {"subject": todo[slot], "rows": told}
+            store.put_text(kind, key_of(todo[slot]), file, text, made)
 
     def held_out(slots: list[int]) -> Mapping[int, BaseModel]:
         cache = ensure_cache(loaded, store, model, evals.held_out, evals.features)

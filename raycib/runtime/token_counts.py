@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from raycib.config import ModelSpec, digest
@@ -69,12 +68,8 @@ class TokenCounts:
         """Put what a process had to count into the store."""
         for rows in self._new:
             text = json.dumps([self._end, [self._known[row] for row in rows]])
-
-            def write(folder: Path, text: str = text) -> None:
-                (folder / FILE).write_text(text)
-
             about = {"model": self.model.source, "rows": len(rows), "notes": self.notes}
-            store.put(LENGTHS, self._key(rows), write, about)
+            store.put_text(LENGTHS, self._key(rows), FILE, text, about)
         self._new.clear()
 
     def _key(self, rows: Sequence[Row]) -> str:

@@ -131,6 +131,16 @@ class Store:
             f"check the disk, then run again ({'; '.join(self.damaged[-1:]) or 'it is gone'})"
         )
 
+    def put_text(
+        self, kind: str, key: str, file: str, text: str, about: Mapping[str, Any]
+    ) -> Record:
+        """The result of ``kind/key`` that is one file of text. Raises as ``put`` does."""
+
+        def write(folder: Path) -> None:
+            (folder / file).write_text(text)
+
+        return self.put(kind, key, write, about)
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder beside the results, for files that are made before they are put: ``put``

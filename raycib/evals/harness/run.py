@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from raycib.config.lm_eval import LmEvalSpec
@@ -22,12 +21,9 @@ def ensure_scores(
     if store.get(BENCHMARKS, key) is not None:
         return False
     text = json.dumps(scores_of(spec, model), indent=1)
-
-    def write(folder: Path) -> None:
-        (folder / FILE).write_text(text)
-
     about = {"subject": model_id, "benchmark": spec.model_dump(mode="json")}
-    store.put(BENCHMARKS, key, write, about | ({"engine": engine} if spec.in_words else {}))
+    about |= {"engine": engine} if spec.in_words else {}
+    store.put_text(BENCHMARKS, key, FILE, text, about)
     return True
 
 

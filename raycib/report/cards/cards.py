@@ -32,7 +32,7 @@ def cards(
     ``samples`` are the answers to harmful prompts by cell, ``further`` those to other sets of them
     by their names."""
     found = []
-    judged = results.judge.profile != "refusal-rule"
+    judged = not results.judge.by_rule
     by_model: dict[str, list[tuple[str, list[ResultRow]]]] = {}
     frame = to_frame(results)
     if "harmful_ratio" in frame:

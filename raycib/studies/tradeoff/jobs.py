@@ -4,7 +4,6 @@ loss landscape around it, and how long answers are in its tokens."""
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from raycib.config import LoRASpec, ModelSpec, RowsSpec, Spec, TaskSpec, digest
@@ -48,11 +47,8 @@ class LandscapeSpec(Spec):
         adapters = AdapterSlots(whole, [shape] * len(self.radii))
         tokenizer = load_tokenizer(self.model.source, self.model.template)
         found = self._look(adapters, examples_of(tokenizer, self.rows))
-
-        def write(folder: Path) -> None:
-            (folder / self.file).write_text(json.dumps(found))
-
-        store.put(self.folder, self.key, write, {"spec": self.model_dump(mode="json")})
+        about = {"spec": self.model_dump(mode="json")}
+        store.put_text(self.folder, self.key, self.file, json.dumps(found), about)
 
     def _look(self, adapters: Any, data: Sequence[Any]) -> Any:
         from raycib.studies.tradeoff.landscape import lipschitz, smoothness
@@ -64,8 +60,8 @@ class LandscapeSpec(Spec):
 
     def found(self, store: Store) -> Any:
         """What is stored, as plain JSON, or None."""
-        record = store.get(self.folder, self.key)
-        return json.loads(record.path(self.file).read_text()) if record else None
+        record = store.get(self.folder, self.key, only=(self.file,))
+        return record.value(self.file) if record else None
 
 
 @dataclass(frozen=True)
