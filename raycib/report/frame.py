@@ -15,17 +15,10 @@ from raycib.results import FILE, Results, read_results
 
 RATES = tuple(name for name, one in METRICS.items() if one.counted)
 NUMBERS = (
-    "eval_loss",
-    "utility",
-    "mutual_information",
-    "mutual_information_before",
-    "mutual_information_ceiling",
-    "mutual_information_last_prompt",
-    "mutual_information_last_prompt_before",
-    "cosine",
-    "negative_cosine",
-    "distance",
-)
+    "eval_loss", "utility", "mutual_information", "mutual_information_before",
+    "mutual_information_ceiling", "mutual_information_last_prompt",
+    "mutual_information_last_prompt_before", "cosine", "negative_cosine", "distance",
+)  # fmt: skip
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
 IDENTITY = (
     "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",

@@ -23,17 +23,9 @@ from raycib.config.presets.world import WORLD
 from raycib.errors import UserError
 
 __all__ = [
-    "PRESETS",
-    "UNSAID",
-    "BaseFormat",
-    "Execution",
-    "Preset",
-    "StrategyName",
-    "TaskSource",
-    "for_own_model",
-    "preset",
-    "split",
-]
+    "PRESETS", "UNSAID", "BaseFormat", "Execution", "Preset", "StrategyName", "TaskSource",
+    "for_own_model", "preset", "split",
+]  # fmt: skip
 
 PRESETS = {
     "world": WORLD,
