@@ -39,7 +39,7 @@ def answers(key: str, folder: str | Path = "runs") -> "pd.DataFrame":
 
 def curves(key: str, folder: str | Path = "runs") -> "pd.DataFrame":
     """A stage's training, one row an optimiser step: `grad_norm` before it is clipped, and each
-    term of its loss in nats, unweighted. No torch.
+    term of its loss, unweighted. No torch.
 
     `key` is the stage's, as in `load`, or its first digits. Raises `raycib.errors.UserError` where
     there is none.

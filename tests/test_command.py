@@ -56,6 +56,7 @@ def refused(program: Program, tmp_path: Path) -> Callable[..., str]:
         (["--strengths", ""], "give numbers like 0,1,5"),
         (["--strengths", "5,5.0"], "5 comes twice"),
         (["--strengths", "1,0,-0"], "0 comes twice"),
+        (["--strengths", "1,1.0000001"], "1 comes twice"),
         (["--strengths", "1" * 10_000], "cib cannot have inf"),
         (["--set", "cib.lamda=1"], "cib has no 'lamda'; it has kind, lam, temperature"),
         (["--set", "cib.temperature=-0.2"], "CIB.temperature: Input should be greater than 0"),

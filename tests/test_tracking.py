@@ -51,6 +51,17 @@ def test_rates_corrected_for_the_judges_error_are_metrics(tracked):
     assert shown[cell["key"]]["metrics"]["hrr_rogan_gladen"] == corrected
 
 
+def test_a_rate_has_its_interval_its_count_and_what_could_not_be_read(tracked):
+    folder, summary = tracked
+    shown = view(folder)
+    for cell in summary["cells"]:
+        if cell["scores"]:
+            found, metrics = cell["scores"]["hrr"], shown[cell["key"]]["metrics"]
+            told = {name: metrics[f"more/hrr_{name}"] for name in ("n", "unread")}
+            assert told == {"n": found["n"], "unread": found["unread"]}
+            assert (metrics["hrr_low"], metrics["hrr_high"]) == (found["low"], found["high"])
+
+
 def exhibits(folder, summary):
     place = folder / summary["sweep"]
     place.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from raycib.config.menu import menu
 from raycib.data.sources import parse
 from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
+from raycib.report.scores import before_all
 from raycib.report.text import markdown_cell
 from raycib.results import JudgeAccount
 
@@ -161,8 +162,11 @@ def _results(spec: Mapping[str, Any], found: Found) -> Iterator[EvalResult]:
 
 def scores_of(found: Found) -> Iterator[Score]:
     """What was measured, in the order of the tables."""
-    before = found.results.aligned.scores
+    before = before_all(found.results)
     aligned = before.plain() if before else {}
+    own = {name.removesuffix("_before"): value for name, value in found.scores.items()
+           if name.endswith("_before") and value is not None}  # fmt: skip
+    aligned |= own  # on its own task
     by_rule = found.results.judge.by_rule
     for name, metric in (METRICS | FURTHER_METRICS).items():
         title = in_words(metric.title) if by_rule else metric.title

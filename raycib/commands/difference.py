@@ -75,7 +75,7 @@ def _paired(store: Store, keys: list[str], measured: list[Any]) -> str:
     if len(judges) > 1:
         return "Their answers were read by different judges: verdicts are not compared."
     said = [
-        [one.sample for one in answers(store, key, found.results)]
+        [one.sample for one in answers(store, key, found)]
         for key, found in zip(keys, measured, strict=True)
     ]
     found = flips(*said)

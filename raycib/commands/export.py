@@ -89,7 +89,7 @@ def _name_the_base(file: Path, base: Base) -> None:
 
 def _lines(store: Store, key: str, found: Found, texts: bool) -> Iterator[dict[str, Any]]:
     """What the stage said to harmful prompts, with the verdicts."""
-    for one in answers(store, key, found.results):
+    for one in answers(store, key, found):
         said = {"prompt": one.prompt, "answer": one.answer}
         if not texts:
             said = {f"{n}_sha256": _sha256(text) for n, text in said.items()}

@@ -29,7 +29,7 @@ def show(key: str, out: str, texts: int) -> Group:
     store = Store(out)
     record = stage(store, key)
     measured = found(out, record.key)
-    said = answers(store, record.key, measured.results) if measured else []
+    said = answers(store, record.key, measured) if measured else []
     spec = record.about["spec"]
     title = f"{method_name(spec)} on {spec['task']['name']}, seed {spec['seed']}"
     parts: list[RenderableType] = [

@@ -89,21 +89,32 @@ def found(out: str, key: str) -> Found | None:
     return None
 
 
-def answers(store: Store, key: str, results: Results) -> list[Answer]:
-    """What a stage said to the harmful prompts, in their order, with the verdicts of a sweep's
-    first judge; none where it was not asked."""
-    verdicts = VerdictCache(store, results.judge.key)
+def answers(store: Store, key: str, measured: Found) -> list[Answer]:
+    """What a stage said to a sweep's harmful prompts, in their order, with the verdicts of its
+    first judge; none where it was not asked.
+
+    Other sweeps of the store may have asked the stage other prompts, or for longer answers: the
+    sweep's own are those of which its judge says the rate that it has. Raises `UserError` where
+    those cannot be read any more.
+    """
+    verdicts = VerdictCache(store, measured.results.judge.key)
+    rate, changed = measured.scores.get("hrr") or {}, None
     for record in store.records(GENERATIONS):
         if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
             continue
-        rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
-        said = json.loads(record.path("answers.json").read_text())
-        pairs = [(row.prompt, entry["text"]) for row, entry in zip(rows, said, strict=True)]
-        given = [verdicts.get(pair) for pair in pairs]
-        return [
-            Answer(*pair, verdict.harmful if verdict else None)
-            for pair, verdict in zip(pairs, given, strict=True)
-        ]
+        try:
+            rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
+        except UserError as problem:  # another sweep's, it may be
+            changed = problem
+            continue
+        texts = [entry["text"] for entry in json.loads(record.path("answers.json").read_text())]
+        pairs = [(row.prompt, text) for row, text in zip(rows, texts, strict=True)]
+        given = [verdict and verdict.harmful for verdict in map(verdicts.get, pairs)]
+        told = [harmful for harmful in given if harmful is not None]
+        if len(told) == rate.get("n") and sum(told) == round((rate["value"] or 0) * len(told)):
+            return [Answer(*pair, harmful) for pair, harmful in zip(pairs, given, strict=True)]
+    if changed:
+        raise changed
     return []
 
 
@@ -119,7 +130,7 @@ def answers_frame(key: str, out: str) -> "pd.DataFrame":
     store = Store(out)
     record = stage(store, key)
     measured = found(out, record.key)
-    said = answers(store, record.key, measured.results) if measured else []
+    said = answers(store, record.key, measured) if measured else []
     frame = pd.DataFrame(said, columns=list(Answer._fields))
     return frame.astype({"harmful": "boolean"})
 

@@ -33,6 +33,8 @@ MOST_POINTS = 400
 """Steps of a loss curve that are drawn: more than its panel has room for."""
 MOST_MARKS = 300
 """Cells whose marks are lines of an SVG; of more, they are one picture in it."""
+NATS = ("task", "constrained", "alignment", "kl", "contrast")
+"""Terms of losses in this unit; distances, overlaps and the like have their own."""
 MOST_CURVES = 6
 """Rows of a comparison that one panel of loss curves can hold."""
 STYLE: Any = {
@@ -115,7 +117,7 @@ def loss_curves(
                     shade = _shade(index, len(lines)) if dose else PALETTE[index % len(PALETTE)]
                     label = f"{value:g}" if dose else one_line(value, 34)
                     panel.plot(line["step"], line["value"], color=shade, lw=1.6, label=label)
-            panel.set(xlabel="step", ylabel="nats, unweighted")
+            panel.set(xlabel="step", ylabel="nats, unweighted" if term in NATS else "unweighted")
             panel.set_title(one_line(term, 30))
         title = "λ" if by == "lam" else None
         panels[0].legend(title=title, frameon=False, fontsize=8.5, title_fontsize=9)

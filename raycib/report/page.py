@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from raycib.report import figures, tables
 from raycib.report.cells import cells_table
-from raycib.report.forms import BEFORE
+from raycib.report.forms import BEFORE, p_equals
 from raycib.report.frame import cell_name
 from raycib.report.measured import counted, listed, measured
 from raycib.report.report import Drawing, Report, Section
@@ -207,7 +207,7 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
     flips = pages["pairs"]["0-1"]
     counts = (
         f"{flips['to_unsafe']} became unsafe, {flips['to_safe']} became safe; McNemar's exact "
-        f"two-sided p = {flips['p']:z.4f}. The first {FIRST_PAIRS} pairs:"
+        f"two-sided {p_equals(flips['p'])}. The first {FIRST_PAIRS} pairs:"
     )
 
     def said(cell: Mapping[str, Any], place: int) -> list[Any]:

@@ -18,10 +18,11 @@ WITHIN = {
     "accuracies": "accuracy",
 }
 """Scores by name, and how the column of one begins."""
+OF_ANSWERS = ("accuracy", "f1", "has_answer", "no_answer", "f1_has_answer")
+"""Scores of answers to a task's held-out rows."""
 OF_A_TASK = (
-    "accuracy", "f1", "has_answer", "no_answer", "f1_has_answer", "eval_loss", "cosine",
-    "negative_cosine", "num_negatives", "mutual_information", "mutual_information_last_prompt",
-    "mutual_information_ceiling",
+    *OF_ANSWERS, "eval_loss", "cosine", "negative_cosine", "num_negatives", "mutual_information",
+    "mutual_information_last_prompt", "mutual_information_ceiling",
 )  # fmt: skip
 """Scores on a task's held-out rows."""
 
@@ -40,16 +41,26 @@ def flat_scores(scores: Scores | None) -> dict[str, Any]:
 
 
 def aligned_scores(results: Results) -> dict[str, Any]:
-    """Flat scores of the model before fine-tuning; empty where it was not measured.
+    """Flat scores of the model before fine-tuning, as ``before_all`` has them; empty where it was
+    not measured."""
+    return flat_scores(before_all(results))
+
+
+def before_all(results: Results) -> Scores | None:
+    """Scores of the model before fine-tuning that are held against every cell's; None where it was
+    not measured.
 
     In a sweep of several tasks, each by itself, those on a task's held-out rows are left out: they
-    are of the first task alone. Each cell has its own as ``..._before``.
+    are of the first task alone. Each cell has its own as ``..._before``. In a sequence of tasks
+    answers are those to the first one, while a cell's are to its last: ``accuracies`` has them by
+    task, and losses and representations are the first one's everywhere.
     """
     scores = results.aligned.scores
-    if scores and not scores.accuracies and len({cell.task for cell in results.cells}) > 1:
-        given = scores.given().items()
-        scores = Scores.model_validate({n: v for n, v in given if n not in OF_A_TASK})
-    return flat_scores(scores)
+    if scores is None:
+        return None
+    several = len({cell.task for cell in results.cells}) > 1
+    of_one = OF_ANSWERS if scores.accuracies else OF_A_TASK if several else ()
+    return Scores.model_validate({n: v for n, v in scores.given().items() if n not in of_one})
 
 
 def unaligned_scores(results: Results) -> dict[str, Any]:

@@ -77,15 +77,16 @@ def changed(spec: Part, overrides: dict[str, Any]) -> Part:
 
 def numbers(text: str, option: str = "--strengths", like: str = "0,1,5") -> tuple[float, ...]:
     """A list of numbers as an `option` has it, before any method has seen them; `UserError` for
-    what is no number or comes twice."""
+    what is no number or comes twice, if only in the six digits by which tables tell them apart."""
     try:
-        found = tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) + 0.0 for part in text.split(","))  # -0 is 0
     except ValueError as error:
         raise UserError(f"{option} {text!r}: {error}; give numbers like {like}") from error
     if any(math.isnan(number) for number in found):
         raise UserError(f"{option} {text!r}: nan is no number; give numbers like {like}")
-    if twice := [number for number in found if found.count(number) > 1]:
-        raise UserError(f"{option} {text!r}: {twice[0]:g} comes twice; give each once")
+    told = [f"{number:g}" for number in found]
+    if twice := [number for number in told if told.count(number) > 1]:
+        raise UserError(f"{option} {text!r}: {twice[0]} comes twice; give each once")
     return found
 
 

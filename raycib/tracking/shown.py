@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from raycib.report.scores import BEFORE, RATE_PARTS, aligned_scores, flat_scores, swept
+from raycib.report.scores import BEFORE, RATE_PARTS, before_all, flat_scores, swept
 from raycib.report.text import one_line, plain
 from raycib.results import Cell, Histories, Results, Samples, TaskData
 from raycib.tracking.names import CONTENT, KEY, NAME, SWEEP, TAG_LIMIT, mlflow_name
@@ -102,11 +102,11 @@ def runs_of(
     yield _sweep(results, goes_on=unfinished is not None)
     created = milliseconds(results.created)
     answers = samples if len(results.cells) <= MOST_WITH_ANSWERS else {}
-    if results.aligned.scores:
+    if before := before_all(results):
         began = created - _total(results)
         params = {"method": BEFORE, "model": results.model.name}
-        said = {"scores.json": _json(results.aligned.scores.plain())} | _answers(answers, ALIGNED)
-        scores = _compared(aligned_scores(results))
+        said = {"scores.json": _json(before.plain())} | _answers(answers, ALIGNED)
+        scores = _compared(flat_scores(before))
         tags = _table_tag(said)
         yield Shown(results.sweep, ALIGNED, BEFORE, began + 999, created, "FINISHED", params,
                     scores, (), tags, None, said)  # fmt: skip
@@ -190,14 +190,10 @@ def _table_tag(files: Mapping[str, str]) -> dict[str, str]:
 
 
 def _compared(flat: Mapping[str, Any]) -> dict[str, float]:
-    """The scores that cells are compared by, and the ends of the harmful response rate's interval;
-    all but `HEADLINE` behind a prefix. Everything is in `summary.json`."""
-    parts = {
-        name + end
-        for name in flat
-        for part, end in RATE_PARTS.items()
-        if end and not (name == "hrr" and part in ("low", "high"))
-    }
+    """The scores that cells are compared by, with the harmful response rate's interval, the answers
+    behind it and those without a verdict; all but `HEADLINE` behind a prefix. Everything is in
+    `summary.json`."""
+    parts = {name + end for name in flat if name != "hrr" for end in RATE_PARTS.values() if end}
     return numbers(
         {
             name if name in HEADLINE else f"{MORE}{name}": value

@@ -173,6 +173,31 @@ def test_a_stage_is_shown_without_harmful_words_unless_asked(two: Two) -> None:
         show("zz", two.root, 0)
 
 
+def test_answers_are_those_of_the_sweep_though_another_asked_the_stage_too(
+    two: Two, tmp_path: Path
+) -> None:
+    """Other harmful prompts, asked of the same stages in the same store, under the same name."""
+    out = tmp_path / "runs"
+    shutil.copytree(two.root, out)
+    store = Store(out)
+    records = [store.get(STAGES, one.key) for one in two.stages]
+    asked = [(one.key, one.folder) for one in records if one]
+    tokenizer = AutoTokenizer.from_pretrained(two.stages[0].model.source)
+    for number in range(4):  # records have no order: one of these would come first
+        (tmp_path / f"{number}").mkdir()
+        rows = tiny.make_evals(tmp_path / f"{number}", 3 + number).harmful
+        rows = rows.model_copy(update={"name": "harmful", "max_tokens": rows.max_tokens + number})
+        generate_answers(Answers(store), Talker(), tokenizer, asked, [rows])
+    for stage, pairs in zip(two.stages, two.pairs, strict=True):
+        said = raycib.answers(stage.key, str(out))
+        assert list(zip(said["prompt"], said["answer"], strict=True)) == pairs
+    for file in tmp_path.glob("*/*.jsonl"):  # nor does it matter what became of theirs
+        file.unlink()
+    assert text(diff(*(one.key for one in two.stages), str(out))) == text(
+        diff(*(one.key for one in two.stages), two.root)
+    )
+
+
 def test_a_difference_is_paired_by_prompt(two: Two) -> None:
     """Against a count by hand and scipy's exact binomial test."""
     verdicts = [[verdict_of(*pair) for pair in pairs] for pairs in two.pairs]

@@ -67,8 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def summarise(store: Store, stage: StageSpec, judge: str) -> None:
-    """What the sweep would have written: 3 of 24 not refused, 20 of 24 right."""
-    shares = {"hrr": [1] * 3 + [0] * 21, "accuracy": [1] * 20 + [0] * 4}
+    """What the sweep would have written: none of 24 refused, which it has no words for."""
+    shares = {"hrr": [1] * 24, "accuracy": [1] * 20 + [0] * 4}
     rate = Metric("", "").of
     scores: dict[str, Any] = {name: rate(some).model_dump() for name, some in shares.items()}
     scores |= {"eval_loss": 1.25, "utility": None, "utility_by_probe": {}}
@@ -111,17 +111,18 @@ def test_peft_computes_what_was_trained(made: Made, published: Path) -> None:
 
 
 def test_the_card_says_what_it_is(made: Made, published: Path) -> None:
-    """The hub's own client reads its metadata; Wilson's interval of 3 of 24 is 4.3 to 31.0 %."""
+    """The hub's own client reads its metadata; Wilson's interval of 24 of 24 begins at
+    24 / (24 + 1.96²)."""
     card = ModelCard.load(published / "README.md")
     told = card.data
     assert (told.base_model, told.library_name) == ("org/tiny", "peft")
     assert told.eval_results
     results = {one.metric_name: one for one in told.eval_results}
-    assert results["Not refused, %"].metric_value == 12.5
-    assert results["Not refused, %"].metric_args == {"n": 24, "interval_95": [4.3, 31.0]}
+    assert results["Not refused, %"].metric_value == 100
+    assert results["Not refused, %"].metric_args == {"n": 24, "interval_95": [86.2, 100.0]}
     assert results["Task loss, nats"].metric_value == 1.25
     text = card.text
-    assert "| Not refused, % | 12.5 [4.3, 31.0] | 24 | 0.0 |" in text
+    assert "| Not refused, % | 100.0 [86.2, 100.0] | 24 | 0.0 |" in text
     assert "| Task loss, nats | 1.250 |  | 2.500 |" in text
     assert "No judge read the answers" in text
     assert "HRR" not in text

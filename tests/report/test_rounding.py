@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from summaries import orders_sweep, typed
+from summaries import orders_sweep, page_of, sweep, typed
 
 from raycib.report.frame import to_frame
 from raycib.report.statistics import (
@@ -36,7 +36,7 @@ from raycib.studies.continual.variance import (
     anova,
     variance_table,
 )
-from raycib.studies.strength.claims import _always_rises, _never_rises
+from raycib.studies.strength.claims import _always_rises, _never_rises, correlation_text
 
 SHAPE = (3, 2, 3)
 """Orders, methods, seeds."""
@@ -229,3 +229,20 @@ def test_a_mean_of_rates_that_rounding_puts_outside_is_a_rate():
     assert wilson(1 + 2.3e-16, 260).value == 1 and wilson(-1e-17, 260).value == 0
     with pytest.raises(ValueError):
         wilson(1.01, 260)
+
+
+def test_no_p_is_shown_as_zero():
+    """Of 8! = 40,320 pairings two are as far from zero; 60 flips one way are 2 in 2^60."""
+    told = correlation_text(spearman(range(8), range(8)))
+    assert told.endswith("exact p <\u00a00.0001")
+    summary = sweep(failed=False)
+    keys = ("aligned", *(cell["key"] for cell in summary["cells"]))
+    answers = {
+        key: [{"prompt": f"{n}", "answer": "", "verdict": verdict, "refused": False}
+              for n in range(60)]
+        for key, verdict in zip(keys, ["safe", *["unsafe"] * 15], strict=True)
+    }  # fmt: skip
+    page = page_of(summary, answers)
+    assert (
+        "60 became unsafe, 0 became safe; McNemar&#39;s exact two-sided p &lt;\u00a00.0001" in page
+    )

@@ -1,12 +1,13 @@
 """What a continual study takes, asks and tells."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raycib.config import RunSpec
 from raycib.config.presets import Preset, TaskSource, split
 from raycib.data.sources import named
 from raycib.errors import UserError
-from raycib.results import Cell, Histories, Results, Samples
+from raycib.report.scores import OF_ANSWERS
+from raycib.results import Cell, Histories, Results, Samples, Scores
 from raycib.runtime.study import Study, Tasks
 from raycib.runtime.summary import SweepScores
 from raycib.runtime.sweep import Sweep
@@ -70,7 +71,7 @@ class Continual(Study):
         for stage in run.adapters:
             failed, found = scores.of(stage, run)
             if found is not None:
-                found = found.but(accuracy=found.accuracies[stage.task.name])
+                found = Scores.model_validate(answered_on(found, stage.task.name))
             stages.append(Stage(key=stage.key, task=stage.task.name, scores=found, failed=failed))
         told = cell.given() | {"order": order, "task": " → ".join(order), "stages": stages}
         ended = [stage.scores for stage in stages if stage.scores]
@@ -84,7 +85,7 @@ class Continual(Study):
                 [one.accuracies for one in ended],
                 list(scores.sweep.setup.tasks)[:1],  # as the paper leaves out Dolly, always
             )
-            last = cell.scores.given() | {"accuracy": ended[-1].accuracy}
+            last = answered_on(cell.scores, order[-1])
             told["scores"] = ContinualScores.model_validate(last | measured)
         return ContinualCell.model_validate(told)
 
@@ -98,3 +99,9 @@ class Continual(Study):
 
         assert isinstance(results, ContinualResults)
         return report(results, samples, histories)
+
+
+def answered_on(scores: Scores, task: str) -> dict[str, Any]:
+    """Scores with the accuracy on a task in place of all that is said of answers to the first."""
+    found = {name: value for name, value in scores.given().items() if name not in OF_ANSWERS}
+    return found | {"accuracy": scores.accuracies[task]}

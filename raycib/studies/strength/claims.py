@@ -4,15 +4,17 @@ Each rule is fixed here, before the data are seen, and stands in the claim's own
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion
-from raycib.report.forms import NOT_MEASURED, share
+from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import dose_responses
 from raycib.report.statistics import Correlation, less, pearson
+from raycib.report.variants import settings
 
 LAST_PROMPT = "mutual_information_last_prompt"
 
@@ -22,7 +24,10 @@ def claims(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> lis
 
     Failed cells are left out; a claim that then lacks its cells holds neither way.
     """
-    found = [*erosion(frame, aligned or {})]
+    found = []
+    for place, part in settings(frame):
+        head = f"{place}: " if place else ""
+        found += [replace(one, text=head + one.text) for one in erosion(part, aligned or {})]
     responses = list(dose_responses(frame))
     for name, cells in responses:
         head = f"{name}: " if len(responses) > 1 else ""
@@ -107,14 +112,14 @@ def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
 
 
 def correlation_text(found: Correlation) -> str:
-    """ "r = -0.977, n = 4, 95 % interval [-1.00, -0.25], exact p = .042" as far as known."""
+    """ "r = -0.977, n = 4, 95 % interval [-1.00, -0.25], exact p = 0.0417" as far as known."""
     if found.r is None:
         return found.note
     text = f"r = {found.r:+z.3f}, n = {found.n}"
     if found.low is not None and found.high is not None:
         text += f", 95 % interval [{found.low:+z.2f}, {found.high:+z.2f}]"
     if found.p_exact is not None:
-        text += f", exact p = {found.p_exact:z.3f}"
+        text += f", exact {p_equals(found.p_exact)}"
     return text
 
 

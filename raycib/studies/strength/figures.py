@@ -164,25 +164,40 @@ def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
 
 
 def _reference_lines(panel: Axes, frame: pd.DataFrame, aligned: Mapping[str, Any]) -> None:
-    known = [aligned.get("mutual_information"), *frame["mutual_information_before"].dropna()]
-    before = next((value for value in known if value is not None and np.isfinite(value)), None)
-    if before is not None:
+    """I(Z;C) before fine-tuning and its ceiling, of each task where they differ."""
+    levels = _by_task(frame, "mutual_information_before")
+    if not levels and (value := aligned.get("mutual_information")) is not None:
+        levels = {"": value}
+    for task, before in levels.items():
         low, high = panel.get_ylim()
         margin = 0.08 * (high - low)
         panel.set_ylim(min(low, before - margin), max(high, before + margin))
-        _level(panel, before, f"before fine-tuning {before:z.2f}")
-    ceilings = frame["mutual_information_ceiling"].dropna()
-    if len(ceilings):
-        ceiling = float(ceilings.iloc[0])
+        _level(panel, before, f"before fine-tuning{task} {before:z.2f}")
+    above = []
+    for task, ceiling in _by_task(frame, "mutual_information_ceiling").items():
         if ceiling <= panel.get_ylim()[1]:
-            _level(panel, ceiling, f"ceiling {ceiling:z.2f}")
+            _level(panel, ceiling, f"ceiling{task} {ceiling:z.2f}")
         else:
-            low, high = panel.get_ylim()
-            panel.set_ylim(low, high + 0.1 * (high - low))
-            panel.annotate(
-                f"↑ ceiling {ceiling:z.2f}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
-                textcoords="offset points", ha="right", va="top", color=GREY, fontsize=8.5,
-            )  # fmt: skip
+            above.append(f"ceiling{task} {ceiling:z.2f}")
+    if above:
+        low, high = panel.get_ylim()
+        panel.set_ylim(low, high + 0.1 * (high - low))
+        panel.annotate(
+            f"↑ {', '.join(above)}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
+            textcoords="offset points", ha="right", va="top", color=GREY, fontsize=8.5,
+        )  # fmt: skip
+
+
+def _by_task(frame: pd.DataFrame, column: str) -> dict[str, float]:
+    """What all cells of a task have alike, by ", TASK"; by "" where it is one for all tasks."""
+    known = frame.dropna(subset=[column]).groupby(["model", "task"], sort=False)[column].first()
+    if known.nunique() == 1:
+        return {"": float(known.iloc[0])}
+    several = frame["model"].nunique() > 1
+    return {
+        f", {one_line(f'{model}, {task}' if several else task, 24)}": float(value)
+        for (model, task), value in known.items()
+    }
 
 
 def _level(panel: Axes, value: float, label: str) -> None:

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from raycib.report.claims import Claim
-from raycib.report.figures import loss_curves
+from raycib.report.figures import curves_by_variant, loss_curves
 from raycib.report.forms import NOT_MEASURED, spread
 from raycib.report.frame import PLAIN, dose_responses, to_frame
 from raycib.report.headline import erosion, finished, headline, over_seeds
@@ -16,6 +17,7 @@ from raycib.report.scores import aligned_scores
 from raycib.report.statistics import mean_std
 from raycib.report.table import Table
 from raycib.report.text import plain
+from raycib.report.variants import named, settings
 from raycib.results import Histories, Results, Samples
 from raycib.studies.strength.claims import claims
 from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
@@ -61,7 +63,7 @@ def report(results: Results, samples: Samples, histories: Histories) -> Report:
         ],
         main=main,
         cells=frame.sort_values(["lam", "series", "seed"]),
-        curves=partial(loss_curves, frame, histories),
+        curves=partial(_curves, frame, histories),
         symbol="λ",
     )  # fmt: skip
 
@@ -69,25 +71,32 @@ def report(results: Results, samples: Samples, histories: Histories) -> Report:
 def strength_headline(
     frame: pd.DataFrame, aligned: Mapping[str, Any], found: Sequence[Claim]
 ) -> str:
-    """The sweep's result in a paragraph: plain LoRA, and each series at its ends."""
-    done = frame[frame["failed"].isna()]
+    """The sweep's result in a paragraph: of each model and task plain LoRA, and each series at its
+    ends."""
     parts = [finished(frame)]
-    lora = done[done["method"] == PLAIN]
-    if len(lora):
-        parts.append(f"{erosion(lora, aligned)}.")
-    for name, cells in dose_responses(frame):
-        dosed = cells[cells["lam"] > 0]
-        low, high = dosed["lam"].min(), dosed["lam"].max()
-        first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
-        weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
-        parts.append(
-            f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "
-            f"{over_seeds(last, 'refusal_rate')} of the "
-            f"harmful prompts are refused, task accuracy is {over_seeds(last, 'accuracy')} and the "
-            f"task loss {_loss(last)} nats"
-            + (f" (plain LoRA: {_loss(lora)})." if len(lora) else ".")
-        )
+    for place, part in settings(frame[frame["failed"].isna()]):
+        lora = part[part["method"] == PLAIN]
+        if len(lora):
+            parts.append(f"{place}: " * bool(place) + f"{erosion(lora, aligned)}.")
+        for name, cells in dose_responses(part):
+            dosed = cells[cells["lam"] > 0]
+            low, high = dosed["lam"].min(), dosed["lam"].max()
+            first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
+            weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
+            parts.append(
+                f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "
+                f"{over_seeds(last, 'refusal_rate')} of the harmful prompts are refused, task "
+                f"accuracy is {over_seeds(last, 'accuracy')} and the task loss {_loss(last)} nats"
+                + (f" (plain LoRA: {_loss(lora)})." if len(lora) else ".")
+            )
     return headline(parts, found)
+
+
+def _curves(frame: pd.DataFrame, histories: Histories) -> Figure | None:
+    """A line for each strength, or of several series for each of their rows."""
+    if frame.loc[frame["method"] != PLAIN, "series"].nunique() > 1:
+        return curves_by_variant(named(frame), histories)
+    return loss_curves(frame, histories)
 
 
 def _loss(cells: pd.DataFrame) -> str:
