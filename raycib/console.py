@@ -70,7 +70,11 @@ def run(app: Callable[..., Any]) -> NoReturn:
     except ValidationError as error:
         _refuse(describe(error))
     except TyperException as error:
-        _refuse(f"{getattr(error, 'format_message', error.__str__)()}; see --help")
+        said = getattr(error, "format_message", error.__str__)()
+        if not said.startswith("Usage: "):
+            _refuse(f"{said}; see --help")
+        print(said, file=sys.stderr)  # a program of several commands, and none of them
+        code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read what is printed has gone, as `head` does
@@ -106,13 +110,16 @@ def _stoppable(got: list[int]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def describe(error: ValidationError) -> str:
-    """What pydantic found, where, and what is allowed, in one line."""
+def describe(error: ValidationError, title: str = "") -> str:
+    """What pydantic found, where in what has the `title` (the spec's, if it has none), and what is
+    allowed, in one line."""
     parts = []
     for one in error.errors():
-        where = ".".join(str(part) for part in one["loc"])
-        found = SHORT.repr(one["input"])
-        parts.append(f"{error.title}.{where}: {one['msg']} (found {found})")
+        where = ".".join(map(str, (title or error.title, *one["loc"])))
+        found, wanted = SHORT.repr(one["input"]), one["msg"]
+        if one["type"] == "tuple_type":
+            wanted = 'Input should be a list in JSON, such as \'["a","b"]\''
+        parts.append(f"{where}: {wanted} (found {found})")
     return "; ".join(parts)
 
 

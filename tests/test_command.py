@@ -50,26 +50,34 @@ def refused(program: Program, tmp_path: Path) -> Callable[..., str]:
         (["--strengths", "0,much"], "give numbers like 0,1,5"),
         (["--strengths", "nan"], "nan is no number"),
         (["--strengths", "nan", "--methods", "lora"], "nan is no number"),
-        (["--set", "trainer.betas=[1,2]"], "TrainerSpec.betas.0: Input should be less than 1"),
-        (["--set", "lora.targets=[]"], "LoRASpec.targets"),
+        (["--set", "trainer.betas=[1,2]"], "--set trainer.betas.0: Input should be less than 1"),
+        (["--set", "lora.targets=[]"], "--set lora.targets"),
         (["--strengths", "inf"], "CIB.lam"),
-        (["--strengths", ""], "give numbers like 0,1,5"),
+        (["--strengths", ""], "--strengths is empty; give a value, or leave it out"),
+        (["--model", ""], "--model is empty"),
+        (["--out", ""], "--out is empty"),
+        (["--set", "lora.targets=q_proj"], "--set lora.targets: Input should be a list in JSON"),
+        (["--methods", "lora,kl"], "no cell of this sweep has lora; with --strengths 0"),
+        (["--methods", "o_lora"], "no cell of this sweep has o_lora; it builds on an earlier"),
         (["--strengths", "5,5.0"], "5 comes twice"),
         (["--strengths", "1,0,-0"], "0 comes twice"),
         (["--strengths", "1,1.0000001"], "1 comes twice"),
         (["--strengths", "1" * 10_000], "cib cannot have inf"),
         (["--set", "cib.lamda=1"], "cib has no 'lamda'; it has kind, lam, temperature"),
-        (["--set", "cib.temperature=-0.2"], "CIB.temperature: Input should be greater than 0"),
-        (["--set", "trainer.batch_size=0"], "TrainerSpec.batch_size"),
-        (["--set", "trainer.batch_size=half"], "TrainerSpec.batch_size"),
-        (["--set", "trainer.learning_rate=NaN"], "TrainerSpec.learning_rate"),
-        (["--set", "lora.rank=1.5"], "LoRASpec.rank"),
-        (["--set", "cib.kind=lora"], "CIB.kind"),
-        (["--set", "lora.rank=true"], "rank is no switch"),
+        (
+            ["--set", "cib.temperature=-0.2"],
+            "--set cib.temperature: Input should be greater than 0",
+        ),
+        (["--set", "trainer.batch_size=0"], "--set trainer.batch_size"),
+        (["--set", "trainer.batch_size=half"], "--set trainer.batch_size"),
+        (["--set", "trainer.learning_rate=NaN"], "--set trainer.learning_rate"),
+        (["--set", "lora.rank=1.5"], "--set lora.rank"),
+        (["--set", "cib.kind=lora"], "--set cib.kind"),
+        (["--set", "lora.rank=true"], "--set lora.rank=true: rank is no switch"),
         (["--set", "trainer.epochs=" + "[" * 100_000], "nested too deeply"),
-        (["--set", "trainer.epochs=" + "9" * 100_000], "TrainerSpec.epochs"),
-        (["--set", "trainer.learning_rate=1" + "0" * 400], "TrainerSpec.learning_rate"),
-        (["--set", "trainer.schedule=" + "x" * 100_000], "TrainerSpec.schedule"),
+        (["--set", "trainer.epochs=" + "9" * 100_000], "--set trainer.epochs"),
+        (["--set", "trainer.learning_rate=1" + "0" * 400], "--set trainer.learning_rate"),
+        (["--set", "trainer.schedule=" + "x" * 100_000], "--set trainer.schedule"),
         (["--set", "trainer.schedule=\udcff"], "--set 'trainer.schedule=\\udcff' holds a byte"),
         (["--set", "lora.rank=4", "--set", "lora.rank=4.0"], "lora.rank: it is set twice"),
         (["--preset", "x" * 100_000], "no preset"),
@@ -78,11 +86,14 @@ def refused(program: Program, tmp_path: Path) -> Callable[..., str]:
         (["--set", "optimizer.lr=1"], "a part of lora, case1, case2"),
         (["--set", "cib"], "write PART.NAME=VALUE"),
         (["--set", "execution.gpus=1"], "execution has no 'gpus'; it has workers, strategy, "),
-        (["--set", "execution.micro_batch_tokens=0"], "Execution.micro_batch_tokens"),
-        (["--set", "execution.judge_cpus=Infinity"], "Execution.judge_cpus"),
-        (["--set", "execution.engine_gpus=-1"], "Execution.engine_gpus"),
-        (["--set", "execution.attention=fast"], "Execution.attention: Input should be 'eager'"),
-        (["--set", "execution.checkpoint_activations=7"], "Execution.checkpoint_activations"),
+        (["--set", "execution.micro_batch_tokens=0"], "--set execution.micro_batch_tokens"),
+        (["--set", "execution.judge_cpus=Infinity"], "--set execution.judge_cpus"),
+        (["--set", "execution.engine_gpus=-1"], "--set execution.engine_gpus"),
+        (
+            ["--set", "execution.attention=fast"],
+            "--set execution.attention: Input should be 'eager'",
+        ),
+        (["--set", "execution.checkpoint_activations=7"], "--set execution.checkpoint_activations"),
         (["--set", "execution.workers=true"], "workers is no switch"),
         (["--methods", "vacine"], "no method 'vacine'; there is lora (LoRA), case1 (Case I)"),
         (["--base", "world:aligned"], "has the weights of the aligned model itself"),
@@ -196,6 +207,16 @@ def test_help_is_plain_text(program: Program, script: Path, option: str) -> None
     assert ended.err == ""
     assert "Usage:" in ended.out
     assert ended.out.isascii()
+
+
+@pytest.mark.parametrize("words", [[], ["world"], ["data"]])
+def test_a_command_with_none_of_its_commands_shows_its_help(
+    program: Program, words: list[str]
+) -> None:
+    ended = program(RAYCIB, *words)
+    assert ended.code == 2
+    assert ended.err.startswith("Usage: ")
+    assert "\nCommands:\n" in ended.err
 
 
 def test_track_without_results_says_what_to_run(program: Program, tmp_path: Path) -> None:

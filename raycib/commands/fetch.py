@@ -168,7 +168,10 @@ def _repository(name: str, revision: str | None, is_data: bool, files: list[str]
             except GatedRepoError:
                 closed = True
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
-        raise UserError(f"{kind} {name!r}: {next(iter(str(error).splitlines()), error)}") from error
+        reason = next(iter(str(error).splitlines()), error)
+        raise UserError(
+            f"the hub says nothing of {kind} {name!r}: {reason}; check the network, and HF_TOKEN"
+        ) from error
     card = about.card_data
     return Repository(name, is_data, size, kept, str(card and card.get("license")), closed)
 

@@ -171,6 +171,11 @@ class Columns:
         if spoken:
             texts = self._agreed(texts, spoken)
         if not texts["prompt"]:
+            if shape.columns["prompt"]:
+                raise UserError(
+                    f"no text in the column of the prompt, {listed(shape.columns['prompt'])}; "
+                    "mend or remove the row, or choose with #prompt=COLUMN"
+                )
             raise UserError(
                 f"no prompt in columns {listed(entry)}; name one of them {TEXTS['prompt']}, or "
                 "choose with #prompt=COLUMN"

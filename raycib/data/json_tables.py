@@ -38,8 +38,11 @@ def _json(text: str, where: str, line: int | None = None) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         at = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
-        more = line is None and error.msg == "Extra data"
-        mend = "name it .jsonl if it has a row on each line" if more else "mend or convert it"
+        mend = "mend or convert it"
+        if line is None and error.msg == "Extra data":
+            mend = "name it .jsonl if it has a row on each line"
+        elif line and text.strip() == "[":
+            mend = "name it .json if it is one list of rows"
         raise UserError(f"{where} is not JSON: {error.msg} ({at}); {mend}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {error}; mend or convert it") from error

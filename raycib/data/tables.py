@@ -55,7 +55,9 @@ def checked(where: str, entries: Iterable[Any], lines: Sequence[int] = ()) -> Ta
     for count, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             place = Table(where, (), {}, range(1, count + 1), lines).place(count - 1)
-            raise UserError(f"{place}: found {shown(entry)}, not named columns")
+            one_list = lines and count == 1 and isinstance(entry, list)
+            mend = "; name it .json if it is one list of rows" if one_list else ""
+            raise UserError(f"{place}: found {shown(entry)}, not named columns{mend}")
         names.update(dict.fromkeys(entry))
     return Table(where, entries, names, range(1, count + 1), lines)
 

@@ -88,7 +88,10 @@ def find(source: str) -> Path:
         )
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = str(error).splitlines()[0]
-        raise NotHere(f"model {source!r} is neither a folder nor on the hub: {reason}") from error
+        raise NotHere(
+            f"model {source!r} is neither a folder nor on the hub: {reason}; check the name and "
+            "the network, or `hf auth login` where it wants a licence"
+        ) from error
 
 
 def _made(source: str) -> Path:

@@ -20,7 +20,7 @@ def base_format(
 ) -> BaseFormat:
     """What a person asks for; `UserError` where something else that they ask for, or what is
     installed, does not go with it."""
-    found = changed(BaseFormat(), dict(overrides.get(BASE, {})))
+    found = changed(BASE, BaseFormat(), dict(overrides.get(BASE, {})))
     if found.quantization is None:
         return found
     asked = f"--set {BASE}.quantization={found.quantization}"

@@ -55,7 +55,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     execution = execution_of(chosen.execution, options, overrides)
     held = base_format(options, overrides, execution, study)
     aligning = overrides.get(ALIGNMENT, {})
-    how = changed(chosen.alignment_trainer, aligning)
+    how = changed(ALIGNMENT, chosen.alignment_trainer, aligning)
     chosen = chosen.model_copy(update={"alignment_trainer": how})
     choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
     model = first = study.first_model(choice)

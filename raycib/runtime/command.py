@@ -38,7 +38,7 @@ from raycib.runtime.study import Study
 from raycib.runtime.summary import all_samples, reasons, summarise, with_cards
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.sweep_config import SweepConfig
-from raycib.runtime.swept import equal_cells, refuse_swept
+from raycib.runtime.swept import equal_cells, refuse_missing, refuse_swept
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         print(f"{question.name}: reading rows and models", flush=True)
     setup = _setup(replace(options, seeds=options.seeds or question.seeds), question.study)
     runs = question.runs(setup)
-    if not runs:
-        raise UserError(
-            f"--methods {options.methods}: none of the methods asked for is in this sweep"
-        )
+    refuse_missing(setup, runs)
     refuse_swept(question.runs, setup, runs)
     setup.reader.check_places(runs)
     sweep = Sweep(setup, runs)

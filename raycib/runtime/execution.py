@@ -30,7 +30,7 @@ def execution_of(
                     f"--set execution.{name}: --{option} is given too; give one of them"
                 )
             asked[name] = value
-    execution = changed(given, asked)
+    execution = changed(EXECUTION, given, asked)
     if "micro_batch_size" in asked and execution.micro_batch_tokens:
         raise UserError(
             "--set execution.micro_batch_size: here micro-batches are cut by tokens; set "

@@ -242,8 +242,10 @@ class Options:
         for field in fields(self):
             value = getattr(self, field.name)
             for text in value if isinstance(value, list | tuple) else (value,):
+                option = field.name.replace("_", "-")
+                if text == "":  # such as --model "$MODEL" without it, which would mean the world's
+                    raise UserError(f"--{option} is empty; give a value, or leave it out")
                 if isinstance(text, str) and not _is_text(text):
-                    option = field.name.replace("_", "-")
                     raise UserError(
                         f"--{option} {text[:60]!r} holds a byte that is no text; rename the file "
                         "or write it in UTF-8"

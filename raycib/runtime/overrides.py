@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from raycib.config import LoRASpec, Method, TrainerSpec
 from raycib.config.menu import menu, named
 from raycib.config.presets import BaseFormat, Execution
+from raycib.console import describe
 from raycib.errors import UserError
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -66,12 +67,19 @@ def read_changes(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def changed(spec: Part, overrides: dict[str, Any]) -> Part:
-    """The spec with some fields replaced, and validated anew. true is no number."""
-    found = type(spec).model_validate(dict(spec) | overrides)
+def changed(part: str, spec: Part, overrides: dict[str, Any]) -> Part:
+    """The spec of a `part` with some fields replaced, and validated anew. true is no number."""
+    try:
+        found = type(spec).model_validate(dict(spec) | overrides)
+    except ValidationError as error:
+        if not overrides:
+            raise
+        raise UserError(describe(error, f"--set {part}")) from error
     for name, value in overrides.items():
         if isinstance(value, bool) and not isinstance(getattr(found, name), bool):
-            raise UserError(f"--set {name}={str(value).lower()}: {name} is no switch; give a value")
+            raise UserError(
+                f"--set {part}.{name}={str(value).lower()}: {name} is no switch; give a value"
+            )
     return found
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from raycib.config import RunSpec, StageSpec
+from raycib.config import JudgeSpec, RunSpec, StageSpec
 from raycib.config.presets import UNSAID
 from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
+from raycib.evals.judge_profiles import INSTRUCT
 from raycib.results import Setting
 from raycib.runtime.base_format import engine_of
 from raycib.runtime.overrides import ALIGNMENT, BASE, EXECUTION
@@ -21,7 +22,6 @@ which on it is said."""
 
 OURS = "ours: "
 """Begins the origin of what a preset's paper does not say as it is here."""
-MORE_ROWS = "its queue fills too slowly (--set cib.num_negatives=8, or give more rows)"
 
 
 def settings_of(setup: SweepConfig, runs: Sequence[RunSpec]) -> list[Setting]:
@@ -112,18 +112,22 @@ def _judge(setup: SweepConfig) -> Iterator[Setting]:
     given = "--judge-url" if options.judge_url else "--judge" if options.judge else setup.origin
     for number, one in enumerate(setup.judges, 1):
         judge, name = one.spec, f"judge {number}" if number > 1 else "judge"
-        value = f"{judge.source} {judge.weights[:12]}" + CONTENT * judge.content
+        weights = judge.weights if judge.kind == "endpoint" else judge.weights[:12]
+        value = f"{judge.source} {weights}" + CONTENT * judge.content
         yield Setting(name=name, value=value, origin=given)
         if judge.kind == "rule":
             continue
-        known = "--judge-profile" if options.judge_profile else f"known by its {_known(judge.kind)}"
+        known = "--judge-profile" if options.judge_profile else _known(judge)
         yield Setting(name=f"{name} profile", value=judge.profile, origin=known)
         count = str(len(judge.categories))
         yield Setting(name=f"{name} categories", value=count, origin="its profile")
 
 
-def _known(kind: str) -> str:
-    return "files or name" if kind == "guard" else "name"
+def _known(judge: JudgeSpec) -> str:
+    """What tells how a judge is asked."""
+    if judge.kind == "guard":
+        return "known by its files or name"
+    return "no guard by its name" if judge.profile == INSTRUCT.name else "known by its name"
 
 
 def _scorers(setup: SweepConfig) -> Iterator[Setting]:
@@ -184,6 +188,11 @@ def cautions(runs: Sequence[RunSpec]) -> list[str]:
         if not steps:
             continue
         count = f"{steps} step" + "s" * (steps > 1)
+        if run.hrr_every and not run.points:
+            found[
+                f"--hrr-every {run.hrr_every}: {stage.task.name} has {count}, so that no look is "
+                "between the first and the last"
+            ] = None
         if trainer.batch_size > rows:
             found[
                 f"the batch of {trainer.batch_size} is more than the {rows} rows of "
@@ -206,6 +215,8 @@ def _idle(stage: StageSpec) -> str:
     if not steps or idle < MUCH * steps:
         return ""
     where = f"of the {steps} steps of {stage.task.name}"
+    fewer = "" if getattr(method, "num_negatives", 0) <= 8 else "--set cib.num_negatives=8, or "
+    mend = f"its queue fills too slowly ({fewer}give more rows)"
     if idle >= steps:
-        return f"{method.kind} does nothing in any {where}: its cells are plain LoRA; {MORE_ROWS}"
-    return f"{method.kind} does nothing in the first {idle:g} {where}; {MORE_ROWS}"
+        return f"{method.kind} does nothing in any {where}: its cells are plain LoRA; {mend}"
+    return f"{method.kind} does nothing in the first {idle:g} {where}; {mend}"

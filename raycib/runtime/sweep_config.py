@@ -64,12 +64,12 @@ class SweepConfig:
     @cached_property
     def lora(self) -> LoRASpec:
         """Shape of the adapters."""
-        return changed(self.preset.lora, self.overrides.get("lora", {}))
+        return self._changed("lora", self.preset.lora)
 
     @cached_property
     def trainer(self) -> TrainerSpec:
         """How every method is trained."""
-        found = changed(self.preset.trainer, self.overrides.get("trainer", {}))
+        found = self._changed("trainer", self.preset.trainer)
         if found.precision != "float32":
             raise UserError(
                 "--set trainer.precision: an adapter has the precision of its base; leave it out, "
@@ -110,7 +110,10 @@ class SweepConfig:
 
     def method(self, chosen: Part) -> Part:
         """A sweep's method with what the person changed of its kind."""
-        return changed(chosen, self.overrides.get(getattr(chosen, "kind", ""), {}))
+        return self._changed(getattr(chosen, "kind", ""), chosen)
+
+    def _changed(self, part: str, spec: Part) -> Part:
+        return changed(part, spec, self.overrides.get(part, {}))
 
     def at(self, kind: str, strength: float) -> Method | None:
         """A method at a strength, with what it needs and what the person changed of it; None where
@@ -120,6 +123,14 @@ class SweepConfig:
         if None in needs.values():
             return None
         return self.method(menu()[kind].at(strength, **needs))
+
+    def lacking(self, kind: str) -> list[str]:
+        """The options that would give a method what it needs and there is not."""
+        method = menu()[kind]
+        safety = "safety" in method.model_fields or method.stacked
+        needs = {"--safety": safety and self.safety_source is None,
+                 "--base": "base" in method.model_fields and self.base_source is None}  # fmt: skip
+        return [option for option, lacks in needs.items() if lacks]
 
     @cached_property
     def wanted(self) -> tuple[str, ...]:

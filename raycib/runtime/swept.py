@@ -1,9 +1,10 @@
-"""`--set` against the sweep itself: what a sweep varies is not a person's to fix.
+"""`--methods` and `--set` against the sweep itself: a method that is asked for has cells, and what
+a sweep varies is not a person's to fix.
 
 Found by making the sweep's cells with and without each change, so that a new sweep needs no list.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from raycib.config import Method, RunSpec, Spec
@@ -13,6 +14,32 @@ from raycib.runtime.overrides import ALIGNMENT, EXECUTION, changed
 from raycib.runtime.sweep_config import SweepConfig
 
 Cells = Callable[[SweepConfig], Sequence[RunSpec]]
+
+
+def refuse_missing(setup: SweepConfig, runs: Iterable[RunSpec]) -> None:
+    """`UserError` for a method that a person names and no cell has."""
+    if setup.options.methods is None:
+        return
+    there = {
+        method.kind
+        for run in runs
+        for stage in run.stages
+        for method in (stage.method, stage.method_in_effect)
+        # One about stacked adapters with none below it is plain LoRA at any strength.
+        if method.is_plain or method == stage.method_in_effect
+    }
+    for kind in setup.wanted:
+        asked = [setup.at(kind, strength) for strength in setup.strengths(kind, ())]
+        if kind in there or ("lora" in there and any(one and one.is_plain for one in asked)):
+            continue
+        mend = "leave it out, or take method_comparison"
+        if lacking := setup.lacking(kind):
+            mend = f"it needs {' and '.join(lacking)}"
+        elif kind == "lora":
+            mend = "with --strengths 0 a method is plain LoRA"
+        elif menu()[kind].stacked:
+            mend = "it builds on an earlier adapter: take task_orders or method_comparison"
+        raise UserError(f"--methods: no cell of this sweep has {kind}; {mend}")
 
 
 def refuse_swept(cells: Cells, setup: SweepConfig, runs: Sequence[RunSpec]) -> None:
@@ -35,7 +62,7 @@ def _compare(
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
     if not pairs:
         raise UserError(f"--set {path}: no cell of this sweep uses {part}; leave it out")
-    wanted = changed(pairs[0][1], {name: value})
+    wanted = changed(part, pairs[0][1], {name: value})
     if isinstance(wanted, Method) and name in _strength_fields(wanted):
         raise UserError(
             f"--set {path}: the sweep sets it itself in every cell, as the strength of {part}; "

@@ -83,7 +83,7 @@ def test_a_conversation_without_an_answer_is_a_prompt(tmp_path: Path):
         ({"question": "a", "instruction": "b"}, "'instruction', 'question' could each be the"),
         ({"prompt": "a", "output": "b", "answer": "c"}, "could each be the response"),
         ({"prompt": "a", "input": "b", "context": "c"}, "could each be the context"),
-        ({"prompt": " \n\t", "response": "b"}, "no prompt in columns 'prompt', 'response'"),
+        ({"prompt": " \n\t", "response": "b"}, "no text in the column of the prompt, 'prompt'"),
         ({"prompt": "[{'content': 'U', 'role': 'user'}]"}, "a list of turns written as text"),
         ({"prompt": 5}, "column 'prompt': 5 is a number, not text"),
         ({"prompt": "a", "answer": True}, "column 'answer': True is a boolean, not text"),

@@ -95,9 +95,16 @@ def _too_large(group: Group, execution: Execution, needed: Memory) -> UserError:
     return UserError(
         f"{needed} does not fit into a worker's share of {name}, nor does a group of one with the "
         f"shortest micro-batches ({said(base)} are weights, {said(room)} are there): "
-        "take a GPU with more memory, a smaller model, or more GPUs: --workers N "
-        "--set execution.strategy=fsdp2"
+        f"take {_more_room(group.machine, execution)}"
     )
+
+
+def _more_room(machine: Machine, execution: Execution) -> str:
+    """What may help where no choice of sizes does."""
+    if machine.gpu is None and execution.workers > 1:
+        return "fewer --workers: each has its share of this machine's memory"
+    more = "a GPU with more memory, a smaller model, or more GPUs"
+    return f"{more}: --workers N --set execution.strategy=fsdp2"
 
 
 def refuse_split(name: str, gpus: float, sizes: Sizes) -> None:

@@ -34,15 +34,9 @@ class Comparison(Study):
 
     def _left_out(self, setup: SweepConfig) -> list[str]:
         """Methods for which there is no data or model, and the option that would bring them in."""
-        lacks = []
-        for kind in setup.wanted if setup.options.methods else self.grid:
-            method = menu()[kind]
-            fields = method.model_fields
-            if setup.base_source is None and "base" in fields:
-                lacks.append(f"{method.about.name} (give --base)")
-            if setup.safety_source is None and ("safety" in fields or method.stacked):
-                lacks.append(f"{method.about.name} (give --safety)")
-        return lacks
+        kinds = setup.wanted if setup.options.methods else self.grid
+        needs = {menu()[kind].about.name: setup.lacking(kind) for kind in kinds}
+        return [f"{name} (give {' and '.join(them)})" for name, them in needs.items() if them]
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Table 1, matched cost, pairs and the price."""
