@@ -95,7 +95,7 @@ def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(
     assert "EWC" not in left_out, "safety data would not bring it in: it is not in the grid"
     assert "salora" not in ended.out
     assert "kl 0.1 seed 0" in ended.out
-    ended = program(COMPARISON, "--out", tmp_path / "out", *own, "--methods", "kl,safe_lora")
+    ended = planned("method_comparison", *own, "--methods", "kl,safe_lora", code=2)
     assert "no cell of this sweep has safe_lora; it needs --base" in ended.err, "it was asked for"
 
 
@@ -171,10 +171,10 @@ def test_what_a_sweep_does_not_vary_is_set_in_every_cell(
 
 
 def test_an_endpoint_is_shown_by_its_whole_name_and_what_told_how_to_ask_it(
-    program: Program, tmp_path: Path
+    planned: Planned,
 ) -> None:
     judges = "some-model-of-2026-11@http://localhost:1/v1,llama-guard-3-8b@http://localhost:1/v1"
-    ended = program(SWEEP, "--out", tmp_path / "out", "--judge", judges, "--dry-run", "--seeds=1")
+    ended = planned("lambda_grid", "--judge", judges, "--seeds=1")
     for said in (
         "/v1 some-model-of-2026-11 (--judge), judge profile instruct (no guard by its name)",
         "/v1 llama-guard-3-8b (--judge), judge 2 profile llama-guard-3 (known by its name)",
@@ -182,10 +182,8 @@ def test_an_endpoint_is_shown_by_its_whole_name_and_what_told_how_to_ask_it(
         assert said in ended.out, ended
 
 
-def test_looks_that_no_training_is_long_enough_for_are_told(
-    program: Program, tmp_path: Path
-) -> None:
-    options = ["--out", tmp_path / "out", "--dry-run", "--seeds", "1", "--hrr-every"]
-    assert "--hrr-every" not in program(SWEEP, *options, 199).out
+def test_looks_that_no_training_is_long_enough_for_are_told(planned: Planned) -> None:
+    options = ["lambda_grid", "--seeds=1", "--hrr-every"]
+    assert "--hrr-every" not in planned(*options, 199).out
     said = "note: --hrr-every 200: open has 200 steps, so that no look is between"
-    assert said in program(SWEEP, *options, 200).out
+    assert said in planned(*options, 200).out
