@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
 from raycib.errors import UserError
+from raycib.runtime.bare_ray import bare
 from raycib.runtime.capacity import groups_that_fit, lacking
 from raycib.runtime.scratch import Scratch
 from raycib.tracking.session import without_password
@@ -179,7 +180,8 @@ def _start_here(dashboard: bool) -> Scratch:
             ) from error
         try:
             # With a runtime environment it would start other processes than those it has ready.
-            with scratch.as_temp_folder(ENVIRONMENT):
+            whole = nullcontext() if dashboard else bare()
+            with scratch.as_temp_folder(ENVIRONMENT), whole:
                 _init(
                     address="local",
                     include_dashboard=dashboard,

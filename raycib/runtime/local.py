@@ -34,7 +34,7 @@ from raycib.runtime.leases import LOOK_S, Ended, Leases, Outcome, Task, Undone
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import ProgressView
-from raycib.runtime.run import Pending
+from raycib.runtime.protocol import Pending
 from raycib.runtime.sweep import Sweep
 from raycib.store import StoreError
 

@@ -34,7 +34,7 @@ from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
 from raycib.runtime.planning.trainers import trainers
-from raycib.runtime.run import Pending
+from raycib.runtime.protocol import Pending
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks

@@ -1,24 +1,22 @@
 """Do what a sweep still needs, phase by phase, on a Ray cluster or in this process."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from raycib.config.plan import AdapterGroup, Plan
+from raycib.config.plan import AdapterGroup
 from raycib.errors import LOST, Lost
-from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
-from raycib.evals.verdicts import Pair
 from raycib.importing import no_collections
 from raycib.runtime.alone import pairs_of, picks_of
 from raycib.runtime.failures import forget_failures, remember_failure
 from raycib.runtime.judge import check_judge
-from raycib.runtime.leases import Ended, Task
+from raycib.runtime.leases import Ended
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import PREPARE, Jobs, Piece, Prepare, tasks_of
-from raycib.runtime.progress import ProgressView
+from raycib.runtime.protocol import Pending, Runtime
 from raycib.runtime.references import references
 from raycib.runtime.sweep import Sweep
 
@@ -28,74 +26,6 @@ POINTS_EVERY_S = 5.0
 """Between two looks at the store for adapters in the middle of their training."""
 MODELS_AT_ONCE = 8
 """Models that answer together, at most; their answers are stored together."""
-
-Pending = Callable[[], Any]
-"""Work that has begun; call it to have it done. It may be called again."""
-
-
-class Runtime(Protocol):
-    """Where a sweep's phases are done. What is done is in the store; `str` says where it is."""
-
-    groups_at_once: int
-    overlaps: bool
-    """Whether engine and judge work while adapters are still trained."""
-    engine_starts: int
-    lost: tuple[type[Exception], ...]
-    """What is raised where a part of the place itself is gone."""
-
-    def expect(self, plan: Plan) -> None:
-        """Hear what is to be done, before any of it."""
-        ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether engine and judge can load while all begins, and be in nobody's way."""
-        ...
-
-    @property
-    def engines(self) -> int:
-        """How many answer side by side."""
-        ...
-
-    def view(self, folder: Path, steps: int) -> ProgressView:
-        """Shows a person how far `steps` of training are."""
-        ...
-
-    def train(
-        self, tasks: Sequence[Task], pieces: Mapping[str, Piece], ended: Callable[[Ended], None]
-    ) -> None:
-        """Do what each of `tasks` is, by name, in an order that they allow; `ended` hears of each
-        as it is over."""
-        ...
-
-    def start_engine(self) -> None:
-        """Have the engine of the base model ready; safe to call twice."""
-        ...
-
-    def ask(self, model_ids: Sequence[str]) -> Pending:
-        """All prompts to some models, whose answers go to the store."""
-        ...
-
-    def ask_alone(self, picks: Sequence[Pick]) -> Pending:
-        """Some answers again, each alone; they go to the store."""
-        ...
-
-    def stop_engine(self) -> None:
-        """Free what it holds; safe to call twice."""
-        ...
-
-    def start_judge(self, judge: NamedJudge) -> None:
-        """Have a judge ready, and no other; safe to call twice."""
-        ...
-
-    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
-        """Have it read what it has not; how many it read. Raises `JudgeUnavailable`."""
-        ...
-
-    def close(self) -> None:
-        """Stop everything."""
-        ...
-
 
 Beside = Callable[["Work"], AbstractContextManager[Any]]
 """What shows people how far the work is."""
