@@ -129,11 +129,11 @@ class Scoring:
                 "harmful": truth(row, answer) if truth else None,
             }
 
-        entries = []
+        entries, asked_for = [], rows.key
         for place, (row, answer) in enumerate(
             zip(self.answers.rows(rows), said.texts, strict=True)
         ):
-            key = rows.key, place, answer
+            key = asked_for, place, answer
             if key not in known:
                 known[key] = entry(row, answer)
             entries.append(known[key])

@@ -92,31 +92,30 @@ def loss_curves(
     ``by`` may name another column whose values have a line each. None where no history holds a
     term.
     """
-    points: dict[str, list[Any]] = {"term": [], by: [], "step": [], "value": []}
+    curves: dict[str, dict[Any, list[tuple[int, Any]]]] = {}
     for key, line in zip(frame["key"], frame[by], strict=True):
-        for entry in thinned(histories.get(str(key), ()), MOST_POINTS):
-            for term in entry.keys() - {"step", "grad_norm", "lr", "learning_rate"}:
-                if isinstance(entry[term], int | float):
-                    place = (str(term), line, entry["step"], float(entry[term]))
-                    for column, value in zip(points.values(), place, strict=True):
-                        column.append(value)
-    if not points["term"]:
+        history = thinned(histories.get(str(key), ()), MOST_POINTS)
+        for term in set().union(*history) - {"step", "grad_norm", "lr", "learning_rate"}:
+            told = [(one["step"], one.get(term)) for one in history]
+            if points := [point for point in told if isinstance(point[1], (int, float))]:
+                curves.setdefault(str(term), {}).setdefault(line, []).extend(points)
+    if not curves:
         return None
-    curves = pd.DataFrame(points).groupby(["term", by, "step"])["value"].mean().reset_index()
-    terms = sorted(curves["term"].unique(), key=lambda term: (term != "task", term))[:4]
-    drawn = set(curves[by])
+    terms = sorted(curves, key=lambda term: (term != "task", term))[:4]
+    drawn = set().union(*curves.values())
     lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
     with rc_context(STYLE):
         figure = Figure(figsize=(min(4.3 * len(terms) + 0.4, 12), 3.0), layout="constrained")
         panels = figure.subplots(1, len(terms), squeeze=False)[0]
         for panel, term in zip(panels, terms, strict=True):
             for index, value in enumerate(lines):
-                line = curves[(curves["term"] == term) & (curves[by] == value)]
-                if len(line):
+                if points := curves[term].get(value):
+                    steps, values = zip(*points, strict=True)
+                    mean = pd.Series(values, steps, float).groupby(level=0).mean()
                     dose = by == "lam"
                     shade = _shade(index, len(lines)) if dose else PALETTE[index % len(PALETTE)]
                     label = f"{value:g}" if dose else one_line(value, 34)
-                    panel.plot(line["step"], line["value"], color=shade, lw=1.6, label=label)
+                    panel.plot(mean.index, mean, color=shade, lw=1.6, label=label)
             panel.set(xlabel="step", ylabel="nats, unweighted" if term in NATS else "unweighted")
             panel.set_title(one_line(term, 30))
         title = "λ" if by == "lam" else None

@@ -35,7 +35,7 @@ class Labels:
             if isinstance(one, LineCollection) and self._in_data(one):
                 paths += one.get_segments()
         drawn = [_between(self._to_axes.transform(np.asarray(path))) for path in paths if len(path)]
-        self._marks = np.concatenate(drawn) if drawn else np.zeros((0, 2))
+        self._across, self._up = np.concatenate(drawn).T.copy() if drawn else np.zeros((2, 0))
         box: Any = self.panel.bbox
         self._point = (
             self.panel.figure.dpi / 72 / box.width,
@@ -107,8 +107,9 @@ class Labels:
     def _hidden(self, box: Box) -> int:
         """How much lies below a box: places of marks and lines, and labels, which count most."""
         left, right, low, high = box
-        within = (self._marks > (left, low)) & (self._marks < (right, high))
-        return int(within.all(axis=1).sum()) + 1000 * sum(_meet(box, one) for one in self._taken)
+        up = self._up[(self._across > left) & (self._across < right)]
+        marks = np.count_nonzero((up > low) & (up < high))
+        return int(marks) + 1000 * sum(_meet(box, one) for one in self._taken)
 
 
 def _between(path: np.ndarray) -> np.ndarray:

@@ -244,7 +244,7 @@ def correlations(frame: pd.DataFrame, x: str, y: str, group: str | Sequence[str]
     names = [group] if isinstance(group, str) else list(group)
     parts = [
         (" ".join(str(value) for value in values), part)
-        for values, part in frame.groupby(names, sort=True)
+        for values, part in frame[[*names, x, y]].groupby(names, sort=True)
     ]
     if len(parts) != 1:
         parts.append(("pooled", frame))

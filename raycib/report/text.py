@@ -20,7 +20,9 @@ def plain(text: object) -> str:
 
     Tabs and newlines stay. Lone surrogates, which no file encoding can hold, become U+FFFD.
     """
-    line_ends = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    if (text := str(text)).isprintable():  # nothing of all that is
+        return text
+    line_ends = text.replace("\r\n", "\n").replace("\r", "\n")
     return _SURROGATES.sub("\ufffd", _CONTROLS.sub("", _ESCAPE_SEQUENCES.sub("", line_ends)))
 
 

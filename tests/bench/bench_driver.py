@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import synthetic_sweep
 
 from raycib.config.plan import Plan
+from raycib.importing import collect_seldom
 from raycib.results import FILE, as_text
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.labelled import with_correction
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--profile", choices=PARTS, help="print what the largest spends here")
     parser.add_argument("--keep", type=Path, help="make the stores here, or find them")
     given = parser.parse_args()
+    collect_seldom()  # as every program of ours does
     sizes = [int(one) for one in given.cells.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         root = given.keep or Path(temporary)

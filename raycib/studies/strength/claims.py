@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion
@@ -73,13 +74,9 @@ def _by_seed(
     if not _measured(cells, column):
         return None
     doses = sorted(cells["lam"].unique())
-    kept, partial = [], 0
-    for _, part in cells.groupby("seed"):
-        curve = part.groupby("lam")[column].mean().reindex(doses)
-        if curve.notna().all() and len(doses) > 1:
-            kept.append(rule([float(value) for value in curve]))
-        else:
-            partial += 1
+    curves = cells.groupby(["seed", "lam"])[column].mean().unstack()[doses].to_numpy(float)
+    whole = curves[~np.isnan(curves).any(axis=1)] if len(doses) > 1 else curves[:0]
+    kept, partial = [rule(curve) for curve in whole.tolist()], len(curves) - len(whole)
     means = (cells if shown is None else shown).groupby("lam")[column].mean()
     decimals = 1 if factor == 100 else 3
     path = " → ".join(f"{value * factor:z.{decimals}f}" for value in means)
@@ -102,7 +99,8 @@ def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     )
     means = dosed.groupby("lam")[[column, "hrr"]].mean()
     whole = pearson(means[column], means["hrr"])
-    each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
+    by_seed = dosed[["seed", column, "hrr"]].groupby("seed")
+    each = [pearson(part[column], part["hrr"]) for _, part in by_seed]
     rs = [c.r for c in each if c.r is not None]
     if whole.r is None or whole.high is None or not rs:
         return Claim(text, None, f"{whole.note}; n = {whole.n} strengths")

@@ -122,7 +122,7 @@ def _scatter(
         named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
         named = named.dropna()
         places += [(float(x), float(y), f"λ {lam:g}") for lam, x, y in named.itertuples()]
-        dosed = cells[cells["lam"] > 0]
+        dosed = cells.loc[cells["lam"] > 0, ["seed", column, "hrr"]]
         each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:
