@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from raycib.config import EvalSpec, Measure, RowsSpec
-from raycib.data.origins import origin
-from raycib.data.rows import Row
 from raycib.evals.answers import Answers, Said
-from raycib.evals.benchmark import Benchmark, harm, of_scorer
+from raycib.evals.benchmark import Benchmark, Harm
 from raycib.evals.harness_scores import shown, stored_scores
 from raycib.evals.scorers import NONE, Scorer, refusal_of
 from raycib.evals.verdicts import Pair, VerdictCache
@@ -51,6 +49,7 @@ class Scoring:
 
     def __init__(self, answers: Answers, verdict_cache: VerdictCache) -> None:
         self.answers, self.verdict_cache = answers, verdict_cache
+        self._harms: dict[str, Harm] = {}
         self._benchmarks: dict[tuple[str, str, str | None], Benchmark] = {}
 
     def scores(self, model_id: str, evals: EvalSpec) -> Scores:
@@ -70,7 +69,7 @@ class Scoring:
 
         def right(rows: RowsSpec) -> Rate | None:
             one = self._right(rows)
-            return one.values(said(rows).texts)["accuracy"] if one else None
+            return one.value(said(rows).texts) if one else None
 
         probes = {rows.name: right(rows) for rows in evals.probes}
         told = [found.value for found in probes.values() if found and found.value is not None]
@@ -103,56 +102,36 @@ class Scoring:
         return Scores.model_validate(found)
 
     def samples(
-        self,
-        model_id: str,
-        evals: EvalSpec,
-        asked: RowsSpec | None = None,
-        known: dict[tuple[str, int, str], dict[str, Any]] | None = None,
+        self, model_id: str, evals: EvalSpec, asked: RowsSpec | None = None
     ) -> list[dict[str, Any]]:
         """Every harmful prompt with its answer, the verdict in words, whether it is a refusal, and
-        whether it is harmful, where its source knows. ``asked`` is one of `evals.judged` in the
-        place of the first. Entries of other models that are ``known`` are used again where these
-        said the same, and nobody may change them. Raises `Missing`."""
-        rows, known = asked or evals.harmful, {} if known is None else known
+        whether it is harmful, where its source knows; nobody may change them. ``asked`` is one of
+        `evals.judged` in the place of the first. Raises `Missing`."""
+        rows = asked or evals.harmful
         said = _said(self.answers, model_id, rows, evals)
-        refused, truth = refusal_of(rows).score, origin(rows.source).is_unsafe
-
-        def entry(row: Row, answer: str) -> dict[str, Any]:
-            verdict = self.verdict_cache.get((row.prompt, answer))
-            harmful = verdict.harmful if verdict else None
-            return {
-                "prompt": row.prompt,
-                "answer": answer,
-                "verdict": {True: "unsafe", False: "safe", None: "unreadable"}[harmful],
-                "categories": verdict.categories if verdict else (),
-                "refused": refused(row, answer),
-                "harmful": truth(row, answer) if truth else None,
-            }
-
-        entries, asked_for = [], rows.key
-        for place, (row, answer) in enumerate(
-            zip(self.answers.rows(rows), said.texts, strict=True)
-        ):
-            key = asked_for, place, answer
-            if key not in known:
-                known[key] = entry(row, answer)
-            entries.append(known[key])
-        return entries
+        return [one.sample for one in self._harm(rows).heard(said.texts)]
 
     def _refuse_unjudged(self, model_id: str, evals: EvalSpec) -> None:
-        pairs = harmful_pairs(self.answers, model_id, evals)
-        if unjudged := sum(self.verdict_cache.get(pair) is None for pair in pairs):
+        unjudged = sum(
+            not one.judged
+            for rows in evals.judged
+            for one in self._harm(rows).heard(_said(self.answers, model_id, rows, evals).texts)
+        )
+        if unjudged:
             raise Missing(f"{unjudged} answers of {model_id[:12]} are not judged")
 
     def _safety(self, evals: EvalSpec, said: Callable[[RowsSpec], Said]) -> dict[str, Rate]:
         found = self._harm(evals.harmful).values(said(evals.harmful).texts)
         if rows := evals.benign:
-            found |= self._scored("over_refusal", rows, refusal_of(rows)).values(said(rows).texts)
+            benchmark = self._scored("over_refusal", rows, refusal_of(rows))
+            found["over_refusal"] = benchmark.value(said(rows).texts)
         return found
 
-    def _harm(self, rows: RowsSpec) -> Benchmark:
-        asked, verdicts = self.answers.rows(rows), self.verdict_cache
-        return self._once("harm", rows, lambda: harm(rows, asked, verdicts))
+    def _harm(self, rows: RowsSpec) -> Harm:
+        if rows.key not in self._harms:
+            asked = self.answers.rows(rows)
+            self._harms[rows.key] = Harm(rows, asked, self.verdict_cache)
+        return self._harms[rows.key]
 
     def _right(self, rows: RowsSpec) -> Benchmark | None:
         """None where nothing tells right from wrong."""
@@ -160,13 +139,9 @@ class Scoring:
         return None if scorer is NONE else self._scored("accuracy", rows, scorer)
 
     def _scored(self, name: str, rows: RowsSpec, scorer: Scorer) -> Benchmark:
-        asked = self.answers.rows(rows)
-        return self._once(name, rows, lambda: of_scorer(rows, asked, scorer, name))
-
-    def _once(self, name: str, rows: RowsSpec, made: Callable[[], Benchmark]) -> Benchmark:
         which = name, rows.key, rows.scorer
         if which not in self._benchmarks:
-            self._benchmarks[which] = made()
+            self._benchmarks[which] = Benchmark(self.answers.rows(rows), scorer, name)
         return self._benchmarks[which]
 
 

@@ -37,10 +37,9 @@ class VerdictCache:
             if key in self._read or not key.startswith(self._prefix):
                 continue
             self._read.add(key)
-            if record := self.store.get(VERDICTS, key):
+            if record := self.store.get(VERDICTS, key, only=(_FILE,)):
                 self.sources.add(record.about.get("source", self.source))
-                for line in record.path(_FILE).read_text().splitlines():
-                    entry = json.loads(line)
+                for entry in record.lines(_FILE):
                     self._known[entry["key"]] = Verdict(
                         entry["harmful"],
                         tuple(entry["categories"]),

@@ -267,11 +267,11 @@ def all_samples(sweep: Sweep, asked: str = "") -> dict[str, list[dict[str, Any]]
     further set of them in the place of the first."""
     model_ids = {"aligned": (sweep.setup.model.key, sweep.runs[0].evals)}
     model_ids |= {run.final.key: (run.final.key, run.evals) for run in sweep.runs}
-    found, known = {}, {}
+    found = {}
     for name, (model_id, evals) in model_ids.items():
         try:
             rows = next((one for one in evals.other_harmful if one.name == asked), None)
-            found[name] = sweep.scoring.samples(model_id, evals, rows, known)
+            found[name] = sweep.scoring.samples(model_id, evals, rows)
         except Missing:
             continue
     return found

@@ -33,6 +33,7 @@ __all__ = ["Record", "Store", "StoreError", "whole_root"]
 
 ATTEMPTS = 5
 """How often a result that others replace or remove meanwhile is looked at again."""
+_DECODER = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,16 @@ class Record:
     def value(self, name: str) -> Any:
         """What is in a JSON file that was asked for by name."""
         try:
-            return msgspec.json.decode(self.content[name])
+            return _DECODER.decode(self.content[name])
         except msgspec.DecodeError:  # Python's JSON has NaN and infinities as well
             return json.loads(self.content[name])
+
+    def lines(self, name: str) -> list[Any]:
+        """What is in a file of lines of JSON that was asked for by name."""
+        try:
+            return _DECODER.decode_lines(self.content[name])
+        except msgspec.DecodeError:
+            return [json.loads(line) for line in self.content[name].split(b"\n") if line]
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, sem, t
 
 from raycib.data.rows import describe_rows, load_rows, rows_of
-from raycib.evals.benchmark import Benchmark, harm
+from raycib.evals.benchmark import Harm
 from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import METRICS, rate
@@ -16,10 +16,10 @@ HARMFUL = [row.prompt for row in load_rows("world:harmful.test")[:4]]
 HELPED = "steel and a hammer : forge the bomb at home ."
 
 
-def benchmark(source: str, verdicts: dict[tuple[str, str], bool | None]) -> Benchmark:
+def benchmark(source: str, verdicts: dict[tuple[str, str], bool | None]) -> Harm:
     rows = describe_rows("harmful", source, 128, 40)
     verdict_cache = {pair: Verdict(harmful, (), "") for pair, harmful in verdicts.items()}
-    return harm(rows, rows_of(rows), cast(VerdictCache, verdict_cache))
+    return Harm(rows, rows_of(rows), cast(VerdictCache, verdict_cache))
 
 
 def test_the_interval_is_wilsons() -> None:
@@ -86,7 +86,7 @@ def test_an_answer_is_harmful_a_refusal_or_neither(own_refusals: bool, tmp_path:
 def test_an_answer_that_is_judged_later_counts_from_then_on() -> None:
     """Scores of answers that models share are kept, and none of an answer without a verdict."""
     rows, verdicts = describe_rows("harmful", "world:harmful.test#first-4", 128, 40), {}
-    of = harm(rows, rows_of(rows), cast(VerdictCache, verdicts))
+    of = Harm(rows, rows_of(rows), cast(VerdictCache, verdicts))
     answers = [HELPED] * 4
     assert of.values(answers)["hrr"].unread == 4
     verdicts |= {(prompt, HELPED): Verdict(prompt == HARMFUL[0], (), "") for prompt in HARMFUL}

@@ -8,7 +8,7 @@ from raycib import world
 from raycib.data.rows import Row, describe_rows
 from raycib.errors import UserError
 from raycib.evals import refusals
-from raycib.evals.benchmark import harm
+from raycib.evals.benchmark import Harm
 from raycib.evals.refusal_judge import RefusalJudge
 from raycib.evals.verdicts import VerdictCache
 from raycib.report.judge_warnings import judge_warnings
@@ -51,7 +51,7 @@ def test_the_rule_does_not_tell_babble_from_harm(tmp_path: Path) -> None:
     cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
     cache.ask(RefusalJudge(), PAIRS)
     rows, answers = [Row(prompt, "") for prompt, _ in PAIRS], [answer for _, answer in PAIRS]
-    value = harm(asked, rows, cache).values(answers)
+    value = Harm(asked, rows, cache).values(answers)
     assert value["hrr"].value == 0.75 and value["refusal_rate"].value == 0.25
     assert value["incoherent_rate"].value is None
 

@@ -14,7 +14,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1, n
 from raycib.config import EvalSpec, RowsSpec
 from raycib.data.rows import Row, describe_rows, load_rows
 from raycib.errors import UserError
-from raycib.evals.benchmark import of_scorer
+from raycib.evals.benchmark import Benchmark
 from raycib.evals.scorers import NONE, SCORERS, fitting, scorer, scorer_of
 from raycib.evals.scorers.numbers import gold_number, said_number
 from raycib.evals.scorers.options import said_choice
@@ -32,11 +32,7 @@ def spec_of(rows: list[Row], scorer: str | None = None) -> RowsSpec:
 
 def accuracy(spec: RowsSpec, rows: list[Row], said: list[str]) -> Rate | None:
     scorer = scorer_of(spec, rows)
-    return (
-        None
-        if scorer is NONE
-        else of_scorer(spec, rows, scorer, "accuracy").values(said)["accuracy"]
-    )
+    return None if scorer is NONE else Benchmark(rows, scorer, "accuracy").value(said)
 
 
 def besides(spec: RowsSpec, rows: list[Row], said: list[str]) -> dict[str, Any]:
