@@ -6,8 +6,9 @@ import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.adapters import AdapterSlots
-from raycib.models.step import GroupStep, Step
-from raycib.models.tensors import Totals, collate, to_device
+from raycib.models.group_step import GroupStep
+from raycib.models.step import Step, steps_of
+from raycib.models.tensors import Totals, collate, to_device, together
 
 TOKENS_AT_ONCE = 16384
 """Of all slots together, padding included."""
@@ -32,5 +33,5 @@ def slot_steps(
         chosen = order[start : start + at_once]
         batch = to_device(collate(data, chosen), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
-            batches, totals = dict.fromkeys(slots, batch), dict.fromkeys(slots, whole)
-            yield chosen, GroupStep(adapters, batches, totals, {}).steps()
+            rows, totals = together(dict.fromkeys(slots, batch)), dict.fromkeys(slots, whole)
+            yield chosen, steps_of(GroupStep(adapters, *rows, totals, {}))

@@ -5,7 +5,7 @@ Words in shapes: `rows` of a batch (one slot's, or a group's), `seq` tokens, `di
 Rows are padded on the right, so causal attention needs no mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -32,6 +32,11 @@ class Batch:
     """Index of each row in its task: its identity."""
     positions: Int[Tensor, " rows"]
     """Place of each row in the whole effective batch."""
+
+    def split(self, rows: Sequence[int]) -> "list[Batch]":
+        """So many rows each, in their order; views."""
+        parts = zip(*(getattr(self, field.name).split(rows) for field in fields(self)), strict=True)
+        return [Batch(*part) for part in parts]
 
     @property
     def unscored(self) -> "Batch":
@@ -80,31 +85,46 @@ def collate(
     data: Sequence[Encoded], examples: Sequence[int], positions: Sequence[int] | None = None
 ) -> Batch:
     """The chosen `examples` of `data`, padded on the right to the longest."""
-    rows = [(*data[i].prompt, *data[i].response) for i in examples]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
-    prompt_lengths = torch.tensor([len(data[i].prompt) for i in examples])
-    lengths = torch.tensor(list(map(len, rows)))
+    places = range(len(examples)) if positions is None else positions
+    return padded([data[example] for example in examples], examples, places)
+
+
+def padded(rows: Sequence[Encoded], examples: Sequence[int], positions: Sequence[int]) -> Batch:
+    """Rows that are these `examples` of their tasks, padded on the right to the longest."""
+    ids = [[*row.prompt, *row.response] for row in rows]
+    width = max(map(len, ids))
+    lengths = torch.tensor([len(row) for row in ids])
+    prompt_lengths = torch.tensor([len(row.prompt) for row in rows])
+    together = torch.tensor([row + [0] * (width - len(row)) for row in ids])
     places = torch.arange(width)
     scored = (places >= prompt_lengths[:, None]) & (places < lengths[:, None])
     return Batch(
-        ids=ids,
-        labels=ids.where(scored, IGNORED),
+        ids=together,
+        labels=together.where(scored, IGNORED),
         prompt_lengths=prompt_lengths,
         lengths=lengths,
-        examples=torch.tensor(list(examples)),
-        positions=torch.tensor(list(positions if positions is not None else range(len(rows)))),
+        examples=torch.tensor(examples),
+        positions=torch.tensor(positions),
     )
 
 
 def widen(batch: Batch, width: int) -> Batch:
     """The same rows with padding up to `width` tokens."""
-    missing = width - batch.ids.shape[1]
+    if not (missing := width - batch.ids.shape[1]):
+        return batch
     return replace(
         batch,
         ids=F.pad(batch.ids, (0, missing)),
         labels=F.pad(batch.labels, (0, missing), value=IGNORED),
     )
+
+
+def together(batches: Mapping[int, Batch]) -> tuple[Batch, dict[int, int]]:
+    """The rows of several slots as one batch, and how many each has."""
+    width = max(batch.ids.shape[1] for batch in batches.values())
+    wide = [widen(batch, width) for batch in batches.values()]
+    whole = (torch.cat([getattr(one, field.name) for one in wide]) for field in fields(Batch))
+    return Batch(*whole), {slot: len(batch.ids) for slot, batch in batches.items()}
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

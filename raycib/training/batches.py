@@ -1,6 +1,6 @@
 """The order in which a stage meets its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.reference import ReferenceCache
-from raycib.models.tensors import Batch, Totals, collate, to_device
+from raycib.models.tensors import Batch, Totals, padded, to_device
 from raycib.randomness import generator
 
 
@@ -63,7 +63,13 @@ class EffectiveBatch:
             predicted=sum(self.lengths) - len(self.rows),
         )
 
-    def at(self, places: Sequence[int], device: torch.device) -> Batch:
-        """The rows at these places of it."""
-        rows = [self.rows[place] for place in places]
-        return to_device(collate(self.sampler.data, rows, places), device)
+
+def rows_at(
+    slots: Mapping[int, EffectiveBatch], places: Mapping[int, Sequence[int]], device: torch.device
+) -> tuple[Batch, dict[int, int]]:
+    """The rows of slots at these places of their effective batches, and how many each has."""
+    drawn = [(slots[slot], place) for slot, own in places.items() for place in own]
+    examples = [one.rows[place] for one, place in drawn]
+    rows = [one.sampler.data[row] for (one, _), row in zip(drawn, examples, strict=True)]
+    batch = padded(rows, examples, [place for _, place in drawn])
+    return to_device(batch, device), {slot: len(own) for slot, own in places.items()}

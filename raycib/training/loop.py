@@ -14,12 +14,13 @@ from torch import Tensor
 from raycib.hooks.types import Correct
 from raycib.model_files.packing import narrows, packs
 from raycib.models.adapters import AdapterSlots
-from raycib.models.step import GroupStep, Step
+from raycib.models.group_step import GroupStep
+from raycib.models.step import Step, steps_of
 from raycib.objectives import Observations
 from raycib.randomness import generator
-from raycib.training.batches import EffectiveBatch
+from raycib.training.batches import EffectiveBatch, rows_at
 from raycib.training.micro_batches import Places, computed, deal
-from raycib.training.slot import Slot, gradient_norms
+from raycib.training.slot import Slot, gradient_norms, update
 from raycib.training.workers import Workers
 
 AfterStep = Callable[[Sequence[Slot]], None]
@@ -61,7 +62,7 @@ def take_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
         corrections = _gradient_transforms(slots, micros, workers)
     while micros:
-        steps = micros.pop(0).steps()  # nothing holds on to a pass that is over
+        steps = steps_of(micros.pop(0))  # nothing holds on to a pass that is over
 
         def loss(steps: Mapping[int, Step] = steps) -> Tensor:
             total = torch.zeros((), device=device)
@@ -92,8 +93,9 @@ def take_step(
         }
     )  # fmt: skip
     norms = gradient_norms(slots, workers.norm) if adapters.in_parts else gradient_norms(slots)
+    update(slots, norms)
     for slot, norm in zip(slots, norms, strict=True):
-        entry = {"step": slot.step + 1, **slot.update(norm)}
+        entry = {"step": slot.step + 1, **slot.moved(norm)}
         for part, _ in (each[slot.index] for each in shared):
             for name, value in part.items():
                 entry[name] = entry.get(name, 0.0) + value
@@ -118,7 +120,7 @@ def _gradient_transforms(
     found = {}
     for slot in slots:
         if slot.hooks.gradient_transform is not None:
-            steps = [micro.steps()[slot.index] for micro in micros if slot.index in micro.batches]
+            steps = [Step(micro, slot.index) for micro in micros if slot.index in micro.rows]
             correct = slot.hooks.gradient_transform(steps, slot.parameters, workers.sum_)
             if correct is not None:
                 found[slot.index] = correct
@@ -153,10 +155,11 @@ def _micro_batches(
         beside: GroupStep | None = None,
         scored: bool = True,
     ) -> GroupStep:
-        batches = {slot: rows[slot].at(own, device) for slot, own in places.items()}
+        batch, counts = rows_at(rows, places, device)
         return GroupStep(
             adapters,
-            batches if scored else {slot: one.unscored for slot, one in batches.items()},
+            batch if scored else batch.unscored,
+            counts,
             {slot: one.totals for slot, one in rows.items()},
             {slot: one.sampler.cache for slot, one in rows.items()},
             beside,

@@ -14,6 +14,8 @@ from raycib.config import StageSpec, TrainerSpec
 from raycib.hooks import Hooks
 from raycib.hooks.types import AfterStepHook
 from raycib.objectives import Objective
+from raycib.training import adamw
+from raycib.training.adamw import Moments
 from raycib.training.batches import BatchSampler
 
 
@@ -67,14 +69,7 @@ class Slot:
     `steps`."""
 
     def __post_init__(self) -> None:
-        trainer = self.stage.trainer
-        self.optimiser = torch.optim.AdamW(
-            self.trained,
-            lr=trainer.learning_rate,
-            betas=trainer.betas,
-            weight_decay=trainer.weight_decay,
-            fused=True,
-        )
+        self.moments = [Moments.of(one) for one in self.trained]
         self.hook: AfterStepHook | None = None
         if self.hooks.after_step is not None:
             self.hook = self.hooks.after_step(self.parameters, self.stage.scale)
@@ -85,18 +80,24 @@ class Slot:
         return self.failed is None and self.step < self.stage.steps
 
     @property
+    def own(self) -> adamw.Own:
+        """Its part of the coming optimiser step."""
+        rate = learning_rate(self.stage.trainer, self.step, self.stage.steps)
+        return adamw.Own(self.stage.trainer, rate, self.trained, self.moments)
+
+    @property
     def gradients(self) -> list[Tensor]:
         """Of what is trained."""
         return [one.grad for one in self.trained if one.grad is not None]
 
-    def update(self, norm: Norm) -> dict[str, float]:
-        """Clip this slot's own gradients and take one optimiser step; the norm before clipping,
-        and what the method's after-step hook has to say."""
+    def clip(self, norm: Norm) -> None:
+        """Make its gradients as large as they may be."""
         if norm.kept != 1:
             torch._foreach_mul_(self.gradients, norm.kept)
-        (group,) = self.optimiser.param_groups
-        group["lr"] = learning_rate(self.stage.trainer, self.step, self.stage.steps)
-        self.optimiser.step()
+
+    def moved(self, norm: Norm) -> dict[str, float]:
+        """After an optimiser step: the norm before clipping, and what the method's after-step hook
+        has to say."""
         self.gradient_seen = self.gradient_seen or norm.size > 0
         found = {"grad_norm": norm.size}
         if self.hook is not None:
@@ -114,9 +115,9 @@ class Slot:
             for part, module in self._memories().items()
             for name, value in module.state_dict().items()
         }
-        for name, parameter, whole in self._places():
+        for name, parameter, whole, moments in self._places():
             tensors[f"adapter.{name}"] = parameter.detach()
-            for kind, value in self.optimiser.state[whole].items():
+            for kind, value in moments._asdict().items():
                 part = _part(value, parameter, whole) if value.dim() else value.clone()
                 tensors[f"adamw.{name}.{kind}"] = part
         plain = {
@@ -138,24 +139,20 @@ class Slot:
             memory = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
             module.load_state_dict(memory)
         with torch.no_grad():
-            for name, parameter, whole in self._places():
+            for name, parameter, whole, moments in self._places():
                 parameter.copy_(tensors[f"adapter.{name}"])
-                if f"adamw.{name}.step" not in tensors:
-                    continue  # before the first step
-                step = tensors[f"adamw.{name}.step"]
-                state = self.optimiser.state[whole] = self.optimiser.state[whole] or {
-                    "step": step.to(whole.device),
-                    "exp_avg": torch.zeros_like(whole),
-                    "exp_avg_sq": torch.zeros_like(whole),
-                }
-                for kind in ("exp_avg", "exp_avg_sq"):
-                    stored = tensors[f"adamw.{name}.{kind}"]
-                    _part(state[kind], parameter, whole).copy_(stored)
+                for kind, value in moments._asdict().items():
+                    stored = tensors.get(f"adamw.{name}.{kind}")
+                    part = _part(value, parameter, whole) if value.dim() else value
+                    part.copy_(stored) if stored is not None else part.zero_()
 
-    def _places(self) -> Iterator[tuple[str, nn.Parameter, nn.Parameter]]:
+    def _places(self) -> Iterator[tuple[str, nn.Parameter, nn.Parameter, Moments]]:
         """Name and parameter, and of what the optimiser moves, that which holds it."""
-        for (name, parameter), whole in zip(self.parameters.items(), cycle(self.trained)):
-            yield name, parameter, whole
+        wholes = cycle(zip(self.trained, self.moments, strict=True))
+        for (name, parameter), (whole, moments) in zip(
+            self.parameters.items(), wholes, strict=False
+        ):
+            yield name, parameter, whole, moments
 
     def _memories(self) -> dict[str, nn.Module]:
         found: dict[str, nn.Module] = {"objective": self.objective}
@@ -174,6 +171,13 @@ def gradient_norms(
     limits = norms.new_tensor([slot.stage.trainer.max_grad_norm for slot in slots])
     shares = (limits / (norms + 1e-6)).clamp(max=1)
     return [Norm(*pair) for pair in torch.stack([norms, shares], dim=1).tolist()]
+
+
+def update(slots: Sequence[Slot], norms: Sequence[Norm]) -> None:
+    """Clip each slot's own gradients and take an optimiser step of each."""
+    for slot, norm in zip(slots, norms, strict=True):
+        slot.clip(norm)
+    adamw.step([slot.own for slot in slots])
 
 
 def _part(value: Tensor, parameter: Tensor, whole: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from raycib.data.rows import read_rows
 from raycib.errors import UserError
 from raycib.models import load_tokenizer
 from raycib.models.adapters import AdapterSlots, LoRAShape
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.group_step import GroupStep
+from raycib.models.tensors import Totals, collate, together
 from raycib.training.micro_batches import Lengths, deal, expect
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -99,7 +99,7 @@ def step(
         held = Held()
         with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda tensor: tensor):
             totals = {slot: Totals(1, 1) for slot in batches}
-            loss = GroupStep(adapters, batches, totals, {}, packed=packed).nll.sum()
+            loss = GroupStep(adapters, *together(batches), totals, {}, packed=packed).nll.sum()
         most = max(most, sum(held.storages.values()))
         loss.backward()
     return time.process_time() - begun, most

@@ -24,10 +24,10 @@ from raycib.model_files import describe
 from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import hidden_states, packed_states
+from raycib.models.group_step import GroupStep
 from raycib.models.head import token_loss
 from raycib.models.packing import rows_apart
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.tensors import Totals, collate, together
 
 SIZES: dict[str, Any] = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
@@ -208,7 +208,7 @@ def test_a_whole_pass_holds_at_most_what_is_foretold(
     def once() -> None:
         totals = dict.fromkeys(batches, Totals(8, 312))
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = GroupStep(adapters, batches, totals, {}).nll.sum()
+            loss = GroupStep(adapters, *together(batches), totals, {}).nll.sum()
         loss.backward()
 
     once()  # afterwards every gradient has its place

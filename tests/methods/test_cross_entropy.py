@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from raycib.data.chat import Encoded
 from raycib.models.adapters import AdapterSlots, LoRAShape
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.group_step import GroupStep
+from raycib.models.step import steps_of
+from raycib.models.tensors import Totals, collate, together
 from raycib.objectives.cross_entropy import CrossEntropy
 
 
@@ -37,7 +38,7 @@ TOTALS = Totals(rows=4, tokens=11)
 
 
 def task_loss(adapters: AdapterSlots, chosen: list[int]) -> Tensor:
-    step = GroupStep(adapters, {0: collate(DATA, chosen)}, {0: TOTALS}, {}).steps()[0]
+    step = steps_of(GroupStep(adapters, *together({0: collate(DATA, chosen)}), {0: TOTALS}, {}))[0]
     return CrossEntropy()(step)["task"].value
 
 
@@ -61,7 +62,7 @@ def test_shares_of_micro_batches_add_up_to_it(adapters, micro: list[list[int]]):
 def test_prompts_are_not_scored(adapters):
     """Another prompt token changes what the response is conditioned on and no label."""
     batch = collate(DATA, [0])
-    step = GroupStep(adapters, {0: batch}, {0: TOTALS}, {}).steps()[0]
+    step = steps_of(GroupStep(adapters, *together({0: batch}), {0: TOTALS}, {}))[0]
     assert (step.nll[0, :3] == 0).all()
     assert (step.nll[0, 3:] > 0).all()
     assert tiny.WORDS  # the tiny vocabulary covers the ids used here

@@ -14,8 +14,9 @@ from raycib.hooks.ema import WeightAverage
 from raycib.hooks.safegrad import remove_conflict
 from raycib.methods.cib import CIB
 from raycib.models.adapters import update_norm_sq
-from raycib.models.step import GroupStep, Step
-from raycib.models.tensors import Totals, collate
+from raycib.models.group_step import GroupStep
+from raycib.models.step import Step, steps_of
+from raycib.models.tensors import Totals, collate, together
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.constrained_token import ConstrainedTokens, token_weights
 from raycib.objectives.kl import divergence
@@ -201,7 +202,7 @@ def test_sbr_does_not_read_the_answers(tiny_slot):
     values = []
     for data in (ROWS[:2], same_prompt):
         batch, totals = {0: collate(data, [0, 1])}, {0: Totals(2, 1)}
-        safety = GroupStep(tiny_slot, batch, totals, {}).steps()[0]
+        safety = steps_of(GroupStep(tiny_slot, *together(batch), totals, {}))[0]
         values.append(value_of(SafetyAnchor(1.0)(SimpleNamespace(safety=safety)), "anchor"))  # type: ignore[arg-type]
     assert values[0] > 1e-4
     assert values[0] == pytest.approx(values[1], rel=1e-4)
@@ -247,7 +248,9 @@ def test_the_distance_counts_once_a_step(tiny_slot):
     objective, found = ParameterDistance(0.1), []
     for examples in ([0], [1, 2]):
         totals = {0: Totals(3, 10)}
-        step = GroupStep(tiny_slot, {0: collate(ROWS, examples)}, totals, {}).steps()[0]
+        step = steps_of(GroupStep(tiny_slot, *together({0: collate(ROWS, examples)}), totals, {}))[
+            0
+        ]
         found.append(value_of(objective(step), "distance"))
     assert whole > 1
     assert found == pytest.approx([whole / 3, 2 * whole / 3])

@@ -254,13 +254,13 @@ def other_side(world: World, method: Method, below: LoRASpec = BELOW) -> Plain:
 def watch(slot: Slot) -> list[dict[str, Tensor]]:
     """The slot's gradients before they are clipped, step by step."""
     seen: list[dict[str, Tensor]] = []
-    update = slot.update
+    clip = slot.clip
 
-    def spy(norm: Norm) -> dict[str, float]:
+    def spy(norm: Norm) -> None:
         seen.append({n: p.grad.clone() for n, p in slot.parameters.items() if p.grad is not None})
-        return update(norm)
+        clip(norm)
 
-    slot.update = spy  # type: ignore[method-assign]
+    slot.clip = spy  # type: ignore[method-assign]
     return seen
 
 

@@ -18,9 +18,10 @@ from raycib.hooks import Hooks
 from raycib.methods.cib import CIB
 from raycib.methods.salora import SaLoRA
 from raycib.models.adapters import AdapterSlots
+from raycib.models.group_step import GroupStep
 from raycib.models.reference import ReferenceCache
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.step import steps_of
+from raycib.models.tensors import Totals, collate, together
 from raycib.store import Store
 from raycib.training.batches import BatchSampler
 from raycib.training.loop import take_step, train
@@ -264,7 +265,7 @@ def test_a_perturbation_that_comes_too_late_is_refused(tiny_folder, store):
     (stage,) = tiny.make_chain(tiny_folder, METHODS["lora"])
     adapters, (slot,) = tiny.open_slots([stage], store)
     batch = collate(slot.task.data, range(4))
-    step = GroupStep(adapters, {0: batch}, {0: Totals(4, 1)}, {}).steps()[0]
+    step = steps_of(GroupStep(adapters, *together({0: batch}), {0: Totals(4, 1)}, {}))[0]
     nothing = [torch.zeros(*batch.ids.shape, step.dim) for _ in range(2)]
     step.perturb(nothing)
     _ = step.nll

@@ -13,8 +13,8 @@ from raycib.errors import UserError
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.compiled import compile_parts
 from raycib.models.decoder import hidden_states
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.group_step import GroupStep
+from raycib.models.tensors import Totals, collate, together
 
 TARGETS = ("q_proj", "v_proj", "gate_proj", "down_proj")
 ROUNDING = 1e-5
@@ -43,7 +43,7 @@ def gradients(adapters: AdapterSlots, packed: bool) -> list[Tensor]:
         adapters.begin(slot)
     batches = {slot: collate(rows(), [slot, 3 - slot]) for slot in range(2)}
     totals = dict.fromkeys(batches, Totals(2, 12))
-    step = GroupStep(adapters, batches, totals, {}, stacked=True, packed=packed)
+    step = GroupStep(adapters, *together(batches), totals, {}, stacked=True, packed=packed)
     (step.nll.sum() / 12).backward()
     return [one.grad for slot in range(2) for one in adapters.trained(slot) if one.grad is not None]
 

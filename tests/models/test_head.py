@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig
 from raycib.data.chat import Encoded
 from raycib.models import head
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.group_step import GroupStep
 from raycib.models.head import token_loss, with_logits
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.tensors import Totals, collate, together
 from raycib.objectives.kl import divergence
 
 WORDS, DIM, TOKENS = 40, 6, 11
@@ -116,7 +116,9 @@ def test_a_chunk_may_hold_tokens_of_several_slots(
     def gradients() -> list[Tensor]:
         for slot in range(2):
             adapters.begin(slot)
-        step = GroupStep(adapters, batches, dict.fromkeys(batches, Totals(2, 5)), {}, stacked=True)
+        step = GroupStep(
+            adapters, *together(batches), dict.fromkeys(batches, Totals(2, 5)), {}, stacked=True
+        )
         step.nll.square().sum().backward()
         return [
             one.grad.clone() for slot in range(2) for one in adapters.parameters_of(slot).values()

@@ -15,9 +15,10 @@ from raycib.methods.cib import CIB
 from raycib.model_files.packing import narrows
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import Hidden, attention_blocks, hidden_states
+from raycib.models.group_step import GroupStep
 from raycib.models.last_layer import last_layer_at
-from raycib.models.step import GroupStep, Step
-from raycib.models.tensors import Totals, collate
+from raycib.models.step import Step, steps_of
+from raycib.models.tensors import Totals, collate, together
 from raycib.objectives import Sum
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.cross_entropy import CrossEntropy
@@ -77,9 +78,15 @@ def steps(adapters: AdapterSlots, packed: bool, reads_prompts: bool) -> list[Ste
     batches = {slot: collate(DATA, rows) for slot, rows in enumerate([[0, 1, 2], [2, 0]])}
     totals = dict.fromkeys(batches, Totals(5, 10))
     group = GroupStep(
-        adapters, batches, totals, {}, packed=packed, reads_prompts=reads_prompts, stacked=True
+        adapters,
+        *together(batches),
+        totals,
+        {},
+        packed=packed,
+        reads_prompts=reads_prompts,
+        stacked=True,
     )
-    return list(group.steps().values())
+    return list(steps_of(group).values())
 
 
 def readings(step: Step) -> list[Tensor]:

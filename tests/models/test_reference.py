@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import raycib.models.reference
 from raycib.config import ModelSpec
+from raycib.models.group_step import GroupStep
 from raycib.models.reading_file import ReadingFile
 from raycib.models.reference import (
     ReferenceCache,
@@ -17,8 +18,8 @@ from raycib.models.reference import (
     missing_readings,
     reference_key,
 )
-from raycib.models.step import GroupStep
-from raycib.models.tensors import Totals, collate
+from raycib.models.step import steps_of
+from raycib.models.tensors import Totals, collate, together
 from raycib.store import Store
 from raycib.training.group import Loaded, load
 
@@ -100,7 +101,7 @@ def test_cached_equals_live(loaded, tiny_folder, tmp_path):
     cache, _, data = computed(loaded, tiny_folder, Store(tmp_path))
     chosen = [40, 3, 17, 5]
     batches = {0: collate(data, chosen)}
-    live = GroupStep(loaded.adapters, batches, {0: Totals(4, 1)}, {}).steps()[0]
+    live = steps_of(GroupStep(loaded.adapters, *together(batches), {0: Totals(4, 1)}, {}))[0]
     for feature in READINGS:
         torch.testing.assert_close(
             cache.rows(*feature)[chosen], live.reference(*feature), rtol=1e-5, atol=1e-6
@@ -125,7 +126,7 @@ def test_cached_tokens_equal_live_ones(loaded, tiny_folder, tmp_path):
     chosen = [40, 3, 17, 5]
     batch = collate(data, chosen)
     assert len({len(data[i].response) for i in chosen}) > 1
-    live = GroupStep(loaded.adapters, {0: batch}, {0: Totals(4, 1)}, {}).steps()[0]
+    live = steps_of(GroupStep(loaded.adapters, *together({0: batch}), {0: Totals(4, 1)}, {}))[0]
     for feature in TOKENS:
         found = cache.tokens(feature, batch.examples)
         expected = live.reference_tokens(feature[0])

@@ -15,10 +15,11 @@ from raycib.methods.cib import CIB
 from raycib.models import load_tokenizer
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import attention_blocks
+from raycib.models.group_step import GroupStep
 from raycib.models.pooling import pool
 from raycib.models.reference import ReferenceCache
-from raycib.models.step import GroupStep
-from raycib.models.tensors import IGNORED, Batch, Totals, collate, widen
+from raycib.models.step import steps_of
+from raycib.models.tensors import IGNORED, Batch, Totals, collate, together, widen
 from raycib.objectives import Objective, Sum
 from raycib.objectives.cib import ContrastiveBottleneck
 from raycib.objectives.cross_entropy import CrossEntropy
@@ -149,7 +150,7 @@ def group_step(
     adapters: AdapterSlots, batches: dict[int, Batch], caches=None, packed: bool = False
 ) -> GroupStep:
     totals = {slot: Totals(len(batch.ids), 7 * len(batch.ids)) for slot, batch in batches.items()}
-    return GroupStep(adapters, batches, totals, caches or {}, packed=packed)
+    return GroupStep(adapters, *together(batches), totals, caches or {}, packed=packed)
 
 
 def warm(objective: Objective, dim: int) -> Objective:
@@ -169,7 +170,7 @@ def backward(objective: Objective, step) -> None:
 def bank_of(adapters: AdapterSlots, data: list[Encoded]) -> ReferenceCache:
     """References of every reading, computed as the step itself would."""
     batch = collate(data, range(len(data)))
-    step = group_step(adapters, {0: batch}).steps()[0]
+    step = steps_of(group_step(adapters, {0: batch}))[0]
     cache = ReferenceCache(
         {
             (how, layer): step.reference(how, layer)
@@ -187,7 +188,7 @@ def bank_of(adapters: AdapterSlots, data: list[Encoded]) -> ReferenceCache:
 
 def test_nothing_runs_until_it_is_read(adapters):
     with counted(adapters) as calls:
-        step = group_step(adapters, {0: collate(DATA, [0, 1])}).steps()[0]
+        step = steps_of(group_step(adapters, {0: collate(DATA, [0, 1])}))[0]
         assert (calls.decoder, calls.head) == (0, 0)
         step.pooled("last_token", "final_norm")
         assert (calls.decoder, calls.head) == (1, 0)
@@ -204,7 +205,7 @@ def test_slots_share_their_forward_passes(adapters):
     batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
     with counted(adapters) as calls:
         loss = torch.zeros(())
-        for step in group_step(adapters, batches).steps().values():
+        for step in steps_of(group_step(adapters, batches)).values():
             objective = warm(ContrastiveBottleneck(CIB(num_negatives=8), dim), dim)
             loss = loss + sum(term.value for term in objective(step).values())
         loss.backward()
@@ -238,7 +239,7 @@ def test_rows_end_to_end_are_read_as_padded_ones_are(adapters, mixed: bool):
         torch.manual_seed(0)
         group = group_step(adapters, batches, packed=packed)
         moved = [(0.3 * torch.randn(shape)).requires_grad_() for _ in range(2)]
-        steps = group.steps()
+        steps = steps_of(group)
         steps[1].perturb(moved)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             read = [
@@ -262,7 +263,7 @@ def test_rows_end_to_end_are_read_as_padded_ones_are(adapters, mixed: bool):
         torch.testing.assert_close(own.float(), padded.float(), **near)
     for padded, own in zip(*slopes, strict=True):
         assert (own - padded).norm() <= (0.05 if mixed else 1e-5) * padded.norm()
-    assert (group.labels.numel(), group.ids.dim()) == (45, 1), "nothing is padding"
+    assert len(group.hidden.final_norm) == 45, "nothing is padding"
 
 
 def test_rows_end_to_end_cost_what_each_costs_alone(adapters):
@@ -271,7 +272,7 @@ def test_rows_end_to_end_cost_what_each_costs_alone(adapters):
     batch = uneven_rows()[1]
 
     def learn(rows: Batch, packed: bool) -> int:
-        step = group_step(adapters, {0: rows}, packed=packed).steps()[0]
+        step = steps_of(group_step(adapters, {0: rows}, packed=packed))[0]
         return flops(lambda: step.nll.sum().backward())
 
     def only(batch: Batch, row: int) -> Batch:
@@ -298,7 +299,7 @@ def test_cib_costs_what_fine_tuning_costs_and_one_forward_pass_more_without_a_ca
         objective = Sum([CrossEntropy(), *penalty])
         warm(objective, dim)
         return flops(
-            lambda: backward(objective, group_step(adapters, {0: batch}, {0: cache}).steps()[0])
+            lambda: backward(objective, steps_of(group_step(adapters, {0: batch}, {0: cache}))[0])
         )
 
     plain = one_step([], None)
@@ -318,8 +319,8 @@ def test_values_of_tokens_follow_their_rows(adapters):
     chosen = [4, 0, 1]
     for which in get_args(Tokens):
         batch = collate(data, chosen)
-        live = group_step(adapters, {0: batch}).steps()[0].reference_tokens(which)
-        cached = group_step(adapters, {0: batch}, {0: cache}).steps()[0].reference_tokens(which)
+        live = steps_of(group_step(adapters, {0: batch}))[0].reference_tokens(which)
+        cached = steps_of(group_step(adapters, {0: batch}, {0: cache}))[0].reference_tokens(which)
         counts = [11, 4, 3] if which == "all_states" else [7, 2, 3]
         assert len(live) == sum(counts)
         torch.testing.assert_close(cached, live, rtol=1e-5, atol=1e-6)
@@ -328,7 +329,7 @@ def test_values_of_tokens_follow_their_rows(adapters):
 def test_what_a_token_s_state_predicts_is_what_its_loss_is_of(adapters):
     """states("response_states") through the head, at the labels in order: the step's own nll."""
     batch = collate(DATA, [0, 1])
-    step = group_step(adapters, {0: batch}).steps()[0]
+    step = steps_of(group_step(adapters, {0: batch}))[0]
     scored = batch.labels >= 0
     logits = adapters.model.get_output_embeddings()(step.states("response_states"))
     nll = torch.nn.functional.cross_entropy(logits, batch.labels[scored], reduction="none")
@@ -342,7 +343,7 @@ def test_a_perturbation_moves_the_rows_of_its_slot_alone(adapters):
     """Those of the others stay to the bit; one of zeros moves nothing."""
     data = long_rows(5)
     batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
-    plain, still, moved = (group_step(adapters, batches).steps() for _ in range(3))
+    plain, still, moved = (steps_of(group_step(adapters, batches)) for _ in range(3))
     shape = (2, 12, adapters.model.config.hidden_size)
     still[1].perturb([torch.zeros(shape)] * 2)
     moved[1].perturb([torch.full(shape, 0.5)] * 2)
@@ -355,7 +356,7 @@ def test_a_perturbation_moves_the_rows_of_its_slot_alone(adapters):
 def test_rows_alone_give_what_they_give_in_their_group(adapters):
     data = long_rows(5)
     batches = {0: collate(data, [0, 1, 2]), 1: collate(data, [3, 4])}
-    for step in group_step(adapters, batches).steps().values():
+    for step in steps_of(group_step(adapters, batches)).values():
         with counted(adapters) as calls:
             torch.testing.assert_close(step.alone().nll, step.nll)
             assert calls.decoder <= 2
@@ -391,12 +392,12 @@ def test_a_group_s_rows_go_through_their_own_adapter(adapters):
     """Each slot's losses, and the aligned model's for none, as when the slot is alone."""
     data = long_rows(5)
     batches = {1: collate(data, [0, 1, 2]), 0: collate(data, [3, 4])}
-    together = group_step(adapters, batches).steps()
-    alone = {slot: group_step(adapters, {slot: b}).steps()[slot] for slot, b in batches.items()}
+    together = steps_of(group_step(adapters, batches))
+    alone = {slot: steps_of(group_step(adapters, {slot: b}))[slot] for slot, b in batches.items()}
     for slot in batches:
         torch.testing.assert_close(together[slot].nll, alone[slot].nll)
     same = {slot: collate(data, [0, 1]) for slot in (0, 1)}
-    first, second = group_step(adapters, same).steps().values()
+    first, second = steps_of(group_step(adapters, same)).values()
     assert (first.row_loss - second.row_loss).abs().min() > 1e-4
     how = ("mean_all", "final_norm")
     torch.testing.assert_close(first.reference(*how), second.reference(*how))
@@ -408,7 +409,7 @@ def test_padding_on_the_right_does_not_change_a_row(adapters):
     two layers later by less than 1e-5."""
 
     def losses(batch: Batch) -> Tensor:
-        return group_step(adapters, {0: batch}).steps()[0].row_loss
+        return steps_of(group_step(adapters, {0: batch}))[0].row_loss
 
     own = losses(collate(DATA, [0, 1]))
     for width in (6, 17, 64):
@@ -423,9 +424,9 @@ def test_the_mean_reference_of_a_task_needs_the_cache(adapters):
     data = long_rows(4)
     cache = bank_of(adapters, data)
     how = ("mean_all", "final_norm")
-    step = group_step(adapters, {0: collate(data, [1, 2])}, {0: cache}).steps()[0]
+    step = steps_of(group_step(adapters, {0: collate(data, [1, 2])}, {0: cache}))[0]
     torch.testing.assert_close(step.reference_mean(*how), cache.rows(*how).mean(dim=0))
     torch.testing.assert_close(step.reference(*how), cache.rows(*how)[[1, 2]])
-    live = group_step(adapters, {0: collate(data, [1, 2])}).steps()[0]
+    live = steps_of(group_step(adapters, {0: collate(data, [1, 2])}))[0]
     with pytest.raises(ValueError, match="only known from cached references"):
         live.reference_mean(*how)

@@ -10,8 +10,9 @@ from raycib.config import TaskSpec
 from raycib.data.chat import Encoded
 from raycib.data.rows import describe_task
 from raycib.models.adapters import AdapterSlots
-from raycib.models.step import GroupStep, Step
-from raycib.models.tensors import Totals, collate
+from raycib.models.group_step import GroupStep
+from raycib.models.step import Step, steps_of
+from raycib.models.tensors import Totals, collate, together
 
 CPU = torch.device("cpu")
 SAFETY = TaskSpec(name="s", source="nowhere", rows="r" * 64, num_rows=3)
@@ -34,9 +35,13 @@ def step_on(adapters: AdapterSlots, *examples: int, auxiliary: tuple[int, ...] =
 
     safety = None
     if auxiliary:
-        safety = GroupStep(adapters, {0: collate(ROWS, auxiliary)}, totals(auxiliary), {})
-    group = GroupStep(adapters, {0: collate(ROWS, examples)}, totals(examples), {}, safety)
-    return group.steps()[0]
+        safety = GroupStep(
+            adapters, *together({0: collate(ROWS, auxiliary)}), totals(auxiliary), {}
+        )
+    group = GroupStep(
+        adapters, *together({0: collate(ROWS, examples)}), totals(examples), {}, safety
+    )
+    return steps_of(group)[0]
 
 
 def task_in(folder: Path, name: str = "task") -> TaskSpec:

@@ -10,8 +10,9 @@ from menu import TRAINED
 from torch import Tensor
 
 from raycib.config import StageSpec
-from raycib.models.step import GroupStep
+from raycib.models.group_step import GroupStep
 from raycib.store import Store
+from raycib.training.batches import rows_at
 from raycib.training.group import load, open_slot
 from raycib.training.loop import take_step
 from raycib.training.workers import Workers
@@ -89,10 +90,11 @@ def test_only_what_enters_each_layer_is_held(tiny_folder: Path, tmp_path: Path, 
 
     def work() -> Tensor:
         batches = {n: slot.task.batch(0) for n, slot in enumerate(opened)}
-        rows = {n: batch.at(range(16), CPU) for n, batch in batches.items()}
         totals = {n: batch.totals for n, batch in batches.items()}
-        step = GroupStep(loaded.adapters, rows, totals, {})
-        seen.append(step.ids.numel() * 32 * 4)
+        step = GroupStep(
+            loaded.adapters, *rows_at(batches, dict.fromkeys(batches, range(16)), CPU), totals, {}
+        )
+        seen.append(step.batch.ids.numel() * 32 * 4)
         return step.hidden.final_norm.sum()
 
     seen: list[int] = []
