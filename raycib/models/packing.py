@@ -1,8 +1,8 @@
 """Rows laid end to end on one token axis: no padding, and attention that stays within each row.
 
 Everything else in a decoder works token by token. Its attention runs as the model would run it on
-the rows of each length: the same implementation, with the masks that it makes for them (causal,
-sliding or in chunks). So a row has the numbers that it has in a batch of rows of its length.
+rows of about one length, padded on the right: the same implementation, with the masks that it makes
+for them (causal, sliding or in chunks). So a row has the numbers that it has in a padded batch.
 """
 
 import sys
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -26,26 +27,48 @@ KNOWS_ROWS = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "fl
 """Implementations that keep rows apart by themselves, told by their positions."""
 
 
+def width(length: int) -> int:
+    """Tokens to which attention pads a row, so that rows of many lengths are few products: at most
+    a quarter more than it has, or 8."""
+    step = max(8, 2 ** (length.bit_length() - 3))
+    return -(-length // step) * step
+
+
 class _Packed:
     """The rows that now go through a model."""
 
     def __init__(self, lengths: Sequence[int], implementation: str, device: torch.device) -> None:
         self.implementation = implementation
         """Of attention, the model's own."""
-        self.counts = sorted(Counter(lengths).items())
-        """Rows of each length."""
+        alike = len(set(lengths)) == 1
+        self._widths = lengths if alike else list(map(width, lengths))
         self._lengths, self._device = lengths, device
+        self.counts = sorted(Counter(self._widths).items())
+        """Rows of each width."""
 
     @cached_property
-    def order(self) -> tuple[Tensor, Tensor] | None:
-        """Where each token is that attention sees, rows of one length together; and where each then
-        is. None where rows lie so already."""
-        rows = sorted(range(len(self._lengths)), key=self._lengths.__getitem__)
-        if rows == list(range(len(rows))):
+    def places(self) -> "_Places | None":
+        """Where tokens lie as attention sees them. None where they do already."""
+        order = sorted(range(len(self._lengths)), key=self._widths.__getitem__)
+        if order == list(range(len(order))) and self._lengths == self._widths:
             return None
-        tokens = torch.arange(sum(self._lengths)).split(list(self._lengths))
-        there = torch.cat([tokens[row] for row in rows])
-        return there.to(self._device), there.argsort().to(self._device)
+        starts = [0, *accumulate(self._lengths)]
+        there, back = [], [0] * starts[-1]
+        for row in order:
+            start, length = starts[row], self._lengths[row]
+            back[start : start + length] = range(len(there), len(there) + length)
+            there += range(start, start + length)
+            there += [start] * (
+                self._widths[row] - length
+            )  # any token: none sees the ones after it
+        return _Places(*(torch.tensor(places).to(self._device) for places in (there, back)))
+
+
+class _Places(NamedTuple):
+    there: Tensor
+    """Of each place in rows of one width together: the token that is there."""
+    back: Tensor
+    """Where each token is among them."""
 
 
 _now: ContextVar[_Packed] = ContextVar("packed rows")
@@ -109,28 +132,27 @@ def _attend(
     rows = attention_mask.rows
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     own: Any = ALL_ATTENTION_FUNCTIONS.get_interface(rows.implementation, eager)
-    sizes = [length * count for length, count in rows.counts]
+    sizes = [width * count for width, count in rows.counts]
     found = []
-    parts = (
-        _sorted(tensor[0].transpose(0, 1), rows).split(sizes) for tensor in (query, key, value)
-    )
-    for (length, count), *part in zip(rows.counts, *parts, strict=True):
-        each = [one.unflatten(0, (count, length)).transpose(1, 2) for one in part]
-        states, _ = own(module, *each, attention_mask.of(length), **options)
+    tokens = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    parts = (_laid(one, rows.places).split(sizes) for one in tokens)
+    for (width, count), *part in zip(rows.counts, *parts, strict=True):
+        each = [one.unflatten(0, (count, width)).transpose(1, 2) for one in part]
+        states, _ = own(module, *each, attention_mask.of(width), **options)
         found.append(states.flatten(0, 1))
     together = torch.cat(found) if len(found) > 1 else found[0]
-    return _sorted(together, rows, back=True)[None], None
+    if rows.places is not None:
+        together = _Taken.apply(together, *rows.places)
+    return together[None], None  # type: ignore[index]
 
 
-def _sorted(states: Tensor, rows: _Packed, back: bool = False) -> Tensor:
-    """Tokens as attention sees them, or `back` again."""
-    if rows.order is None:
-        return states
-    return _Moved.apply(states, *(reversed(rows.order) if back else rows.order))  # type: ignore[return-value]
+def _laid(states: Tensor, places: _Places | None) -> Tensor:
+    return states if places is None else _Laid.apply(states, *places)  # type: ignore[return-value]
 
 
-class _Moved(torch.autograd.Function):
-    """Tokens in another order: torch would add up gradients in one that nothing is added to."""
+class _Laid(torch.autograd.Function):
+    """Tokens in rows with padding. Torch would add up gradients in an order in which padding, that
+    has none, is added to."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, there: Tensor, back: Tensor) -> Tensor:
@@ -141,6 +163,21 @@ class _Moved(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         return slope.index_select(0, ctx.back), None, None
+
+
+class _Taken(torch.autograd.Function):
+    """Tokens out of such rows."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.size, ctx.back = len(there), back
+        return states.index_select(0, back)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        whole = slope.new_zeros(ctx.size, *slope.shape[1:])
+        return whole.index_copy_(0, ctx.back, slope), None, None
 
 
 AttentionInterface.register(NAME, _attend)

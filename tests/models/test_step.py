@@ -267,8 +267,8 @@ def test_rows_end_to_end_are_read_as_padded_ones_are(adapters, mixed: bool):
 
 
 def test_rows_end_to_end_cost_what_each_costs_alone(adapters):
-    """To the last product, forwards and backwards: what padding costs is gone, and attention across
-    rows is not there either."""
+    """To the last product of weights, forwards and backwards: what padding costs is gone. Attention
+    is not among what torch counts on a CPU."""
     batch = uneven_rows()[1]
 
     def learn(rows: Batch, packed: bool) -> int:
