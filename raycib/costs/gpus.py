@@ -1,5 +1,6 @@
 """GPUs: their memory, their peak, and what an hour costs."""
 
+import re
 import subprocess
 from typing import NamedTuple
 
@@ -67,13 +68,14 @@ def gpus_here() -> list[str]:
 
 
 def gpu_here() -> GPU | None:
-    """The smallest GPU of this machine; its peak is known where its name holds one of `GPUS`, else
-    that is 0."""
+    """The smallest GPU of this machine; its peak is known where its name has one of `GPUS` as a
+    word ("NVIDIA L40" is no L4), else that is 0."""
     found = []
     for line in gpus_here():
         name, _, memory = line.rpartition(",")
         size = memory.strip().partition(" ")[0]
-        known = next((gpu for key, gpu in GPUS.items() if key.partition("-")[0] in name), None)
+        words = re.findall(r"\w+", name)
+        known = next((gpu for key, gpu in GPUS.items() if key.partition("-")[0] in words), None)
         if size.isdecimal():
             one = known or GPU(name, 0, 0.0, 0.0)
             found.append(one._replace(name=name, memory=int(size) * 2**20))

@@ -10,7 +10,7 @@ from plans import numbers, planned
 from programs import RAYCIB, SWEEP, Program
 
 from raycib.config.presets import PRESETS
-from raycib.costs.gpus import GPUS, gpu_here
+from raycib.costs.gpus import GPU, GPUS, gpu_here
 from raycib.costs.known import known_sizes
 from raycib.data.stand_ins import ADVBENCH, DOLLY, stand_ins
 from raycib.errors import UserError
@@ -24,6 +24,7 @@ from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.machine import Machine, machine_of
 from raycib.runtime.planning.memory import Group
 from raycib.runtime.planning.reader import Assumed
+from raycib.runtime.planning.text import lines
 from raycib.runtime.planning.work import Work
 from raycib.runtime.sweep import Sweep
 from raycib.training.micro_batches import count, deal
@@ -67,7 +68,7 @@ def test_every_papers_preset_has_a_plan_without_its_files_and_fits_80_gb(
     assert used.keys() == told.room.keys()
     assert all(used[what] <= (room or 0) for what, room in told.room.items())
     assert used["a group's worker"] > 10e9
-    assert 0.1 < told.hours < 10
+    assert told.hours is not None and 0.1 < told.hours < 10
     assert told.dollars == pytest.approx(told.hours * 3.0)
     assert told.useful_tokens == told.computed_tokens
 
@@ -192,6 +193,33 @@ def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) ->
     assert machine_of(Options(), PRESETS["world"].execution).room is None
     with pytest.raises(UserError, match="there is B200, H200, H100"):
         machine_of(Options(gpu="H1000"), execution)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA L40S", 362e12),
+     ("NVIDIA L40", 0), ("NVIDIA A10G", 0), ("NVIDIA RTX A1000", 0), ("NVIDIA GH200 480GB", 0)],
+)  # fmt: skip
+def test_a_gpu_is_none_whose_name_begins_alike(
+    name: str, peak: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An L40 has 181 TFLOP/s and an A10G 70: neither is an L4 or an A10."""
+    monkeypatch.setattr("raycib.costs.gpus.gpus_here", lambda: [f"{name}, 24564 MiB"])
+    found = gpu_here()
+    assert found is not None and found.peak == peak
+
+
+def test_hours_of_a_gpu_that_is_not_known_are_not_said(tmp_path: Path) -> None:
+    """Its peak is 0 here: no work would take any time, and cost nothing."""
+    unknown = GPU("NVIDIA GeForce RTX 9999", 96e9, 0.0, 0.0)
+    options = Options(out=str(tmp_path), preset="llama31-8b", task="dolly", max_length=1024,
+                      price_per_hour=2.0)  # fmt: skip
+    told = numbers(planned(options, reader=Assumed()), Machine(unknown, int(90e9), True))
+    said = "\n".join(lines(told))
+    assert told.hours is None and told.dollars is None and "dollars" not in said
+    assert "?  training: " in said and "?  in all" in said
+    assert "nothing of the time that an NVIDIA GeForce RTX 9999 takes" in said
+    assert "of its peak" not in said
 
 
 def test_the_command_is_the_sweeps_own_dry_run(program: Program, tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from raycib.results import Planned
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.sweep import Sweep
 
+WORKERS = ("training", "references and measures")
+"""Phases that workers go through."""
+
 
 def beside(
     told: Estimate,
@@ -25,8 +28,7 @@ def beside(
     tokens = [one["tokens"] or {} for one in took]
     peaks = [one["peak_bytes"] for one in took]
     worker = told.memory.get("a group's worker", {})
-    hours = {phase.name: phase.hours for phase in told.phases}
-    by_workers = 3600 * (hours["training"] + hours["references and measures"])
+    by_workers = [one for one in told.phases if one.name in WORKERS]
     found = [
         Planned(
             quantity="tokens of rows trained on",
@@ -43,12 +45,15 @@ def beside(
             planned=told.judged,
             measured=counts.get("judge_calls"),
         ),
-        Planned(
-            quantity="training and measures: seconds of one worker, and until all were done",
-            planned=by_workers,
-            measured=timings["training"],
-        ),
     ]
+    if all(one.told for one in by_workers):
+        found.append(
+            Planned(
+                quantity="training and measures: seconds of one worker, and until all were done",
+                planned=3600 * sum(one.hours for one in by_workers),
+                measured=timings["training"],
+            )
+        )
     if worker:
         most = max((peak for peak in peaks if peak is not None), default=None)
         found.append(

@@ -73,7 +73,8 @@ class Estimate(BaseModel):
     """Engines and judges."""
     on_one_gpu: str
     """Whether they lie there with who trains, and how."""
-    hours: float
+    hours: float | None
+    """None where those of some phase are not known."""
     utilisation: float
     price: float | None
     """Dollars an hour."""
@@ -96,7 +97,7 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
     for _, judge in work.guards:
         refuse_split("judge_gpus", execution.judge_gpus, judge)
     found = tuple(phases(group, work))
-    hours = sum(one.hours for one in found)
+    hours = sum(one.hours for one in found) if all(one.told for one in found) else None
     price = options.price_per_hour
     if price is None and machine.gpu:
         price = machine.gpu.price
@@ -127,7 +128,7 @@ def estimate(sweep: Sweep, plan: Plan, machine: Machine) -> Estimate:
         hours=hours,
         utilisation=UTILISATION,
         price=price,
-        dollars=None if price is None else hours * price,
+        dollars=None if price is None or hours is None else hours * price,
         storage=_storage(group, work),
     )
 
@@ -196,7 +197,9 @@ def _assumed(sweep: Sweep, work: Work, machine: Machine) -> Iterator[str]:
     yield from sweep.setup.reader.assumed
     if machine.gpu and not machine.known:
         yield f"the GPU is an {machine.name} (--gpu names another)"
-    if machine.gpu:
+    if machine.gpu and not machine.gpu.peak:
+        yield f"nothing of the time that an {machine.name} takes: its peak is not known here"
+    elif machine.gpu:
         yield (
             f"{UTILISATION:.0%} of its peak in training, references and judging, "
             f"{ANSWERING:.0%} where answers are generated"

@@ -33,6 +33,11 @@ class Phase(BaseModel):
     hours: float
     """Of one GPU, or of one core."""
 
+    @property
+    def told(self) -> bool:
+        """Whether its hours are known: they are not, but 0, on a GPU whose peak is not."""
+        return self.hours > 0 or not self.flops
+
 
 def phases(group: Group, work: Work) -> Iterator[Phase]:
     """One after the other."""

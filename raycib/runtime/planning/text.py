@@ -43,17 +43,22 @@ def lines(plan: Estimate) -> Iterator[str]:
     unit = "core hours" if plan.machine == "CPU" else f"{plan.machine} hours"
     for phase in plan.phases:
         work = f"; {_petas(phase.flops)} PFLOP" if phase.flops else ""
-        yield _line(unit, f"{phase.hours:8.3f}  {phase.name}: {phase.amount}{work}")
+        told = _hours(phase.hours if phase.told else None)
+        yield _line(unit, f"{told}  {phase.name}: {phase.amount}{work}")
     if any(one.replicas > 1 for one in plan.services):
         yield _line("side by side", "; ".join(map(_several, plan.services)))
-    dollars = (
-        f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour" if plan.price is not None else ""
-    )
-    yield _line(unit, f"{plan.hours:8.3f}  in all{dollars}")
+    dollars = ""
+    if plan.dollars is not None:
+        dollars = f", {plan.dollars:,.2f} dollars at {plan.price:g} an hour"
+    yield _line(unit, f"{_hours(plan.hours)}  in all{dollars}")
     stored = ", ".join(f"{name} {said(size)}" for name, size in plan.storage.items() if size)
     yield _line("disk", stored or "nothing")
     for one in plan.assumed:
         yield _line("assumed", one)
+
+
+def _hours(hours: float | None) -> str:
+    return f"{'?':>8}" if hours is None else f"{hours:8.3f}"
 
 
 def _several(one: Service) -> str:

@@ -19,4 +19,6 @@ def trainers(sweep: Sweep, plan: Plan, most: int) -> int:
         return execution.groups_at_once
     group = Group(sweep, machine_of(sweep.setup.options, execution))
     training = next(phases(group, Work(sweep, plan, group.sizes)))
+    if not training.told:
+        return max(1, most)
     return max(1, min(most, int(3600 * training.hours / execution.workers / WORTH_S)))
