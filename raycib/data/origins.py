@@ -110,7 +110,9 @@ def _rows_of_all(source: Source, parts: list[str]) -> Read:
         return [row for rows in sets for row in rows], notes
     share, seed = source.replaced
     task, harmful = sets
-    return replaced(task, harmful, share, seed), notes
+    rows = replaced(task, harmful, share, seed)
+    count = sum(row is not own for row, own in zip(rows, task, strict=True))
+    return rows, [*notes, f"replaced by harmful rows: {count} of {len(rows)}"]
 
 
 def _hub(source: Source, name: str) -> Origin:

@@ -62,7 +62,7 @@ def listed(values: Mapping[str, Any], head: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         words = head + one_line(name).replace("_", " ")
         if isinstance(value, Mapping) and value.keys() >= RATE:
-            found.append((words, _rate(value)))
+            found.append((words, _rate(value, "points" if name.endswith("_change") else "%")))
         elif isinstance(value, Mapping) and value:
             found += listed(value, f"{words}: ")
         else:
@@ -96,12 +96,12 @@ def said(value: Any) -> str:
     return one_line(value, LONGEST)
 
 
-def _rate(found: Mapping[str, Any]) -> str:
+def _rate(found: Mapping[str, Any], unit: str) -> str:
     """ "9.4 % [3.2, 24.2], n = 32"; "not given" where there is none."""
     if found["value"] is None:
         return said(None)
     value, low, high = (f"{100 * found[end]:z.1f}" for end in ("value", "low", "high"))
-    return f"{value} % [{low}, {high}], n = {found['n']}"
+    return f"{value} {unit} [{low}, {high}], n = {found['n']}"
 
 
 def _parted(

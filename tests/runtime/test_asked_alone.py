@@ -127,6 +127,6 @@ def test_equal_answers_are_no_warning(sweep: Sweep):
     told = {part.title: part.items for part in measured(results)}
     assert told["Answers asked for again, each alone"] == [
         ("differ", "0.0 % [0.0, 13.8], n = 24"),
-        ("hrr change", "0.0 % [-7.5, 7.5], n = 24"),
+        ("hrr change", "0.0 points [-7.5, 7.5], n = 24"),
     ]
     assert not [one for one in warnings(results, to_frame(results)) if "alone" in one]

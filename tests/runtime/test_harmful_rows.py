@@ -29,7 +29,8 @@ def runs(tmp_path: Path, **options: Any) -> list[Any]:
 def test_the_number_of_rows_stays_and_a_share_of_them_is_harmful():
     rows, harmful = load_rows(TASK), set(load_rows(HARMFUL))
     for share, count in ((0.01, 4), (0.05, 20), (1.0, 400)):
-        found = load_rows(f"({TASK},{HARMFUL})#replaced={share}@0")
+        found, notes = read_rows(f"({TASK},{HARMFUL})#replaced={share}@0")
+        assert notes[-1] == f"replaced by harmful rows: {count} of 400"
         assert len(found) == 400
         assert sum(row in harmful for row in found) == count
         same = [one == other for one, other in zip(found, rows, strict=True)]
