@@ -68,6 +68,12 @@ def ends(factor: float = 1, decimals: int = 3, sign: str = "") -> Form:
     return form
 
 
+def of_prompts(row: Row, field: str) -> str:
+    """ "[15.9, 26.0] of 260": the ends of a rate in per cent, and the count behind them."""
+    text = ends(100, 1)(row, field)
+    return f"{text} of {int(row[f'{field}_n'])}" if text else ""
+
+
 def interval(factor: float = 1, decimals: int = 3) -> Form:
     """ "20.6 [15.9, 26.0]": a value with ``<field>_low`` and ``<field>_high`` as far as there are
     any; "" where there is no value."""

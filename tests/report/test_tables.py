@@ -105,6 +105,14 @@ def test_an_empty_score_is_missing_and_not_zero(summary):
     assert math.isnan(frame["mutual_information"][0]) and math.isnan(frame["cosine"][1])
 
 
+def proportion_ends(share: float, n: int) -> tuple[float, float]:
+    """Wilson's: the p at which |share - p| is 1.96 standard errors of p."""
+    z = 1.959963984540054
+    a, b, c = 1 + z**2 / n, -(2 * share + z**2 / n), share**2
+    root = math.sqrt(b**2 - 4 * a * c)
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
 def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary):
     frame = to_frame(typed(summary))
     table = table3(frame, aligned_scores(typed(summary)))
@@ -114,6 +122,11 @@ def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary)
     assert one["hrr_mean"] == pytest.approx(cells.mean())
     assert one["hrr_std"] == pytest.approx(cells.std(ddof=1))
     assert one["seeds"] == 3
+    ends = proportion_ends(cells.mean(), 260)
+    assert [one["hrr_low"], one["hrr_high"], one["hrr_n"]] == pytest.approx([*ends, 260])
+    low, high = (100 * end for end in ends)
+    [shown] = seen(table)["95 % of HRR"][table["lam"] == 1]
+    assert shown == f"[{low:.1f}, {high:.1f}] of 260"
     assert table[(table["lam"] == 10)]["seeds"].tolist() == [2, 0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.cells import MEASURES
-from raycib.report.forms import Row, ends, mean, number, said, short
+from raycib.report.forms import Row, ends, mean, number, of_prompts, said, short
 from raycib.report.table import STATUS, Column
 from raycib.report.text import one_line
 from raycib.report.variants import before_row, hrr_ends, means, result_rows, settings, variants
@@ -15,7 +15,8 @@ from raycib.report.variants import before_row, hrr_ends, means, result_rows, set
 CAPTION = (
     "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
     "response rate; its 95 % interval is Wilson's at the mean, with the prompts as n, since seeds "
-    "share them. Incoherent: answers to harmful prompts that are neither harmful nor refusals. "
+    "share them: it says nothing of other seeds. Incoherent: answers to harmful prompts that are "
+    "neither harmful nor refusals. "
     "Steps: optimiser steps of the whole chain; derived: made from a trained adapter without "
     "training. Rank: the exported adapter's. Distance: Frobenius norm of the weights' update."
 )
@@ -75,7 +76,9 @@ def columns(table: pd.DataFrame) -> list[Column]:
         Column("seeds", "Seeds", brief="Seeds"),
         replace(loss, brief="Task loss"),
         replace(hrr, brief="HRR, %"),
-        Column("hrr", "95 % of HRR", _ends, brief="95 %", brief_form=ends(100, 1), optional=True),
+        Column(
+            "hrr", "95 % of HRR", of_prompts, brief="95 %", brief_form=ends(100, 1), optional=True
+        ),
         *(
             replace(rate, brief=BRIEF[rate.field], brief_form=mean(100, 1, around=""))
             for rate in rates
@@ -92,11 +95,6 @@ def columns(table: pd.DataFrame) -> list[Column]:
 def probes(frame: pd.DataFrame) -> list[str]:
     """The columns of the probes behind utility: ``utility_<probe>``, which have a count."""
     return [name for name in frame.columns if name.startswith("utility_") and f"{name}_n" in frame]
-
-
-def _ends(row: Row, field: str) -> str:
-    text = ends(100, 1)(row, field)
-    return f"{text} of {int(row['hrr_n'])}" if text else ""
 
 
 def _steps(row: Row, field: str) -> str:

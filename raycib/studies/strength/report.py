@@ -26,7 +26,9 @@ from raycib.studies.strength.table3 import columns, table3
 
 CAPTION = (
     "Mean ± sample standard deviation (ddof = 1) over the seeds counted in the row. HRR: harmful "
-    "response rate. Incoherent: answers to harmful prompts that are neither harmful nor refusals."
+    "response rate; its 95 % interval is Wilson's at the mean, with the prompts as n, since seeds "
+    "share them: it says nothing of other seeds. Incoherent: answers to harmful prompts that are "
+    "neither harmful nor refusals."
 )
 FIGURE = (
     "Small marks: single cells, with Wilson's 95 % interval for rates; lines: means over seeds. "
