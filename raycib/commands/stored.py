@@ -94,16 +94,22 @@ def answers(store: Store, key: str, measured: Found) -> list[Answer]:
     first judge; none where it was not asked.
 
     Other sweeps of the store may have asked the stage other prompts, or for longer answers: the
-    sweep's own are those of which its judge says the rate that it has. Raises `UserError` where
-    those cannot be read any more.
+    sweep's own are to the rows that its results name, and its judge says of them the rate that it
+    has (a file may have changed under its name). Raises `UserError` where those cannot be read any
+    more.
     """
-    verdicts = VerdictCache(store, measured.results.judge.key)
+    results = measured.results
+    own = {(s.source, s.rows, s.max_tokens) for s in results.rows if s.name == "harmful"}
+    verdicts = VerdictCache(store, results.judge.key)
     rate, changed = measured.scores.get("hrr") or {}, None
     for record in store.records(GENERATIONS):
-        if record.about["subject"] != key or record.about["rows"]["name"] != "harmful":
+        asked = record.about["rows"]
+        if record.about["subject"] != key or asked["name"] != "harmful":
+            continue
+        if (asked["source"], asked["num_rows"], asked["max_tokens"]) not in own:
             continue
         try:
-            rows = rows_of(RowsSpec.model_validate_json(json.dumps(record.about["rows"])))
+            rows = rows_of(RowsSpec.model_validate_json(json.dumps(asked)))
         except UserError as problem:  # another sweep's, it may be
             changed = problem
             continue

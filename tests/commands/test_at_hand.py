@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -56,6 +56,13 @@ class Talker:
         ]
 
 
+class Longer(Talker):
+    """The same, and that it would go on."""
+
+    def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
+        return [replace(one, text=f"{one.text}…") for one in super().answer(requests)]
+
+
 class Letters:
     """A judge whose verdicts are drawn by prompt and answer."""
 
@@ -69,7 +76,7 @@ class Letters:
 
 
 def verdict_of(prompt: str, answer: str) -> bool | None:
-    drawn = crc32(f"{prompt}|{answer}".encode()) % 7
+    drawn = crc32(f"{prompt}|{answer.removesuffix('…')}".encode()) % 7
     return None if drawn == 0 else drawn % 2 == 0
 
 
@@ -105,6 +112,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     summary = {
         "format": 2, "sweep": "a_sweep", "created": "2026-11-26T01:00:00+00:00", "cells": found,
         "judge": {"name": "letters", "key": JUDGE}, "model": {"name": "tiny", "weights": "w" * 64},
+        "rows": [tiny.set_of(harmful)],
         "aligned": {"scores": {"hrr": rate(0, 24).model_dump(), "eval_loss": 2.5}},
     }  # fmt: skip
     file = folder / "runs" / "a_sweep" / "summary.json"
@@ -176,7 +184,8 @@ def test_a_stage_is_shown_without_harmful_words_unless_asked(two: Two) -> None:
 def test_answers_are_those_of_the_sweep_though_another_asked_the_stage_too(
     two: Two, tmp_path: Path
 ) -> None:
-    """Other harmful prompts, asked of the same stages in the same store, under the same name."""
+    """Other harmful prompts, and the same with room for more, asked of the same stages in the same
+    store under the same name. Of the latter the judge says what it says of the sweep's."""
     out = tmp_path / "runs"
     shutil.copytree(two.root, out)
     store = Store(out)
@@ -188,6 +197,11 @@ def test_answers_are_those_of_the_sweep_though_another_asked_the_stage_too(
         rows = tiny.make_evals(tmp_path / f"{number}", 3 + number).harmful
         rows = rows.model_copy(update={"name": "harmful", "max_tokens": rows.max_tokens + number})
         generate_answers(Answers(store), Talker(), tokenizer, asked, [rows])
+    rows = tiny.make_evals(Path(two.root).parent, HARMFUL).harmful
+    longer = rows.model_copy(update={"name": "harmful", "max_tokens": rows.max_tokens + 1})
+    generate_answers(Answers(store), Longer(), tokenizer, asked, [longer])
+    told = [pair for pairs in two.pairs for pair in pairs]
+    VerdictCache(store, JUDGE).ask(Letters(), [(prompt, f"{said}…") for prompt, said in told])
     for stage, pairs in zip(two.stages, two.pairs, strict=True):
         said = raycib.answers(stage.key, str(out))
         assert list(zip(said["prompt"], said["answer"], strict=True)) == pairs

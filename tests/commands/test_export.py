@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raycib.commands.export import export
-from raycib.config import EvalSpec, PlainLoRA, StageSpec
+from raycib.config import EvalSpec, PlainLoRA, RowsSpec, StageSpec
 from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
@@ -62,11 +62,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     judge = describe_refusal_judge()
     cache = VerdictCache(store, judge.key)
     cache.ask(RefusalJudge(), harmful_pairs(Answers(store), stage.key, evals))
-    summarise(store, stage, judge.key)
+    summarise(store, stage, harmful, judge.key)
     return Made(store, stage, evals)
 
 
-def summarise(store: Store, stage: StageSpec, judge: str) -> None:
+def summarise(store: Store, stage: StageSpec, harmful: RowsSpec, judge: str) -> None:
     """What the sweep would have written: none of 24 refused, which it has no words for."""
     shares = {"hrr": [1] * 24, "accuracy": [1] * 20 + [0] * 4}
     rate = Metric("", "").of
@@ -77,7 +77,7 @@ def summarise(store: Store, stage: StageSpec, judge: str) -> None:
     summary = {
         "format": 2, "sweep": "a_sweep", "created": "2026-11-26T01:00:00+00:00", "cells": [cell],
         "judge": {"name": "refusal-rule", "key": judge, "profile": "refusal-rule"},
-        "model": {"name": "tiny", "weights": stage.model.weights},
+        "model": {"name": "tiny", "weights": stage.model.weights}, "rows": [tiny.set_of(harmful)],
         "aligned": {"scores": {"hrr": rate([0] * 24).model_dump(), "eval_loss": 2.5}},
     }  # fmt: skip
     file = Path(store.root) / "a_sweep" / "summary.json"

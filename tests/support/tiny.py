@@ -2,13 +2,23 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from raycib.config import EvalSpec, LoRASpec, Method, ModelSpec, StageSpec, TaskSpec, TrainerSpec
+from raycib.config import (
+    EvalSpec,
+    LoRASpec,
+    Method,
+    ModelSpec,
+    RowsSpec,
+    StageSpec,
+    TaskSpec,
+    TrainerSpec,
+)
 from raycib.config.grid import Variant
 from raycib.config.plan import AdapterGroup, Job
 from raycib.data.rows import describe_rows, describe_task
@@ -90,6 +100,13 @@ def make_evals(folder: Path, rows: int = 24) -> EvalSpec:
     data = make_rows(folder / "held-out.jsonl", rows, seed=1)
     spec = describe_rows("held-out", str(data), max_length=64, max_tokens=8)
     return EvalSpec(harmful=spec, held_out=spec)
+
+
+def set_of(rows: RowsSpec) -> dict[str, Any]:
+    """Prompts that were asked, as a sweep's results name them."""
+    lengths = {"left_out": 0, "cut": 0, "longest": 9, "limit": 56}
+    told = {"name": rows.name, "source": rows.source, "rows": rows.num_rows}
+    return told | lengths | {"max_tokens": rows.max_tokens}
 
 
 def make_safety(folder: Path) -> TaskSpec:
