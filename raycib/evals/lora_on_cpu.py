@@ -1,11 +1,11 @@
-"""LoRA products for vLLM on CPU: one matrix product for each run of tokens of one adapter.
+"""LoRA products for vLLM on CPU: one matrix product for all tokens of one adapter.
 
 vLLM 0.29's own (`vllm/lora/ops/torch_ops/lora_ops.py`) copy the adapter's matrices once for every
 token, and they take the index -1 of a token without an adapter as Python does, as the last one:
 requests to the base model that share a batch with others are answered by some adapter.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +15,25 @@ Runs = list[tuple[int, slice]]
 """(adapter's slot, its tokens), for each run of them."""
 
 
-class LoRAByRuns(punica_cpu.PunicaWrapperCPU):
-    """Where the runs are is found once a step, not in every layer."""
+class Order(NamedTuple):
+    """Tokens brought together by adapter: vLLM puts a new sequence where one has ended, so that
+    those of an adapter soon lie here and there."""
+
+    runs: Runs
+    """One for each adapter, among tokens in this order."""
+    there: Tensor | None
+    """Tokens in this order; None where they lie so by themselves."""
+    back: Tensor | None
+    """Where each token has gone."""
+
+
+class LoRAByAdapter(punica_cpu.PunicaWrapperCPU):
+    """Whose tokens are where is found once a step, not in every layer."""
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """A step begins: whose token is which."""
         super().update_metadata(*args, **kwargs)
-        self._tokens, self._sampled = runs(self.token_lora_indices), runs(self.sampler_indices)
+        self._tokens, self._sampled = order(self.token_lora_indices), order(self.sampler_indices)
 
     def add_lora_linear(
         self,
@@ -35,7 +47,7 @@ class LoRAByRuns(punica_cpu.PunicaWrapperCPU):
     ) -> None:
         """`y += scale * x @ A^T @ B^T`, each token with its adapter's; queries, keys and values,
         whose adapters differ, share the columns of one `y`."""
-        start = 0
+        x, start = _ordered(self._tokens, x), 0
         for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
             _add(self._tokens, y[:, start : start + width], x, a, b, scale)
             start += width
@@ -44,6 +56,7 @@ class LoRAByRuns(punica_cpu.PunicaWrapperCPU):
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **_: Any
     ) -> None:
         """The same where A has been looked up."""
+        x = _ordered(self._tokens, x)
         _add(self._tokens, y.view(-1, y.shape[-1]), x, None, lora_b_stacked, 1.0)
 
     def add_lora_logits(
@@ -56,15 +69,15 @@ class LoRAByRuns(punica_cpu.PunicaWrapperCPU):
         **_: Any,
     ) -> None:
         """The same for the tokens after which one is chosen."""
-        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        _add(self._sampled, y, x, lora_a_stacked, lora_b_stacked, scale)
+        x = _ordered(self._sampled, x.view(-1, x.shape[-1]))
+        _add(self._sampled, y.view(-1, y.shape[-1]), x, lora_a_stacked, lora_b_stacked, scale)
 
 
 def install() -> None:
     """Have vLLM use it in this process. Raises AttributeError where vLLM has changed."""
     for name in ("update_metadata", "add_lora_linear", "add_lora_embedding", "add_lora_logits"):
         getattr(punica_cpu.PunicaWrapperCPU, name)
-    punica_cpu.PunicaWrapperCPU = LoRAByRuns
+    punica_cpu.PunicaWrapperCPU = LoRAByAdapter
 
 
 def runs(slots: Tensor) -> Runs:
@@ -78,17 +91,33 @@ def runs(slots: Tensor) -> Runs:
     return found
 
 
-def _add(where: Runs, y: Tensor, x: Tensor, a: Tensor | None, b: Tensor, scale: float) -> None:
-    """What adapters add to `y`, as far as both are wide; between A and B it is float32."""
+def order(slots: Tensor) -> Order:
+    """Of tokens with these slots."""
+    found = runs(slots)
+    if len({slot for slot, _ in found}) == len(found):
+        return Order(found, None, None)
+    there = torch.argsort(slots, stable=True)
+    return Order(runs(slots[there]), there, torch.argsort(there))
+
+
+def _ordered(where: Order, x: Tensor) -> Tensor:
+    return x if where.there is None else x[where.there]
+
+
+def _add(where: Order, y: Tensor, x: Tensor, a: Tensor | None, b: Tensor, scale: float) -> None:
+    """What adapters add to `y`, as far as both are wide; `x` is in order. Between A and B it is
+    float32."""
     width = min(b.shape[-2], y.shape[1])
-    for slot, rows in where:
+    added = y.new_zeros(len(x), width)
+    for slot, rows in where.runs:
         inner = x[rows]
         if a is not None:
             inner = inner.float() @ _matrix(a, slot).float().T
         if scale != 1:
             inner = scale * inner
         outer = _matrix(b, slot)[:width].to(y.dtype)
-        y[rows, :width] += inner.to(y.dtype) @ outer.T
+        torch.mm(inner.to(y.dtype), outer.T, out=added[rows])
+    y[:, :width] += added if where.back is None else added[where.back]
 
 
 def _matrix(stacked: Tensor, slot: int) -> Tensor:

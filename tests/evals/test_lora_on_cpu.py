@@ -1,4 +1,4 @@
-"""LoRA products by runs of tokens are those of each token by itself."""
+"""LoRA products of all tokens of an adapter are those of each token by itself."""
 
 import importlib.util
 from types import SimpleNamespace
@@ -21,9 +21,9 @@ def stacked(*shape: int) -> torch.Tensor:
 
 def told(tokens: list[int], sampled: list[int]) -> Any:
     """A wrapper at the beginning of a step with these tokens; 0 is without an adapter."""
-    from raycib.evals.lora_on_cpu import LoRAByRuns
+    from raycib.evals.lora_on_cpu import LoRAByAdapter
 
-    wrapper = LoRAByRuns(64, 64, torch.device("cpu"))
+    wrapper = LoRAByAdapter(64, 64, torch.device("cpu"))
     mapping = SimpleNamespace(
         index_mapping=tuple(tokens), prompt_mapping=tuple(sampled), is_prefill=True
     )
@@ -34,19 +34,21 @@ def told(tokens: list[int], sampled: list[int]) -> Any:
 TOKENS = [0, 11, 11, 12, 12, 12, 0, 0, 11]
 
 
-def test_each_token_has_its_adapters_product_and_one_without_has_none() -> None:
+@pytest.mark.parametrize("tokens", [TOKENS, sorted(TOKENS)], ids=["here and there", "together"])
+def test_each_token_has_its_adapters_product_and_one_without_has_none(tokens: list[int]) -> None:
     torch.manual_seed(0)
-    x, y = torch.randn(len(TOKENS), 5), torch.randn(len(TOKENS), 2 * WIDE)
+    x, y = torch.randn(len(tokens), 5), torch.randn(len(tokens), 2 * WIDE)
     a, b = (tuple(stacked(*shape) for _ in range(2)) for shape in ((RANK, 5), (WIDE, RANK)))
     expected = y.clone()
-    for place, named in enumerate(TOKENS):
+    for place, named in enumerate(tokens):
         if named:
             slot = NAMED.index(named)
             parts = [b[i][slot, 0] @ (a[i][slot, 0] @ x[place]) for i in range(2)]
             expected[place] += 0.5 * torch.cat(parts)
-    told(TOKENS, [11]).add_lora_linear(y, x, a, b, 0.5, (WIDE, WIDE))
+    told(tokens, [11]).add_lora_linear(y, x, a, b, 0.5, (WIDE, WIDE))
     torch.testing.assert_close(y, expected)
-    assert torch.equal(y[[0, 6, 7]], expected[[0, 6, 7]])
+    alone = [place for place, named in enumerate(tokens) if not named]
+    assert torch.equal(y[alone], expected[alone])
 
 
 def test_logits_are_those_of_the_sampled_tokens_as_far_as_the_adapter_is_wide() -> None:
