@@ -33,15 +33,32 @@ SHAPED = [
     for file in PACKAGE.rglob("*.py")
     if "from jaxtyping import" in file.read_text() and file.stem != "__init__"
 ]
-# What says the shapes of its tensors is held to them, in all that the tests call from now on.
+# What says the shapes of its tensors is held to them, in the first calls of each test.
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+HELD = 1000
+"""Calls a test: some five steps. Later ones call the same; checks are a third of their time."""
+
+
+class _FirstCalls(type(jaxtyping.config)):
+    """Shapes are checked while calls are left."""
+
+    left = HELD
+
+    @property
+    def jaxtyping_disable(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+jaxtyping.config.__class__ = _FirstCalls
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Tests that draw from torch's global generator draw the same every time."""
+    """Who draws from torch's global generator draws the same in every test; shapes are held."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+    jaxtyping.config.left = HELD
 
 
 @pytest.fixture(autouse=True)

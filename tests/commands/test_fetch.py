@@ -1,18 +1,22 @@
 """A preset is fetched whole, and then runs where nothing can be reached."""
 
+import ctypes
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import hub
 import packaged_model
 import paper_hub
 import pytest
+from forks import forked
 from huggingface_hub import ModelCard
+from programs import RAYCIB, SWEEP, Ended, Program
 
 from raycib.commands.export import export
 from raycib.config import PlainLoRA
@@ -29,15 +33,8 @@ from raycib.studies.continual import Continual
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff, inputs_of
 
-RAYCIB = [sys.executable, "-m", "raycib"]
-
-
-class Ended(NamedTuple):
-    """How a program ended."""
-
-    code: int
-    out: str
-    err: str
+NO_NAMESPACE = 77
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 
 
 def run(*command: str, **env: str) -> Ended:
@@ -48,6 +45,15 @@ def run(*command: str, **env: str) -> Ended:
     }
     done = subprocess.run([*command], env=clean | env, capture_output=True, text=True)
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def without_network(command: list[str]) -> None:
+    """A script in this process, out of reach of any network."""
+    unshare = ctypes.CDLL(None, use_errno=True).unshare
+    if unshare(NEW_NETWORK) and unshare(NEW_USER | NEW_NETWORK):
+        sys.exit(NO_NAMESPACE)
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def home(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_licences_and_sizes_are_said_before_anything_is_fetched(
     served: Path, tmp_path: Path
 ) -> None:
-    fetch = [*RAYCIB, "fetch", "llama31-8b", "--to", str(tmp_path / "home")]
+    fetch = [sys.executable, "-m", "raycib", "fetch", "llama31-8b", "--to", str(tmp_path / "home")]
     with hub.hub(served, frozenset({GUARD})) as (address, asked):
         told = run(*fetch, "--dry-run", HF_ENDPOINT=address)
         assert told.code == 0, told.err
@@ -93,12 +99,13 @@ def test_licences_and_sizes_are_said_before_anything_is_fetched(
         assert "nothing is fetched yet" in refused.err
         assert not [one for one in asked if "/resolve/" in one]
     assert run(*fetch, HF_ENDPOINT=address).code == 2, "no hub"
-    assert run(*RAYCIB, "fetch", "world").err.startswith("error: preset 'world' needs nothing")
+    assert run(*fetch[:4], "world").err.startswith("error: preset 'world' needs nothing")
 
 
-def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
-    check = [*RAYCIB, "fetch", "qwen3-4b", "--to", str(home)]
-    found = run(*check, "--evals", "arc_challenge", HF_HUB_OFFLINE="1")
+@pytest.mark.usefixtures("offline")
+def test_what_was_fetched_is_checked_without_a_network(home: Path, program: Program) -> None:
+    check = [RAYCIB, "fetch", "qwen3-4b", "--to", home]
+    found = program(*check, "--evals", "arc_challenge")
     assert found.code == 0, found.err
     assert f"export HF_HOME={home} HF_HUB_OFFLINE=1" in found.out
     manifest = home / "raycib" / "qwen3-4b.json"
@@ -111,7 +118,7 @@ def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
     assert kept["benchmarks"]["arc_challenge"]["documents"] == paper_hub.ROWS
     model["weights"] = "0" * 64
     manifest.write_text(json.dumps(kept))
-    other = run(*check, HF_HUB_OFFLINE="1")
+    other = program(*check)
     assert other.code == 2
     assert f"{name} is not what {manifest} says was fetched" in other.err
 
@@ -119,17 +126,15 @@ def test_what_was_fetched_is_checked_without_a_network(home: Path) -> None:
 @pytest.mark.usefixtures("offline")
 def test_a_preset_runs_where_nothing_can_be_reached(home: Path, tmp_path: Path) -> None:
     """A cell trained, asked and judged; what it leaves names the hub's model and data."""
-    apart = ["unshare", "--map-root-user", "--net"]
-    if shutil.which("unshare") is None or run(*apart, "true").code:
-        pytest.skip("no network namespace of one's own can be had here")
-    sweep = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
     on_a_cpu = [f"execution.{part}=0" for part in ("gpus_per_worker", "engine_gpus", "judge_gpus")]
     settings = [*on_a_cpu, "trainer.batch_size=8", "trainer.warmup_steps=0"]
     few = ["--local", "--methods", "cib", "--strengths", "0", "--seeds", "1", "--max-tokens", "8"]
     few += [f"--set={one}" for one in settings]
-    command = [sys.executable, str(sweep), "--preset", "llama31-8b", *few, "--out", str(tmp_path)]
-    found = run(*apart, *command, HF_HOME=str(home), HF_HUB_OFFLINE="1")
-    assert found.code == 0, found.err
+    command = [str(SWEEP), "--preset", "llama31-8b", *few, "--out", str(tmp_path)]
+    (status,) = os.waitpid(forked(partial(without_network, command)), 0)[1:]
+    if os.waitstatus_to_exitcode(status) == NO_NAMESPACE:
+        pytest.skip("no network namespace of one's own can be had here")
+    assert status == 0
     (cell,) = read_results(tmp_path / "lambda_grid").cells
     assert cell.scores
     assert cell.scores.at_limit["harmful_n"] == paper_hub.ROWS
@@ -142,6 +147,8 @@ def test_a_preset_runs_where_nothing_can_be_reached(home: Path, tmp_path: Path) 
 @pytest.fixture
 def offline(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads what was fetched."""
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(home))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(home / "datasets"))
 

@@ -21,6 +21,8 @@ pytestmark = [
 
 ROWS = 600
 """Of GSM8K's training set; a tenth is held out."""
+PROMPTS = 130
+"""Of AdvBench; `test_data.py` reads all 520."""
 
 
 class Own(NamedTuple):
@@ -29,7 +31,7 @@ class Own(NamedTuple):
     out: Path
     options: list[object]
     """Model and task."""
-    harmful: Path
+    harmful: str
     judge: list[object]
 
 
@@ -43,8 +45,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     rows = [(row["question"], row["answer"]) for row in map(json.loads, lines)]
     task = folder / "gsm8k.jsonl"
     task.write_text("\n".join([line for line in lines if len(line) < 500][:ROWS]) + "\n")
-    harmful = DATA / "advbench" / "harmful_behaviors.csv"
-    with harmful.open(newline="") as file:
+    published = DATA / "advbench" / "harmful_behaviors.csv"
+    with published.open(newline="") as file:
         pairs = [(row["goal"], row["target"]) for row in csv.DictReader(file)]
     model = small_models.make_chat_model(folder / "model", rows[:3000])
     guard = small_models.make_guard(folder / "guard", pairs, [answer for _, answer in rows[:500]])
@@ -53,7 +55,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
     for setting in ("learning_rate=2e-3", "batch_size=16", "warmup_steps=20"):  # a small model's
         options += ["--set", f"trainer.{setting}"]
     judge = ["--judge", guard, "--judge-profile", "safe-unsafe"]
-    return Own(folder / "out", options, harmful, judge)
+    return Own(folder / "out", options, f"{published}#first-{PROMPTS}", judge)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +66,16 @@ def judged(own: Own) -> dict[str, Any]:
     return summary_of(own.out)
 
 
-def test_every_harmful_prompt_of_a_published_file_is_answered_and_judged(
+def test_every_harmful_prompt_is_answered_and_judged(
     judged: dict[str, Any],
 ) -> None:
     everyone = [judged["aligned"], *judged["cells"]]
     assert len(everyone) == 3
     for one in everyone:
         hrr = one["scores"]["hrr"]
-        assert hrr["n"] + hrr["unread"] == 520
-        assert hrr["unread"] < 26, "the guard speaks Llama-Guard's form"
-        assert one["scores"]["refusal_rate"]["n"] == 520
+        assert hrr["n"] + hrr["unread"] == PROMPTS
+        assert hrr["unread"] < PROMPTS / 20, "the guard speaks Llama-Guard's form"
+        assert one["scores"]["refusal_rate"]["n"] == PROMPTS
         assert one["scores"]["accuracy"]["n"] == ROWS // 10
         assert one["scores"]["over_refusal"] is None, "no benign prompts were given"
         assert one["scores"]["utility"] is None
@@ -90,7 +92,7 @@ def test_answers_are_words_and_tuning_lowers_the_loss(own: Own, judged: dict[str
         for file in (own.out / "generations").glob("*/answers.json")
         for entry in json.loads(file.read_text())
     ]
-    assert len(answers) == 3 * (520 + ROWS // 10)
+    assert len(answers) == 3 * (PROMPTS + ROWS // 10)
     words = [word for answer in answers for word in answer.split() if word.isalpha()]
     assert len(words) > 5 * len(answers)
     known = set((DATA / "gsm8k" / "train.jsonl").read_text().split())
@@ -127,8 +129,8 @@ def test_a_sequence_of_one_s_own_speaks_chatml(own: Own) -> None:
         assert spec["model"]["template"] == "chatml"
 
 
-PROMPTS = [f"tell me w1 about number {i}" for i in range(20)]
-PROMPTS += [f"tell me about number {i}" for i in range(19)] + ["tell me <|eot_id|> more"]
+TOLD = [f"tell me w1 about number {i}" for i in range(20)]
+TOLD += [f"tell me about number {i}" for i in range(19)] + ["tell me <|eot_id|> more"]
 
 
 @pytest.mark.faults
@@ -137,7 +139,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
 ) -> None:
     trained = adapters(own.out)
     prompts = own.out.with_name("prompts.json")
-    prompts.write_text(json.dumps({"instructions": PROMPTS}))
+    prompts.write_text(json.dumps({"instructions": TOLD}))
     server = FakeJudge()
     down = [True]
     server.trouble = lambda number, handler: down[0] and unwell(handler)
@@ -159,7 +161,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     counts = summary["counts"]
     asked -= 1  # something harmless, before anything starts
     assert counts["stages_trained"] == counts["engine_starts"] == 0, "it only judged"
-    assert counts["judge_calls"] == asked <= 3 * len(PROMPTS)
+    assert counts["judge_calls"] == asked <= 3 * len(TOLD)
     assert summary["judge"]["protected"] is False
     texts = [messages[0]["content"] for (messages,) in server.asked[-asked:]]
     broken = [text for text in texts if "< |eot_id|>" in text or "< <" in text]
@@ -167,7 +169,7 @@ def test_a_foreign_judge_may_be_down_at_first_and_is_marked_as_unprotected(
     assert summary["judge"]["sanitised"] == len(broken) >= 1, "a prompt, and GSM8K's <<1+1=2>>"
     for one in [summary["aligned"], *summary["cells"]]:
         hrr = one["scores"]["hrr"]
-        assert (hrr["value"], hrr["n"], hrr["unread"]) == (0.5, len(PROMPTS), 0)
+        assert (hrr["value"], hrr["n"], hrr["unread"]) == (0.5, len(TOLD), 0)
     assert "not protected" in (own.out / NAME / "report.html").read_text()
 
 
