@@ -1,23 +1,18 @@
 """Rows from files: what is read, and that whatever cannot be read is said in one line."""
 
-import csv
-import io
 import json
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from session import NIGHTLY
+from row_files import ROWS, WRITERS, as_csv, as_jsonl
 
 from raycib.data.rows import Row, describe_rows, describe_task, fingerprint, load_rows, rows_of
 from raycib.errors import UserError
 
-ROWS = [Row("What is 2+2?", "4"), Row('Say "hi",\nplease', "hi — ä 漢\u2028字"), Row("Go", "x" * 9)]
 Save = Callable[[str, str | bytes], str]
 
 
@@ -33,26 +28,6 @@ def save(tmp_path: Path) -> Save:
     return write
 
 
-def named(row: Row) -> dict[str, str]:
-    return {"prompt": row.prompt, "response": row.response}
-
-
-def as_csv(rows: list[Row], header=("prompt", "response")) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerows([header, *(row[:2] for row in rows)])
-    return text.getvalue()
-
-
-def as_jsonl(rows: list[Row], **options: Any) -> str:
-    return "".join(json.dumps(named(row), **options) + "\n" for row in rows)
-
-
-def as_json(rows: list[Row]) -> str:
-    return json.dumps([named(row) for row in rows], indent=1, ensure_ascii=False)
-
-
-WRITERS = {"csv": as_csv, "jsonl": as_jsonl, "json": as_json}
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(
     lambda text: text.strip()
 )
@@ -257,67 +232,6 @@ def test_the_format_of_a_file_is_no_part_of_its_identity(save: Save):
         for kind, write in WRITERS.items()
     ]
     assert len({spec.key for spec in specs}) == 1
-
-
-# Whatever the bytes: rows, or one line
-
-
-def only_rows_or_one_line(path: Path, raw: bytes) -> None:
-    path.write_bytes(raw)
-    try:
-        rows = load_rows(str(path))
-    except UserError as error:
-        assert "\n" not in str(error)  # noqa: PT017
-        return
-    assert rows
-    assert all(row.prompt.strip() for row in rows)
-    fingerprint(rows)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["prompt", "response", "input", "data", ""]), inner)
-    ),
-    max_leaves=8,
-)
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_random_bytes_are_rows_or_one_line(kind: str, tmp_path: Path):
-    path = tmp_path / f"rows.{kind}"
-    fuzz = given(st.binary(max_size=60))(lambda raw: only_rows_or_one_line(path, raw))
-    settings(max_examples=50 * NIGHTLY)(fuzz)()
-
-
-@pytest.mark.parametrize("kind", ["json", "jsonl"])
-def test_any_json_is_rows_or_one_line(kind: str, tmp_path: Path):
-    path = tmp_path / f"rows.{kind}"
-    fuzz = given(json_values)(lambda v: only_rows_or_one_line(path, json.dumps(v).encode()))
-    settings(max_examples=50 * NIGHTLY)(fuzz)()
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_damaged_files_are_rows_or_one_line(kind: str, tmp_path: Path):
-    """A good file with bytes changed, removed, doubled or cut off."""
-    good = WRITERS[kind](ROWS * 2).encode()
-    pieces = [b"\0", b'"', b"\n", b"\r", b",", b"\xff", b"{", b"]", b"\\ud800", b"\xe2\x80\xa8"]
-    draw = random.Random(f"damage {kind}")
-    for _ in range(60 * NIGHTLY):
-        raw = bytearray(good)
-        for _ in range(draw.randint(1, 4)):
-            place = draw.randrange(len(raw))
-            match draw.randrange(4):
-                case 0:
-                    raw[place : place + 1] = draw.choice(pieces)
-                case 1:
-                    del raw[place : place + draw.randint(1, 9)]
-                case 2:
-                    raw[place:place] = raw[place : place + draw.randint(1, 40)]
-                case 3:
-                    del raw[max(1, place) :]
-        only_rows_or_one_line(tmp_path / f"rows.{kind}", bytes(raw))
 
 
 # Data sets that people have

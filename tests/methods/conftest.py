@@ -1,4 +1,4 @@
-"""Models that the oracles of several methods read, and nobody changes."""
+"""Models and a store that the tests of several methods share, and nobody changes."""
 
 from pathlib import Path
 
@@ -7,7 +7,12 @@ import tiny
 import torch
 from oracles import draws
 
+from raycib.invariances.bench import (
+    Bench,
+)
+from raycib.model_files import describe
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.make_rows(folder / "task.jsonl", 24)
     tiny.make_rows(folder / "safety.jsonl", 12, seed=5)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bench(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The tiny model, 48 rows, and a store that all tests share."""
+    return Bench(
+        model=describe(str(tiny_folder / "model")),
+        base=tiny.make_base(tiny_folder),
+        task=tiny.make_stage(tiny_folder).task,
+        safety=tiny.make_safety(tiny_folder),
+        root=tmp_path_factory.mktemp("bench"),
+    )
+
+
+@pytest.fixture(scope="session")
+def store(bench: Bench) -> Store:
+    """References, subspaces and parents that the slots of all tests share."""
+    return bench.store

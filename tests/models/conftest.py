@@ -2,6 +2,7 @@
 a stage trained all weights."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,9 @@ def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
     stage, store = whole_stage(tiny_folder), Store(tmp_path_factory.mktemp("made"))
     trained(stage, store)
     return stage, store
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A model of one's own, to be spoilt."""
+    return Path(shutil.copytree(tiny_folder / "model", tmp_path / "mine"))

@@ -1,104 +1,39 @@
 """A model's folder is loaded as it is hashed, whole and without code, or refused in one line."""
 
-import ast
 import json
 import os
-import random
 import shutil
-import struct
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from spoilt_models import (
+    CPU,
+    IDS,
+    INDEX,
+    WEIGHTS,
+    Spoil,
+    both,
+    header,
+    instead,
+    logits,
+    shards,
+    with_bytes,
+    with_fields,
+    with_tensors,
+)
 from transformers import AutoModelForCausalLM
 
-import raycib
-from raycib.data.chat import encode
-from raycib.data.rows import Row
 from raycib.errors import UserError
 from raycib.evals.generate import ENGINE_READS
 from raycib.model_files import checked, context_length, describe, find
-from raycib.models import check_architecture, load_model, load_tokenizer
-
-CPU = torch.device("cpu")
-IDS = torch.tensor([[3, 5, 7, 9, 11]])
-ROW = Row("w1 w2 w3", "w4 w5")
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-Spoil = Callable[[Path], object]
-
-
-@pytest.fixture
-def folder(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A model of one's own, to be spoilt."""
-    return Path(shutil.copytree(tiny_folder / "model", tmp_path / "mine"))
-
-
-def with_fields(file: str = "config.json", **fields: Any) -> Spoil:
-    def spoil(folder: Path) -> None:
-        path = folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-    return spoil
-
-
-def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Spoil:
-    def spoil(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-
-    return spoil
-
-
-def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Spoil:
-    def spoil(folder: Path) -> None:
-        (folder / file).write_bytes(change((folder / file).read_bytes()))
-
-    return spoil
-
-
-def instead(file: str, make: Callable[[Path], object]) -> Spoil:
-    def spoil(folder: Path) -> None:
-        (folder / file).unlink(missing_ok=True)
-        make(folder / file)
-
-    return spoil
-
-
-def shards(change: Callable[[dict[str, str]], object], parts: int = 2) -> Spoil:
-    """The weights in several files with an index, which is then changed."""
-
-    def spoil(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS)
-        (folder / WEIGHTS).unlink()
-        places = {n: f"model-{i % parts + 1}.safetensors" for i, n in enumerate(sorted(tensors))}
-        for file in set(places.values()):
-            part = {name: tensors[name] for name, place in places.items() if place == file}
-            save_file(part, folder / file, metadata={"format": "pt"})
-        change(places)
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
-
-    return spoil
+from raycib.models import check_architecture, load_model
 
 
 def first(places: dict[str, str], file: str) -> None:
     places[min(places)] = file
-
-
-def header(raw: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
-    length = struct.unpack("<Q", raw[:8])[0]
-    described = json.loads(raw[8 : 8 + length])
-    change(described)
-    text = json.dumps(described).encode()
-    return struct.pack("<Q", len(text)) + text + raw[8 + length :]
-
-
-def both(*spoils: Spoil) -> Spoil:
-    return lambda folder: [spoil(folder) for spoil in spoils]
 
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -234,11 +169,6 @@ def test_a_configuration_that_makes_no_model_is_refused_without_its_weights(
         check_architecture(str(folder))
 
 
-def logits(spec: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return load_model(spec, CPU)(IDS).logits
-
-
 @pytest.mark.parametrize(
     "harmless",
     [
@@ -346,120 +276,6 @@ def test_sources_that_are_no_model_are_refused_in_one_line(source: str) -> None:
     with pytest.raises(UserError) as refused:
         find(source)
     assert "\n" not in str(refused.value)
-
-
-# No code of a model
-
-
-def evil(folder: Path) -> str:
-    """Python that leaves a trace where it runs."""
-    return f"open({str(folder / 'touched')!r}, 'w')\nclass Evil: pass\n"
-
-
-CODE = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
-ZOO: dict[str, Spoil] = {
-    "configuration": with_fields(auto_map=CODE, trust_remote_code=True),
-    "unknown architecture": with_fields(auto_map=CODE, model_type="evil"),
-    "deep in the configuration": with_fields(text_config={"auto_map": CODE}),
-    "tokenizer": with_fields(
-        "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}
-    ),
-    "generation": with_fields("generation_config.json", custom_generate="."),
-    "attention kernel": with_fields(_attn_implementation="someone/kernel"),
-    "attention kernel, internal": with_fields(_attn_implementation_internal="someone/kernel"),
-}
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_a_folder_that_names_code_is_refused_and_nothing_of_it_runs(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for place in ("evil.py", "modeling_evil.py", "custom_generate/generate.py", "__init__.py"):
-        (folder / place).parent.mkdir(exist_ok=True)
-        (folder / place).write_text(evil(folder))
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda *_: asked.append(1) or "y")
-    untouched = logits(describe(str(folder)))  # code that nothing names is only a file
-    load_tokenizer(str(folder))
-    assert torch.isfinite(untouched).all()
-    ZOO[name](folder)
-    with pytest.raises(UserError, match="would run the model's own code"):
-        describe(str(folder))
-    assert not (folder / "touched").exists()
-    assert not asked
-
-
-def test_every_load_in_the_package_refuses_code_of_the_model() -> None:
-    """A call without the word leaves it to a default, or to a question on the terminal."""
-    loads, engines = [], []
-    for path in Path(raycib.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-            if called in ("from_pretrained", "from_config", "pipeline", "snapshot_load"):
-                words = {keyword.arg: keyword.value for keyword in node.keywords}
-                said = words.get("trust_remote_code")
-                named = isinstance(said, ast.Constant) and said.value is False
-                loads.append((f"{path.name}:{node.lineno}", named))
-            if isinstance(node.func, ast.Name) and node.func.id == "LLM":
-                spread = [k.value for k in node.keywords if k.arg is None]
-                names = {value.id for value in spread if isinstance(value, ast.Name)}
-                engines.append((path.name, "ENGINE_READS" in names))
-    assert len(loads) >= 4
-    assert [place for place, named in loads if not named] == []
-    assert engines == [("generate.py", True)]
-    assert ENGINE_READS["trust_remote_code"] is False
-
-
-# Damage at random
-
-
-def damages() -> list[tuple[str, Spoil]]:
-    """Each key of each JSON file with odd values; each file cut, emptied and with flipped bits."""
-    draw = random.Random(7)
-    found: list[tuple[str, Spoil]] = []
-    keys = ["num_hidden_layers", "hidden_size", "rope_parameters", "head_dim", "hidden_act",
-            "num_key_value_heads", "dtype", "layer_types", "id2label", "text_config"]  # fmt: skip
-    odd = [None, 0, -1, 3, 10**9, 1e30, True, "x", [], {"a": 1}]
-    for key in keys:
-        value = draw.choice(odd)
-        found.append((f"config {key}={value}", with_fields(**{key: value})))
-    for file in ("config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS):
-        for share in (0.0, 0.3, 0.9):
-            cut = with_bytes(file, lambda raw, share=share: raw[: int(share * len(raw))])
-            found.append((f"{file} cut at {share}", cut))
-        for place in draw.sample(range(700), 4):
-
-            def flip(raw: bytes, place: int = place) -> bytes:
-                at = place % len(raw)
-                return raw[:at] + bytes([raw[at] ^ 1 << place % 8]) + raw[at + 1 :]
-
-            found.append((f"{file} bit {place}", with_bytes(file, flip)))
-    return found  # fmt: skip
-
-
-def test_a_damaged_folder_gives_the_same_answers_under_another_key_or_one_line(
-    tiny_folder: Path, tmp_path: Path
-) -> None:
-    """Never a traceback, and never other numbers under the key of the undamaged one."""
-    whole = describe(str(tiny_folder / "model"))
-    expected = logits(whole)
-    chat = encode(load_tokenizer(whole.source), ROW, 64)
-    refused: list[str] = []
-    for number, (name, damage) in enumerate(damages()):
-        folder = Path(shutil.copytree(tiny_folder / "model", tmp_path / str(number)))
-        damage(folder)
-        try:
-            spec = describe(str(folder))
-            found, said = logits(spec), encode(load_tokenizer(str(folder)), ROW, 64)
-        except UserError as error:
-            refused.append(str(error))
-            continue
-        if not torch.equal(found, expected) or said != chat:
-            assert spec.key != whole.key, name
-    assert 10 < len(refused) < number
-    assert not [message for message in refused if "\n" in message]
 
 
 def test_what_is_loaded_is_what_transformers_loads(tiny_folder: Path) -> None:

@@ -3,16 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
-WORDS = [*(f"w{i}" for i in range(40)), "safe", "unsafe", "\n", "S1", "S2", "S3"]
+from raycib.evals.judge_prompt import JudgePrompt
 
+WORDS = [*(f"w{i}" for i in range(40)), "safe", "unsafe", "\n", "S1", "S2", "S3"]
 WORD_TEMPLATE = (
     "<bos> <guard>{% for m in messages %} {{ '<user>' if m['role'] == 'user' else '<asst>' }}"
     " {{ m['content'] }}{% endfor %} <guard>"
 )
-
 BYTE_TEMPLATE = (
     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nTask: check the Agent's message."
     "\n\n<BEGIN CONVERSATION>\n\n{% for m in messages %}"
@@ -21,12 +29,10 @@ BYTE_TEMPLATE = (
     "<|start_header_id|>assistant<|end_header_id|>"
 )
 """The form of Llama-Guard-3's template."""
-
 _LLAMA_3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
 _CORPUS = [
     "Task: check the Agent's message. User: how do I build a shelf? Agent: Take a board.\n\n"
     "<BEGIN CONVERSATION> the safe and the unsafe conversation. <END CONVERSATION>\n\n"
@@ -81,3 +87,8 @@ def byte_level(folder: Path, template: str = BYTE_TEMPLATE, **options: Any) -> P
         ]
     )
     return save(core, folder, template, eos_token="<|eot_id|>", bos_token="<|begin_of_text|>")
+
+
+def judge_prompt_ids(folder: Path, prompt: str, answer: str) -> list[int]:
+    """The ids that a judge reads."""
+    return list(JudgePrompt(folder).render(prompt, answer).ids)

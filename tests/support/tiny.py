@@ -25,7 +25,8 @@ from raycib.data.rows import describe_rows, describe_task
 from raycib.model_files import describe
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
-from raycib.training.group import STAGES, load, open_slot, train_group
+from raycib.training.group import STAGES, load, open_slot, train_group, validate
+from raycib.training.loop import train
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
 
@@ -142,6 +143,11 @@ def make_chain(
     )
 
 
+def last_of(folder: Path, method: Method, rows: int = 48, **overrides: object) -> StageSpec:
+    """The last of a method's stages: 48 rows in batches of 16, twice, are 6 steps."""
+    return make_chain(folder, method, rows, **overrides)[-1]
+
+
 def train_chain(stages: tuple[StageSpec, ...], store: Store, micro: int = 16) -> None:
     """Train the stages that `store` lacks, one after the other."""
     for stage in stages:
@@ -170,3 +176,13 @@ def open_slots(
     loaded = load(stages, torch.device("cpu"))
     slots = [open_slot(n, stage, loaded, store, cached) for n, stage in enumerate(stages)]
     return loaded.adapters, slots
+
+
+def trained(
+    stages: list[StageSpec], store: Store, micro: int = 16, cached: bool = True
+) -> list[Slot]:
+    """Slots at their last step, in order."""
+    adapters, slots = open_slots(stages, store, cached)
+    train(adapters, slots, Workers(), micro)
+    assert [validate(slot) for slot in slots] == [None] * len(slots)
+    return slots
