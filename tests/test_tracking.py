@@ -215,6 +215,30 @@ def test_many_runs_at_once_are_what_mlflows_client_makes(tracked, tmp_path, monk
     assert view(tmp_path) == view(folder)
 
 
+@pytest.mark.parametrize("place", ["many", "one"])
+def test_what_is_not_measured_any_more_is_no_number(place, tmp_path, monkeypatch):
+    """A sweep that was shown with labels is shown again without: MLflow's own client can make a
+    number nan, and a database has it no more."""
+    if place == "one":
+        one_by_one(monkeypatch)
+    whole = sweep(seeds=1)
+    cell = whole["cells"][0]
+    told = {"labels": "l.csv", "labelled": 9, "specificity": rate(0.9, 60), "rows": []}
+    cell["scores"]["hrr_rogan_gladen"] = rate(0.5, 260)
+    assert track(typed(whole | {"correction": told}), {}, exhibits(tmp_path, whole))
+    first = view(tmp_path)
+    assert first[""]["metrics"]["judge_error/specificity"] == 0.9
+    del cell["scores"]["hrr_rogan_gladen"], cell["scores"]["utility_by_probe"]["add"]
+    assert track(typed(whole), {}, exhibits(tmp_path, whole))
+    again = view(tmp_path)
+    gone = [("", "judge_error/specificity"), ("", "judge_error/labels")]
+    gone += [(cell["key"], name) for name in ("hrr_rogan_gladen", "more/utility_add")]
+    for key, name in gone:
+        assert name in first[key]["metrics"]
+        assert math.isnan(again[key]["metrics"].get(name, math.nan))
+        assert again[key]["metrics"].keys() >= {"count/stages"} or key
+
+
 def test_a_curve_that_left_the_numbers_is_held_as_mlflow_holds_it(tmp_path, monkeypatch):
     summary, shown = sweep(seeds=1), []
     key = summary["cells"][0]["key"]

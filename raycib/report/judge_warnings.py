@@ -24,7 +24,7 @@ def judge_warnings(judge: JudgeAccount) -> list[str]:
         )
     if judge.unread:
         reasons = ", ".join(f"{why} ({count})" for why, count in judge.unread.items())
-        found.append(f"Why verdicts of the judge could not be read: {reasons}.")
+        found.append(f"Why distinct conversations have no readable verdict: {reasons}.")
     if judge.in_windows:
         found.append(
             f"{judge.in_windows} conversations were too long for the judge and were read in "

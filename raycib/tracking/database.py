@@ -24,7 +24,7 @@ from raycib.tracking.names import (
     mlflow_name,
 )
 from raycib.tracking.runs import Known, MetricRows
-from raycib.tracking.shown import HEADLINE, PREFIXES, Shown
+from raycib.tracking.shown import CURVE, HEADLINE, OURS, Shown
 
 if TYPE_CHECKING:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -101,7 +101,7 @@ class Database:
             old = [one.run_id for (_, before), one in zip(cells, written, strict=True) if before]
             for table in (tables.SqlMetric, tables.SqlLatestMetric, tables.SqlParam, tables.SqlTag):
                 names = {row["key"] for row in fresh.get(table, ())} | {*HEADLINE}
-                ours = or_(table.key.in_(names), *(table.key.like(f"{p}%") for p in PREFIXES))
+                ours = or_(table.key.in_(names), *(table.key.like(f"{p}%") for p in (*OURS, CURVE)))
                 if old:  # what a person added stays
                     gone = delete(table).where(table.run_uuid.in_(old), ours)
                     session.execute(gone, execution_options=LOOSE)

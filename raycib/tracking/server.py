@@ -1,5 +1,6 @@
 """Runs of MLflow at a server, one by one: what each lacks, in as few requests as MLflow allows."""
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from raycib.tracking.names import (
     mlflow_name,
 )
 from raycib.tracking.runs import Known, MetricRows
-from raycib.tracking.shown import Shown
+from raycib.tracking.shown import HEADLINE, OURS, Shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +92,8 @@ class Server:
 
         Params cannot change in MLflow and are skipped where present. Points of curves carry the
         run's own start as time, so that the same point sent twice is one point; a final score that
-        changed gets a later time than any before it, since MLflow shows the latest.
+        changed gets a later time than any before it, since MLflow shows the latest. No metric can
+        be taken away: one that is not measured any more becomes nan.
         """
         from mlflow.entities import Metric, Param, RunTag
 
@@ -102,6 +104,14 @@ class Server:
         metrics = [
             Metric(mlflow_name(name), value, start if held[mlflow_name(name)] is None else later, 0)
             for name, value in changed.items()
+        ]
+        told = {*map(mlflow_name, shown.scores)}
+        metrics += [
+            Metric(name, math.nan, later, 0)
+            for name, value in run.data.metrics.items()
+            if (name in HEADLINE or name.startswith(OURS))
+            and name not in told
+            and not math.isnan(value)
         ]
         metrics += [Metric(name, value, start, step) for name, value, step in shown.curves]
         new_params = [

@@ -32,8 +32,10 @@ HEADLINE = (
     "hrr_prediction_powered",
 )  # fmt: skip
 """Metrics without a prefix: at most 20, which a comparison of runs has room for."""
-PREFIXES = MORE, CURVE = "more/", "train/"
-"""Of all other scores, and of curves."""
+MORE, CURVE = "more/", "train/"
+"""Before all other scores, and before curves."""
+OURS = (MORE, "count/", "seconds/", "judge/", "judge_error/")
+"""Begin all numbers of a run that are neither in `HEADLINE` nor of a curve."""
 OF_ROWS = ("mutual_information_ceiling", "num_negatives")
 """Scores that rows have, whatever a cell does."""
 ALIGNED = "aligned"
