@@ -215,6 +215,18 @@ def test_many_runs_at_once_are_what_mlflows_client_makes(tracked, tmp_path, monk
     assert view(tmp_path) == view(folder)
 
 
+def test_a_table_that_is_no_more_is_no_artifact(tmp_path):
+    summary = sweep(seeds=1)
+    folder = exhibits(tmp_path, summary)
+    (folder / "corrected.csv").write_text("method")
+    assert track(typed(summary), {}, folder)
+    assert "corrected.csv" in view(tmp_path)[""]["files"]
+    (folder / "corrected.csv").unlink()
+    assert track(typed(summary), {}, folder)
+    files = view(tmp_path)[""]["files"]
+    assert "corrected.csv" not in files and "report.html" in files
+
+
 @pytest.mark.parametrize("place", ["many", "one"])
 def test_what_is_not_measured_any_more_is_no_number(place, tmp_path, monkeypatch):
     """A sweep that was shown with labels is shown again without: MLflow's own client can make a

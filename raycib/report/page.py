@@ -64,7 +64,8 @@ class Unfinished(NamedTuple):
 
 def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     """Writes tables (.csv, .md, .tex), figures (.svg, .pdf, .png), cells.csv and report.html; each
-    whole or not at all.
+    whole or not at all. Those of an earlier run that this report has not are removed: their numbers
+    are of other cells, judges or labels.
 
     The same report and samples give the same bytes, the figures' included.
     """
@@ -78,7 +79,14 @@ def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
         files.append(write_bytes(folder / f"{stem}.svg", svgs[stem]))
         files.append(write_bytes(folder / f"{stem}.png", figures.to_png(figure)))
         files.append(write_bytes(folder / f"{stem}.pdf", figures.to_pdf(figure)))
-    return [*files, write_text(folder / "report.html", page(report, samples, svgs))]
+    files.append(write_text(folder / "report.html", page(report, samples, svgs)))
+    for kinds in (TABLE_FILES, FIGURE_FILES):
+        for first in sorted({*folder.glob(f"*.{kinds[0]}")} - {*files}):
+            earlier = [first.with_suffix(f".{kind}") for kind in kinds]
+            if all(file.is_file() for file in earlier):  # else it is a person's, or a label sheet
+                for file in earlier:
+                    file.unlink()
+    return files
 
 
 def _drawn(report: Report, only: str = "") -> dict[str, Figure]:

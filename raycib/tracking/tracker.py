@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,7 +229,8 @@ def experiment_of(client: "MlflowClient", uri: str) -> str:
 
 
 def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:
-    """Uploads the exhibits that differ from what the run holds, by their digests in a tag."""
+    """Uploads the exhibits that differ from what the run holds, by their digests in a tag, and
+    removes those that are no more, where the place of artifacts can."""
     files = [
         file
         for file in sorted(folder.iterdir())
@@ -239,5 +241,13 @@ def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:
     for file in files:
         if held.get(file.name) != digests[file.name]:
             client.log_artifact(parent.info.run_id, str(file))
+    if (gone := held.keys() - digests.keys()) and parent.info.artifact_uri:
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = get_artifact_repository(parent.info.artifact_uri)
+        for name in sorted(gone):
+            with suppress(MlflowException, NotImplementedError, OSError):
+                place.delete_artifacts(name)
     if held != digests:
         client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))

@@ -24,8 +24,9 @@ from summaries import (
     written,
 )
 
+from raycib.report.corrected import with_corrected
 from raycib.report.frame import to_frame
-from raycib.report.page import FIGURE_FILES, TABLE_FILES
+from raycib.report.page import FIGURE_FILES, TABLE_FILES, write_report
 from raycib.report.scores import aligned_scores
 from raycib.report.side_by_side import comparison, flips
 from raycib.report.table import shown
@@ -85,6 +86,23 @@ def test_the_exhibits_are_whole_files_and_the_same_each_time(tmp_path):
     written(*given, tmp_path / "new")
     assert {file: file.read_bytes() for file in files} == before
     assert sorted((tmp_path / "new").iterdir()) == sorted(files)
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(tmp_path):
+    """Its numbers are of other cells or other labels. What a person put there stays."""
+    summary = sweep(failed=False)
+    told = {"hrr": rate(0.5, 260), "prediction_powered": rate(0.4, 260)}
+    row = {"method": "LoRA", "cells": [], "labelled": 9} | told
+    labels = {"labels": "l.csv", "labelled": 9, "rows": [row]}
+    corrected = with_corrected(reported(summary | {"correction": labels}, None, histories(summary)))
+    write_report(corrected, {}, tmp_path)
+    for name in ("label_sheet.csv", "mine.png", "mine.csv"):
+        (tmp_path / name).write_text("a person's")
+    before = {file.name for file in tmp_path.iterdir()}
+    now = {file.name for file in write_report(reported(summary), {}, tmp_path)}
+    assert {"corrected.csv", "corrected.md", "corrected.tex", "curves.svg"} <= before - now
+    kept = {"label_sheet.csv", "mine.png", "mine.csv"}
+    assert {file.name for file in tmp_path.iterdir()} == now | kept
 
 
 def test_only_the_shipped_script_may_run(page):
