@@ -5,7 +5,8 @@ where there is room, and a mark as well as a colour. The same data give the same
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,16 @@ STYLE: Any = {
 }
 
 
+@contextmanager
+def new_figure(width: float, height: float, **room: float) -> Iterator[Figure]:
+    """A figure in the house style while it is drawn, in inches; ``room`` between its panels is what
+    matplotlib's constrained layout takes."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(**room)  # pyright: ignore[reportOptionalMemberAccess]
+        yield figure
+
+
 def method_colors(methods: Iterable[str]) -> dict[str, str]:
     """A colour for each of ``methods``, and for those of the menu."""
     unknown = [kind for kind in dict.fromkeys(methods) if kind not in COLORS]
@@ -104,8 +115,7 @@ def loss_curves(
     terms = sorted(curves, key=lambda term: (term != "task", term))[:4]
     drawn = set().union(*curves.values())
     lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(min(4.3 * len(terms) + 0.4, 12), 3.0), layout="constrained")
+    with new_figure(min(4.3 * len(terms) + 0.4, 12), 3.0) as figure:
         panels = figure.subplots(1, len(terms), squeeze=False)[0]
         for panel, term in zip(panels, terms, strict=True):
             for index, value in enumerate(lines):
@@ -144,26 +154,24 @@ def curves_by_variant(
 
 def to_svg(figure: Figure) -> bytes:
     """The figure as SVG: text as text, no date, the same bytes for the same data."""
-    with rc_context(STYLE):
-        out = io.BytesIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        return out.getvalue()
+    return _saved(figure, "svg", metadata={"Date": None, "Creator": None})
 
 
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
     """The figure as PNG on white."""
-    with rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
-        return out.getvalue()
+    FigureCanvasAgg(figure)
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None}, facecolor="white")
 
 
 def to_pdf(figure: Figure) -> bytes:
     """The figure as PDF for a paper: fonts embedded, no date, the same bytes for the same data."""
+    return _saved(figure, "pdf", metadata={"CreationDate": None, "Producer": None})
+
+
+def _saved(figure: Figure, form: str, **how: Any) -> bytes:
     with rc_context(STYLE):
         out = io.BytesIO()
-        figure.savefig(out, format="pdf", metadata={"CreationDate": None, "Producer": None})
+        figure.savefig(out, format=form, **how)
         return out.getvalue()
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, STYLE, method_colors
+from raycib.report.figures import GREY, MARKS, method_colors, new_figure
 from raycib.report.over_steps.survival import THRESHOLD
 from raycib.report.over_steps.table import Followed
 from raycib.report.text import one_line
@@ -25,8 +24,7 @@ def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
     if not places:
         return None
     colors = method_colors([one.row.method for one in rows])
-    with rc_context(STYLE):
-        figure = Figure(figsize=(10.4, 3.7 * len(places)), layout="constrained")
+    with new_figure(10.4, 3.7 * len(places)) as figure:
         panels = figure.subplots(len(places), 2, squeeze=False)
         for name, (left, right) in zip(places, panels, strict=True):
             shown = _few([one for one in rows if one.setting == name])

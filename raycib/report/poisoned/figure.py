@@ -2,11 +2,10 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import DASHES, MARKS, STYLE, method_colors
+from raycib.report.figures import DASHES, MARKS, method_colors, new_figure
 from raycib.report.poisoned.table import AT, best_of_each, ratios
 from raycib.report.text import one_line
 
@@ -19,8 +18,7 @@ def poisoned_figure(table: pd.DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))
     colors = method_colors(table["method"])
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 3.8 * len(places)), layout="constrained")
+    with new_figure(7.6, 3.8 * len(places)) as figure:
         panels = figure.subplots(len(places), 1, squeeze=False)[:, 0]
         for panel, (model, task) in zip(panels, places, strict=True):
             mine = table[(table["model"] == model) & (table["task"] == task)]

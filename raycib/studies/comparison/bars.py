@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import GREY, STYLE, method_colors, say_nothing
+from raycib.report.figures import GREY, method_colors, new_figure, say_nothing
 from raycib.report.statistics import Interval, wilson_over_seeds
 from raycib.report.text import one_line
 from raycib.report.variants import ResultRow, settings, variants
@@ -25,8 +24,7 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
     found = [variant for _, part in settings(frame) for variant in variants(part)]
     shown = [variant for variant in found if math.isfinite(variant.mean("hrr"))]
     colors = method_colors(frame["method"])
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 1.1 + 0.42 * max(len(shown), 1)), layout="constrained")
+    with new_figure(8.2, 1.1 + 0.42 * max(len(shown), 1)) as figure:
         panel = figure.subplots()
         top = max(
             (_draw(panel, i, variant, shown, colors) for i, variant in enumerate(shown)),

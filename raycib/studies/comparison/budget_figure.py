@@ -1,11 +1,10 @@
 """The best trial's harmful response rate against the number of trials."""
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from raycib.report.figures import MARKS, STYLE, method_colors
+from raycib.report.figures import MARKS, method_colors, new_figure
 from raycib.report.frame import NAMES
 from raycib.report.text import one_line
 
@@ -16,8 +15,7 @@ def budget_figure(curves: pd.DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(curves["setting"]))
     colors = method_colors(curves["method"])
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 3.8 * len(places)), layout="constrained")
+    with new_figure(7.6, 3.8 * len(places)) as figure:
         for panel, place in zip(
             figure.subplots(len(places), 1, squeeze=False)[:, 0], places, strict=True
         ):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,9 +21,9 @@ from raycib.report.figures import (
     DASHES,
     FRONT,
     GREY,
-    STYLE,
     draw_front,
     method_colors,
+    new_figure,
     say_nothing,
 )
 from raycib.report.forms import NOT_MEASURED
@@ -54,10 +53,8 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
     """
     parts = list(settings(frame)) or [("", frame)]
     names = list(dict.fromkeys(frame["series"]))
-    with rc_context(STYLE):
-        height = max(4.4, 0.21 * (len(names) + 5)) if len(parts) == 1 else 4.2 * len(parts)
-        figure = Figure(figsize=(11.6, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03)  # pyright: ignore
+    height = max(4.4, 0.21 * (len(names) + 5)) if len(parts) == 1 else 4.2 * len(parts)
+    with new_figure(11.6, height, w_pad=0.06, h_pad=0.06, wspace=0.03) as figure:
         looks = _looks(frame)
         panels = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(1.25, 1))
         for (name, part), (left, right) in zip(parts, panels, strict=True):

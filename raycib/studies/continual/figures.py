@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from raycib.report.figures import GREY, MARKS, STYLE, say_nothing
+from raycib.report.figures import GREY, MARKS, new_figure, say_nothing
+from raycib.report.forms import in_points
 from raycib.report.text import one_line
 from raycib.studies.continual.sequences import Sequences, by_seed
-from raycib.studies.continual.stage_figures import Look, looks_of, points
+from raycib.studies.continual.stage_figures import Look, looks_of
 from raycib.studies.continual.variance import (
     BOTH,
     ERROR,
@@ -68,9 +68,9 @@ def figure_orders(sequences: Sequences) -> Figure | None:
     variants = list(sequences.variants)
     last = list(dict.fromkeys(run.order[-1] for run in sequences.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
-    with rc_context(STYLE):
-        figure = Figure(figsize=(11.4, 2.4 + 0.72 * len(variants)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04)  # pyright: ignore
+    with new_figure(
+        11.4, 2.4 + 0.72 * len(variants), w_pad=0.08, h_pad=0.08, wspace=0.04
+    ) as figure:
         grid: Sequence[Axes] = figure.subplots(2, 2).ravel()
         for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
             for row, variant in enumerate(variants):
@@ -114,15 +114,15 @@ def _bars(
     variants = list(sequences.variants)
     looks = looks_of(sequences)
     values = {
-        measure: {variant: [100 * v for v in by_seed(sequences.variants[variant], measure).values()]
-                  for variant in variants}
+        measure: {v: [100 * one for one in by_seed(sequences.variants[v], measure).values()]
+                  for v in variants}
         for measure in titles
     }  # fmt: skip
     if not any(v for found in values.values() for v in found.values()):
         return None
-    with rc_context(STYLE):
-        figure = Figure(figsize=(11.4, 1.3 + 0.42 * len(variants)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.04)  # pyright: ignore
+    with new_figure(
+        11.4, 1.3 + 0.42 * len(variants), w_pad=0.08, h_pad=0.06, wspace=0.04
+    ) as figure:
         panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
         for panel, (measure, title) in zip(panels, titles.items(), strict=True):
             for row, variant in enumerate(variants):
@@ -147,7 +147,7 @@ def _bar(panel: Axes, row: int, values: Sequence[float], look: Look, signed: boo
     panel.plot(values, rows, "o", ms=4, mfc="white", mec=look.color, mew=1.1, zorder=4)
     end = min(*values, 0.0) if mean < 0 else max(*values, 0.0)
     panel.annotate(
-        points(mean) if signed else f"{mean:z.1f}", (end, row),
+        in_points(mean / 100) if signed else f"{mean:z.1f}", (end, row),
         xytext=(-7 if mean < 0 else 7, 0), textcoords="offset points", va="center",
         ha="right" if mean < 0 else "left", fontsize=9,
     )  # fmt: skip

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import MARKS, STYLE, method_colors
+from raycib.report.figures import MARKS, method_colors, new_figure
+from raycib.report.forms import in_points
 from raycib.report.frame import PLAIN
 from raycib.report.text import one_line
 from raycib.report.variants import CIB
@@ -28,6 +29,7 @@ TRAINED = "#eef3f8"
 """Behind the stage that trained a panel's task."""
 CHANGE = LinearSegmentedColormap.from_list("change", ["#0072B2", "#ffffff", "#D55E00"])
 """Gained (blue), unchanged, lost (red): told apart by colour-blind readers."""
+ROOM = {"w_pad": 0.06, "h_pad": 0.06, "wspace": 0.03}
 Path = Sequence[float]
 
 
@@ -47,8 +49,8 @@ def figure4(sequences: Sequences) -> Figure | None:
     variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    with rc_context(STYLE):
-        figure, panels = _row(len(order), 3.0)
+    with new_figure(11.4, 3.4, **ROOM) as figure:
+        panels = figure.subplots(1, len(order), squeeze=False)[0]
         for place, (panel, task) in enumerate(zip(panels, order, strict=True)):
             panel.axvspan(place + 0.5, place + 1.5, color=TRAINED, lw=0, zorder=0)
             paths = {variant: [list(run.matrix[:, place]) for run in runs]
@@ -68,8 +70,8 @@ def safety_by_stage(sequences: Sequences) -> Figure | None:
     variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    with rc_context(STYLE):
-        figure, panels = _row(2, 3.5)
+    with new_figure(11.4, 3.9, **ROOM) as figure:
+        panels = figure.subplots(1, 2)
         titles = {"hrr": "(a)  Harmful responses", "refusal_rate": "(b)  Refusals"}
         for panel, (column, title) in zip(panels, titles.items(), strict=True):
             start = sequences.aligned.get(column)
@@ -96,23 +98,22 @@ def figure5(sequences: Sequences) -> Figure | None:
         return None
     means = {variant: np.mean([forgetting(run.matrix) for run in runs], axis=0)
              for variant, runs in variants.items()}  # fmt: skip
-    lost = 100 * np.array(list(means.values()))
+    lost = np.array(list(means.values()))
     if not np.isfinite(lost).any():
         return None
-    most = max(float(np.nanmax(np.abs(lost))), 1.0)
+    most = max(float(np.nanmax(np.abs(100 * lost))), 1.0)
     norm = TwoSlopeNorm(0, -most, most)
     tasks = range(len(order) - 1)
-    with rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(11.4, 1.5 + 0.42 * len(variants)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02)  # pyright: ignore
+    height, room = 1.5 + 0.42 * len(variants), ROOM | {"wspace": 0.02}
+    with new_figure(11.4, height, **room) as figure, rc_context({"axes.grid": False}):
         widths = [len(order) - 1 - task for task in tasks]
         panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
         for panel, task in zip(panels, tasks, strict=True):
             values = lost[:, task:, task]
-            panel.imshow(values, cmap=CHANGE, norm=norm, aspect="auto")
+            panel.imshow(100 * values, cmap=CHANGE, norm=norm, aspect="auto")
             for (row, column), value in np.ndenumerate(values):
-                color = "white" if abs(value) > 0.7 * most else "#222222"
-                panel.text(column, row, points(value), ha="center", va="center", color=color,
+                color = "white" if abs(100 * value) > 0.7 * most else "#222222"
+                panel.text(column, row, in_points(value), ha="center", va="center", color=color,
                            fontsize=9)  # fmt: skip
             steps = [f"{ARROW}{one_line(name, 14)}" for name in order[task + 1 :]]
             panel.set_xticks(range(len(steps)), steps)
@@ -143,21 +144,10 @@ def looks_of(sequences: Sequences) -> dict[str, Look]:
     return looks
 
 
-def points(value: float) -> str:
-    """A difference in points with its sign, "" where there is none."""
-    return f"{value:+z.1f}".replace("-", "−") if math.isfinite(value) else ""
-
-
 def handle(variant: str, look: Look) -> Line2D:
     """A variant in a legend."""
     return Line2D([], [], color=look.color, marker=look.mark, ms=6, mew=1.5, lw=look.width,
                   mfc=look.face, label=one_line(variant, 30))  # fmt: skip
-
-
-def _row(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(11.4, height + 0.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03)  # pyright: ignore
-    return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
 def _lines(panel: Axes, paths: Mapping[str, Sequence[Path]], looks: Mapping[str, Look]) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, STYLE, say_nothing
+from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, new_figure, say_nothing
 from raycib.report.forms import share
 from raycib.report.frame import dose_responses
 from raycib.report.labels import Labels
@@ -34,9 +33,8 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
     responses = list(dose_responses(frame))[: len(PALETTE)]
     last = "mutual_information_last_prompt"
     wide = frame[last].notna().any()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 6.6) if wide else (11.4, 3.5), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.04, hspace=0.05)  # pyright: ignore
+    size, room = (8.6, 6.6) if wide else (11.4, 3.5), {"wspace": 0.04, "hspace": 0.05}
+    with new_figure(*size, w_pad=0.08, h_pad=0.08, **room) as figure:
         panels: Sequence[Axes] = figure.subplots(*((2, 2) if wide else (1, 3))).ravel()
         for panel, letter in zip(panels, "abcd", strict=False):
             panel.set_title(f"({letter})")

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -22,8 +21,8 @@ from raycib.report.figures import (
     GREY,
     MARKS,
     PALETTE,
-    STYLE,
     method_colors,
+    new_figure,
 )  # fmt: skip
 from raycib.report.text import one_line
 from raycib.report.variants import CIB, ResultRow, plain_variant
@@ -49,6 +48,8 @@ from raycib.studies.tradeoff.plane import SAFETY, Line, draw_line, handle_of, pl
 from raycib.studies.tradeoff.table import before_capability
 from raycib.studies.tradeoff.theory import Theory, by_similarity
 
+ROOM = {"w_pad": 0.08, "h_pad": 0.06, "wspace": 0.05}
+
 
 def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
     """(a) The alignment gap against λ, a line for each proxy, in the task that has most of them;
@@ -60,8 +61,8 @@ def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
     most = max(found, key=lambda place: len(lines(place[2], CASE1)), default=None)
     if most is None or (len(found) < 2 and len(lines(most[2], CASE1)) < 2):
         return None
-    with rc_context(STYLE):
-        figure, (left, right) = _panels()
+    with new_figure(11.4, 5.2, **ROOM) as figure:
+        left, right = figure.subplots(1, 2)
         _doses(left, most, _proxies(most[2], theory), len(found) > 1)
         first = {
             place: next(iter(_proxies(variants, theory).values())) for place, _, variants in found
@@ -90,8 +91,8 @@ def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
     found = [place for place in every if lines(place[2], PENALTY, BALL)]
     if not found:
         return None
-    with rc_context(STYLE):
-        figure, (left, right) = _panels()
+    with new_figure(11.4, 5.2, **ROOM) as figure:
+        left, right = figure.subplots(1, 2)
         _distances(left, found)
         methods = (CASE1, PENALTY, BALL, CIB)
         place, task, variants = max(found, key=lambda p: len(lines(p[2], *methods)))
@@ -108,12 +109,6 @@ def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         handles.append(Line2D([], [], color=FRONT, lw=1.6, label="Pareto front"))
         legend_below(right, handles)
         return figure
-
-
-def _panels() -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(11.4, 5.2), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.05)  # pyright: ignore
-    return figure, figure.subplots(1, 2)
 
 
 def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], several: bool) -> None:
