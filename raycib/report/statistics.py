@@ -6,13 +6,12 @@ scipy does the arithmetic. Rates are in [0, 1]; intervals are 95 % unless said o
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 MAX_EXACT = 8
@@ -102,6 +101,15 @@ def wilson(share: float, n: int) -> Interval:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
+
+
+def clopper_pearson(share: float, n: int, error: float) -> tuple[float, float]:
+    """Clopper and Pearson's exact ends, each wrong with at most the chance `error`, around a share
+    of `n`, which for a mean over seeds need not be a whole number of them."""
+    hits = share * n
+    low = float(stats.beta.ppf(error, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - error, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
 
 
 def wilson_over_seeds(rates: Iterable[float], counts: Iterable[float]) -> Interval | None:
@@ -233,26 +241,6 @@ def smallest_difference(n: int, rate: float = 0.5) -> float:
     away = -h / 2 if rate > 0.5 else h / 2
     other = math.sin(min(max(angle + away, 0.0), math.pi / 2)) ** 2
     return abs(other - rate)
-
-
-def correlations(frame: pd.DataFrame, x: str, y: str, group: str | Sequence[str]) -> pd.DataFrame:
-    """Pearson and Spearman of ``x`` with ``y``: a row for each group, then the pooled rows.
-
-    Pooled values stand beside the ones within groups because the sign may flip between groups.
-    """
-    rows = []
-    names = [group] if isinstance(group, str) else list(group)
-    parts = [
-        (" ".join(str(value) for value in values), part)
-        for values, part in frame[[*names, x, y]].groupby(names, sort=True)
-    ]
-    if len(parts) != 1:
-        parts.append(("pooled", frame))
-    for label, part in parts:
-        for measure in (pearson, spearman):
-            found = measure(part[x], part[y])
-            rows.append({"group": label, "x": x, "y": y, **asdict(found)})
-    return pd.DataFrame(rows)
 
 
 def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlation:

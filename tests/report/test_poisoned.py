@@ -9,10 +9,10 @@ from scipy import stats
 from summaries import rate, reported, sweep, typed
 
 from raycib.report.cards.cards import cards
-from raycib.report.exact import clopper_pearson
 from raycib.report.poisoned.section import with_poisoned
 from raycib.report.poisoned.table import poisoned_table
 from raycib.report.poisoned.worst_case import ends, worst_case
+from raycib.report.statistics import clopper_pearson
 
 PROMPTS = 200
 

@@ -22,9 +22,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 from raycib.metrics import METRICS
 from raycib.report.agreement import Reading, cohens_kappa, order
 from raycib.report.cards.effects import effect
-from raycib.report.exact import clopper_pearson
 from raycib.report.over_steps.survival import Lost, kept, median
 from raycib.report.statistics import (
+    clopper_pearson,
     holm,
     mcnemar,
     mean_std,

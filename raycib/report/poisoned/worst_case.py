@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from raycib.report.exact import clopper_pearson
-from raycib.report.statistics import Interval
+from raycib.report.statistics import Interval, clopper_pearson
 
 LEVEL = 0.05
 """What the two ends together may err."""

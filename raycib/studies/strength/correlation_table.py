@@ -1,15 +1,20 @@
 """Correlations of the harmful response rate with I(Z;C), within series and pooled."""
 
+from typing import Any
+
 import pandas as pd
 
 from raycib.report.forms import Row, number, p_value, said
 from raycib.report.frame import dose_responses
-from raycib.report.statistics import correlations
+from raycib.report.statistics import pearson, spearman
 from raycib.report.table import Column
 from raycib.studies.strength.claims import LAST_PROMPT
 
-PLACE = ["measure", "series", "span", "group"]
-NUMBERS = ["r", "low", "high", "p_exact", "p_t"]
+MEASURES = {"mutual_information": "I(Z;C)", LAST_PROMPT: "I(Z;C), last prompt token"}
+ABOVE, FROM = "λ\u00a0>\u00a00", "λ\u00a0≥\u00a00"
+NUMBERS = ("r", "low", "high", "p_exact", "p_t")
+FIELDS = ["measure", "series", "span", "group", "n", *NUMBERS, "rho"]
+FIELDS += [f"rho_{name}" for name in NUMBERS[1:]]
 
 
 def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -19,37 +24,29 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     A row has ``n`` and Pearson's ``r`` with its interval and p values, and those of Spearman's
     rho as ``rho``, ``rho_low`` and so on.
     """
-    rows = []
-    measures = {"mutual_information": "I(Z;C)", LAST_PROMPT: "I(Z;C), last prompt token"}
-    responses = list(dose_responses(frame))
-    for column, label in measures.items():
-        pooled = [cells[cells["lam"] > 0].assign(_series=name) for name, cells in responses]
+    needed = ["seed", "lam", *MEASURES, "hrr"]  # of a hundred columns
+    rows, responses = [], [(name, cells[needed]) for name, cells in dose_responses(frame)]
+    for column in MEASURES:
         for name, cells in responses:
-            for span, part in (
-                ("λ\u00a0>\u00a00", cells[cells["lam"] > 0]),
-                ("λ\u00a0≥\u00a00", cells),
-            ):
-                if "≥" in span and not (cells["lam"] == 0).any():
-                    continue
-                found = correlations(part, column, "hrr", "seed")
-                found["group"] = ["pooled over seeds" if g == "pooled" else f"seed {g}"
-                                  for g in found["group"]]  # fmt: skip
-                if part["seed"].nunique() == 1:
-                    found = found[found["group"] != "pooled over seeds"]
-                else:
-                    means = part.groupby("lam")[[column, "hrr"]].mean().assign(all="seed means")
-                    found = pd.concat([found, correlations(means, column, "hrr", "all")])
-                rows.append(found.assign(measure=label, series=name, span=span))
+            spans = {ABOVE: cells[cells["lam"] > 0]}
+            spans |= {FROM: cells} if (cells["lam"] == 0).any() else {}
+            for span, part in spans.items():
+                groups = {f"seed {seed}": one for seed, one in part.groupby("seed")}
+                if len(groups) > 1:
+                    groups["pooled over seeds"] = part
+                    groups["seed means"] = part.groupby("lam")[[column, "hrr"]].mean()
+                rows += [_row(column, name, span, group, one) for group, one in groups.items()]
         if len(responses) > 1:
-            both = correlations(pd.concat(pooled).assign(all="all series"), column, "hrr", "all")
-            rows.append(both.assign(measure=label, series="pooled", span="λ\u00a0>\u00a00"))
-    if not rows:
-        return pd.DataFrame(columns=[*PLACE, "n", *NUMBERS])
-    table = pd.concat(rows)
-    table = table[table["n"] > 2]
-    p, rho = (table[table["kind"] == kind].set_index(PLACE) for kind in ("pearson", "spearman"))
-    names = {"r": "rho"} | {name: f"rho_{name}" for name in NUMBERS[1:]}
-    return p[["n", *NUMBERS]].join(rho[NUMBERS].rename(columns=names)).reset_index()
+            every = pd.concat([cells[cells["lam"] > 0] for _, cells in responses])
+            rows.append(_row(column, "pooled", ABOVE, "all series", every))
+    return pd.DataFrame([row for row in rows if row["n"] > 2], columns=FIELDS)
+
+
+def _row(column: str, series: str, span: str, group: str, part: pd.DataFrame) -> dict[str, Any]:
+    r, rho = (vars(measure(part[column], part["hrr"])) for measure in (pearson, spearman))
+    place = {"measure": MEASURES[column], "series": series, "span": span, "group": group}
+    place |= {"n": r["n"], "rho": rho["r"]} | {f"rho_{name}": rho[name] for name in NUMBERS[1:]}
+    return place | {name: r[name] for name in NUMBERS}
 
 
 def _ends(row: Row, field: str) -> str:

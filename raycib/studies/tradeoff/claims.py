@@ -7,6 +7,7 @@ hangs on differences that do not is open.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,8 @@ from raycib.studies.tradeoff.theory import Theory, by_similarity, more_similar
 
 MOST_SHOWN = 12
 """Comparisons that a claim's evidence spells out."""
+Told = list[tuple[bool | None, str]]
+"""Whether each comparison holds, and its figures."""
 SIGNS = {True: "<", False: ">", None: "≈"}
 
 
@@ -66,8 +69,7 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
         "every λ, of two neighbours in total variation and divergence the nearer one's gap is "
         "below the other's (open where the 95 % interval of some difference contains 0)"
     )
-    told: list[bool | None] = []
-    evidence = []
+    told: Told = []
     several = False
     for place, _, variants in every:
         found = {proxy_of(mine[0]): mine for mine in lines(variants, CASE1).values()}
@@ -76,18 +78,11 @@ def _similar(every: Sequence[Place], theory: Theory | None) -> Claim | None:
         for one, other in pairwise(by_similarity(known)):
             if not more_similar(one, other):  # the terms do not order them
                 continue
-            for first, second in _shared(found[one.name], found[other.name], ALIGNMENT):
-                a, b = gap(first.done, ALIGNMENT), gap(second.done, ALIGNMENT)
-                told.append(smaller(first, second, ALIGNMENT))
-                evidence.append(
-                    f"{_head(place, every)}λ = {first.strength:g}: {one.name} {a.value:z.3f} "
-                    f"{SIGNS[told[-1]]} {other.name} {b.value:z.3f}"
-                )
+            rows, names = (found[one.name], found[other.name]), (one.name, other.name)
+            told += _compared(_head(place, every), rows, names, ALIGNMENT)
     if not several:
         return None
-    if not told:
-        return Claim(text, None, "which proxy is the more similar one is not known")
-    return Claim(text, all_told(told), _listed(told, evidence))
+    return _claim(text, told, "which proxy is the more similar one is not known")
 
 
 def _stronger(every: Sequence[Place]) -> list[Claim]:
@@ -126,8 +121,7 @@ def _along(
 ) -> Claim | None:
     """Rule for every row of variants: no step goes the wrong way, and the two ends differ the right
     way."""
-    told: list[bool | None] = []
-    evidence = []
+    told: Told = []
     for name, variants in rows:
         known = [variant for variant in variants if not math.isnan(variant.mean(column))]
         if len(known) < 2:
@@ -135,17 +129,16 @@ def _along(
         values = [gap(variant.done, column) for variant in known]
         rises = [smaller(a, b, column) for a, b in [*pairwise(known), (known[0], known[-1])]]
         *steps, ends = [None if up is None else up is not falls for up in rises]
-        told.append(False if False in steps else ends)
         path = " → ".join(f"{value.value:z.3f}" for value in values)
         doses = f"{known[0].strength:g} to {known[-1].strength:g}"
-        evidence.append(f"{name}, {doses}: {path}")
+        told.append((False if False in steps else ends, f"{name}, {doses}: {path}"))
     if not told:
         return None
     text += (
         ": in every row no step goes the other way and the gap at the last strength lies "
         f"{'below' if falls else 'above'} the one at the first (95 % intervals of the differences)"
     )
-    return Claim(text, all_told(told), _listed(told, evidence))
+    return _claim(text, told)
 
 
 def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
@@ -171,21 +164,12 @@ def _overlap(every: Sequence[Place], theory: Theory | None) -> Claim | None:
         if shared and shared.overlap is not None:
             shares.append((shared.overlap, place))
     shares.sort()
-    told: list[bool | None] = []
-    evidence = []
+    told: Told = []
     for (less, one), (more, other) in pairwise(shares):
-        if less == more:
-            continue
-        for first, second in _shared(found[one], found[other], CAPABILITY):
-            a, b = gap(first.done, CAPABILITY), gap(second.done, CAPABILITY)
-            told.append(smaller(first, second, CAPABILITY))
-            evidence.append(
-                f"λ = {first.strength:g}: {one} ({100 * less:z.0f} %) {a.value:z.3f} "
-                f"{SIGNS[told[-1]]} {other} ({100 * more:z.0f} %) {b.value:z.3f}"
-            )
-    if not told:
-        return Claim(text, None, "the tasks' overlaps are equal or not known")
-    return Claim(text, all_told(told), _listed(told, evidence))
+        if less != more:
+            names = f"{one} ({100 * less:z.0f} %)", f"{other} ({100 * more:z.0f} %)"
+            told += _compared("", (found[one], found[other]), names, CAPABILITY)
+    return _claim(text, told, "the tasks' overlaps are equal or not known")
 
 
 def _restrictive(every: Sequence[Place]) -> Claim | None:
@@ -196,8 +180,7 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
         "capability gap than the cheapest variant of Case I whose mean alignment gap is no larger "
         "(open where the 95 % interval of some difference contains 0)"
     )
-    told: list[bool | None] = []
-    evidence = []
+    told: Told = []
     outside = {"looser": 0, "tighter": 0}
     both = False
     for place, _, variants in every:
@@ -213,20 +196,17 @@ def _restrictive(every: Sequence[Place]) -> Claim | None:
                 continue
             cheapest = min((a for a in one if _point(a)[1] <= level), key=_point)
             a, b = gap(cheapest.done, CAPABILITY), gap(variant.done, CAPABILITY)
-            told.append(smaller(cheapest, variant, CAPABILITY))
-            evidence.append(
-                f"{_head(place, every)}{cheapest.name} {_pair(cheapest, a)} {SIGNS[told[-1]]} "
-                f"{variant.name} {_pair(variant, b)}"
-            )
+            holds = smaller(cheapest, variant, CAPABILITY)
+            figures = f"{_pair(cheapest, a)} {SIGNS[holds]} {variant.name} {_pair(variant, b)}"
+            told.append((holds, f"{_head(place, every)}{cheapest.name} {figures}"))
     if not both:
         return None
     beyond = (
         f"variants of Case II beyond Case I's range: {outside['tighter']} safer than all of it, "
         f"{outside['looser']} less safe"
     )
-    if not told:
-        return Claim(text, None, beyond)
-    return Claim(text, all_told(told), f"{_listed(told, evidence)}; {beyond}")
+    claim = _claim(text, told)
+    return replace(claim, evidence="; ".join(filter(None, [claim.evidence, beyond])))
 
 
 def _measured(variants: Sequence[ResultRow], *methods: str) -> list[ResultRow]:
@@ -242,28 +222,36 @@ def _pair(variant: ResultRow, capability: Gap) -> str:
     return f"{capability.value:z.3f} (alignment {variant.mean(ALIGNMENT):z.3f})"
 
 
-def _shared(
-    one: Sequence[ResultRow], other: Sequence[ResultRow], column: str
-) -> list[tuple[ResultRow, ResultRow]]:
-    """Variants of equal strength in which ``column`` was measured."""
-    of = {variant.strength: variant for variant in other if not math.isnan(variant.mean(column))}
-    known = [variant for variant in one if not math.isnan(variant.mean(column))]
-    return [(variant, of[variant.strength]) for variant in known if variant.strength in of]
+def _compared(
+    head: str, rows: Sequence[Sequence[ResultRow]], names: Sequence[str], column: str
+) -> Told:
+    """Whether the first of two lines has the lower gap, at each strength at which both have one."""
+    first, second = (
+        {row.strength: row for row in line if not math.isnan(row.mean(column))} for line in rows
+    )
+    told: Told = []
+    for strength in (strength for strength in first if strength in second):
+        holds = smaller(first[strength], second[strength], column)
+        a, b = (gap(line[strength].done, column).value for line in (first, second))
+        figures = f"{names[0]} {a:z.3f} {SIGNS[holds]} {names[1]} {b:z.3f}"
+        told.append((holds, f"{head}λ = {strength:g}: {figures}"))
+    return told
 
 
 def _head(place: str, every: Sequence[Place]) -> str:
     return f"{place}, " if len(every) > 1 else ""
 
 
-def _listed(told: Sequence[bool | None], evidence: Sequence[str]) -> str:
+def _claim(text: str, told: Told, otherwise: str = "") -> Claim:
     """How many comparisons hold, fail and are open, then the first of them, those that fail and
-    those that are open before those that hold."""
-    counts = [sum(value is word for value in told) for word in (True, False, None)]
+    those that are open before those that hold; ``otherwise`` where there is none."""
+    if not told:
+        return Claim(text, None, otherwise)
+    counts = [sum(holds is word for holds, _ in told) for word in (True, False, None)]
     head = f"{counts[0]} of {len(told)} hold, {counts[1]} fail, {counts[2]} are open"
-    order = {False: 0, None: 1, True: 2}
-    pairs = sorted(zip(told, evidence, strict=True), key=lambda pair: order[pair[0]])
-    shown = [text for _, text in pairs[:MOST_SHOWN]]
-    if rest := [told for told, _ in pairs[MOST_SHOWN:]]:
+    pairs = sorted(told, key=lambda pair: (False, None, True).index(pair[0]))
+    shown = [evidence for _, evidence in pairs[:MOST_SHOWN]]
+    if rest := [holds for holds, _ in pairs[MOST_SHOWN:]]:
         how = "hold" if all(rest) else "hold, fail or are open, as counted"
         shown.append(f"{len(rest)} more that {how}")
-    return "; ".join([head, *shown])
+    return Claim(text, all_told(holds for holds, _ in told), "; ".join([head, *shown]))
