@@ -14,9 +14,7 @@ from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
 from raycib.report.scores import before_all
 from raycib.report.text import markdown_cell
-from raycib.results import JudgeAccount
 
-HERE = "THIS_REPOSITORY"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 NOT_TOLD = {"kind", "code", "custom", "safety", "base"}
 """Of a method's settings: data and models have lines of their own."""
@@ -98,10 +96,13 @@ def card(
         sweep=found.results.sweep if found else "",
         created=found.results.created[:10] if found else "",
         scores=[one.line for one in scores_of(found)] if found else [],
-        judged=_judged(found.results.judge) if found else "",
+        judge=found.results.judge if found else None,
         data=list(_data(spec, base)),
         settings=[(name, markdown_cell(value)) for name, value in settings_of(spec, about)],
-        code=_code(spec, base),
+        lora=bool(spec["lora"]),
+        base=base,
+        model=spec["model"],
+        public=_public,
         versions=versions,
         versions_said=", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
         answers=answers,
@@ -192,12 +193,6 @@ def _score(
         yield Score(name, title, share, one, other)
 
 
-def _judged(judge: JudgeAccount) -> str:
-    if judge.by_rule:
-        return "No judge read the answers: what does not open as a refusal counts as not refused."
-    return f"Judge: `{_public(judge.name)}`, profile {judge.profile}."
-
-
 def _data(spec: Mapping[str, Any], base: Base) -> Iterator[str]:
     """The base, and every set that it has seen since, in order."""
     yield f"{markdown_cell(base.name)}: weights with the sha256 `{base.weights}`"
@@ -227,48 +222,6 @@ def settings_of(spec: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[t
         yield "linear layers of the base", f"{quantization.upper()} by bitsandbytes"
     yield "chat template", spec["model"]["template"]
     yield "tokens of a row, at most", spec["task"]["max_length"]
-
-
-def _code(spec: Mapping[str, Any], base: Base) -> str:
-    dtype = f'dtype="{spec["model"]["dtype"]}"'
-    quantization = spec["model"].get("quantization")
-    transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    if not spec["lora"]:
-        return (
-            f'{transformers}\n\nmodel = AutoModelForCausalLM.from_pretrained("{HERE}", {dtype})\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{HERE}")'
-        )
-    lines = ["from peft import PeftModel", transformers, ""]
-    place = f'"{base.name}"'
-    if base.name.startswith("world:"):
-        lines[2:] = ["from raycib.model_files import find", "", f"place = find({place})"]
-        place = "place"
-    elif not base.on_hub:
-        lines.append(f'place = "..."  # {base.name}, whose weights have the sha256 below')
-        place = "place"
-    place += f', revision="{base.revision}"' if base.revision else ""
-    if quantization:
-        lines[1] = lines[1].replace("AutoTokenizer", "AutoTokenizer, BitsAndBytesConfig")
-        lines += [
-            "four_bits = BitsAndBytesConfig(",
-            f'    load_in_4bit=True, bnb_4bit_quant_type="{quantization}",',
-            f'    bnb_4bit_compute_dtype="{spec["model"]["dtype"]}",',
-            ")",
-        ]
-        dtype += ", quantization_config=four_bits"
-    lines += [
-        f"base = AutoModelForCausalLM.from_pretrained({place}, {dtype})",
-        f'model = PeftModel.from_pretrained(base, "{HERE}")',
-        f"tokenizer = AutoTokenizer.from_pretrained({place})",
-    ]
-    if spec["model"]["template"] != "own":
-        lines += [
-            "# It was trained on another chat template than the base's own.",
-            "from huggingface_hub import hf_hub_download",
-            f'file = hf_hub_download("{HERE}", "chat_template.jinja")',
-            "tokenizer.chat_template = open(file).read()",
-        ]
-    return "\n".join(lines)
 
 
 def _hub_name(source: str) -> str | None:
