@@ -84,7 +84,7 @@ class Method(Spec):
 
     @property
     def strength(self) -> float:
-        """What a dose response has on its axis; at 0 the method is plain LoRA (see `is_plain`)."""
+        """What figures have on their axis; at 0 the method is plain LoRA (see `is_plain`)."""
         return float(getattr(self, self.strength_field))
 
     @property

@@ -246,7 +246,7 @@ class Columns:
         if isinstance(asked, list):
             name, turns = values["prompt"][0], asked
             values["prompt"] = ("", None)
-        if _turns(said):
+        if isinstance(said, list) and said and isinstance(said[0], dict):
             name = name or values["response"][0]
             turns = [*(turns or [{"role": "user", "content": asked}]), *said]
             values["response"] = ("", None)
@@ -268,10 +268,6 @@ class Columns:
             if text and both[role] and trimmed(text) != both[role]:
                 raise UserError(f"column and turns have another {role}; choose with #{role}=COLUMN")
         return {role: both[role] or text for role, text in texts.items()}
-
-
-def _turns(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _nothing(value: Any, lists: bool) -> bool:

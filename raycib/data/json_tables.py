@@ -74,13 +74,10 @@ def _listed(table: Any, where: str) -> tuple[list[Any], list[str]]:
     if of_rows:
         return columns[of_rows[0]], [*beside, *(columns.keys() - of_rows)]
     if not columns:
-        raise UserError(f"{where} holds {_kind(table)}, not a list of rows; give one")
+        kind = "a number" if isinstance(table, Number) else type(table).__name__
+        raise UserError(f"{where} holds {kind}, not a list of rows; give one")
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{where} has columns of unequal length, {shown(lengths)}; mend it")
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, values, strict=True)) for values in rows], beside
-
-
-def _kind(value: Any) -> str:
-    return "a number" if isinstance(value, Number) else type(value).__name__

@@ -63,11 +63,11 @@ def project(
 def project_to_alignment(options: "SafeLoRA") -> Callable[[AdapterContext], None]:
     """Projects the modules of the parent's adapter that `options` choose; A stays as it is."""
 
-    def start(opening: AdapterContext) -> None:
-        aligned = _weights(opening.stage.model)
+    def start(context: AdapterContext) -> None:
+        aligned = _weights(context.stage.model)
         base = _weights(options.base)
-        modules = opening.adapters.modules_of(opening.slot)
-        slot = str(opening.slot)
+        modules = context.adapters.modules_of(context.slot)
+        slot = str(context.slot)
         found = {}
         for name, module in modules.items():
             v = aligned(f"{name}.weight") - base(f"{name}.weight")

@@ -93,26 +93,26 @@ def _adder(moment: Tensor, scored: Tensor):
 def start_off_safety(options: "SaLoRA") -> Callable[[AdapterContext], None]:
     """Fixes the safety directions of every module, and starts in the task's."""
 
-    def start(opening: AdapterContext) -> None:
-        modules = opening.adapters.modules_of(opening.slot)
-        safety = _directions(opening, options.safety, options.calibration_rows)
+    def start(context: AdapterContext) -> None:
+        modules = context.adapters.modules_of(context.slot)
+        safety = _directions(context, options.safety, options.calibration_rows)
         task = None
         if options.init == "task":
-            task = _directions(opening, opening.stage.task, options.calibration_rows)
-        slot = str(opening.slot)
+            task = _directions(context, context.stage.task, options.calibration_rows)
+        slot = str(context.slot)
         for name, module in modules.items():
             a, b = module.lora_A[slot], module.lora_B[slot]
             fixed = safety[name][:, : options.safety_rank].to(b)
-            module.fix(opening.slot, fixed)
+            module.fix(context.slot, fixed)
             if task is not None:
                 directions = task[name][:, : options.task_rank].to(b)
-                with gathered(opening.adapters.model, name):
+                with gathered(context.adapters.model, name):
                     a0, b0 = task_start(module.base.weight, directions, len(a))
                 with torch.no_grad():
                     a.copy_(a0)
                     b.copy_(b0)
-                scale = module.shapes[opening.slot].scale
-                module.freeze(opening.slot, a0, fixed @ (fixed.T @ b0) - b0, scale)
+                scale = module.shapes[context.slot].scale
+                module.freeze(context.slot, a0, fixed @ (fixed.T @ b0) - b0, scale)
 
     return start
 
@@ -127,9 +127,9 @@ def task_start(
     return a0, directions @ (directions.T @ b0)
 
 
-def _directions(opening: AdapterContext, rows: TaskSpec, count: int) -> dict[str, Tensor]:
+def _directions(context: AdapterContext, rows: TaskSpec, count: int) -> dict[str, Tensor]:
     """The output directions on the first rows of a set, computed once and stored."""
-    model, targets = opening.stage.model, opening.adapters.shapes[opening.slot].targets
+    model, targets = context.stage.model, context.adapters.shapes[context.slot].targets
     what = {
         "subspaces": 1,
         "model": model.identity(),
@@ -139,12 +139,12 @@ def _directions(opening: AdapterContext, rows: TaskSpec, count: int) -> dict[str
     }
 
     def compute() -> dict[str, Tensor]:
-        data = opening.encode(rows)[:count]
-        modules = opening.adapters.modules_of(opening.slot)
+        data = context.encode(rows)[:count]
+        modules = context.adapters.modules_of(context.slot)
         linears = {name: module.base for name, module in modules.items()}
-        found = output_directions(opening.adapters, linears, data)
+        found = output_directions(context.adapters, linears, data)
         if not all(torch.isfinite(directions).all() for directions in found.values()):
             raise UserError(f"SaLoRA: the aligned model gives non-finite outputs on {rows.name!r}")
         return found
 
-    return opening.once(SUBSPACES, what, compute)
+    return context.once(SUBSPACES, what, compute)

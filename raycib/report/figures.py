@@ -114,7 +114,8 @@ def loss_curves(
         return None
     terms = sorted(curves, key=lambda term: (term != "task", term))[:4]
     drawn = set().union(*curves.values())
-    lines = sorted(drawn) if by == "lam" else [v for v in dict.fromkeys(frame[by]) if v in drawn]
+    rising = by == "lam"
+    lines = sorted(drawn) if rising else [v for v in dict.fromkeys(frame[by]) if v in drawn]
     with new_figure(min(4.3 * len(terms) + 0.4, 12), 3.0) as figure:
         panels = figure.subplots(1, len(terms), squeeze=False)[0]
         for panel, term in zip(panels, terms, strict=True):
@@ -122,14 +123,14 @@ def loss_curves(
                 if points := curves[term].get(value):
                     steps, values = zip(*points, strict=True)
                     mean = pd.Series(values, steps, float).groupby(level=0).mean()
-                    dose = by == "lam"
-                    shade = _shade(index, len(lines)) if dose else PALETTE[index % len(PALETTE)]
-                    label = f"{value:g}" if dose else one_line(value, 34)
+                    shade = _shade(index, len(lines)) if rising else PALETTE[index % len(PALETTE)]
+                    label = f"{value:g}" if rising else one_line(value, 34)
                     panel.plot(mean.index, mean, color=shade, lw=1.6, label=label)
             panel.set(xlabel="step", ylabel="nats, unweighted" if term in NATS else "unweighted")
             panel.set_title(one_line(term, 30))
-        title = "λ" if by == "lam" else None
-        panels[0].legend(title=title, frameon=False, fontsize=8.5, title_fontsize=9)
+        panels[0].legend(
+            title="λ" if rising else None, frameon=False, fontsize=8.5, title_fontsize=9
+        )
         return figure
 
 

@@ -31,7 +31,7 @@ NAMES = {kind: method.about.name for kind, method in menu().items()} | {
 ALIGNED = "aligned"
 """The method of the model before fine-tuning."""
 PLAIN = "lora"
-"""The method of cells at strength 0: the common first point of every dose response."""
+"""The method of cells at strength 0: the common first point of every series of strengths."""
 
 
 def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def load(folder: str | Path, with_baseline: bool = False) -> pd.DataFrame:
     return found.astype({"seed": "Int64"}) if with_baseline else found
 
 
-def dose_responses(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def strength_series(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each series of finished cells with plain LoRA of its model and task as strength 0."""
     done = frame[frame["failed"].isna()]
     plain = done[done["method"] == PLAIN]

@@ -207,12 +207,12 @@ def open_slot(
             )
         (adapters.freeze if stage.fresh else adapters.load)(index, parent.folder)
     hooks: Hooks = spec.build() or Hooks()
-    opening = AdapterContext(adapters, index, stage, store, loaded.encode)
+    context = AdapterContext(adapters, index, stage, store, loaded.encode)
     if hooks.start is not None:
-        hooks.start(opening)
+        hooks.start(context)
     objective = hooks.objective or CrossEntropy()
     if hooks.penalty is not None:
-        objective = Sum([objective, hooks.penalty(opening)])
+        objective = Sum([objective, hooks.penalty(context)])
     safety = spec.safety_rows
     cache = safety_bank = auxiliary = None
     if cached and spec.features:

@@ -13,8 +13,7 @@ from raycib import world
 from raycib.config.menu import menu
 from raycib.report.cards.cards import cards
 from raycib.report.cards.effects import effect
-from raycib.report.cards.family import OPENING
-from raycib.report.cards.halves import is_tuning
+from raycib.report.cards.family import OPENING, is_tuning
 from raycib.report.cards.section import with_cards
 from raycib.report.cells import cells_table
 from raycib.report.frame import to_frame

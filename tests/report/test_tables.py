@@ -12,8 +12,8 @@ from summaries import HOSTILE, sweep, typed
 from raycib.report import tables
 from raycib.report.forms import rate, spread
 from raycib.report.frame import (
-    dose_responses,
     load,
+    strength_series,
     to_frame,
 )
 from raycib.report.latex import latex
@@ -44,7 +44,7 @@ def test_a_frame_has_a_row_for_each_cell_and_a_column_for_each_number(summary):
 
 
 def test_plain_lora_is_strength_zero_of_every_series(summary):
-    [(name, cells)] = dose_responses(to_frame(typed(summary)))
+    [(name, cells)] = strength_series(to_frame(typed(summary)))
     assert name == "CIB" and sorted(cells["lam"].unique()) == [0, 1, 2, 5, 10]
 
 
@@ -53,7 +53,7 @@ def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
         if cell["method"] == "cib":
             cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
     assert swept(typed(summary).cells) == ["draw"]
-    assert {name for name, _ in dose_responses(to_frame(typed(summary)))} == {
+    assert {name for name, _ in strength_series(to_frame(typed(summary)))} == {
         "CIB, draw uniform",
         "CIB, draw most_similar",
     }
@@ -64,7 +64,7 @@ def test_a_label_is_the_series_whatever_differs(summary):
         if cell["method"] == "cib":
             cell["label"] = "CIB, as shipped"
             cell["parameters"]["draw"] = "uniform" if cell["seed"] else "most_similar"
-    assert {name for name, _ in dose_responses(to_frame(typed(summary)))} == {"CIB, as shipped"}
+    assert {name for name, _ in strength_series(to_frame(typed(summary)))} == {"CIB, as shipped"}
 
 
 def test_a_parameter_that_is_the_strength_makes_no_series(summary):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from raycib import world
 from raycib.report.cards.cards import card
-from raycib.report.cards.halves import is_tuning
+from raycib.report.cards.family import is_tuning
 from raycib.report.variants import ResultRow
 from raycib.results import Card, Results, results_of
 

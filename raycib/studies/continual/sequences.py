@@ -114,11 +114,11 @@ def sequence_frame(results: ContinualResults) -> pd.DataFrame:
 def sequences_of(results: ContinualResults) -> Sequences:
     """The runs of a sweep whose cells went through several tasks."""
     frame = sequence_frame(results)
-    doses = frame.groupby("label")["strength"].nunique()
+    strengths = frame.groupby("label")["strength"].nunique()
     before = _accuracies_before(results)
     runs = []
     for cell, row in zip(results.cells, frame.to_dict("records"), strict=True):
-        several = doses[row["label"]] > 1
+        several = strengths[row["label"]] > 1
         runs.append(
             Run(
                 cell=cell,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion
 from raycib.report.forms import NOT_MEASURED, p_equals, share
-from raycib.report.frame import dose_responses
+from raycib.report.frame import strength_series
 from raycib.report.statistics import Correlation, less, pearson
 from raycib.report.variants import settings
 
@@ -29,7 +29,7 @@ def claims(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> lis
     for place, part in settings(frame):
         head = f"{place}: " if place else ""
         found += [replace(one, text=head + one.text) for one in erosion(part, aligned or {})]
-    responses = list(dose_responses(frame))
+    responses = list(strength_series(frame))
     for name, cells in responses:
         head = f"{name}: " if len(responses) > 1 else ""
         made = [
@@ -73,9 +73,9 @@ def _by_seed(
     """``rule`` on the curve of each seed; seeds that lack a strength are named, not judged."""
     if not _measured(cells, column):
         return None
-    doses = sorted(cells["lam"].unique())
-    curves = cells.groupby(["seed", "lam"])[column].mean().unstack()[doses].to_numpy(float)
-    whole = curves[~np.isnan(curves).any(axis=1)] if len(doses) > 1 else curves[:0]
+    strengths = sorted(cells["lam"].unique())
+    curves = cells.groupby(["seed", "lam"])[column].mean().unstack()[strengths].to_numpy(float)
+    whole = curves[~np.isnan(curves).any(axis=1)] if len(strengths) > 1 else curves[:0]
     kept, partial = [rule(curve) for curve in whole.tolist()], len(curves) - len(whole)
     means = (cells if shown is None else shown).groupby("lam")[column].mean()
     decimals = 1 if factor == 100 else 3
@@ -90,16 +90,16 @@ def _by_seed(
 
 def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     """Rule: r over the means at λ > 0 has a Fisher interval below 0, and no seed has r >= 0."""
-    dosed = cells[cells["lam"] > 0]
-    if not _measured(dosed, column) or not _measured(dosed, "hrr"):
+    positive = cells[cells["lam"] > 0]
+    if not _measured(positive, column) or not _measured(positive, "hrr"):
         return None
     text = (
         f"{label} and the harmful response rate go oppositely over λ > 0 (95 % interval of r "
         "over the seed means below zero, r negative in every seed)"
     )
-    means = dosed.groupby("lam")[[column, "hrr"]].mean()
+    means = positive.groupby("lam")[[column, "hrr"]].mean()
     whole = pearson(means[column], means["hrr"])
-    by_seed = dosed[["seed", column, "hrr"]].groupby("seed")
+    by_seed = positive[["seed", column, "hrr"]].groupby("seed")
     each = [pearson(part[column], part["hrr"]) for _, part in by_seed]
     rs = [c.r for c in each if c.r is not None]
     if whole.r is None or whole.high is None or not rs:
@@ -125,13 +125,13 @@ def _utility(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's own bound, a range of less than 0.5 points over λ > 0."""
     text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
     means = cells.groupby("lam")["utility"].mean().dropna() * 100
-    dosed = means[means.index > 0]
+    positive = means[means.index > 0]
     if not len(means):
         return Claim(text, None, f"utility: {NOT_MEASURED}")
-    if len(dosed) < 2:
+    if len(positive) < 2:
         return None
-    width = dosed.max() - dosed.min()
-    evidence = f"from {dosed.min():z.1f} to {dosed.max():z.1f} %, {width:z.2f} points"
+    width = positive.max() - positive.min()
+    evidence = f"from {positive.min():z.1f} to {positive.max():z.1f} %, {width:z.2f} points"
     if 0 in means.index:
         evidence += f"; plain LoRA {means[0]:z.1f} %"
     return Claim(text, less(width, 0.5), evidence)
@@ -157,14 +157,14 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
 def _loss(cells: pd.DataFrame) -> Claim | None:
     """Rule: at most a quarter more loss at the largest λ than at the smallest above 0."""
     means = cells.groupby("lam")["eval_loss"].mean().dropna()
-    dosed = means[means.index > 0]
-    if len(dosed) < 2:
+    positive = means[means.index > 0]
+    if len(positive) < 2:
         return None
-    first, last = dosed.index[0], dosed.index[-1]
-    ratio = dosed[last] / dosed[first]
+    first, last = positive.index[0], positive.index[-1]
+    ratio = positive[last] / positive[first]
     evidence = (
-        f"{dosed[first]:z.3f} nats at λ = {first:g}, {dosed[last]:z.3f} at λ = {last:g}: "
-        f"{dosed[last] - dosed[first]:+z.3f} nats, {ratio:z.2f} times"
+        f"{positive[first]:z.3f} nats at λ = {first:g}, {positive[last]:z.3f} at λ = {last:g}: "
+        f"{positive[last] - positive[first]:+z.3f} nats, {ratio:z.2f} times"
     )
     if 0 in means.index:
         evidence += f"; plain LoRA {means[0]:z.3f} nats"
@@ -178,12 +178,12 @@ def _loss(cells: pd.DataFrame) -> Claim | None:
 def _closer(cells: pd.DataFrame) -> Claim | None:
     """Rule: the cosine to the reference is nowhere below plain LoRA's."""
     means = cells.groupby("lam")["cosine"].mean().dropna()
-    dosed = means[means.index > 0]
-    if 0 not in means.index or not len(dosed):
+    positive = means[means.index > 0]
+    if 0 not in means.index or not len(positive):
         return None
-    path = ", ".join(f"{value:z.2f}" for value in dosed)
+    path = ", ".join(f"{value:z.2f}" for value in positive)
     evidence = f"cos {means[0]:z.2f} for plain LoRA, {path} at λ = "
-    evidence += ", ".join(f"{lam:g}" for lam in dosed.index)
+    evidence += ", ".join(f"{lam:g}" for lam in positive.index)
     info = cells.groupby("lam")["mutual_information"].mean().dropna()
     before = cells["mutual_information_before"].dropna()
     if len(before) and len(info) and less(before.iloc[0], info.max()):
@@ -193,7 +193,7 @@ def _closer(cells: pd.DataFrame) -> Claim | None:
         "Fine-tuning with λ > 0 stays at least as close to the reference representations as "
         "plain LoRA (what a higher I(Z;C) is taken to mean)"
     )
-    return Claim(text, not less(dosed.min(), means[0]), evidence)
+    return Claim(text, not less(positive.min(), means[0]), evidence)
 
 
 def _never_rises(curve: list[float]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.report.forms import Row, number, p_value, said
-from raycib.report.frame import dose_responses
+from raycib.report.frame import strength_series
 from raycib.report.statistics import pearson, spearman
 from raycib.report.table import Column
 from raycib.studies.strength.claims import LAST_PROMPT
@@ -25,7 +25,7 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     rho as ``rho``, ``rho_low`` and so on.
     """
     needed = ["seed", "lam", *MEASURES, "hrr"]  # of a hundred columns
-    rows, responses = [], [(name, cells[needed]) for name, cells in dose_responses(frame)]
+    rows, responses = [], [(name, cells[needed]) for name, cells in strength_series(frame)]
     for column in MEASURES:
         for name, cells in responses:
             spans = {ABOVE: cells[cells["lam"] > 0]}

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, new_figure, say_nothing
 from raycib.report.forms import share
-from raycib.report.frame import dose_responses
+from raycib.report.frame import strength_series
 from raycib.report.labels import Labels
 from raycib.report.statistics import Correlation, pearson
 from raycib.report.text import one_line
@@ -30,7 +30,7 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
     seeds. Correlations are within a series and seed, over λ > 0, as in the paper.
     """
     aligned = aligned or {}
-    responses = list(dose_responses(frame))[: len(PALETTE)]
+    responses = list(strength_series(frame))[: len(PALETTE)]
     last = "mutual_information_last_prompt"
     wide = frame[last].notna().any()
     size, room = (8.6, 6.6) if wide else (11.4, 3.5), {"wspace": 0.04, "hspace": 0.05}
@@ -42,10 +42,10 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
             for panel in panels:
                 say_nothing(panel, "no strengths to compare")
             return figure
-        _dose(panels[0], responses, "mutual_information", INFORMATION)
+        _against_strength(panels[0], responses, "mutual_information", INFORMATION)
         _reference_lines(panels[0], frame, aligned)
         panels[0].set_title("(a)  Information against strength")
-        _dose(panels[1], responses, "hrr", "Harmful response rate")
+        _against_strength(panels[1], responses, "hrr", "Harmful response rate")
         _hrr_axis(panels[1], frame)
         if aligned.get("hrr") is not None:
             note = f"before fine-tuning {share(aligned['hrr'])}"
@@ -59,11 +59,11 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Fi
         return figure
 
 
-def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
-    doses = sorted({lam for _, cells in responses for lam in cells["lam"]})
-    positive = [lam for lam in doses if lam > 0]
+def _against_strength(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
+    strengths = sorted({lam for _, cells in responses for lam in cells["lam"]})
+    positive = [lam for lam in strengths if lam > 0]
     logarithmic = positive and positive[-1] / positive[0] > 30
-    step = (doses[-1] - doses[0]) / 90
+    step = (strengths[-1] - strengths[0]) / 90
     names: list[tuple[float, float, str, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
@@ -83,9 +83,9 @@ def _dose(panel: Axes, responses: Sequence[Response], column: str, label: str) -
     _names(panel, names)
     if logarithmic:
         panel.set_xscale("symlog", linthresh=positive[0])
-    panel.set_xticks(doses, [f"{lam:g}" for lam in doses])
+    panel.set_xticks(strengths, [f"{lam:g}" for lam in strengths])
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set(xlabel="λ   (0 = plain LoRA)" if doses[0] == 0 else "λ", ylabel=label)
+    panel.set(xlabel="λ   (0 = plain LoRA)" if strengths[0] == 0 else "λ", ylabel=label)
 
 
 def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
@@ -115,13 +115,13 @@ def _scatter(
         means = cells.groupby("lam")[[column, "hrr"]].mean().dropna()
         panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
         panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
-        # Among several series, the ends of the doses say which way each one runs.
-        dosed_means = means[means.index > 0]
-        named = means if len(responses) == 1 else dosed_means.iloc[[0, -1][: len(dosed_means)]]
+        # Among several series, the ends of the strengths say which way each one runs.
+        others = means[means.index > 0]
+        named = means if len(responses) == 1 else others.iloc[[0, -1][: len(others)]]
         named = named.dropna()
         places += [(float(x), float(y), f"λ {lam:g}") for lam, x, y in named.itertuples()]
-        dosed = cells.loc[cells["lam"] > 0, ["seed", column, "hrr"]]
-        each = [pearson(part[column], part["hrr"]) for _, part in dosed.groupby("seed")]
+        positive = cells.loc[cells["lam"] > 0, ["seed", column, "hrr"]]
+        each = [pearson(part[column], part["hrr"]) for _, part in positive.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:
             ordered = found if len(found) <= MOST_SEEDS else _ends(found)

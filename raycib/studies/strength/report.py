@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant, loss_curves
 from raycib.report.forms import NOT_MEASURED, spread
-from raycib.report.frame import PLAIN, dose_responses, to_frame
+from raycib.report.frame import PLAIN, strength_series, to_frame
 from raycib.report.headline import erosion, finished, headline, over_seeds
 from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores
@@ -80,10 +80,10 @@ def strength_headline(
         lora = part[part["method"] == PLAIN]
         if len(lora):
             parts.append(f"{place}: " * bool(place) + f"{erosion(lora, aligned)}.")
-        for name, cells in dose_responses(part):
-            dosed = cells[cells["lam"] > 0]
-            low, high = dosed["lam"].min(), dosed["lam"].max()
-            first, last = dosed[dosed["lam"] == low], dosed[dosed["lam"] == high]
+        for name, cells in strength_series(part):
+            positive = cells[cells["lam"] > 0]
+            low, high = positive["lam"].min(), positive["lam"].max()
+            first, last = positive[positive["lam"] == low], positive[positive["lam"] == high]
             weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
             parts.append(
                 f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "

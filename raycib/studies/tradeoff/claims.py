@@ -130,8 +130,8 @@ def _along(
         rises = [smaller(a, b, column) for a, b in [*pairwise(known), (known[0], known[-1])]]
         *steps, ends = [None if up is None else up is not falls for up in rises]
         path = " → ".join(f"{value.value:z.3f}" for value in values)
-        doses = f"{known[0].strength:g} to {known[-1].strength:g}"
-        told.append((False if False in steps else ends, f"{name}, {doses}: {path}"))
+        strengths = f"{known[0].strength:g} to {known[-1].strength:g}"
+        told.append((False if False in steps else ends, f"{name}, {strengths}: {path}"))
     if not told:
         return None
     text += (

@@ -63,7 +63,7 @@ def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         return None
     with new_figure(11.4, 5.2, **ROOM) as figure:
         left, right = figure.subplots(1, 2)
-        _doses(left, most, _proxies(most[2], theory), len(found) > 1)
+        _lines(left, most, _proxies(most[2], theory), len(found) > 1)
         first = {
             place: next(iter(_proxies(variants, theory).values())) for place, _, variants in found
         }
@@ -111,7 +111,7 @@ def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         return figure
 
 
-def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], several: bool) -> None:
+def _lines(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], several: bool) -> None:
     """Lines of alignment gaps over λ, with plain LoRA's as a level."""
     name, _, variants = place
     heights: list[float] = [0.0]
@@ -126,7 +126,7 @@ def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
         draw_line(panel, line, x, y)
         heights += reach(y)
         handles.append(handle_of(line))
-    doses = sorted({variant.strength for mine in found.values() for variant in mine})
+    strengths = sorted({variant.strength for mine in found.values() for variant in mine})
     lora = plain_variant(variants)
     level = lora.mean(ALIGNMENT) if lora else math.nan
     if math.isfinite(level):
@@ -135,7 +135,7 @@ def _doses(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
         handles.append(Line2D([], [], color=COLORS["lora"], lw=1.2, ls=DASHES, label=label))
     gap_scale(panel, "y", [*heights, level])
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
-    panel.set_xticks(doses, [f"{dose:g}" for dose in doses])
+    panel.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     panel.margins(x=0.06)
     panel.set(xlabel="λ", ylabel=SAFETY)
     tail = f", {one_line(name, 24)}" if several else ""
