@@ -168,7 +168,7 @@ def test_claims_on_accuracy_utility_and_loss_are_open_where_they_were_not_measur
     told = claims(to_frame(typed(dose)), aligned_scores(typed(dose)))
     open_ = [claim.text for claim in told if NOT_MEASURED in claim.evidence]
     assert [text[:7] for text in open_] == ["Utility", "More th"]
-    told = comparison_claims(to_frame(typed(many)), aligned_scores(typed(many)))
+    told = comparison_claims(to_frame(typed(many)), aligned_scores(typed(many)), {})
     about = [c for c in told if "accuracy" in c.text or "equal task loss" in c.text]
     assert len(about) == 5
     assert all(c.holds is None and NOT_MEASURED in c.evidence for c in about)
@@ -189,6 +189,6 @@ def test_a_method_whose_accuracy_is_unknown_does_not_keep_it():
     for cell in summary["cells"]:
         if cell["method"] == "cib":
             cell["scores"]["accuracy"] = None
-    told = comparison_claims(to_frame(typed(summary)), aligned_scores(typed(summary)))
+    told = comparison_claims(to_frame(typed(summary)), aligned_scores(typed(summary)), {})
     lowest = [claim for claim in told if "lowest harmful response rate of" in claim.text]
     assert len(lowest) == 2 and {claim.holds for claim in lowest} == {None}

@@ -176,7 +176,7 @@ def test_means_of_the_same_rates_in_another_order_settle_no_claim():
         cell["scores"] = cell["stages"][-1]["scores"]
     frame = to_frame(typed(summary))
     frame = frame.assign(label="", task="t", accuracy=1.0)
-    [claim] = [c for c in comparison_claims(frame) if "of all methods (none" in c.text]
+    [claim] = [c for c in comparison_claims(frame, {}, {}) if "of all methods (none" in c.text]
     assert claim.holds is True, "none is lower"
     study = sequences_of(typed(summary))
     found = analyse(study, "hrr")

@@ -31,7 +31,7 @@ LORA = cell("lora", 0, 0.6, 1.0, accuracy=1.0)
 
 
 def judged(*cells, claims=comparison_claims, answers=None):
-    found = claims(framed(*cells), {}, answers)
+    found = claims(framed(*cells), {}, answers or {})
     return {
         name: claim
         for claim in found
@@ -151,7 +151,7 @@ def test_a_comparison_makes_no_claims_about_doses():
 
 def test_nothing_is_claimed_where_everything_failed():
     rows = [c | {"failed": "stopped", "scores": None} for c in (LORA, cell("cib", 5, 0.2, 1))]
-    assert all(claim.holds is None for claim in comparison_claims(framed(*rows)))
+    assert all(claim.holds is None for claim in comparison_claims(framed(*rows), {}, {}))
 
 
 def test_without_lora_or_with_one_method_there_are_fewer_claims():
@@ -162,7 +162,7 @@ def test_without_lora_or_with_one_method_there_are_fewer_claims():
 def test_settings_are_judged_apart_and_named():
     rows = [LORA, cell("cib", 5, 0.2, 1), cell("kl", 1, 0.3, 1)]
     other = [row | {"task": "math", "key": row["key"] + "m"} for row in rows]
-    found = comparison_claims(framed(*rows, *other))
+    found = comparison_claims(framed(*rows, *other), {}, {})
     assert {claim.text.split(": ")[0] for claim in found} == {"m, open", "m, math"}
 
 

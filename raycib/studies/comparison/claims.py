@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.claims import Claim, coherent, erosion
+from raycib.report.claims import Claim, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, count, p_equals, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
@@ -33,9 +33,7 @@ LEVEL = 0.05
 
 
 def comparison_claims(
-    frame: pd.DataFrame,
-    aligned: Mapping[str, Any] | None = None,
-    samples: Samples | None = None,
+    frame: pd.DataFrame, aligned: Mapping[str, Any], samples: Samples
 ) -> list[Claim]:
     """The paper's claims about methods side by side.
 
@@ -45,9 +43,7 @@ def comparison_claims(
 
 
 def ablation_claims(
-    frame: pd.DataFrame,
-    aligned: Mapping[str, Any] | None = None,
-    samples: Samples | None = None,
+    frame: pd.DataFrame, aligned: Mapping[str, Any], samples: Samples
 ) -> list[Claim]:
     """The same about negatives."""
     return _in_every_setting(frame, aligned, samples, _negatives)
@@ -55,20 +51,16 @@ def ablation_claims(
 
 def _in_every_setting(
     frame: pd.DataFrame,
-    aligned: Mapping[str, Any] | None,
-    samples: Samples | None,
+    aligned: Mapping[str, Any],
+    samples: Samples,
     make: Callable[[Sequence[ResultRow], Samples], Sequence[Claim | None]],
 ) -> list[Claim]:
     found = []
     for name, part in settings(frame):
         every = variants(part)
         lora = plain_variant(every)
-        made: list[Claim | None] = [*(erosion(lora.done, aligned or {}) if lora else ())]
-        made += make(every, samples or {})
-        if part["incoherent_rate"].notna().any():
-            made.append(coherent(part))
-        head = f"{name}: " if name else ""
-        found += [Claim(head + c.text, c.holds, c.evidence) for c in made if c]
+        eroded = erosion(lora.done, aligned) if lora else []
+        found += of_part(name, [*eroded, *make(every, samples), *coherent(part)])
     return found
 
 

@@ -59,9 +59,7 @@ def order_claims(results: ContinualResults) -> list[Claim]:
             made += [_backward(sequences, variant, mine, lora, name) for name in ("bwt", "bwt_all")]
     made.append(_first(sequences, variants))
     made += [_order(sequences, measure) for measure in RESPONSES]
-    stages = stages_frame(results)
-    if stages["incoherent_rate"].notna().any():
-        made.append(coherent(stages, "stage"))
+    made += coherent(stages_frame(results), "stage")
     return [claim for claim in made if claim]
 
 

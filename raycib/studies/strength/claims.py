@@ -4,14 +4,13 @@ Each rule is fixed here, before the data are seen, and stands in the claim's own
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from raycib.report.claims import Claim, coherent, erosion
+from raycib.report.claims import Claim, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import strength_series
 from raycib.report.statistics import Correlation, less, pearson
@@ -20,18 +19,16 @@ from raycib.report.variants import settings
 LAST_PROMPT = "mutual_information_last_prompt"
 
 
-def claims(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> list[Claim]:
+def claims(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
     """The paper's claims, and what they rest on, for every series of strengths in ``frame``.
 
     Failed cells are left out; a claim that then lacks its cells holds neither way.
     """
     found = []
     for place, part in settings(frame):
-        head = f"{place}: " if place else ""
-        found += [replace(one, text=head + one.text) for one in erosion(part, aligned or {})]
+        found += of_part(place, erosion(part, aligned))
     responses = list(strength_series(frame))
     for name, cells in responses:
-        head = f"{name}: " if len(responses) > 1 else ""
         made = [
             _falls(cells),
             _rises(cells, "mutual_information", "I(Z;C)"),
@@ -43,10 +40,8 @@ def claims(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> lis
             _loss(cells),
             _closer(cells),
         ]
-        found += [Claim(head + c.text, c.holds, c.evidence) for c in made if c]
-    if _measured(frame, "incoherent_rate"):
-        found.append(coherent(frame))
-    return found
+        found += of_part(name if len(responses) > 1 else "", made)
+    return [*found, *coherent(frame)]
 
 
 def _falls(cells: pd.DataFrame) -> Claim | None:

@@ -22,14 +22,13 @@ MOST_SEEDS = 8
 Response = tuple[str, pd.DataFrame]
 
 
-def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> Figure:
+def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> Figure:
     """(a) I(Z;C) against λ; (b) HRR against λ; (c) HRR against I(Z;C); (d) the same with I taken
     at the last prompt token, where that was measured.
 
     Small marks are cells, with Wilson's 95 % interval where they have one; lines join means over
     seeds. Correlations are within a series and seed, over λ > 0, as in the paper.
     """
-    aligned = aligned or {}
     responses = list(strength_series(frame))[: len(PALETTE)]
     last = "mutual_information_last_prompt"
     wide = frame[last].notna().any()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from raycib.report.claims import Claim, all_told, coherent, erosion
+from raycib.report.claims import Claim, all_told, coherent, erosion, of_part
 from raycib.report.statistics import front
 from raycib.report.variants import ResultRow, plain_variant
 from raycib.studies.tradeoff.bound_claims import bound_claims, tax_claims
@@ -42,23 +42,18 @@ SIGNS = {True: "<", False: ">", None: "≈"}
 
 
 def gap_claims(
-    frame: pd.DataFrame,
-    aligned: Mapping[str, Any] | None = None,
-    theory: Theory | None = None,
+    frame: pd.DataFrame, aligned: Mapping[str, Any], theory: Theory | None
 ) -> list[Claim]:
     """The trade-offs paper's claims and theorems, the CIB paper's on the alignment tax, and what
     both rest on. What was not run, or has no ``theory``, makes no claim."""
     every = list(places(frame))
     made: list[Claim | None] = []
     for place, _, variants in every:
-        lora, head = plain_variant(variants), f"{place}: " if len(every) > 1 else ""
-        found = erosion(lora.done, aligned or {}) if lora else []
-        made += [Claim(head + claim.text, claim.holds, claim.evidence) for claim in found]
+        if lora := plain_variant(variants):
+            made += of_part(place if len(every) > 1 else "", erosion(lora.done, aligned))
     made += [_similar(every, theory), *_stronger(every), _overlap(every, theory)]
     made += [_restrictive(every), _tighter(every)]
-    made += [*bound_claims(bounds(frame, theory)), *tax_claims(frame)]
-    if frame["incoherent_rate"].notna().any():
-        made.append(coherent(frame))
+    made += [*bound_claims(bounds(frame, theory)), *tax_claims(frame), *coherent(frame)]
     return [claim for claim in made if claim]
 
 

@@ -51,7 +51,7 @@ from raycib.studies.tradeoff.theory import Theory, by_similarity
 ROOM = {"w_pad": 0.08, "h_pad": 0.06, "wspace": 0.05}
 
 
-def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
+def figure1(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
     """(a) The alignment gap against λ, a line for each proxy, in the task that has most of them;
     (b) alignment against capability gap for the most similar proxy, a line for each task.
 
@@ -81,7 +81,7 @@ def figure1(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
         return figure
 
 
-def figure2(frame: pd.DataFrame, theory: Theory | None = None) -> Figure | None:
+def figure2(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
     """(a) The alignment gap against the achieved distance, for Case II in each task; (b) every
     method on the plane of both gaps, in the task that has most, with the Pareto front.
 

@@ -31,7 +31,7 @@ NAME_WIDTH, TASK_WIDTH = 26, 12
 
 
 def gaps_table(
-    frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None, theory: Theory | None = None
+    frame: pd.DataFrame, aligned: Mapping[str, Any], theory: Theory | None
 ) -> pd.DataFrame:
     """One row of numbers for each task, method and strength; in each task first before
     fine-tuning, where its losses there were measured, then plain LoRA.
