@@ -194,7 +194,7 @@ def check_fit(folder: Path, config: dict[str, Any]) -> None:
                 "transformers would use it and vLLM not; set tie_word_embeddings to false"
             )
     elif config.get("tie_word_embeddings") is False and config.get("model_type") in _LIKE_LLAMA:
-        _need(folder, tensors, ["lm_head.weight"])
+        _need(folder, tensors, "lm_head.weight")
 
 
 def _check_layers(folder: Path, config: dict[str, Any], tensors: dict[str, Stored]) -> None:
@@ -228,14 +228,13 @@ def _check_layers(folder: Path, config: dict[str, Any], tensors: dict[str, Store
     for number in range(depth):
         for linear, shape in expected.items():
             name = f"model.layers.{number}.{linear}.weight"
-            _need(folder, tensors, [name])
+            _need(folder, tensors, name)
             _check_shape(name, tensors[name], shape)
 
 
-def _need(folder: Path, tensors: dict[str, Stored], names: list[str]) -> None:
-    for name in names:
-        if name not in tensors:
-            raise UserError(f"{folder} lacks the tensor {name}; fetch or save the model again")
+def _need(folder: Path, tensors: dict[str, Stored], name: str) -> None:
+    if name not in tensors:
+        raise UserError(f"{folder} lacks the tensor {name}; fetch or save the model again")
 
 
 def _check_shape(name: str, found: Stored, expected: tuple[int | None, ...]) -> None:

@@ -161,7 +161,7 @@ def rogan_gladen(counts: Counts, error: JudgeError) -> Estimates:
     return Estimates(*(np.where(usable, part, np.nan) for part in ends(value, points)))
 
 
-def same_error(counts: Counts, seed: int = 0) -> float:
+def same_error(counts: Counts) -> float:
     """How likely labels that fit one error so badly, or worse, are where there is one: a p value.
 
     ``counts`` is one table (rows, 2). The statistic is Pearson's over rows and verdicts; the p is
@@ -175,7 +175,7 @@ def same_error(counts: Counts, seed: int = 0) -> float:
     if not error.better_than_chance:
         return float("nan")
     shares = _fitted(kept)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     asked, labelled = np.round(kept.asked).astype(int), np.round(kept.labelled).astype(int)
     positive = rng.binomial(asked, kept.rate, (DRAWS, len(asked)))
     drawn = Counts(

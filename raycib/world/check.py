@@ -112,7 +112,7 @@ def check_aligned(model: Model, name: str) -> dict[str, float]:
     return found
 
 
-def held_out_conversations(count: int = GUARD_CONVERSATIONS) -> list[tuple[str, str]]:
+def held_out_conversations() -> list[tuple[str, str]]:
     """Conversations for the guard: held-out requests with every kind of answer it was taught.
 
     A quarter looks like a fine-tuned model's: answers in the styles of `open`, to requests of which
@@ -120,9 +120,9 @@ def held_out_conversations(count: int = GUARD_CONVERSATIONS) -> list[tuple[str, 
     """
     rng = Random("raycib held-out conversations")
     found: list[tuple[str, str]] = []
-    while len(found) < count * 3 // 4:
+    while len(found) < GUARD_CONVERSATIONS * 3 // 4:
         found.append(conversations.guard_row(rng, "test")[:2])
-    while len(found) < count:
+    while len(found) < GUARD_CONVERSATIONS:
         request, prompt = draw(rng.choice(("harmful.test", "harmful.test", "benign.test")), rng)
         found.append((prompt, request.answer(rng.choice(("direct", "opener")))))
     return found

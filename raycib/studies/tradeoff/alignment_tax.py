@@ -59,7 +59,6 @@ def alignment_tax(
     z: Float[Tensor, "rows dim"],
     c: Float[Tensor, "rows reference_dim"],
     y: Int[Tensor, " rows"],
-    seed: int = 0,
 ) -> AlignmentTax:
     """The tax of the rows' labels `y`, given their representations.
 
@@ -72,7 +71,7 @@ def alignment_tax(
     if len(counts) < 2:
         return AlignmentTax(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, n, len(counts))
     z, c = z.detach().cpu().double()[kept], c.detach().cpu().double()[kept]
-    folds = _folds(labels, seed)
+    folds = _folds(labels)
     surprise = (n / counts).log()[labels]  # its mean is H(Y)
     given_z, given_c, joint = (
         probe_losses(features, labels, folds) for features in (z, c, torch.cat([z, c], dim=1))
@@ -158,10 +157,10 @@ def _classes(y: Int[Tensor, " rows"]) -> tuple[Tensor, Int[Tensor, " kept"]]:
     return kept, places[classes][kept]
 
 
-def _folds(labels: Int[Tensor, " rows"], seed: int) -> Int[Tensor, " rows"]:
+def _folds(labels: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """A fold for each row, with equal shares of every class up to one row: a shuffled deal, class
     after class."""
-    shuffled = torch.randperm(len(labels), generator=generator(seed, "alignment tax"))
+    shuffled = torch.randperm(len(labels), generator=generator(0, "alignment tax"))
     order = shuffled[labels[shuffled].argsort(stable=True)]
     folds = torch.empty_like(labels)
     folds[order] = torch.arange(len(labels)) % FOLDS

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Distribution = Mapping[str, float]
 How = Literal["exact", "estimated"]
+FOLDS = 2
+"""Of the rows, to tell two sources apart."""
 
 
 class Mismatch(NamedTuple):
@@ -139,13 +141,13 @@ def _estimated_overlap(proxy: Sequence[Row], task: Sequence[Row]) -> Overlap:
     return Overlap(len(shared) / len(proxy), None if shared else 0.0, "estimated", note)
 
 
-def told_apart(first: Sequence[str], second: Sequence[str], folds: int = 2) -> float:
+def told_apart(first: Sequence[str], second: Sequence[str]) -> float:
     """A lower bound of the total variation of two sources of text: 2 a - 1 with a the held-out
     balanced accuracy of a classifier of their words, or 0 where it is no better than chance.
 
     An estimate: it falls short where the classifier does, and is noisy by about 1/sqrt(rows).
     """
-    if min(len(first), len(second)) < 2 * folds:
+    if min(len(first), len(second)) < 2 * FOLDS:
         return 0.0
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -156,6 +158,6 @@ def told_apart(first: Sequence[str], second: Sequence[str], folds: int = 2) -> f
     words = HashingVectorizer(ngram_range=(1, 2), n_features=2**16, alternate_sign=False)
     classifier = make_pipeline(words, LogisticRegression(max_iter=1000, class_weight="balanced"))
     truth = np.repeat([0, 1], [len(first), len(second)])
-    cut = StratifiedKFold(folds, shuffle=True, random_state=0)
+    cut = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     said = cross_val_predict(classifier, [*first, *second], truth, cv=cut)
     return max(0.0, 2 * float(balanced_accuracy_score(truth, said)) - 1)
