@@ -48,11 +48,12 @@ def test_curves_of_two_tasks_are_not_averaged(two):
     for cell in two["cells"]:
         if cell["task"] == "sums":
             told[cell["key"]] = [one | {"task": 2 * one["task"]} for one in told[cell["key"]]]
-    few = two | {"cells": [one for one in two["cells"] if one["strength"] < 2]}
-    figure = reported(few, None, told).curves()
-    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
-    assert len(drawn) == 4
-    assert drawn["LoRA, sums"] == pytest.approx([2 * y for y in drawn["LoRA, open"]])
+    for most, lines in ((2, 4), (1, 2)):  # with CIB at one strength, and plain LoRA alone
+        few = two | {"cells": [one for one in two["cells"] if one["strength"] < most]}
+        figure = reported(few, None, told).curves()
+        drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+        assert len(drawn) == lines
+        assert drawn["LoRA, sums"] == pytest.approx([2 * y for y in drawn["LoRA, open"]])
 
 
 def test_levels_of_information_are_named_by_task(two):

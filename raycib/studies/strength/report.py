@@ -96,7 +96,8 @@ def strength_headline(
 
 def _curves(frame: pd.DataFrame, histories: Histories) -> Figure | None:
     """A line for each strength, or of several series for each of their rows."""
-    if frame.loc[frame["method"] != PLAIN, "series"].nunique() > 1:
+    others = frame.loc[frame["method"] != PLAIN, "series"]
+    if others.nunique() > 1 or len([*settings(frame)]) > 1:
         return curves_by_variant(named(frame), histories)
     return loss_curves(frame, histories)
 
