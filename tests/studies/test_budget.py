@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from card_replays import Replays
 from scipy import stats
+from summaries import comparison_sweep, reported, samples, typed
 
 from raycib.config.grid import trials
 from raycib.errors import UserError
 from raycib.report.cards.effects import Outcomes
+from raycib.report.cards.family import is_tuning
 from raycib.report.frame import to_frame
 from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
@@ -154,3 +157,51 @@ def test_a_curves_interval_has_the_truth_as_often_as_it_says(
     truth = np.mean([one["hrr"] for one in many], axis=0)
     held = np.mean([(one["hrr_low"] <= truth) & (truth <= one["hrr_high"]) for one in many], axis=0)
     assert held.min() >= 0.9
+
+
+def _tuned_alone(sample: dict[str, Any]) -> bool:
+    return is_tuning(sample["prompt"])
+
+
+@pytest.mark.parametrize(
+    ("kept", "read", "best"),
+    [
+        (_tuned_alone, lambda one: True, True),
+        (lambda one: True, _tuned_alone, True),
+        (lambda one: not _tuned_alone(one), lambda one: True, False),
+        (lambda one: True, lambda one: False, False),
+    ],
+    ids=["no fresh prompt", "none that is read", "none to choose on", "no verdict at all"],
+)
+def test_few_prompts_or_verdicts_leave_a_rate_open(kept: Any, read: Any, best: bool) -> None:
+    """No rate is of no answer: a sweep whose few harmful prompts all fall to one half, or whose
+    judge could read none of the other, still has its report."""
+    summary = comparison_sweep(seeds=2)
+    answers = {
+        key: [one if read(one) else one | {"verdict": "unreadable"} for one in said if kept(one)]
+        for key, said in samples(summary).items()
+    }
+    table = budget_table(to_frame(typed(summary)), answers)
+    assert len(table) and table["hrr"].isna().all()
+    assert bool((table["best"] != "").any()) == best
+    assert all(len(one.shown) for one in reported(summary, answers).tables)
+
+
+def test_prompts_without_a_verdict_are_not_behind_a_rate() -> None:
+    """Wilson's ends at 0 of n reach to z² / (n + z²): n are the fresh prompts that were read."""
+    summary = comparison_sweep(seeds=1)
+    said = samples(summary)
+    fresh = [one["prompt"] for one in said["aligned"] if not _tuned_alone(one)]
+    read = {*fresh[: len(fresh) // 3]}
+    answers = {
+        key: [
+            one if _tuned_alone(one) or one["prompt"] in read else one | {"verdict": "unreadable"}
+            for one in ({**each, "verdict": "safe"} for each in some)
+        ]
+        for key, some in said.items()
+    }  # fmt: skip
+    table = budget_table(to_frame(typed(summary)), answers)
+    known = table[table["best"] != ""]
+    assert len(known) and (known["hrr"] == 0).all()
+    z = 1.959964
+    assert known["hrr_high"].tolist() == pytest.approx([z**2 / (len(read) + z**2)] * len(known))

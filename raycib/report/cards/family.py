@@ -145,6 +145,13 @@ def is_tuning(prompt: str) -> bool:
     return hashlib.sha256(f"raycib half {SEED}: {prompt}".encode()).digest()[0] % 2 == 0
 
 
+def fresh_prompts(one: Family, places: Sequence[int]) -> int:
+    """Prompts of the half that nothing is chosen on of which some seed's verdict is known: the
+    fewest of some places in ``outcomes``."""
+    known = [np.isfinite(one.outcomes[place].harmful[:, ~one.tuning]) for place in places]
+    return min(int(each.any(axis=0).sum()) for each in known)
+
+
 def by_seed(row: ResultRow, column: str, seeds: Sequence[int]) -> list[float]:
     """A score of a row by seed; nan where it was not measured."""
     known = dict(zip(row.done["seed"], row.done.get(column, []), strict=False))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from raycib.report.cards.family import Family, family
+from raycib.report.cards.family import Family, family, fresh_prompts
 from raycib.report.forms import interval, number, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
@@ -120,8 +120,12 @@ def _row(one: Family) -> dict[str, object]:
         if count <= len(rates):
             names = (f"after_{count}", f"after_{count}_low", f"after_{count}_high")
             found |= dict(zip(names, best_after(rates, plain, count), strict=True))
+    found |= {"best": "", "eval_loss": math.nan}
+    found |= dict.fromkeys(("hrr", "hrr_low", "hrr_high"), math.nan)
     if ranked:
-        best, ends = one.rows[ranked[0]], wilson(rates[0], int((~one.tuning).sum()))
+        best = one.rows[ranked[0]]
         found |= {"best": best.name, "eval_loss": best.mean("eval_loss")}
-        found |= {"hrr": ends.value, "hrr_low": ends.low, "hrr_high": ends.high}
+        if prompts := fresh_prompts(one, [1 + ranked[0]]):
+            ends = wilson(rates[0], prompts)
+            found |= {"hrr": ends.value, "hrr_low": ends.low, "hrr_high": ends.high}
     return found

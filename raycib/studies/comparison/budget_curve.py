@@ -13,7 +13,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from raycib.report.cards.family import Family
+from raycib.report.cards.family import Family, fresh_prompts
 from raycib.report.forms import interval
 from raycib.report.frame import NAMES
 from raycib.report.statistics import wilson
@@ -32,9 +32,12 @@ CAPTION = (
 
 
 def budget_curve(one: Family) -> pd.DataFrame:
-    """A row for each number of trials: ``hrr``, and its ends."""
+    """A row for each number of trials: ``hrr``, and its ends; none where some trial that counts, or
+    plain LoRA, has no verdict on a fresh prompt."""
     ranked = one.ranked(range(len(one.seeds)))
     kept = [0, *(1 + row for row in ranked)]  # plain LoRA first
+    if not (prompts := fresh_prompts(one, kept)):
+        return pd.DataFrame()
     harmful = np.array([one.outcomes[row].harmful for row in kept])
     by_count = np.array([weights(len(one.rows), len(ranked), n + 1) for n in range(len(one.rows))])
     whole = _curve(harmful[1:, ..., ~one.tuning], harmful[:1, ..., ~one.tuning], by_count)
@@ -47,7 +50,7 @@ def budget_curve(one: Family) -> pd.DataFrame:
         order = 1 + np.argsort(_rates(some[1:][..., tuning]), kind="stable")
         drawn.append(_curve(some[order][..., fresh], some[:1][..., fresh], by_count))
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    least = [wilson(float(rate), int((~one.tuning).sum())) for rate in whole]
+    least = [wilson(float(rate), prompts) for rate in whole]
     return pd.DataFrame(
         {
             "trials": range(1, len(one.rows) + 1),
@@ -77,7 +80,8 @@ def curves(frame: pd.DataFrame, samples: Samples) -> pd.DataFrame:
         for setting, method, one in families(frame, samples)
         if len(one.rows) > 1
     ]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    known = [one for one in found if len(one)]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame()
 
 
 def named(found: pd.DataFrame) -> pd.DataFrame:
