@@ -151,5 +151,5 @@ def test_a_data_set_of_the_hub_reads_as_its_file_does(
         load_rows(f"hub:{tmp_path}/none:train")
     entries[2]["Goal"] = None
     file.write_text("\n".join(map(json.dumps, entries)))
-    with pytest.raises(UserError, match="set:train', row 3: no prompt in columns 'Behavior', 'Go"):
+    with pytest.raises(UserError, match="set:train', row 3: no text in the column of the prompt"):
         load_rows(hub)
