@@ -79,13 +79,15 @@ class Ended:
 class Leases:
     """The queue. Every call returns at once, so that it can live in an actor."""
 
-    def __init__(self, tasks: Sequence[Task], tries: int = 1, fail_fast: bool = False) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], tries: int = 1, fail_fast: bool = False, again: bool = False
+    ) -> None:
         """`tries` of a task whose holder is lost before it gets further than others did, before the
         task itself is thought to be the reason; with `fail_fast` no task is given out after one
-        that did not end well."""
+        that did not end well. `again`: whether a queue that was lost had given them out before."""
         self._tasks = {task.name: task for task in tasks}
         self._waiting = dict(self._tasks)
-        self._tries, self._fail_fast = tries, fail_fast
+        self._tries, self._fail_fast, self._again = tries, fail_fast, again
         self._held: dict[str, list[str]] = {}
         """All that each holder was ever given, in order."""
         self._working: dict[str, str] = {}
@@ -187,7 +189,8 @@ class Leases:
             self._waiting[name] = self._tasks[name]
             return
         # What a lost holder had done is not another sweep's.
-        adopted = outcome.found & before.elsewhere if name in self._lost else outcome.found
+        lost = self._again or name in self._lost
+        adopted = outcome.found & before.elsewhere if lost else outcome.found
         self._end(Ended(name, failures, outcome.error, adopted, notes))
 
     def starve(self, holder: str) -> None:

@@ -109,16 +109,16 @@ class RayRuntime:
             return
         run_tasks(
             tasks,
-            pieces,
-            self.sweep.store,
-            self.sweep.setup.execution,
             ended,
-            self._view.tell,
+            self.sweep.setup.options.fail_fast,
+            pieces=pieces,
+            store=self.sweep.store,
+            execution=self.sweep.setup.execution,
+            told=self._view.tell,
             storage=self._storage,
             books=self._tune_books,
             trials=self._trials,
             pins_drivers=self.cluster.pins_drivers,
-            fail_fast=self.sweep.setup.options.fail_fast,
             # Else there are as many groups as there is room for now.
             grows=self.cluster.shared and self.sweep.setup.execution.groups_at_once is not None,
         )

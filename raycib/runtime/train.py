@@ -1,11 +1,9 @@
-"""Tasks on the cluster: a few Ray Tune trials that stay for the whole sweep. Each trains by itself,
-or waits for a group of Ray Train workers that train together; they take task after task."""
+"""Tasks on the cluster: a queue of them, and a few Ray Tune trials that take task after task."""
 
 import io
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -16,19 +14,17 @@ import ray.tune
 
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
-from raycib.errors import UserError
-from raycib.importing import no_collections
 from raycib.runtime.capacity import TRIAL_CPUS
-from raycib.runtime.cluster import DRIVER_RESOURCE, ENVIRONMENT
+from raycib.runtime.cluster import DRIVER_RESOURCE
 from raycib.runtime.demand import Bundles, Demand
+from raycib.runtime.engine_pool import GONE
 from raycib.runtime.holds import beside
-from raycib.runtime.leases import LOOK_S, WAIT, Ended, Leases, Outcome, Task, Undone, width
-from raycib.runtime.live_progress import Reporter
-from raycib.runtime.memory_kills import TellsLeases, ends_a_trial, was_without_memory
-from raycib.runtime.notice import Notice
+from raycib.runtime.leases import LOOK_S, Ended, Leases, Task, width
+from raycib.runtime.memory_kills import ends_a_trial, was_without_memory
 from raycib.runtime.pieces import Piece
 from raycib.runtime.progress import News
-from raycib.store import Store, StoreError
+from raycib.runtime.trial import run_trial
+from raycib.store import Store
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
@@ -36,80 +32,8 @@ CREDENTIALS = {
 TRIES = 8
 """Of a task whose worker is lost; it resumes from the store's checkpoint each time. One that got
 further is tried as often again: spot nodes come and go."""
-CONTROLLER_FAILURES = 2
-
-
-def work(config: dict[str, Any]) -> None:
-    """A worker's whole life: task after task."""
-    with no_collections():
-        from raycib.models.device import ended_for_memory, ran_out
-        from raycib.runtime.worker import TrainWorker
-
-    leases, holder, pieces = config["leases"], config["holder"], config["pieces"]
-    execution = Execution.model_validate_json(config["execution"])
-    worker = TrainWorker(Store(config["store"]), execution, Reporter(leases), Notice())
-    workers = worker.workers
-    leads = workers.rank == 0
-    ended = dict(workers.gather((ray.get_runtime_context().get_node_id(), ended_for_memory())))
-    number = workers.gather(ray.get(leases.join.remote(holder, ended)) if leads else 0)[0]
-    while (name := ray.get(leases.take.remote(holder, number, leads))) is not None:
-        if name == WAIT:
-            time.sleep(LOOK_S)
-            continue
-        try:
-            outcome = worker.do(pieces[name], ray.get(leases.parts.remote(name)) if leads else 1)
-        except (UserError, StoreError) as mistake:  # would be made again
-            outcome = Outcome(error=mistake)
-        except Exception as error:
-            said = traceback.format_exc()
-            if isinstance(pieces[name], AdapterGroup):  # this process may be broken: it ends, and
-                ray.get(leases.say.remote(holder, said))  # a new one takes the task up
-                if isinstance(error, RuntimeError) and ran_out(error):
-                    ray.get(leases.starve.remote(holder))
-                raise
-            outcome = Outcome(error=Undone(said))
-        if leads:
-            ray.get(leases.finish.remote(holder, outcome))
-        number += 1
-        if outcome.elsewhere:
-            time.sleep(LOOK_S)
-
-
-def run_trial(config: dict[str, Any]) -> None:
-    """One trial, reported to Tune once: the trial itself is the worker, or starts a group of
-    workers and waits for it."""
-    grouped = Execution.model_validate_json(config["execution"]).workers > 1
-    (work_with_group if grouped else work)(config)
-    ray.tune.report({"done": True})
-
-
-def work_with_group(config: dict[str, Any]) -> None:
-    """Ray Train's worker group from start to end."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    execution = Execution.model_validate_json(config["execution"])
-    resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-    TorchTrainer(
-        work,
-        train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if execution.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=execution.workers,
-            use_gpu=execution.gpus_per_worker > 0,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount},
-        ),
-        run_config=RunConfig(
-            name=config["holder"],
-            callbacks=[TellsLeases(config["leases"], config["holder"])],
-            storage_path=config["storage"],
-            failure_config=FailureConfig(
-                max_failures=config["failures"],
-                controller_failure_limit=CONTROLLER_FAILURES,
-            ),
-            worker_runtime_env={"env_vars": ENVIRONMENT},
-        ),
-    ).fit()
+QUEUES = 4
+"""That may be lost, each of which was made anew."""
 
 
 def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float]:
@@ -131,11 +55,46 @@ def demand_of(execution: Execution, pins_drivers: bool, trials: int) -> Bundles:
 
 
 def run_tasks(
+    tasks: Sequence[Task], ended: Callable[[Ended], None], fail_fast: bool, **where: Any
+) -> None:
+    """Have `tasks` done; `ended` hears of each as it is over, `where` is for `_do_tasks`. Where the
+    queue is lost another one gives out what is not over. The results are in the store."""
+    over: set[str] = set()
+
+    def heard(one: Ended) -> None:
+        over.add(one.name)
+        ended(one)
+
+    for lost in range(QUEUES):
+        left = [
+            Task(one.name, one.after - over, one.needs - over)
+            for one in tasks
+            if one.name not in over
+        ]
+        leases = _leases(left, 1 if fail_fast else TRIES, fail_fast, again=lost > 0)
+        try:
+            return _do_tasks(left, leases, heard, fail_fast=fail_fast, **where)
+        except GONE:
+            if lost + 1 == QUEUES or _is_there(leases):
+                raise
+            print("note: who gives tasks out was lost; what is not over is begun anew", flush=True)
+
+
+def _is_there(leases: Any) -> bool:
+    try:
+        ray.get(leases.joined.remote())
+    except GONE:
+        return False
+    return True
+
+
+def _do_tasks(
     tasks: Sequence[Task],
+    leases: Any,
+    ended: Callable[[Ended], None],
     pieces: Mapping[str, Piece],
     store: Store,
     execution: Execution,
-    ended: Callable[[Ended], None],
     told: Callable[[dict[str, News]], None],
     storage: str,
     books: str,
@@ -144,15 +103,14 @@ def run_tasks(
     fail_fast: bool,
     grows: bool = False,
 ) -> None:
-    """Have `tasks` done by so many `trials` side by side; `pieces` says what each task is, `ended`
-    hears of each as it is over, and `told` how far all are. A cluster that `grows` is asked for all
-    of them at once, until all have begun. The results are in the store; Tune's own `books` are read
-    by nobody."""
+    """Have the tasks of a queue done by so many `trials` side by side; `pieces` says what each task
+    is, and `told` hears how far all are. A cluster that `grows` is asked for all of them at once,
+    until all have begun. Tune's own `books` are read by nobody."""
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # an interruption ends the sweep
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the store has all of it
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # a line says it, no traceback
-    leases = _leases(tasks, 1 if fail_fast else TRIES, fail_fast)
+    for quiet in (("TUNE_PRINT_ALL_TRIAL_ERRORS", "0"), ("RAY_IGNORE_UNHANDLED_ERRORS", "1")):
+        os.environ.setdefault(*quiet)  # a line says it, no traceback
     failures = 0 if fail_fast else TRIES * (len(tasks) + _checkpoints(pieces, execution))
     config = {
         "failures": failures,
@@ -201,10 +159,10 @@ def _checkpoints(pieces: Mapping[str, Piece], execution: Execution) -> int:
     return sum(steps // execution.checkpoint_every for steps in longest)
 
 
-def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool) -> Any:
+def _leases(tasks: Sequence[Task], tries: int, fail_fast: bool, again: bool) -> Any:
     """The queue, in an actor beside the driver: a node that goes takes no sweep with it."""
     actor: Any = ray.remote(num_cpus=0)(Leases)
-    return actor.options(scheduling_strategy=beside()).remote(tasks, tries, fail_fast)
+    return actor.options(scheduling_strategy=beside()).remote(tasks, tries, fail_fast, again)
 
 
 class _News(ray.tune.Callback):

@@ -125,6 +125,15 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     assert leases.take("w", 3) == "c"
 
 
+def test_what_was_done_for_a_queue_that_was_lost_is_not_another_sweeps() -> None:
+    for again, adopted in ((False, {"there"}), (True, set())):
+        leases = Leases([Task("a")], again=again)
+        leases.take("w", leases.join("w"))
+        leases.finish("w", Outcome(found=frozenset({"there"})))
+        [a] = leases.ended()
+        assert a.adopted == adopted and a.well
+
+
 def test_only_the_leading_process_moves_its_workers_on() -> None:
     leases = Leases([task("a"), task("b")])
     assert leases.take("w", 0, leads=False) == WAIT

@@ -94,8 +94,8 @@ def test_what_rays_memory_monitor_ends_comes_back_in_two_parts(
     def ended(one: Ended) -> None:
         parts.append((one.well, ray.get(queues[0].parts.remote(one.name))))
 
-    def leases(*asked: Any) -> Any:
-        queues.append(made(*asked))
+    def leases(*asked: Any, **named: Any) -> Any:
+        queues.append(made(*asked, **named))
         return queues[0]
 
     monkeypatch.setattr(train, "_leases", leases)

@@ -50,14 +50,14 @@ def run(
             Task(name, after=frozenset(jobs.keys() - {last} if name == last else ()))
             for name in jobs
         ],
-        {name: Jobs(cast("tuple[AlignedJob, ...]", some)) for name, some in jobs.items()},
-        Store(str(folder / "store")),
-        PRESETS["world"].execution.model_copy(update={"workers": workers}),
         ended,
-        lambda _: None,
+        fail_fast=False,
+        pieces={name: Jobs(cast("tuple[AlignedJob, ...]", some)) for name, some in jobs.items()},
+        store=Store(str(folder / "store")),
+        execution=PRESETS["world"].execution.model_copy(update={"workers": workers}),
+        told=lambda _: None,
         storage=str(folder / "ray"),
         books=str(folder / "tune"),
         trials=trials,
         pins_drivers=False,
-        fail_fast=False,
     )
