@@ -1,6 +1,8 @@
 """What is imported is not looked through for garbage, and garbage is still found afterwards."""
 
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -51,3 +53,17 @@ def test_an_import_that_fails_leaves_it_as_it_was():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("last", "said"), [("", ""), ("1 / 0", "ZeroDivisionError")])
+def test_a_process_ends_with_what_it_says_itself(last: str, said: str):
+    """Triton lists what it has left on stderr, where nothing was collected."""
+    code = f"""
+from raycib.importing import no_collections
+with no_collections():
+    import torch._dynamo
+{last}
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (said in ended.stderr) if said else ended.stderr == ""
+    assert "nanobind" not in ended.stderr

@@ -1,5 +1,6 @@
 """What a person sees of a sweep: its plan before, its table, files and MLflow afterwards."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -102,8 +103,10 @@ def _track(
     sweep: Sweep, results: Results, curves: Histories, answers: Samples, folder: Path
 ) -> None:
     from raycib.tracking import default_uri, track
-    from raycib.tracking.session import without_password
+    from raycib.tracking.session import sqlite_uri, without_password
 
     link = track(results, curves, folder, samples=answers, times=sweep.times)
-    place = without_password(default_uri(folder.parent))
-    print(f"mlflow  {place}" + (f"  {link}" if link else "  (not reached)"))
+    uri, file = default_uri(folder.parent), sqlite_uri(folder.parent.resolve() / "mlflow.db")
+    if link and uri == file:  # which has no pages
+        link = shlex.join(["raycib", "ui", "--out", str(folder.parent)])
+    print(f"mlflow  {without_password(uri)}  {link or '(not reached)'}")

@@ -54,6 +54,7 @@ def test_a_sweep_prints_table_3_and_where_everything_is(reference: Reference) ->
     assert "2 stages trained, 0 reused; " in said
     assert f"report  {reference.out / NAME / 'report.html'}" in said
     assert "mlflow  sqlite:///" in said
+    assert said.endswith(f"  raycib ui --out {reference.out}\n"), "what shows that file"
     for phase in ("training", "answering", "judging"):
         assert f"s] {phase}" in said, "a log shows each phase"
 
