@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
+FEW_ROWS = 20
+"""Held-out rows that say little of a task."""
 
 
 class Rate(BaseModel, frozen=True, extra="allow"):

@@ -1,6 +1,7 @@
 """`raycib ui`: MLflow on the sweeps of a results folder, with links to their runs."""
 
 import os
+import socket
 import sqlite3
 import sys
 from contextlib import closing
@@ -55,6 +56,10 @@ def links(file: Path, address: str) -> list[str]:
 def serve(out: Path, port: int) -> NoReturn:
     """Become MLflow's server on this machine alone, until Ctrl-C. Raises `UserError`."""
     file = out / "mlflow.db"
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:  # MLflow would try for ever, without a word
+        raise UserError(f"--port {port}: {error.strerror}; choose another") from error
     for line in links(file, f"http://127.0.0.1:{port}"):
         print(clickable(line, line.split()[-1]))
     print("Ctrl-C ends MLflow", flush=True)

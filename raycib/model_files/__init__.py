@@ -30,6 +30,8 @@ TOKENIZER = (
     "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json",
 )  # fmt: skip
 """All that changes ids or templates, in the forms that transformers reads."""
+WORDS = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "tekken.json")
+"""Files of a tokenizer of which it needs one."""
 FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
 LEFT = ("consolidated*", "adapter_*")
 """Not fetched: the same weights for another library, and adapters beside a model."""
@@ -174,8 +176,13 @@ def _digest(path: Path, _: Stamp) -> str:
 
 
 def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
-    """Raise `UserError` where the tokenizer's files cannot be read, or its words have ids that the
-    model has no embeddings for (tokens added later are checked where they occur)."""
+    """Raise `UserError` where the tokenizer's files are not there or cannot be read, or its words
+    have ids that the model has no embeddings for (tokens added later are checked where they
+    occur)."""
+    if not matching(folder, WORDS):
+        raise UserError(
+            f"model folder {folder} has no tokenizer ({', '.join(WORDS)}); copy its files there"
+        )
     for path in sorted(matching(folder, TOKENIZER)):
         stamp(path)
     path = folder / "tokenizer_config.json"

@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from raycib.config.menu import menu
 from raycib.report.statistics import front
@@ -126,6 +127,7 @@ def loss_curves(
                     shade = _shade(index, len(lines)) if rising else PALETTE[index % len(PALETTE)]
                     label = f"{value:g}" if rising else one_line(value, 34)
                     panel.plot(mean.index, mean, color=shade, lw=1.6, label=label)
+            panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             panel.set(xlabel="step", ylabel="nats, unweighted" if term in NATS else "unweighted")
             panel.set_title(one_line(term, 30))
         panels[0].legend(

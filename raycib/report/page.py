@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from raycib.report import figures, tables
@@ -141,8 +141,8 @@ def page(
         question=one_line(results.title, 400),
         headline=report.headline,
         warnings=[
-            *report.warnings,
-            *map(report.words, warnings(results, report.frame, report.symbol)),
+            *map(_unbroken, report.warnings),
+            *map(_unbroken, map(report.words, warnings(results, report.frame, report.symbol))),
         ],
         claims=report.claims,
         lead=lead,
@@ -164,6 +164,12 @@ def page(
         provenance=listed(results.model.plain(), "model: ") + listed(results.versions, "version: "),
         **_compared(comparison(samples, labels)),
     )
+
+
+def _unbroken(text: str) -> Markup:
+    """The text with each option of a command in one piece, whatever the width."""
+    whole = r'<span class="option">\g<0></span>'
+    return Markup(re.sub(r"--[a-z][a-z-]*", whole, str(escape(text))))
 
 
 def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from raycib.metrics import METRICS, Rate
+from raycib.metrics import FEW_ROWS, METRICS, Rate
 from raycib.report.benchmarks import MEAN
 from raycib.report.forms import share
 from raycib.report.frame import cell_name
@@ -31,6 +31,12 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
             f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
             "answers than the others and are not comparable with them."
         )
+    if done["seed"].nunique() == 1:
+        found.append(
+            "One seed: no interval says how another training would end, and every claim is about "
+            "these models alone; give --seeds 3."
+        )
+    found += _few_rows(done)
     found += _equal_adapters(results)
     found += _not_measured(done)
     unread = done[done["hrr_unread"].fillna(0) > 0]
@@ -77,6 +83,17 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
             "does not mean closer to the aligned model."
         )
     return [one_line(text, 600) for text in found]
+
+
+def _few_rows(done: pd.DataFrame) -> list[str]:
+    """Held-out rows that are too few to be a sample of a task."""
+    if "at_limit_held_out_n" not in done or not (done["at_limit_held_out_n"] < FEW_ROWS).any():
+        return []
+    least = int(done["at_limit_held_out_n"].min())
+    return [
+        f"A task has {least} held-out rows: what is measured on them, task loss, accuracy and "
+        "I(Z;C), is about these few; give it more rows, of which every tenth is held out."
+    ]
 
 
 def _equal_adapters(results: Results) -> list[str]:

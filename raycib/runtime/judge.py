@@ -79,7 +79,10 @@ def describe_judge(
         if profile is not None:
             raise UserError(f"--judge {REFUSAL_RULE} is asked nothing; leave --judge-profile out")
         return describe_refusal_judge()
-    folder = checked(judge, trained=False)
+    try:
+        folder = checked(judge, trained=False)
+    except UserError as error:  # also where the hub is out of reach, which a plan bears
+        raise type(error)(f"--judge: {error} (of an API give --judge-url too)") from error
     chosen = folder_profile(folder, judge, profile)
     return JudgeSpec(
         kind="guard",

@@ -8,6 +8,7 @@ from raycib.config.presets.papers import BENIGN
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
 from raycib.evals.judge_profiles import INSTRUCT
+from raycib.metrics import FEW_ROWS
 from raycib.results import Setting
 from raycib.runtime.base_format import engine_of
 from raycib.runtime.overrides import ALIGNMENT, BASE, EXECUTION
@@ -192,6 +193,11 @@ def cautions(runs: Sequence[RunSpec]) -> list[str]:
             found[
                 f"--hrr-every {run.hrr_every}: {stage.task.name} has {count}, so that no look is "
                 "between the first and the last"
+            ] = None
+        if (held_out := run.evals.held_out.num_rows) < FEW_ROWS:
+            found[
+                f"{stage.task.name} has {held_out} held-out rows: task loss, accuracy and I(Z;C) "
+                "are about these few (every tenth row is held out: give more)"
             ] = None
         if trainer.batch_size > rows:
             found[

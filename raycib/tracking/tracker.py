@@ -76,7 +76,7 @@ def missed(sweep: str, place: str, error: Exception) -> str:
     """That a sweep could not be shown, in a line."""
     return (
         f"sweep {one_line(sweep)} is not in MLflow at {without_password(place)}; results are "
-        f"stored, track it later ({type(error).__name__}: "
+        f"stored, `raycib track` shows it later ({type(error).__name__}: "
         f"{one_line(without_password(str(error)), 160)})"
     )
 

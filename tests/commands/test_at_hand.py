@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from scipy.stats import binomtest
 from transformers import AutoTokenizer
 
 import raycib
-from raycib.commands.browse import links
+from raycib.commands.browse import links, serve
 from raycib.commands.difference import SAME, diff
 from raycib.commands.listing import cells, sweeps
 from raycib.commands.showing import show
@@ -284,6 +285,13 @@ def test_the_runs_of_every_experiment_have_a_link(tmp_path: Path) -> None:
     file.write_text("no database")
     with pytest.raises(UserError, match="cannot be read"):
         links(file, "http://here")
+
+
+def test_a_port_that_another_has_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--port {port}: .*; choose another"):
+            serve(tmp_path, port)
 
 
 def test_every_option_is_in_one_group_of_the_help() -> None:

@@ -116,6 +116,7 @@ REFUSED_AT_ONCE: dict[str, tuple[Spoil, str]] = {
     "a list": (with_bytes("config.json", lambda _: b"[]"), "holds no object"),
     "other settings that are no JSON": (
         lambda f: (f / "generation_config.json").write_text("<html>"), "is not JSON"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer"),
     "words without embeddings": (
         with_bytes("tokenizer.json", lambda raw: raw.replace(b'"w39":40', b'"w39":40,"w99":45')
                    .replace(b'"w39": 40', b'"w39": 40, "w99": 45')), "token id 45.*45 embeddings"),

@@ -221,6 +221,11 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
         (lambda s: s["cells"][0]["scores"].update(incoherent_rate=rate(0.2, 260)), "neither"),
         (lambda s: s["cells"][0]["scores"].update(accuracy=rate(1, 150)), "accuracy lost up to 10"),
         (lambda s: s.update(damaged=["stages/ab: sha256 differs"]), "1 stored results were found"),
+        (lambda s: s.update(cells=[c for c in s["cells"] if c["seed"] == 0]), "One seed: no"),
+        (
+            lambda s: s["cells"][0]["scores"].update(at_limit={"held_out": 0, "held_out_n": 4}),
+            "A task has 4 held-out rows",
+        ),
         (lambda s: None, "OutOfMemoryError"),
         (lambda s: None, "3 verdicts of the judge could not be read"),
         (lambda s: None, "does not mean closer"),

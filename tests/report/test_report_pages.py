@@ -113,6 +113,11 @@ def test_a_page_is_no_wider_than_its_window_and_no_text_lies_on_another(page, ch
     chromium.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert chromium.run("document.documentElement.scrollWidth") <= width
     assert chromium.run(OVERLAPS) == []
+    lines = "[...document.querySelectorAll({})].map(e => {})"
+    widths = lines.format("'.wide td.long'", "e.clientWidth")
+    assert min(chromium.run(widths), default=118) >= 118, "no name has a line for each of its words"
+    broken = lines.format("'.option'", "e.getClientRects().length")
+    assert set(chromium.run(broken)) <= {1}
 
 
 def test_two_cells_are_chosen_compared_exchanged_and_searched(page, chromium):

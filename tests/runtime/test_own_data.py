@@ -73,6 +73,7 @@ def test_the_readmes_command_has_a_right_plan(
     assert "(--judge)" in besides
     text = "\n".join(rest)
     assert "note: the batch of 64 is more than the 36 rows of sums: 1 step (" in text
+    assert "note: sums has 4 held-out rows: task loss, accuracy and I(Z;C) are about these" in text
     assert "note: the warm-up of 50 steps is all of the 1 step of sums" in text
     assert "note: cib does nothing in any of the 1 steps of sums: its cells are plain LoRA" in text
     assert "method_comparison: 45 stages, 0 reused, 45 to train" in text

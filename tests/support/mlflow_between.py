@@ -102,4 +102,5 @@ def told_without_mlflow(ended: Ended) -> None:
     assert ended.code == 0, ended
     assert "(not reached)" in ended.out.splitlines()[-1]
     (line,) = [line for line in ended.err.splitlines() if "MLflow" in line]
-    assert "results are stored, track it later" in line and "Traceback" not in ended.err
+    assert "results are stored, `raycib track` shows it later" in line
+    assert "Traceback" not in ended.err

@@ -10,11 +10,6 @@ from raycib.report.variants import settings, variants
 def warnings(frame: pd.DataFrame) -> list[str]:
     """What choosing a method's best strength does to a comparison of methods."""
     found = []
-    if frame["seed"].nunique() == 1:
-        found.append(
-            "One seed: what another would change is not known, so claims that compare methods are "
-            "about these models alone; give --seeds 3."
-        )
     every = [
         variant for _, part in settings(frame) for variant in variants(part) if not variant.plain
     ]

@@ -31,12 +31,7 @@ def warnings(results: ContinualResults) -> list[str]:
 def _thin(sequences: Sequences) -> list[str]:
     found = []
     seeds = len({run.cell.seed for run in sequences.done})
-    if seeds == 1:
-        found.append(
-            "One seed: what another would change is not known, so every claim that compares "
-            "methods is open."
-        )
-    elif 1 < seeds < 5:
+    if 1 < seeds < 5:
         found.append(
             f"{seeds} seeds: Student's intervals over them are wide (with 3, 4.3 standard errors "
             "to each side), and several comparisons are not corrected for being several."

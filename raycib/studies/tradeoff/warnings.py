@@ -15,11 +15,6 @@ def warnings(results: TradeoffResults, frame: pd.DataFrame) -> list[str]:
     """Warnings that gaps, bounds and their terms call for."""
     done = frame[frame["failed"].isna()]
     found = []
-    if done["seed"].nunique() == 1:
-        found.append(
-            "One seed: the intervals of gaps are over rows alone, and say nothing of how another "
-            "seed would come out."
-        )
     for column, name, why in (
         (ALIGNMENT, "alignment", "the aligned model is not the best one on these rows"),
         (CAPABILITY, "capability", "plain LoRA did not end at the lowest loss on these rows"),
