@@ -86,7 +86,7 @@ def test_two_workers_give_the_adapter_of_one(rows, tokens, strategy, tiny_folder
     assert Store(bench.root / f"{strategy}-{rows}").keys("checkpoints") == []
 
 
-@pytest.mark.timeout(900)  # 30 s on a core of its own
+@pytest.mark.timeout(900)
 def test_a_group_gives_the_adapters_of_separate_runs(tiny_folder, bench: Bench):
     methods = [tiny.grounded(method, tiny_folder) for method in METHODS.values()]
     found = list(packing(bench, [*methods, METHODS["cib"]]))

@@ -62,6 +62,12 @@ def constants():
         yield (number + ulps.astype(np.float32)).astype(np.float64)
 
 
+def test_small_numbers_are_compared_by_their_own_size():
+    """A billionth and two are apart; a billionth and its thousand-millionth more are not."""
+    assert not constant([1e-9, 2e-9]) and mean_std([1e-9, 3e-9]).std > 0
+    assert less(1e-9, 2e-9) and not less(1e-9, 1e-9 + 1e-18)
+
+
 def test_rounding_has_no_variance_no_correlation_and_no_interval():
     """Over 2,600 constants: no share, no F, no p, no r, a spread of 0 and an interval of no
     width."""

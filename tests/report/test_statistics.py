@@ -89,6 +89,16 @@ def test_the_exact_p_is_scipys_permutation_p_where_the_two_tails_agree():
     assert pearson(x, y).p_exact == pytest.approx(theirs.pvalue, abs=1e-9)
 
 
+def test_intervals_of_correlations_by_hand():
+    """Of 7 ranks with squared differences that sum to 6, r = 1 - 6 * 6 / (7 * 48) = .892857, and
+    atanh r = 1.435985 +- 1.959964 sqrt(v / 4): v is 1 by Fisher, and 1 + r r / 2 = 1.398597 for
+    ranks by Bonett and Wright."""
+    x, y = [1, 2, 3, 4, 5, 6, 7], [2, 1, 4, 3, 6, 5, 7]
+    for found, low, high in ((pearson(x, y), 0.42670, 0.98418), (spearman(x, y), 0.27002, 0.98891)):
+        assert found.r == pytest.approx(0.892857, abs=1e-6)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+
+
 def test_spearman_is_pearson_of_ranks_with_ties():
     x, y = [1, 2, 2, 4, 5, 6], [6, 3, 4, 4, 1, 0]
     theirs = stats.spearmanr(x, y)

@@ -101,7 +101,9 @@ def test_what_is_left_behind_is_done_by_another() -> None:
     leases = Leases([task("a"), task("b", "a")])
     assert leases.take("gone", leases.join("gone")) == "a"
     assert leases.take("here", leases.join("here")) == WAIT
+    assert leases.joined() == 2
     leases.leave("gone")
+    assert leases.joined() == 1, "of those that may come back"
     assert leases.take("here", 0) == "a"
     leases.finish("here", Outcome())
     leases.leave("here")  # with nothing in hand
@@ -140,6 +142,10 @@ def test_only_the_leading_process_moves_its_workers_on() -> None:
     assert leases.take("w", 0) == "a"
     assert leases.take("w", 0, leads=False) == "a"
     assert leases.take("w", 1, leads=False) == WAIT
+    leases.finish("w", Outcome())
+    assert leases.take("w", 1) == "b"
+    leases.finish("w", Outcome())
+    assert leases.take("w", 2, leads=False) is None, "nothing is left, and they end as well"
 
 
 def test_fail_fast_gives_nothing_out_after_a_failure_and_what_is_left_is_told() -> None:
