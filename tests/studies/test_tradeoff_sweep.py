@@ -16,7 +16,7 @@ NAME = "penalty_grid"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
 OPTIONS = (
     "--seeds", 1, "--strengths", 0.5, "--set", "trainer.batch_size=64",
-    "--set", "execution.micro_batch_size=64",
+    "--set", "execution.micro_batch_size=64", "--task", "open,gsm",
 )  # fmt: skip
 PROXIES = ("original data", "near outputs", "far outputs", "other inputs")
 
@@ -31,8 +31,8 @@ class Swept(NamedTuple):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """Plain LoRA on three tasks, and Case I at one lambda: four proxies on the first task, the
-    original data on the others; 50 steps each."""
+    """Plain LoRA on two tasks, and Case I at one lambda: four proxies on the first task, the
+    original data on the other; 50 steps each."""
     out = tmp_path_factory.mktemp("tradeoff") / "out"
     ended = run_here(out, *OPTIONS, script=SCRIPT)
     return Swept(out, ended.out, summary_of(out, NAME))
@@ -44,9 +44,9 @@ def cell(swept: Swept, task: str, label: str | None) -> dict[str, Any]:
 
 
 def test_the_aligned_model_is_made_first_and_refuses(swept: Swept) -> None:
-    """One stage trains all weights, nine fine-tune what it made; before them no harmful prompt is
+    """One stage trains all weights, seven fine-tune what it made; before them no harmful prompt is
     answered and no harmless one refused, within the intervals."""
-    assert swept.summary["counts"]["stages"] == 10
+    assert swept.summary["counts"]["stages"] == 8
     models = [
         record for record in Store(str(swept.out)).records(STAGES)
         if "model.safetensors" in record.files
@@ -86,7 +86,7 @@ def test_the_theorems_have_their_terms(swept: Swept) -> None:
     assert {proxy["how"] for proxy in theory["proxies"]} == {"exact"}
     slopes = [max(one["sampled"], one["ascent"]) for one in theory["lipschitz"]]
     assert slopes == sorted(slopes) and slopes[0] > 0
-    assert {one["task"] for one in theory["smoothness"]} == {"open", "recast", "gsm"}
+    assert {one["task"] for one in theory["smoothness"]} == {"open", "gsm"}
     for one in theory["smoothness"]:
         assert 0 < one["gradient_norm"] <= one["gradient_norm_full"]
 
@@ -100,5 +100,5 @@ def test_tables_figures_and_report_are_there(swept: Swept) -> None:
 
 def test_a_second_run_trains_nothing(swept: Swept) -> None:
     ended = run_here(swept.out, *OPTIONS, script=SCRIPT)
-    assert "0 stages trained, 10 reused" in ended.out
+    assert "0 stages trained, 8 reused" in ended.out
     assert "0 engine starts; 0 judge calls" in ended.out
