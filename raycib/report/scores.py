@@ -1,6 +1,5 @@
 """Scores as flat names and numbers, and which parameters a sweep varies; quick to import."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -80,7 +79,7 @@ def swept(cells: Iterable[Cell]) -> list[str]:
     for cell in cells:
         for name, value in cell.parameters.items():
             place = seen.setdefault((cell.method, name), set())
-            place.add((json.dumps(value, default=str), cell.strength))
+            place.add((repr(value), cell.strength))
     names = {
         name
         for (_, name), pairs in seen.items()

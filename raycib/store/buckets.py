@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from raycib.cache import cache
 from raycib.store.folders import DAMAGED, WRITING, Folders, is_dead
 from raycib.store.sealed import RECORD, Damage, StoreError, decode, file_names, read_record
 
@@ -41,7 +42,7 @@ class Buckets:
         self._creates_only_once = False
         endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT", "")
         name = sha256(f"{endpoint} {self.url}".encode()).hexdigest()[:16]
-        self.copies = Folders(_cache() / "store" / name)
+        self.copies = Folders(cache("store") / name)
         with self._telling("cannot open a store"):
             self._bucket = S3Store.from_url(
                 self.url,
@@ -232,8 +233,3 @@ def _writer(raw: bytes, kind: str, key: str) -> str:
         return decode(raw, kind, key)["writer"]
     except Damage:
         return ""
-
-
-def _cache() -> Path:
-    chosen = os.environ.get("RAYCIB_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "raycib"

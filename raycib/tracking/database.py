@@ -81,7 +81,7 @@ class Database:
         self, cells: Sequence[tuple[Shown, Known | None]], parent: str | None
     ) -> list[Known]:
         from mlflow.store.tracking.dbmodels import models as tables
-        from sqlalchemy import delete, insert, or_, update
+        from sqlalchemy import delete, or_, update
 
         written = []
         # In the order of their ids, which most indexes begin with.
@@ -112,15 +112,13 @@ class Database:
                         run.values(status=shown.status, end_time=max(one.start, shown.ended or 0)),
                         execution_options=LOOSE,
                     )
-            for table, rows in fresh.items():
-                if rows:
-                    session.execute(insert(table), rows)
+            _insert(session, fresh)
         return written
 
     def add_points(self, points: Sequence[tuple[Known, MetricRows]]) -> None:
         """New points of curves, in one transaction; none of them may be there."""
         from mlflow.store.tracking.dbmodels import models as tables
-        from sqlalchemy import delete, insert
+        from sqlalchemy import delete
 
         rows, last = [], {}
         for run, some in points:
@@ -131,11 +129,10 @@ class Database:
             return
         latest = tables.SqlLatestMetric
         with self._store.ManagedSessionMaker(read_only=False) as session:
-            session.execute(insert(tables.SqlMetric), rows)
             ids, names = ({place[n] for place in last} for n in (0, 1))
             gone = delete(latest).where(latest.run_uuid.in_(ids), latest.key.in_(names))
             session.execute(gone, execution_options=LOOSE)
-            session.execute(insert(latest), list(last.values()))
+            _insert(session, {tables.SqlMetric: rows, latest: [*last.values()]})
 
     def last_steps(self, runs: Sequence[Known]) -> dict[str, int]:
         """The last step of each run's curves that is there, by its id."""
@@ -209,6 +206,15 @@ class Database:
                 "run_uuid": run.run_id, "key": name, "value": number, "step": step,
                 "timestamp": run.start, "is_nan": is_nan,
             }  # fmt: skip
+
+
+def _insert(session: Any, rows: Rows) -> None:
+    """Without the objects that the session would make and keep of rows."""
+    from sqlalchemy import insert
+
+    for table, some in rows.items():
+        if some:
+            session.connection().execute(insert(table.__table__), some)
 
 
 def _datasets(session: Any, experiment: int, cells: Sequence[Shown]) -> dict[tuple[str, str], str]:

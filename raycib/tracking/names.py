@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from raycib.results import TaskData
@@ -19,6 +20,7 @@ CONTEXT = ("mlflow.data.context", "training")
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
 
 
+@cache
 def mlflow_name(name: str) -> str:
     """``name`` in the characters that MLflow allows for metrics, params and tags."""
     return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)[:250]

@@ -289,4 +289,4 @@ def _total(results: Results) -> int:
 
 
 def _json(values: Any) -> str:
-    return json.dumps(values, indent=1, default=str)
+    return json.dumps(values, default=str)  # MLflow's page indents it

@@ -10,13 +10,17 @@ import json
 import logging
 import os
 import re
+import shutil
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from raycib.cache import cache
 from raycib.report.text import one_line
 from raycib.results import Histories, Results, Samples
 from raycib.tracking.session import (
@@ -201,13 +205,37 @@ def _make_file(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
+    part = file.with_name(f".{file.name}.part")
+    try:
+        shutil.copyfile(_empty_file(), part)
+    except OSError:  # no cache can be written to
+        _make_tables(part)
+    part.replace(file)
+
+
+def _empty_file() -> Path:
+    """A file with MLflow's tables and nothing else, made once: it takes MLflow a CPU second."""
+    from mlflow.version import VERSION
+
+    empty = cache("mlflow") / f"{VERSION}.db"
+    if not empty.is_file():
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=empty.parent) as folder:
+            made = Path(folder) / empty.name
+            _make_tables(made)
+            with closing(sqlite3.connect(made)) as database, database:
+                # MLflow's own first experiment has a folder, which whoever opens a copy chooses.
+                database.execute("DELETE FROM experiments")
+            made.replace(empty)
+    return empty
+
+
+def _make_tables(file: Path) -> None:
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    SqlAlchemyStore(sqlite_uri(part), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
-    part.replace(file)
+    file.unlink(missing_ok=True)
+    SqlAlchemyStore(sqlite_uri(file), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
 
 
 def experiment_of(client: "MlflowClient", uri: str) -> str:
