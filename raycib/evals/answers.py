@@ -26,13 +26,18 @@ class _Entry(msgspec.Struct):
 
 
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
+_KEYS: dict[tuple[str, str, str], str] = {}
+"""Of answers that were asked for before: plans, judges and scores ask again."""
 
 
 def answers_key(model_id: str, rows: RowsSpec, engine: EngineName) -> str:
     """Of an engine's greedy answers of a model (a stage's key, or the aligned model's) to
     `rows`."""
-    parts = {"answers": 1, "subject": model_id, "rows": rows.identity(), "greedy": True}
-    return digest(parts if engine == "vllm" else parts | {"engine": engine})
+    asked = model_id, rows.key, engine
+    if asked not in _KEYS:
+        parts = {"answers": 1, "subject": model_id, "rows": rows.identity(), "greedy": True}
+        _KEYS[asked] = digest(parts if engine == "vllm" else parts | {"engine": engine})
+    return _KEYS[asked]
 
 
 class Said(NamedTuple):

@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.generate import Engine, GenerationRequest
 from raycib.evals.judge_address import Address
-from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import endpoint_profile
 from raycib.evals.judge_prompt import Forged, JudgeInput, JudgePrompt
@@ -132,6 +131,8 @@ class ChatJudge:
     ) -> None:
         """With no `model`, the endpoint is asked for its only one; with no `profile`, the model's
         name tells it. `patience` is `Server`'s."""
+        from raycib.evals.judge_endpoint import Endpoint  # httpx is slow to import
+
         self._endpoint = Endpoint(url, in_flight=in_flight, **patience)
         self.model = model or self._endpoint.only_model()
         self.profile = profile or endpoint_profile(self.model, None)

@@ -4,7 +4,7 @@ rule, which needs neither."""
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycib.config import JudgeSpec, digest
 from raycib.config.evals import REFUSAL_RULE
@@ -12,9 +12,8 @@ from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.content_judge import CONTENT
 from raycib.evals.generate import Engine, Generator
-from raycib.evals.judge_address import address
+from raycib.evals.judge_address import Address, address
 from raycib.evals.judge_asking import CONVERSATION
-from raycib.evals.judge_endpoint import Endpoint
 from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import PROFILES, endpoint_profile, folder_profile
 from raycib.evals.judge_reply import NotThere, Refused
@@ -36,6 +35,9 @@ from raycib.model_files import (
 from raycib.model_files.config import read_json
 from raycib.results import JudgeAccount
 from raycib.runtime.child import in_a_process
+
+if TYPE_CHECKING:
+    from raycib.evals.judge_endpoint import Endpoint
 
 SHORT_PATIENCE = {"in_flight": 1, "request_timeout_s": 5.0, "tries": 2, "patience_s": 8.0}
 """Before anything has started: a person waits."""
@@ -59,7 +61,7 @@ def describe_judge(
         where = address(judge_url, key_env)
         if judge is None:
             try:
-                judge = Endpoint(where, **SHORT_PATIENCE).only_model()
+                judge = _endpoint(where).only_model()
             except (JudgeUnavailable, ValueError) as problem:
                 raise UserError(str(problem)) from problem
         chosen = endpoint_profile(judge, profile)
@@ -141,6 +143,13 @@ def guard_prompt(spec: JudgeSpec) -> JudgePrompt:
     )
 
 
+def _endpoint(where: Address) -> "Endpoint":
+    """One that is given up soon."""
+    from raycib.evals.judge_endpoint import Endpoint  # httpx is slow to import
+
+    return Endpoint(where, **SHORT_PATIENCE)
+
+
 def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) -> None:
     """Raise `UserError` where a sweep's judge will not do, before anything is trained for it.
 
@@ -161,7 +170,7 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
     patience = {"in_flight": 1, "request_timeout_s": 30.0, "tries": 1}
     judge = ChatJudge(where, spec.weights, profile=PROFILES[spec.profile], **patience)
     try:
-        Endpoint(where, **SHORT_PATIENCE).reach()
+        _endpoint(where).reach()
         verdict = judge.try_out()
     except NotThere as problem:
         raise UserError(f"nobody answers at the judge's {spec.source}: {problem}") from problem

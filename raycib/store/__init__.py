@@ -8,7 +8,6 @@ time: a damaged result counts as absent, is moved aside, and is named in ``Store
 A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.json``.
 """
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import msgspec
-
 from raycib.store.folders import Folders
 from raycib.store.sealed import (
     DISK_REFUSES,
     Damage,
     StoreError,
     check_name,
+    from_json,
     read_record,
     seal,
     telling,
@@ -33,7 +31,6 @@ __all__ = ["Record", "Store", "StoreError", "whole_root"]
 
 ATTEMPTS = 5
 """How often a result that others replace or remove meanwhile is looked at again."""
-_DECODER = msgspec.json.Decoder()
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,11 @@ class Record:
 
     def value(self, name: str) -> Any:
         """What is in a JSON file that was asked for by name."""
-        try:
-            return _DECODER.decode(self.content[name])
-        except msgspec.DecodeError:  # Python's JSON has NaN and infinities as well
-            return json.loads(self.content[name])
+        return from_json(self.content[name])
 
     def lines(self, name: str) -> list[Any]:
         """What is in a file of lines of JSON that was asked for by name."""
-        try:
-            return _DECODER.decode_lines(self.content[name])
-        except msgspec.DecodeError:
-            return [json.loads(line) for line in self.content[name].split(b"\n") if line]
+        return [from_json(line) for line in self.content[name].splitlines()]
 
 
 @runtime_checkable

@@ -21,10 +21,13 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 FORMAT = 1
 RECORD = "record.json"
 DISK_REFUSES = (codes.ENOSPC, codes.EDQUOT, codes.EIO, codes.EROFS)
 
+_DECODER = msgspec.json.Decoder()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _FILE_PART = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
@@ -113,7 +116,7 @@ def read_record(
 
     Raises Damage if anything differs from what was written, StoreError if it cannot be read.
     """
-    body = decode(_read(folder / RECORD, f"{kind}/{key}"), kind, key)
+    body = decode(_read(f"{folder}/{RECORD}", f"{kind}/{key}"), kind, key)
     content: dict[str, bytes] = {}
     for name, expected in body["files"].items():
         path = f"{folder}/{name}"
@@ -143,7 +146,7 @@ def decode(raw: bytes, kind: str, key: str) -> dict[str, Any]:
     head = raw[: -len(_seal_line(b""))]
     if raw != head + _seal_line(head):
         raise Damage(f"{RECORD} does not match its own sha256")
-    body: dict[str, Any] = json.loads(raw)
+    body: dict[str, Any] = from_json(raw)
     if body["format"] != FORMAT:
         raise StoreError(
             f"{kind}/{key} has record format {body['format']}, this raycib reads {FORMAT}; "
@@ -190,9 +193,18 @@ def _seal_line(head: bytes) -> bytes:
     return f',\n "sha256": "{sha256(head).hexdigest()}"\n}}\n'.encode()
 
 
-def _read(path: Path, what: str) -> bytes:
+def from_json(raw: bytes) -> Any:
+    """A JSON value, with what Python's JSON has besides: NaN and infinities."""
     try:
-        return path.read_bytes()
+        return _DECODER.decode(raw)
+    except msgspec.DecodeError:
+        return json.loads(raw)
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise Damage(f"{RECORD} is missing") from None
     except OSError as cause:
