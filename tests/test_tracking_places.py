@@ -13,8 +13,9 @@ import pytest
 from summaries import histories, sweep, typed
 
 from raycib.tracking import default_uri, track
-from raycib.tracking import session as tracking_room
-from raycib.tracking.session import sqlite_file, sqlite_uri, without_password
+from raycib.tracking import sqlite_file as files
+from raycib.tracking.session import without_password
+from raycib.tracking.sqlite_file import sqlite_file, sqlite_uri
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def test_an_odd_name_of_an_experiment_stays_in_its_folder(
 def test_a_lock_that_another_process_keeps_costs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking_room, "LOCK_PATIENCE_S", 0.5)
+    monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0.5)
     with open(tmp_path / ".mlflow.db.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         began = time.monotonic()
@@ -150,7 +151,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from alembic import command
-from raycib.tracking.session import sqlite_uri, tracking_room
+from raycib.tracking.session import tracking_room
+from raycib.tracking.sqlite_file import sqlite_uri
 from raycib.tracking.tracker import Tracker
 upgrade, uri = command.upgrade, sqlite_uri(Path(sys.argv[1]))
 def some(config, revision):

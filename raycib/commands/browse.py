@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from raycib.console import clickable
 from raycib.errors import UserError
-from raycib.tracking.session import sqlite_uri
+from raycib.tracking.sqlite_file import sqlite_uri
 
 QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -1,15 +1,13 @@
 """What surrounds a call to MLflow: patience, quiet, and one process at a time on a SQLite file."""
 
-import fcntl
 import logging
 import os
 import re
-import sqlite3
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from raycib.tracking.sqlite_file import alone, sqlite_uri
 
 IMPATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -21,8 +19,6 @@ IMPATIENCE = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Defaults while ``track`` runs: with MLflow's own, a server that is down costs minutes."""
-LOCK_PATIENCE_S = 30.0
-"""How long another process may keep a SQLite file; a large sweep takes it for some seconds."""
 
 
 def default_uri(folder: Path) -> str:
@@ -34,7 +30,7 @@ def default_uri(folder: Path) -> str:
 @contextmanager
 def tracking_room(uri: str) -> Iterator[None]:
     """All of the below, for as long as one sweep is being shown at ``uri``."""
-    with settings(IMPATIENCE), quiet(), alone(uri), hasty(uri):
+    with settings(IMPATIENCE), quiet(), alone(uri):
         yield
 
 
@@ -45,28 +41,6 @@ def without_password(text: str) -> str:
     """
     hidden = re.sub(r"(?<!sqlite)://(?!/)\S*@", "://***@", text)
     return re.sub(r"(?i)([?&]\w*(?:pass|pwd|token|secret|key)\w*=)[^&\s]+", r"\1***", hidden)
-
-
-def sqlite_uri(file: Path) -> str:
-    """The address of a SQLite file, whatever its folders are called.
-
-    In an address `?` begins the options and `%` a code, so both are written as codes. MLflow makes
-    the parent folder of `sqlite:///...` without decoding it; with the driver named it leaves that.
-    """
-    from sqlalchemy import URL
-
-    plain = URL.create("sqlite", database=str(file.absolute())).render_as_string()
-    return plain.replace("sqlite:", "sqlite+pysqlite:", 1) if "%" in plain else plain
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file behind the address of a SQLite store; None for any other store."""
-    if not uri.startswith("sqlite"):
-        return None
-    from sqlalchemy import make_url
-
-    name = make_url(uri).database
-    return Path(name) if name and name != ":memory:" else None
 
 
 @contextmanager
@@ -94,85 +68,3 @@ def quiet() -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """One process at a time on a SQLite file: two that create its tables at once both fail.
-
-    The lock is the system's and ends with its process, however that ends. TimeoutError where
-    another process keeps it for longer than `LOCK_PATIENCE_S`.
-    """
-    file = sqlite_file(uri)
-    if file is None:
-        yield
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    path = file.parent / f".{file.name}.lock"
-    with open(path, "w") as lock:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"another process holds {path}") from None
-                time.sleep(0.1)
-        yield
-
-
-@contextmanager
-def hasty(uri: str) -> Iterator[None]:
-    """A SQLite file that does not exist yet is filled without waiting for the disk each time.
-
-    MLflow commits some 250 times to make its tables and to hold a small sweep, which takes a
-    minute on a busy disk. A power cut in these seconds can spoil the new file, of which nothing
-    is lost that the store does not have. A file with something in it is never treated so.
-    """
-    file = sqlite_file(uri)
-    if file is None or file.exists():
-        yield
-        return
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    opened: list[sqlite3.Connection] = []
-
-    def no_sync(connection: Any, _: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous = OFF")
-            opened.append(connection)
-
-    event.listen(Engine, "connect", no_sync)
-    try:
-        yield
-    finally:
-        event.remove(Engine, "connect", no_sync)
-        for connection in opened:  # MLflow keeps them for as long as the process lives
-            with suppress(sqlite3.Error):
-                connection.execute("PRAGMA synchronous = FULL")
-
-
-def moved_here(uri: str, experiment: str, artifacts: str) -> None:
-    """After its folder was moved or copied, a SQLite file still names the old one as the place of
-    an experiment's artifacts, and MLflow would write there; it has no call to change that."""
-    file = sqlite_file(uri)
-    if file is None:
-        return
-    with closing(sqlite3.connect(file, timeout=20)) as database, database:
-        (old,) = database.execute(
-            "SELECT artifact_location FROM experiments WHERE experiment_id = ?", (experiment,)
-        ).fetchone()
-        # Others' experiments keep their place: only what `track` made ends like this.
-        if old == artifacts or old.split("/")[-2:] != artifacts.split("/")[-2:]:
-            return
-        database.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-            (artifacts, experiment),
-        )
-        database.execute(
-            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
-            " WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-            (artifacts, len(old) + 1, experiment, len(old) + 1, f"{old}/"),
-        )

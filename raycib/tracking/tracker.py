@@ -10,28 +10,19 @@ import json
 import logging
 import os
 import re
-import shutil
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from raycib.cache import cache
 from raycib.report.text import one_line
 from raycib.results import Histories, Results, Samples
-from raycib.tracking.session import (
-    default_uri,
-    moved_here,
-    sqlite_file,
-    sqlite_uri,
-    tracking_room,
-    without_password,
-)
+from raycib.tracking.new_file import make_file
+from raycib.tracking.session import default_uri, tracking_room, without_password
 from raycib.tracking.shown import POINTS, Point, Shown, Times, points_of, runs_of, spacing
+from raycib.tracking.sqlite_file import moved_here, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,7 +86,7 @@ class Tracker:
         from mlflow.store.db import utils
 
         utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
-        _make_file(uri)
+        make_file(uri)
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment_of(self._client, uri)
         self._runs = _runs(self._client, self._experiment)
@@ -197,45 +188,6 @@ def _refuse_nowhere(uri: str) -> None:
         raise ValueError("no address: give http://..., or sqlite:///FILE with three slashes")
     if uri.startswith("sqlite") and sqlite_file(uri) is None:
         raise ValueError("no file: give sqlite:///FILE with three slashes")
-
-
-def _make_file(uri: str) -> None:
-    """A new SQLite file has its name once all of MLflow's tables are there: MLflow can neither use
-    nor mend one whose maker was killed."""
-    file = sqlite_file(uri)
-    if file is None or file.exists():
-        return
-    part = file.with_name(f".{file.name}.part")
-    try:
-        shutil.copyfile(_empty_file(), part)
-    except OSError:  # no cache can be written to
-        _make_tables(part)
-    part.replace(file)
-
-
-def _empty_file() -> Path:
-    """A file with MLflow's tables and nothing else, made once: it takes MLflow a CPU second."""
-    from mlflow.version import VERSION
-
-    empty = cache("mlflow") / f"{VERSION}.db"
-    if not empty.is_file():
-        empty.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=empty.parent) as folder:
-            made = Path(folder) / empty.name
-            _make_tables(made)
-            with closing(sqlite3.connect(made)) as database, database:
-                # MLflow's own first experiment has a folder, which whoever opens a copy chooses.
-                database.execute("DELETE FROM experiments")
-            made.replace(empty)
-    return empty
-
-
-def _make_tables(file: Path) -> None:
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    file.unlink(missing_ok=True)
-    SqlAlchemyStore(sqlite_uri(file), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
 
 
 def experiment_of(client: "MlflowClient", uri: str) -> str:
