@@ -1,7 +1,9 @@
 """Data sets of the Hugging Face hub as tables: a split of one, or a file of its repository."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from raycib.data.file_tables import file_table
@@ -9,6 +11,9 @@ from raycib.data.tables import Table, checked
 from raycib.errors import NotHere, UserError
 
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
+
+PATIENCE_S = 10
+"""For the hub's first word."""
 
 
 def file_of(name: str) -> tuple[str, str] | None:
@@ -36,7 +41,9 @@ def hub_table(name: str, first: int | None = None) -> Table:
         raise
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NotHere(f"data set {name!r} could not be loaded: {reason}") from error
+        raise NotHere(
+            f"data set {name!r} could not be loaded: {reason}; check the name and the network"
+        ) from error
 
 
 def _entries(name: str, first: int | None) -> Iterable[Any]:
@@ -45,5 +52,34 @@ def _entries(name: str, first: int | None) -> Iterable[Any]:
     path, _, split = name.partition(":")
     path, *config = path.split("@", 1)  # DATASET@CONFIG, such as openai/gsm8k@main
     datasets.logging.set_verbosity_error()  # that a cached set is read, it says at every reading
-    rows: Any = datasets.load_dataset(path, *config, split=split or "train")
+    with _no_further_tries():
+        rows: Any = datasets.load_dataset(path, *config, split=split or "train")
     return rows if first is None else rows.select(range(min(first, len(rows))))
+
+
+@contextmanager
+def _no_further_tries() -> Iterator[None]:
+    """Where the hub does not answer, only what was fetched is read: its clients would try five
+    times for each file, half a minute with as many lines on stderr."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not _answers(constants.ENDPOINT):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+@cache
+def _answers(hub: str) -> bool:
+    """Whether a hub says anything at all; asked once."""
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(hub, timeout=PATIENCE_S)
+    except Exception:  # no name, no route, no answer, or told not to ask
+        return False
+    return True

@@ -71,5 +71,18 @@ def test_rows_behind_the_last_that_is_needed_are_not_read(tmp_path: Path) -> Non
     write(file, [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}] + [{}] * 5)
     assert [row.prompt for row in load_rows(f"{file}#first-2")] == ["a", "c"]
     for whole in (str(file), f"{file}#first-3", f"{file}#only=prompt:*#first-1"):
-        with pytest.raises(UserError, match="row 3: no prompt"):
+        with pytest.raises(UserError, match="row 3: no text"):
             load_rows(whole)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    """Its clients by themselves try five times for each file, with a line on stderr each."""
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, SPLITS[0]], env=env | nobody, capture_output=True, text=True
+    )
+    assert "Retrying" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "raycib.errors.NotHere: data set 'openai/gsm8k@main:train' could not be loaded" in last
+    assert "check the name and the network" in last

@@ -155,7 +155,7 @@ def test_a_filter_that_keeps_nothing_or_names_nothing_is_refused(tmp_path: Path)
 
 def test_a_row_is_named_by_its_number_in_the_file(tmp_path: Path):
     entries = [{"prompt": "a", "kind": "x"}, {"prompt": "", "kind": "y"}]
-    with pytest.raises(UserError, match=r"row 2 .line 2.: no prompt"):
+    with pytest.raises(UserError, match=r"row 2 .line 2.: no text"):
         load_rows(save(tmp_path / "rows.jsonl", entries) + "#only=kind:y")
 
 
