@@ -218,6 +218,10 @@ class Leases:
         found, self._news = list(self._news), deque()
         return found
 
+    def news(self) -> tuple[dict[str, dict[str, Any]], list[Ended], int]:
+        """`told`, `ended` and `joined` in one call: a driver asks all day."""
+        return self.told(), self.ended(), self.joined()
+
     def abandon(self, error: str = "") -> None:
         """No holder is left: what is not over was not done."""
         for name in [*self._waiting, *self._working.values()]:

@@ -205,8 +205,7 @@ class _News(ray.tune.Callback):
 
     def look(self) -> None:
         """Tell of everything new."""
-        asked = (self._leases.told, self._leases.ended, self._leases.joined)
-        told, ended, joined = ray.get([one.remote() for one in asked])
+        told, ended, joined = ray.get(self._leases.news.remote())
         if joined >= self._trials:
             self._begun()
         self._told(told)
