@@ -114,7 +114,7 @@ class Joint:
             blocks = [block for run in runs if (block := self._block(run, layer.router))]
             if not blocks:
                 return layer.base(x)
-            outputs = adapted([one.base for one in self.layers], blocks, x)
+            outputs = adapted([one.base for one in self.layers], blocks, x, layer.router.anchor)
             self._input, self._ready = x, dict(zip(self.layers, outputs, strict=True))
         found = self._ready.pop(layer)
         if not self._ready:
@@ -129,13 +129,10 @@ class Joint:
             return None
         scale = router.shapes[slot].scale
         if slot not in router.altered and not router.by_parameter:
-            stack = router.stacks[slot]
-            if torch.is_grad_enabled():
-                leaves = stack.leaves(self, run.slots)
-                return Block(run.tokens, layers, leaves[0], leaves[1:], scale, leaves, False)
-            return Block(run.tokens, layers, *stack.factors(self, run.slots), scale, [], False)
+            factors, gradients = router.stacks[slot].block(self, run.slots)
+            return Block(run.tokens, layers, *factors, scale, gradients=gradients)
         updates = [self.layers[n].factors(slot) for n in layers]
         a = torch.cat([update.a.detach() for update in updates])[None]
         b = [update.b.detach().mT[None] for update in updates]
         leaves = [u.a for u in updates] + [u.b for u in updates]
-        return Block(run.tokens, layers, a, b, scale, leaves, by_parameter=True)
+        return Block(run.tokens, layers, a, b, scale, leaves)

@@ -26,23 +26,22 @@ class Block(NamedTuple):
     b: Sequence[Float[Tensor, "slots rank out_dim"]]
     """Of each, transposed."""
     scale: float
-    leaves: Sequence[Tensor]
-    """What gradients are of: `a` and each of `b`; or `by_parameter` the only slot's A (rank,
-    in_dim) of each layer, then its B (out_dim, rank) of each."""
-    by_parameter: bool
-
-    def gradients(self, a: Tensor, b: Sequence[Tensor]) -> list[Tensor]:
-        """In the order of the leaves."""
-        if not self.by_parameter:
-            return [a, *b]
-        return [*a[0].split([len(one[0]) for one in b]), *(one[0].mT for one in b)]
+    leaves: Sequence[Tensor] = ()
+    """What gradients are of, where each parameter has its own: the only slot's A (rank, in_dim) of
+    each layer, then its B (out_dim, rank) of each."""
+    gradients: Sequence[Tensor] = ()
+    """Else the memory of those of `a` and each of `b`, to which a backward pass adds."""
 
 
 def adapted(
-    bases: Sequence[nn.Linear], blocks: Sequence[Block], x: Float[Tensor, "*any in_dim"]
+    bases: Sequence[nn.Linear],
+    blocks: Sequence[Block],
+    x: Float[Tensor, "*any in_dim"],
+    anchor: Tensor,
 ) -> tuple[Tensor, ...]:
     """What each of `bases` makes of `x`, with the updates; in the dtype of the base's output, so
-    bf16 under bf16 autocast. Gradients reach `x` and the leaves of `blocks`."""
+    bf16 under bf16 autocast. Gradients reach `x` and the leaves of `blocks`, or are added to their
+    `gradients`: then `anchor`, which wants one and gets none, has the backward pass come by."""
     if torch.is_grad_enabled() and any(
         one.requires_grad for base in bases for one in base.parameters()
     ):
@@ -51,13 +50,17 @@ def adapted(
             "`adapters.disabled()` alone"
         )
     leaves = [leaf for block in blocks for leaf in block.leaves]
-    return _Adapted.apply(bases, blocks, x, *leaves)  # type: ignore[return-value]
+    return _Adapted.apply(bases, blocks, x, anchor, *leaves)  # type: ignore[return-value]
 
 
 class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, bases: Sequence[nn.Linear], blocks: Sequence[Block], x: Tensor, *_: Tensor
+        ctx: Any,
+        bases: Sequence[nn.Linear],
+        blocks: Sequence[Block],
+        x: Tensor,
+        *_: Tensor,
     ) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
         outputs = [F.linear(flat, base.weight, base.bias) for base in bases]
@@ -92,18 +95,25 @@ class _Adapted(torch.autograd.Function):
             between = (torch.cat(dh, dim=1) if len(dh) > 1 else dh[0]).mul_(block.scale)
             if dx is not None:
                 _own(block, dx).baddbmm_(between.mT, a)
-            found += block.gradients(
-                torch.bmm(between, _own(block, flat)),
-                [torch.bmm(p, slope) for p, slope in zip(_parts(h, b), own, strict=True)],
-            )
-        return (None, None, None if dx is None else dx.view(ctx.shape), *found)
+            pairs = [(between, _own(block, flat)), *zip(_parts(h, b), own, strict=True)]
+            if block.leaves:
+                (a_slope, *b_slopes) = (torch.bmm(*pair)[0] for pair in pairs)
+                found += [*a_slope.split([len(one) for one in b_slopes]), *(s.mT for s in b_slopes)]
+            for gradient, pair in zip(block.gradients, pairs, strict=False):
+                if gradient.dtype == flat.dtype:
+                    gradient.baddbmm_(*pair)
+                else:
+                    gradient.add_(torch.bmm(*pair))
+        return (None, None, None if dx is None else dx.view(ctx.shape), None, *found)
 
 
 def _own(block: Block, flat: Float[Tensor, "all dim"]) -> Float[Tensor, "slots tokens dim"]:
     """The block's tokens, slot by slot."""
-    return flat[block.tokens].view(len(block.a), -1, flat.shape[-1])
+    return flat[block.tokens].view(block.a.shape[0], -1, flat.shape[-1])
 
 
 def _parts(h: Float[Tensor, "slots ranks tokens"], b: Sequence[Tensor]) -> Sequence[Tensor]:
     """What enters each B."""
-    return h.split([factor.shape[1] for factor in b], dim=1)
+    return (
+        torch.split_with_sizes(h, [factor.shape[1] for factor in b], dim=1) if len(b) > 1 else [h]
+    )

@@ -36,6 +36,8 @@ class Router:
         self.stacks: dict[int, Stack] = {}
         """Where each slot's factors are."""
         self.routes: Routes | None = None
+        self.anchor = torch.zeros((), requires_grad=True)
+        """Has backward passes come by where nothing else wants a gradient."""
         self.disabled = False
         self.altered: set[int] = set()
         """Slots that compute with more than their own factors."""

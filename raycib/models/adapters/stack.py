@@ -1,6 +1,5 @@
 """The factors of slots of one shape, in one tensor."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,9 +11,6 @@ from raycib.models.adapters.shape import LoRAShape
 
 if TYPE_CHECKING:
     from raycib.models.adapters.linear import Joint, SlotLinear
-
-# Gradients are added in place to views, on purpose.
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")
 
 
 class Factors(NamedTuple):
@@ -51,7 +47,7 @@ class Stack:
         self.gradients: Tensor | None = None
         self._linked: dict[int, list[tuple[nn.Parameter, Tensor]]] = {}
         """Parameters and the views that are their gradients, by slot."""
-        self._leaves: dict[tuple[Joint, range], list[nn.Parameter]] = {}
+        self._blocks: dict[tuple[Joint, range], tuple[Factors, list[Tensor]]] = {}
         for joint in joints:
             for layer, slot, a, b in self._parameters(joint, self.weights):
                 layer.lora_A[str(slot)], layer.lora_B[str(slot)] = nn.Parameter(a), nn.Parameter(b)
@@ -71,16 +67,12 @@ class Stack:
         )
         return Factors(a, b)
 
-    def leaves(self, joint: "Joint", slots: range) -> list[nn.Parameter]:
-        """The same with gradients in common."""
-        if (joint, slots) not in self._leaves:
-            a, b = self.factors(joint, slots)
+    def block(self, joint: "Joint", slots: range) -> tuple[Factors, list[Tensor]]:
+        """Factors of neighbouring slots, and the memory of their gradients."""
+        if (joint, slots) not in self._blocks:
             gradients = self.factors(joint, slots, self.link())
-            leaves = [nn.Parameter(part) for part in (a, *b)]
-            for leaf, gradient in zip(leaves, (gradients.a, *gradients.b), strict=True):
-                leaf.grad = gradient
-            self._leaves[joint, slots] = leaves
-        return self._leaves[joint, slots]
+            self._blocks[joint, slots] = self.factors(joint, slots), [gradients.a, *gradients.b]
+        return self._blocks[joint, slots]
 
     def link(self) -> Tensor:
         """The memory of all gradients, in which those of the parameters are from now on."""
