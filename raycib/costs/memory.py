@@ -55,7 +55,8 @@ def layer_bytes(
     read the same, and A x); queries, keys, values and what attention gives; of a gated MLP the gate
     before and after its activation, the other factor and the product. In float32: the inputs of
     norms, their inverse size, and the logarithm of each head's softmax sum. Frozen weights keep no
-    input. What attention gives of `packed` rows, length by length, is copied together.
+    input. Attention sees `packed` rows with up to a quarter of padding (`raycib.models.packing`,
+    but for rows of less than 32 tokens), and what it gives is copied together.
     """
     linears = sizes.layers[layer]
     adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
@@ -68,6 +69,7 @@ def layer_bytes(
         kept += 2 * sizes.queries + sizes.keys
     elif packed and ours & _OUT_OF_ATTENTION:
         kept += sizes.queries
+    kept += packed * (sizes.queries + sizes.keys) // 2
     # Of a layer that is not Llama's: all that goes in and out.
     kept += sum(sum(shape) for name, shape in linears.items() if _last(name) not in _KNOWN)
     return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
