@@ -35,6 +35,8 @@ SHAPED = [
 ]
 # What says the shapes of its tensors is held to them, in the first calls of each test.
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+import raycib.runtime  # noqa: E402, F401  before Ray, which reads then whether to ask for a token
+
 HELD = 1000
 """Calls a test: some five steps. Later ones call the same; checks are a third of their time."""
 

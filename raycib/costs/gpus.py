@@ -36,7 +36,10 @@ GPUS = {
     one.name: one
     for one in (
         GPU("B200", 180 * GB, 2250e12, 75e12),
+        GPU("H200-NVL", 141 * GB, 835e12, 60e12),
         GPU("H200", 141 * GB, 989e12, 67e12, 4.0),
+        GPU("H100-PCIe", 80 * GB, 756e12, 51e12),
+        GPU("H100-NVL", 94 * GB, 835e12, 60e12),
         GPU("H100", 80 * GB, 989e12, 67e12, 3.0),
         GPU("A100", 80 * GB, 312e12, 19.5e12, 1.3),
         GPU("A100-40", 40 * GB, 312e12, 19.5e12),
@@ -68,14 +71,15 @@ def gpus_here() -> list[str]:
 
 
 def gpu_here() -> GPU | None:
-    """The smallest GPU of this machine; its peak is known where its name has one of `GPUS` as a
-    word ("NVIDIA L40" is no L4), else that is 0."""
+    """The smallest GPU of this machine; its peak is that of the first of `GPUS` whose parts are all
+    words of its name ("NVIDIA L40" is no L4, an "NVIDIA H100 PCIe" is slower than others), else 0.
+    """
     found = []
     for line in gpus_here():
         name, _, memory = line.rpartition(",")
         size = memory.strip().partition(" ")[0]
-        words = re.findall(r"\w+", name)
-        known = next((gpu for key, gpu in GPUS.items() if key.partition("-")[0] in words), None)
+        words = {*re.findall(r"\w+", name)}
+        known = next((gpu for key, gpu in GPUS.items() if words >= {*key.split("-")}), None)
         if size.isdecimal():
             one = known or GPU(name, 0, 0.0, 0.0)
             found.append(one._replace(name=name, memory=int(size) * 2**20))

@@ -5,6 +5,6 @@ import os
 # Ray reads both when it is imported. A cluster of one's own is never open: it asks for a token, and
 # with the second setting, meant for other systems, every process listens on the loopback address
 # instead of on all. An existing cluster decides for itself.
-if "RAY_ADDRESS" not in os.environ:
+if os.environ.get("RAY_ADDRESS", "") in ("", "local"):
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

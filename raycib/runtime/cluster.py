@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
@@ -169,6 +170,11 @@ def _start_here(dashboard: bool) -> Scratch:
     """A Ray of one's own, and the temp folder of its processes. On a busy machine its start can
     outlast the half minute that Ray allows it, so it is tried again. What a failed start left
     running is ended."""
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not is_token_auth_enabled():
+        raise UserError(
+            "Ray was imported before raycib.runtime, and would start without a token: import "
+            "raycib.runtime first, or set RAY_AUTH_MODE=token"
+        )
     print("starting Ray on this machine", flush=True)
     folder = _folder()
     for left in reversed(range(STARTS)):

@@ -11,7 +11,7 @@ import pytest
 import ray
 from programs import ROOT
 from ray_head import Cluster
-from running import title
+from running import program, title
 
 from raycib.config.presets import PRESETS, Execution
 from raycib.errors import UserError
@@ -64,6 +64,21 @@ def test_a_failed_start_is_said_and_what_it_started_is_ended(
     first, *said = capsys.readouterr().out.splitlines()
     assert first == "starting Ray on this machine"
     assert [line[-12:] for line in said] == ["3 tries left", "2 tries left", "1 tries left"]
+
+
+def test_a_ray_that_was_imported_first_is_not_started(tmp_path: Path) -> None:
+    """It has read then whether to ask for a token. "local" too is a Ray of one's own."""
+    connected = """
+import os
+del os.environ["RAY_AUTH_MODE"]
+os.environ["RAY_ADDRESS"] = "local"
+import ray
+from raycib.config.presets import PRESETS
+from raycib.runtime.cluster import connect
+connect(PRESETS["world"].execution)
+"""
+    done = program(tmp_path, "-c", connected)
+    assert "Ray was imported before raycib.runtime" in done.stderr.splitlines()[-1]
 
 
 def test_a_temp_folder_that_takes_no_files_is_told(

@@ -191,13 +191,14 @@ def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) ->
     assert not machine_of(Options(), execution).known
     assert machine_of(Options(gpu="L4"), execution).known
     assert machine_of(Options(), PRESETS["world"].execution).room is None
-    with pytest.raises(UserError, match="there is B200, H200, H100"):
+    with pytest.raises(UserError, match="there is B200, H200-NVL, H200, "):
         machine_of(Options(gpu="H1000"), execution)
 
 
 @pytest.mark.parametrize(
     ("name", "peak"),
-    [("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA L40S", 362e12),
+    [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H100 NVL", 835e12),
+     ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA L40S", 362e12),
      ("NVIDIA L40", 0), ("NVIDIA A10G", 0), ("NVIDIA RTX A1000", 0), ("NVIDIA GH200 480GB", 0)],
 )  # fmt: skip
 def test_a_gpu_is_none_whose_name_begins_alike(
