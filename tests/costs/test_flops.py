@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import transformers
 from costs import counter
@@ -29,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4, num_key_value_heads=4, head_dim=24,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tiny.make_tokenizer(folder)
     return folder
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import transformers
 
@@ -56,6 +57,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if not folder.exists():
             config = getattr(transformers, f"{name}Config")(**SIZES)
             transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            tiny.make_tokenizer(folder)
         return str(folder)
 
     return make
@@ -202,6 +204,7 @@ def test_a_whole_pass_holds_at_most_what_is_foretold(
     with checkpointed layers a fourth of it."""
     config = transformers.LlamaConfig(**(SIZES | {"num_hidden_layers": 6}))
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.make_tokenizer(tmp_path)
     adapters = slots(str(tmp_path), LLAMAS, dtype)
     adapters.checkpointed = checkpointed
     rows = [Encoded(tuple(range(3, 44)), tuple(range(5, 44)))] * 8

@@ -136,6 +136,20 @@ def test_grouped_slots_equal_the_same_slots_alone(untouched, shapes, rows, stack
             assert_gradients_close(in_group[name].grad, parameter.grad)
 
 
+def test_a_gradient_in_something_else_is_not_added_to_that_of_the_slots(base):
+    """An objective may ask for the gradient in states before the pass of its loss."""
+    adapters, ids = slots_on(base, EVERYTHING, EVERYTHING), tokens(4)
+    states = base.get_input_embeddings()(ids).detach().requires_grad_()
+    with adapters.route([(0, 2), (1, 2)], stacked=True):
+        loss = row_losses(base(inputs_embeds=states).logits, ids).mean()
+    (slope,) = torch.autograd.grad(loss, states, retain_graph=True)
+    assert slope.abs().max() > 0
+    assert not any(one.grad is not None and one.grad.any() for one in adapters.trained(0))
+    loss.backward()
+    torch.testing.assert_close(states.grad, slope, rtol=0, atol=0)
+    assert all(one.grad.any() for one in adapters.trained(0))
+
+
 @pytest.mark.parametrize("rows", [[(0, 4), (1, 4)], [(0, 7), (1, 1)]])
 def test_a_pass_copies_no_factors(base, rows):
     """What the backward pass needs of them is the memory that the optimiser moves."""

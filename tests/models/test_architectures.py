@@ -46,6 +46,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
         folder = root / "-".join((name, *map(str, overrides)))
         if not folder.exists():
             random_model(name, **overrides).save_pretrained(folder)
+            tiny.make_tokenizer(folder)
         return folder
 
     return make

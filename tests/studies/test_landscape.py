@@ -280,7 +280,7 @@ def test_everything_is_left_as_it_was(adapters, data):
     assert any(flags.values()) and not all(flags.values())
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]), name
-        assert parameter.grad is None, name
+        assert parameter.grad is None or not parameter.grad.any(), name
 
 
 def test_a_failure_leaves_weights_frozen_and_slots_as_they_were(adapters, monkeypatch):

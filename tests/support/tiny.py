@@ -38,9 +38,8 @@ TEMPLATE = (
 )
 
 
-def make_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
-    """A Hugging Face folder with the model and its tokenizer."""
-    controls = ["<pad>", "<eos>", "<user>", "<assistant>"]
+def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer and its files."""
     vocabulary = {word: number for number, word in enumerate(["<unk>", *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -49,13 +48,19 @@ def make_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
         unk_token="<unk>",
         pad_token="<pad>",
         eos_token="<eos>",
-        additional_special_tokens=controls[2:],
+        additional_special_tokens=["<user>", "<assistant>"],
     )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
+    """A Hugging Face folder with the model and its tokenizer."""
+    tokenizer = make_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocabulary) + len(controls),
+        vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=2,

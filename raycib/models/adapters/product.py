@@ -86,6 +86,8 @@ class _Adapted(torch.autograd.Function):
             for base, slope in zip(ctx.bases, slopes, strict=True):
                 weight = base.weight.to(slope.dtype)
                 dx = slope @ weight if dx is None else dx.addmm_(slope, weight)
+        # Not where `torch.autograd.grad` asks for something else, as for a gradient in states.
+        adds = torch._C._will_engine_execute_node(ctx.next_functions[1][0])  # the anchor's
         found: list[Tensor] = []
         for block in ctx.blocks:
             h, a, *rest = kept
@@ -99,7 +101,7 @@ class _Adapted(torch.autograd.Function):
             if block.leaves:
                 (a_slope, *b_slopes) = (torch.bmm(*pair)[0] for pair in pairs)
                 found += [*a_slope.split([len(one) for one in b_slopes]), *(s.mT for s in b_slopes)]
-            for gradient, pair in zip(block.gradients, pairs, strict=False):
+            for gradient, pair in zip(block.gradients if adds else (), pairs, strict=False):
                 if gradient.dtype == flat.dtype:
                     gradient.baddbmm_(*pair)
                 else:
