@@ -130,7 +130,7 @@ def test_harmful_prompts_are_answered_in_the_middle_of_training(copy: Path, out:
     assert rates[-1]["value"] == pytest.approx(said["harmful"].iloc[::2].astype(float).mean())
     assert not cell.get("points_apart")
     shown = (copy / "over_steps" / "report.html").read_text()
-    assert "Safety over steps" in shown and "another training" not in shown
+    assert "Safety over steps" in shown and "are of another training" not in shown
 
 
 def test_another_judge_reads_the_same_answers(copy: Path, out: Path) -> None:
