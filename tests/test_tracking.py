@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from summaries import histories, rate, samples, sweep, typed
 
 from raycib.tracking import track, tracker
@@ -225,6 +226,25 @@ def test_a_table_that_is_no_more_is_no_artifact(tmp_path):
     assert track(typed(summary), {}, folder)
     files = view(tmp_path)[""]["files"]
     assert "corrected.csv" not in files and "report.html" in files
+
+
+def cannot(*_: object) -> None:
+    raise NotImplementedError
+
+
+def test_a_table_that_a_place_cannot_remove_is_said_and_tried_again(tmp_path, monkeypatch, caplog):
+    """Places of artifacts that MLflow cannot delete from raise this."""
+    summary = sweep(seeds=1)
+    folder = exhibits(tmp_path, summary)
+    (folder / "corrected.csv").write_text("method")
+    assert track(typed(summary), {}, folder)
+    (folder / "corrected.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalArtifactRepository, "delete_artifacts", cannot)
+        assert track(typed(summary), {}, folder)
+    assert track(typed(summary), {}, folder)
+    assert "MLflow keeps corrected.csv of an earlier run" in caplog.text
+    assert "corrected.csv" not in view(tmp_path)[""]["files"]
 
 
 @pytest.mark.parametrize("place", ["many", "one"])

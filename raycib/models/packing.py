@@ -56,11 +56,10 @@ class _Packed:
         there, back = [], [0] * starts[-1]
         for row in order:
             start, length = starts[row], self._lengths[row]
+            padding = self._widths[row] - length
             back[start : start + length] = range(len(there), len(there) + length)
             there += range(start, start + length)
-            there += [start] * (
-                self._widths[row] - length
-            )  # any token: none sees the ones after it
+            there += [start] * padding  # any token: none sees the ones after it
         return _Places(*(torch.tensor(places).to(self._device) for places in (there, back)))
 
 

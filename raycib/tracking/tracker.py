@@ -12,7 +12,6 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,7 +209,7 @@ def experiment_of(client: "MlflowClient", uri: str) -> str:
 
 def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:
     """Uploads the exhibits that differ from what the run holds, by their digests in a tag, and
-    removes those that are no more, where the place of artifacts can."""
+    removes those that are no more; one that cannot be removed is said, and tried again."""
     files = [
         file
         for file in sorted(folder.iterdir())
@@ -227,7 +226,11 @@ def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:
 
         place = get_artifact_repository(parent.info.artifact_uri)
         for name in sorted(gone):
-            with suppress(MlflowException, NotImplementedError, OSError):
+            try:
                 place.delete_artifacts(name)
+            except (MlflowException, NotImplementedError, OSError) as error:
+                digests[name] = held[name]
+                reason = one_line(without_password(str(error)), 160) or type(error).__name__
+                log.warning("MLflow keeps %s of an earlier run: %s", name, reason)
     if held != digests:
         client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))
