@@ -35,5 +35,7 @@ def _end_quietly() -> None:
 
 
 def collect_seldom() -> None:
-    """For a program that is ours as a whole."""
+    """For a program that is ours as a whole. At its end Python looks through all that is left: for
+    a CPU second, after a sweep."""
     gc.set_threshold(*SELDOM)
+    atexit.register(gc.freeze)

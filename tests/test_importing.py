@@ -55,6 +55,24 @@ def test_an_import_that_fails_leaves_it_as_it_was():
         gc.enable()
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_program_of_ours_ends_without_a_last_look_for_garbage(ours: bool):
+    """That look would find a ring of two, of which nothing else knows, and end both."""
+    code = f"""
+import gc
+from raycib.importing import collect_seldom
+class Knot:
+    def __del__(self): print("found")
+gc.disable()
+if {ours}: collect_seldom()
+knot = Knot(); knot.own = knot
+del knot
+print("end")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "end\n" + "found\n" * (not ours)
+
+
 @pytest.mark.parametrize(("last", "said"), [("", ""), ("1 / 0", "ZeroDivisionError")])
 def test_a_process_ends_with_what_it_says_itself(last: str, said: str):
     """Triton lists what it has left on stderr, where nothing was collected."""

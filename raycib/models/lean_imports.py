@@ -1,8 +1,8 @@
 """transformers without what it imports for models that see: a second of every process.
 
-Loss functions of object detection want scipy, and one way of assisted generation sklearn, wherever
-these are installed. Nothing here uses either of the two. Once transformers has been imported it
-knows that they are there, and it is too late.
+Loss functions of object detection want scipy, one way of assisted generation sklearn, and
+accelerate's settings for SageMaker boto3, wherever these are installed. Nothing here uses any of
+that. Once transformers has been imported it knows that they are there, and it is too late.
 """
 
 import sys
@@ -24,6 +24,6 @@ def hidden(*names: str) -> Iterator[None]:
 
 
 if "transformers" not in sys.modules:
-    with hidden("scipy", "sklearn"):
+    with hidden("boto3", "scipy", "sklearn"):
         import transformers.generation.candidate_generator
         import transformers.loss.loss_utils  # noqa: F401

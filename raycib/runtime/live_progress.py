@@ -102,10 +102,10 @@ def without_room() -> str:
     try:
         groups = ray.util.placement_group_table().values()
         wanted = [one["bundles"].values() for one in groups if one["state"] == "PENDING"]
+        if not wanted:
+            return ""
         free, there = ray.available_resources(), ray.cluster_resources()
     except Exception:  # a view may fail, the sweep may not
-        return ""
-    if not wanted:
         return ""
     said = [
         f"{max(sum(b.get(kind, 0) for b in group) for group in wanted):g} {kind}s wanted and "

@@ -167,7 +167,6 @@ def _cell(
     }
     files = {"cell.json": _json(whole)} | _answers(samples, cell.key) if ended else {}
     tags = {
-        "raycib.parameters": json.dumps(cell.parameters, sort_keys=True, default=str),
         # An empty tag, where there is none: a cell that failed once and was mended says so.
         "raycib.failed": one_line(cell.failed or "", 1_000) if ended else "",
     } | _table_tag(files)
@@ -193,15 +192,15 @@ def _table_tag(files: Mapping[str, str]) -> dict[str, str]:
 
 def _compared(flat: Mapping[str, Any]) -> dict[str, float]:
     """The scores that cells are compared by, with the harmful response rate's interval, the answers
-    behind it and those without a verdict; all but `HEADLINE` behind a prefix. Everything is in
-    `summary.json`."""
+    behind it and, if any, those without a verdict; all but `HEADLINE` behind a prefix. Everything
+    is in `summary.json`."""
     parts = {name + end for name in flat if name != "hrr" for end in RATE_PARTS.values() if end}
     return numbers(
         {
             name if name in HEADLINE else f"{MORE}{name}": value
             for name, value in flat.items()
             if name not in parts and name not in OF_ROWS and not name.startswith("at_limit_")
-            and not name.endswith("_before")
+            and not name.endswith("_before") and not (name == "hrr_unread" and value == 0)
         }
     )  # fmt: skip
 

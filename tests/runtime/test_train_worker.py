@@ -160,8 +160,8 @@ def test_a_worker_imports_nothing_for_models_that_see(tmp_path: Path):
     them."""
     code = (
         "import sys; import raycib.runtime.worker\n"
-        "print({'sklearn', 'scipy', 'bitsandbytes'} & set(sys.modules))\n"
-        "from sklearn.linear_model import LogisticRegression; import scipy.stats\n"
+        "print({'sklearn', 'scipy', 'bitsandbytes', 'boto3'} & set(sys.modules))\n"
+        "from sklearn.linear_model import LogisticRegression; import scipy.stats, boto3\n"
         "from peft.import_utils import is_bnb_4bit_available; assert is_bnb_4bit_available()"
     )
     done = subprocess.run(
