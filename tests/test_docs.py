@@ -10,11 +10,10 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
-from inspect import signature
 from itertools import takewhile
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import pytest
 import typer
@@ -22,7 +21,7 @@ from typer.main import get_command
 
 from raycib.cli import app
 from raycib.config.menu import menu
-from raycib.runtime.options import Options
+from raycib.runtime.options import as_options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -94,10 +93,8 @@ def sweep() -> Any:
 
     def main(**given: Any) -> None: ...
 
-    main.__signature__ = signature(Options)  # type: ignore[attr-defined]
-    main.__annotations__ = get_type_hints(Options, include_extras=True)
     program = typer.Typer()
-    program.command()(main)
+    program.command()(as_options(main))
     return get_command(program)
 
 

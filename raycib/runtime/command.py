@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -26,7 +25,7 @@ from raycib.runtime.capacity import groups_here
 from raycib.runtime.failures import failed_before
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
-from raycib.runtime.options import GROUPS, Options
+from raycib.runtime.options import GROUPS, Options, as_options
 from raycib.runtime.planning.afterwards import beside
 from raycib.runtime.planning.estimate import estimate
 from raycib.runtime.planning.fit import fitted
@@ -73,10 +72,8 @@ def command_line(help_text: str, then: Callable[[Options], Any]) -> typer.Typer:
     def main(**given: Any) -> Any:
         return then(Options(**given))
 
-    main.__signature__ = signature(Options)  # type: ignore[attr-defined]
-    main.__annotations__ = get_type_hints(Options, include_extras=True)
     app = make_app(help_text)
-    app.command(help=help_text, cls=_ByGroup)(main)
+    app.command(help=help_text, cls=_ByGroup)(as_options(main))
     return app
 
 
