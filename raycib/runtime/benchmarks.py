@@ -43,10 +43,8 @@ def benchmarks_of(options: Options, model: ModelSpec, context: int) -> tuple[LmE
         "chat": options.eval_chat,
     }
     failing = f"--evals {options.evals!r}: lm-eval does not start"
-    found = in_a_process("raycib.runtime.read_benchmarks", asked, failing)
-    if "error" in found:
-        raise UserError(found["error"])
-    specs = tuple(LmEvalSpec(**one) for one in found["benchmarks"])
+    found = in_a_process("raycib.runtime.read_benchmarks:resolved", asked, failing)
+    specs = tuple(LmEvalSpec(**one) for one in found)
     called = [one.name for one in specs]
     if twice := [name for name in called if called.count(name) > 1]:
         raise UserError(f"--evals {options.evals!r}: two are called {twice[0]!r}; rename one")

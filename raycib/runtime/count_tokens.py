@@ -1,16 +1,13 @@
-"""A process that counts the tokens of rows: transformers brings torch along, which a driver lacks.
-
-Reads one JSON object (`source`, `template`, `sets` of rows) and writes one as its last line.
-"""
+"""Counting the tokens of rows: transformers brings torch along, which a driver lacks, so that this
+is for a process of its own."""
 
 import faulthandler
-import json
-import sys
 from typing import Any
 
 from raycib.data.chat_format import chat_format
 from raycib.data.lengths import count_tokens
 from raycib.data.rows import Row
+from raycib.errors import UserError
 from raycib.models import check_architecture, load_tokenizer
 
 MINUTES_TO_LOAD = 5
@@ -18,8 +15,9 @@ MINUTES_TO_LOAD = 5
 
 
 def counted(asked: dict[str, Any]) -> dict[str, Any]:
-    """`sets` of (tokens that close an answer, lengths of each row) and `notes` on the template; or
-    the `error` that stands in the way, in one line."""
+    """`sets` of (tokens that close an answer, lengths of each row) and `notes` on the template, for
+    the `source` and `template` of a model and `sets` of rows, all plain JSON. Raises `UserError`,
+    in one line."""
     try:
         check_architecture(asked["source"])  # here, where torch is, before anything starts
         # Its own stderr, by number: the one of the moment need not be a file.
@@ -31,8 +29,4 @@ def counted(asked: dict[str, Any]) -> dict[str, Any]:
         return {"sets": [(one.end, one.rows) for one in sets], "notes": notes}
     except Exception as error:  # tokenizers fail in many ways, each for the person to mend
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        return {"error": kind + " ".join(str(error).split())}
-
-
-if __name__ == "__main__":
-    print("\n" + json.dumps(counted(json.load(sys.stdin))))
+        raise UserError(kind + " ".join(str(error).split())) from error

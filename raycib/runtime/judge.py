@@ -143,6 +143,11 @@ def guard_prompt(spec: JudgeSpec) -> JudgePrompt:
     )
 
 
+def try_guard(asked: dict[str, Any]) -> None:
+    """`guard_prompt` of a spec as plain JSON, for a process that may import torch."""
+    guard_prompt(JudgeSpec(**asked))
+
+
 def _endpoint(where: Address) -> "Endpoint":
     """One that is given up soon."""
     from raycib.evals.judge_endpoint import Endpoint  # httpx is slow to import
@@ -163,8 +168,7 @@ def check_judge(spec: JudgeSpec, url: str | None, key_env: str | None = None) ->
         if spec.profile != "world":
             failing = f"the tokenizer of the judge {spec.source!r} could not be tried"
             asked = spec.model_dump(mode="json")
-            if error := in_a_process("raycib.runtime.check_guard", asked, failing)["error"]:
-                raise UserError(error)
+            in_a_process("raycib.runtime.judge:try_guard", asked, failing)
         return
     where = address(url or spec.source, key_env)
     patience = {"in_flight": 1, "request_timeout_s": 30.0, "tries": 1}

@@ -1,12 +1,6 @@
-"""A process that resolves benchmarks of lm-eval: it and torch are not imported by a driver.
+"""Resolving benchmarks of lm-eval: it and torch are not imported by a driver, so that this is for a
+process of its own."""
 
-Reads one JSON object (`source` and `template` of the model, its `context`, `names` of benchmarks,
-`folder`, `shots`, `limit`, `chat`) and writes one as its last line: `benchmarks`, each the fields
-of a `LmEvalSpec`.
-"""
-
-import json
-import sys
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -23,8 +17,12 @@ from raycib.evals.harness.tasks import (
 )
 
 
-def resolved(asked: dict[str, Any]) -> dict[str, Any]:
-    """All benchmarks, or the `error` that stands in the way, in one line."""
+def resolved(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of the `LmEvalSpec` of each benchmark.
+
+    `asked` are the `source` and `template` of the model, its `context`, `names` of benchmarks,
+    `folder`, `shots`, `limit` and `chat`. Raises `UserError`, in one line.
+    """
     from raycib.models import load_tokenizer
 
     tokenizer = load_tokenizer(asked["source"], asked["template"])
@@ -34,8 +32,8 @@ def resolved(asked: dict[str, Any]) -> dict[str, Any]:
             with as_its_command(asked["folder"]):
                 found.append(_resolved(name, asked, tokenizer))
         except Exception as error:  # a task is a program, and its data are elsewhere
-            return {"error": f"--evals {name}: {_told(name, error)}"}
-    return {"benchmarks": found}
+            raise UserError(f"--evals {name}: {_told(name, error)}") from error
+    return found
 
 
 def _resolved(name: str, asked: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
@@ -145,7 +143,3 @@ def _told(name: str, error: Exception) -> str:
             "dataset_path: json"
         )
     return f"lm-eval cannot load it: {type(error).__name__}: {said}"
-
-
-if __name__ == "__main__":
-    print("\n" + json.dumps(resolved(json.load(sys.stdin))))

@@ -8,7 +8,6 @@ from typing import Any
 from raycib.config import ModelSpec, digest
 from raycib.data.lengths import Length, Lengths
 from raycib.data.rows import Loaded, Row, fingerprint, read_rows
-from raycib.errors import UserError
 from raycib.model_files import context_length, find, is_shipped
 from raycib.runtime.child import in_a_process
 from raycib.store import Store
@@ -100,13 +99,11 @@ class TokenCounts:
         self._new += sets
         asked = {"source": self.model.source, "template": self.model.template, "sets": sets}
         found = (self._counted or _in_a_process)(asked)
-        if "error" in found:
-            raise UserError(found["error"])
         self.notes = tuple(found["notes"])
         return found["sets"]
 
 
 def _in_a_process(asked: dict[str, Any]) -> dict[str, Any]:
-    """What `count_tokens.counted` finds. Raises UserError where its process dies."""
+    """What `count_tokens.counted` finds. Raises UserError."""
     failing = f"tokens of {asked['source']!r} could not be counted"
-    return in_a_process("raycib.runtime.count_tokens", asked, failing)
+    return in_a_process("raycib.runtime.count_tokens:counted", asked, failing)

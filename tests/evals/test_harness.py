@@ -75,9 +75,7 @@ def spec(folder: Path, *names: str, **options: Any) -> list[LmEvalSpec]:
         "names": [str(folder / f"{name}.yaml") for name in names],
         "shots": None, "limit": None, "chat": False,
     }  # fmt: skip
-    found = resolved(asked | options)
-    assert "error" not in found, found
-    return [LmEvalSpec(**one) for one in found["benchmarks"]]
+    return [LmEvalSpec(**one) for one in resolved(asked | options)]
 
 
 def in_memory(folder: Path) -> Callable[[int | None], Any]:
@@ -280,7 +278,9 @@ def test_what_cannot_be_asked_is_told_in_one_line(place: Path, name: str, says: 
         "source": str(place / "model"), "template": "own", "context": 128, "folder": str(place),
         "names": [name], "shots": None, "limit": None, "chat": False,
     }  # fmt: skip
-    error = resolved(asked)["error"]
+    with pytest.raises(UserError) as raised:
+        resolved(asked)
+    error = str(raised.value)
     assert error.startswith(f"--evals {name}: ")
     assert says in error
     assert "\n" not in error
