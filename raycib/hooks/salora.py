@@ -13,7 +13,8 @@ unchanged base.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -25,12 +26,12 @@ from raycib.errors import UserError
 from raycib.hooks import AdapterContext
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import hidden_states
-from raycib.models.sharded import gathered
 from raycib.models.tensors import collate, to_device
 from raycib.store.kinds import SUBSPACES
 
 if TYPE_CHECKING:  # a method makes what is here, and is no part of it
     from raycib.methods.salora import SaLoRA
+
 
 MOST_DIRECTIONS = 128
 """Kept of each module: any smaller subspace is the first of them."""
@@ -148,3 +149,19 @@ def _directions(context: AdapterContext, rows: TaskSpec, count: int) -> dict[str
         return found
 
     return context.once(SUBSPACES, what, compute)
+
+
+@contextmanager
+def gathered(model: Any, name: str) -> Iterator[None]:
+    """Within it, the weights of the module of this full name are here whole, however the model
+    lies over the workers (see `raycib.training.fsdp2`)."""
+    parts = name.split(".")
+    above = (model.get_submodule(".".join(parts[:n])) for n in range(len(parts) + 1))
+    units = [module for module in above if hasattr(module, "unshard")]
+    for unit in units:
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()

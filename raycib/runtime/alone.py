@@ -7,7 +7,7 @@ from raycib.evals.alone import Pick, picked, said_alone
 from raycib.evals.verdicts import Pair
 from raycib.metrics import Rate, rate
 from raycib.results import AskedAlone
-from raycib.runtime.base_format import engine_of
+from raycib.runtime.execution import engine_of
 from raycib.runtime.sweep import Sweep
 
 

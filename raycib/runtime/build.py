@@ -7,9 +7,8 @@ from raycib.config import EvalSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
 from raycib.data.rows import Loaded, describe_task, read_rows
 from raycib.errors import NotHere, UserError
-from raycib.runtime.base_format import base_format, engine_of
 from raycib.runtime.benchmarks import benchmarks_of
-from raycib.runtime.execution import execution_of
+from raycib.runtime.execution import base_format, engine_of, execution_of
 from raycib.runtime.harmful_rows import sources_with_harmful, with_harmful
 from raycib.runtime.named_judges import named_judges
 from raycib.runtime.options import Options

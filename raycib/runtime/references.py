@@ -1,6 +1,11 @@
-"""What a sweep looks up of the aligned model on rows, and how often that was computed."""
+"""What a sweep reads of rows: what it looks up of the aligned model on them, how often that was
+computed, and how much of its training were their tokens and how much was padding."""
+
+from collections import Counter
+from typing import Any
 
 from raycib.config import Feature, RowsSpec, TaskSpec
+from raycib.results import TrainedTokens
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import FORWARDS
 
@@ -44,3 +49,34 @@ def _referred(sweep: Sweep) -> list[tuple[TaskSpec | RowsSpec, tuple[Feature, ..
     """All rows with what is read of the aligned model on them."""
     measured = (each for one in sweep.evals.values() for each in one.referred)
     return [*references(sweep), *measured]
+
+
+def trained_tokens(sweep: Sweep) -> tuple[list[TrainedTokens], dict[str, Any]]:
+    """A row for each task, and the sums for a sweep's counts: None while some stage is not counted
+    whole (it is not trained, or was by an earlier version).
+
+    Useful tokens are those of rows, computed ones what padding makes of them, in one forward and
+    backward pass a step; other passes of a method come on top.
+    """
+    stages = sweep.alignment_stages | sweep.stages
+    found: dict[str, Counter[str]] = {}
+    whole = True
+    for key, stage in stages.items():
+        tokens = Counter(sweep.took.get(key, {}).get("tokens"))
+        whole = whole and tokens["steps"] == stage.steps
+        if tokens:
+            found.setdefault(stage.task.name, Counter(stages=0)).update(tokens | {"stages": 1})
+    rows = [
+        TrainedTokens(
+            task=task,
+            stages=one["stages"],
+            steps=one["steps"],
+            useful_tokens=one["useful"],
+            computed_tokens=one["computed"],
+            useful_share=one["useful"] / one["computed"],
+        )
+        for task, one in found.items()
+    ]
+    total = sum(found.values(), Counter[str]())
+    names = ("useful", "computed")
+    return rows, {f"tokens_{name}": total[name] if whole else None for name in names}

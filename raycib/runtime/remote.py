@@ -33,7 +33,7 @@ from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Piece
-from raycib.runtime.planning.trainers import trainers
+from raycib.runtime.planning.phases import trainers
 from raycib.runtime.protocol import Pending
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep

@@ -10,7 +10,7 @@ from raycib.evals.content_judge import CONTENT
 from raycib.evals.judge_profiles import INSTRUCT
 from raycib.metrics import FEW_ROWS
 from raycib.results import Setting
-from raycib.runtime.base_format import engine_of
+from raycib.runtime.execution import engine_of
 from raycib.runtime.overrides import ALIGNMENT, BASE, EXECUTION
 from raycib.runtime.own import OWN_MODEL
 from raycib.runtime.scoring import scorer_name

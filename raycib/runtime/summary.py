@@ -34,10 +34,9 @@ from raycib.runtime.files import files_read
 from raycib.runtime.harmful_rows import harmful_ratio, without_harmful
 from raycib.runtime.judge import account
 from raycib.runtime.judge_checks import judge_checks
-from raycib.runtime.references import distinct_examples, reference_forwards
+from raycib.runtime.references import distinct_examples, reference_forwards, trained_tokens
 from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep, times_of
-from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
 from raycib.store.kinds import POINTS, STAGES
 

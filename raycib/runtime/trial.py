@@ -16,7 +16,7 @@ from raycib.runtime.cluster import ENVIRONMENT
 from raycib.runtime.leases import LOOK_S, WAIT, Outcome, Undone
 from raycib.runtime.live_progress import Reporter
 from raycib.runtime.memory_kills import TellsLeases
-from raycib.runtime.notice import Notice
+from raycib.runtime.watch import Notice
 from raycib.store import Store, StoreError
 
 CONTROLLER_FAILURES = 2

@@ -1,5 +1,10 @@
-"""Whether what holds a Ray together is still there: calls into Ray wait for it for a minute, which
-no signal interrupts, and then end the process without a line of ours."""
+"""Whether what holds a Ray together is still there, and word that it is about to go.
+
+Calls into a Ray that is gone wait for it for a minute, which no signal interrupts, and then end the
+process without a line of ours. A machine that is about to go is what Ray calls draining: `ray start
+--block` drains its node when it gets SIGTERM, as Kubernetes sends it and `ray drain-node` asks for
+it. No new work comes to such a node, and what runs there may run until the machine is gone.
+"""
 
 import socket
 import threading
@@ -8,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
+from ray._private.state import state  # as Ray Train asks; there is no public way
 from ray._private.worker import global_worker
 
 LOOK_S = 1.0
@@ -64,3 +70,29 @@ def _listens(place: Any) -> bool:
             return True
     except OSError:
         return False
+
+
+NOTICE_S = 2.0
+"""Between two looks whether this node is to go."""
+
+
+class Notice:
+    """Call it: whether this process's node is to go. A thread asks Ray, so a call costs nothing."""
+
+    def __init__(self) -> None:
+        self._given = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __call__(self) -> bool:
+        """True once word has come."""
+        return self._given.is_set()
+
+    def _watch(self) -> None:
+        here = ray.get_runtime_context().get_node_id()
+        while not self._given.wait(NOTICE_S):
+            try:
+                draining = state.get_draining_nodes()
+            except Exception:  # the next look may be answered
+                continue
+            if here in draining:
+                self._given.set()

@@ -6,15 +6,16 @@ killed one leaves nothing but a folder in ``<root>/.writing``, swept once it is 
 """
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EWOULDBLOCK
 from functools import lru_cache
 from pathlib import Path
 
-from raycib.store.claims import claimed
 from raycib.store.sealed import Damage, StoreError, read_record, sync_folder, telling
 
 WRITING = ".writing"
@@ -206,3 +207,39 @@ def _make_folder(folder: Path) -> None:
         _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+@contextmanager
+def claimed(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process alone holds ``path`` in the block; ``wait`` until it does. Where the
+    file system knows no locks, everybody does. Nothing of it is left."""
+    lock, free = _lock(path, wait)
+    try:
+        yield free
+    finally:
+        if free:
+            path.unlink(missing_ok=True)  # first: who waits for this file then makes another
+        os.close(lock)
+
+
+def _lock(path: Path, wait: bool) -> tuple[int, bool]:
+    """An open file at ``path``, and whether it is ours."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as refused:
+            return lock, refused.errno != EWOULDBLOCK
+        except BaseException:  # interrupted while it waited
+            os.close(lock)
+            raise
+        if _is_at(lock, path):
+            return lock, True
+        os.close(lock)  # whoever had it has taken it away
+
+
+def _is_at(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -22,9 +22,13 @@ from raycib.report.measured import OF_THE_GRID, counted
 from raycib.results import Counts, Results
 from raycib.runtime.failures import failed_before, remember_failure
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.references import distinct_examples, reference_forwards, references
+from raycib.runtime.references import (
+    distinct_examples,
+    reference_forwards,
+    references,
+    trained_tokens,
+)
 from raycib.runtime.sweep import Sweep
-from raycib.runtime.trained_tokens import trained_tokens
 from raycib.store import Store
 from raycib.store.kinds import FORWARDS, STAGES
 from raycib.studies.tradeoff.measure import GapSpec

@@ -128,6 +128,6 @@ def test_what_does_not_go_with_it_is_refused(study: Any, options: dict[str, Any]
 
 
 def test_it_is_refused_where_bitsandbytes_is_not(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("raycib.runtime.base_format.find_spec", lambda _: None)
+    monkeypatch.setattr("raycib.runtime.execution.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'raycib\[nf4\]', or leave it out"):
         build_config(replace(HERE, set=FOUR_BITS), Strength())

@@ -9,7 +9,7 @@ from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.runtime.planning.estimate import estimate
 from raycib.runtime.planning.machine import machine_of
-from raycib.runtime.planning.trainers import WORTH_S, trainers
+from raycib.runtime.planning.phases import WORTH_S, trainers
 from raycib.runtime.sweep import Sweep
 from raycib.studies.strength import Strength
 

@@ -25,8 +25,7 @@ from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.studies.comparison import Comparison
 from raycib.studies.comparison.budget import best_after, budget_table, said
-from raycib.studies.comparison.budget_curve import budget_curve, curves
-from raycib.studies.comparison.budget_figure import budget_figure
+from raycib.studies.comparison.budget_curve import budget_curve, budget_figure, curves
 from raycib.studies.strength import Strength
 
 

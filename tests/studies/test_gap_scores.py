@@ -10,12 +10,12 @@ from raycib.config import RowsSpec
 from raycib.evals.scores import Missing, load_values
 from raycib.store import Store
 from raycib.studies.tradeoff.divergence import entropy
-from raycib.studies.tradeoff.gaps import (
+from raycib.studies.tradeoff.measure import (
+    GapSpec,
     gap_scores,
     mean_with_error,
     paired_gap,
 )
-from raycib.studies.tradeoff.measure import GapSpec
 from raycib.studies.tradeoff.results import Mean
 
 ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=4)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel, ConfigDict
 
 from raycib.config import RowsSpec, TaskSpec
+from raycib.config.plan import Plan
 from raycib.costs import flops
 from raycib.costs.gpus import ANSWERING, UTILISATION
 from raycib.costs.memory import weight_bytes
+from raycib.runtime.planning.machine import machine_of
 from raycib.runtime.planning.memory import Group, adapter_of
 from raycib.runtime.planning.side_by_side import engines
 from raycib.runtime.planning.work import Work
@@ -125,3 +127,20 @@ def _many(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
+
+
+WORTH_S = 10.0
+"""Of training, by the plan's estimate, for each worker: to begin, one takes some 4 CPU s."""
+
+
+def trainers(sweep: Sweep, plan: Plan, most: int) -> int:
+    """As many as were asked for, else up to ``most``: those that train for longer than they take
+    to begin. Cores that none of them has are the engine's, which then is ready sooner."""
+    execution = sweep.setup.execution
+    if execution.groups_at_once:
+        return execution.groups_at_once
+    group = Group(sweep, machine_of(sweep.setup.options, execution))
+    training = next(phases(group, Work(sweep, plan, group.sizes)))
+    if not training.told:
+        return max(1, most)
+    return max(1, min(most, int(3600 * training.hours / execution.workers / WORTH_S)))

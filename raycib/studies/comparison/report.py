@@ -31,7 +31,7 @@ from raycib.report.variants import (
 from raycib.results import Histories, Results, Samples
 from raycib.studies.comparison import budget, budget_curve, matched_cost, paired, table1
 from raycib.studies.comparison.bars import bars
-from raycib.studies.comparison.budget_figure import budget_figure
+from raycib.studies.comparison.budget_curve import budget_figure
 from raycib.studies.comparison.claims import ablation_claims, comparison_claims
 from raycib.studies.comparison.price_figure import price_figure
 from raycib.studies.comparison.warnings import warnings

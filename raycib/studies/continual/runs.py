@@ -1,13 +1,75 @@
-"""Cells of several tasks: chains of stages."""
+"""Cells of several tasks: the orders that a person asks for (the given one, all, a sample, or a
+list), and chains of stages."""
 
 from collections.abc import Iterable, Sequence
-from itertools import product
+from itertools import permutations, product
+from math import factorial
+from random import Random
 
 from raycib.config import Method, RunSpec, StageSpec
 from raycib.config.menu import menu
 from raycib.errors import UserError
 from raycib.runtime.sweep_config import SweepConfig
-from raycib.studies.continual.orders import Order
+
+MOST_ORDERS = 5040
+"""Of seven tasks; more would be no grid that anybody waits for."""
+
+Order = tuple[str, ...]
+
+
+def read_orders(text: str | None, tasks: Sequence[str]) -> list[Order]:
+    """The orders that `text` names: None the given one, `all`, `sample:N` (the given one and N - 1
+    others, the same on every machine), or orders such as `a>b>c;c>b>a`, of some or all tasks.
+
+    Raises `UserError` for an unknown task, one that comes twice, or more orders than there are.
+    """
+    given = tuple(tasks)
+    if text is None:
+        return [given]
+    if text == "all":
+        return _all(given)
+    if text.startswith("sample:"):
+        return _sample(text, given)
+    orders = [tuple(name.strip() for name in part.split(">")) for part in text.split(";")]
+    for order in orders:
+        _check(order, given)
+    if twice := [order for order in orders if orders.count(order) > 1]:
+        raise UserError(f"--orders {text!r}: {' > '.join(twice[0])} is given twice; give it once")
+    return orders
+
+
+def _all(given: Order) -> list[Order]:
+    if factorial(len(given)) > MOST_ORDERS:
+        raise UserError(
+            f"--orders all: {len(given)} tasks have {factorial(len(given))} orders; give sample:N"
+        )
+    return list(permutations(given))
+
+
+def _sample(text: str, given: Order) -> list[Order]:
+    count = text.removeprefix("sample:")
+    if not count.isdecimal() or not int(count):
+        raise UserError(f"--orders {text!r}: found {count!r}, not a number; give e.g. sample:6")
+    others = [order for order in _all(given) if order != given]
+    if int(count) > len(others) + 1:
+        raise UserError(
+            f"--orders {text!r}: {len(given)} tasks have {len(others) + 1} orders; give at most "
+            "that many, or all"
+        )
+    return [given, *Random("raycib orders").sample(others, int(count) - 1)]
+
+
+def _check(order: Order, given: Order) -> None:
+    if unknown := [name for name in order if name not in given]:
+        raise UserError(
+            f"--orders: no task {unknown[0]!r} in {' > '.join(order)!r}; there is "
+            f"{', '.join(given)}"
+        )
+    if repeated := [name for name in order if order.count(name) > 1]:
+        raise UserError(
+            f"--orders: {repeated[0]!r} comes twice in {' > '.join(order)!r}; a sequence has each "
+            "task once"
+        )
 
 
 def method_at(setup: SweepConfig, kind: str, strength: float) -> Method:

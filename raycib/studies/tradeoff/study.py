@@ -10,13 +10,12 @@ from raycib.runtime.options import Options
 from raycib.runtime.row_sets import RowSets
 from raycib.runtime.study import AlignedJob, Given, Inputs, Study
 from raycib.runtime.sweep import Sweep
-from raycib.studies.tradeoff.gaps import gap_scores
 from raycib.studies.tradeoff.inputs import (
     GAP_ROWS,
     TradeoffInputs,
     resolve_inputs,
 )
-from raycib.studies.tradeoff.measure import GapSpec, gaps_of
+from raycib.studies.tradeoff.measure import GapSpec, gap_scores, gaps_of
 from raycib.studies.tradeoff.results import GapScores, TradeoffResults
 from raycib.studies.tradeoff.theorem_inputs import answer_tokens, landscapes, theory
 

@@ -9,10 +9,9 @@ from raycib.evals.scores import Missing, load_values
 from raycib.methods.case1 import Case1
 from raycib.runtime.sweep import Sweep
 from raycib.studies.tradeoff.divergence import entropy, mismatch, overlap
-from raycib.studies.tradeoff.gaps import mean_with_error
 from raycib.studies.tradeoff.inputs import inputs_of
 from raycib.studies.tradeoff.jobs import LANDSCAPE_ROWS, AnswerTokens, LandscapeSpec
-from raycib.studies.tradeoff.measure import GapSpec, gaps_of
+from raycib.studies.tradeoff.measure import GapSpec, gaps_of, mean_with_error
 from raycib.studies.tradeoff.theory import AlignedTask, Landscape, Overlap, Proxy, Slope, Theory
 
 
