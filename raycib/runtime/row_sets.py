@@ -91,19 +91,7 @@ class RowSets:
         spec = describe_rows(name, source, *self.sizes, self._counts.read(source))
         (lengths,) = self._counts.of([], [source])
         refuse_long_prompts(spec, lengths, self.context)
-        self._prompts[spec.key] = [one.prompt for one in lengths.rows]
-        longest = max(self._prompts[spec.key])
-        limit = self.context - spec.max_tokens
-        self.sets[name, source] = SetOfRows(
-            name=name,
-            source=source,
-            rows=spec.num_rows,
-            left_out=0,
-            cut=0,
-            longest=longest,
-            limit=limit,
-            max_tokens=spec.max_tokens,
-        )
+        self._note(spec, spec, lengths, spec.max_tokens, self.context - spec.max_tokens)
         return spec
 
     def engine_length(self, asked: Sequence[RowsSpec]) -> int:
@@ -143,8 +131,14 @@ class RowSets:
         return [str(one) for one in self.sets.values()]
 
     def _note(
-        self, spec: TaskSpec | RowsSpec, whole: TaskSpec | RowsSpec, lengths: Lengths, answer: int
+        self,
+        spec: TaskSpec | RowsSpec,
+        whole: TaskSpec | RowsSpec,
+        lengths: Lengths,
+        answer: int,
+        limit: int | None = None,
     ) -> None:
+        """`limit`: of the prompts of rows that are only asked, whose responses do not count."""
         left_out = set(spec.left_out)
         used = (one for n, one in enumerate(lengths.rows) if n not in left_out)
         self._prompts[spec.key] = [one.prompt for one in used]
@@ -154,7 +148,7 @@ class RowSets:
             rows=whole.num_rows,
             left_out=len(left_out),
             cut=spec.cut,
-            longest=max(one.whole for one in lengths.rows),
-            limit=spec.max_length,
+            longest=max(one.prompt if limit else one.whole for one in lengths.rows),
+            limit=limit or spec.max_length,
             max_tokens=answer,
         )

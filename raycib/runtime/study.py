@@ -6,6 +6,7 @@ overrides what differs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from raycib.config import EvalSpec, Measure, ModelSpec, RunSpec, StageSpec, TaskSpec
@@ -89,6 +90,9 @@ class Study:
     """Those of `OF_STUDIES` that it reads."""
     differentiates_base: ClassVar[bool] = False
     """Whether it measures gradients of the aligned model's own weights."""
+    reported_by: ClassVar[str] = ""
+    """Where `report` finds what makes its report of results, samples and histories, which need not
+    be imported before: `package.module:function`."""
     has_cards: ClassVar[bool] = True
     """Whether its rows are methods over strengths on one task at a time, so that each method has an
     acceptance card."""
@@ -182,7 +186,7 @@ class Study:
 
     def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
         """Tables, figures, claims and warnings."""
-        raise NotImplementedError
+        return resolve_name(self.reported_by)(results, samples, histories)
 
 
 def refuse_others(options: Options, study: Study) -> None:

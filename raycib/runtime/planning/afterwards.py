@@ -29,38 +29,16 @@ def beside(
     peaks = [one["peak_bytes"] for one in took]
     worker = told.memory.get("a group's worker", {})
     by_workers = [one for one in told.phases if one.name in WORKERS]
-    found = [
-        Planned(
-            quantity="tokens of rows trained on",
-            planned=told.useful_tokens,
-            measured=sum(one.get("useful", 0) for one in tokens),
-        ),
-        Planned(
-            quantity="the same with padding",
-            planned=told.computed_tokens,
-            measured=sum(one.get("computed", 0) for one in tokens),
-        ),
-        Planned(
-            quantity="conversations read, at most",
-            planned=told.judged,
-            measured=counts.get("judge_calls"),
-        ),
+    found: list[tuple[str, float, float | None]] = [
+        ("tokens of rows trained on", told.useful_tokens, sum(o.get("useful", 0) for o in tokens)),
+        ("the same with padding", told.computed_tokens, sum(o.get("computed", 0) for o in tokens)),
+        ("conversations read, at most", told.judged, counts.get("judge_calls")),
     ]
     if all(one.told for one in by_workers):
-        found.append(
-            Planned(
-                quantity="training and measures: seconds of one worker, and until all were done",
-                planned=3600 * sum(one.hours for one in by_workers),
-                measured=timings["training"],
-            )
-        )
+        hours = sum(one.hours for one in by_workers)
+        what = "training and measures: seconds of one worker, and until all were done"
+        found.append((what, 3600 * hours, timings["training"]))
     if worker:
-        most = max((peak for peak in peaks if peak is not None), default=None)
-        found.append(
-            Planned(
-                quantity="memory of a group's worker, GiB",
-                planned=sum(worker.values()) / GIB,
-                measured=None if most is None else most / GIB,
-            )
-        )
-    return found
+        most = max((peak / GIB for peak in peaks if peak is not None), default=None)
+        found.append(("memory of a group's worker, GiB", sum(worker.values()) / GIB, most))
+    return [Planned(quantity=name, planned=plan, measured=run) for name, plan, run in found]

@@ -2,22 +2,19 @@
 and Figure 3)."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from raycib.config.menu import menu
-from raycib.results import Histories, Results, Samples
+from raycib.results import Results
 from raycib.runtime.study import Study
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.sweep_config import SweepConfig
-
-if TYPE_CHECKING:
-    from raycib.report.report import Report
 
 
 class Comparison(Study):
     """Several methods on one task."""
 
     name = "comparison"
+    reported_by = "raycib.studies.comparison.report:report"
     options = frozenset({"budget", "harmful_ratio", "hrr_every"})
 
     def __init__(self, grid: Iterable[str] = ()) -> None:
@@ -38,21 +35,10 @@ class Comparison(Study):
         needs = {menu()[kind].about.name: setup.lacking(kind) for kind in kinds}
         return [f"{name} (give {' and '.join(them)})" for name, them in needs.items() if them]
 
-    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
-        """Table 1, matched cost, pairs and the price."""
-        from raycib.studies.comparison.report import report
-
-        return report(results, samples, histories)
-
 
 class Ablation(Study):
     """Variants of one method on one task."""
 
     name = "ablation"
     options = frozenset({"harmful_ratio", "hrr_every"})
-
-    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
-        """The same, and Figure 3's bars."""
-        from raycib.studies.comparison.report import ablation
-
-        return ablation(results, samples, histories)
+    reported_by = "raycib.studies.comparison.report:ablation"

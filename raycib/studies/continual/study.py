@@ -1,13 +1,13 @@
 """What a continual study takes, asks and tells."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raycib.config import RunSpec
 from raycib.config.presets import Preset, TaskSource, split
 from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.report.scores import OF_ANSWERS
-from raycib.results import Cell, Histories, Results, Samples, Scores
+from raycib.results import Cell, Results, Scores
 from raycib.runtime.study import Study, Tasks
 from raycib.runtime.summary import SweepScores
 from raycib.runtime.sweep import Sweep
@@ -19,14 +19,12 @@ from raycib.studies.continual.results import (
 )
 from raycib.studies.continual.scores import continual_scores
 
-if TYPE_CHECKING:
-    from raycib.report.report import Report
-
 
 class Continual(Study):
     """Several tasks, one after another; all of them are asked after every stage."""
 
     name = "continual"
+    reported_by = "raycib.studies.continual.report:report"
     has_cards = False
     options = frozenset({"orders"})
 
@@ -92,13 +90,6 @@ class Continual(Study):
     def results(self, results: Results, sweep: Sweep) -> ContinualResults:
         """With the tasks as they are given."""
         return ContinualResults(**results.given(), tasks=list(sweep.setup.tasks))
-
-    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
-        """Methods, each order, every stage, the variance, Figures 4 to 7."""
-        from raycib.studies.continual.report import report
-
-        assert isinstance(results, ContinualResults)
-        return report(results, samples, histories)
 
 
 def answered_on(scores: Scores, task: str) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """What a trade-off study takes, measures and tells."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from raycib.config import Measure, ModelSpec, PlainLoRA, RunSpec, StageSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource
-from raycib.results import Histories, Results, Samples, Scores
+from raycib.results import Results, Scores
 from raycib.runtime.options import Options
 from raycib.runtime.row_sets import RowSets
 from raycib.runtime.study import AlignedJob, Given, Inputs, Study
@@ -19,14 +18,12 @@ from raycib.studies.tradeoff.measure import GapSpec, gap_scores, gaps_of
 from raycib.studies.tradeoff.results import GapScores, TradeoffResults
 from raycib.studies.tradeoff.theorem_inputs import answer_tokens, landscapes, theory
 
-if TYPE_CHECKING:
-    from raycib.report.report import Report
-
 
 class Tradeoff(Study):
     """Both gaps of every model, the alignment tax, and what each theorem needs to be checked."""
 
     name = "tradeoff"
+    reported_by = "raycib.studies.tradeoff.report:report"
     differentiates_base = True
     has_cards = False
 
@@ -80,10 +77,3 @@ class Tradeoff(Study):
     def results(self, results: Results, sweep: Sweep) -> TradeoffResults:
         """With what the theorems need."""
         return TradeoffResults(**results.given(), theory=theory(sweep))
-
-    def report(self, results: Results, samples: Samples, histories: Histories) -> "Report":
-        """Gaps, the theorems' bounds with what they are made of, the tax, Figures 1 and 2."""
-        from raycib.studies.tradeoff.report import report
-
-        assert isinstance(results, TradeoffResults)
-        return report(results, samples, histories)
