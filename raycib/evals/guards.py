@@ -11,6 +11,11 @@ def _first(count: int) -> dict[str, tuple[str, ...]]:
     return dict(list(HAZARDS.items())[:count])
 
 
+def _numbered(letter: str, *names: str) -> dict[str, tuple[str, ...]]:
+    """Hazards of a list of their own, labelled from 1."""
+    return {f"{letter}{number}": (name,) for number, name in enumerate(names, 1)}
+
+
 def _qwen3guard(name: str, about: str, harmful: tuple[str, ...]) -> Profile:
     """Controversial is what depends on whom one asks; a profile says what it is taken for."""
     safe = tuple(one for one in ("Safe", "Controversial") if one not in harmful)
@@ -58,31 +63,20 @@ PROFILES = {
         Profile(
             "llama-guard-1",
             "LlamaGuard-7b: O1 to O6",
-            {
-                "O1": ("Violence and Hate",),
-                "O2": ("Sexual Content",),
-                "O3": ("Criminal Planning",),
-                "O4": ("Guns and Illegal Weapons",),
-                "O5": ("Regulated or Controlled Substances",),
-                "O6": ("Self-Harm",),
-            },
+            _numbered(
+                "O", "Violence and Hate", "Sexual Content", "Criminal Planning",
+                "Guns and Illegal Weapons", "Regulated or Controlled Substances", "Self-Harm",
+            ),
         ),
         Profile(
             "llama-guard-2",
             "Meta-Llama-Guard-2-8B: S1 to S11",
-            {
-                "S1": ("Violent Crimes",),
-                "S2": ("Non-Violent Crimes",),
-                "S3": ("Sex-Related Crimes",),
-                "S4": ("Child Sexual Exploitation",),
-                "S5": ("Specialized Advice",),
-                "S6": ("Privacy",),
-                "S7": ("Intellectual Property",),
-                "S8": ("Indiscriminate Weapons",),
-                "S9": ("Hate",),
-                "S10": ("Suicide & Self-Harm",),
-                "S11": ("Sexual Content",),
-            },
+            _numbered(
+                "S", "Violent Crimes", "Non-Violent Crimes", "Sex-Related Crimes",
+                "Child Sexual Exploitation", "Specialized Advice", "Privacy",
+                "Intellectual Property", "Indiscriminate Weapons", "Hate", "Suicide & Self-Harm",
+                "Sexual Content",
+            ),
             prefix="\n\n",
         ),
         Profile("llama-guard-3", "Llama-Guard-3-8B: S1 to S14", _first(14), prefix="\n\n"),
@@ -174,4 +168,4 @@ PROFILES = {
             reading=Rubric(),
         ),
     )
-}
+}  # fmt: skip

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from raycib.config import digest
 from raycib.evals.judges import Judge, Verdict, verdict_key
 from raycib.store import Store
@@ -40,14 +42,7 @@ class VerdictCache:
             if record := self.store.get(VERDICTS, key, only=(_FILE,)):
                 self.sources.add(record.about.get("source", self.source))
                 for entry in record.lines(_FILE):
-                    self._known[entry["key"]] = Verdict(
-                        entry["harmful"],
-                        tuple(entry["categories"]),
-                        entry["raw"],
-                        entry.get("why", ""),
-                        entry.get("windows", 1),
-                        tuple(entry.get("notes", ())),
-                    )
+                    self._known[entry["key"]] = msgspec.convert(entry, Verdict)
 
     @property
     def _prefix(self) -> str:

@@ -19,29 +19,11 @@ from raycib.store import Record, Store
 from raycib.store.kinds import GENERATIONS, POINTS, STAGES
 
 
-def with_vllm(
-    model: ModelSpec, rank: int, max_model_len: int, gpus: float, batch_invariant: bool
-) -> tuple[Any, Engine]:
-    """A tokenizer, and vLLM with the base; `rank` is the largest that any adapter has, `gpus` what
-    the process has of them."""
-    tokenizer = load_tokenizer(model.source, model.template)
-    engine = Generator(
-        verified(model),
-        max_lora_rank=rank,
-        max_model_len=max_model_len,
-        dtype=model.dtype,
-        gpus=gpus,
-        stop=[chat_format(tokenizer).end],
-        batch_invariant=batch_invariant,
-    )
-    return tokenizer, engine
-
-
 def with_transformers(
     model: ModelSpec,
     device: torch.device,
     max_model_len: int,
-    targets: Sequence[tuple[str, ...]],
+    targets: Sequence[tuple[str, ...]] = (),
 ) -> tuple[Any, Engine]:
     """A tokenizer, and the base in this process; `targets` are the sets of modules that adapters
     have."""
@@ -66,10 +48,21 @@ def with_its_engine(
     batch_invariant: bool,
     targets: Sequence[tuple[str, ...]],
 ) -> tuple[Any, Engine]:
-    """A tokenizer, and what answers of a base: vLLM, or for one in 4 bits transformers."""
-    if model.quantization is None:
-        return with_vllm(model, rank, max_model_len, gpus, batch_invariant)
-    return with_transformers(model, device_of(gpus), max_model_len, targets)
+    """A tokenizer, and what answers of a base: vLLM, or for one in 4 bits transformers. `rank` is
+    the largest that any adapter has, `gpus` what the process has of them."""
+    if model.quantization is not None:
+        return with_transformers(model, device_of(gpus), max_model_len, targets)
+    tokenizer = load_tokenizer(model.source, model.template)
+    engine = Generator(
+        verified(model),
+        max_lora_rank=rank,
+        max_model_len=max_model_len,
+        dtype=model.dtype,
+        gpus=gpus,
+        stop=[chat_format(tokenizer).end],
+        batch_invariant=batch_invariant,
+    )
+    return tokenizer, engine
 
 
 class Answering:

@@ -31,18 +31,10 @@ class BaseAnswers:
 
     def run(self, store: Store, device: Any) -> None:
         """Answer, and store the answers."""
-        from raycib.data.chat_format import chat_format
         from raycib.evals.answers import Answers, generate_answers
-        from raycib.evals.in_process import InProcessGenerator
-        from raycib.models import load_model, load_tokenizer
+        from raycib.runtime.answering import with_transformers
 
-        tokenizer = load_tokenizer(self.model.source, self.model.template)
-        engine = InProcessGenerator(
-            load_model(self.model, device),
-            tokenizer,
-            max_model_len=self.room,
-            stop=[chat_format(tokenizer).end],
-        )
+        tokenizer, engine = with_transformers(self.model, device, self.room)
         asked = [(self.model.key, None)]
         generate_answers(Answers(store), engine, tokenizer, asked, [self.rows])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from raycib.config import EvalSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset
@@ -32,6 +33,12 @@ from raycib.store import whole_root
 LOOKS, LOOKS_EVERY = "harmful, at looks", 2
 """Harmful prompts that are answered in the middle of training: every second one. Ten looks with all
 of them are half of a sweep's CPU time again in the embedded world, with these about a quarter."""
+OF_ROWS = (
+    "tasks", "harmful", "other_harmful", "benign", "probes", "safety", "harmful_data", "alignment",
+)  # fmt: skip
+"""Where the rows of a sweep are, in `Sources`."""
+OF_ALIGNMENT = ("alignment", "alignment_held_out", "proxies")
+"""Where those are, in a preset, that its model is aligned on."""
 LEAST_HELD_OUT = 2
 """Rows of a task."""
 
@@ -47,7 +54,8 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     overrides = read_changes(options.set or ())
     if options.strengths is not None:
         numbers(options.strengths)
-    given = _within_reach(sources_of(options, chosen, study), reader)
+    given = sources_of(options, chosen, study)
+    given = replace(given, **_within_reach(given, OF_ROWS, reader))
     read = _read(given, options)
     notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
     chosen, origin = settings_of_model(options, chosen, study)
@@ -55,8 +63,9 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     held = base_format(options, overrides, execution, study)
     aligning = overrides.get(ALIGNMENT, {})
     how = changed(ALIGNMENT, chosen.alignment_trainer, aligning)
+    aligned = _within_reach(chosen, OF_ALIGNMENT, reader)
     chosen = chosen.model_copy(update={"alignment_trainer": how})
-    choice = Given(options, _aligned_within_reach(chosen, reader), given.own, reader)
+    choice = Given(options, chosen.model_copy(update=aligned), given.own, reader)
     model = first = study.first_model(choice)
     counts = reader.counts(model, options.out, read)
     seeds = tuple(range(options.seeds or chosen.seeds))
@@ -119,36 +128,19 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     return setup
 
 
-def _within_reach(given: Sources, reader: Reader) -> Sources:
-    """The sources, each as it is read."""
-    at = reader.source
-    tasks = {
-        name: TaskSource(train=at(one.train), held_out=at(one.held_out))
-        for name, one in given.tasks.items()
-    }
-    return replace(
-        given,
-        tasks=tasks,
-        harmful=at(given.harmful),
-        other_harmful={name: at(source) for name, source in given.other_harmful.items()},
-        benign=given.benign and at(given.benign),
-        probes={name: at(source) for name, source in given.probes.items()},
-        safety=given.safety and at(given.safety),
-        harmful_data=given.harmful_data and at(given.harmful_data),
-        alignment=given.alignment and at(given.alignment),
-    )
+def _within_reach(
+    of: Sources | Preset, names: Sequence[str], reader: Reader
+) -> dict[str, dict[str, Any] | str | None]:
+    """The fields of some `names` with their sources, each as it is read."""
 
+    def read(value: Any) -> Any:
+        if isinstance(value, TaskSource):
+            return TaskSource(train=read(value.train), held_out=read(value.held_out))
+        if isinstance(value, dict):
+            return {name: read(one) for name, one in value.items()}
+        return value and reader.source(value)
 
-def _aligned_within_reach(chosen: Preset, reader: Reader) -> Preset:
-    """The preset with the sources of its alignment data, each as it is read."""
-    at = reader.source
-    return chosen.model_copy(
-        update={
-            "alignment": chosen.alignment and at(chosen.alignment),
-            "alignment_held_out": chosen.alignment_held_out and at(chosen.alignment_held_out),
-            "proxies": {name: at(source) for name, source in chosen.proxies.items()},
-        }
-    )
+    return {name: read(getattr(of, name)) for name in names}
 
 
 def _read(given: Sources, options: Options) -> dict[str, Loaded]:

@@ -62,45 +62,34 @@ def sources_of(options: Options, chosen: Preset, study: Study) -> Sources:
             )
     elif harmful_data:
         raise UserError("--harmful-data are rows for --harmful-ratio; give it, or leave them out")
-    made = chosen.model is None and not options.model
-    alignment = options.alignment or (chosen.alignment if made else None)
-    if not own:
-        return Sources(
-            tasks=study.tasks(_with_tasks(chosen, named_tasks), None),
-            harmful=chosen.harmful,
-            other_harmful=further,
-            benign=options.benign or chosen.benign,
-            probes=probes,
-            safety=options.safety or chosen.safety,
-            harmful_data=harmful_data,
-            base=options.base or (None if options.model else chosen.base),
-            alignment=alignment,
-            own=False,
-        )
-    if not (options.task and options.harmful):
+    if own and not (options.task and options.harmful):
         raise UserError(
             f"{'--base' if model and not options.model else '--model'}, --task and --harmful go "
             "together: give a task and prompts"
         )
-    asked = (options.harmful, *further.values())
-    unread = is_shipped(chosen.judge) and not all(origin(one).own_language for one in asked)
-    if unread and not (options.judge or options.judge_url):
+    harmful = options.harmful or chosen.harmful
+    unread = is_shipped(chosen.judge) and not all(
+        origin(one).own_language for one in (harmful, *further.values())
+    )
+    if own and unread and not (options.judge or options.judge_url):
         raise UserError(
             "the embedded world's judge reads only the world's words; "
             "give --judge (a guard model's folder or hub id) or --judge-url, or have what is not "
             "refused counted: --judge refusal-rule"
         )
+    made = chosen.model is None and not options.model
+    starts_there = made if own else not options.model
     return Sources(
-        tasks=study.tasks(chosen, options.task),
-        harmful=options.harmful,
+        tasks=study.tasks(_with_tasks(chosen, named_tasks), options.task if own else None),
+        harmful=harmful,
         other_harmful=further,
-        benign=options.benign,
+        benign=options.benign or (None if own else chosen.benign),
         probes=probes,
-        safety=options.safety,
+        safety=options.safety or (None if own else chosen.safety),
         harmful_data=harmful_data,
-        base=options.base or (chosen.base if made else None),
-        alignment=alignment,
-        own=True,
+        base=options.base or (chosen.base if starts_there else None),
+        alignment=options.alignment or (chosen.alignment if made else None),
+        own=own,
     )
 
 
