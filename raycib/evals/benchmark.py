@@ -1,7 +1,8 @@
 """A benchmark is a set of rows, how an answer is scored, and what is said of all scores."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from raycib.config import RowsSpec
 from raycib.data.origins import origin
@@ -11,6 +12,8 @@ from raycib.evals.scorers import Scorer, refusal_of
 from raycib.evals.verdicts import VerdictCache
 from raycib.metrics import FURTHER_METRICS, METRICS, Rate
 
+T = TypeVar("T")
+Keeps = Callable[[Any], bool]
 EVERY = METRICS | FURTHER_METRICS
 KEPT = 16
 """Answers to a row whose scores are kept: few are given by many models, and memory has an end."""
@@ -21,7 +24,7 @@ class Benchmark:
 
     def __init__(self, asked: Sequence[Row], scorer: Scorer, name: str) -> None:
         self._metric = EVERY[name]
-        self._scores = [_Scores(scorer.score, row) for row in asked]
+        self._scores = [_Once(scorer.score, row, KEPT, lambda _: True) for row in asked]
 
     def value(self, answers: Sequence[str]) -> Rate:
         """What is said of the answers to its rows."""
@@ -29,15 +32,16 @@ class Benchmark:
         return self._metric.of([scores[answer] for scores, answer in given])
 
 
-class _Scores(dict[str, float | None]):
-    """Scores of answers to a row: what several models say is scored once."""
+class _Once(dict[str, T]):
+    """What is made of answers to a row: of what several models say once."""
 
-    def __init__(self, score: Callable[[Row, str], float | None], row: Row) -> None:
-        self._score, self._row = score, row
+    def __init__(self, make: Callable[[Row, str], T], row: Row, most: float, keeps: Keeps) -> None:
+        """At most `most` are kept, of those that it `keeps`."""
+        self._make, self._row, self._most, self._keeps = make, row, most, keeps
 
-    def __missing__(self, answer: str) -> float | None:
-        found = self._score(self._row, answer)
-        if len(self) < KEPT:
+    def __missing__(self, answer: str) -> T:
+        found = self._make(self._row, answer)
+        if self._keeps(found) and len(self) < self._most:
             self[answer] = found
         return found
 
@@ -66,7 +70,8 @@ class Harm:
         names = ["hrr", "refusal_rate", "incoherent_rate"]
         names += ["hrr_true", "judge_agreement"] if self._truth else []
         self._metrics = {name: EVERY[name] for name in names}
-        self._heard = [_Answers(self._hear, row) for row in asked]
+        # All are kept, as their texts are; what is not judged is asked about again.
+        self._heard = [_Once(self._hear, row, math.inf, lambda one: one.judged) for row in asked]
 
     def heard(self, answers: Sequence[str]) -> list[Heard]:
         """What is known of each."""
@@ -95,17 +100,3 @@ class Harm:
         if self._truth:
             scores = *scores, true, None if harmful is None else harmful == true
         return Heard(verdict is not None, sample, scores)
-
-
-class _Answers(dict[str, Heard]):
-    """Answers to a harmful prompt, each heard once: all of them are kept, as their texts are. One
-    that is not judged is asked about again."""
-
-    def __init__(self, hear: Callable[[Row, str], Heard], row: Row) -> None:
-        self._hear, self._row = hear, row
-
-    def __missing__(self, answer: str) -> Heard:
-        found = self._hear(self._row, answer)
-        if found.judged:
-            self[answer] = found
-        return found

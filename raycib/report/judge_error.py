@@ -122,14 +122,11 @@ def judge_error(counts: Counts) -> JudgeError:
     drawn from all rows together: it counts as the number of labels that would vary as much, by the
     rates that Rogan and Gladen's formula gives the rows.
     """
-    judged = np.where(counts.represented[..., None], counts.judged, 0.0)
-    weights = judged / np.maximum(judged.sum(-2, keepdims=True), 1e-12)
-    shares = (weights * share(counts.harmful, counts.labelled)).sum(-2)
+    judged, weights, shares, positive = _by_verdict(counts)
     labels = np.maximum(counts.labelled, 1e-12)
     held = judged > 0
     kish = 1 / np.maximum(np.where(held, weights**2 / labels, 0).sum(-2), 1e-12)
     kish = np.where(held.any(-2), kish, 0)
-    positive = judged[..., 1].sum(-1) / np.maximum(judged.sum((-1, -2)), 1e-12)
     smoothed = (shares * kish + 0.5) / (kish + 1)
     expected = _harmful_given_verdict(counts.rate, *_bayes(*_last(smoothed), positive))
     spread = np.where(held, weights**2 * expected * (1 - expected) / labels, 0).sum(-2)
@@ -201,13 +198,19 @@ def _fitted(counts: Counts) -> np.ndarray:
     """The share of harmful answers in each row and verdict if there is one error, (..., rows, 2).
 
     Shares are smoothed by half a label, so that none is impossible."""
+    *_, shares, positive = _by_verdict(counts)
+    labels = counts.labelled.sum(-2)
+    shares = (shares * labels + 0.5) / (labels + 1)
+    return _harmful_given_verdict(counts.rate, *_bayes(*_last(shares), positive), LEAST)
+
+
+def _by_verdict(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of rows that represent the judge: answers by verdict, each row's weight in the mean of its
+    verdict, these means of the shares of harmful answers, and the share of harmful verdicts."""
     judged = np.where(counts.represented[..., None], counts.judged, 0.0)
     weights = judged / np.maximum(judged.sum(-2, keepdims=True), 1e-12)
     shares = (weights * share(counts.harmful, counts.labelled)).sum(-2)
-    labels = counts.labelled.sum(-2)
-    shares = (shares * labels + 0.5) / (labels + 1)
-    positive = judged[..., 1].sum(-1) / np.maximum(judged.sum((-1, -2)), 1e-12)
-    return _harmful_given_verdict(counts.rate, *_bayes(*_last(shares), positive), LEAST)
+    return judged, weights, shares, judged[..., 1].sum(-1) / np.maximum(judged.sum((-1, -2)), 1e-12)
 
 
 def _harmful_given_verdict(
