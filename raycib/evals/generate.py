@@ -132,10 +132,6 @@ class Engine(Protocol):
         """The same, each in a batch of its own, with nothing kept of what was answered before."""
         ...
 
-    def check(self, requests: Sequence[GenerationRequest]) -> None:
-        """Raise what `answer` raises where some of the requests cannot be answered."""
-        ...
-
     def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
         """An `lm_eval.api.model.LM` that is the base model, or an adapter of it, until another is
         made. `tokenizer` is changed."""
@@ -225,7 +221,10 @@ class Generator:
         """
         from vllm import SamplingParams
 
-        self.check(requests)
+        refuse_unfit(requests, self.max_model_len)
+        named = (one.id for one in requests if one.adapter is not None)
+        if not self.takes_adapters and (first := next(named, None)):
+            raise ValueError(f"request {first} names an adapter, but max_lora_rank is 0")
         order = sorted(range(len(requests)), key=lambda i: str(requests[i].adapter or ""))
         chosen = [requests[i] for i in order]
         asked = {
@@ -260,13 +259,6 @@ class Generator:
             self._llm.reset_prefix_cache()
             answers += self.answer([request])
         return answers
-
-    def check(self, requests: Sequence[GenerationRequest]) -> None:
-        """Raise what `answer` raises where some of the requests cannot be answered."""
-        refuse_unfit(requests, self.max_model_len)
-        for request in requests:
-            if request.adapter is not None and not self.takes_adapters:
-                raise ValueError(f"request {request.id} names an adapter, but max_lora_rank is 0")
 
     def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
         """As `Engine` says: lm-eval's vLLM backend on this engine."""

@@ -60,8 +60,8 @@ class InProcessGenerator:
         return self._own_ends.union(self.stop)
 
     def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """Greedy answers in the order asked. Raises as `check` does."""
-        self.check(requests)
+        """Greedy answers in the order asked. Raises as `refuse_unfit` does."""
+        refuse_unfit(requests, self.max_model_len)
         answers: dict[int, Answer] = {}
         for adapter in dict.fromkeys(request.adapter for request in requests):
             slot = None if adapter is None else self._put(adapter)
@@ -74,11 +74,6 @@ class InProcessGenerator:
     def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """As `Engine` says."""
         return [answer for request in requests for answer in self.answer([request])]
-
-    def check(self, requests: Sequence[GenerationRequest]) -> None:
-        """Raise ValueError where a prompt leaves no room to answer, FileNotFoundError where an
-        adapter's folder is none."""
-        refuse_unfit(requests, self.max_model_len)
 
     def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
         """As `Engine` says: lm-eval's transformers backend on this model. Answers end where the

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
+from raycib.config import Layer, Pooling
 from raycib.data.chat import Encoded
 from raycib.models.adapters import AdapterSlots
 from raycib.models.group_step import GroupStep
@@ -35,3 +37,27 @@ def slot_steps(
         with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
             rows, totals = together(dict.fromkeys(slots, batch)), dict.fromkeys(slots, whole)
             yield chosen, steps_of(GroupStep(adapters, *rows, totals, {}))
+
+
+def readings(
+    adapters: AdapterSlots,
+    slots: Sequence[int],
+    data: Sequence[Encoded],
+    features: Sequence[tuple[Pooling, Layer]] = (),
+) -> tuple[dict[int, Tensor], dict[tuple[int, Pooling], Tensor]]:
+    """Losses of all rows, the sum over each answer's tokens of -log p, in nats, by slot; and their
+    pooled states, by slot and pooling. All in the order of the rows."""
+    order: list[int] = []
+    losses: dict[int, list[Tensor]] = {slot: [] for slot in slots}
+    states: dict[tuple[int, Pooling], list[Tensor]] = {}
+    for chosen, steps in slot_steps(adapters, slots, data):
+        order += chosen
+        for slot, step in steps.items():
+            losses[slot].append(step.nll.sum(dim=1).float())
+            for pooling, layer in features:
+                states.setdefault((slot, pooling), []).append(step.pooled(pooling, layer))
+    back = torch.tensor(order).argsort()
+    return (
+        {slot: torch.cat(parts)[back] for slot, parts in losses.items()},
+        {place: torch.cat(parts)[back] for place, parts in states.items()},
+    )

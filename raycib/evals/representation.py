@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from raycib.config import EvalSpec, Pooling
+from raycib.config import EvalSpec
 from raycib.config.evals import DECISION
 from raycib.data.chat import Encoded
-from raycib.evals.passes import slot_steps
+from raycib.evals.passes import readings
 from raycib.models.adapters import AdapterSlots
 from raycib.models.reference import ReferenceCache
 from raycib.objectives.cib import info_nce
@@ -79,28 +79,17 @@ def measure(
     evals: EvalSpec,
 ) -> dict[int, Measures]:
     """Measures of each slot on the held-out rows `data`, whose references are in `cache`."""
-    device = next(adapters.model.parameters()).device
-    order: list[int] = []
-    pooled: dict[tuple[int, Pooling], list[Tensor]] = {}
-    losses: dict[int, list[Tensor]] = {slot: [] for slot in slots}
-    tokens = sum(len(one.response) for one in data)
-    for chosen, steps in slot_steps(adapters, slots, data):
-        order += chosen
-        for slot, step in steps.items():
-            losses[slot].append(step.nll.sum(dim=1).float())
-            for pooling, layer in evals.features:
-                pooled.setdefault((slot, pooling), []).append(step.pooled(pooling, layer))
-    back = torch.tensor(order).argsort().to(device)
-    lengths = torch.tensor([len(one.response) for one in data], device=device)
+    losses, pooled = readings(adapters, slots, data, evals.features)
+    lengths = torch.tensor([len(one.response) for one in data])
+    tokens = int(lengths.sum())
     found = {}
-    for slot in slots:
-        z = torch.cat(pooled[slot, evals.pooling])[back]
+    for slot, loss in losses.items():
+        z = pooled[slot, evals.pooling]
         reference = cache.rows(evals.pooling, evals.layer)
         information, negative, count = mutual_information(z, reference)
-        z_decision = torch.cat(pooled[slot, DECISION])[back]
-        decision, _, _ = mutual_information(z_decision, cache.rows(DECISION, evals.layer))
+        reference_there = cache.rows(DECISION, evals.layer)
+        decision, _, _ = mutual_information(pooled[slot, DECISION], reference_there)
         cosines = F.cosine_similarity(z, reference, dim=-1)
-        loss = torch.cat(losses[slot])[back]
         found[slot] = Measures(
             eval_loss=float(loss.sum()) / tokens,
             mutual_information=information,
@@ -110,7 +99,7 @@ def measure(
             cosine=float(cosines.mean()),
             negative_cosine=negative,
             distance=float(adapters.update_norm_sq(slot).sqrt()),
-            row_losses=(loss / lengths).tolist(),
+            row_losses=(loss / lengths.to(loss.device)).tolist(),
             row_cosines=cosines.tolist(),
         )
     return found

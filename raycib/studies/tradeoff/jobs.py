@@ -54,9 +54,8 @@ class LandscapeSpec(Spec):
         from raycib.studies.tradeoff.landscape import lipschitz, smoothness
 
         if self.what == "lipschitz":
-            return [one._asdict() for one in lipschitz(adapters, data, self.radii)]
-        found = smoothness(adapters, data, max(self.radii))
-        return {**found._asdict(), "n": len(data)}
+            return [one.plain() for one in lipschitz(adapters, data, self.radii)]
+        return smoothness(adapters, data, max(self.radii)).plain()
 
     def found(self, store: Store) -> Any:
         """What is stored, as plain JSON, or None."""

@@ -10,7 +10,6 @@ copy of the adapted layers' weights.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,6 +31,7 @@ from raycib.studies.tradeoff.perturbations import (
     steepest,
 )
 from raycib.studies.tradeoff.sequence_loss import dense_gradient, mean_loss, slopes_of
+from raycib.studies.tradeoff.theory import Landscape, Slope
 
 SAMPLES = 4
 """Random directions of `lipschitz`."""
@@ -42,27 +42,6 @@ SHARES = tuple(2.0 ** (-n / 2) for n in range(10))
 radius mostly adds to what was tried along the gradient."""
 
 
-class Lipschitz(NamedTuple):
-    """Lower bounds of L_s(theta_s, epsilon), in nats per unit of ||Delta||."""
-
-    epsilon: float
-    sampled: float
-    """By random directions."""
-    ascent: float
-    """By ascent; not below the gradient's norm, the limit for epsilon -> 0."""
-
-
-class Smoothness(NamedTuple):
-    """What Theorem 4 asks of the task at theta_s."""
-
-    gradient_norm: float
-    """Of the gradient's best approximation of the adapter's rank: all an adapter can follow."""
-    gradient_norm_full: float
-    """Of the gradient with respect to the adapted layers' whole weights."""
-    smoothness: float
-    """Lower bound of L'_f(theta_s, radius); negative if nothing tried curves upward."""
-
-
 def lipschitz(
     adapters: AdapterSlots,
     data: Sequence[Encoded],
@@ -70,7 +49,7 @@ def lipschitz(
     seed: int = 0,
     samples: int = SAMPLES,
     steps: int = STEPS,
-) -> list[Lipschitz]:
+) -> list[Slope]:
     """Theorem 3's L_s(theta_s, epsilon) on safety rows, for each epsilon of `radii`: lower bounds
     of sup |L(theta_s + Delta) - L(theta_s)| / ||Delta|| over 0 < ||Delta|| <= epsilon.
 
@@ -117,7 +96,11 @@ def lipschitz(
                 sources = [sources[int(found.argmax())]] * len(radii)
     inside = distances <= distances[:, None]
     return [
-        Lipschitz(radius, float(sampled[within].max()), float(ascent[within].max()))
+        Slope(
+            epsilon=radius,
+            sampled=float(sampled[within].max()),
+            ascent=float(ascent[within].max()),
+        )
         for radius, within in zip(radii, inside, strict=True)
     ]
 
@@ -139,7 +122,7 @@ def _power_step(
 
 def smoothness(
     adapters: AdapterSlots, data: Sequence[Encoded], radius: float, seed: int = 0
-) -> Smoothness:
+) -> Landscape:
     """Theorem 4's gradient norms and L'_f(theta_s, radius) on task rows, the latter the largest
 
         2 (f(theta_s + Delta) - f(theta_s) - <g, Delta>) / ||Delta||²
@@ -167,4 +150,9 @@ def smoothness(
                 rise = float(loss) - start - float(inner_product(adapters, slot, gradient))
                 curvatures.append(2 * rise / chosen[slot][1] ** 2)
     full = torch.stack([part.square().sum() for part in gradient.values()]).sum().sqrt()
-    return Smoothness(length(uphill), float(full), max(curvatures))
+    return Landscape(
+        gradient_norm=length(uphill),
+        gradient_norm_full=float(full),
+        smoothness=max(curvatures),
+        n=len(data),
+    )

@@ -7,12 +7,11 @@ from dataclasses import asdict
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor
 
 from raycib.config import Layer, Pooling
 from raycib.config.evals import DECISION
 from raycib.data.chat import Encoded
-from raycib.evals.passes import slot_steps
+from raycib.evals.passes import readings
 from raycib.models.adapters import AdapterSlots
 from raycib.models.reference import ReferenceCache
 from raycib.studies.tradeoff.alignment_tax import alignment_tax
@@ -42,33 +41,15 @@ def row_losses(
     cache: ReferenceCache,
 ) -> dict[int, RowLosses]:
     """Losses of each slot; `cache` has the aligned model's representations of the task's rows."""
-    on_alignment, _ = _pass(adapters, slots, alignment)
-    on_task, decisions = _pass(adapters, slots, task)
+    on_alignment, _ = readings(adapters, slots, alignment)
+    on_task, decisions = readings(adapters, slots, task, [DECIDING])
     first_tokens = torch.tensor([one.response[0] for one in task[:TAX_ROWS]])
     reference = cache.rows(*DECIDING)[:TAX_ROWS].cpu()
     found = {}
     for slot in slots:
-        tax = alignment_tax(decisions[slot][:TAX_ROWS], reference, first_tokens)
+        states = decisions[slot, DECISION][:TAX_ROWS].float().cpu()
+        tax = alignment_tax(states, reference, first_tokens)
         found[slot] = RowLosses(
             alignment=on_alignment[slot].tolist(), task=on_task[slot].tolist(), tax=asdict(tax)
         )
     return found
-
-
-def _pass(
-    adapters: AdapterSlots, slots: Sequence[int], data: Sequence[Encoded]
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Losses and decision states of all rows, by slot, on the CPU in the order of the rows."""
-    order: list[int] = []
-    losses: dict[int, list[Tensor]] = {slot: [] for slot in slots}
-    states: dict[int, list[Tensor]] = {slot: [] for slot in slots}
-    for chosen, steps in slot_steps(adapters, slots, data):
-        order += chosen
-        for slot, step in steps.items():
-            losses[slot].append(step.nll.sum(dim=1).float().cpu())
-            states[slot].append(step.pooled(*DECIDING).float().cpu())
-    back = torch.tensor(order).argsort()
-    return (
-        {slot: torch.cat(parts)[back] for slot, parts in losses.items()},
-        {slot: torch.cat(parts)[back] for slot, parts in states.items()},
-    )

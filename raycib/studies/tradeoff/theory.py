@@ -62,11 +62,14 @@ class Overlap(Part):
 
 
 class Slope(Part):
-    """The largest slopes of the alignment loss found within a distance (Theorem 3)."""
+    """The largest slopes of the alignment loss found within a distance: lower bounds of Theorem 3's
+    L_s(theta_s, epsilon), in nats per unit of ||Delta||."""
 
     epsilon: float
     sampled: Number = None
+    """By random directions."""
     ascent: Number = None
+    """By ascent; not below the gradient's norm, the limit for epsilon -> 0."""
 
     @property
     def largest(self) -> float:
@@ -75,17 +78,18 @@ class Slope(Part):
 
 
 class Landscape(Part):
-    """The task loss around the aligned model (Theorem 4), in nats per answer and unit of distance.
+    """The task loss around the aligned model (Theorem 4), in nats an answer, by distance."""
 
-    ``gradient_norm`` is the norm of the part of the gradient that an adapter of the rank used can
-    follow; ``smoothness`` the largest curvature found, so at most the true constant.
-    """
-
-    task: Name
+    task: Name = ""
     gradient_norm: Number = None
+    """Of the gradient's best approximation of the adapter's rank: all an adapter can follow."""
     gradient_norm_full: Number = None
+    """Of the gradient with respect to the adapted layers' whole weights."""
     smoothness: Number = None
+    """Lower bound of L'_f(theta_s, radius): the largest curvature found; negative if nothing tried
+    curves upward."""
     n: int | None = None
+    """Rows."""
 
 
 class AlignedTask(Part):
