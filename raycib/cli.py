@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from raycib.console import make_app, run
+from raycib.errors import UserError
 
 app = make_app("Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py.")
 world_app = make_app("The embedded world: a small language and the tiny models that speak it.")
@@ -143,9 +146,14 @@ def plan(
 ) -> None:
     """Say what a sweep will take, with any of its options: stages, tokens, memory, GPU hours,
     dollars, disk. The same as the sweep's own --dry-run; nothing is trained."""
-    from raycib.commands.plan import plan as run_plan
-
-    run_plan(sweep, context.args)
+    file = Path(sweep) if sweep.endswith(".py") else Path("sweeps") / f"{sweep}.py"
+    if not file.is_file():
+        there = sorted(one.stem for one in Path("sweeps").glob("*.py"))
+        known = f"; sweeps/ has {', '.join(there)}" if there else ""
+        raise UserError(f"no sweep at {str(file)!r}{known}: give a file like sweeps/lambda_grid.py")
+    sys.argv = [str(file), "--dry-run", *context.args]
+    sys.path.insert(0, str(file.parent.absolute()))  # as `python FILE` would
+    runpy.run_path(str(file), run_name="__main__")
 
 
 @app.command()

@@ -56,6 +56,8 @@ class Method(Spec):
     about: ClassVar[About]
     strength_field: ClassVar[str] = "lam"
     """The field that is the strength, where it is one as it stands."""
+    zero: ClassVar[Mapping[str, Any]] = {}
+    """The fields at which it is plain LoRA, where that is not the strength's field at 0."""
     derived: ClassVar[bool] = False
     """Whether its adapter is computed from its parent's, without any training."""
     starts_itself: ClassVar[bool] = False
@@ -139,7 +141,7 @@ class Method(Spec):
 
     def off(self) -> Self:
         """The same method at the strength that is plain LoRA."""
-        return self.model_copy(update={self.strength_field: 0.0})
+        return self.model_copy(update=self.zero or {self.strength_field: 0.0})
 
     def faint(self) -> Self | None:
         """The same method so weak that all it adds is lost in the rounding of float32, though all

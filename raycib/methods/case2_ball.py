@@ -28,6 +28,7 @@ class Case2Ball(Method):
         mechanism={"distance": "lower"},
     )
     strength_field: ClassVar[str] = "epsilon"
+    zero: ClassVar = {"epsilon": math.inf}
     bounds_whole_update: ClassVar[bool] = True
     kind: Literal["case2_ball"] = "case2_ball"
     epsilon: Annotated[float, Field(ge=0, allow_inf_nan=True)] = math.inf
@@ -44,10 +45,6 @@ class Case2Ball(Method):
     def is_plain(self) -> bool:
         """An infinite ball bounds nothing."""
         return self.epsilon == math.inf
-
-    def off(self) -> Self:
-        """Its zero is elsewhere than that of its strength's field."""
-        return self.model_copy(update={"epsilon": math.inf})
 
     def faint(self) -> Self:
         """A ball that nothing leaves."""

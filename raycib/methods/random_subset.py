@@ -30,6 +30,7 @@ class RandomSubset(Method):
         acts_by="no paper says; ours: fewer updates, so a shorter way",
         mechanism={"distance": "lower"},
     )
+    zero: ClassVar = {"fraction": 1.0}
     kind: Literal["random_subset"] = "random_subset"
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the task's rows that is trained on; 1 is plain LoRA."""
@@ -47,10 +48,6 @@ class RandomSubset(Method):
     def rows_trained(self, task_rows: int) -> int:
         """At least one row."""
         return max(1, round(self.fraction * task_rows))
-
-    def off(self) -> Self:
-        """Its zero is elsewhere than that of its strength's field."""
-        return self.model_copy(update={"fraction": 1.0})
 
     def faint(self) -> Self:
         """Nearly all rows are all of them."""

@@ -26,6 +26,7 @@ class SafeLoRA(Method):
         acts_by="an update within the subspace that alignment moved the weights in (abstract); "
         "not measured",
     )
+    zero: ClassVar = {"threshold": -1.0, "number": 0}
     derived: ClassVar[bool] = True
     kind: Literal["safe_lora"] = "safe_lora"
     base: ModelSpec
@@ -54,10 +55,6 @@ class SafeLoRA(Method):
             if self.choose == "threshold"
             else float(self.number)
         )
-
-    def off(self) -> Self:
-        """Its zero is elsewhere than that of its strength's field."""
-        return self.model_copy(update={"threshold": -1.0, "number": 0})
 
     def faint(self) -> Self | None:
         """The smallest number of modules is one."""

@@ -31,6 +31,7 @@ class SaLoRA(Method):
         "by construction and is not measured",
     )
     strength_field: ClassVar[str] = "safety_rank"
+    zero: ClassVar = {"safety_rank": 0, "init": "default"}
     starts_itself: ClassVar[bool] = True
     kind: Literal["salora"] = "salora"
     safety: TaskSpec
@@ -52,10 +53,6 @@ class SaLoRA(Method):
     def exported_rank(self, rank: int) -> int:
         """The start is subtracted by as many columns again."""
         return 2 * rank if self.init == "task" else rank
-
-    def off(self) -> Self:
-        """Its zero is elsewhere than that of its strength's field."""
-        return self.model_copy(update={"safety_rank": 0, "init": "default"})
 
     def faint(self) -> None:
         """The smallest subspace has a dimension."""
