@@ -10,6 +10,7 @@ import tiny
 import torch
 from torch import Tensor
 
+import raycib.evals.passes
 import raycib.evals.representation
 from raycib.config import EvalSpec
 from raycib.evals.passes import slot_steps
@@ -196,7 +197,7 @@ def test_measures_follow_their_rows_whatever_the_order(loaded, evals, both, tmp_
     """Rows reversed and cut into batches of a few: each row keeps its own loss and cosine."""
     (tmp_path / "same").mkdir()
     few = partial(slot_steps, tokens_at_once=60)
-    monkeypatch.setattr(raycib.evals.representation, "slot_steps", few)
+    monkeypatch.setattr(raycib.evals.passes, "slot_steps", few)
     back = measured(loaded, evals, tmp_path / "store", [1], order=list(range(24))[::-1])[1]
     assert back.row_losses[::-1] == pytest.approx(both[1].row_losses, rel=1e-4)
     assert back.row_cosines[::-1] == pytest.approx(both[1].row_cosines, rel=1e-4)
