@@ -118,5 +118,5 @@ def test_a_sweep_from_python_plans_and_its_table_is_of_finished_cells(
     assert python.two_strengths(out=str(tmp_path), seeds=2, dry_run=True).empty
     assert "two_strengths: 4 stages, 0 reused, 4 to train" in capsys.readouterr().out
     rates = {"hrr": [0.2, 0.4, 0.9], "refusal_rate": [0.8, 0.6, 0.1], "eval_loss": [1, 2, 9]}
-    cells = pd.DataFrame({"lam": 5.0, "failed": [None, None, "no room"], **rates})
+    cells = pd.DataFrame({"strength": 5.0, "failed": [None, None, "no room"], **rates})
     assert python.table(cells).loc[5.0].tolist() == pytest.approx([30, 70, 1.5])

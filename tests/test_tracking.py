@@ -126,7 +126,8 @@ def test_cells_can_be_compared_by_lambda_and_hrr(tracked):
     shown = view(folder)
     for cell in summary["cells"]:
         run = shown[cell["key"]]
-        assert float(run["params"]["lam"]) == cell["strength"]
+        assert float(run["params"]["strength"]) == cell["strength"] and "lam" not in run["params"]
+        assert run["params"].get("strength_name") == (None if cell["method"] == "lora" else "lam")
         assert run["params"]["seed"] == str(cell["seed"])
         assert run["data"] == [("open", "ab" * 18, json.dumps({"sha256": "ab" * 32}))]
         if cell["failed"]:

@@ -72,6 +72,15 @@ def test_a_folder_with_every_odd_character_holds_its_own_database_and_artifacts(
     assert [entry.name for entry in tmp_path.iterdir()] == [out.parent.name], "nothing elsewhere"
 
 
+def test_a_file_that_was_deleted_is_made_again_by_the_same_process(tmp_path: Path, caplog) -> None:
+    """MLflow keeps connections, which would go on with what has no name any more."""
+    assert show(tmp_path)
+    (tmp_path / "mlflow.db").unlink()
+    assert show(tmp_path), caplog.text
+    assert len(runs(tmp_path)[1]) == 7  # the sweep, the model before it, five cells
+    assert artifacts(tmp_path) == ["report.html"]
+
+
 def test_a_moved_or_copied_store_uses_its_new_place(tmp_path: Path) -> None:
     old, copy, new = tmp_path / "old", tmp_path / "copy", tmp_path / "new"
     assert show(old)

@@ -25,7 +25,7 @@ def two_strengths(**options: Any) -> pd.DataFrame:
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """HRR and refusals in %, and the task loss in nats: means over seeds by strength."""
     done = frame[frame["failed"].isna()]
-    means = done.groupby("lam")[["hrr", "refusal_rate", "eval_loss"]].mean()
+    means = done.groupby("strength")[["hrr", "refusal_rate", "eval_loss"]].mean()
     return means.assign(hrr=100 * means["hrr"], refusal_rate=100 * means["refusal_rate"])
 
 

@@ -81,7 +81,7 @@ def cells(out: str, sweep: str) -> Table:
     tasks = frame["task"].nunique() > 1
     rows = [["", BEFORE, "", "", *[""] * tasks, *_numbers(aligned_scores(results))]]
     for row in frame.to_dict("records"):
-        place = [row["key"][:KEY_DIGITS], row["series"], f"{row['lam']:g}", f"{row['seed']}"]
+        place = [row["key"][:KEY_DIGITS], row["series"], f"{row['strength']:g}", f"{row['seed']}"]
         place += [row["task"]] * tasks
         failed = row["failed"] is not None
         rows.append([*place, *([f"failed: {row['failed']}"] if failed else _numbers(row))])

@@ -15,7 +15,7 @@ class SafeLoRA(Method):
     about: ClassVar[About] = About(
         name="Safe LoRA",
         paper="Hsu et al. 2024, arXiv:2405.16833",
-        strength="threshold, a cosine (at or below -1 nothing is projected), or number of modules",
+        strength="1 + threshold, or number: a cosine and 1 (at 0 nothing is projected), or modules",
         passes="none: derived from the LoRA stage",
         needs="the base model before alignment",
         deviations="cosines are not rounded, modules are paired by name; 'projection' is the "

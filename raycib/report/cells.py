@@ -41,7 +41,7 @@ def cells_table(
     return shown(rows, [
         Column("key", "Cell", lambda row, field: row[field][:12]),
         Column("series", "Method"),
-        Column("lam", strength, number("g")),
+        Column("strength", strength, number("g")),
         Column("seed", "Seed"),
         *(Column(name, one.heading, _rate) for name, one in METRICS.items() if one.counted),
         *(Column(name, one.heading, rate, optional=True) for name, one in FURTHER_METRICS.items()),

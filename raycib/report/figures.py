@@ -97,7 +97,7 @@ def draw_front(panel: Axes, points: Sequence[tuple[float, float]], top: float, *
 
 
 def loss_curves(
-    frame: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]], by: str = "lam"
+    frame: pd.DataFrame, histories: Mapping[str, Sequence[Mapping[str, Any]]], by: str = "strength"
 ) -> Figure | None:
     """Every loss term, unweighted, by step: one line for each strength, the mean over its seeds.
 
@@ -115,7 +115,7 @@ def loss_curves(
         return None
     terms = sorted(curves, key=lambda term: (term != "task", term))[:4]
     drawn = set().union(*curves.values())
-    rising = by == "lam"
+    rising = by == "strength"
     lines = sorted(drawn) if rising else [v for v in dict.fromkeys(frame[by]) if v in drawn]
     with new_figure(min(4.3 * len(terms) + 0.4, 12), 3.0) as figure:
         panels = figure.subplots(1, len(terms), squeeze=False)[0]

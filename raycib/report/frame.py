@@ -9,7 +9,7 @@ import pandas as pd
 from raycib.config.menu import menu
 from raycib.metrics import METRICS
 from raycib.report.forms import BEFORE
-from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, swept
+from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, strength_name, swept
 from raycib.report.text import one_line, plain
 from raycib.results import FILE, Results, read_results
 
@@ -21,8 +21,11 @@ NUMBERS = (
 )  # fmt: skip
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
 IDENTITY = (
-    "sweep", "key", "model", "task", "method", "series", "strength", "lam", "seed", "failed",
+    "sweep", "key", "model", "task", "method", "series", "strength", "strength_name", "seed",
+    "failed",
 )  # fmt: skip
+OLD_NAME = "lam"
+"""Of every method's strength, for those who read frames by it."""
 COST = ("steps", "rank", "trained")
 NAMES = {kind: method.about.name for kind, method in menu().items()} | {
     "lora_variant": "LoRA variant"
@@ -32,6 +35,10 @@ ALIGNED = "aligned"
 """The method of the model before fine-tuning."""
 PLAIN = "lora"
 """The method of cells at strength 0: the common first point of every series of strengths."""
+RADII = ("case2_ball",)
+"""Methods that hold all at 0, and less the larger their strength."""
+SYMBOLS = {"lam": "λ", "rho": "ρ", "beta": "β", "epsilon": "ε"}
+"""Of strengths, by what methods call them."""
 
 
 def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
@@ -39,7 +46,9 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
 
     ``failed`` holds the reason or None. ``series`` names the cells that differ by strength and
     seed alone: their ``label``, or else the method and what else the sweep varies; then the model
-    and the task where there are several. ``lam`` is the strength of the method, 0 for plain LoRA.
+    and the task where there are several. ``strength`` is the method's, 0 for plain LoRA, and
+    ``strength_name`` what the method calls it ("lam", "epsilon"); "" where nobody here knows it.
+    ``lam`` is the same number, as older frames call it, and in no file.
     ``harmful_ratio`` and ``without_harmful`` are there where some task has harmful rows.
     ``safety_data`` says whether it trains on refusals or harmful prompts as well. ``cost_steps``
     counts optimiser steps of the whole chain, ``cost_rank`` is the exported adapter's. Rates are
@@ -66,10 +75,11 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
             "strength": cell.strength,
             "seed": cell.seed,
             "series": one_line(", ".join(label + place)),
-            "lam": cell.strength,
+            "strength_name": strength_name(cell),
             "failed": one_line(cell.failed) if cell.failed else None,
             "safety_data": cell.safety_data,
             "label": one_line(", ".join(label)),
+            OLD_NAME: cell.strength,
         }
         if poisoned:
             row["harmful_ratio"] = cell.task_data.harmful_ratio
@@ -78,7 +88,7 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
         scores |= {f"cost_{name}": getattr(cell.cost, name) for name in COST}
         taken = {*IDENTITY, *row, *scores}
         for name, value in cell.parameters.items():
-            if name not in IDENTITY:
+            if name not in IDENTITY and (name, value) != (OLD_NAME, cell.strength):
                 row[f"parameter_{name}" if name in taken else name] = value
         rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
     frame = pd.DataFrame(rows)
@@ -93,9 +103,15 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
     return frame[[*IDENTITY, *others]].copy()
 
 
+def symbol_of(frame: pd.DataFrame) -> str:
+    """What to call the strength of all cells: a letter where their methods have one name for it."""
+    used = {*frame.loc[frame["method"] != PLAIN, "strength_name"]}
+    return SYMBOLS.get(used.pop() if len(used) == 1 else "" if used else "lam", "strength")
+
+
 def cell_name(cell: Mapping[str, Any] | pd.Series, symbol: str = "Strength") -> str:
     """ "CIB, λ = 5, seed 2"; ``symbol`` is what the study calls a strength."""
-    return f"{cell['series']}, {symbol.lower()} = {cell['lam']:g}, seed {cell['seed']}"
+    return f"{cell['series']}, {symbol.lower()} = {cell['strength']:g}, seed {cell['seed']}"
 
 
 def baseline(results: Results) -> pd.DataFrame:
@@ -133,11 +149,13 @@ def load(folder: str | Path, with_baseline: bool = False) -> pd.DataFrame:
 
 
 def strength_series(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each series of finished cells with plain LoRA of its model and task as strength 0."""
+    """Each series of finished cells with plain LoRA of its model and task as strength 0; without
+    it where a method's zero is not plain LoRA, as of a ball, which holds all at 0."""
     done = frame[frame["failed"].isna()]
     plain = done[done["method"] == PLAIN]
     for name, cells in done[done["method"] != PLAIN].groupby("series", sort=False):
         first = cells.iloc[0]
         zero = plain[(plain["model"] == first["model"]) & (plain["task"] == first["task"])]
+        zero = zero.iloc[: 0 if first["method"] in RADII else None]
         if cells["strength"].nunique() + bool(len(zero)) > 1:
-            yield str(name), pd.concat([zero, cells]).sort_values(["lam", "seed"])
+            yield str(name), pd.concat([zero, cells]).sort_values(["strength", "seed"])

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from raycib.report import figures, tables
 from raycib.report.cells import cells_table
 from raycib.report.forms import BEFORE, p_equals
-from raycib.report.frame import cell_name
+from raycib.report.frame import OLD_NAME, cell_name
 from raycib.report.measured import counted, listed, measured
 from raycib.report.report import Drawing, Report, Section
 from raycib.report.scores import aligned_scores, unaligned_scores
@@ -72,7 +72,9 @@ def write_report(report: Report, samples: Samples, folder: Path) -> list[Path]:
     files = []
     for table in report.tables:
         files += tables.write_table(table, folder, report.caption(table))
-    files.append(write_text(folder / f"{CELLS}.csv", tables.to_csv(report.frame)))
+    files.append(
+        write_text(folder / f"{CELLS}.csv", tables.to_csv(report.frame.drop(columns=OLD_NAME)))
+    )
     drawn = _drawn(report)
     svgs = {stem: figures.to_svg(figure) for stem, figure in drawn.items()}
     for stem, figure in drawn.items():
@@ -269,7 +271,7 @@ def _grid(table: pd.DataFrame) -> dict[str, Any]:
 def _compared_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells whose answers can be held side by side: all, or a seed of each variant before a second
     one of any, for a page of tens of thousands of answers opens nowhere."""
-    place = cells.groupby(["series", "lam"], sort=False).cumcount().sort_values(kind="stable")
+    place = cells.groupby(["series", "strength"], sort=False).cumcount().sort_values(kind="stable")
     return cells.loc[cells.index.isin(place.index[:MOST_COMPARED])]
 
 

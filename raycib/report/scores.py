@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raycib.config.menu import menu
 from raycib.results import Cell, Results, Scores
 
 BEFORE = "before fine-tuning"
@@ -73,6 +74,13 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {name: value}
 
 
+def strength_name(cell: Cell) -> str:
+    """What a cell's method calls its strength ("lam", "epsilon"); "" of plain LoRA, and of a method
+    that is not known here."""
+    method = menu().get(cell.method)
+    return method.about.strength.partition(":")[0] if method and cell.method != "lora" else ""
+
+
 def swept(cells: Iterable[Cell]) -> list[str]:
     """Parameters, besides strength and seed, that differ between cells of one method."""
     seen: dict[tuple[str, str], set[tuple[str, float]]] = {}
@@ -85,7 +93,7 @@ def swept(cells: Iterable[Cell]) -> list[str]:
         for (_, name), pairs in seen.items()
         if len({value for value, _ in pairs}) > 1 and not _is_strength(pairs)
     }
-    return sorted(names - {"lam", "strength", "seed", "task", "model", "method"})
+    return sorted(names - {"strength", "seed", "task", "model", "method"})
 
 
 def _is_strength(pairs: set[tuple[str, float]]) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from raycib.report.scores import BEFORE, RATE_PARTS, before_all, flat_scores, swept
+from raycib.report.scores import BEFORE, RATE_PARTS, before_all, flat_scores, strength_name, swept
 from raycib.report.text import one_line, plain
 from raycib.results import Cell, Histories, Results, Samples, TaskData
 from raycib.tracking.names import CONTENT, KEY, NAME, SWEEP, TAG_LIMIT, mlflow_name
@@ -158,7 +158,7 @@ def _cell(
     began, ended, status = state
     params = {n: getattr(cell, n) for n in ("method", "strength", "seed", "task", "model")}
     params |= {"label": cell.label} if cell.label else {}
-    params["lam"] = float(cell.parameters.get("lam", cell.strength))
+    params |= {"strength_name": name} if (name := strength_name(cell)) else {}
     params |= {name: cell.parameters[name] for name in axes if name in cell.parameters}
     whole = {
         "spec": cell.spec,

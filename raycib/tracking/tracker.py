@@ -87,6 +87,8 @@ class Tracker:
         utils.MAX_RETRY_COUNT = DATABASE_TRIES  # its ten tries to open a database take two minutes
         make_file(uri)
         self._client = MlflowClient(tracking_uri=uri)
+        if sqlite_file(uri):  # MLflow keeps connections, perhaps with a file that was here before
+            self._client._tracking_client.store.engine.dispose()  # type: ignore[attr-defined]
         self._experiment = experiment_of(self._client, uri)
         self._runs = _runs(self._client, self._experiment)
         self._known = self._runs.known(sweep)

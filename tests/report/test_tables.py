@@ -7,16 +7,18 @@ import math
 
 import pandas as pd
 import pytest
-from summaries import HOSTILE, sweep, typed
+from summaries import HOSTILE, reported, sweep, typed
 
 from raycib.report import tables
 from raycib.report.forms import rate, spread
 from raycib.report.frame import (
     load,
     strength_series,
+    symbol_of,
     to_frame,
 )
 from raycib.report.latex import latex
+from raycib.report.page import page, write_report
 from raycib.report.scores import aligned_scores, swept
 from raycib.report.table import Column, Table, shown
 from raycib.report.text import plain, spreadsheet_cell
@@ -40,12 +42,59 @@ def test_a_frame_has_a_row_for_each_cell_and_a_column_for_each_number(summary):
     assert row["hrr"] == cell["scores"]["hrr"]["value"]
     assert row["hrr_low"] == cell["scores"]["hrr"]["low"]
     assert row["utility_facts"] == cell["scores"]["utility_by_probe"]["facts"]["value"]
-    assert (row["lam"], row["rank"], row["temperature"]) == (1.0, 8, 0.2)
+    assert (row["strength"], row["rank"], row["temperature"]) == (1.0, 8, 0.2)
 
 
 def test_plain_lora_is_strength_zero_of_every_series(summary):
     [(name, cells)] = strength_series(to_frame(typed(summary)))
-    assert name == "CIB" and sorted(cells["lam"].unique()) == [0, 1, 2, 5, 10]
+    assert name == "CIB" and sorted(cells["strength"].unique()) == [0, 1, 2, 5, 10]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "symbol"),
+    [("cib", "lam", "λ"), ("case2_ball", "epsilon", "ε"), ("ema", "decay", "strength")],
+)
+def test_a_strength_has_the_name_that_its_method_gives_it(summary, kind, name, symbol):
+    """In frames, in files and in words; frames have it by its old name too, files have not."""
+    for cell in summary["cells"]:
+        if cell["method"] == "cib":
+            cell["method"] = kind
+    frame = to_frame(typed(summary))
+    named = frame[frame["method"] == kind]
+    assert {*named["strength_name"]} == {name}
+    assert {*frame.loc[frame["method"] == "lora", "strength_name"]} == {""}
+    assert frame["lam"].tolist() == frame["strength"].tolist()
+    assert symbol_of(frame) == symbol
+    report = reported(summary)
+    assert ("λ" in page(report, {})) == (symbol == "λ")
+    assert f"I(Z;C) rises with every step of {symbol} > 0, in every seed" in {
+        claim.text for claim in report.claims
+    }
+    assert report.symbol == {"strength": "Strength"}.get(symbol, symbol)
+
+
+def test_no_file_calls_a_strength_by_its_old_name(summary, tmp_path):
+    write_report(reported(summary), {}, tmp_path)
+    heads = {file.name: file.read_text().splitlines()[0] for file in tmp_path.glob("*.csv")}
+    assert "strength,strength_name,seed" in heads["cells.csv"]
+    assert heads["table3.csv"].startswith("model,method,strength,seeds")
+    assert not [name for name, head in heads.items() if "lam" in head.split(",")]
+
+
+def test_a_setting_called_lam_that_is_no_strength_stands_beside_it(summary):
+    for cell in summary["cells"]:
+        cell["parameters"]["lam"] = 7.0
+    frame = to_frame(typed(summary))
+    assert {*frame["parameter_lam"]} == {7.0} and frame["lam"].nunique() == 5
+
+
+def test_plain_lora_is_no_point_of_a_ball_of_radius_zero(summary):
+    """Which is the aligned model; plain LoRA is the infinite one."""
+    for cell in summary["cells"]:
+        if cell["method"] == "cib":
+            cell["method"] = "case2_ball"
+    [(_, cells)] = strength_series(to_frame(typed(summary)))
+    assert sorted(cells["strength"].unique()) == [1, 2, 5, 10]
 
 
 def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
@@ -117,17 +166,17 @@ def test_table_3_gives_mean_and_sample_std_over_the_seeds_that_finished(summary)
     frame = to_frame(typed(summary))
     table = table3(frame, aligned_scores(typed(summary)))
     assert list(table["method"]) == ["before fine-tuning", "LoRA", *["CIB"] * 5]
-    one = table[(table["lam"] == 1)].iloc[0]
-    cells = frame[frame["lam"] == 1]["hrr"]
+    one = table[(table["strength"] == 1)].iloc[0]
+    cells = frame[frame["strength"] == 1]["hrr"]
     assert one["hrr_mean"] == pytest.approx(cells.mean())
     assert one["hrr_std"] == pytest.approx(cells.std(ddof=1))
     assert one["seeds"] == 3
     ends = proportion_ends(cells.mean(), 260)
     assert [one["hrr_low"], one["hrr_high"], one["hrr_n"]] == pytest.approx([*ends, 260])
     low, high = (100 * end for end in ends)
-    [shown] = seen(table)["95 % of HRR"][table["lam"] == 1]
+    [shown] = seen(table)["95 % of HRR"][table["strength"] == 1]
     assert shown == f"[{low:.1f}, {high:.1f}] of 260"
-    assert table[(table["lam"] == 10)]["seeds"].tolist() == [2, 0]
+    assert table[(table["strength"] == 10)]["seeds"].tolist() == [2, 0]
 
 
 def test_a_failed_cell_has_a_row_that_says_why(summary):
@@ -150,7 +199,7 @@ def test_csv_holds_numbers_that_read_back_the_same(summary):
     table = table3(to_frame(typed(summary)), aligned_scores(typed(summary)))
     read = pd.read_csv(io.StringIO(tables.to_csv(table)))
     assert read["hrr_mean"].tolist()[1:6] == table["hrr_mean"].tolist()[1:6]
-    assert read["lam"].tolist()[1:] == table["lam"].tolist()[1:]
+    assert read["strength"].tolist()[1:] == table["strength"].tolist()[1:]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " @", "\r+"])

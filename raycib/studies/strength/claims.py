@@ -53,7 +53,7 @@ def _falls(cells: pd.DataFrame) -> Claim | None:
 def _rises(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     """Rule: higher at each next strength above 0, as in the paper's Figure 2a."""
     text = f"{label} rises with every step of λ > 0, in every seed"
-    return _by_seed(cells[cells["lam"] > 0], column, text, _always_rises, 1, "nats", cells)
+    return _by_seed(cells[cells["strength"] > 0], column, text, _always_rises, 1, "nats", cells)
 
 
 def _by_seed(
@@ -68,14 +68,14 @@ def _by_seed(
     """``rule`` on the curve of each seed; seeds that lack a strength are named, not judged."""
     if not _measured(cells, column):
         return None
-    strengths = sorted(cells["lam"].unique())
-    curves = cells.groupby(["seed", "lam"])[column].mean().unstack()[strengths].to_numpy(float)
+    strengths = sorted(cells["strength"].unique())
+    curves = cells.groupby(["seed", "strength"])[column].mean().unstack()[strengths].to_numpy(float)
     whole = curves[~np.isnan(curves).any(axis=1)] if len(strengths) > 1 else curves[:0]
     kept, partial = [rule(curve) for curve in whole.tolist()], len(curves) - len(whole)
-    means = (cells if shown is None else shown).groupby("lam")[column].mean()
+    means = (cells if shown is None else shown).groupby("strength")[column].mean()
     decimals = 1 if factor == 100 else 3
     path = " → ".join(f"{value * factor:z.{decimals}f}" for value in means)
-    steps = ", ".join(f"{lam:g}" for lam in means.index)
+    steps = ", ".join(f"{strength:g}" for strength in means.index)
     evidence = f"mean over seeds {path} {unit} at λ = {steps}"
     evidence = f"{sum(kept)} of {len(kept)} seeds; {evidence}"
     if partial:
@@ -85,14 +85,14 @@ def _by_seed(
 
 def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     """Rule: r over the means at λ > 0 has a Fisher interval below 0, and no seed has r >= 0."""
-    positive = cells[cells["lam"] > 0]
+    positive = cells[cells["strength"] > 0]
     if not _measured(positive, column) or not _measured(positive, "hrr"):
         return None
     text = (
         f"{label} and the harmful response rate go oppositely over λ > 0 (95 % interval of r "
         "over the seed means below zero, r negative in every seed)"
     )
-    means = positive.groupby("lam")[[column, "hrr"]].mean()
+    means = positive.groupby("strength")[[column, "hrr"]].mean()
     whole = pearson(means[column], means["hrr"])
     by_seed = positive[["seed", column, "hrr"]].groupby("seed")
     each = [pearson(part[column], part["hrr"]) for _, part in by_seed]
@@ -119,7 +119,7 @@ def correlation_text(found: Correlation) -> str:
 def _utility(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's own bound, a range of less than 0.5 points over λ > 0."""
     text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
-    means = cells.groupby("lam")["utility"].mean().dropna() * 100
+    means = cells.groupby("strength")["utility"].mean().dropna() * 100
     positive = means[means.index > 0]
     if not len(means):
         return Claim(text, None, f"utility: {NOT_MEASURED}")
@@ -135,7 +135,7 @@ def _utility(cells: pd.DataFrame) -> Claim | None:
 def _accuracy(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's '> 95 % of LoRA's task performance', at every strength."""
     text = "More than 95 % of plain LoRA's task accuracy is kept at every λ"
-    means = cells.groupby("lam")["accuracy"].mean().dropna()
+    means = cells.groupby("strength")["accuracy"].mean().dropna()
     if not len(means):
         return Claim(text, None, f"task accuracy: {NOT_MEASURED}")
     if 0 not in means.index or len(means) < 2 or means[0] == 0:
@@ -151,7 +151,7 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
 
 def _loss(cells: pd.DataFrame) -> Claim | None:
     """Rule: at most a quarter more loss at the largest λ than at the smallest above 0."""
-    means = cells.groupby("lam")["eval_loss"].mean().dropna()
+    means = cells.groupby("strength")["eval_loss"].mean().dropna()
     positive = means[means.index > 0]
     if len(positive) < 2:
         return None
@@ -172,14 +172,14 @@ def _loss(cells: pd.DataFrame) -> Claim | None:
 
 def _closer(cells: pd.DataFrame) -> Claim | None:
     """Rule: the cosine to the reference is nowhere below plain LoRA's."""
-    means = cells.groupby("lam")["cosine"].mean().dropna()
+    means = cells.groupby("strength")["cosine"].mean().dropna()
     positive = means[means.index > 0]
     if 0 not in means.index or not len(positive):
         return None
     path = ", ".join(f"{value:z.2f}" for value in positive)
     evidence = f"cos {means[0]:z.2f} for plain LoRA, {path} at λ = "
-    evidence += ", ".join(f"{lam:g}" for lam in positive.index)
-    info = cells.groupby("lam")["mutual_information"].mean().dropna()
+    evidence += ", ".join(f"{strength:g}" for strength in positive.index)
+    info = cells.groupby("strength")["mutual_information"].mean().dropna()
     before = cells["mutual_information_before"].dropna()
     if len(before) and len(info) and less(before.iloc[0], info.max()):
         reached, start = info.max(), before.iloc[0]

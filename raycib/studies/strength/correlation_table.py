@@ -24,20 +24,20 @@ def correlation_table(frame: pd.DataFrame) -> pd.DataFrame:
     A row has ``n`` and Pearson's ``r`` with its interval and p values, and those of Spearman's
     rho as ``rho``, ``rho_low`` and so on.
     """
-    needed = ["seed", "lam", *MEASURES, "hrr"]  # of a hundred columns
+    needed = ["seed", "strength", *MEASURES, "hrr"]  # of a hundred columns
     rows, responses = [], [(name, cells[needed]) for name, cells in strength_series(frame)]
     for column in MEASURES:
         for name, cells in responses:
-            spans = {ABOVE: cells[cells["lam"] > 0]}
-            spans |= {FROM: cells} if (cells["lam"] == 0).any() else {}
+            spans = {ABOVE: cells[cells["strength"] > 0]}
+            spans |= {FROM: cells} if (cells["strength"] == 0).any() else {}
             for span, part in spans.items():
                 groups = {f"seed {seed}": one for seed, one in part.groupby("seed")}
                 if len(groups) > 1:
                     groups["pooled over seeds"] = part
-                    groups["seed means"] = part.groupby("lam")[[column, "hrr"]].mean()
+                    groups["seed means"] = part.groupby("strength")[[column, "hrr"]].mean()
                 rows += [_row(column, name, span, group, one) for group, one in groups.items()]
         if len(responses) > 1:
-            every = pd.concat([cells[cells["lam"] > 0] for _, cells in responses])
+            every = pd.concat([cells[cells["strength"] > 0] for _, cells in responses])
             rows.append(_row(column, "pooled", ABOVE, "all series", every))
     return pd.DataFrame([row for row in rows if row["n"] > 2], columns=FIELDS)
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, new_figure, say_nothing
 from raycib.report.forms import share
-from raycib.report.frame import strength_series
+from raycib.report.frame import PLAIN, strength_series
 from raycib.report.labels import Labels
 from raycib.report.statistics import Correlation, pearson
 from raycib.report.text import one_line
@@ -59,8 +59,9 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> Figure:
 
 
 def _against_strength(panel: Axes, responses: Sequence[Response], column: str, label: str) -> None:
-    strengths = sorted({lam for _, cells in responses for lam in cells["lam"]})
-    positive = [lam for lam in strengths if lam > 0]
+    strengths = sorted({strength for _, cells in responses for strength in cells["strength"]})
+    positive = [strength for strength in strengths if strength > 0]
+    plain = any((cells["method"] == PLAIN).any() for _, cells in responses)
     logarithmic = positive and positive[-1] / positive[0] > 30
     step = (strengths[-1] - strengths[0]) / 90
     names: list[tuple[float, float, str, str]] = []
@@ -70,31 +71,34 @@ def _against_strength(panel: Axes, responses: Sequence[Response], column: str, l
         # Seeds stand side by side so that their intervals do not hide one another.
         apart = 0.0 if logarithmic else min(step, 4 * step / len(seeds))
         places = cells["seed"].map({seed: place for place, seed in enumerate(seeds)})
-        x, many = cells["lam"] + apart * (places - (len(seeds) - 1) / 2), len(cells) > MOST_MARKS
+        x, many = (
+            cells["strength"] + apart * (places - (len(seeds) - 1) / 2),
+            len(cells) > MOST_MARKS,
+        )
         if f"{column}_low" in cells and cells[f"{column}_low"].notna().any():
             ends = cells[f"{column}_low"], cells[f"{column}_high"]
             panel.vlines(x, *ends, color=color, alpha=0.35, lw=1, rasterized=many)
         panel.plot(x, cells[column], mark, ms=3.6, color=color, alpha=0.55, mew=0, rasterized=many)
-        means = cells.groupby("lam")[column].mean().dropna()
+        means = cells.groupby("strength")[column].mean().dropna()
         panel.plot(means.index, means, color=color, lw=1.8)
         if len(responses) > 1 and len(means):
             names.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
     _names(panel, names)
     if logarithmic:
         panel.set_xscale("symlog", linthresh=positive[0])
-    panel.set_xticks(strengths, [f"{lam:g}" for lam in strengths])
+    panel.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set(xlabel="λ   (0 = plain LoRA)" if strengths[0] == 0 else "λ", ylabel=label)
+    panel.set(xlabel="λ   (0 = plain LoRA)" if plain else "λ", ylabel=label)
 
 
 def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Names lines at their ends (height, strength, name, colour), apart where the ends are not."""
     low, high = panel.get_ylim()
     height = -np.inf
-    for end, lam, name, color in sorted(ends):
+    for end, strength, name, color in sorted(ends):
         height = max(end, height + 0.06 * (high - low))
         panel.annotate(
-            one_line(name, 24), (lam, height), xytext=(7, -3), textcoords="offset points",
+            one_line(name, 24), (strength, height), xytext=(7, -3), textcoords="offset points",
             color=color, fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
 
@@ -111,15 +115,15 @@ def _scatter(
                      lw=1, rasterized=many)  # fmt: skip
         panel.plot(cells[column], cells["hrr"], mark, ms=3.6, color=color, alpha=0.55, mew=0,
                    rasterized=many)  # fmt: skip
-        means = cells.groupby("lam")[[column, "hrr"]].mean().dropna()
+        means = cells.groupby("strength")[[column, "hrr"]].mean().dropna()
         panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
         panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
         # Among several series, the ends of the strengths say which way each one runs.
         others = means[means.index > 0]
         named = means if len(responses) == 1 else others.iloc[[0, -1][: len(others)]]
         named = named.dropna()
-        places += [(float(x), float(y), f"λ {lam:g}") for lam, x, y in named.itertuples()]
-        positive = cells.loc[cells["lam"] > 0, ["seed", column, "hrr"]]
+        places += [(float(x), float(y), f"λ {strength:g}") for strength, x, y in named.itertuples()]
+        positive = cells.loc[cells["strength"] > 0, ["seed", column, "hrr"]]
         each = [pearson(part[column], part["hrr"]) for _, part in positive.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:

@@ -1,6 +1,7 @@
 """The report of a study of strengths: Table 3, Figure 2 and the correlations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,10 @@ from matplotlib.figure import Figure
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant, loss_curves
 from raycib.report.forms import NOT_MEASURED, spread
-from raycib.report.frame import PLAIN, strength_series, to_frame
+from raycib.report.frame import PLAIN, SYMBOLS, strength_series, symbol_of, to_frame
 from raycib.report.headline import erosion, finished, headline, over_seeds
 from raycib.report.report import Drawing, Report, Section
+from raycib.report.reworded import reworded
 from raycib.report.scores import aligned_scores
 from raycib.report.statistics import mean_std
 from raycib.report.table import Table
@@ -49,7 +51,7 @@ def report(results: Results, samples: Samples, histories: Histories) -> Report:
     rows, found = table3(frame, aligned), claims(frame, aligned)
     main = Table("table3", rows, columns(rows), f"{plain(results.title)} {CAPTION}")
     related = correlation_table(frame)
-    return Report(
+    made = Report(
         results=results,
         frame=frame,
         headline=strength_headline(frame, aligned, found),
@@ -64,10 +66,18 @@ def report(results: Results, samples: Samples, histories: Histories) -> Report:
                     [Table("correlations", related, COLUMNS)], CORRELATIONS),
         ],
         main=main,
-        cells=frame.sort_values(["lam", "series", "seed"]),
+        cells=frame.sort_values(["strength", "series", "seed"]),
         curves=partial(_curves, frame, histories),
         symbol="λ",
     )  # fmt: skip
+    if (symbol := symbol_of(frame)) == "λ":
+        return made
+    head = symbol if symbol in SYMBOLS.values() else symbol.capitalize()
+
+    def said(text: str) -> str:
+        return head if text == "λ" else text.replace("λ", symbol)
+
+    return replace(reworded(made, said), symbol=head)
 
 
 def strength_headline(
@@ -81,9 +91,12 @@ def strength_headline(
         if len(lora):
             parts.append(f"{place}: " * bool(place) + f"{erosion(lora, aligned)}.")
         for name, cells in strength_series(part):
-            positive = cells[cells["lam"] > 0]
-            low, high = positive["lam"].min(), positive["lam"].max()
-            first, last = positive[positive["lam"] == low], positive[positive["lam"] == high]
+            positive = cells[cells["strength"] > 0]
+            low, high = positive["strength"].min(), positive["strength"].max()
+            first, last = (
+                positive[positive["strength"] == low],
+                positive[positive["strength"] == high],
+            )
             weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
             parts.append(
                 f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "

@@ -26,15 +26,15 @@ def table3(frame: pd.DataFrame, aligned: Mapping[str, Any] | None = None) -> pd.
     rows: list[dict[str, Any]] = []
     names = sorted(set(frame["model"].dropna().astype(str)))
     if aligned:
-        place = {"model": " ".join(names), "method": BEFORE, "lam": math.nan}
+        place = {"model": " ".join(names), "method": BEFORE, "strength": math.nan}
         rows.append(before_row(aligned, NAMES) | hrr_ends(pd.DataFrame([aligned])) | place)
     series = frame.assign(_plain=frame["method"] != PLAIN)
-    keys = ["model", "_plain", "series", "lam"]
-    for (model, _, label, lam), cells in series.groupby(keys, sort=True):
+    keys = ["model", "_plain", "series", "strength"]
+    for (model, _, label, strength), cells in series.groupby(keys, sort=True):
         found = row_of(cells)
-        place = {"model": model, "method": label, "lam": lam}
+        place = {"model": model, "method": label, "strength": strength}
         rows += result_rows(found, lambda done: means(done, NAMES) | hrr_ends(done), **place)
-    columns = ["model", "method", "lam", "seeds"]
+    columns = ["model", "method", "strength", "seeds"]
     for name in NAMES:
         columns += [f"{name}_mean", f"{name}_std"]
         columns += ["hrr_low", "hrr_high", "hrr_n"] * (name == "hrr")
@@ -48,7 +48,7 @@ def columns(table: pd.DataFrame) -> list[Column]:
     return [
         *([Column("model", "Model")] if several else ()),
         Column("method", "Method"),
-        Column("lam", "λ", number("g")),
+        Column("strength", "λ", number("g")),
         Column("seeds", "Seeds"),
         *MEASURES[:place],
         Column("hrr", "95 % of HRR", of_prompts, optional=True),
