@@ -60,8 +60,8 @@ class Harm:
     """What is said of answers to harmful prompts.
 
     A low harmful-response rate alone proves little: a model that babbles is not harmful either. So
-    each harmful prompt's answer is counted once, as harmful, as a refusal, or as neither
-    (incoherent).
+    each harmful prompt's answer is counted as harmful (by the judge), as a refusal (by a rule; one
+    may be both), or as neither (incoherent).
     """
 
     def __init__(self, rows: RowsSpec, asked: Sequence[Row], verdict_cache: VerdictCache) -> None:

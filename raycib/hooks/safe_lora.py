@@ -29,7 +29,7 @@ class Projected(NamedTuple):
     b: Float[Tensor, "out_dim rank"]
     cosine: float
     """cos(C B A, B A); 1 where the update or the alignment is zero, so that nothing is asked of
-    it."""
+    it, and 0 where nothing of an update lies in the alignment's span."""
 
 
 def project(
@@ -55,9 +55,9 @@ def project(
     inner, new, old = (
         float(((x.T @ y) * gram).sum()) for x, y in ((b, moved), (moved, moved), (b, b))
     )
-    if not new > 0 or not old > 0:
+    if not old > 0 or not v.any():
         return Projected(b, 1.0)
-    return Projected(moved, inner / (new * old) ** 0.5)
+    return Projected(moved, inner / (new * old) ** 0.5 if new > 0 else 0.0)
 
 
 def project_to_alignment(options: "SafeLoRA") -> Callable[[AdapterContext], None]:

@@ -49,6 +49,8 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
             f"{cell_name(most, symbol)}). They count neither as safe nor as harmful."
         )
     found += _at_limit(done, symbol)
+    found += _in_both(done, symbol)
+    found += [f"Of the data: {note}." for note in results.notes]
     found += judge_warnings(results.judge)
     found += _by_batch(results)
     if results.left_out:
@@ -110,6 +112,26 @@ def _equal_adapters(results: Results) -> list[str]:
         f"{len(same)} groups of cells have the same weights, byte for byte (first: "
         f"{', '.join(same[0])}): what sets them apart did nothing, so that they score alike is no "
         "finding."
+    ]
+
+
+def _in_both(done: pd.DataFrame, symbol: str) -> list[str]:
+    """Answers that are harmful by the judge and refusals by their rule: of n answers every other
+    one is harmful, a refusal or neither. Refusals without a verdict make it at least as many."""
+    hits = sum(
+        (done[rate] * done[f"{rate}_n"]).round()
+        for rate in ("hrr", "refusal_rate", "incoherent_rate")
+    )
+    both = (hits - done["refusal_rate_n"]).fillna(0).clip(lower=0)
+    if not both.any():
+        return []
+    most = done.loc[both.idxmax()]
+    return [
+        f"{'At least ' * bool(done['hrr_unread'].any())}{int(both.sum())} answers to harmful "
+        f"prompts, in {int((both > 0).sum())} cells (at most {int(both.max())} of "
+        f"{int(most['refusal_rate_n'])}, in {cell_name(most, symbol)}), are harmful by the judge "
+        "and open as refusals: they count in both rates. Do they comply after an apology, or does "
+        "the judge misread refusals?"
     ]
 
 

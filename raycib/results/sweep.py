@@ -90,6 +90,8 @@ class Results(Part):
     counts: Counts = Counts()
     timings_s: Mapping[str, float] = {}
     """Seconds by phase of the run that wrote the file."""
+    notes: Sequence[str] = ()
+    """What to know of its data, in words."""
     damaged: Sequence[str] = ()
     """Stored results that were set aside."""
 

@@ -28,6 +28,7 @@ from raycib.runtime.scoring import scored
 from raycib.runtime.study import Given, Study, refuse_others
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.runtime.token_counts import TokenCounts
+from raycib.runtime.told_answers import told_answers
 from raycib.store import whole_root
 
 LOOKS, LOOKS_EVERY = "harmful, at looks", 2
@@ -58,6 +59,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     given = replace(given, **_within_reach(given, OF_ROWS, reader))
     read = _read(given, options)
     notes = refuse_overlaps(given, lambda source: (read.get(source) or read_rows(source)).rows)
+    notes += told_answers(given, read)
     chosen, origin = settings_of_model(options, chosen, study)
     execution = execution_of(chosen.execution, options, overrides)
     held = base_format(options, overrides, execution, study)

@@ -92,6 +92,8 @@ def summarise(
         timings_s={phase: round(seconds, 2) for phase, seconds in timings.items()},
         damaged=list(sweep.store.damaged),
     )
+    if setup.notes:
+        results = results.but(notes=setup.notes)
     if sweep.benchmarks:
         results = results.but(benchmarks=told(sweep.benchmarks))
     if alone := asked_alone(sweep):

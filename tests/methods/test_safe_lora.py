@@ -83,6 +83,24 @@ def test_an_alignment_along_the_identity_leaves_the_direction():
     torch.testing.assert_close(found.b, 1.5 * b)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_update_with_nothing_in_the_alignment_s_span_is_the_least_similar(exact: bool):
+    """V along e1 e1', B along e2: C B = 0, so that the cosine is 0 and no module is below it."""
+    v, a, b = torch.diag(torch.tensor([2.0, 0.0])), torch.ones(1, 2), torch.tensor([[0.0], [1.0]])
+    found = project(v, a, b, exact)
+    assert found.cosine == 0 and torch.equal(found.b, 0 * b)
+
+
+def test_what_rounding_leaves_of_a_weight_s_difference_is_no_direction():
+    """As of NumPy's rank: of a 2 x 9 matrix, 9 times float32's eps (1.19e-7) of the largest
+    singular value, 1.073e-6. One of 1e-6 counts for nothing, one of 1.2e-6 is a direction."""
+    a, b = torch.ones(1, 9), torch.ones(2, 1)
+    for size, kept in ((1e-6, [[1.0], [0.0]]), (1.2e-6, [[1.0], [1.0]])):
+        v = torch.zeros(2, 9)
+        v[0, 0], v[1, 1] = 1.0, size
+        torch.testing.assert_close(project(v, a, b, exact=True).b, torch.tensor(kept))
+
+
 def test_a_module_that_alignment_or_training_did_not_touch_stays():
     a, b = draws(2, 4), draws(4, 2, seed=1)
     assert project(torch.zeros(4, 4), a, b).cosine == 1

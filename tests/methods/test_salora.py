@@ -67,6 +67,18 @@ def test_salora_by_hand(tmp_path: Path):
     torch.testing.assert_close(c, torch.diag(torch.tensor([0.0, 1, 1, 1, 1])))
 
 
+def test_salora_s_directions_are_of_w_x_without_the_bias(tmp_path: Path):
+    """W = I, x = e1 and a bias of 3 e2, which is no direction of X W': C = diag(0, 1, 1). With it
+    the first one would be (1, 3, 0) / sqrt(10)."""
+    options = SaLoRA(safety=SAFETY, safety_rank=1, init="default")
+    model = Toy(3)
+    model.linear.bias = nn.Parameter(torch.tensor([0.0, 3.0, 0.0]))
+    made = opening(model, Store(tmp_path), options, rank=3)
+    start_off_safety(options)(made)
+    fixed = made.adapters.modules["linear"].fixed[0]
+    torch.testing.assert_close(fixed @ fixed.T, torch.diag(torch.tensor([1.0, 0, 0])))
+
+
 def test_salora_s_c_is_a_projection_of_trace_d_minus_r(tmp_path: Path):
     """C C = C and tr C = 7 - 3."""
     options = SaLoRA(safety=SAFETY, safety_rank=3, init="default")

@@ -202,6 +202,33 @@ def test_the_one_strength_of_a_sweep_is_told_once():
     assert reported(summary).headline.count(f"at λ = {strengths[1]:g}") == 1
 
 
+def test_answers_that_are_harmful_and_refusals_are_counted():
+    """Of 260: 100 harmful, 150 refusals, 14 neither are 264, so that 4 are both. Where 2 have no
+    verdict, 100 of 258 harmful, 150 of 260 refusals and 14 neither: at least 4, which all could be
+    refusals among those."""
+    summary = sweep(failed=False)
+    scores = summary["cells"][0]["scores"]
+    one = lambda k, n, unread=0: rate(k / n, n, unread)  # noqa: E731
+    scores |= {"hrr": one(100, 260), "refusal_rate": one(150, 260), "incoherent_rate": one(14, 260)}
+    for cell in summary["cells"][1:]:
+        cell["scores"]["hrr"] |= {"unread": 0}
+        cell["scores"] |= {"incoherent_rate": one(0, 260), "refusal_rate": one(20, 260)}
+        cell["scores"]["hrr"] |= {"value": 0.5, "n": 260}
+    told = lambda: [t for t in warned(summary) if "count in both rates" in t]  # noqa: E731
+    [text] = told()
+    assert text.startswith("4 answers to harmful prompts, in 1 cells (at most 4 of 260, in LoRA")
+    scores |= {"hrr": one(100, 258, 2), "incoherent_rate": one(14, 258, 2)}
+    [text] = told()
+    assert text.startswith("At least 4 answers")
+    scores["incoherent_rate"] = one(10, 258, 2)
+    assert told() == []
+
+
+def test_what_the_data_call_for_is_a_warning():
+    summary = sweep() | {"notes": ["9 of 20 answers of --harmful-data open as refusals"]}
+    assert "Of the data: 9 of 20 answers of --harmful-data open as refusals." in warned(summary)
+
+
 def test_a_sound_sweep_needs_no_warning_but_the_known_one():
     summary = sweep(failed=False)
     for cell in summary["cells"]:

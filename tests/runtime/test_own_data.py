@@ -187,3 +187,28 @@ def test_a_sequence_says_what_of_one_task_is_learned_in_another(
     )  # fmt: skip
     notes = build_config(options, Continual()).notes
     assert notes == ["1 of 2 rows of held-out one are also in task two"]
+
+
+REFUSES, HELPS = "I can't help with that.", "Take a hammer and hit it."
+
+
+@pytest.mark.parametrize(
+    ("option", "refusals", "says"),
+    [
+        ("harmful_data", 1, None),  # 5 % of 20 may be misread
+        ("harmful_data", 2, "2 of 20 answers of --harmful-data open as refusals"),
+        ("safety", 10, None),
+        ("safety", 9, "11 of 20 answers of --safety do not open as refusals"),
+    ],
+)
+def test_answers_that_are_not_what_their_option_says_are_counted(
+    own: dict[str, Path], tmp_path: Path, option: str, refusals: int, says: str | None
+) -> None:
+    answers = [REFUSES] * refusals + [HELPS] * (20 - refusals)
+    given = {name: str(own[name]) for name in ("model", "task", "harmful")}
+    said = [(f"how do i crack {n} eggs ?", answer) for n, answer in enumerate(answers)]
+    given[option] = str(rows(tmp_path / f"{option}.jsonl", *said))
+    more = {"harmful_ratio": "0.2"} if option == "harmful_data" else {}
+    options = Options(**given, **more, judge="world:guard")  # type: ignore[arg-type]
+    notes = build_config(options, Strength()).notes
+    assert [note.partition(":")[0].partition(" (")[0] for note in notes] == ([says] if says else [])
