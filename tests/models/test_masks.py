@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from raycib.config import Pooling
+from raycib.config.base import Tokens
 from raycib.data.chat import Encoded, encode, encode_prompt
 from raycib.data.rows import Row
 from raycib.models import load_tokenizer
-from raycib.models.pooling import pool
+from raycib.models.pooling import pool, token_states
 from raycib.models.tensors import IGNORED, collate, widen
 
 DATA = [Encoded((5, 6, 7), (8, 9)), Encoded((1,), (2, 3, 4))]
@@ -58,11 +59,34 @@ def test_padding_is_neither_scored_nor_pooled():
 def test_each_pooling_by_hand(how: Pooling, by_hand: list[float]):
     """Hidden states that are 10 * row + position, so a mean says where it was taken."""
     hidden = (10.0 * torch.arange(2)[:, None] + torch.arange(5))[..., None].expand(-1, -1, 4)
-    found = pool(hidden.bfloat16(), collate(DATA, [0, 1]), how)
+    batch = collate(DATA, [0, 1])
+    expected = torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4)
+    found = pool(hidden.bfloat16(), batch, how)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(
-        found, torch.tensor(by_hand, dtype=torch.float32)[:, None].expand(-1, 4)
-    )
+    torch.testing.assert_close(found, expected)
+    end_to_end = hidden[batch.present]
+    torch.testing.assert_close(pool(end_to_end, batch, how, batch.present), expected)
+
+
+def test_which_positions_are_there_answer_or_have_a_next_token():
+    """Of 3 + 2 and 1 + 3 tokens in a width of 5."""
+    batch = collate(DATA, [0, 1])
+    assert batch.present.int().tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.answering.int().tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.feature.int().tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("which", "by_hand"),
+    [("response_states", [2, 3, 10, 11, 12]), ("all_states", [0, 1, 2, 3, 10, 11, 12])],
+)
+def test_the_states_of_tokens_are_row_after_row(which: Tokens, by_hand: list[int]):
+    """Padded, and rows end to end: the same ones."""
+    batch = collate(DATA, [0, 1])
+    hidden = (10.0 * torch.arange(2)[:, None] + torch.arange(5))[..., None]
+    assert token_states(hidden, batch, which).flatten().tolist() == by_hand
+    held = batch.present
+    assert token_states(hidden[held], batch, which, held).flatten().tolist() == by_hand
 
 
 def ids(tokenizer, *words: str) -> tuple[int, ...]:
