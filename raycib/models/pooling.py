@@ -36,7 +36,8 @@ def pool(
             chosen = batch.present
     weights = chosen.float() / chosen.sum(dim=1, keepdim=True).clamp(min=1)
     if held is None:
-        return torch.einsum("rsd,rs->rd", hidden.float(), weights)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.einsum("rsd,rs->rd", hidden.float(), weights)
     shares = hidden.float() * weights[held][:, None]
     return torch.segment_reduce(shares, "sum", lengths=held.sum(dim=1), unsafe=True)
 

@@ -28,15 +28,23 @@ def info_nce(
     """InfoNCE with cosine similarity, one value a row, in nats (Eq. 15):
     -log(e^{cos(z, z+)/tau} / (e^{cos(z, z+)/tau} + sum_j e^{cos(z, n_j)/tau})).
 
-    In float32 whatever comes in: in bfloat16 1 - cos of two different vectors can be zero. A row
-    with no allowed negative costs nothing.
+    In float32 whatever comes in, under autocast as well: in bfloat16 1 - cos of two different
+    vectors can be zero. A row with no allowed negative costs nothing.
     """
     z, positive, negatives = (F.normalize(v.float(), dim=-1) for v in (z, positive, negatives))
     own = (z * positive).sum(dim=-1, keepdim=True) / temperature
-    others = z @ negatives.T / temperature
+    others = _products(z, negatives) / temperature
     if allowed is not None:
         others = others.masked_fill(~allowed, -torch.inf)
     return torch.cat([own, others], dim=-1).logsumexp(dim=-1) - own.squeeze(-1)
+
+
+def _products(
+    rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"]
+) -> Float[Tensor, "rows others"]:
+    """Of each pair, in float32: autocast would round both sides to bfloat16."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.T
 
 
 def hardness(
@@ -123,12 +131,11 @@ class ContrastiveBottleneck(Objective):
         directions = F.normalize(negatives, dim=-1)
         if self.options.draw == "semihard":
             allowed = allowed & (
-                F.normalize(z, dim=-1) @ directions.T
+                _products(F.normalize(z, dim=-1), directions)
                 < F.cosine_similarity(z, reference, dim=-1)[:, None]
             )
-        similarity = (F.normalize(reference, dim=-1) @ directions.T).masked_fill(
-            ~allowed, -torch.inf
-        )
+        similarity = _products(F.normalize(reference, dim=-1), directions)
+        similarity = similarity.masked_fill(~allowed, -torch.inf)
         nearest = similarity.topk(min(self.options.num_negatives, shape[1]), dim=-1).indices
         return allowed & torch.zeros_like(allowed).scatter(1, nearest, True)
 

@@ -21,7 +21,8 @@ def overlap(
 
     For rows e3, e1/2 - e2/4 and earlier rows e1, e2 it is .75, squared .3125.
     """
-    products = earlier.float() @ new.float().T
+    with torch.autocast(new.device.type, enabled=False):
+        products = earlier.float() @ new.float().T
     return products.abs().sum() if norm == "l1" else products.square().sum()
 
 

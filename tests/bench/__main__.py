@@ -20,6 +20,7 @@ PARTS = {
     "tokens": ("bench_micro_batches.py", ()),
     "driver": ("bench_driver.py", ("--cells", "10,100")),
     "grid": ("bench_grid.py", QUICK),
+    "gpu": ("bench_gpu.py", ("--rounds", "3")),
 }
 """File and options of a quick run, by what is asked for; in this order."""
 

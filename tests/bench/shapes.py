@@ -56,7 +56,13 @@ class Shape:
         tokenizer.chat_template = TEMPLATE
         tokenizer.save_pretrained(folder)
         torch.manual_seed(0)
-        config = LlamaConfig(
+        LlamaForCausalLM(self.config).save_pretrained(folder)
+        return folder
+
+    @property
+    def config(self) -> LlamaConfig:
+        """Of the model."""
+        return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
             intermediate_size=256 * self.hidden // 96,
@@ -68,8 +74,6 @@ class Shape:
             eos_token_id=CONTROLS.index("<eos>"),
             pad_token_id=CONTROLS.index("<pad>"),
         )
-        LlamaForCausalLM(config).save_pretrained(folder)
-        return folder
 
     def rows(self, steps: int) -> list[dict[str, str]]:
         """Prompts and responses, half and half, for this many steps."""
@@ -85,13 +89,18 @@ class Shape:
         return draw.randint(self.shortest, self.longest) - AROUND
 
     def stage(
-        self, model: Path, rows: Path, seed: int = 0, method: Method | None = None
+        self,
+        model: Path,
+        rows: Path,
+        seed: int = 0,
+        method: Method | None = None,
+        rank: int = RANK,
     ) -> StageSpec:
         """One adapter on all linear layers; its rows come again in every epoch."""
         return StageSpec(
             model=describe(str(model)),
             task=describe_task("random", str(rows), max_length=self.longest),
-            lora=LoRASpec(rank=RANK, alpha=2 * RANK),
+            lora=LoRASpec(rank=rank, alpha=2 * rank),
             trainer=TrainerSpec(
                 learning_rate=1e-3, batch_size=self.batch, epochs=1000, warmup_steps=0
             ),
