@@ -1,7 +1,9 @@
 """The house style of figures, and the loss curves.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; lines carry their name
-where there is room, and a mark as well as a colour. The same data give the same bytes.
+A figure is as wide as a page or a column of a paper, and its letters are as high as they should be
+there; the page of a report enlarges both. Colours are Okabe and Ito's, which colour-blind readers
+can tell apart; lines carry their name where there is room, and a mark as well as a colour. The same
+data give the same bytes.
 """
 
 import io
@@ -14,6 +16,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,6 +24,8 @@ from raycib.config.menu import menu
 from raycib.report.statistics import front
 from raycib.report.text import one_line
 
+PAGE, COLUMN = 6.75, 3.3
+"""Widths of a figure in inches: of a page of a paper in two columns (ICML's), and of a column."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#6b6b6b"
@@ -43,22 +48,30 @@ STYLE: Any = {
     "font.family": "sans-serif",
     # The first ships with matplotlib; a browser without it takes the other, which is as wide.
     "font.sans-serif": ["DejaVu Sans", "Verdana"],
-    "font.size": 9.5,
+    "font.size": 7,
     "mathtext.fontset": "dejavusans",
-    "axes.titlesize": 10.5,
+    "axes.titlesize": 7.5,
+    "axes.titlepad": 4,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#999999",
-    "axes.linewidth": 0.8,
+    "axes.linewidth": 0.7,
     "axes.grid": True,
     "grid.color": "#ebebeb",
-    "grid.linewidth": 0.8,
+    "grid.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.labelpad": 2.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "legend.columnspacing": 1.4,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "lines.markeredgewidth": 1.1,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
-    "xtick.major.size": 3,
+    "xtick.major.size": 2.5,
     "ytick.major.size": 0,
     "svg.hashsalt": "raycib",
     "svg.fonttype": "none",  # text stays text: it is found, copied and edited
@@ -82,6 +95,41 @@ def method_colors(methods: Iterable[str]) -> dict[str, str]:
     """A colour for each of ``methods``, and for those of the menu."""
     unknown = [kind for kind in dict.fromkeys(methods) if kind not in COLORS]
     return COLORS | {kind: OTHERS[i % len(OTHERS)] for i, kind in enumerate(unknown)}
+
+
+def shades(color: str, count: int) -> list[str]:
+    """A hue from light to dark, for what has an order: the strengths or the forms of a method. One
+    alone has the colour itself."""
+    steps = np.linspace(0.5, -0.5, count) if count > 1 else [0.0]
+    return [
+        to_hex(tuple(c + abs(step) * (float(step > 0) - c) for c in to_rgb(color)))  # pyright: ignore
+        for step in steps
+    ]
+
+
+def shades_of(methods: Iterable[str]) -> list[str]:
+    """The colour of each of ``methods``; one that stands there more often has its shades."""
+    every = list(methods)
+    hues = {
+        kind: iter(shades(color, every.count(kind)))
+        for kind, color in method_colors(every).items()
+        if kind in every
+    }
+    return [next(hues[kind]) for kind in every]
+
+
+def legend_below(owner: Figure | Axes, handles: Sequence[Any]) -> None:
+    """A legend below a figure or below a panel of it, where it hides nothing, in as many columns
+    as there is room for."""
+    figure, panels, place = owner, 1, {"loc": "outside lower center"}
+    if isinstance(owner, Axes):
+        figure, panels = owner.figure, owner.get_subplotspec().get_gridspec().ncols  # pyright: ignore
+        # Below the numbers of the axis and what they are of.
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.6}
+    longest = max((len(str(one.get_label())) for one in handles), default=1)
+    room = 72 * figure.get_figwidth() / panels  # pyright: ignore
+    columns = int(room / (30 + 0.55 * STYLE["font.size"] * longest))
+    owner.legend(handles=handles, ncols=max(1, min(columns, len(handles))), **place)  # pyright: ignore
 
 
 def say_nothing(panel: Axes, why: str) -> None:
@@ -117,22 +165,20 @@ def loss_curves(
     drawn = set().union(*curves.values())
     rising = by == "strength"
     lines = sorted(drawn) if rising else [v for v in dict.fromkeys(frame[by]) if v in drawn]
-    with new_figure(min(4.3 * len(terms) + 0.4, 12), 3.0) as figure:
+    with new_figure(PAGE if len(terms) > 1 else COLUMN, 2.1) as figure:
         panels = figure.subplots(1, len(terms), squeeze=False)[0]
+        colors = shades(PALETTE[0], len(lines)) if rising else PALETTE
         for panel, term in zip(panels, terms, strict=True):
             for index, value in enumerate(lines):
                 if points := curves[term].get(value):
                     steps, values = zip(*points, strict=True)
                     mean = pd.Series(values, steps, float).groupby(level=0).mean()
-                    shade = _shade(index, len(lines)) if rising else PALETTE[index % len(PALETTE)]
-                    label = f"{value:g}" if rising else one_line(value, 34)
-                    panel.plot(mean.index, mean, color=shade, lw=1.6, label=label)
+                    label = f"λ = {value:g}" if rising else one_line(value, 34)
+                    panel.plot(mean.index, mean, color=colors[index], label=label)
             panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             panel.set(xlabel="step", ylabel="nats, unweighted" if term in NATS else "unweighted")
             panel.set_title(one_line(term, 30))
-        panels[0].legend(
-            title="λ" if rising else None, frameon=False, fontsize=8.5, title_fontsize=9
-        )
+        legend_below(figure, panels[0].get_legend_handles_labels()[0])
         return figure
 
 
@@ -160,7 +206,7 @@ def to_svg(figure: Figure) -> bytes:
     return _saved(figure, "svg", metadata={"Date": None, "Creator": None})
 
 
-def to_png(figure: Figure, dpi: int = 200) -> bytes:
+def to_png(figure: Figure, dpi: int = 300) -> bytes:
     """The figure as PNG on white."""
     FigureCanvasAgg(figure)
     return _saved(figure, "png", dpi=dpi, metadata={"Software": None}, facecolor="white")
@@ -176,11 +222,3 @@ def _saved(figure: Figure, form: str, **how: Any) -> bytes:
         out = io.BytesIO()
         figure.savefig(out, format=form, **how)
         return out.getvalue()
-
-
-def _shade(index: int, count: int) -> tuple[float, float, float]:
-    """From light to dark blue: an order of strengths, which is not a set of kinds."""
-    share = index / max(count - 1, 1)
-    light, dark = np.array([0.62, 0.79, 0.88]), np.array([0.03, 0.19, 0.42])
-    red, green, blue = light + (dark - light) * share
-    return float(red), float(green), float(blue)

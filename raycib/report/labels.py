@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 """left, right, low, high, as fractions of the panel."""
 CHARACTER = 0.6
 """Mean width of a character of DejaVu Sans, of its size in points."""
-DISTANCES = (7.0, 13.0, 20.0, 28.0)
+DISTANCES = (5.0, 10.0, 16.0, 23.0)
 """Points from a mark to its label; from the second on a thin line leads there."""
 SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
 GREY = "#b5b5b5"
@@ -24,7 +24,7 @@ class Labels:
     """The labels of a panel. Make it once all else is drawn, and scales and limits are set."""
 
     panel: Axes
-    size: float = 8.5
+    size: float = 7
     """Of the letters, in points."""
     _taken: list[Box] = field(default_factory=list)
 

@@ -44,7 +44,9 @@ MOST_CELLS, MOST_COMPARED = 500, 40
 """Cells that the page lists, and cells whose answers it holds."""
 FIRST_PAIRS = 12
 """Pairs of answers that a reader sees without scripts."""
-_SIZE = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
+_SIZE = re.compile(r'width="([0-9.]+)pt" height="([0-9.]+)pt"')
+ENLARGED = 1.4
+"""From a figure's size in a paper to that on the page, whose letters are larger."""
 _SVG_ID = re.compile(r'(\bid="|\bhref="#|url\(#)')
 """What stands before an id in an SVG where it is given or referred to."""
 
@@ -181,8 +183,8 @@ def _section(report: Report, section: Section, svgs: Mapping[str, bytes]) -> dic
         if isinstance(part, Drawing):
             if part.stem in svgs:
                 drawing = _inline(svgs[part.stem], part.label, part.stem)
-                shown = {"drawing": drawing, "caption": part.caption, "broad": part.broad}
-                parts.append(shown | {"files": _files(part.stem, FIGURE_FILES)})
+                files = _files(part.stem, FIGURE_FILES)
+                parts.append({"drawing": drawing, "caption": part.caption, "files": files})
         elif len(part.rows):
             caption = report.caption(part)
             shown = {"grid": _grid(part.shown), "caption": caption, "folded": part.folded}
@@ -244,11 +246,13 @@ def _compared(pages: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline(drawing: bytes, label: str, name: str) -> Markup:
-    """A drawing as an element of the page, without the head of its file.
+    """A drawing as an element of the page, `ENLARGED`, without the head of its file.
 
     ``name`` goes before each of its ids: those that matplotlib gives are the same in every figure.
     """
     svg = _SVG_ID.sub(rf"\1{name}-", drawing.decode("utf-8"))
+    width, height = (ENLARGED * float(side) for side in _SIZE.findall(svg)[0])
+    svg = _SIZE.sub(f'width="{width:.0f}pt" height="{height:.0f}pt"', svg, count=1)
     head = Markup('<svg role="img" aria-label="{}"').format(label)
     return head + Markup(svg[svg.index("<svg") + 4 :])
 

@@ -32,8 +32,6 @@ class Drawing:
     label: str
     """What it is, for those who cannot see it."""
     caption: str = ""
-    broad: bool = True
-    """Whether it may be wider than the text."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,20 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from summaries import METHODS, ablation_sweep, comparison_sweep, histories, sweep, typed
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from summaries import (
+    METHODS,
+    ablation_sweep,
+    comparison_sweep,
+    gaps_sweep,
+    histories,
+    orders_sweep,
+    reported,
+    samples,
+    sweep,
+    typed,
+)
 
 from raycib.report import figures
 from raycib.report.frame import to_frame
@@ -43,9 +56,55 @@ def test_every_point_lies_inside_its_panel():
 
 
 def test_panel_c_shows_the_correlation_of_each_seed():
-    texts = [text.get_text() for text in drawn(sweep(failed=False)).axes[2].texts]
-    [note] = [text for text in texts if text.startswith("r by seed")]
-    assert len(re.findall(r"[+−]\d\.\d\d", note)) == 3 and "(n = 4)" in note
+    head, values, *_ = (text.get_text() for text in drawn(sweep(failed=False)).axes[2].texts)
+    assert head == "r by seed over λ > 0 (n = 4):"
+    assert re.fullmatch(r"([+−]\d\.\d\d(, |$)){3}", values)
+
+
+def test_of_many_seeds_the_ends_and_the_median_are_told_and_every_panel_keeps_its_width():
+    """Twelve seeds once wrote a line so long that nothing was left of the panels."""
+    figure = drawn(sweep(failed=False, seeds=12))
+    _, values, *_ = (text.get_text() for text in figure.axes[2].texts)
+    low, high, median = map(float, re.findall(r"[+-]\d\.\d\d", values.replace("−", "-")))
+    assert low <= median <= high and values.endswith(" of 12")
+    FigureCanvasAgg(figure).draw()
+    widths = [panel.get_position().width * figures.PAGE for panel in figure.axes]
+    assert min(widths) > 2.5, "inches, of 6.75 for two panels and their axes"
+
+
+def drawings():
+    for summary in (
+        sweep(), comparison_sweep(1), ablation_sweep(), gaps_sweep(), orders_sweep(2, 2)
+    ):  # fmt: skip
+        report = reported(summary, samples(summary, 20), histories(summary))
+        drawn = report.drawn() | {"curves": report.curves()}
+        yield from ((f"{report.results.study} {stem}", one) for stem, one in drawn.items() if one)
+
+
+def test_a_figure_is_as_wide_as_a_page_or_a_column_and_can_be_read_there():
+    """No letter below 6.5 points, and none beyond the paper: whoever takes it into a paper of two
+    columns need not scale it."""
+    for name, figure in drawings():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        assert figure.get_figwidth() in (figures.PAGE, figures.COLUMN)
+        assert {one.get_fontsize() for one in figure.findobj(Text)} <= {6.5, 7, 7.5}
+        ticks = {label for panel in figure.axes for axis in (panel.xaxis, panel.yaxis)
+                 for label in axis.get_ticklabels(which="both")}  # fmt: skip
+        for text in {*figure.findobj(Text)} - ticks:
+            if text.get_visible() and text.get_text().strip():
+                box = Text.get_window_extent(text, canvas.get_renderer())
+                assert box.x0 > -2 and box.x1 < figure.bbox.x1 + 2, (name, text, box)
+
+
+def test_shades_of_a_hue_go_from_light_to_dark_and_one_alone_is_the_colour_itself():
+    """Of (0, .4, .8): halfway to white (.5, .7, .9), itself, and half of it (0, .2, .4)."""
+    assert figures.shades("#0066cc", 3) == ["#80b2e6", "#0066cc", "#003366"]
+    assert figures.shades("#0066cc", 1) == ["#0066cc"]
+    assert figures.shades_of(["cib", "lora", "cib"]) == [
+        figures.shades(figures.COLORS["cib"], 2)[0], "#000000",
+        figures.shades(figures.COLORS["cib"], 2)[1],
+    ]  # fmt: skip
 
 
 def test_a_seed_with_fewer_strengths_is_counted_as_such():
@@ -124,10 +183,10 @@ def test_every_method_has_a_look_of_its_own_and_a_name_in_the_legend():
     assert texts[:3] == ["LoRA", "Random subset", "KL"] and "sees safety data" in texts
 
 
-def test_variants_of_a_method_share_its_colour_and_differ_by_mark():
+def test_variants_of_a_method_are_its_shades_and_differ_by_mark():
     [legend] = priced(ablation_sweep()).legends
     _, random, similar = legend.get_lines()[:3]
-    assert random.get_color() == similar.get_color()
+    assert [random.get_color(), similar.get_color()] == figures.shades(figures.COLORS["cib"], 2)
     assert random.get_marker() != similar.get_marker()
 
 
@@ -177,7 +236,7 @@ def test_panel_b_takes_the_first_price_that_was_measured():
 def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
     [panel] = bars(to_frame(typed(ablation_sweep())), 0.0).axes
     names = [label.get_text() for label in panel.get_yticklabels()]
-    assert names == ["LoRA", "CIB, random negatives", "CIB, most similar negatives"]
+    assert names == ["LoRA", "CIB, random negatives", "CIB, most similar\nnegatives"]
     assert [len(line.get_xydata()) for line in panel.lines if line.get_marker() == "o"] == [3] * 3
     assert [round(bar.get_width(), 3) for bar in panel.patches] == pytest.approx(
         [0.658, 0.206, 0.031], abs=0.002
@@ -188,8 +247,7 @@ def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
     summary = ablation_sweep()
     figure = figures.loss_curves(named(to_frame(typed(summary))), histories(summary), "variant")
     assert figure is not None
-    legend = figure.axes[0].get_legend()
-    assert legend is not None
+    [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "LoRA", "CIB, random negatives", "CIB, most similar negatives"
     ]  # fmt: skip

@@ -229,6 +229,19 @@ def test_it_prints_in_at_most_eight_pages_and_in_the_dark_it_is_dark(page, chrom
         chromium.dark(False)
 
 
+def test_no_table_is_cut_on_paper(page, chromium):
+    """A4 less its margins is 703 pixels; a browser shrinks a page by up to 1.25 to fit it."""
+    chromium.open(page[1], 703)
+    chromium.on_paper(True)
+    try:
+        wide = "[...document.querySelectorAll('.wide')]"
+        assert set(chromium.run(f"{wide}.map(e => getComputedStyle(e).overflowX)")) == {"visible"}
+        widths = chromium.run(f"{wide}.map(e => e.firstChild.scrollWidth)")
+        assert 0 < max(widths) <= 1.25 * 703
+    finally:
+        chromium.on_paper(False)
+
+
 def test_how_it_was_measured_stands_on_every_page(page):
     text = page[1].read_text(encoding="utf-8")
     part = text[text.index('<section id="measured">') : text.index('<section id="provenance">')]

@@ -131,7 +131,7 @@ def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whol
         assert len(lines) == 5 and all(len(line.get_ydata()) == 5 for line in lines)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["LoRA", "Random subset", "KL", "O-LoRA", "CIB"]
-    assert [line.get_color() for line in lines][::4] == ["#000000", "#0072B2"]
+    assert [line.get_color() for line in lines][::4] == ["#000000", "#0072b2"]
 
 
 def test_the_heat_map_shows_what_each_transition_cost(whole):
@@ -153,7 +153,7 @@ def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole)
     assert six is not None and seven is not None
     titles = [panel.get_title(loc="left") for figure in (six, seven) for panel in figure.axes]
     assert titles == ["(a)  Stability of gsm", "(b)  Stability of open",
-                      "(a)  BWT without open, as in the paper", "(b)  BWT with open"]  # fmt: skip
+                      "(a)  BWT without open (the paper's)", "(b)  BWT with open"]  # fmt: skip
     assert "ddof = 0" in six.axes[0].get_xlabel()
     assert all(bar.get_width() < 0 for bar in seven.axes[1].patches)
 

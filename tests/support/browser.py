@@ -70,6 +70,10 @@ class Page:
             f"c.value = {json.dumps(value)}; c.dispatchEvent(new Event({json.dumps(event)})); }}"
         )
 
+    def on_paper(self, wanted: bool) -> None:
+        """Takes the styles of print, or those of a screen."""
+        self._call("Emulation.setEmulatedMedia", media="print" if wanted else "")
+
     def dark(self, wanted: bool) -> None:
         """Prefers dark pages, or light ones."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if wanted else "light"}]

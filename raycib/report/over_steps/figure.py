@@ -7,15 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, method_colors, new_figure
+from raycib.report.figures import (
+    GREY,
+    MARKS,
+    PAGE,
+    legend_below,
+    new_figure,
+    shades_of,
+)
 from raycib.report.over_steps.survival import THRESHOLD
 from raycib.report.over_steps.table import Followed
 from raycib.report.text import one_line
 from raycib.report.variants import best, by_series
 
 MOST_LINES = 8
-SHADES = (1.0, 0.7, 0.5, 0.35)
-"""Opacity of the lines of one method, in turn."""
 
 
 def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
@@ -23,21 +28,14 @@ def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
     places = list(dict.fromkeys(one.setting for one in rows))
     if not places:
         return None
-    colors = method_colors([one.row.method for one in rows])
-    with new_figure(10.4, 3.7 * len(places)) as figure:
+    with new_figure(PAGE, 2.6 * len(places)) as figure:
         panels = figure.subplots(len(places), 2, squeeze=False)
         for name, (left, right) in zip(places, panels, strict=True):
             shown = _few([one for one in rows if one.setting == name])
-            seen: dict[str, int] = {}
-            for number, one in enumerate(shown):
-                method = one.row.method
-                turn = seen[method] = seen.get(method, -1) + 1
-                look: dict[str, Any] = {
-                    "color": colors[method],
-                    "alpha": SHADES[turn % len(SHADES)],
-                    "lw": 1.5,
-                }
-                _rates(left, one, look, MARKS[number % len(MARKS)])
+            colors = shades_of(one.row.method for one in shown)
+            for number, (one, color) in enumerate(zip(shown, colors, strict=True)):
+                look = {"color": color, "marker": MARKS[number % len(MARKS)]}
+                _rates(left, one, look)
                 _survival(right, one, look)
             left.axhline(THRESHOLD, color=GREY, lw=0.9, ls=(0, (4, 3)))
             left.set_title(f"(a)  {one_line(name, 40) or 'Harmful response rate'}")
@@ -48,10 +46,7 @@ def over_steps_figure(rows: Sequence[Followed]) -> Figure | None:
             for panel in (left, right):
                 panel.set_xlim(left=0)
                 panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            right.legend(
-                *left.get_legend_handles_labels(), frameon=False, fontsize=8, loc="center left",
-                bbox_to_anchor=(1.0, 0.5),
-            )  # fmt: skip
+            legend_below(left, left.get_legend_handles_labels()[0])
         return figure
 
 
@@ -63,14 +58,13 @@ def _few(rows: Sequence[Followed]) -> list[Followed]:
     return [one for one in rows if one.row.name in names]
 
 
-def _rates(panel: Axes, one: Followed, look: dict[str, Any], mark: str) -> None:
+def _rates(panel: Axes, one: Followed, look: dict[str, Any]) -> None:
     """The mean, and each seed in thin lines."""
     looks = one.looks
     for curve in one.curves.values():
         panel.plot(*zip(*curve, strict=True), color=look["color"], alpha=0.2, lw=0.7)
     panel.plot(
-        looks, [one.mean(step) for step in looks], marker=mark, ms=3.5,
-        label=one_line(one.row.name, 42), **look,
+        looks, [one.mean(step) for step in looks], ms=3.5, label=one_line(one.row.name, 42), **look,
     )  # fmt: skip
 
 
@@ -80,7 +74,7 @@ def _survival(panel: Axes, one: Followed, look: dict[str, Any]) -> None:
     seed says nothing of others and has none."""
     curve = one.kept
     steps = [each.step for each in curve]
-    panel.step(steps, [each.share for each in curve], where="post", **look)
+    panel.step(steps, [each.share for each in curve], where="post", ms=3, **look)
     if len(one.curves) == 1:
         return
     panel.fill_between(

@@ -5,7 +5,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import DASHES, MARKS, method_colors, new_figure
+from raycib.report.figures import (
+    COLUMN,
+    DASHES,
+    MARKS,
+    legend_below,
+    method_colors,
+    new_figure,
+)
 from raycib.report.poisoned.table import AT, best_of_each, ratios
 from raycib.report.text import one_line
 
@@ -18,7 +25,8 @@ def poisoned_figure(table: pd.DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))
     colors = method_colors(table["method"])
-    with new_figure(7.6, 3.8 * len(places)) as figure:
+    lines = -(-table["label"].nunique() // 2)
+    with new_figure(COLUMN, (2.1 + 0.13 * lines) * len(places)) as figure:
         panels = figure.subplots(len(places), 1, squeeze=False)[:, 0]
         for panel, (model, task) in zip(panels, places, strict=True):
             mine = table[(table["model"] == model) & (table["task"] == task)]
@@ -28,11 +36,11 @@ def poisoned_figure(table: pd.DataFrame) -> Figure | None:
                 label = f"{one_line(row['label'], 26)} {row['strength']:g}".removesuffix(" 0")
                 color, mark = colors[row["method"]], MARKS[number % len(MARKS)]
                 panel.plot(
-                    range(len(shares)), rates, color=color, marker=mark, ms=5, lw=1.5,
+                    range(len(shares)), rates, color=color, marker=mark,
                     ls=DASHES if row["safety_data"] else "-", label=label,
                 )  # fmt: skip
                 beside = len(shares) - 0.6 + 0.5 * (number + 1) / (len(rows) + 1)
-                panel.vlines(beside, row["worst_low"], row["worst_high"], color=color, lw=1.3)
+                panel.vlines(beside, row["worst_low"], row["worst_high"], color=color, lw=1)
                 panel.plot([beside], [row["worst"]], mark, color=color, ms=4)
             panel.axvline(len(shares) - 0.7, color="#cccccc", lw=0.8)
             names = [f"{100 * share:g} %" for share in shares]
@@ -43,5 +51,5 @@ def poisoned_figure(table: pd.DataFrame) -> Figure | None:
             panel.set(xlabel="Share of harmful rows", ylabel="Harmful response rate")
             if len(places) > 1:
                 panel.set_title(one_line(f"{model}, {task}", 60))
-            panel.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            legend_below(panel, panel.get_legend_handles_labels()[0])
         return figure

@@ -32,7 +32,7 @@ def with_poisoned(report: Report, samples: Samples) -> Report:
     rows = poisoned_table(report.frame, samples)
     parts = [
         Drawing("poisoned", partial(poisoned_figure, rows),
-                "Harmful response rate against the share of harmful rows", FIGURE, broad=False),
+                "Harmful response rate against the share of harmful rows", FIGURE),
         Table("poisoned", rows, columns(rows), CAPTION),
     ]  # fmt: skip
     section = Section("poisoned", "Harmful rows among the task's", "Harmful rows", parts, TEXT)

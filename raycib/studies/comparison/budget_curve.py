@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from raycib.report.cards.family import Family, fresh_prompts
-from raycib.report.figures import MARKS, method_colors, new_figure
+from raycib.report.figures import COLUMN, MARKS, legend_below, method_colors, new_figure
 from raycib.report.forms import interval
 from raycib.report.frame import NAMES
 from raycib.report.statistics import wilson
@@ -107,7 +107,8 @@ def budget_figure(curves: pd.DataFrame) -> Figure | None:
         return None
     places = list(dict.fromkeys(curves["setting"]))
     colors = method_colors(curves["method"])
-    with new_figure(7.6, 3.8 * len(places)) as figure:
+    rows = -(-curves["method"].nunique() // 2)
+    with new_figure(COLUMN, (2.1 + 0.13 * rows) * len(places)) as figure:
         for panel, place in zip(
             figure.subplots(len(places), 1, squeeze=False)[:, 0], places, strict=True
         ):
@@ -119,7 +120,7 @@ def budget_figure(curves: pd.DataFrame) -> Figure | None:
                     x, rows["hrr_low"], rows["hrr_high"], color=colors[kind], alpha=0.09, lw=0
                 )
                 panel.plot(
-                    x, rows["hrr"], color=colors[kind], marker=mark, ms=4.5, lw=1.5,
+                    x, rows["hrr"], color=colors[kind], marker=mark, ms=4,
                     label=one_line(NAMES.get(kind, kind), 26),
                 )  # fmt: skip
             panel.set_ylim(bottom=0)
@@ -128,5 +129,5 @@ def budget_figure(curves: pd.DataFrame) -> Figure | None:
             panel.set(xlabel="Trials", ylabel="HRR of the best, fresh prompts")
             if place:
                 panel.set_title(one_line(place, 60))
-            panel.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            legend_below(panel, panel.get_legend_handles_labels()[0])
         return figure

@@ -1,7 +1,7 @@
 """Safety against what it costs: every method of a comparison in one picture.
 
-A method keeps its colour in every sweep; variants of one method differ by their mark. Methods that
-train on safety data have dashed lines.
+A method keeps its colour in every sweep; variants of one method are its shades and differ by their
+mark. Methods that train on safety data have dashed lines.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from raycib.config.menu import menu
 from raycib.metrics import METRICS
 from raycib.report.figures import (
-    COLORS,
     DASHES,
     FRONT,
     GREY,
+    PAGE,
     draw_front,
-    method_colors,
+    legend_below,
     new_figure,
     say_nothing,
+    shades_of,
 )
 from raycib.report.forms import NOT_MEASURED
 from raycib.report.frame import PLAIN
+from raycib.report.labels import Labels
 from raycib.report.statistics import constant
 from raycib.report.text import one_line
 from raycib.report.variants import CIB, ResultRow, by_series, plain_variant, settings, variants
@@ -40,7 +42,7 @@ COSTS = {
     "accuracy": ("Task accuracy lost", "Task accuracy lost"),
 }
 """What panel (b) may show, the first that differs anywhere; shares of which less is better."""
-Look = tuple[str, str, bool]
+Look = tuple[str, str, bool, bool]
 
 
 def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
@@ -53,8 +55,8 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
     """
     parts = list(settings(frame)) or [("", frame)]
     names = list(dict.fromkeys(frame["series"]))
-    height = max(4.4, 0.21 * (len(names) + 5)) if len(parts) == 1 else 4.2 * len(parts)
-    with new_figure(11.6, height, w_pad=0.06, h_pad=0.06, wspace=0.03) as figure:
+    height = 2.8 * len(parts) + 0.13 * -(-(len(names) + 4) // 4)
+    with new_figure(PAGE, height, w_pad=0.04, h_pad=0.05, wspace=0.02) as figure:
         looks = _looks(frame)
         panels = figure.subplots(len(parts), 2, squeeze=False, width_ratios=(1.25, 1))
         for (name, part), (left, right) in zip(parts, panels, strict=True):
@@ -81,52 +83,47 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
             _share_axis(right, cost)
             for panel in (left, right):
                 _hrr_axis(panel, found, before)
-        figure.legend(
-            handles=_legend(names, looks), loc="outside right center", frameon=False, fontsize=8.5,
-            handlelength=2.6, labelspacing=0.55, borderaxespad=0.2,
-        )  # fmt: skip
+        legend_below(figure, _legend(names, looks))
         return figure
 
 
 def _looks(frame: pd.DataFrame) -> dict[str, Look]:
-    """Colour, mark and whether it sees safety data, by series."""
+    """Colour, mark, whether it sees safety data and whether it is plain LoRA, by series; several of
+    one method, in their order, are its shades from light to dark."""
     kinds = dict(zip(frame["series"], frame["method"], strict=True))
     taught = set(frame["series"][frame["safety_data"]])
-    colors = method_colors(frame["method"])
     marks = {kind: m.about.mark for kind, m in menu().items() if m.about.mark} | {
         "lora_variant": "v"
     }
-    unmarked = [kind for kind in colors if kind not in marks]
+    unmarked = [kind for kind in dict.fromkeys(kinds.values()) if kind not in marks]
     marks |= {kind: MARKS[(7 + i) % len(MARKS)] for i, kind in enumerate(unmarked)}
     looks: dict[str, Look] = {}
-    for series, kind in kinds.items():
+    for (series, kind), color in zip(kinds.items(), shades_of(kinds.values()), strict=True):
         variant = sum(kinds[other] == kind for other in looks)
         mark = MARKS[(MARKS.index(marks[kind]) + 3 * variant) % len(MARKS)]
-        looks[series] = colors[kind], mark, series in taught
+        looks[series] = color, mark, series in taught, kind == PLAIN
     return looks
 
 
 def _points(panel: Axes, found: Sequence[ResultRow], column: str, looks: dict[str, Look]) -> None:
     for series, mine in by_series(found).items():
-        color, mark, safety_data = looks[series]
-        plain = mine[0].plain
+        color, mark, safety_data, plain = looks[series]
         for variant in mine:
             x = _cost(variant.done[column], column)
-            panel.plot(x, variant.done["hrr"], mark, ms=3.2, color=color, alpha=0.4, mew=0)
+            panel.plot(x, variant.done["hrr"], mark, ms=2.6, color=color, alpha=0.4, mew=0)
         x = [float(_cost(variant.mean(column), column)) for variant in mine]
         y = [variant.mean("hrr") for variant in mine]
         dashes = DASHES if safety_data else "-"
-        width = 2 if mine[0].method == CIB else 1.3
+        width = 1.6 if mine[0].method == CIB else 1
         panel.plot(x, y, color=color, lw=width, alpha=0.85, ls=dashes)
         panel.plot(
-            x, y, mark, ms=9 if plain else 6.5, mfc=color if plain else "white", mec=color,
-            mew=1.6, zorder=4,
+            x, y, mark, ms=6.5 if plain else 4.8, mfc=color if plain else "white", mec=color,
+            mew=1.2, zorder=4,
         )  # fmt: skip
         garbled = [i for i, variant in enumerate(mine) if not variant.coherent]
         panel.plot(
-            [x[i] for i in garbled], [y[i] for i in garbled], "x", ms=4.5, color=color, mew=1.3,
-            zorder=5,
-        )  # fmt: skip
+            [x[i] for i in garbled], [y[i] for i in garbled], "x", ms=3.5, color=color, zorder=5
+        )
 
 
 def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
@@ -137,7 +134,7 @@ def _cost(values: pd.Series | float, column: str) -> pd.Series | float:
 def _front(panel: Axes, found: Sequence[ResultRow], dashes: Any) -> None:
     """Grey steps through the coherent variants that none beats in both HRR and task loss."""
     points = [(v.mean("eval_loss"), v.mean("hrr")) for v in found if v.coherent]
-    draw_front(panel, [one for one in points if np.isfinite(one[0])], 1.0, lw=1.5, ls=dashes)
+    draw_front(panel, [one for one in points if np.isfinite(one[0])], 1.0, ls=dashes)
 
 
 def _name_strengths(panel: Axes, found: Sequence[ResultRow], looks: dict[str, Look]) -> None:
@@ -146,13 +143,13 @@ def _name_strengths(panel: Axes, found: Sequence[ResultRow], looks: dict[str, Lo
         if len(mine) > 1:
             place = mine[-1].mean("eval_loss"), mine[-1].mean("hrr")
             panel.annotate(
-                f"{mine[-1].strength:g}", place, xytext=(6, 4), textcoords="offset points",
-                fontsize=7.5, color=looks[series][0], zorder=6,
+                f"{mine[-1].strength:g}", place, xytext=(4, 3), textcoords="offset points",
+                fontsize=6.5, color=looks[series][0], zorder=6,
             )  # fmt: skip
     if lora := plain_variant(found):
         panel.annotate(
-            one_line(lora.series, 24), (lora.mean("eval_loss"), lora.mean("hrr")), xytext=(8, 5),
-            textcoords="offset points", fontsize=9, fontweight="bold", zorder=6,
+            one_line(lora.series, 24), (lora.mean("eval_loss"), lora.mean("hrr")), xytext=(6, 3),
+            textcoords="offset points", fontweight="bold", zorder=6,
         )  # fmt: skip
 
 
@@ -189,12 +186,8 @@ def _hrr_axis(panel: Axes, found: Sequence[ResultRow], before: float | None) -> 
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panel.set_ylabel("Harmful response rate (square-root scale)")
     if before is not None:
-        panel.axhline(before, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
-        panel.annotate(
-            f"before fine-tuning {100 * before:z.1f} %", (1, before),
-            xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points",
-            ha="right", va="bottom", color=GREY, fontsize=8,
-        )  # fmt: skip
+        panel.axhline(before, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1)
+        Labels(panel).along(before, f"before fine-tuning {100 * before:z.1f} %", GREY)
 
 
 def _root(values: np.ndarray) -> np.ndarray:
@@ -208,20 +201,19 @@ def _square(values: np.ndarray) -> np.ndarray:
 def _legend(names: Sequence[str], looks: dict[str, Look]) -> list[Line2D]:
     handles: list[Line2D] = []
     for name in names:
-        color, mark, safety_data = looks[name]
+        color, mark, safety_data, plain = looks[name]
         handles.append(
-            Line2D([], [], color=color, marker=mark, ms=6, mew=1.5, lw=1.3,
-                   mfc=color if color == COLORS[PLAIN] else "white",
+            Line2D([], [], color=color, marker=mark,
+                   mfc=color if plain else "white",
                    ls=DASHES if safety_data else "-", label=one_line(name, 34))
         )  # fmt: skip
-    handles.append(Line2D([], [], color="none", label=" "))
-    if any(safety_data for _, _, safety_data in looks.values()):
+    if any(safety_data for _, _, safety_data, _ in looks.values()):
         handles += [
-            Line2D([], [], color=GREY, lw=1.3, ls=DASHES, label="sees safety data"),
-            Line2D([], [], color=FRONT, lw=1.5, label="front without safety data"),
-            Line2D([], [], color=FRONT, lw=1.5, ls=DASHES, label="front of all"),
+            Line2D([], [], color=GREY, ls=DASHES, label="sees safety data"),
+            Line2D([], [], color=FRONT, label="front without safety data"),
+            Line2D([], [], color=FRONT, ls=DASHES, label="front of all"),
         ]
     else:
-        handles.append(Line2D([], [], color=FRONT, lw=1.5, label="front"))
-    garbled = {"color": GREY, "marker": "x", "ls": "none", "ms": 4.5, "mew": 1.3}
+        handles.append(Line2D([], [], color=FRONT, label="front"))
+    garbled = {"color": GREY, "marker": "x", "ls": "none", "ms": 3.5}
     return [*handles, Line2D([], [], label="over 10 % incoherent", **garbled)]

@@ -60,7 +60,7 @@ def ablation(results: Results, samples: Samples, histories: Histories) -> Report
     """What a part of one method does, in the figures of one sweep: Figure 3's bars as well."""
     made = _report(results, samples, histories, ablation_claims, MOST_ROWS)
     draw = partial(bars, made.frame, aligned_scores(results).get("hrr"))
-    drawn = Drawing("bars", draw, "Harmful response rates by row", BARS, broad=False)
+    drawn = Drawing("bars", draw, "Harmful response rates by row", BARS)
     first, *others = made.sections
     return replace(made, sections=[replace(first, parts=[drawn, *first.parts]), *others])
 
@@ -128,7 +128,7 @@ def _tuned(frame: pd.DataFrame, samples: Samples) -> list[Table | Drawing]:
     label = "Harmful response rate of the best trial against the number of trials"
     how = budget_curve.CAPTION
     return [
-        Drawing("budget_curve", partial(budget_figure, curves), label, how, broad=False),
+        Drawing("budget_curve", partial(budget_figure, curves), label, how),
         Table("budget", rows, budget.columns(rows), caption),
         Table("budget_curve", budget_curve.named(curves), budget_curve.COLUMNS, how,
               folded="After each number of trials"),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from raycib.report.figures import GREY, MARKS, new_figure, say_nothing
+from raycib.report.figures import GREY, MARKS, PAGE, new_figure, say_nothing
 from raycib.report.forms import in_points
 from raycib.report.text import one_line
 from raycib.studies.continual.sequences import Sequences, by_seed
@@ -30,7 +30,7 @@ from raycib.studies.continual.variance import (
 
 SHADES = {ORDER: "#0072B2", METHOD: "#E69F00", BOTH: "#CC79A7", SEED: "#009E73", ERROR: "#c9ccd1"}
 """Colours of the sources of variance, here alone."""
-SPREAD = {"hrr": "(a)  Harmful responses after the last stage", "bt": "(b)  BT",
+SPREAD = {"hrr": "(a)  Harmful responses at the end", "bt": "(b)  BT",
           "bwt_all": "(c)  BWT, all tasks"}  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def figure6(sequences: Sequences) -> Figure | None:
 def figure7(sequences: Sequences) -> Figure | None:
     """Backward transfer without the task that the paper leaves out, and with it."""
     out = one_line(sequences.left_out, 20)
-    panels = {"bwt": f"(a)  BWT without {out}, as in the paper", "bwt_all": f"(b)  BWT with {out}"}
+    panels = {"bwt": f"(a)  BWT without {out} (the paper's)", "bwt_all": f"(b)  BWT with {out}"}
     return _bars(sequences, panels, "points: below 0 later stages cost accuracy", signed=True)
 
 
@@ -69,7 +69,7 @@ def figure_orders(sequences: Sequences) -> Figure | None:
     last = list(dict.fromkeys(run.order[-1] for run in sequences.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
     with new_figure(
-        11.4, 2.4 + 0.72 * len(variants), w_pad=0.08, h_pad=0.08, wspace=0.04
+        PAGE, 1.4 + 0.46 * len(variants), w_pad=0.05, h_pad=0.05, wspace=0.03
     ) as figure:
         grid: Sequence[Axes] = figure.subplots(2, 2).ravel()
         for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
@@ -84,7 +84,7 @@ def figure_orders(sequences: Sequences) -> Figure | None:
             _rows(panel, variants)
             panel.set_title(title)
             unit = "points" if measure == "bwt_all" else "%"
-            panel.set_xlabel(f"{unit}; a mark for each order, the line at their mean")
+            panel.set_xlabel(f"{unit}; marks: orders, line: their mean")
         sources = _shares(grid[3], sequences)
         handles = [
             Line2D(
@@ -93,14 +93,12 @@ def figure_orders(sequences: Sequences) -> Figure | None:
                 color=GREY,
                 marker=mark,
                 ls="none",
-                ms=6,
                 mfc="white",
-                mew=1.3,
                 label=f"{one_line(task, 20)} last",
             )
             for task, mark in marks.items()
         ]
-        look: Any = {"frameon": False, "fontsize": 9, "handlelength": 1, "columnspacing": 1.4}
+        look: Any = {"handlelength": 1, "columnspacing": 1.2}
         figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), **look)
         if sources:
             figure.legend(handles=sources, loc="outside lower right", ncols=len(sources), **look)
@@ -121,7 +119,7 @@ def _bars(
     if not any(v for found in values.values() for v in found.values()):
         return None
     with new_figure(
-        11.4, 1.3 + 0.42 * len(variants), w_pad=0.08, h_pad=0.06, wspace=0.04
+        PAGE, 0.7 + 0.25 * len(variants), w_pad=0.05, h_pad=0.05, wspace=0.03
     ) as figure:
         panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
         for panel, (measure, title) in zip(panels, titles.items(), strict=True):
@@ -139,17 +137,17 @@ def _bars(
 def _bar(panel: Axes, row: int, values: Sequence[float], look: Look, signed: bool) -> None:
     if not values:
         panel.annotate("not measured", (0, row), xytext=(4, 0), textcoords="offset points",
-                       va="center", color=GREY, fontsize=8.5)  # fmt: skip
+                       va="center", color=GREY)  # fmt: skip
         return
     mean = float(np.mean(values))
     panel.barh(row, mean, 0.6, color=look.color, alpha=0.45, zorder=2)
     rows = [row + 0.34 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
-    panel.plot(values, rows, "o", ms=4, mfc="white", mec=look.color, mew=1.1, zorder=4)
+    panel.plot(values, rows, "o", ms=3, mfc="white", mec=look.color, mew=0.9, zorder=4)
     end = min(*values, 0.0) if mean < 0 else max(*values, 0.0)
     panel.annotate(
         in_points(mean / 100) if signed else f"{mean:z.1f}", (end, row),
-        xytext=(-7 if mean < 0 else 7, 0), textcoords="offset points", va="center",
-        ha="right" if mean < 0 else "left", fontsize=9,
+        xytext=(-5 if mean < 0 else 5, 0), textcoords="offset points", va="center",
+        ha="right" if mean < 0 else "left",
     )  # fmt: skip
 
 
@@ -161,11 +159,11 @@ def _orders(
     lasts = list(marks)
     for order, value in found.items():
         shift = 0.5 * ((lasts.index(order[-1]) + 0.5) / len(lasts) - 0.5)
-        panel.plot(100 * value, row + shift, marks[order[-1]], ms=4.6, mfc="white",
-                   mec=look.color, mew=1.1, alpha=0.8, zorder=3)  # fmt: skip
+        panel.plot(100 * value, row + shift, marks[order[-1]], ms=3.6, mfc="white",
+                   mec=look.color, mew=0.9, alpha=0.8, zorder=3)  # fmt: skip
     if found:
         mean = 100 * float(np.mean(list(found.values())))
-        panel.vlines(mean, row - 0.36, row + 0.36, color=look.color, lw=2, zorder=4)
+        panel.vlines(mean, row - 0.36, row + 0.36, color=look.color, lw=1.6, zorder=4)
 
 
 def _shares(panel: Axes, sequences: Sequences) -> list[Line2D]:
@@ -179,19 +177,19 @@ def _shares(panel: Axes, sequences: Sequences) -> list[Line2D]:
     for row, analysis in enumerate(found.values()):
         left = 0.0
         if all(math.isnan(source.share) for source in analysis.sources):
-            panel.text(2, row, NO_VARIANCE, va="center", color=GREY, fontsize=9)
+            panel.text(2, row, NO_VARIANCE, va="center", color=GREY)
         for source in analysis.sources:
             share = 100 * source.share if math.isfinite(source.share) else 0.0
             panel.barh(row, share, 0.62, left=left, color=SHADES[source.name], zorder=2)
-            if share >= 7:
+            if share >= 9:
                 panel.text(left + share / 2, row, f"{share:z.0f}", ha="center", va="center",
-                           fontsize=9, color="#111111", zorder=3)  # fmt: skip
+                           color="#111111", zorder=3)  # fmt: skip
             left += share
     _rows(panel, list(found))
     panel.set_xlim(0, 100)
     panel.set_xlabel("% of the sum of squares (η²)")
     names = dict.fromkeys(source.name for a in found.values() for source in a.sources)
-    return [Line2D([], [], color=SHADES[name], lw=7, label=name.replace(" x ", " × "))
+    return [Line2D([], [], color=SHADES[name], lw=5, label=name.replace(" x ", " × "))
             for name in names]  # fmt: skip
 
 

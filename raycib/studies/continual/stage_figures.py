@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from raycib.report.figures import MARKS, method_colors, new_figure
+from raycib.report.figures import MARKS, PAGE, legend_below, new_figure, shades_of
 from raycib.report.forms import in_points
 from raycib.report.frame import PLAIN
 from raycib.report.text import one_line
@@ -29,7 +29,9 @@ TRAINED = "#eef3f8"
 """Behind the stage that trained a panel's task."""
 CHANGE = LinearSegmentedColormap.from_list("change", ["#0072B2", "#ffffff", "#D55E00"])
 """Gained (blue), unchanged, lost (red): told apart by colour-blind readers."""
-ROOM = {"w_pad": 0.06, "h_pad": 0.06, "wspace": 0.03}
+MOST_COLUMNS = 4
+"""Panels of tasks beside each other."""
+ROOM = {"w_pad": 0.04, "h_pad": 0.05, "wspace": 0.02}
 Path = Sequence[float]
 
 
@@ -49,14 +51,19 @@ def figure4(sequences: Sequences) -> Figure | None:
     variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    with new_figure(11.4, 3.4, **ROOM) as figure:
-        panels = figure.subplots(1, len(order), squeeze=False)[0]
+    rows, columns = -(-len(order) // MOST_COLUMNS), min(len(order), MOST_COLUMNS)
+    with new_figure(PAGE, 0.2 + 2.1 * rows, **ROOM) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel in panels[len(order) :]:
+            panel.set_visible(False)
+        panels = panels[: len(order)]
         for place, (panel, task) in enumerate(zip(panels, order, strict=True)):
             panel.axvspan(place + 0.5, place + 1.5, color=TRAINED, lw=0, zorder=0)
             paths = {variant: [list(run.matrix[:, place]) for run in runs]
                      for variant, runs in variants.items()}  # fmt: skip
             _lines(panel, paths, looks)
             _stages(panel, ["before", *order])
+            panel.tick_params(axis="x", rotation=50 if columns > 2 else 0)
             panel.set_ylim(-0.03, 1.05)
             panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             panel.set_title(one_line(task, 24))
@@ -70,7 +77,7 @@ def safety_by_stage(sequences: Sequences) -> Figure | None:
     variants, order, looks = sequences.main.variants, sequences.main.orders[0], looks_of(sequences)
     if not variants:
         return None
-    with new_figure(11.4, 3.9, **ROOM) as figure:
+    with new_figure(PAGE, 2.4, **ROOM) as figure:
         panels = figure.subplots(1, 2)
         titles = {"hrr": "(a)  Harmful responses", "refusal_rate": "(b)  Refusals"}
         for panel, (column, title) in zip(panels, titles.items(), strict=True):
@@ -104,8 +111,8 @@ def figure5(sequences: Sequences) -> Figure | None:
     most = max(float(np.nanmax(np.abs(100 * lost))), 1.0)
     norm = TwoSlopeNorm(0, -most, most)
     tasks = range(len(order) - 1)
-    height, room = 1.5 + 0.42 * len(variants), ROOM | {"wspace": 0.02}
-    with new_figure(11.4, height, **room) as figure, rc_context({"axes.grid": False}):
+    height, room = 0.7 + 0.25 * len(variants), ROOM | {"wspace": 0.01}
+    with new_figure(PAGE, height, **room) as figure, rc_context({"axes.grid": False}):
         widths = [len(order) - 1 - task for task in tasks]
         panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
         for panel, task in zip(panels, tasks, strict=True):
@@ -113,8 +120,7 @@ def figure5(sequences: Sequences) -> Figure | None:
             panel.imshow(100 * values, cmap=CHANGE, norm=norm, aspect="auto")
             for (row, column), value in np.ndenumerate(values):
                 color = "white" if abs(100 * value) > 0.7 * most else "#222222"
-                panel.text(column, row, in_points(value), ha="center", va="center", color=color,
-                           fontsize=9)  # fmt: skip
+                panel.text(column, row, in_points(value), ha="center", va="center", color=color)
             steps = [f"{ARROW}{one_line(name, 14)}" for name in order[task + 1 :]]
             panel.set_xticks(range(len(steps)), steps)
             panel.tick_params(length=0)
@@ -130,24 +136,20 @@ def figure5(sequences: Sequences) -> Figure | None:
 
 
 def looks_of(sequences: Sequences) -> dict[str, Look]:
-    """Colour and mark of every variant; strengths of one method differ by their mark."""
+    """Colour and mark of every variant; those of one method are its shades."""
+    methods = {run.variant: run.cell.method for run in sequences.runs}
+    colors = shades_of(methods.values())
     looks: dict[str, Look] = {}
-    colors = method_colors(run.cell.method for run in sequences.runs)
-    for run in sequences.runs:
-        if run.variant not in looks:
-            color, mark = colors[run.cell.method], MARKS[len(looks) % len(MARKS)]
-            face, width = (
-                color if run.cell.method == PLAIN else "white",
-                2.2 if run.cell.method == CIB else 1.5,
-            )
-            looks[run.variant] = Look(color, mark, face, width)
+    for place, ((variant, method), color) in enumerate(zip(methods.items(), colors, strict=True)):
+        face, width = color if method == PLAIN else "white", 1.7 if method == CIB else 1.1
+        looks[variant] = Look(color, MARKS[place % len(MARKS)], face, width)
     return looks
 
 
 def handle(variant: str, look: Look) -> Line2D:
     """A variant in a legend."""
-    return Line2D([], [], color=look.color, marker=look.mark, ms=6, mew=1.5, lw=look.width,
-                  mfc=look.face, label=one_line(variant, 30))  # fmt: skip
+    return Line2D([], [], color=look.color, marker=look.mark, lw=look.width, mfc=look.face,
+                  label=one_line(variant, 30))  # fmt: skip
 
 
 def _lines(panel: Axes, paths: Mapping[str, Sequence[Path]], looks: Mapping[str, Look]) -> None:
@@ -158,8 +160,8 @@ def _lines(panel: Axes, paths: Mapping[str, Sequence[Path]], looks: Mapping[str,
         # Variants stand side by side, so that equal ones do not hide one another.
         places += 0.035 * (i - (len(paths) - 1) / 2)
         for path in each if len(each) > 1 else ():
-            panel.plot(places, path, look.mark, ms=2.8, color=look.color, alpha=0.4, mew=0)
-        panel.plot(places, np.mean(each, axis=0), marker=look.mark, ms=5.5, mew=1.4, lw=look.width,
+            panel.plot(places, path, look.mark, ms=2.2, color=look.color, alpha=0.4, mew=0)
+        panel.plot(places, np.mean(each, axis=0), marker=look.mark, ms=4, lw=look.width,
                    color=look.color, mfc=look.face, zorder=3)  # fmt: skip
 
 
@@ -170,6 +172,4 @@ def _stages(panel: Axes, names: Sequence[str]) -> None:
 
 
 def _legend(figure: Figure, variants: Iterable[str], looks: Mapping[str, Look]) -> None:
-    handles = [handle(variant, looks[variant]) for variant in variants]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6),
-                  frameon=False, fontsize=9, handlelength=2.6)  # fmt: skip
+    legend_below(figure, [handle(variant, looks[variant]) for variant in variants])

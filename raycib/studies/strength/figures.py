@@ -9,16 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
-from raycib.report.figures import GREY, MARKS, MOST_MARKS, PALETTE, new_figure, say_nothing
+from raycib.report.figures import (
+    GREY,
+    MARKS,
+    MOST_MARKS,
+    PAGE,
+    PALETTE,
+    new_figure,
+    say_nothing,
+)
 from raycib.report.forms import share
 from raycib.report.frame import PLAIN, strength_series
 from raycib.report.labels import Labels
-from raycib.report.statistics import Correlation, pearson
+from raycib.report.statistics import pearson
 from raycib.report.text import one_line
 
 INFORMATION = "I(Z;C), nats"
-MOST_SEEDS = 8
-"""Of which a panel names each correlation."""
+MOST_SEEDS = 3
+"""Of which a panel names each correlation; of more it has room for the ends and the median."""
 Response = tuple[str, pd.DataFrame]
 
 
@@ -32,8 +40,8 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> Figure:
     responses = list(strength_series(frame))[: len(PALETTE)]
     last = "mutual_information_last_prompt"
     wide = frame[last].notna().any()
-    size, room = (8.6, 6.6) if wide else (11.4, 3.5), {"wspace": 0.04, "hspace": 0.05}
-    with new_figure(*size, w_pad=0.08, h_pad=0.08, **room) as figure:
+    room = {"w_pad": 0.05, "h_pad": 0.05, "wspace": 0.04, "hspace": 0.04}
+    with new_figure(PAGE, 5 if wide else 2.4, **room) as figure:
         panels: Sequence[Axes] = figure.subplots(*((2, 2) if wide else (1, 3))).ravel()
         for panel, letter in zip(panels, "abcd", strict=False):
             panel.set_title(f"({letter})")
@@ -43,15 +51,15 @@ def figure2(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> Figure:
             return figure
         _against_strength(panels[0], responses, "mutual_information", INFORMATION)
         _reference_lines(panels[0], frame, aligned)
-        panels[0].set_title("(a)  Information against strength")
+        panels[0].set_title("(a)  I(Z;C) against λ")
         _against_strength(panels[1], responses, "hrr", "Harmful response rate")
         _hrr_axis(panels[1], frame)
         if aligned.get("hrr") is not None:
             note = f"before fine-tuning {share(aligned['hrr'])}"
             _level(panels[1], aligned["hrr"], note)
-        panels[1].set_title("(b)  Harmful answers against strength")
+        panels[1].set_title("(b)  Harmful answers against λ")
         _scatter(panels[2], responses, "mutual_information", INFORMATION, frame)
-        panels[2].set_title("(c)  Harmful answers against information")
+        panels[2].set_title("(c)  Harmful answers against I(Z;C)")
         if wide:
             _scatter(panels[3], responses, last, "I(Z;C) at the last prompt token, nats", frame)
             panels[3].set_title("(d)  The same, at the last prompt token")
@@ -77,10 +85,10 @@ def _against_strength(panel: Axes, responses: Sequence[Response], column: str, l
         )
         if f"{column}_low" in cells and cells[f"{column}_low"].notna().any():
             ends = cells[f"{column}_low"], cells[f"{column}_high"]
-            panel.vlines(x, *ends, color=color, alpha=0.35, lw=1, rasterized=many)
-        panel.plot(x, cells[column], mark, ms=3.6, color=color, alpha=0.55, mew=0, rasterized=many)
+            panel.vlines(x, *ends, color=color, alpha=0.35, lw=0.9, rasterized=many)
+        panel.plot(x, cells[column], mark, ms=3, color=color, alpha=0.55, mew=0, rasterized=many)
         means = cells.groupby("strength")[column].mean().dropna()
-        panel.plot(means.index, means, color=color, lw=1.8)
+        panel.plot(means.index, means, color=color, lw=1.4)
         if len(responses) > 1 and len(means):
             names.append((float(means.iloc[-1]), float(means.index[-1]), name, color))
     _names(panel, names)
@@ -98,26 +106,27 @@ def _names(panel: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     for end, strength, name, color in sorted(ends):
         height = max(end, height + 0.06 * (high - low))
         panel.annotate(
-            one_line(name, 24), (strength, height), xytext=(7, -3), textcoords="offset points",
-            color=color, fontsize=8.5, annotation_clip=False,
+            one_line(name, 24), (strength, height), xytext=(6, -2), textcoords="offset points",
+            color=color, annotation_clip=False,
         )  # fmt: skip
 
 
 def _scatter(
     panel: Axes, responses: Sequence[Response], column: str, label: str, frame: pd.DataFrame
 ) -> None:
-    notes = []
+    notes: list[tuple[str, str]] = []
+    sizes: set[int] = set()
     places: list[tuple[float, float, str]] = []
     for index, (name, cells) in enumerate(responses):
         color, mark = PALETTE[index], MARKS[index]
         many = len(cells) > MOST_MARKS
         panel.vlines(cells[column], cells["hrr_low"], cells["hrr_high"], color=color, alpha=0.2,
-                     lw=1, rasterized=many)  # fmt: skip
-        panel.plot(cells[column], cells["hrr"], mark, ms=3.6, color=color, alpha=0.55, mew=0,
+                     lw=0.9, rasterized=many)  # fmt: skip
+        panel.plot(cells[column], cells["hrr"], mark, ms=3, color=color, alpha=0.55, mew=0,
                    rasterized=many)  # fmt: skip
         means = cells.groupby("strength")[[column, "hrr"]].mean().dropna()
-        panel.plot(means[column], means["hrr"], color=color, lw=1.1, alpha=0.8)
-        panel.plot(means[column], means["hrr"], mark, ms=6, mfc="white", mec=color, mew=1.6)
+        panel.plot(means[column], means["hrr"], color=color, lw=0.9, alpha=0.8)
+        panel.plot(means[column], means["hrr"], mark, mfc="white", mec=color, mew=1.2)
         # Among several series, the ends of the strengths say which way each one runs.
         others = means[means.index > 0]
         named = means if len(responses) == 1 else others.iloc[[0, -1][: len(others)]]
@@ -127,33 +136,33 @@ def _scatter(
         each = [pearson(part[column], part["hrr"]) for _, part in positive.groupby("seed")]
         found = [c for c in each if c.r is not None]
         if found:
-            ordered = found if len(found) <= MOST_SEEDS else _ends(found)
-            values = ", ".join(f"{c.r:+z.2f}".replace("-", "−") for c in ordered)
-            if len(found) > MOST_SEEDS:
-                values = f"{values} (lowest, median and highest of {len(found)})"
-            head = f"{one_line(name, 24)}: " if len(responses) > 1 else ""
-            sizes = sorted({c.n for c in found})
-            size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-            notes.append((f"{head}r by seed, λ > 0: {values}  (n = {size})", color))
+            head = f"{one_line(name, 20)}: " if len(responses) > 1 else ""
+            notes.append((f"{head}{_values([c.r or 0.0 for c in found])}", color))
+            sizes |= {c.n for c in found}
+    if sizes:
+        size = " to ".join(f"{n}" for n in sorted({min(sizes), max(sizes)}))
+        notes.insert(0, (f"r by seed over λ > 0 (n = {size}):", GREY))
     panel.set(xlabel=label, ylabel="Harmful response rate")
     panel.margins(x=0.12)
     panel.xaxis.set_major_locator(MaxNLocator(6))
-    _hrr_axis(panel, frame, lines=len(responses))
+    _hrr_axis(panel, frame, lines=len(notes))
     labels = Labels(panel)
     for line, (note, color) in enumerate(notes):
         panel.annotate(
-            note, (0, 1), xycoords="axes fraction", xytext=(7, -2 - 12 * line),
-            textcoords="offset points", va="top", fontsize=8.5, color=color,
-        )  # fmt: skip
-        labels.take(note, 0.02, 1 - 0.08 * line)
+            note, (0, 1), xycoords="axes fraction", xytext=(5, -1 - 9 * line),
+            textcoords="offset points", va="top", color=color,
+        ).set_in_layout(False)  # fmt: skip
+        labels.take(note, 0.02, 1 - 0.07 * line)
     for x, y, text in places:
         labels.beside(x, y, text, "#333333")
 
 
-def _ends(found: Sequence[Correlation]) -> list[Correlation]:
-    """The lowest, the median and the highest."""
-    rising = sorted(found, key=lambda one: one.r or 0.0)
-    return [rising[0], rising[len(rising) // 2], rising[-1]]
+def _values(found: Sequence[float]) -> str:
+    """Each correlation, or of many the ends and the median."""
+    few, rising = len(found) <= MOST_SEEDS, sorted(found)
+    shown = found if few else (rising[0], rising[-1], rising[len(rising) // 2])
+    said = [f"{r:+z.2f}".replace("-", "−") for r in shown]
+    return ", ".join(said) if few else "{} to {}, median {} of {}".format(*said, len(found))
 
 
 def _hrr_axis(panel: Axes, frame: pd.DataFrame, lines: int = 1) -> None:
@@ -185,7 +194,7 @@ def _reference_lines(panel: Axes, frame: pd.DataFrame, aligned: Mapping[str, Any
         panel.set_ylim(low, high + 0.1 * (high - low))
         panel.annotate(
             f"↑ {', '.join(above)}", (1, 1), xycoords="axes fraction", xytext=(-2, -2),
-            textcoords="offset points", ha="right", va="top", color=GREY, fontsize=8.5,
+            textcoords="offset points", ha="right", va="top", color=GREY,
         )  # fmt: skip
 
 
@@ -203,5 +212,5 @@ def _by_task(frame: pd.DataFrame, column: str) -> dict[str, float]:
 
 def _level(panel: Axes, value: float, label: str) -> None:
     """A dashed line at ``value``, with its name."""
-    panel.axhline(value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    panel.axhline(value, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1)
     Labels(panel).along(value, label, GREY)

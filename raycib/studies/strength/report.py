@@ -59,7 +59,7 @@ def report(results: Results, samples: Samples, histories: Histories) -> Report:
         sections=[
             Section("figure", "Figure 2, for this sweep", "Figure", [
                 Drawing("figure2", partial(figure2, frame, aligned), "Figure 2 for this sweep",
-                        FIGURE, broad=False),
+                        FIGURE),
             ]),
             Section("table", "Table 3, for this sweep", "Table", [main]),
             Section("correlations", "Correlations with the harmful response rate", "Correlations",

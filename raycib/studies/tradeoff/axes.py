@@ -59,23 +59,15 @@ def bars(panel: Axes, x: Sequence[Gap], y: Sequence[Gap], color: Any) -> None:
     """95 % intervals both ways, where there are any; a place without width has none."""
     for across, up in zip(x, y, strict=True):
         if math.isfinite(up.high - up.low):
-            panel.vlines(across.value, up.low, up.high, color=color, alpha=0.45, lw=1.1)
+            panel.vlines(across.value, up.low, up.high, color=color, alpha=0.45, lw=0.9)
         if math.isfinite(across.high - across.low):
-            panel.hlines(up.value, across.low, across.high, color=color, alpha=0.45, lw=1.1)
+            panel.hlines(up.value, across.low, across.high, color=color, alpha=0.45, lw=0.9)
 
 
-def mark_handle(color: Any, mark: str, label: str, ms: float = 6.5) -> Line2D:
+def mark_handle(color: Any, mark: str, label: str, ms: float = 5) -> Line2D:
     """A mark without a line, for a legend."""
     return Line2D([], [], color=color, marker=mark, ms=ms, ls="none", mec="white", mew=0.5,
                   label=label)  # fmt: skip
-
-
-def legend_below(panel: Axes, handles: Sequence[Line2D]) -> None:
-    """A legend below the panel, where it hides nothing."""
-    panel.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False,
-        fontsize=8.5, handlelength=2.6, columnspacing=1.6,
-    )  # fmt: skip
 
 
 def _limits(panel: Axes, side: Side, low: float, high: float) -> None:

@@ -7,10 +7,8 @@ whatever has a colour has a mark as well. Bars are 95 % intervals.
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -20,18 +18,16 @@ from raycib.report.figures import (
     FRONT,
     GREY,
     MARKS,
+    PAGE,
     PALETTE,
+    legend_below,
     method_colors,
     new_figure,
+    shades,
 )  # fmt: skip
 from raycib.report.text import one_line
 from raycib.report.variants import CIB, ResultRow, plain_variant
-from raycib.studies.tradeoff.axes import (
-    gap_scale,
-    legend_below,
-    log_scale,
-    mark_handle,
-)  # fmt: skip
+from raycib.studies.tradeoff.axes import gap_scale, log_scale, mark_handle
 from raycib.studies.tradeoff.gap import (
     ALIGNMENT,
     BALL,
@@ -48,7 +44,7 @@ from raycib.studies.tradeoff.plane import SAFETY, Line, draw_line, handle_of, pl
 from raycib.studies.tradeoff.table import before_capability
 from raycib.studies.tradeoff.theory import Theory, by_similarity
 
-ROOM = {"w_pad": 0.08, "h_pad": 0.06, "wspace": 0.05}
+ROOM = {"w_pad": 0.05, "h_pad": 0.05, "wspace": 0.03}
 
 
 def figure1(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
@@ -61,7 +57,7 @@ def figure1(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
     most = max(found, key=lambda place: len(lines(place[2], CASE1)), default=None)
     if most is None or (len(found) < 2 and len(lines(most[2], CASE1)) < 2):
         return None
-    with new_figure(11.4, 5.2, **ROOM) as figure:
+    with new_figure(PAGE, 3.4, **ROOM) as figure:
         left, right = figure.subplots(1, 2)
         _lines(left, most, _proxies(most[2], theory), len(found) > 1)
         first = {
@@ -74,9 +70,9 @@ def figure1(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
         plane(right, drawn, [plain_variant(variants) for _, _, variants in found])
         proxies = list(dict.fromkeys(line[0].series for line in first.values()))
         named = f", {proxies[0].split(', ', 1)[-1]}" if len(proxies) == 1 else ""
-        right.set_title(f"(b)  Safety against capability in Case I{one_line(named, 26)}")
+        right.set_title(f"(b)  Both gaps in Case I{one_line(named, 26)}")
         handles = [handle_of(line) for line in drawn]
-        handles.append(mark_handle(GREY, "*", "plain LoRA of the task (λ = 0)", ms=10))
+        handles.append(mark_handle(GREY, "*", "plain LoRA of the task", ms=7))
         legend_below(right, handles)
         return figure
 
@@ -91,7 +87,7 @@ def figure2(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
     found = [place for place in every if lines(place[2], PENALTY, BALL)]
     if not found:
         return None
-    with new_figure(11.4, 5.2, **ROOM) as figure:
+    with new_figure(PAGE, 3.4, **ROOM) as figure:
         left, right = figure.subplots(1, 2)
         _distances(left, found)
         methods = (CASE1, PENALTY, BALL, CIB)
@@ -101,12 +97,12 @@ def figure2(frame: pd.DataFrame, theory: Theory | None) -> Figure | None:
         before = before_capability(theory, task, lora) if theory and lora else math.nan
         plane(right, drawn, [lora], before, with_front=True)
         tail = f", {one_line(place, 24)}" if len(every) > 1 else ""
-        right.set_title(f"(b)  Safety against capability{tail}")
+        right.set_title(f"(b)  Both gaps{tail}")
         handles = [handle_of(line) for line in drawn]
-        handles.append(mark_handle(COLORS["lora"], "*", "plain LoRA", ms=10))
+        handles.append(mark_handle(COLORS["lora"], "*", "plain LoRA", ms=7))
         if math.isfinite(before):
             handles.append(mark_handle(GREY, "d", "before fine-tuning"))
-        handles.append(Line2D([], [], color=FRONT, lw=1.6, label="Pareto front"))
+        handles.append(Line2D([], [], color=FRONT, label="Pareto front"))
         legend_below(right, handles)
         return figure
 
@@ -116,9 +112,10 @@ def _lines(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
     name, _, variants = place
     heights: list[float] = [0.0]
     handles = []
+    colors = shades(COLORS[CASE1], len(found))  # dark: most similar
     for i, (series, mine) in enumerate(found.items()):
         label = one_line(proxy_of(mine[0]) or series, 34)
-        line = Line(mine, label, _shade(i, len(found)), MARKS[i % len(MARKS)])
+        line = Line(mine, label, colors[-1 - i], MARKS[i % len(MARKS)])
         x, y = (
             [Gap(variant.strength) for variant in mine],
             [gap(variant.done, ALIGNMENT) for variant in mine],
@@ -130,16 +127,16 @@ def _lines(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
     lora = plain_variant(variants)
     level = lora.mean(ALIGNMENT) if lora else math.nan
     if math.isfinite(level):
-        panel.axhline(level, color=COLORS["lora"], lw=1.2, ls=DASHES, zorder=1)
+        panel.axhline(level, color=COLORS["lora"], ls=DASHES, zorder=1)
         label = f"plain LoRA (λ = 0): {level:.3g}"
-        handles.append(Line2D([], [], color=COLORS["lora"], lw=1.2, ls=DASHES, label=label))
+        handles.append(Line2D([], [], color=COLORS["lora"], ls=DASHES, label=label))
     gap_scale(panel, "y", [*heights, level])
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
     panel.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
     panel.margins(x=0.06)
     panel.set(xlabel="λ", ylabel=SAFETY)
     tail = f", {one_line(name, 24)}" if several else ""
-    what = "similarity of the safety data" if len(found) > 1 else "strength in Case I"
+    what = "similarity of safety data" if len(found) > 1 else "strength in Case I"
     panel.set_title(f"(a)  Alignment gap by {what}{tail}")
     legend_below(panel, handles)
 
@@ -165,8 +162,8 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
                 across += [g.value for g in x]
                 heights += reach(y)
         if (lora := plain_variant(variants)) and _far(lora):
-            panel.plot(lora.mean("distance"), lora.mean(ALIGNMENT), "*", ms=12, color=color,
-                       mec="white", mew=0.6, zorder=4)  # fmt: skip
+            panel.plot(lora.mean("distance"), lora.mean(ALIGNMENT), "*", ms=8, color=color,
+                       mec="white", mew=0.5, zorder=4)  # fmt: skip
             across.append(lora.mean("distance"))
             heights.append(lora.mean(ALIGNMENT))
     log_scale(panel, across)
@@ -175,11 +172,10 @@ def _distances(panel: Axes, found: Sequence[Place]) -> None:
     panel.set(xlabel="Distance from the aligned weights, Frobenius norm", ylabel=SAFETY)
     panel.set_title("(a)  Alignment gap by distance in Case II")
     handles += [
-        Line2D([], [], color=GREY, lw=1.6, marker="o", ms=5, label="penalty λ ‖ΔW‖²"),
-        Line2D([], [], color=GREY, lw=1.6, marker="o", ms=5, mfc="white", mew=1.4, ls=DASHES,
-               label="ball ‖ΔW‖ ≤ ε"),
-        mark_handle(GREY, "*", "plain LoRA", ms=10),
-    ]  # fmt: skip
+        Line2D([], [], color=GREY, marker="o", label="penalty λ ‖ΔW‖²"),
+        Line2D([], [], color=GREY, marker="o", mfc="white", ls=DASHES, label="ball ‖ΔW‖ ≤ ε"),
+        mark_handle(GREY, "*", "plain LoRA", ms=7),
+    ]
     legend_below(panel, handles)
 
 
@@ -205,13 +201,3 @@ def _proxies(variants: Sequence[ResultRow], theory: Theory | None) -> dict[str, 
 
 def _far(variant: ResultRow) -> bool:
     return variant.mean("distance") > 0 and math.isfinite(variant.mean(ALIGNMENT))
-
-
-def _shade(index: int, count: int) -> tuple[float, float, float]:
-    """Case I's colour, from dark (most similar) to light."""
-    share = index / max(count - 1, 1)
-    base = np.asarray(to_rgb(COLORS[CASE1]))
-    shade = base * (0.5 + 0.5 * min(2 * share, 1)) if share <= 0.5 else base
-    light = max(2 * share - 1, 0)
-    red, green, blue = shade + (1 - shade) * 0.5 * light
-    return float(red), float(green), float(blue)

@@ -54,22 +54,22 @@ def plane(
         if lora is not None and _both(lora):
             color = drawn[i].color if several else COLORS["lora"]
             place = lora.mean(CAPABILITY), lora.mean(ALIGNMENT)
-            panel.plot(*place, "*", ms=13, color=color, mec="white", mew=0.6, zorder=5)
+            panel.plot(*place, "*", ms=8.5, color=color, mec="white", mew=0.5, zorder=5)
             across.append(place[0])
             heights.append(place[1])
     if math.isfinite(before):
-        panel.plot(before, 0, "d", ms=8, color=GREY, zorder=5)
+        panel.plot(before, 0, "d", ms=5.5, color=GREY, zorder=5)
     gap_scale(panel, "x", across)
     gap_scale(panel, "y", heights)
     if with_front:  # of coherent variants, plain LoRA and the aligned model
         every = [*(variant for line in drawn for variant in line.variants), *filter(None, standard)]
         points = [(a.mean(CAPABILITY), a.mean(ALIGNMENT)) for a in every if a.coherent and _both(a)]
         points += [(before, 0.0)] * math.isfinite(before)
-        draw_front(panel, points, panel.get_ylim()[1], lw=1.6)
+        draw_front(panel, points, panel.get_ylim()[1])
     panel.axhline(0, color=GREY, lw=0.8, zorder=1)
     panel.axvline(0, color=GREY, lw=0.8, zorder=1)
     panel.set(xlabel=ABILITY, ylabel=SAFETY)
-    names = Labels(panel, size=7.5)
+    names = Labels(panel, size=6.5)
     for label in labels:
         names.beside(*label)
 
@@ -78,8 +78,8 @@ def draw_line(panel: Axes, line: Line, x: Sequence[Gap], y: Sequence[Gap]) -> No
     bars(panel, x, y, line.color)
     across, up = [g.value for g in x], [g.value for g in y]
     face = line.color if line.filled else "white"
-    panel.plot(across, up, color=line.color, lw=1.6, ls=line.dashes, alpha=0.9)
-    panel.plot(across, up, line.mark, ms=5.8, mfc=face, mec=line.color, mew=1.5, zorder=4)
+    panel.plot(across, up, color=line.color, ls=line.dashes, alpha=0.9)
+    panel.plot(across, up, line.mark, mfc=face, mec=line.color, zorder=4)
 
 
 def reach(gaps: Sequence[Gap]) -> list[float]:
@@ -92,5 +92,5 @@ def _both(variant: ResultRow) -> bool:
 
 def handle_of(line: Line) -> Line2D:
     face = line.color if line.filled else "white"
-    return Line2D([], [], color=line.color, marker=line.mark, ms=6, mfc=face, mew=1.5, lw=1.6,
-                  ls=line.dashes, label=one_line(line.label, 34))  # fmt: skip
+    return Line2D([], [], color=line.color, marker=line.mark, mfc=face, ls=line.dashes,
+                  label=one_line(line.label, 34))  # fmt: skip
