@@ -54,17 +54,20 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1" is passed on
+	@[[ -f sweeps/$(SWEEP).py ]] || { echo "error: no sweep $(SWEEP); SWEEP= is one of" \
+	  $(notdir $(basename $(wildcard sweeps/*.py))) >&2; exit 2; }
 	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
 # Those that start real services mostly wait for them: they run one after the other beside the rest,
 # and so do the dearest sweeps, that both halves end together.
-# Exit code 5 says that ARGS picked no test of one half.
+# Exit code 5 says that ARGS picked no test of a half: one may be empty, both are a mistyped ARGS.
 test: setup ## Run all tests; ARGS="-k store" picks some
-	@log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=0; \
+	@log=$$(mktemp); trap 'rm -f $$log' EXIT; failed=0; empty=0; \
+	end() { (($$1 == 5)) && empty=$$((empty + 1)) || (($$1 == 0)) || failed=1; }; \
 	$(BIN)/python -m pytest -m "(real or sweep) and not faults" $(ARGS) >$$log 2>&1 & services=$$!; \
-	$(BIN)/python -m pytest -m "not (real or sweep) and not faults" $(ARGS) || (($$? == 5)) || failed=1; \
-	wait $$services || (($$? == 5)) || failed=1; \
-	cat $$log; exit $$failed
+	code=0; $(BIN)/python -m pytest -m "not (real or sweep) and not faults" $(ARGS) || code=$$?; end $$code; \
+	code=0; wait $$services || code=$$?; end $$code; \
+	cat $$log; ((empty < 2)) || { echo "error: ARGS picks no test" >&2; exit 5; }; exit $$failed
 
 test-faults: setup ## Kill whole sweeps again and again (73 minutes on two busy cores)
 	@$(BIN)/python -m pytest -m faults $(ARGS)

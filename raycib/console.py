@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import typer
@@ -56,11 +57,12 @@ def tell_lost(error: object) -> int:
 
 def run(app: Callable[..., Any]) -> NoReturn:
     """Run a command line to its exit code: 0 done, 1 some cells failed, 2 bad input, 130 stopped
-    by Ctrl-C and 143 by SIGTERM.
+    by Ctrl-C, 143 by SIGTERM and 129 by the end of its terminal.
 
     Errors that a person can mend become one line; anything else keeps its traceback.
     """
     collect_seldom()
+    _print_anywhere()
     stopped: list[int] = []
     try:
         with _stoppable(stopped):
@@ -90,19 +92,40 @@ def run(app: Callable[..., Any]) -> NoReturn:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
+def _print_anywhere() -> None:
+    """What is printed ends no command: a letter that a terminal lacks is shown as "?", and nothing
+    where standard output or error is closed. Files that are opened later do not get its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, os.fdopen(number, "w", errors="replace"))
+        elif name == "stdout" and isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 @contextmanager
 def _stoppable(got: list[int]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the work as an exception does, with all that it started;
-    the second one ends the process at once. `got` gets their numbers."""
+    """The first SIGINT, SIGTERM or SIGHUP stops the work as an exception does, with all that it
+    started; the second one ends the process at once. `got` gets their numbers."""
+    terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def stop(number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            for one in terminals:  # it is gone, and would refuse what is said on the way out
+                os.dup2(os.open(os.devnull, os.O_WRONLY), one)
+            if number in got:  # the shell and the system both say it
+                return
         got.append(number)
         if len(got) > 1:
             os.write(sys.stderr.fileno(), f"{STOPPED}\n".encode())
             os._exit(128 + number)
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
+    before = {n: signal.signal(n, stop) for n in numbers}
     try:
         yield
     finally:

@@ -187,7 +187,7 @@ def test_a_model_that_cannot_or_must_not_be_loaded_is_refused(
 
 
 @pytest.mark.parametrize(
-    "out", ["/proc/raycib", "a-file", "a-file/below", "ftp://host/x", "x" * 300, "y\0"]
+    "out", ["/proc/raycib", "a-file", "a-file/below", "ftp://host/x", "x" * 300, "y\0", "~/x"]
 )
 def test_results_that_cannot_be_written_are_refused(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
@@ -240,7 +240,10 @@ def test_help_and_refusals_are_quick_and_import_neither_torch_nor_ray(tmp_path: 
     assert said.stdout.strip() == "[]"
 
 
-def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_command_says_so_and_by_its_code_what_did_it(
+    tmp_path: Path, what: signal.Signals
+) -> None:
     """Interrupted while it reads a model of 20 GB (of holes, which take no disk)."""
     model = copied_model(tmp_path / "model")
     hollow(model / "model.safetensors", 20 * 2**30)
@@ -254,11 +257,11 @@ def test_an_interrupted_command_ends_with_130(tmp_path: Path) -> None:
     ) as sweep:
         try:
             wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
-            sweep.send_signal(signal.SIGINT)
+            sweep.send_signal(what)
             _, err = sweep.communicate(timeout=60)
         finally:
             sweep.kill()
-    assert sweep.returncode == 130, err
+    assert sweep.returncode == 128 + what, err
     assert err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
 

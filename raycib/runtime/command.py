@@ -1,7 +1,7 @@
 """The one contract of every sweep script: its options, what it prints, how it exits.
 
 Exit codes: 0 all cells have scores, 1 some failed or their files could not be written, 2 the input
-was wrong, 130 interrupted.
+was wrong, 128 and the number of a signal that stopped it.
 """
 
 import sys

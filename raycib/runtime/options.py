@@ -149,6 +149,10 @@ class Options:
         if self.local and (self.workers or self.dashboard):
             named = "--workers are" if self.workers else "--dashboard is"
             raise UserError(f"{named} Ray's; with --local there is this process alone")
+        if self.out[0] == "~":  # a shell leaves it in `--out=~/x`; the folder would be named "~"
+            raise UserError(
+                f"--out {self.out}: ~ is a shell's word; give --out ~/... after a space"
+            )
         if "://" not in self.out:  # workers change folders
             object.__setattr__(self, "out", str(Path(self.out).absolute()))
 

@@ -62,7 +62,7 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
     except OSError as error:
         print(
             f"error: {folder}: {error.strerror or error}; tables, figures and "
-            "report are not written, the results are stored: make room and run the same command "
+            "report are not written, the results are stored: mend that and run the same command "
             "again",
             file=sys.stderr,
         )
