@@ -78,16 +78,18 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _counted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are counted in this process, which has torch: a new one for each costs seconds. One
+    """Tokens are counted in this process: a new one for each, with its torch, costs seconds. One
     test has the process itself."""
     if (counts := sys.modules.get("raycib.runtime.token_counts")) and (
         "a_process_counts" not in request.fixturenames
     ):
-        from raycib.runtime.count_tokens import counted
+        monkeypatch.setattr(counts, "_in_a_process", _counted)
 
-        monkeypatch.setattr(
-            counts, "_in_a_process", lambda asked: counted(json.loads(json.dumps(asked)))
-        )
+
+def _counted(asked: Any) -> Any:
+    from raycib.runtime.count_tokens import counted  # with torch, which many tests never need
+
+    return counted(json.loads(json.dumps(asked)))
 
 
 @pytest.fixture

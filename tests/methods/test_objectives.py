@@ -6,58 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from fake_step import FakeStep
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import random_rows, rows
 from torch import Tensor
 
-from raycib.config import Layer, Pooling
 from raycib.methods.cib import CIB
-from raycib.models.step import Step
-from raycib.models.tensors import Batch, Totals
-from raycib.objectives import LossTerm, LossTerms, Objective, Observations, Sum
+from raycib.objectives import LossTerms
 from raycib.objectives.cib import ContrastiveBottleneck
-
-# The whole contrastive objective against an independent version
-
-
-class FakeStep(Step):
-    """What an objective reads of a step, made of plain tensors."""
-
-    def __init__(
-        self,
-        z: Tensor,
-        zref: Tensor,
-        row_loss: Tensor,
-        examples: list[int],
-        mean: Tensor,
-        whole: int,
-    ) -> None:
-        self.z, self.zref, self.losses, self.mean = z, zref, row_loss, mean
-        ids, numbers = torch.zeros(len(z), 1, dtype=torch.long), torch.arange(len(z))
-        self.rows = Batch(ids, ids, numbers, numbers, torch.tensor(examples), numbers)
-        self.whole = Totals(whole, 1)
-
-    @property
-    def batch(self) -> Batch:
-        return self.rows
-
-    @property
-    def totals(self) -> Totals:
-        return self.whole
-
-    @property
-    def row_loss(self) -> Tensor:
-        return self.losses
-
-    def pooled(self, pooling: Pooling, layer: Layer) -> Tensor:
-        return self.z
-
-    def reference(self, pooling: Pooling, layer: Layer) -> Tensor:
-        return self.zref
-
-    def reference_mean(self, pooling: Pooling, layer: Layer) -> Tensor:
-        return self.mean
 
 
 def unit(v: np.ndarray) -> np.ndarray:
@@ -292,47 +249,3 @@ def test_negatives_are_drawn_once_a_step_from_its_generator_alone():
     values = [float(each["contrast"].value.detach()) for each in terms]
     assert values[0] == values[1]
     assert len(set(values)) > 1
-
-
-# Sums of objectives
-
-
-NO_STEP = FakeStep(*[torch.ones(1, 1)] * 2, torch.ones(1), [0], torch.ones(1), 1)
-
-
-class Named(Objective):
-    """A term of a given name, and a memory of what it was shown."""
-
-    def __init__(self, name: str, value: float) -> None:
-        super().__init__()
-        self.name, self.value = name, value
-        self.shown: list[Observations] = []
-
-    def forward(self, step: Step) -> LossTerms:
-        return {self.name: LossTerm(torch.tensor(self.value), weight=2.0)}
-
-    def observations(self) -> Observations:
-        return {"positions": torch.arange(2), self.name: torch.full((2,), self.value)}
-
-    def end_step(self, step: int, seen: Observations) -> None:
-        self.shown.append(seen)
-
-
-def test_a_sum_keeps_terms_apart_and_gives_each_part_its_own_observations():
-    """Twelve parts, so that the prefixes "1/" and "11/" both occur."""
-    parts = [Named(f"term {n}", float(n)) for n in range(12)]
-    whole = Sum(parts)
-    terms = whole(NO_STEP)
-    assert {name: float(term.value) for name, term in terms.items()} == {
-        f"term {n}": n for n in range(12)
-    }
-    whole.end_step(0, whole.observations())
-    for number, part in enumerate(parts):
-        (seen,) = part.shown
-        assert sorted(seen) == ["positions", f"term {number}"]
-        assert seen[f"term {number}"].tolist() == [number, number]
-
-
-def test_two_terms_of_one_name_are_refused():
-    with pytest.raises(ValueError, match=r"both name a term .*'task'"):
-        Sum([Named("task", 1.0), Named("task", 2.0)])(NO_STEP)

@@ -1,25 +1,19 @@
-"""What a store promises while nothing breaks; and that it behaves like a dict when much does."""
+"""What a store promises while nothing breaks."""
 
 import json
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from store_child import asking, content, put
+from store_child import put
 
-from raycib.store import Record, Store, StoreError
+from raycib.store import Store, StoreError
 from raycib.store.folders import is_dead, new_writer
 from raycib.store.sealed import RECORD
 
-NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
-pytestmark = pytest.mark.timeout(300 * NIGHTLY)
 SIZE = 60
 
 
@@ -223,6 +217,25 @@ def test_reading_a_store_needs_nothing_heavy():
     assert said.stdout == "[]\n"
 
 
+def test_what_is_made_in_scratch_is_put_by_a_move_and_the_rest_is_gone(tmp_path):
+    """A full disk is told as by `put`."""
+    store = Store(tmp_path)
+    with store.scratch() as folder:
+        for name in ("large", "useless"):
+            (folder / name).write_bytes(b"values")
+        store.put("stages", "k", lambda to: os.rename(folder / "large", to / "large"), {})
+    record = store.get("stages", "k")
+    assert record and record.path("large").read_bytes() == b"values"
+    assert not folder.exists()
+    with (
+        pytest.raises(StoreError, match="No space left"),
+        store.scratch() as folder,
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"values")
+    assert not folder.exists()
+
+
 FORMAT_1 = b"""\
 {
  "format": 1,
@@ -242,139 +255,3 @@ FORMAT_1 = b"""\
  "sha256": "d85f0db99ccae9fb5d6bf96997f822e9ebda49de39809e98321e0b055b46dc10"
 }
 """
-KEYS = st.sampled_from(["a", "b", "c"])
-SALTS = st.sampled_from(["x", "y", "z"])
-
-
-class StoreLikeADict(RuleBasedStateMachine):
-    """Every step is done to a store on a disk and to ``{key: who wrote it}``."""
-
-    @initialize()
-    def begin(self) -> None:
-        inside = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = tempfile.TemporaryDirectory(dir=inside)
-        self.root = Path(self.folder.name)
-        self.store = Store(self.root)
-        self.model: dict[str, str] = {}
-        self.hurt: set[str] = set()
-
-    def teardown(self) -> None:
-        if hasattr(self, "folder"):
-            self.folder.cleanup()
-
-    def check(self, record: Record | None, key: str) -> None:
-        """``record`` is exactly what the model has for ``key``."""
-        assert (record and record.about["salt"]) == self.model.get(key)
-        if record:
-            files = {name: record.path(name).read_bytes() for name in record.files}
-            assert files == content(key, SIZE, self.model[key])
-
-    @rule(key=KEYS)
-    def get(self, key: str) -> None:
-        known = len(self.store.damaged)
-        self.check(self.store.get("stages", key), key)
-        assert len(self.store.damaged) - known == (key in self.hurt)
-        self.hurt.discard(key)
-
-    @rule(key=KEYS, salt=SALTS)
-    def put(self, key: str, salt: str) -> None:
-        self.model.setdefault(key, salt)
-        self.check(put(self.store, key, SIZE, salt), key)
-        self.hurt.discard(key)
-
-    @rule(key=KEYS, salt=SALTS, other=SALTS)
-    def overtaken(self, key: str, salt: str, other: str) -> None:
-        def write(folder: Path) -> None:
-            put(Store(self.root), key, SIZE, other)
-            (folder / "weights.bin").write_text("late")
-
-        self.model.setdefault(key, other)
-        self.check(self.store.put("stages", key, write, {"salt": salt}), key)
-        self.hurt.discard(key)
-
-    @rule(key=KEYS)
-    def raising(self, key: str) -> None:
-        def write(folder: Path) -> None:
-            (folder / "half").write_text("x")
-            raise RuntimeError("interrupted")
-
-        if key in self.model:
-            self.check(self.store.put("stages", key, write, {}), key)
-        else:
-            with pytest.raises(RuntimeError, match="interrupted"):
-                self.store.put("stages", key, write, {})
-        self.hurt.discard(key)
-
-    @rule(key=KEYS, line=st.integers(0, 320), do=st.sampled_from(["put", "put", "discard"]))
-    def die(self, key: str, line: int, do: str) -> None:
-        """A process does it and dies before a line of the store; done or not, never half."""
-        request = {"do": do, "root": str(self.root), "key": key, "size": SIZE, "line": line}
-        died = ASK(how="dying_at_line", **request)["status"] != 0
-        record = self.store.get("stages", key)
-        before = self.model.pop(key, None)
-        after = None if do == "discard" else before if before is not None else ""
-        if record:
-            self.model[key] = record.about["salt"]
-        allowed = {before, after} if died else {after}
-        assert self.model.get(key) in allowed
-        self.check(record, key)
-        self.hurt.discard(key)
-
-    @precondition(lambda self: self.model)
-    @rule(data=st.data(), keep=st.floats(0, 0.99))
-    def truncate(self, data: st.DataObject, keep: float) -> None:
-        key = data.draw(st.sampled_from(sorted(self.model)))
-        name = data.draw(st.sampled_from([RECORD, *content(key, SIZE)]))
-        path = self.root / "stages" / key / name
-        os.truncate(path, int(path.stat().st_size * keep))
-        del self.model[key]
-        self.hurt.add(key)
-
-    @rule(key=KEYS)
-    def discard(self, key: str) -> None:
-        self.store.discard("stages", key)
-        self.model.pop(key, None)
-        self.hurt.discard(key)
-
-    @rule()
-    def sweep(self) -> None:
-        self.store.sweep()
-        writing = self.root / ".writing"
-        assert not writing.exists() or os.listdir(writing) == []
-
-    @rule()
-    def another_process(self) -> None:
-        self.store = pickle.loads(pickle.dumps(self.store))
-
-    @invariant()
-    def same_keys(self) -> None:
-        assert self.store.keys("stages") == sorted(self.model.keys() | self.hurt)
-
-
-def test_a_store_behaves_like_a_dict_whatever_happens():
-    global ASK
-    with asking() as ASK:
-        machine = StoreLikeADict.TestCase
-        machine.settings = settings(
-            max_examples=200 * NIGHTLY, stateful_step_count=50, deadline=None
-        )
-        machine().runTest()
-
-
-def test_what_is_made_in_scratch_is_put_by_a_move_and_the_rest_is_gone(tmp_path):
-    """A full disk is told as by `put`."""
-    store = Store(tmp_path)
-    with store.scratch() as folder:
-        for name in ("large", "useless"):
-            (folder / name).write_bytes(b"values")
-        store.put("stages", "k", lambda to: os.rename(folder / "large", to / "large"), {})
-    record = store.get("stages", "k")
-    assert record and record.path("large").read_bytes() == b"values"
-    assert not folder.exists()
-    with (
-        pytest.raises(StoreError, match="No space left"),
-        store.scratch() as folder,
-        open("/dev/full", "wb", buffering=0) as full,
-    ):
-        full.write(b"values")
-    assert not folder.exists()
