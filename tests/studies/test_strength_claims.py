@@ -26,6 +26,20 @@ def test_claims_hold_or_fail_by_the_data():
     assert loss.holds is False
 
 
+def test_a_ball_holds_less_the_larger_it_is():
+    """The same rates as under λ, from the largest radius to the smallest: what fell rises."""
+    summary = sweep(failed=False)
+    cells = summary["cells"] = [cell for cell in summary["cells"] if cell["strength"]]
+    largest = max(cell["strength"] for cell in cells)
+    for cell in cells:
+        cell |= {"method": "case2_ball", "strength": largest + 1 - cell["strength"]}
+        cell["parameters"] = {"rank": 8, "learning_rate": 2e-3, "epsilon": cell["strength"]}
+    found = judged(summary)
+    assert found["The harmful response rate rises as λ grows"].holds is True
+    assert "I(Z;C) falls with every step of λ > 0" in found
+    assert not [text for text in found if "rate falls" in text or "at most 1.25" in text]
+
+
 def test_one_seed_that_rises_is_enough_to_fail_a_claim():
     summary = sweep(failed=False)
     summary["cells"][-1]["scores"]["hrr"] = rate(0.9, 260)

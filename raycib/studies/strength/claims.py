@@ -12,11 +12,13 @@ import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, p_equals, share
-from raycib.report.frame import strength_series
+from raycib.report.frame import RADII, strength_series
 from raycib.report.statistics import Correlation, less, pearson
 from raycib.report.variants import settings
 
 LAST_PROMPT = "mutual_information_last_prompt"
+Rule = Callable[[list[float]], bool]
+"""Of the means of one seed, by rising strength."""
 
 
 def claims(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
@@ -45,22 +47,25 @@ def claims(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
 
 
 def _falls(cells: pd.DataFrame) -> Claim | None:
-    """Rule: never higher at the next strength, and lower at the last than at the first."""
-    text = "The harmful response rate falls as λ grows, in every seed (ties allowed on the way)"
-    return _by_seed(cells, "hrr", text, _never_rises, 100, "%")
+    """Rule: never higher at the next strength, and lower at the last than at the first. A ball
+    holds less the larger it is: there from the largest to the smallest."""
+    goes, rule = ("rises", _backwards(_never_rises)) if _ball(cells) else ("falls", _never_rises)
+    text = f"The harmful response rate {goes} as λ grows, in every seed (ties allowed on the way)"
+    return _by_seed(cells, "hrr", text, rule, 100, "%")
 
 
 def _rises(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
-    """Rule: higher at each next strength above 0, as in the paper's Figure 2a."""
-    text = f"{label} rises with every step of λ > 0, in every seed"
-    return _by_seed(cells[cells["strength"] > 0], column, text, _always_rises, 1, "nats", cells)
+    """Rule: higher at each next strength above 0, as in the paper's Figure 2a; of a ball lower."""
+    goes, rule = ("falls", _backwards(_always_rises)) if _ball(cells) else ("rises", _always_rises)
+    text = f"{label} {goes} with every step of λ > 0, in every seed"
+    return _by_seed(cells[cells["strength"] > 0], column, text, rule, 1, "nats", cells)
 
 
 def _by_seed(
     cells: pd.DataFrame,
     column: str,
     text: str,
-    rule: Callable[[list[float]], bool],
+    rule: Rule,
     factor: float,
     unit: str,
     shown: pd.DataFrame | None = None,
@@ -150,7 +155,10 @@ def _accuracy(cells: pd.DataFrame) -> Claim | None:
 
 
 def _loss(cells: pd.DataFrame) -> Claim | None:
-    """Rule: at most a quarter more loss at the largest λ than at the smallest above 0."""
+    """Rule: at most a quarter more loss at the largest λ than at the smallest above 0. None of a
+    ball, whose largest holds least."""
+    if _ball(cells):
+        return None
     means = cells.groupby("strength")["eval_loss"].mean().dropna()
     positive = means[means.index > 0]
     if len(positive) < 2:
@@ -189,6 +197,15 @@ def _closer(cells: pd.DataFrame) -> Claim | None:
         "plain LoRA (what a higher I(Z;C) is taken to mean)"
     )
     return Claim(text, not less(positive.min(), means[0]), evidence)
+
+
+def _ball(cells: pd.DataFrame) -> bool:
+    """Whether the strength is a radius, which holds all at 0."""
+    return bool(cells["method"].isin(RADII).all())
+
+
+def _backwards(rule: Rule) -> Rule:
+    return lambda curve: rule(curve[::-1])
 
 
 def _never_rises(curve: list[float]) -> bool:
