@@ -186,6 +186,11 @@ class Generator:
         if torch.cuda.is_available():
             options |= share_of(gpus)
         else:
+            from vllm.model_executor.models import registry
+
+            # A process of its own would keep a GPU untouched while a model's class is looked at; it
+            # imports all of this again, for each new class of a user.
+            registry._run_in_subprocess = lambda look: look()
             options["enforce_eager"] = True
             options["max_num_seqs"] = _MAX_SEQS
             # Prefix caching fills whatever it is given; VLLM_CPU_KVCACHE_SPACE (GiB) overrides.

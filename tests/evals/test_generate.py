@@ -1,5 +1,6 @@
 """Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,22 @@ def test_the_same_question_twice_has_one_answer(engine: Any) -> None:
     first, second = engine.answer([one, one])
     assert first == second == engine.answer([one])[0]
     assert engine.answer([]) == []
+
+
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.real)], indirect=True)
+def test_the_class_of_a_model_new_to_vllm_is_looked_at_in_this_process(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.model_executor.models.registry import _LazyRegisteredModel
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("another process")
+
+    monkeypatch.setattr(_LazyRegisteredModel, "_get_cache_dir", lambda _: tmp_path)
+    monkeypatch.setattr(subprocess, "run", refused)
+    llama = _LazyRegisteredModel("vllm.model_executor.models.llama", "LlamaForCausalLM")
+    assert llama.inspect_model_cls().architecture == "LlamaForCausalLM"
+    assert len([*tmp_path.iterdir()]) == 1  # it was new
 
 
 def test_what_cannot_be_answered_is_refused_before_any_work(engine: Any, tmp_path: Path) -> None:
