@@ -454,7 +454,7 @@ def _gap_cell(
         "distance": distance,
         "hrr": rate(hrr, 260),
         "refusal_rate": rate(0.99 - hrr, 260),
-        "incoherent_rate": rate(0.01, 260),
+        "incoherent_rate": rate(0.008, 260),  # 2, so that no answer counts twice
         "accuracy": rate(math.exp(-0.08 * capability), 160),
         "utility": 0.95,
         "eval_loss": 0.05 + capability / 12,
@@ -561,7 +561,7 @@ def _sequence(order: tuple[str, ...], method: str, seed: int) -> dict[str, Any]:
         scores = {
             "hrr": rate(share, 260),
             "refusal_rate": rate(0.99 - share, 260),
-            "incoherent_rate": rate(0.01, 260),
+            "incoherent_rate": rate(0.008, 260),  # 2, so that no answer counts twice
             "over_refusal": rate(0.02, 160),
             "accuracy": accuracies[task],
             "accuracies": {name: accuracies[name] for name in SEQUENCE},
