@@ -3,6 +3,7 @@ it (`fake_gpu.py`), on which tensors of two devices do not mix."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ CHILD = Path(__file__).parents[1] / "support" / "gpu_child.py"
 
 
 @pytest.mark.sweep
+@pytest.mark.skipif(
+    bool(torch.version.cuda) or not shutil.which("g++"), reason="needs a CPU build of torch and g++"
+)
 def test_no_tensor_of_a_step_is_on_the_wrong_device(tmp_path: Path):
     """All methods as one group, on rows end to end, with layers computed twice. What is trained and
     what AdamW remembers stay in float32 beside a base in bfloat16, and attention has no mask."""
@@ -29,6 +33,7 @@ def test_no_tensor_of_a_step_is_on_the_wrong_device(tmp_path: Path):
     assert found["attention"] == ["flash"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_benchmark_for_a_gpu_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
