@@ -252,8 +252,8 @@ def test_an_interrupted_command_says_so_and_by_its_code_what_did_it(
         [sys.executable, SWEEP, "--out", tmp_path / "out", *own],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A shell's background job ignores SIGINT, one of nohup SIGHUP, and so would its children.
+        preexec_fn=lambda: signal.signal(what, signal.SIG_DFL),
     ) as sweep:
         try:
             wait_for(lambda: opened(sweep.pid, model / "model.safetensors"), sweep)
