@@ -38,4 +38,5 @@ def collect_seldom() -> None:
     """For a program that is ours as a whole. At its end Python looks through all that is left: for
     a CPU second, after a sweep."""
     gc.set_threshold(*SELDOM)
+    atexit.register(_end_quietly)
     atexit.register(gc.freeze)
