@@ -7,31 +7,21 @@ import ast
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
-from itertools import takewhile
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import typer
+from documentation import PAGES, ROOT, blocks, commands, prose, spans
 from typer.main import get_command
 
 from raycib.cli import app
 from raycib.config.menu import menu
 from raycib.runtime.options import as_options
 
-ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md")
-]
-PAGES += [
-    ROOT / "sweeps/README.md",
-    ROOT / "raycib/world/weights/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
 SHOWN = [*(ROOT / "docs" / "examples").glob("*.py"), *(ROOT / "sweeps").glob("*.py")]
 SHOWN += [ROOT / "tests/support/own_study.py"]
 """Code that pages may show: each file is run by a test."""
@@ -42,49 +32,6 @@ LONGEST_AVERAGE = 15
 """Words of a sentence that is taken in one breath."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-
-
-class Block(NamedTuple):
-    """A fenced block."""
-
-    language: str
-    text: str
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", page.read_text())]
-
-
-def prose(page: Path) -> str:
-    """All that is in no fenced block."""
-    return re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
-
-
-def spans(page: Path) -> list[str]:
-    """`Code` in the text."""
-    return re.findall(r"`([^`\n]+)`", prose(page))
-
-
-def commands(page: Path) -> Iterator[list[str]]:
-    """Every command of a page, in words: those of bash blocks, and those in the text."""
-    for block in blocks(page):
-        if block.language == "bash":
-            for line in block.text.replace("\\\n", " ").splitlines():
-                if not line.startswith("export "):  # its value may be a program's output
-                    yield from simple(line)
-    for span in spans(page):
-        if re.match(r"(python|make|raycib|ray) \S", span) and "..." not in span:
-            yield from simple(span)
-
-
-def simple(line: str) -> Iterator[list[str]]:
-    """The commands of a line between `&&`, `|` and `&`."""
-    words = shlex.split(line, comments=True)
-    while words:
-        command = [*takewhile(lambda word: word not in ("&&", "|", "&"), words)]
-        words = words[len(command) + 1 :]
-        if command:
-            yield command
 
 
 @cache

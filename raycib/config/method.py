@@ -178,6 +178,11 @@ class PlainLoRA(Method):
     )
     kind: Literal["lora"] = "lora"
 
+    @classmethod
+    def at(cls, strength: float, **others: Any) -> Self:
+        """It has no strength: whatever others are asked at, it stands beside them."""
+        return cls.model_validate(others)
+
     @property
     def strength(self) -> float:
         """Always 0."""

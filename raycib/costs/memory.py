@@ -141,8 +141,8 @@ def activations(
 
 def said(size: float) -> str:
     """Bytes for a person, in three digits."""
-    for unit, one in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= one:
+    for unit, one in (("TiB", 2**40), ("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= 999.5 / 1024 * one:  # 1,000 has four digits
             return f"{size / one:.3g} {unit}"
     return f"{size:.0f} bytes"
 

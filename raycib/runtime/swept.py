@@ -36,7 +36,7 @@ def refuse_missing(setup: SweepConfig, runs: Iterable[RunSpec]) -> None:
         if lacking := setup.lacking(kind):
             mend = f"it needs {' and '.join(lacking)}"
         elif kind == "lora":
-            mend = "with --strengths 0 a method is plain LoRA"
+            mend = "with --strengths 0 a method of the sweep's own is plain LoRA"
         elif menu()[kind].stacked:
             mend = "it builds on an earlier adapter: take task_orders or method_comparison"
         raise UserError(f"--methods: no cell of this sweep has {kind}; {mend}")

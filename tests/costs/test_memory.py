@@ -16,6 +16,7 @@ from raycib.costs.memory import (
     activations,
     adapter_bytes,
     layer_bytes,
+    said,
     unpacked_bytes,
     weight_bytes,
 )
@@ -283,3 +284,13 @@ def test_a_layers_weight_is_unpacked_while_it_is_computed_with(saved: Any):
     sizes = sizes_of(saved("Llama"))
     assert unpacked_bytes(sizes, "bfloat16", "nf4") == 2 * 160 * 64 * 2
     assert unpacked_bytes(sizes, "bfloat16") == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [(999, "999 bytes"), (1000, "0.977 KiB"), (2**20, "1 MiB"), (1003 * 2**20, "0.979 GiB"),
+     (999 * 2**20, "999 MiB"), (67.1 * 2**30, "67.1 GiB"), (1500 * 2**30, "1.46 TiB")],
+)  # fmt: skip
+def test_bytes_are_told_in_three_digits(size: float, told: str):
+    """1,003 MiB stood in plans as 1e+03 MiB."""
+    assert said(size) == told

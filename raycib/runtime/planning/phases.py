@@ -124,7 +124,7 @@ def _conversation(sweep: Sweep) -> float:
 
 def _many(count: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
+        if count >= 0.9995 * size:  # 999,600 is 1 M
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
 
