@@ -28,7 +28,6 @@ from raycib.invariances.bench import (
     distance,
     gradients,
     largest,
-    train_stages,
     unequal,
     weights,
 )
@@ -73,14 +72,14 @@ def zero_strength(bench: Bench, method: Method) -> Finding:
     last layer run on more tokens than plain LoRA's does, so that sums have another order."""
     plain = bench.chain(PlainLoRA(), stacked=method.stacked)
     weak = [one for one in (method.off(), method.faint()) if one is not None]
-    train_stages(plain, bench.store)
+    bench.train(plain, bench.store)
     other, worst = adapter_of(bench.store, plain[-1]), 0.0
     (slot,) = bench.open(bench.chain(method)[-1:])[1]
     limit = ADAPTERS if slot.objective.reads_prompts else 0
     for one in weak:
         stages = bench.chain(one)
         store = Store(bench.root / f"weak-{stages[-1].short}-{one.strength:g}")
-        train_stages(stages, store)
+        bench.train(stages, store)
         own = adapter_of(store, stages[-1])
         if own.numpy().tobytes() != other.numpy().tobytes():
             # Where it is off nothing is read, so that bytes are equal whatever it reads.
@@ -88,7 +87,7 @@ def zero_strength(bench: Bench, method: Method) -> Finding:
     if method.is_plain:
         return Finding("zero strength", worst, 0, "it is plain LoRA")
     stages = bench.chain(method)
-    train_stages(stages, bench.store)
+    bench.train(stages, bench.store)
     moved = distance(adapter_of(bench.store, stages[-1]), other)
     if moved < MOVED:
         nothing = f"at {method.strength:g} it does nothing"
@@ -105,7 +104,7 @@ def accumulation(bench: Bench, method: Method) -> Finding:
         found = []
         for micro in (16, 4):
             store = Store(bench.root / f"micro-{micro}-{stages[-1].short}")
-            train_stages(stages, store, micro)
+            bench.train(stages, store, micro)
             found.append(adapter_of(store, stages[-1]))
         return Finding("accumulation", distance(*found), ADAPTERS, "of the adapter")
     slots = []
@@ -152,7 +151,7 @@ def workers(
         start_method="forkserver",
     )
     alone = Store(bench.root / f"one-{rows.num_rows}")
-    train_stages(list(stages.values()), alone)
+    bench.train(list(stages.values()), alone)
     worst = max(distance(adapter_of(shared, s), adapter_of(alone, s)) for s in stages.values())
     return Finding("workers", worst, ADAPTERS, "of the adapters")
 

@@ -18,7 +18,14 @@ from raycib.config.plan import AdapterGroup, Job
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
 from raycib.store.kinds import STAGES
-from raycib.training.group import load, open_slot, train_group, validate
+from raycib.training.group import (
+    Loaded,
+    open_slot,
+    open_slots,
+    shapes_of,
+    train_group,
+    validate,
+)
 from raycib.training.loop import train
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
@@ -29,9 +36,10 @@ TRAINER = TrainerSpec(learning_rate=5e-3, batch_size=16, warmup_steps=2, epochs=
 """48 rows in batches of 16, twice: 6 steps that move far enough to be told apart."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
-    """A small model with rows, and a store for what the checks share."""
+    """A small model with rows, and a store for what the checks share. The base stays in memory, as
+    in a worker: a check has it loaded once, however often it starts anew."""
 
     model: ModelSpec
     base: ModelSpec
@@ -41,6 +49,7 @@ class Bench:
     safety: TaskSpec
     root: Path
     """An empty folder."""
+    _loaded: Loaded | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -58,17 +67,30 @@ class Bench:
             stage
         )
 
+    def load(self, stages: Sequence[StageSpec]) -> Loaded:
+        """The base with a new slot for every stage. Earlier slots keep their numbers and are no
+        part of it any more."""
+        self._loaded = open_slots(self.model, shapes_of(stages), CPU, before=self._loaded)
+        return self._loaded
+
     def open(
         self, stages: Sequence[StageSpec], cached: bool = True
     ) -> tuple[AdapterSlots, list[Slot]]:
-        """A fresh base with a slot for every stage; parents are trained first."""
-        for stage in stages:
-            if stage.parent is not None:
-                train_stages([stage.parent], self.store)
-        loaded = load(stages, CPU)
+        """A slot for every stage, before its first step; parents are trained first."""
+        self.train([stage.parent for stage in stages if stage.parent], self.store)
+        loaded = self.load(stages)
         return loaded.adapters, [
             open_slot(n, stage, loaded, self.store, cached) for n, stage in enumerate(stages)
         ]
+
+    def train(self, stages: Sequence[StageSpec], store: Store, micro: int = 16) -> None:
+        """Train the stages that `store` lacks, one after the other."""
+        for stage in stages:
+            if store.get(STAGES, stage.key) is None:
+                group = AdapterGroup(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
+                failed = train_group(group, self.load([stage]), store, ALONE, micro, 1000)
+                if failed:
+                    raise ValueError(*failed.values())
 
     def trained(
         self, stages: Sequence[StageSpec], micro: int = 16, cached: bool = True
@@ -80,16 +102,6 @@ class Bench:
             if why := validate(slot):
                 raise ValueError(f"{slot.stage.method.kind}: {why}")
         return slots
-
-
-def train_stages(stages: Sequence[StageSpec], store: Store, micro: int = 16) -> None:
-    """Train the stages that `store` lacks, one after the other."""
-    for stage in stages:
-        if store.get(STAGES, stage.key) is None:
-            group = AdapterGroup(name=f"pack-{stage.short}", jobs=(Job(stage=stage, evals=()),))
-            failed = train_group(group, load([stage], CPU), store, ALONE, micro, 1000)
-            if failed:
-                raise ValueError(*failed.values())
 
 
 def adapter_of(store: Store, stage: StageSpec) -> Tensor:
