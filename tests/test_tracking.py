@@ -8,15 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from summaries import histories, rate, samples, sweep, typed
 
 from raycib.tracking import track, tracker
 from raycib.tracking.server import Server
 from raycib.tracking.shown import HEADLINE
+
+INFORMATION = "mutual_information"
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,33 @@ def test_rates_corrected_for_the_judges_error_are_metrics(tracked):
     cell = summary["cells"][0]
     corrected = cell["scores"]["hrr_rogan_gladen"]["value"]
     assert shown[cell["key"]]["metrics"]["hrr_rogan_gladen"] == corrected
+
+
+def test_correlations_of_seed_means_are_metrics_of_the_sweep_with_n_interval_and_p(tracked):
+    """Held against scipy's own test of the means, and against all 24 orders of them."""
+    folder, summary = tracked
+    means = {
+        name: [
+            np.mean(
+                [f(c["scores"]) for c in summary["cells"] if c["strength"] == at and c["scores"]]
+            )
+            for at in (1, 2, 5, 10)
+        ]
+        for name, f in (("hrr", lambda s: s["hrr"]["value"]), ("I", lambda s: s[INFORMATION]))
+    }
+    top = view(folder)[""]["metrics"]
+    metric = f"correlation/{INFORMATION}/CIB/above 0"
+    found = {name.rpartition("/")[2]: top[name] for name in top if name.startswith(f"{metric}/")}
+    whole = scipy.stats.pearsonr(means["I"], means["hrr"])
+    orders = [np.corrcoef(means["I"], some)[0, 1] for some in permutations(means["hrr"])]
+    assert found == pytest.approx({
+        "n": 4, "r": whole.statistic, "p_t": whole.pvalue,
+        **whole.confidence_interval(0.95)._asdict(),
+        "p_exact": np.mean(np.abs(orders) > abs(whole.statistic) - 1e-9),
+        "rho": scipy.stats.spearmanr(means["I"], means["hrr"]).statistic,
+    })  # fmt: skip
+    spans = {name.split("/")[3] for name in top if name.startswith("correlation/")}
+    assert spans == {"above 0", "from 0"}
 
 
 def test_a_rate_has_its_interval_its_count_and_what_could_not_be_read(tracked):

@@ -34,7 +34,7 @@ HEADLINE = (
 """Metrics without a prefix: at most 20, which a comparison of runs has room for."""
 MORE, CURVE = "more/", "train/"
 """Before all other scores, and before curves."""
-OURS = (MORE, "count/", "seconds/", "judge/", "judge_error/")
+OURS = (MORE, "count/", "seconds/", "judge/", "judge_error/", "correlation/")
 """Begin all numbers of a run that are neither in `HEADLINE` nor of a curve."""
 OF_ROWS = ("mutual_information_ceiling", "num_negatives")
 """Scores that rows have, whatever a cell does."""
@@ -141,6 +141,11 @@ def _sweep(results: Results, goes_on: bool) -> Shown:
     began = ended - _total(results)
     if goes_on:
         return Shown(results.sweep, "", results.sweep, began, None, "RUNNING", own_tags=tags)
+    from raycib.report.correlations import by_series  # scipy, which a sweep that goes on can spare
+    from raycib.report.frame import to_frame
+
+    found = by_series(to_frame(results))
+    scores |= {f"correlation/{name}": value for name, value in found.items()}
     return Shown(results.sweep, "", results.sweep, began, ended, scores=numbers(scores),
                  own_tags=tags)  # fmt: skip
 

@@ -3,11 +3,11 @@
 import pytest
 from summaries import rate, reported, sweep, typed, warned
 
+from raycib.report.correlations import COLUMNS, correlation_table
 from raycib.report.frame import to_frame
 from raycib.report.scores import aligned_scores
 from raycib.report.table import shown
 from raycib.studies.strength.claims import claims
-from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 
 
 def judged(summary):

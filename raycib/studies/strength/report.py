@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from raycib.report.claims import Claim
+from raycib.report.correlations import COLUMNS, correlation_table
 from raycib.report.figures import curves_by_variant, loss_curves
 from raycib.report.forms import NOT_MEASURED, spread
 from raycib.report.frame import PLAIN, SYMBOLS, strength_series, symbol_of, to_frame
@@ -22,7 +23,6 @@ from raycib.report.text import plain
 from raycib.report.variants import named, settings
 from raycib.results import Histories, Results, Samples
 from raycib.studies.strength.claims import claims
-from raycib.studies.strength.correlation_table import COLUMNS, correlation_table
 from raycib.studies.strength.figures import figure2
 from raycib.studies.strength.table3 import columns, table3
 
