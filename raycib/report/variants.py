@@ -93,16 +93,17 @@ def by_series(found: Iterable[ResultRow]) -> dict[str, list[ResultRow]]:
 def row_of(cells: pd.DataFrame, several: bool = False) -> ResultRow:
     """The variant of cells that are equal but for their seeds; ``several`` says that its series has
     other strengths as well."""
-    first = cells.iloc[0]
-    name, strength = str(first["series"]), float(first["strength"])
+    name, strength = str(cells["series"].iloc[0]), float(cells["strength"].iloc[0])
+    lost = cells["failed"].notna().to_numpy()
     return ResultRow(
         name=f"{name} at {strength:g}" if several else name,
         series=name,
-        method=str(first["method"]),
+        method=str(cells["method"].iloc[0]),
         strength=strength,
         safety_data=bool(cells["safety_data"].any()),
-        done=cells[cells["failed"].isna()],
-        failed=cells[cells["failed"].notna()].sort_values("seed"),
+        # Rows of a hundred columns are dear to pick: of most variants all are there, or none.
+        done=cells[~lost] if lost.any() else cells,
+        failed=cells[lost].sort_values("seed") if lost.any() else cells.iloc[:0],
     )
 
 
@@ -147,12 +148,13 @@ def of(found: Sequence[ResultRow], *methods: str) -> list[ResultRow]:
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """``frame`` with the name of each cell's variant as ``variant``, in the order of the tables."""
-    parts = []
+    order, names = [], []
     for _, part in settings(frame):
         for variant in variants(part):
-            cells = pd.concat([variant.done, variant.failed]).sort_values("seed")
-            parts.append(cells.assign(variant=variant.name))
-    return pd.concat(parts) if parts else frame.assign(variant="")
+            cells = pd.concat([variant.done["seed"], variant.failed["seed"]]).sort_values()
+            order += cells.index.tolist()
+            names += [variant.name] * len(cells)
+    return frame.loc[order].assign(variant=names)
 
 
 def means(cells: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:

@@ -77,7 +77,8 @@ def smaller(one: ResultRow, other: ResultRow, column: str) -> bool | None:
     With several seeds that both have, Student's interval of the differences by seed; else from the
     standard errors over rows, as if the variants did not share theirs, which leaves more open.
     """
-    a, b = (variant.done.set_index("seed")[[column, f"{column}_se"]] for variant in (one, other))
+    used = ["seed", column, f"{column}_se"]  # of a hundred columns
+    a, b = (variant.done[used].set_index("seed") for variant in (one, other))
     differences = (a[column] - b[column]).dropna()
     scale = float(max(a[column].abs().max(), b[column].abs().max()))
     found = t_interval(differences, scale)
