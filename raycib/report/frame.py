@@ -150,12 +150,14 @@ def load(folder: str | Path, with_baseline: bool = False) -> pd.DataFrame:
 
 def strength_series(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each series of finished cells with plain LoRA of its model and task as strength 0; without
-    it where a method's zero is not plain LoRA, as of a ball, which holds all at 0."""
+    it where a method's zero is not plain LoRA: of a ball, which holds all at 0, of SaLoRA from the
+    task's start, which moves other first weights, and where cells of its own are at 0."""
     done = frame[frame["failed"].isna()]
     plain = done[done["method"] == PLAIN]
     for name, cells in done[done["method"] != PLAIN].groupby("series", sort=False):
         first = cells.iloc[0]
         zero = plain[(plain["model"] == first["model"]) & (plain["task"] == first["task"])]
-        zero = zero.iloc[: 0 if first["method"] in RADII else None]
+        other = first["method"] in RADII or first.get("init") == "task"
+        zero = zero.iloc[: 0 if other or not cells["strength"].all() else None]
         if cells["strength"].nunique() + bool(len(zero)) > 1:
             yield str(name), pd.concat([zero, cells]).sort_values(["strength", "seed"])

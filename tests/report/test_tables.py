@@ -98,6 +98,26 @@ def test_plain_lora_is_no_point_of_a_ball_of_radius_zero(summary):
     assert sorted(cells["strength"].unique()) == [1, 2, 5, 10]
 
 
+def test_plain_lora_is_no_rank_zero_of_salora_from_the_task_s_start(summary):
+    """Which starts from other weights. Where it was trained at rank 0 that alone is its point at 0:
+    there is no mean over it and plain LoRA, and no claim calls it plain LoRA."""
+    for cell in summary["cells"]:
+        if cell["method"] == "cib":
+            cell["method"] = "salora"
+            cell["parameters"]["init"] = "task"
+    [(_, cells)] = strength_series(to_frame(typed(summary)))
+    assert sorted(cells["strength"].unique()) == [1, 2, 5, 10]
+    for cell in summary["cells"]:
+        if cell["strength"] == 1:
+            cell["strength"] = cell["parameters"]["lam"] = 0.0
+    [(_, cells)] = strength_series(to_frame(typed(summary)))
+    assert {*cells["method"]} == {"salora"}
+    assert sorted(cells["strength"].unique()) == [0, 2, 5, 10]
+    found = [claim for claim in reported(summary).claims if "strength" in claim.text]
+    assert "strength = 0, 2, 5, 10" in found[0].evidence
+    assert not [claim for claim in found if "LoRA" in claim.text + claim.evidence]
+
+
 def test_what_a_sweep_varies_besides_strength_and_seed_makes_series(summary):
     for cell in summary["cells"]:
         if cell["method"] == "cib":

@@ -12,7 +12,7 @@ import pandas as pd
 
 from raycib.report.claims import Claim, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, p_equals, share
-from raycib.report.frame import RADII, strength_series
+from raycib.report.frame import PLAIN, RADII, strength_series
 from raycib.report.statistics import Correlation, less, pearson
 from raycib.report.variants import settings
 
@@ -31,16 +31,18 @@ def claims(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
         found += of_part(place, erosion(part, aligned))
     responses = list(strength_series(frame))
     for name, cells in responses:
+        # A method's own cells at 0 are not plain LoRA, and are not called so.
+        beside = cells[(cells["strength"] > 0) | (cells["method"] == PLAIN)]
         made = [
             _falls(cells),
             _rises(cells, "mutual_information", "I(Z;C)"),
             _rises(cells, LAST_PROMPT, "I(Z;C) at the last prompt token"),
             _correlated(cells, "mutual_information", "I(Z;C)"),
             _correlated(cells, LAST_PROMPT, "I(Z;C) at the last prompt token"),
-            _utility(cells),
-            _accuracy(cells),
-            _loss(cells),
-            _closer(cells),
+            _utility(beside),
+            _accuracy(beside),
+            _loss(beside),
+            _closer(beside),
         ]
         found += of_part(name if len(responses) > 1 else "", made)
     return [*found, *coherent(frame)]
