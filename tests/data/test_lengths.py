@@ -61,13 +61,19 @@ def test_tokens_are_counted_as_training_and_generation_see_them(tokenizer, task)
 
 
 @pytest.mark.parametrize(
-    ("policy", "left_out", "cut", "lengths"),
-    [("drop", (1, 2), 0, [6, 6]), ("cut", (2,), 1, [6, 10, 6])],
+    ("policy", "limit", "left_out", "cut", "lengths"),
+    [
+        ("drop", 10, (1, 2), 0, [6, 6]),
+        ("cut", 10, (2,), 1, [6, 10, 6]),
+        pytest.param("cut", 14, (2,), 0, [6, 14, 6], id="a row of just the limit is whole"),
+        pytest.param("cut", 6, (2,), 1, [6, 6, 6], id="one token of an answer and its end"),
+        pytest.param("cut", 5, (1, 2, 3), 1, [5], id="prompts of 4 leave none"),
+    ],
 )
 def test_rows_too_long_are_left_out_or_cut_and_never_seen_again(
-    tokenizer, task, policy, left_out, cut, lengths
+    tokenizer, task, policy, limit, left_out, cut, lengths
 ):
-    rows = rows_of(task)
+    rows, task = rows_of(task), task.model_copy(update={"max_length": limit})
     spec = fitted(task, rows, count_tokens(tokenizer, rows), policy, ANYTHING)
     assert (spec.left_out, spec.cut, spec.num_rows) == (left_out, cut, 4 - len(left_out))
     assert rows_of(spec) == [row for n, row in enumerate(rows) if n not in left_out]

@@ -167,11 +167,15 @@ def test_constrained_tokens_are_strictest_with_the_first_five():
 
 
 def test_ema_in_closed_form():
-    """Weights 1, 2, 4, 8 with decay 1/2: 1 -> 3/2 -> 11/4 -> 43/8; the last step leaves it in the
-    weights' place, earlier ones leave the weights alone."""
+    """Weights 1, 2, 4, 8 with decay 1/4: 1 -> 7/4 -> 55/16 -> 439/64; the last step leaves it in
+    the weights' place, earlier ones leave the weights alone."""
     parameters = {"a.b": nn.Parameter(torch.tensor([1.0]))}
-    average = WeightAverage(parameters, 0.5)
-    for weight, expected, last in ((2.0, 1.5, False), (4.0, 2.75, False), (8.0, 5.375, True)):
+    average = WeightAverage(parameters, 0.25)
+    for weight, expected, last in (
+        (2.0, 7 / 4, False),
+        (4.0, 55 / 16, False),
+        (8.0, 439 / 64, True),
+    ):
         with torch.no_grad():
             parameters["a.b"].fill_(weight)
         average(parameters, last)

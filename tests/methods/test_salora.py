@@ -17,8 +17,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 import raycib.hooks.safe_lora
 import raycib.hooks.salora
 from raycib.config import StageSpec
+from raycib.data.chat import Encoded
 from raycib.hooks import AdapterContext
-from raycib.hooks.salora import start_off_safety
+from raycib.hooks.salora import output_directions, start_off_safety
 from raycib.methods.salora import SaLoRA
 from raycib.model_files import describe, find
 from raycib.models.adapters import AdapterSlots, LoRAShape
@@ -77,6 +78,16 @@ def test_salora_s_directions_are_of_w_x_without_the_bias(tmp_path: Path):
     start_off_safety(options)(made)
     fixed = made.adapters.modules["linear"].fixed[0]
     torch.testing.assert_close(fixed @ fixed.T, torch.diag(torch.tensor([1.0, 0, 0])))
+
+
+def test_salora_s_directions_are_of_all_response_tokens_and_no_others(tmp_path: Path):
+    """Token n has the output e_n. Responses are 0 0 0 1 and 1, though 0 pads as well, and the
+    prompts are of 2: the second moments are 3 for e0, 2 for e1 and 0 for e2. By hand the bases are
+    those, the largest first. With prompts e2 would be before e1; without token 0 e0 comes last."""
+    adapters = AdapterSlots(Toy(3, torch.eye(3)), [LoRAShape(1, 2.0, ("linear",))])
+    rows = [Encoded((2, 2, 2), (0, 0, 0, 1)), Encoded((2,), (1,))]
+    found = output_directions(adapters, {"linear": adapters.modules["linear"].base}, rows)
+    torch.testing.assert_close(found["linear"].abs(), torch.eye(3))
 
 
 def test_salora_s_c_is_a_projection_of_trace_d_minus_r(tmp_path: Path):
