@@ -151,6 +151,15 @@ def test_no_think_block_is_trained_and_generation_begins_where_training_does(
     assert tokenizer.decode(found.response).lstrip() == "here, (sand)<|eot|>\n"
 
 
+def test_a_template_that_speaks_of_thinking_says_that_there_is_none():
+    """As SmolLM3's: thinking is on unless it is told otherwise."""
+    told = "{% if enable_thinking is defined and not enable_thinking %}/no_think{% else %}/think"
+    tokenizer = byte_level(told + "{% endif %}" + CHATML)
+    found = encode(tokenizer, ROW, 1000)
+    assert list(found.prompt) == encode_prompt(tokenizer, ROW.prompt)
+    assert tokenizer.decode(found.prompt).startswith("/no_think<|start|>")
+
+
 def test_white_space_that_is_left_to_the_answer_is_none_of_its_text():
     tokenizer = byte_level(VICUNA)
     assert chat_format(tokenizer).before == " "

@@ -20,7 +20,15 @@ from transformers import PreTrainedTokenizerFast
 from raycib.config import StageSpec, TrainerSpec
 from raycib.config.presets.world import WORLD
 from raycib.data.chat import encode, end_of_turn, use_chatml
-from raycib.data.lengths import Length, Lengths, count_tokens, examples_of, fitted, limits_of
+from raycib.data.lengths import (
+    Length,
+    Lengths,
+    count_tokens,
+    examples_of,
+    fitted,
+    limits_of,
+    refuse_long_prompts,
+)
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
 from raycib.errors import UserError
 from raycib.evals.answers import Answers, answers_key
@@ -58,6 +66,8 @@ def test_tokens_are_counted_as_training_and_generation_see_them(tokenizer, task)
     counted = count_tokens(tokenizer, rows_of(task))
     assert counted == Lengths(((3, 6), (4, 14), (22, 24), (4, 6)), 1)
     assert count_tokens(tokenizer, [Row(words(3), "")]).rows == (Length(5, 5),)
+    (heard,) = count_tokens(tokenizer, [Row(words(3), "", system=words(4))]).rows
+    assert heard.prompt >= 5 + 4, "its system prompt is part of it"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +127,17 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_left_out_under_any_policy
         assert (spec.left_out, spec.cut) == ((2,), 0)
 
 
+def test_a_benchmark_s_prompt_and_its_answer_fit_into_what_the_model_takes(tokenizer, task):
+    """Prompts of 3, 4, 22 and 4 tokens, and 8 for an answer: 30 is just enough."""
+    asked, lengths = (
+        describe_rows("asked", task.source, 24, 8),
+        count_tokens(tokenizer, rows_of(task)),
+    )
+    refuse_long_prompts(asked, lengths, 30)
+    with pytest.raises(UserError, match=r"1 of 4 prompts .* first is row 3 with 22 tokens"):
+        refuse_long_prompts(asked, lengths, 29)
+
+
 def test_rows_that_nobody_knew_to_be_too_long_are_refused(tokenizer, task):
     with pytest.raises(
         UserError, match=r"2 rows .* longer than 10 tokens, of which the plan knew 0"
@@ -169,6 +190,8 @@ def test_limits_are_made_from_rows_and_from_what_the_model_takes():
     assert limits_of([trained], [long], [asked], 4096) == (320, 384)
     assert limits_of([trained], [long], [asked], 300) == (300, 250), "50 tokens of prompt"
     assert limits_of([trained], [long], [asked], 100) == (100, 64)
+    wide = Lengths((Length(90, 390),), 1)
+    assert limits_of([trained], [wide], [asked], 400) == (400, 310), "90 of a held-out one"
 
 
 def test_the_world_counts_its_own_tokens_as_its_template_does(tmp_path: Path):

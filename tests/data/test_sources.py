@@ -145,6 +145,32 @@ def test_answers_that_are_marked_as_safe_or_not_are_told_apart(tmp_path: Path):
     assert len(load_rows(save(tmp_path / "safe.jsonl", entries[2:]))) == 3
 
 
+@pytest.mark.parametrize(
+    ("column", "safe", "unsafe"),
+    [
+        *(("prompt_harm_label", word, "harmful") for word in ("unharmful", "harmless", "benign")),
+        ("safety", "Safe", "Unsafe"),
+        ("is_safe", 1.0, 0.0),
+        ("is_safe", 1, 0),
+        ("type", "homonyms", "contrast_homonyms"),
+    ],
+)
+def test_every_mark_of_safe_and_unsafe_rows_is_known(column, safe, unsafe, tmp_path: Path):
+    """A filter of another column does not say which of them are meant."""
+    entries = [{"prompt": f"p{n}", "of": n % 2, column: (safe, unsafe)[n % 2]} for n in range(4)]
+    source = save(tmp_path / "rows.jsonl", entries)
+    for part in ("", "#without=of:2"):
+        with pytest.raises(UserError, match=f"as unsafe in column '{column}'"):
+            load_rows(source + part)
+    assert len(load_rows(f"{source}#only={column}:{safe}")) == 2
+
+
+def test_rows_that_are_meant_pass_every_filter(tmp_path: Path):
+    source = save(tmp_path / "rows.jsonl", MARKED)
+    found = load_rows(f"{source}#only=label:safe#without=prompt:*film*")
+    assert [row.prompt for row in found] == [MARKED[0]["prompt"]]
+
+
 def test_a_filter_that_keeps_nothing_or_names_nothing_is_refused(tmp_path: Path):
     source = save(tmp_path / "rows.jsonl", MARKED)
     with pytest.raises(UserError, match="none of 3 rows fits #only=label:sage"):

@@ -53,9 +53,21 @@ def test_a_larger_share_holds_the_smaller_one_and_another_seed_draws_others():
     assert len(set(more.values()) & set(other.values())) < 40  # 20 in the mean
 
 
+def test_a_share_is_of_the_nearest_whole_row_and_may_take_all_there_are():
+    """1.8 of 100 rows are 2, 10 of them all of 10 others. The draw is the same for ever: nothing
+    of it but share and seed is in a key."""
+    assert sum(row < 0 for row in replaced(range(100), range(-10, 0), 0.018, 0)) == 2
+    assert {*range(-10, 0)} < {*replaced(range(100), range(-10, 0), 0.1, 0)}
+    assert replaced(range(10), range(-10, 0), 0.4, 0) == [-6, -1, 2, 3, 4, 5, -5, -10, 8, 9]
+
+
 @pytest.mark.parametrize(
     ("share", "says"),
-    [(0.001, "is not one row"), (0.5, "there are 10; give more"), (1.5, "at most 1")],
+    [
+        (0.001, "is not one row"),
+        (0.5, "there are 10; give more of them, or a share of at most 0.1$"),
+        (1.5, "at most 1"),
+    ],
 )
 def test_a_share_that_cannot_be_is_refused(share: float, says: str):
     with pytest.raises(UserError, match=says):
