@@ -24,7 +24,7 @@ class BatchSampler:
         purpose: str = "order",
     ) -> None:
         self.data, self.cache = data, cache
-        self._seed, self._size, self._purpose = seed, min(batch_size, len(data)), purpose
+        self._seed, self._size, self._purpose = seed, batch_size, purpose
         self._epoch, self._order = -1, torch.zeros(0, dtype=torch.long)
 
     def rows(self, step: int) -> list[int]:

@@ -5,7 +5,7 @@ import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.tensors import Totals
-from raycib.training.batches import BatchSampler, rows_at
+from raycib.training.batches import BatchSampler, EffectiveBatch, rows_at
 
 DATA = [Encoded((1, 1), (2,) * (n + 1)) for n in range(10)]
 """Row n has two tokens of prompt and n + 1 of response."""
@@ -36,10 +36,9 @@ def test_an_order_is_of_the_seed_the_purpose_and_the_step_alone():
 
 
 def test_what_a_step_is_normalised_by():
-    """Rows 9 and 4: 10 + 5 scored tokens; all but the first of 12 and 7 have one before them."""
-    sampler = BatchSampler(DATA, None, 0, 2)
-    batch = sampler.batch(0)
-    object.__setattr__(batch, "rows", [9, 4])
+    """Rows 9 and 4, what is left of an epoch: 10 + 5 scored tokens; all but the first of 12 and of
+    7 have one before them."""
+    batch = EffectiveBatch(BatchSampler(DATA, None, 0, 4), [9, 4])
     assert batch.totals == Totals(rows=2, tokens=15, predicted=17)
 
 

@@ -60,6 +60,23 @@ def test_safety_rows_come_in_few_passes():
         [0, 1, 2, 3],
         [4, 5, 6, 7],
     ]
+    alike = {0: [200, 200], 1: [200, 200]}
+    (shared,) = deal(alike, {0: [50] * 8, 1: [50] * 8}, 1, 1, 400)
+    assert [sum(map(len, micro.safety.values())) for micro in shared] == [8, 8], "400 together"
+    assert count([alone], task, {0: [50] * 8, 1: [60] * 8}).useful == 1800 + 880
+
+
+def test_what_an_epoch_is_expected_to_take_by_hand():
+    """Rows of 10 to 50 tokens in batches of 2, 2 and 1. Alone nothing is padding. Two slots have
+    orders of their own, so that rows of unequal lengths share a pass; end to end nothing is."""
+    lengths = [10, 20, 30, 40, 50]
+    assert expect(lengths, 2, 1, 1, 1, None) == (150, 150, 50, 5)
+    two = expect(lengths, 2, 2, 1, 1, None)
+    assert (two.useful, two.micro_batches) == (300, 5)
+    assert 300 < two.computed <= 2 * 5 * 50
+    assert two.largest == 100, "two rows as wide as the longest, in some pass"
+    packed = expect(lengths, 2, 2, 1, 1, 1000, packed=True)
+    assert (packed.useful, packed.computed, packed.micro_batches) == (300, 300, 3)
 
 
 def test_as_drawn_rows_keep_their_order_whatever_their_lengths():
