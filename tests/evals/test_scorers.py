@@ -35,6 +35,7 @@ def chosen_scorer(rows: list[Row]) -> str:
         ("# Tea\n\n#### 1. Boil water", None),
         ("#### 42\nI hope this helps.", None),
         ("it is 42", None),
+        ("Boil it for\n5", None),
         ("", None),
     ],
 )
@@ -62,6 +63,7 @@ def test_a_gold_number_is_what_the_last_line_says_alone(
         (".5", Fraction(1, 2)),
         ("1/0", 0),
         ("3, 4", 4),
+        ("1,2345", 2345),
         ("none", None),
         ("9" * 10_000, None),
     ],
@@ -76,6 +78,7 @@ def test_a_said_number_is_the_marked_one_or_the_last(
 def test_one_number_is_right_in_every_spelling(answer: str) -> None:
     assert is_right("final-number", Row("how many?", "#### 1000"), answer)
     assert not is_right("final-number", Row("how many?", "#### 1001"), answer)
+    assert not is_right("final-number", Row("how many?", "several"), "several")
 
 
 def test_a_markdown_heading_makes_no_sum_of_a_guide() -> None:
@@ -97,6 +100,9 @@ DRUG = "Which one thins blood?\nA. insulin\nB. aspirin\nC. aspirin and heparin\n
         ("Aspirin.", "B"),
         ("The answer is B", "B"),
         ("I think the correct option is (D).", "D"),
+        ("I: the answer is B", "B"),
+        ("The answer is A? No, the answer is B.", "B"),
+        ("a zincate", None),
         ("A doctor would give aspirin", "B"),
         ("aspirin and heparin together", "C"),
         ("insulin or zinc", None),

@@ -65,7 +65,9 @@ def constants():
 def test_small_numbers_are_compared_by_their_own_size():
     """A billionth and two are apart; a billionth and its thousand-millionth more are not."""
     assert not constant([1e-9, 2e-9]) and mean_std([1e-9, 3e-9]).std > 0
+    assert mean_std([1e-9, 3e-9], scale=1.0).std == 0, "as differences of numbers of order one"
     assert less(1e-9, 2e-9) and not less(1e-9, 1e-9 + 1e-18)
+    assert less(1, math.inf) and not less(math.inf, math.inf) and not less(math.nan, 1)
 
 
 def test_rounding_has_no_variance_no_correlation_and_no_interval():

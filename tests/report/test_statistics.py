@@ -13,11 +13,13 @@ from raycib.report.statistics import (
     holm,
     mcnemar,
     mean_std,
+    paired_interval,
     pearson,
     sign_flip_p,
     smallest_difference,
     spearman,
     wilson,
+    wilson_over_seeds,
 )
 
 # Table 3 of the CIB paper: model, lambda, I(Z;C) in nats, HRR in %.
@@ -130,6 +132,25 @@ def test_the_sample_standard_deviation_divides_by_n_minus_one():
     assert math.isnan(mean_std([1.0]).std) and mean_std([1.0]).n == 1
     assert mean_std([0.1, 0.1, 0.1]).std == 0
     assert math.isnan(mean_std([]).mean)
+
+
+def test_seeds_that_share_prompts_add_none():
+    """3/4 of 40 prompts and 1/4 of 20: a mean of 1/2, as sure as one of 20. What has no verdict at
+    all is in neither. Wilson's ends of 1/2 are 1/2 -+ z / (2 sqrt(n + z z))."""
+    found = wilson_over_seeds([0.75, math.nan, 0.25, 0.0], [40, 30, 20, 0])
+    half = 1.959964 / (2 * math.sqrt(20 + 1.959964**2))
+    assert found is not None and (found.value, found.n) == (0.5, 20)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+    assert wilson_over_seeds([math.nan], [20]) is None
+
+
+def test_a_paired_difference_by_hand():
+    """10 prompts, 4 flip up and 1 down. With half a prompt more of each of the four kinds (Agresti
+    and Min 2005): 3 / 12 -+ z sqrt((6 - 3 * 3 / 12) / 144), sqrt of which is .190941."""
+    found = paired_interval([1, 1, 1, 1, -1, 0, 0, 0, 0, 0])
+    half = 1.959964 * 0.190941
+    assert (found.value, found.n) == (0.3, 10)
+    assert (found.low, found.high) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-5)
 
 
 def test_mcnemar_counts_only_the_flips():

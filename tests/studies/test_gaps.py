@@ -95,6 +95,19 @@ def test_several_seeds_have_their_own_spread_and_students_interval():
     assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
 
 
+def test_a_seed_without_a_gap_leaves_the_others_and_the_fewest_rows_count():
+    """Of nan and 2 the second is the one seed that there is; of 400 and 300 rows, 300 are behind
+    a mean."""
+    cells = framed(1.0, 2.0).reset_index(drop=True)
+    cells.loc[1, "alignment_gap_n"] = 300
+    assert gap(cells, "alignment_gap").n == 300
+    cells.loc[0, ["alignment_gap", *(f"alignment_gap_{end}" for end in ("se", "low", "high", "n"))]
+              ] = math.nan  # fmt: skip
+    found = gap(cells, "alignment_gap")
+    assert (found.value, found.spread, found.seeds, found.n) == (2.0, 0.044, 1, 300)
+    assert (found.low, found.high) == pytest.approx((2 - 1.96 * 0.044, 2 + 1.96 * 0.044))
+
+
 def variant(se, *values):
     """A variant of as many seeds as values."""
     cells = pd.DataFrame({"seed": range(len(values)), "gap": values, "gap_se": se})
