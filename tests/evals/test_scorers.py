@@ -132,6 +132,13 @@ def test_letters_alone_and_options_on_one_line_are_choices_too() -> None:
     assert not is_right("multiple-choice", Row("pick a letter", "A"), "The")
 
 
+def test_the_options_are_the_last_list_whose_letters_follow_one_another() -> None:
+    shown = "As in\nA. red\nB. blue\nchoose:\nA. blue\nB. red\nD. Marr asked this."
+    assert said_choice(shown, "red") == "B" and said_choice(shown, "(A)") == "A"
+    assert said_choice(shown, "D") is None, "who asked is no option"
+    assert said_choice("A. Smith says: pick a letter", "C") == "C", "one is no list"
+
+
 def test_options_on_lines_may_hold_letters_of_their_own() -> None:
     row = Row("Which?\nA. Hepatitis B: acute\nB. Lack of vitamin A. and C.\nC. none", "none")
     assert said_choice(row.prompt, "Hepatitis B: acute") == "A"

@@ -186,6 +186,10 @@ def test_theorem_4_starts_from_the_aligned_models_loss_less_loras():
     [stated] = only(table, "4, as stated", **place)["bound"]
     assert corrected == pytest.approx(13.8 - 1.6875) and stated == pytest.approx(13.8 - 2.25)
     assert set(only(table, "4, corrected")["method"]) == {"case2_ball"}
+    summary = gaps_sweep()
+    for cell in summary["cells"]:  # how far a cell went in its ball does not enter
+        cell["scores"]["distance"] /= 2
+    assert only(held(summary), "4, corrected", **place)["bound"].tolist() == [corrected]
 
 
 def test_theorem_4_pairs_each_seed_with_loras_of_that_seed():
@@ -285,6 +289,9 @@ def test_the_tax_is_held_against_its_bound():
         "fails",
         "holds",
     ]
+    summary["cells"][0]["scores"]["tax"] = 0.03  # equal to its bound
+    assert tax_table(gap_frame(typed(summary)))["holds"].all()
+    assert set(tax_table(gap_frame(typed(gaps_sweep(2))))["seeds"]) == {2}
     for cell in summary["cells"]:
         del cell["scores"]["tax"]
     assert not len(tax_table(gap_frame(typed(summary))))

@@ -129,6 +129,14 @@ def test_several_seeds_are_paired():
     assert smaller(first, variant(9.0, 2.0, 8.0, 29.0), "gap") is None
 
 
+def test_two_seeds_are_paired_already_and_equal_gaps_are_not_told():
+    """-1 and -1.1: mean -1.05, std .0707, t(.975, 1) = 12.7062, half width .635; the errors over
+    rows, of 9, have no say."""
+    assert smaller(variant(9.0, 1.0, 5.0), variant(9.0, 2.0, 6.1), "gap") is True
+    for values in ((1.0, 2.0), (1.0,)):
+        assert smaller(variant(0.0, *values), variant(0.0, *values), "gap") is None
+
+
 def test_what_was_not_measured_is_not_told():
     assert smaller(variant(0.1, math.nan), variant(0.1, 1.0), "gap") is None
 
