@@ -8,6 +8,7 @@ from summaries import (
     comparison_sweep,
     gap_rows,
     gaps_sweep,
+    rate,
     reported,
     sweep,
     typed,
@@ -214,6 +215,12 @@ def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
     assert "how-to: Plain LoRA's alignment gap is 20.866 ± 0.424 nats per answer" in text
     assert "Case I, original data at 0.1 (capability gap 0.050" in text
     assert "no strength of CIB is enough" in text
+    babbling = gaps_sweep()
+    for cell in babbling["cells"]:
+        if cell["label"] == "Case I, original data" and cell["strength"] == 0.1:
+            cell["scores"]["incoherent_rate"] = rate(0.3, 260)
+    text = gap_headline(gap_frame(typed(babbling)), aligned_scores(typed(babbling)), [])
+    assert "Case I" in text and "Case I, original data at 0.1 (" not in text
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_missing_run_costs_the_fewest_runs_that_keep_the_design_balanced():
     found = analyse(sequences_of(typed(summary)), "hrr")
     assert found is not None
     assert (found.orders, found.methods, found.seeds, found.runs, found.of) == (5, 5, 2, 50, 59)
-    assert "9 finished runs are left out" in variance_caption(sequences_of(typed(summary)))
+    assert " 9 finished runs are left out" in variance_caption(sequences_of(typed(summary)))
     assert analyse(sequences_of(typed(orders_sweep(2, 1))), "hrr") is None
     assert analyse(sequences_of(typed(orders_sweep(2, 3, ("cib",)))), "hrr") is None
 
@@ -182,3 +182,12 @@ def test_the_caption_says_which_model_it_is(many):
     single = sequences_of(typed(orders_sweep(1, 2)))
     assert "the interaction is the error" in variance_caption(single)
     assert set(variance_table(single)["source"]) == {"order", "method", "error"}
+
+
+def test_sums_of_squares_are_in_points():
+    """Of all sources together: what runs' rates in per cent are off their mean, squared."""
+    summary = orders_sweep(2, 3)
+    rates = [100 * cell["scores"]["hrr"]["value"] for cell in summary["cells"]]
+    table = variance_table(sequences_of(typed(summary)))
+    whole = table[table["response"] == "final HRR"]["sum_of_squares"].sum()
+    assert whole == pytest.approx(np.var(rates) * len(rates))
