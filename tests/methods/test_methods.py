@@ -237,6 +237,33 @@ def test_a_stage_s_subspaces_are_computed_once_for_all_seeds_and_strengths(tiny_
     assert len(own.keys("subspaces")) == 2, "of the safety rows and of the task"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "count"),
+    [("salora", "subspaces", "calibration_rows"), ("ewc", "fishers", "fisher_rows")],
+)
+def test_what_is_computed_once_is_kept_by_all_that_it_depends_on(
+    name: str, kind: str, count: str, tiny_folder, tmp_path
+):
+    """How many rows, which, of which layers and which model: each is computed anew."""
+    own = Store(tmp_path)
+    method = tiny.grounded(METHODS[name], tiny_folder)
+    first = tiny.make_stage(tiny_folder, method=method)
+    other = tiny.make_stage(tiny_folder, 24).task
+    others: list[dict[str, Any]] = [
+        {"method": method.model_copy(update={count: 5})},
+        {"method": method.model_copy(update={"safety": other})},
+        {"lora": first.lora.model_copy(update={"targets": ("q_proj",)})},
+        {"model": tiny.make_base(tiny_folder)},
+    ]
+    kept = []
+    for changes in ({}, *others):
+        tiny.open_slots([first.model_copy(update=changes)], own)
+        kept.append(len(own.keys(kind)))
+    assert kept == sorted(set(kept)), kept
+    tiny.open_slots([first], own)
+    assert len(own.keys(kind)) == kept[-1]
+
+
 def test_the_task_s_rows_and_the_safety_rows_that_a_stage_sees(tiny_folder, store):
     """Of 48 rows: 0.6 are 29, the same for a seed and others for another; 0.3 of safety rows are
     14 more than the task's, of 12 there are."""
