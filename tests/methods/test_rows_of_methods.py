@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 import torch
+from menu import BASE
 from oracles import SAFETY
 
 from raycib.data.chat import Encoded
 from raycib.methods.random_subset import RandomSubset
+from raycib.methods.safe_lora import SafeLoRA
 from raycib.methods.safety_mix import SafetyMix
 
 TASK = [Encoded((n,), (1,)) for n in range(50)]
@@ -31,6 +33,15 @@ def test_a_random_subset_is_a_function_of_the_seed():
     assert len({tuple(choose(TASK, [], seed)) for seed in range(4)}) == 4
 
 
+def test_strengths_that_are_one_minus_a_setting_are_those_asked_for():
+    """1 - .7 is not .3 in binary: as a strength it would be a point of its own."""
+    assert RandomSubset.at(0.3) == RandomSubset(fraction=0.7)
+    assert RandomSubset(fraction=0.7).strength == 0.3
+    assert SafeLoRA.at(0.3, base=BASE) == SafeLoRA(threshold=-0.7, base=BASE)
+    assert SafeLoRA(threshold=-0.7, base=BASE).strength == 0.3
+    assert SafeLoRA.at(3, base=BASE, choose="number").strength == 3
+
+
 def test_every_row_is_as_likely_in_a_subset():
     """400 subsets of half the rows: each row in 200 of them, standard deviation 10."""
     choose = RandomSubset(fraction=0.5).build().rows
@@ -40,7 +51,7 @@ def test_every_row_is_as_likely_in_a_subset():
     assert max(counts) < 250
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.1, 5), (0.4, 20), (1.0, 50)])
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.07, 4), (0.1, 5), (0.4, 20), (1.0, 50)])
 def test_safety_mix_adds_refusals_to_the_whole_task(share: float, count: int):
     """No refusal a second time before all of them came once."""
     options = SafetyMix(share=share, safety=SAFETY)
@@ -54,6 +65,9 @@ def test_safety_mix_adds_refusals_to_the_whole_task(share: float, count: int):
 
 
 def test_safety_mix_is_a_function_of_the_seed():
+    """Refusals that come again do so in another order."""
+    twice = SafetyMix(share=0.8, safety=SAFETY).build().rows(TASK, REFUSALS, 3)[50:]
+    assert twice[:20] != twice[20:]
     mix = SafetyMix(share=0.2, safety=SAFETY).build().rows
     assert mix(TASK, REFUSALS, 0) == mix(TASK, REFUSALS, 0)
     assert len({tuple(mix(TASK, REFUSALS, seed)) for seed in range(4)}) == 4

@@ -80,10 +80,14 @@ def test_salora_s_directions_are_of_w_x_without_the_bias(tmp_path: Path):
     torch.testing.assert_close(fixed @ fixed.T, torch.diag(torch.tensor([1.0, 0, 0])))
 
 
-def test_salora_s_directions_are_of_all_response_tokens_and_no_others(tmp_path: Path):
+@pytest.mark.parametrize("at_once", [16, 1])
+def test_salora_s_directions_are_of_all_response_tokens_and_no_others(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+):
     """Token n has the output e_n. Responses are 0 0 0 1 and 1, though 0 pads as well, and the
     prompts are of 2: the second moments are 3 for e0, 2 for e1 and 0 for e2. By hand the bases are
     those, the largest first. With prompts e2 would be before e1; without token 0 e0 comes last."""
+    monkeypatch.setattr(raycib.hooks.salora, "ROWS_AT_ONCE", at_once)
     adapters = AdapterSlots(Toy(3, torch.eye(3)), [LoRAShape(1, 2.0, ("linear",))])
     rows = [Encoded((2, 2, 2), (0, 0, 0, 1)), Encoded((2,), (1,))]
     found = output_directions(adapters, {"linear": adapters.modules["linear"].base}, rows)
