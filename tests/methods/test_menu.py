@@ -51,6 +51,28 @@ def in_a_process(program: str, given: str = "") -> str:
     return run.stdout.strip() or run.stderr
 
 
+PAPERS: dict[str, dict[str, object]] = {
+    "random_subset": {"fraction": 0.8},
+    "kl": {"lam": 0.1},
+    "vaccine": {"rho": 0.01, "ascent_steps": 3},
+    "safe_lora": {"threshold": 0.5, "number": 10, "projector": "approximate"},
+    "salora": {"safety_rank": 16, "task_rank": 32, "calibration_rows": 128, "init": "task"},
+    "o_lora": {"lam": 0.5, "norm": "l1", "factor": "lora_A", "mean": False},
+    "cib": {"lam": 5, "temperature": 0.2, "queue_size": 512, "num_negatives": 64,
+            "queue": "hardest", "negatives": "reference"},
+    "constrained_token": {"beta": 0.1, "first_factor": 5, "early_factor": 20},
+    "sbr": {"lam": 50, "anchors": 8},
+}  # fmt: skip
+"""What the papers, or their official code, train with."""
+
+
+@pytest.mark.parametrize("kind", PAPERS)
+def test_a_method_is_by_default_as_its_paper_has_it(kind: str):
+    """It could move, and every table with it."""
+    default = menu()[kind].model_construct()
+    assert {name: getattr(default, name) for name in PAPERS[kind]} == PAPERS[kind]
+
+
 def test_every_file_is_on_the_menu_under_its_own_name_and_none_imports_torch():
     folder = Path(menu_module.__file__).parents[1] / "methods"
     files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
