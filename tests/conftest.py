@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,16 @@ class _FirstCalls(type(jaxtyping.config)):
 
 
 jaxtyping.config.__class__ = _FirstCalls
+
+
+MARKED = re.compile(r"mark\.(real|sweep|faults)\b")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Who wants marked tests alone imports no file without any: most of them, and ten seconds."""
+    alone = config.option.markexpr.lstrip("(").startswith(("real", "sweep", "faults"))
+    test = alone and collection_path.suffix == ".py"
+    return True if test and not MARKED.search(collection_path.read_text()) else None
 
 
 @pytest.fixture(autouse=True)
