@@ -16,7 +16,10 @@ NAME = "method_comparison"
 SCRIPT = ROOT / "sweeps" / f"{NAME}.py"
 OPTIONS = (
     "--seeds", 1, "--strengths", 2, "--set", "trainer.batch_size=64",
-    "--set", "execution.micro_batch_size=64",
+    "--set", "execution.micro_batch_size=64", "--task", "world:open.train#first-640",
+    "--base", "world:base", "--safety", "world:harmful.proxy",
+    "--harmful", "world:harmful.test#first-40", "--benign", "world:benign.test#first-20",
+    "--probes", "world:facts.test#first-20",
 )  # fmt: skip
 """At strength 2 Safe LoRA's threshold is 1: every module is projected."""
 KINDS = ("safe_lora", "salora", "o_lora")
@@ -44,14 +47,14 @@ def cells(compared: Compared) -> dict[str, dict[str, Any]]:
 
 
 def test_every_row_has_scores_and_its_cost(compared: Compared) -> None:
-    """3,200 rows in batches of 64: 50 steps, at rank 8. SaLoRA's start doubles the rank; O-LoRA's
-    stack too, after 2 steps x 10 epochs on 70 refusals."""
+    """A tenth of 640 rows is held out: 9 steps of 64, at rank 8. SaLoRA's start doubles the rank;
+    O-LoRA's stack too, after 2 steps x 10 epochs on 70 refusals."""
     assert all(cell["failed"] is None for cell in compared.summary["cells"])
     found = {kind: cell["cost"] for kind, cell in cells(compared).items()}
-    assert found["lora"] == {"steps": 50, "rank": 8, "trained": True}
-    assert found["safe_lora"] == {"steps": 50, "rank": 8, "trained": False}
-    assert found["salora"] == {"steps": 50, "rank": 16, "trained": True}
-    assert found["o_lora"] == {"steps": 70, "rank": 16, "trained": True}
+    assert found["lora"] == {"steps": 9, "rank": 8, "trained": True}
+    assert found["safe_lora"] == {"steps": 9, "rank": 8, "trained": False}
+    assert found["salora"] == {"steps": 9, "rank": 16, "trained": True}
+    assert found["o_lora"] == {"steps": 29, "rank": 16, "trained": True}
 
 
 def test_lora_and_safe_lora_share_one_training(compared: Compared) -> None:
