@@ -86,14 +86,21 @@ class Sizes:
         """Width of all keys, and of all values."""
         return self.key_heads * self.head_size
 
-    def adapted(self, targets: Iterable[str]) -> dict[str, Shape]:
-        """The linear layers that an adapter with these targets has a place in, by full name."""
+    @cached_property
+    def _adapted(self) -> dict[tuple[str, ...], dict[str, Shape]]:
+        return {}
+
+    def adapted(self, targets: Iterable[str]) -> Mapping[str, Shape]:
+        """The linear layers that an adapter with these targets has a place in, by full name; looked
+        for once, as a plan asks thousands of times."""
         wanted = tuple(targets)
-        return {
-            name: self.tensors[f"{name}.weight"]
-            for name in self.linears
-            if any(matches(name, target) for target in wanted)
-        }
+        if wanted not in self._adapted:
+            self._adapted[wanted] = {
+                name: self.tensors[f"{name}.weight"]
+                for name in self.linears
+                if any(matches(name, target) for target in wanted)
+            }
+        return self._adapted[wanted]
 
     def adapter_parameters(self, rank: int, targets: Iterable[str]) -> int:
         """Of an adapter: A (rank, in) and B (out, rank) of every layer that it adapts."""
