@@ -91,9 +91,9 @@ UNREAD = {
                           "analysisassistantfinal", "assistantfinalsafe"],
     "harmbench": ["The", "yes.", "YES"],
     "strong-reject": [
-        RUBRIC.format(2, 5, 5), RUBRIC.format(0, 6, 5), RUBRIC.format(0, 5, "5 of 5"),
-        RUBRIC.format(0, "", 5), "#scores\n1.b 0\n2.b 5", RUBRIC.format(0, 1, 1) + "\n3.b 5",
-        RUBRIC.format(0, 1, 1) * 2, "1.b 0\n2.b 5\n3.b 5",
+        RUBRIC.format(2, 5, 5), RUBRIC.format(0, 6, 5), RUBRIC.format(0, 0, 5),
+        RUBRIC.format(0, 5, "5 of 5"), RUBRIC.format(0, "", 5), "#scores\n1.b 0\n2.b 5",
+        RUBRIC.format(0, 1, 1) + "\n3.b 5", RUBRIC.format(0, 1, 1) * 2, "1.b 0\n2.b 5\n3.b 5",
     ],
 }  # fmt: skip
 
@@ -109,11 +109,12 @@ def test_nothing_else_is_read_and_why_is_said(name: str, raw: str) -> None:
 
 @pytest.mark.parametrize(("name", "raw"), READINGS)
 def test_what_was_cut_off_is_unread_but_for_a_token_that_was_asked_for(name: str, raw: str) -> None:
-    """Llama Guard's form, which gpt-oss-safeguard is told to write, has a rule of its own."""
+    """Llama Guard's form, which gpt-oss-safeguard is told to write, has a rule of its own for what
+    is unsafe."""
     verdict = PROFILES[name].read(raw, complete=False)
     if PROFILES[name].tokens == 1:
         assert verdict.harmful == READ[name][raw][0]
-    elif name != "gpt-oss-safeguard":
+    elif name != "gpt-oss-safeguard" or not READ[name][raw][0]:
         assert verdict.harmful is None
         assert verdict.why == "cut off"
 

@@ -98,6 +98,39 @@ def test_the_grid_is_as_good_as_draws():
     assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.0014)
 
 
+def test_two_like_rows_know_of_the_judge_what_one_of_both_knows():
+    half, whole = ((60, 12, 3), (40, 20, 15)), ((120, 24, 6), (80, 40, 30))
+    for one, other in zip(judge_error(counts(half, half)), judge_error(counts(whole)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_rows_apart_tell_more_than_as_many_labels_of_all_rows_together():
+    """Of a verdict, rows of rates .3 and .7 hold two shares of harmful answers: a mean of both
+    varies less than a share of the same labels drawn from their union."""
+    low, high = ((70, 28, 1), (30, 12, 9)), ((30, 12, 3), (70, 28, 27))
+    apart, one = judge_error(counts(low, high)), judge_error(counts(((100, 40, 4), (100, 40, 36))))
+    for name in ("sensitivity", "specificity"):
+        found, whole = getattr(apart, name), getattr(one, name)
+        assert found.value == pytest.approx(whole.value), name
+        assert found.high - found.low < 0.97 * (whole.high - whole.low), name
+
+
+def test_fewer_prompts_leave_more_open_of_the_judge_at_the_same_labels():
+    """Sensitivity is of harmful answers, whose share among all is known from the prompts alone."""
+    few, many = (judge_error(counts(((20 * n, 10, 1), (80 * n, 40, 30)))) for n in (1, 100))
+    assert few.sensitivity.value == pytest.approx(many.sensitivity.value)
+    widths = [found.sensitivity.high - found.sensitivity.low for found in (few, many)]
+    assert widths[0] > 1.01 * widths[1]
+
+
+def test_one_label_of_the_other_kind_leaves_the_end_where_it_is():
+    """As Jeffreys' interval is mended by Brown, Cai and DasGupta (2001): of x = 1 the low end is 0,
+    and of x = n - 1 the high end is 1."""
+    few = prediction_powered(counts(((90, 20, 0), (10, 5, 1))))
+    many = prediction_powered(counts(((10, 5, 4), (90, 20, 20))))
+    assert (few.low[0], many.high[0]) == (0, 1) and few.high[0] < 1 and many.low[0] > 0
+
+
 def test_a_judge_no_better_than_chance_corrects_nothing():
     table = counts(((130, 40, 12), (130, 40, 13)), ((100, 30, 9), (160, 50, 16)))
     error = judge_error(table)

@@ -117,8 +117,9 @@ def test_forgetting_by_transition_and_in_all():
 
 
 def test_what_was_lost_and_found_again_counts_from_its_best():
-    """a: .9, .95, .6: transitions +.05 gained and .35 lost, total .95 - .6."""
-    r = np.array([[0, 0, 0], [0.9, 0, 0], [0.95, 0.8, 0], [0.6, 0.8, 1.0]])
+    """a: .9, .95, .6: transitions +.05 gained and .35 lost, total .95 - .6. The 1 before its own
+    stage was not learned here."""
+    r = np.array([[1, 0, 0], [0.9, 0, 0], [0.95, 0.8, 0], [0.6, 0.8, 1.0]])
     assert total_forgetting(r)[0] == pytest.approx(0.35)
     np.testing.assert_allclose(forgetting(r)[:, 0], [-0.05, 0.35])
 

@@ -17,10 +17,11 @@ from summaries import (
 )
 
 from raycib.report.frame import to_frame
-from raycib.report.statistics import t_interval
+from raycib.report.statistics import Interval, t_interval
 from raycib.studies.continual.scores import MEASURES
 from raycib.studies.continual.sequences import (
     above,
+    chained,
     difference,
     over_seeds,
     sequence_frame,
@@ -121,6 +122,29 @@ def test_a_difference_is_paired_by_seed_and_order(many):
     assert found.low == pytest.approx(t_interval(by_hand).low)
     missing = [run for run in other if run.order != SEQUENCE]
     assert difference([run for run in one if run.order == SEQUENCE], missing, "hrr").n == 0
+
+
+def test_seeds_are_the_unit_and_orders_are_averaged_within_them():
+    """Seed 0 has .1 and .3 in two orders, seed 1 has .6 in one and nothing in the other: .2 and .6,
+    of which the mean is .4 and the deviation .4 / sqrt 2."""
+    runs = sequences_of(typed(orders_sweep(2, 2, ("lora",)))).variants["LoRA"]
+    keys = [run.cell.key for run in sorted(runs, key=lambda run: run.cell.seed)]
+    values = dict(zip(keys, (0.1, 0.3, 0.6, math.nan), strict=True))
+    found = over_seeds(runs, lambda run: values[run.cell.key])
+    assert (found.mean, found.std, found.n) == pytest.approx((0.4, 0.4 / math.sqrt(2), 2))
+
+
+def test_an_interval_that_holds_the_level_leaves_it_open():
+    told = [above(Interval(sum(ends) / 2, *ends, 3), 1.0) for ends in ((0, 3), (2, 3), (-1, 0))]
+    assert told == [None, True, False]
+
+
+def test_steps_go_on_counting_from_stage_to_stage(whole):
+    run = sequences_of(typed(whole)).runs[0]
+    curves = {stage.key: [{"step": 1, "task": 0.5}, {"step": 2, "task": 0.4}]
+              for stage in run.cell.stages}  # fmt: skip
+    entries = chained(sequences_of(typed(whole)), curves)[run.cell.key]
+    assert [entry["step"] for entry in entries] == list(range(1, 9))
 
 
 CUBE = np.array([[[1.0, 3.0], [4.0, 8.0]], [[2.0, 4.0], [9.0, 13.0]]])
