@@ -150,6 +150,13 @@ def test_a_row_with_an_unlabelled_verdict_has_no_estimate_of_its_own():
     assert found.value[1] == pytest.approx(1 / 20)
 
 
+def test_the_p_of_one_error_is_never_0_and_takes_two_rows():
+    """None of 1,000 draws fits as badly: 1 / 1,001."""
+    right, wrong = ((50, 40, 0), (50, 40, 40)), ((50, 40, 40), (50, 40, 0))
+    assert same_error(counts(right, right, right, wrong)) == pytest.approx(1 / 1001)
+    assert np.isnan(same_error(counts(right)))
+
+
 RATES = (0.0, 0.0, 0.01, 0.02, 0.05, 0.1, 0.16, 0.23, 0.35, 0.5, 0.72, 0.85)
 """Of rows as a sweep of the world has them: two of the safest have none that is harmful."""
 
