@@ -59,6 +59,15 @@ def test_a_row_for_each_method_and_first_the_model_before(whole):
     assert table["rank"].tolist()[1:] == [8, 8, 8, 32, 8]
 
 
+def test_a_rate_rests_on_the_fewest_prompts_and_a_bt_before_on_every_task():
+    summary = orders_sweep(2)
+    summary["cells"][0]["scores"]["hrr"] |= {"n": 200, "unread": 60}
+    summary["aligned"]["scores"]["accuracies"]["gsm"] = None
+    table = orders_table(sequences_of(typed(summary)))
+    assert table["hrr_n"].tolist()[:3] == [260, 200, 260]
+    assert math.isnan(table.iloc[0]["bt_mean"]) and table["bt_mean"].notna().sum() == 5
+
+
 def test_over_orders_a_seed_counts_once(many):
     """Spread is over two seeds, each a mean over six orders, not over twelve runs."""
     study = sequences_of(typed(many))

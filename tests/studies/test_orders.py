@@ -21,7 +21,6 @@ from raycib.report.statistics import Interval, t_interval
 from raycib.studies.continual.scores import MEASURES
 from raycib.studies.continual.sequences import (
     above,
-    chained,
     difference,
     over_seeds,
     sequence_frame,
@@ -137,14 +136,6 @@ def test_seeds_are_the_unit_and_orders_are_averaged_within_them():
 def test_an_interval_that_holds_the_level_leaves_it_open():
     told = [above(Interval(sum(ends) / 2, *ends, 3), 1.0) for ends in ((0, 3), (2, 3), (-1, 0))]
     assert told == [None, True, False]
-
-
-def test_steps_go_on_counting_from_stage_to_stage(whole):
-    run = sequences_of(typed(whole)).runs[0]
-    curves = {stage.key: [{"step": 1, "task": 0.5}, {"step": 2, "task": 0.4}]
-              for stage in run.cell.stages}  # fmt: skip
-    entries = chained(sequences_of(typed(whole)), curves)[run.cell.key]
-    assert [entry["step"] for entry in entries] == list(range(1, 9))
 
 
 CUBE = np.array([[[1.0, 3.0], [4.0, 8.0]], [[2.0, 4.0], [9.0, 13.0]]])
