@@ -10,7 +10,7 @@ from raycib.data.chat import Encoded
 from raycib.models.adapters import AdapterSlots
 from raycib.models.group_step import GroupStep
 from raycib.models.step import Step, steps_of
-from raycib.models.tensors import Totals, collate, to_device, together
+from raycib.models.tensors import Totals, collate, together
 
 TOKENS_AT_ONCE = 16384
 """Of all slots together, padding included."""
@@ -33,7 +33,7 @@ def slot_steps(
     whole = Totals(len(data), sum(len(one.response) for one in data))
     for start in range(0, len(order), at_once):
         chosen = order[start : start + at_once]
-        batch = to_device(collate(data, chosen), device)
+        batch = collate(data, chosen)
         with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
             rows, totals = together(dict.fromkeys(slots, batch)), dict.fromkeys(slots, whole)
             yield chosen, steps_of(GroupStep(adapters, *rows, totals, {}))

@@ -25,10 +25,12 @@ class Ball(AfterStepHook):
     def forward(self, parameters: Parameters, last: bool) -> dict[str, float]:
         """Projects, and says by which factor (the mean over modules where each has its own)."""
         names = [name.removesuffix(".lora_A") for name in parameters if name.endswith(".lora_A")]
-        norms_sq = [
-            float(update_norm_sq(parameters[f"{n}.lora_A"], parameters[f"{n}.lora_B"], self.scale))
-            for n in names
-        ]
+        norms_sq = torch.stack(
+            [
+                update_norm_sq(parameters[f"{n}.lora_A"], parameters[f"{n}.lora_B"], self.scale)
+                for n in names
+            ]
+        ).tolist()
         if self.scope == "global":
             norms_sq = [sum(norms_sq)] * len(names)
         factors = [self._factor(norm_sq) for norm_sq in norms_sq]

@@ -21,11 +21,16 @@ ROUNDING = 1e-6
 def remove_conflict(gradient: Sequence[Tensor], guide: Sequence[Tensor]) -> list[Tensor]:
     """The gradient without its part against `guide`, both taken as one long vector:
     g - (g . s / |s|²) s where g . s < 0, else g. (1, -1) and (0, 1) give (1, 0)."""
-    product = sum(float((g * s).sum()) for g, s in zip(gradient, guide, strict=True))
+    product = _total([(g * s).sum() for g, s in zip(gradient, guide, strict=True)])
     if product >= 0:
         return list(gradient)
-    share = product / sum(float(s.square().sum()) for s in guide)
+    share = product / _total([s.square().sum() for s in guide])
     return [g - share * s for g, s in zip(gradient, guide, strict=True)]
+
+
+def _total(parts: Sequence[Tensor]) -> float:
+    """Their sum, for which a GPU is waited for once."""
+    return sum(torch.stack(list(parts)).tolist())
 
 
 def surgery(lam: float) -> GradientTransform:

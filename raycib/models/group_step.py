@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import accumulate
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raycib.config import Feature, Layer, Pooling, Tokens
@@ -26,17 +26,18 @@ from raycib.models.decoder import (
 from raycib.models.head import token_loss
 from raycib.models.last_layer import last_layer_at
 from raycib.models.packing import rows_apart
-from raycib.models.pooling import pool, token_states
+from raycib.models.pooling import held_at, pool, states_at, token_states
 from raycib.models.reference import ReferenceCache, is_of_tokens, read
-from raycib.models.tensors import Batch, Totals
+from raycib.models.tensors import Batch, Totals, sent, to_device
 
 READ_PROMPTS = ("mean_all", "all_states")
 """Readings of more than the last state of a prompt."""
 
 
 class GroupStep:
-    """One micro-batch of slots: `batch` has their rows, so many of each as `rows` says, in that
-    order.
+    """One micro-batch of slots: `host` has their rows, so many of each as `rows` says, in that
+    order, and `batch` the same where the model is. Lengths and places are read off the first, so
+    that the host never waits for a GPU to tell them.
 
     `safety` is the micro-batch of the slots that also draw safety rows; it has passes of its own.
     With `stacked` gradients are those of `AdapterSlots.trained`.
@@ -47,7 +48,7 @@ class GroupStep:
     def __init__(
         self,
         adapters: AdapterSlots,
-        batch: Batch,
+        host: Batch,
         rows: Mapping[int, int],
         totals: Mapping[int, Totals],
         caches: Mapping[int, ReferenceCache | None],
@@ -56,7 +57,8 @@ class GroupStep:
         packed: bool = False,
         reads_prompts: bool = True,
     ) -> None:
-        self.adapters, self.batch, self.rows = adapters, batch, rows
+        self.adapters, self.host, self.rows = adapters, host, rows
+        self.batch = to_device(host, adapters.model.device)
         self.totals, self.caches, self.safety = totals, caches, safety
         self.stacked, self.packed, self.reads_prompts = stacked, packed, reads_prompts
         self.perturbations: dict[int, Sequence[Tensor]] = {}
@@ -66,19 +68,30 @@ class GroupStep:
     @cached_property
     def batches(self) -> dict[int, Batch]:
         """Each slot's rows."""
-        return dict(zip(self.rows, self.batch.split(list(self.rows.values())), strict=True))
+        return self._by_slot(self.batch)
+
+    @cached_property
+    def host_batches(self) -> dict[int, Batch]:
+        """The same on the host."""
+        return self._by_slot(self.host)
+
+    def _by_slot(self, batch: Batch) -> dict[int, Batch]:
+        return dict(zip(self.rows, batch.split(list(self.rows.values())), strict=True))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return sent(tensor, self.batch.ids.device)
 
     @cached_property
     def held(self) -> Bool[Tensor, "rows seq"] | None:
-        """Positions that have a state, which lie one after the other. None: all have one, and lie
-        in rows."""
+        """Positions that have a state, which lie one after the other; on the host. None: all have
+        one, and lie in rows."""
         if not self.reads_prompts:
-            return self.batch.answering
-        return self.batch.present if self.packed else None
+            return self.host.answering
+        return self.host.present if self.packed else None
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return self.batch.lengths.tolist()
+        return self.host.lengths.tolist()
 
     def _of_slots(self, counts: Sequence[int]) -> dict[int, int]:
         """Sums over the rows of each slot."""
@@ -101,7 +114,7 @@ class GroupStep:
         """What the decoder makes of all rows, as the model is now."""
         model = self.adapters.model
         if self.packed:
-            return packed_states(model, self.batch.ids[self.batch.present], self._lengths)
+            return packed_states(model, self._sent(self.host.ids[self.host.present]), self._lengths)
         states = hidden_states(model, self.batch.ids)
         return states if self.held is None else Hidden(*(one[0] for one in states))
 
@@ -112,11 +125,16 @@ class GroupStep:
         if self.packed:
             apart = rows_apart(self.adapters.model, self._lengths)
         if not self.reads_prompts:
-            answering = self.batch.answering
-            kept = answering[self.batch.present] if self.packed else answering.flatten()
-            last = last_layer_at(self.adapters.model, kept.nonzero()[:, 0], self._beyond)
+            last = last_layer_at(self.adapters.model, self._read_places, self._beyond)
         with apart, last:
             yield
+
+    @cached_property
+    def _read_places(self) -> Int[Tensor, " places"]:
+        """Where the last layer is read, in all tokens that go through it."""
+        answering = self.host.answering
+        kept = answering[self.host.present] if self.packed else answering.flatten()
+        return self._sent(kept.nonzero()[:, 0])
 
     def _beyond(self) -> AbstractContextManager[None]:
         return self.adapters.route(self._states_of, self.stacked)
@@ -142,7 +160,8 @@ class GroupStep:
         places = slice(ends[slot] - self._owners[slot], ends[slot])
         if not self.packed:
             return places, added
-        return (0, places), [one[self.batches[slot].present] for one in added]
+        present = self.host_batches[slot].present.flatten().nonzero()[:, 0]
+        return (0, places), [states_at(one, present) for one in added]
 
     @cached_property
     def reference_hidden(self) -> Hidden:
@@ -153,14 +172,13 @@ class GroupStep:
     @cached_property
     def nll(self) -> Float[Tensor, "rows seq"]:
         """-log p of each scored token, in nats, at the token's own place; 0 elsewhere."""
-        labels = self.batch.labels
-        scored = labels >= 0
-        before = scored.flatten().nonzero()[:, 0] - 1  # no row's first token is scored
-        if self.held is not None:
-            before = (self.held.flatten().cumsum(0) - 1)[before]
-        states = self.hidden.final_norm.flatten(0, -2).index_select(0, before)
-        values = token_loss(self.adapters.model, states, labels[scored])
-        return torch.zeros(labels.shape, device=values.device).masked_scatter(scored, values)
+        labels = self.host.labels.flatten()
+        scored = (labels >= 0).nonzero()[:, 0]
+        before = held_at(scored - 1, self.held)  # no row's first token is scored
+        states = states_at(self.hidden.final_norm, before)
+        values = token_loss(self.adapters.model, states, self._sent(labels[scored]))
+        nothing = torch.zeros(labels.shape, device=values.device)
+        return nothing.index_copy(0, self._sent(scored), values).view(self.host.labels.shape)
 
     @cached_property
     def row_loss(self) -> Float[Tensor, " rows"]:
@@ -172,7 +190,7 @@ class GroupStep:
         self._check_read(pooling)
         return self.parted(
             (pooling, layer),
-            lambda: pool(getattr(self.hidden, layer), self.batch, pooling, self.held),
+            lambda: pool(getattr(self.hidden, layer), self.host, pooling, self.held),
         )
 
     def states(self, which: Tokens) -> dict[int, Float[Tensor, "tokens dim"]]:
@@ -180,7 +198,7 @@ class GroupStep:
         self._check_read(which)
         return self.parted(
             which,
-            lambda: token_states(self.hidden.final_norm, self.batch, which, self.held),
+            lambda: token_states(self.hidden.final_norm, self.host, which, self.held),
             self._tokens_read(which),
         )
 
@@ -192,7 +210,7 @@ class GroupStep:
         return self.parted(
             ("reference", *feature),
             lambda: read(
-                self.adapters, getattr(self.reference_hidden, layer), self.batch, feature, self.held
+                self.adapters, getattr(self.reference_hidden, layer), self.host, feature, self.held
             ),
             self._tokens_read(what) if is_of_tokens(feature) else None,
         )
@@ -208,8 +226,8 @@ class GroupStep:
         return self._parted[what]
 
     def _tokens_read(self, which: Pooling | Tokens) -> dict[int, int]:
-        batch = self.batch
-        chosen = batch.feature if which == "all_states" else batch.predicting
+        host = self.host
+        chosen = host.feature if which == "all_states" else host.predicting
         return self._of_slots(chosen.sum(dim=1).tolist())
 
     def _check_read(self, what: Pooling | Tokens) -> None:

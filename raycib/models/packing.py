@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, cached_property
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from raycib.models.tensors import sent
 
 NAME = "raycib_rows"
 """Of this attention among those of transformers."""
@@ -41,26 +43,15 @@ class _Packed:
         self.implementation = implementation
         """Of attention, the model's own."""
         alike = len(set(lengths)) == 1
-        self._widths = lengths if alike else list(map(width, lengths))
-        self._lengths, self._device = lengths, device
+        self._widths = tuple(lengths if alike else map(width, lengths))
+        self._lengths, self._device = tuple(lengths), device
         self.counts = sorted(Counter(self._widths).items())
         """Rows of each width."""
 
-    @cached_property
+    @property
     def places(self) -> "_Places | None":
         """Where tokens lie as attention sees them. None where they do already."""
-        order = sorted(range(len(self._lengths)), key=self._widths.__getitem__)
-        if order == list(range(len(order))) and self._lengths == self._widths:
-            return None
-        starts = [0, *accumulate(self._lengths)]
-        there, back = [], [0] * starts[-1]
-        for row in order:
-            start, length = starts[row], self._lengths[row]
-            padding = self._widths[row] - length
-            back[start : start + length] = range(len(there), len(there) + length)
-            there += range(start, start + length)
-            there += [start] * padding  # any token: none sees the ones after it
-        return _Places(*(torch.tensor(places).to(self._device) for places in (there, back)))
+        return _places(self._lengths, self._widths, self._device)
 
 
 class _Places(NamedTuple):
@@ -68,6 +59,23 @@ class _Places(NamedTuple):
     """Of each place in rows of one width together: the token that is there."""
     back: Tensor
     """Where each token is among them."""
+
+
+@lru_cache(maxsize=4)  # a pass that computes its layers twice asks for each of them
+def _places(
+    lengths: tuple[int, ...], widths: tuple[int, ...], device: torch.device
+) -> _Places | None:
+    order = sorted(range(len(lengths)), key=widths.__getitem__)
+    if order == list(range(len(order))) and lengths == widths:
+        return None
+    starts = [0, *accumulate(lengths)]
+    there, back = [], [0] * starts[-1]
+    for row in order:
+        start, length = starts[row], lengths[row]
+        back[start : start + length] = range(len(there), len(there) + length)
+        there += range(start, start + length)
+        there += [start] * (widths[row] - length)  # any token: none sees the ones after it
+    return _Places(*(sent(torch.tensor(places), device) for places in (there, back)))
 
 
 _now: ContextVar[_Packed] = ContextVar("packed rows")
@@ -90,7 +98,7 @@ def rows_apart(model: Any, lengths: Sequence[int]) -> Iterator[None]:
     if own in KNOWS_ROWS:
         yield
         return
-    token = _now.set(_Packed(tuple(lengths), own, model.device))
+    token = _now.set(_Packed(lengths, own, model.device))
     config._attn_implementation = NAME
     try:
         yield
@@ -102,7 +110,7 @@ def rows_apart(model: Any, lengths: Sequence[int]) -> Iterator[None]:
 def told(model: Any, lengths: Sequence[int], device: torch.device) -> dict[str, Tensor]:
     """What a decoder is told of rows that lie one after the other: places that begin anew in each.
     That all tokens count keeps transformers from masks for the whole axis."""
-    places = torch.cat([torch.arange(length) for length in lengths])[None].to(device)
+    places = sent(torch.cat([torch.arange(length) for length in lengths])[None], device)
     if model.get_decoder().config._attn_implementation in KNOWS_ROWS:
         return {"position_ids": places}
     return {"position_ids": places, "attention_mask": torch.ones_like(places)}

@@ -25,7 +25,7 @@ from raycib.models.decoder import hidden_states
 from raycib.models.head import token_loss
 from raycib.models.pooling import pool, token_states
 from raycib.models.reading_file import ReadingFile
-from raycib.models.tensors import Batch, collate, to_device
+from raycib.models.tensors import Batch, collate, sent
 from raycib.store import Record, Store
 from raycib.store.kinds import FORWARDS, REFERENCES
 
@@ -50,11 +50,13 @@ class ReferenceCache:
         """Row i is example i."""
         return self.tensors[pooling, layer]
 
-    def tokens(self, feature: Feature, examples: Tensor) -> Float[Tensor, "tokens *dim"]:
-        """All tokens of these examples, example after example."""
+    def tokens(
+        self, feature: Feature, examples: Tensor, device: torch.device
+    ) -> Float[Tensor, "tokens *dim"]:
+        """All tokens of these examples, of the host, example after example: on a device."""
         starts, values = self.starts[feature], self.tensors[feature]
         parts = [values[starts[one] : starts[one + 1]] for one in examples.tolist()]
-        return torch.cat(parts).to(examples.device).float()
+        return sent(torch.cat(parts), device).float()
 
 
 def is_of_tokens(feature: Feature) -> bool:
@@ -131,7 +133,6 @@ def compute_cache(
 
     Returns the number of examples that went through the model: `len(data)`.
     """
-    device = next(adapters.model.parameters()).device
     order = sorted(range(len(data)), key=lambda i: -len(data[i]))
     dim = adapters.model.config.hidden_size
     with store.scratch() as folder, ExitStack() as stack:
@@ -151,7 +152,7 @@ def compute_cache(
         while start < len(order):
             # Longest first, so that a batch's first row tells its width.
             chosen = order[start : start + max(1, TOKENS_AT_ONCE // len(data[order[start]]))]
-            _read_into(files, adapters, to_device(collate(data, chosen), device), data)
+            _read_into(files, adapters, collate(data, chosen), data)
             start += len(chosen)
         stack.close()
         about = {
@@ -183,7 +184,7 @@ def _read_into(
     examples = batch.examples.tolist()
     chosen = [data[example] for example in examples]
     with adapters.disabled():
-        hidden = hidden_states(adapters.model, batch.ids)
+        hidden = hidden_states(adapters.model, sent(batch.ids, adapters.model.device))
         for feature, file in files.items():
             values = read(adapters, getattr(hidden, feature[1]), batch, feature).cpu()
             if not torch.isfinite(values).all():
@@ -208,7 +209,8 @@ def read(
             return token_states(hidden, batch, which, held).float()
         case "response_nll":
             states = token_states(hidden, batch, "response_states", held)
-            return token_loss(adapters.model, states, batch.labels[batch.labels >= 0])
+            labels = batch.labels[batch.labels >= 0]
+            return token_loss(adapters.model, states, sent(labels, states.device))
         case pooling:
             return pool(hidden, batch, pooling, held)
 

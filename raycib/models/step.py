@@ -76,7 +76,8 @@ class Step:
     def reference_tokens(self, which: Tokens) -> Float[Tensor, "tokens *dim"]:
         """What the aligned model has at the same rows' tokens: states, or -log p of each."""
         if self._cache is not None:
-            return self._cache.tokens((which, "final_norm"), self.batch.examples)
+            examples = self._group.host_batches[self._slot].examples
+            return self._cache.tokens((which, "final_norm"), examples, self.batch.ids.device)
         return self._group.reference((which, "final_norm"))[self._slot]
 
     def reference_mean(self, pooling: Pooling, layer: Layer) -> Float[Tensor, " dim"]:
@@ -126,8 +127,8 @@ class Step:
         each attention block."""
         group = self._group
         own = GroupStep(
-            group.adapters, self.batch, {self._slot: len(self.batch.ids)}, group.totals,
-            group.caches, packed=group.packed, reads_prompts=group.reads_prompts,
+            group.adapters, group.host_batches[self._slot], {self._slot: group.rows[self._slot]},
+            group.totals, group.caches, packed=group.packed, reads_prompts=group.reads_prompts,
         )  # fmt: skip
         if perturbation:
             own.perturbations[self._slot] = perturbation

@@ -127,6 +127,13 @@ def together(batches: Mapping[int, Batch]) -> tuple[Batch, dict[int, int]]:
     return Batch(*whole), {slot: len(batch.ids) for slot, batch in batches.items()}
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host, on a device. The host does not wait until the device has done what it
+    was given before: CUDA copies ordinary memory aside first."""
+    return tensor.to(device, non_blocking=True)
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device."""
-    return Batch(**{field.name: getattr(batch, field.name).to(device) for field in fields(Batch)})
+    """A batch of the host, on a device."""
+    parts = {field.name: sent(getattr(batch, field.name), device) for field in fields(Batch)}
+    return Batch(**parts)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raycib.models.step import Step
+from raycib.models.tensors import sent
 from raycib.objectives import LossTerm, LossTerms, Objective, Observations
 from raycib.objectives.queue import NegativeQueue
 
@@ -92,7 +93,7 @@ class ContrastiveBottleneck(Objective):
                 chosen = self.queue.hardness[:held].argsort(descending=True, stable=True)[:wanted]
             case "most_similar" | "semihard":  # chosen per row, in `_allowed`
                 chosen = torch.arange(held)
-        self._candidates = chosen.to(self.queue.example.device)
+        self._candidates = sent(chosen, self.queue.example.device)
 
     def forward(self, step: Step) -> LossTerms:
         options = self.options

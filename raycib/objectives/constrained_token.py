@@ -36,9 +36,8 @@ class ConstrainedTokens(Objective):
     def forward(self, step: Step) -> LossTerms:
         scored = step.batch.labels >= 0
         place: Int[Tensor, "rows seq"] = scored.cumsum(dim=1)  # 1 for the first response token
-        factor = torch.ones_like(step.nll)
-        factor[place <= FIRST_TOKENS] = self.early_factor
-        factor[place == 1] = self.first_factor
+        factor = torch.ones_like(step.nll).masked_fill_(place <= FIRST_TOKENS, self.early_factor)
+        factor.masked_fill_(place == 1, self.first_factor)
         reference = step.reference_tokens("response_nll").to(step.nll.dtype)
         reference_nll = torch.zeros_like(step.nll).masked_scatter(scored, reference)
         weights = token_weights(step.nll, reference_nll, self.beta * factor)

@@ -8,7 +8,7 @@ import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.reference import ReferenceCache
-from raycib.models.tensors import Batch, Totals, padded, to_device
+from raycib.models.tensors import Batch, Totals, padded
 from raycib.randomness import generator
 
 
@@ -65,11 +65,11 @@ class EffectiveBatch:
 
 
 def rows_at(
-    slots: Mapping[int, EffectiveBatch], places: Mapping[int, Sequence[int]], device: torch.device
+    slots: Mapping[int, EffectiveBatch], places: Mapping[int, Sequence[int]]
 ) -> tuple[Batch, dict[int, int]]:
     """The rows of slots at these places of their effective batches, and how many each has."""
     drawn = [(slots[slot], place) for slot, own in places.items() for place in own]
     examples = [one.rows[place] for one, place in drawn]
     rows = [one.sampler.data[row] for (one, _), row in zip(drawn, examples, strict=True)]
     batch = padded(rows, examples, [place for _, place in drawn])
-    return to_device(batch, device), {slot: len(own) for slot, own in places.items()}
+    return batch, {slot: len(own) for slot, own in places.items()}

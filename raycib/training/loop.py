@@ -7,6 +7,7 @@ is its own, so a group equals separate runs up to rounding.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,7 +59,9 @@ def take_step(
         slot.objective.begin_step(slot.step, generator(slot.stage.seed, "negatives", slot.step))
     micros = _micro_batches(adapters, slots, workers, micro_batch_size, micro_batch_tokens)
     device = next(iter(slots[0].parameters.values())).device
-    terms: dict[int, dict[str, Tensor]] = {slot.index: defaultdict(_zero) for slot in slots}
+    terms: dict[int, dict[str, Tensor]] = {
+        slot.index: defaultdict(partial(torch.zeros, (), device=device)) for slot in slots
+    }
     with torch.autocast(device.type, torch.bfloat16, enabled=adapters.mixed):
         corrections = _gradient_transforms(slots, micros, workers)
     while micros:
@@ -82,17 +85,19 @@ def take_step(
         if correct := corrections.get(slot.index):
             correct(slot.parameters)
             adapters.collect(slot.index)
+    norms = gradient_norms(slots, workers.norm) if adapters.in_parts else gradient_norms(slots)
+    values = [value for own in terms.values() for value in own.values()]
+    told = iter(torch.stack(values).tolist() if values else [])
     shared = workers.gather(
         {
             slot.index: (
-                {name: float(value) for name, value in terms[slot.index].items()},
+                {name: next(told) for name in terms[slot.index]},
                 slot.objective.observations() if workers.size == 1
                 else {k: v.cpu() for k, v in slot.objective.observations().items()},
             )
             for slot in slots
         }
     )  # fmt: skip
-    norms = gradient_norms(slots, workers.norm) if adapters.in_parts else gradient_norms(slots)
     update(slots, norms)
     for slot, norm in zip(slots, norms, strict=True):
         entry = {"step": slot.step + 1, **slot.moved(norm)}
@@ -107,10 +112,6 @@ def take_step(
         seen = _in_order([each[slot.index][1] for each in shared], device)
         slot.objective.end_step(slot.step, seen)
         slot.step += 1
-
-
-def _zero() -> Tensor:
-    return torch.zeros(())
 
 
 def _gradient_transforms(
@@ -131,7 +132,6 @@ def _micro_batches(
     adapters: AdapterSlots, slots: Sequence[Slot], workers: Workers, size: int, tokens: int | None
 ) -> list[GroupStep]:
     """This worker's rows of every slot, as they are dealt; what all workers compute is counted."""
-    device = next(iter(slots[0].parameters.values())).device
     task = {slot.index: slot.task.batch(slot.step) for slot in slots}
     safety = {slot.index: slot.safety.batch(slot.step) for slot in slots if slot.safety}
     lengths = (
@@ -155,7 +155,7 @@ def _micro_batches(
         beside: GroupStep | None = None,
         scored: bool = True,
     ) -> GroupStep:
-        batch, counts = rows_at(rows, places, device)
+        batch, counts = rows_at(rows, places)
         return GroupStep(
             adapters,
             batch if scored else batch.unscored,

@@ -167,7 +167,7 @@ def gradient_norms(
     makes the norms of all workers' parts, of those of one's own."""
     norm = torch.linalg.vector_norm
     norms = torch.stack([norm(torch.stack(list(map(norm, slot.gradients)))) for slot in slots])
-    norms = total(norms)
+    norms = total(norms).cpu()  # here the host waits for all that a step has done so far
     limits = norms.new_tensor([slot.stage.trainer.max_grad_norm for slot in slots])
     shares = (limits / (norms + 1e-6)).clamp(max=1)
     return [Norm(*pair) for pair in torch.stack([norms, shares], dim=1).tolist()]

@@ -82,9 +82,9 @@ class Watched(ReferenceCache):
         self.noted.add((pooling, layer))
         return super().rows(pooling, layer)
 
-    def tokens(self, feature, examples) -> Tensor:
+    def tokens(self, feature, examples, device) -> Tensor:
         self.noted.add(feature)
-        return super().tokens(feature, examples)
+        return super().tokens(feature, examples, device)
 
 
 def watch(stream: BatchSampler | None) -> set:

@@ -128,7 +128,7 @@ def test_cached_tokens_equal_live_ones(loaded, tiny_folder, tmp_path):
     assert len({len(data[i].response) for i in chosen}) > 1
     live = steps_of(GroupStep(loaded.adapters, *together({0: batch}), {0: Totals(4, 1)}, {}))[0]
     for feature in TOKENS:
-        found = cache.tokens(feature, batch.examples)
+        found = cache.tokens(feature, batch.examples, CPU)
         expected = live.reference_tokens(feature[0])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         lengths = [
@@ -137,7 +137,7 @@ def test_cached_tokens_equal_live_ones(loaded, tiny_folder, tmp_path):
         ]
         assert len(found) == sum(lengths)
     own = live.nll[batch.labels >= 0]
-    reference = cache.tokens(("response_nll", "final_norm"), batch.examples)
+    reference = cache.tokens(("response_nll", "final_norm"), batch.examples, CPU)
     assert (own - reference).abs().max() > 0.01, "the adapter did nothing"
 
 
@@ -182,7 +182,7 @@ def test_states_of_tokens_are_kept_in_the_model_s_dtype_and_lose_nothing(
     assert half and full, "a cache that was stored in float32 is read as well"
     examples = torch.arange(len(data)).flip(0)
     for feature in TOKENS:
-        same = half.tokens(feature, examples), full.tokens(feature, examples)
+        same = [one.tokens(feature, examples, CPU) for one in (half, full)]
         assert same[0].dtype == same[1].dtype == torch.float32
         assert torch.equal(*same)
         kept = torch.float32 if feature[0] == "response_nll" else torch.bfloat16

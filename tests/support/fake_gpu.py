@@ -40,9 +40,8 @@ class FakeGPU(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
-        """For results, by what the host asked for."""
-        self.copies = 0
-        """Tensors that went to the GPU."""
+        """For results, by what the host asked for; `copy` is one to the GPU that does not say that
+        it need not be waited for."""
         self.held = self.peak = 0
         """Bytes of all tensors there, now and at most."""
         self.attention: Counter[str] = Counter()
@@ -68,8 +67,10 @@ class FakeGPU(TorchDispatchMode):
             return self._read(args[0], "cpu").to(kwargs.get("dtype") or args[0].dtype)
         if func is aten.copy_.default and not _there(args[0]):
             return args[0].copy_(self._read(args[1], "cpu"))
-        self.copies += not fakes and func is aten._to_copy.default
-        self.copies += func is aten.copy_.default and not _there(args[1])
+        if func is aten._to_copy.default and not fakes:
+            self.waits["copy"] += not kwargs.get("non_blocking")
+        if func is aten.copy_.default and not _there(args[1]):
+            self.waits["copy"] += not (args[2] if len(args) > 2 else kwargs.get("non_blocking"))
         if func in INDEXING:
             args = (args[0], self._places(args[1]), *args[2:])
         known = self._known(func, args, kwargs)
@@ -183,6 +184,11 @@ def _new_tensor(own: Tensor, data: Any) -> Tensor:
     return torch.tensor(data, dtype=own.dtype).to(own.device)
 
 
+def _tolist(own: Tensor) -> Any:
+    """Torch's own reads a value after the other."""
+    return own.cpu().tolist()
+
+
 class OnFakeGPU(Strategy):
     """A base there; moved, its tied weights would be two."""
 
@@ -218,6 +224,7 @@ def fake_gpu() -> Iterator[FakeGPU]:
         "torch.cuda.is_bf16_supported": lambda: True,
         "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
         "torch.Tensor.new_tensor": _new_tensor,
+        "torch._subclasses.fake_tensor.FakeTensor.tolist": _tolist,
         "torch.nn.functional.scaled_dot_product_attention": gpu.attend,
         # Fake tensors look to transformers as if it was compiled, and had to make every mask.
         "transformers.masking_utils.is_tracing": lambda *_: False,

@@ -1,5 +1,5 @@
 """Steps of every method as one group on a GPU that is not there, in a process of its own: autograd
-asks once which devices there are. Prints what it saw of the last step, as JSON.
+asks once which devices there are. Prints what it saw of the last steps, as JSON.
 
     python tests/support/gpu_child.py FOLDER
 """
@@ -19,9 +19,9 @@ from raycib.training.group import load, open_slot
 from raycib.training.loop import take_step
 from raycib.training.workers import Workers
 
-STEPS = 2
-"""The second has a queue of CIB's to draw from."""
-TOKENS = 4096
+TOKENS = (4096, 10**6, 512)
+"""Of a micro-batch, of each step. From the second on CIB has a queue to draw from; it is one
+micro-batch, and the third is many."""
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
     task = tiny.make_stage(root).task
     model = describe(str(root / "model"), "bfloat16")
     bench = Bench(model, tiny.make_base(root), task, tiny.make_safety(root), root)
+    assert next(iter(METHODS)) == "lora"
     methods = [tiny.grounded(method, root) for method in METHODS.values()]
     stages = [bench.chain(method)[-1] for method in methods]
     bench.open(stages)
@@ -39,18 +40,24 @@ def main() -> None:
         loaded.adapters.checkpointed = True
         slots = [open_slot(n, one, loaded, bench.store) for n, one in enumerate(stages)]
         moving = [slot for slot in slots if not slot.stage.method.derived]
-        for _ in range(STEPS):
+        waits = []
+        for tokens in TOKENS:
             gpu.attention.clear()
             gpu.waits.clear()
-            take_step(loaded.adapters, moving, Workers(), 16, TOKENS)
+            take_step(loaded.adapters, moving, Workers(), 16, tokens)
+            waits.append(dict(+gpu.waits))
+        steps = {name: slot.step for name, slot in zip(METHODS, slots, strict=True)}
+        gpu.waits.clear()
+        take_step(loaded.adapters, slots[:1], Workers(), 16, 64)
     held = [one for slot in moving for one in slot.parameters.values()]
     held += [one for slot in moving for moments in slot.moments for one in moments]
     found = {
-        "steps": {name: slot.step for name, slot in zip(METHODS, slots, strict=True)},
+        "steps": steps,
         "failed": [slot.failed for slot in slots if slot.failed],
         "held": sorted({f"{one.dtype} on {one.device}" for one in held}),
         "attention": list(gpu.attention),
-        "waits": dict(gpu.waits),
+        "waits": waits,
+        "waits of LoRA": dict(+gpu.waits),
     }
     print(json.dumps(found))
 

@@ -92,7 +92,7 @@ def test_only_what_enters_each_layer_is_held(tiny_folder: Path, tmp_path: Path, 
         batches = {n: slot.task.batch(0) for n, slot in enumerate(opened)}
         totals = {n: batch.totals for n, batch in batches.items()}
         step = GroupStep(
-            loaded.adapters, *rows_at(batches, dict.fromkeys(batches, range(16)), CPU), totals, {}
+            loaded.adapters, *rows_at(batches, dict.fromkeys(batches, range(16))), totals, {}
         )
         seen.append(step.batch.ids.numel() * 32 * 4)
         return step.hidden.final_norm.sum()
