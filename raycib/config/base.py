@@ -19,6 +19,8 @@ Layer = Literal["final_norm", "before_norm"]
 Tokens = Literal["response_states", "all_states", "response_nll"]
 """What is read of each token instead of each row: hidden states at the positions that predict the
 response, or any token; or -log p of each response token."""
+READ_PROMPTS = ("mean_all", "all_states")
+"""Readings of more than the last state of a prompt."""
 Feature = tuple[Pooling | Tokens, Layer]
 """Something of the aligned model that is computed once for a set of rows."""
 

@@ -1,16 +1,17 @@
 """How much arithmetic a sweep is, and how long a GPU takes for it.
 
 LoRA costs 4 FLOPs a base weight and token: 2 forward, 2 for the gradient of the input; frozen
-weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6. Causal
-attention costs 2 FLOPs a query's entry and token that it sees, twice (scores, and their sum of
-values), and twice as much backward. The output head runs on scored tokens alone. So does what
-follows the last attention in training (`raycib.models.last_layer`), but is counted of all: less
-than one layer's share. Checked against torch's counter in `tests/costs/test_flops.py`.
+weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6. What
+reads the first layer's input passes no gradient on. Causal attention costs 2 FLOPs a query's entry
+and token that it sees, twice (scores, and their sum of values), and twice as much backward. The
+output head runs on scored tokens alone, and what follows the last attention on those that answer
+(`raycib.models.last_layer`). To the last product what torch counts: `tests/costs/test_flops.py`.
 """
 
+import math
 from collections.abc import Iterable
 
-from raycib.costs.memory import Adapter
+from raycib.costs.memory import INTO_ATTENTION, OUT_OF_ATTENTION, Adapter, last_part
 from raycib.costs.sizes import Sizes
 
 
@@ -28,13 +29,24 @@ def train(
     square_tokens: float,
     scored: float,
     checkpointed: bool = False,
+    answering: float | None = None,
 ) -> float:
     """FLOPs of one forward and backward pass through base, adapter and head; with `checkpointed`
-    layers the decoder's forward pass is done twice."""
-    own = sizes.adapter_parameters(adapter.rank, adapter.targets)
-    once = 2 * (sizes.decoder_parameters + own) * tokens + _attention(sizes, square_tokens)
-    backward = (2 * sizes.decoder_parameters + 4 * own) * tokens
-    backward += 2 * _attention(sizes, square_tokens)
+    layers the decoder's forward pass is done twice. Of the `tokens` so many are `answering`, the
+    last one of each prompt and those of its response; None: the last layer reads all."""
+    adapted, rank = sizes.adapted(adapter.targets), adapter.rank
+    attention = INTO_ATTENTION | OUT_OF_ATTENTION
+    once, backward = _attention(sizes, square_tokens), 2 * _attention(sizes, square_tokens)
+    for number, linears in enumerate(sizes.layers):
+        for name, shape in linears.items():
+            base, own = math.prod(shape), rank * sum(shape) * (name in adapted)
+            kind, ours = last_part(name), tokens
+            if number == len(sizes.layers) - 1 and answering is not None and kind not in attention:
+                ours = answering
+            once += 2 * (base + own) * ours
+            backward += (2 * base + 4 * own) * ours
+            if number == 0 and kind in INTO_ATTENTION:
+                backward -= 2 * (base + rank * shape[1] * (name in adapted)) * ours
     return once * (2 if checkpointed else 1) + backward + 2 * _head(sizes, scored)
 
 

@@ -31,11 +31,11 @@ workspace, assumed. CPU: torch, transformers and a small model, measured."""
 USABLE = 0.9
 """Of a GPU's memory: the allocator leaves gaps, and vLLM takes the same share of it."""
 
-_INTO_ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj"}
-_OUT_OF_ATTENTION = {"o_proj"}
+INTO_ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj"}
+OUT_OF_ATTENTION = {"o_proj"}
 _INTO_MLP = {"gate_proj", "up_proj", "gate_up_proj"}
 _OUT_OF_MLP = {"down_proj"}
-_KNOWN = _INTO_ATTENTION | _OUT_OF_ATTENTION | _INTO_MLP | _OUT_OF_MLP
+_KNOWN = INTO_ATTENTION | OUT_OF_ATTENTION | _INTO_MLP | _OUT_OF_MLP
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,23 @@ def layer_bytes(
     """
     linears = sizes.layers[layer]
     adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
-    kinds, ours = set(map(_last, linears)), set(map(_last, adapted))
+    kinds, ours = set(map(last_part, linears)), set(map(last_part, adapted))
     kept = adapter.rank * len(adapted) + 2 * sizes.queries + 2 * sizes.keys
-    kept += sizes.width * (bool(ours & _INTO_ATTENTION) + bool(ours & _INTO_MLP))
+    kept += sizes.width * (bool(ours & INTO_ATTENTION) + bool(ours & _INTO_MLP))
     kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
     if "qkv_proj" in kinds and not packed:
         # Values are a view of the whole, which stays; what attention gives is copied.
         kept += 2 * sizes.queries + sizes.keys
-    elif packed and ours & _OUT_OF_ATTENTION:
+    elif packed and ours & OUT_OF_ATTENTION:
         kept += sizes.queries
     kept += packed * (sizes.queries + sizes.keys) // 2
     # Of a layer that is not Llama's: all that goes in and out.
-    kept += sum(sum(shape) for name, shape in linears.items() if _last(name) not in _KNOWN)
+    kept += sum(sum(shape) for name, shape in linears.items() if last_part(name) not in _KNOWN)
     return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
 
 
-def _last(name: str) -> str:
+def last_part(name: str) -> str:
+    """Of a layer's full name: what kind it is."""
     return name.rpartition(".")[2]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from raycib.model_files import find
 from raycib.model_files.adapter_targets import linears_of, matches
 from raycib.model_files.config import own_dtype, read_config
-from raycib.model_files.packing import packs
+from raycib.model_files.packing import narrows, packs
 from raycib.model_files.weights import LAYER, stored_tensors
 
 _HEAD = re.compile(r"(?:^|\.)lm_head\.weight$")
@@ -44,6 +44,8 @@ class Sizes:
     """Whether the output head is the embeddings."""
     packs: bool
     """Whether rows may lie end to end, without padding."""
+    narrows: bool
+    """Whether the last layer may be computed for some tokens alone."""
 
     @property
     def parameters(self) -> int:
@@ -139,4 +141,5 @@ def from_tensors(
         dtype=own_dtype(dict(config)),
         tied=bool(config.get("tie_word_embeddings", not any(map(_HEAD.search, tensors)))),
         packs=packs(config.get("model_type", "")),
+        narrows=narrows(config.get("model_type", "")),
     )

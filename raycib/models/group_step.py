@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raycib.config import Feature, Layer, Pooling, Tokens
+from raycib.config.base import READ_PROMPTS
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import (
     Hidden,
@@ -29,9 +30,6 @@ from raycib.models.packing import rows_apart
 from raycib.models.pooling import held_at, pool, states_at, token_states
 from raycib.models.reference import ReferenceCache, is_of_tokens, read
 from raycib.models.tensors import Batch, Totals, sent, to_device
-
-READ_PROMPTS = ("mean_all", "all_states")
-"""Readings of more than the last state of a prompt."""
 
 
 class GroupStep:

@@ -104,7 +104,9 @@ class Group:
         lengths = [len(row) for row in rows]
         scored = sum(len(row.response) for row in rows)
         sizes, adapter = self._sizes()
-        return flops.train(sizes, adapter, sum(lengths), sum(n * n for n in lengths), scored)
+        squares = sum(n * n for n in lengths)
+        answering = scored + len(rows)
+        return flops.train(sizes, adapter, sum(lengths), squares, scored, answering=answering)
 
     def told(self) -> float:
         """Bytes that a plan foretells."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from raycib.config import StageSpec
+from raycib.config.base import READ_PROMPTS
 from raycib.config.plan import Plan
 from raycib.costs.sizes import Sizes
 from raycib.runtime.references import distinct_examples, reference_forwards
@@ -26,6 +27,8 @@ class Trained(NamedTuple):
     """Sum of the squared lengths of rows, with their padding, if any."""
     scored: float
     """Tokens that are predicted."""
+    answering: float | None
+    """Tokens that the last layer reads; None: all."""
     beside: float
     """Tokens of safety rows that go through the model beside the task's."""
 
@@ -71,7 +74,7 @@ class Work:
         """A stage in a group of so many slots."""
         execution, trainer = self.sweep.setup.execution, stage.trainer
         if not stage.steps:
-            return Trained(stage, Tokens(0, 0, 0, 0), 0, 0, 0)
+            return Trained(stage, Tokens(0, 0, 0, 0), 0, 0, 0, 0)
         rows = self.sweep.setup.sets.used(stage.task)
         times = trainer.epochs * stage.method_in_effect.rows_trained(len(rows)) / len(rows)
         alike = (stage.task.key, trainer.batch_size, slots)
@@ -87,7 +90,10 @@ class Work:
         tokens = Tokens(int(useful), int(useful / drawn.share), drawn.largest, drawn.micro_batches)
         squares = times / drawn.share * sum(one.whole**2 for one in rows)
         scored = times * sum(one.whole - one.prompt for one in rows)
-        return Trained(stage, tokens, squares, scored, self._beside(stage))
+        reads = {what for what, _ in stage.method_in_effect.features}
+        narrow = self.sizes.narrows and not reads.intersection(READ_PROMPTS)
+        answering = scored + times * len(rows) if narrow else None
+        return Trained(stage, tokens, squares, scored, answering, self._beside(stage))
 
     def _beside(self, stage: StageSpec) -> float:
         safety = stage.method_in_effect.safety_rows
