@@ -22,9 +22,9 @@ LOGITS_AT_ONCE = 2**26
 after the other."""
 BLOCK = 64
 """Weights of a quantised layer that share a scale: bitsandbytes' own choice."""
-_HEAD_BYTES = 12
-"""Of each of these entries at the peak: logits and log-probabilities forward, then
-log-probabilities and two gradients."""
+HEAD_TENSORS = 3
+"""Of these logits' size in float32, at the peak: logits and log-probabilities forward, then
+log-probabilities and two gradients. What holds more takes fewer tokens at a time."""
 RUNTIME = {True: GIB, False: 3 * GIB // 4}
 """Bytes of a worker that holds nothing yet, with a GPU and without. GPU: CUDA's context and cuBLAS'
 workspace, assumed. CPU: torch, transformers and a small model, measured."""
@@ -136,7 +136,7 @@ def activations(
         kept, inside = tokens * sum(layers) + cast, tokens * max(layers) // 2
     at_once = min(scored, LOGITS_AT_ONCE // sizes.vocabulary)
     states = 2 * tokens * sizes.width * size + scored * sizes.width * size
-    head = at_once * sizes.vocabulary * _HEAD_BYTES + states
+    head = at_once * sizes.vocabulary * HEAD_TENSORS * 4 + states
     return Activations(kept, inside, head)
 
 

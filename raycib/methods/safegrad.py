@@ -53,6 +53,10 @@ class SafeGrad(Method):
         """The safety rows."""
         return self.rows_per_step
 
+    def extra_bytes(self, adapted: int, own: int) -> int:
+        """The safety gradient, until the task's is there."""
+        return 4 * own
+
     def build(self) -> Hooks:
         """The surgery on each step's gradient."""
         from raycib.hooks.safegrad import surgery

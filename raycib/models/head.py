@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from raycib.costs.memory import LOGITS_AT_ONCE
+from raycib.costs.memory import HEAD_TENSORS, LOGITS_AT_ONCE
 from raycib.models.decoder import own_logits
 
 Head = Callable[[Tensor], Tensor]
@@ -23,16 +23,18 @@ def with_logits(
     function: Callable[..., Tensor],
     states: Float[Tensor, "tokens dim"],
     *beside: Tensor,
+    tensors: int = HEAD_TENSORS,
 ) -> Float[Tensor, " tokens"]:
     """`function(head, states, *beside)`, a value for each token of its own state and what is beside
-    it, by chunks of tokens whose logits fit into memory at once. Gradients reach `states`, and a
-    head that is trained, for which the backward pass computes the chunks again."""
+    it, by chunks of tokens, so that so many `tensors` of the logits' size fit into memory at once.
+    Gradients reach `states`, and a head that is trained, for which the backward pass computes the
+    chunks again."""
 
     def head(states: Tensor) -> Tensor:
         return own_logits(model, states).float()
 
     output = model.get_output_embeddings()
-    at_once = max(1, LOGITS_AT_ONCE // output.out_features)
+    at_once = max(1, LOGITS_AT_ONCE * HEAD_TENSORS // tensors // output.out_features)
     if len(states) <= at_once:
         return function(head, states, *beside)
     if torch.is_grad_enabled() and not output.weight.requires_grad:

@@ -12,6 +12,9 @@ from raycib.objectives import LossTerm, LossTerms, Objective
 
 Direction = Literal["forward", "reverse"]
 Scope = Literal["response", "all"]
+TENSORS = 7
+"""Of the logits' size, at the peak: both models' logits and log-probabilities, probabilities, their
+difference, and its product with them."""
 
 
 def divergence(
@@ -45,7 +48,7 @@ def reference_divergence(
     own = step.states(which)
     reference = step.reference_tokens(which).to(own.dtype)
     count = step.totals.tokens if tokens == "response" else step.totals.predicted
-    return with_logits(step.model, of, own, reference).sum() / count
+    return with_logits(step.model, of, own, reference, tensors=TENSORS).sum() / count
 
 
 class ReferenceDivergence(Objective):

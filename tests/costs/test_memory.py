@@ -1,6 +1,7 @@
 """The memory model against bytes that torch holds: exact for weights and adapters, and within a
 stated part for what a micro-batch keeps for its backward pass."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from raycib.models.decoder import hidden_states, packed_states
 from raycib.models.group_step import GroupStep
 from raycib.models.head import token_loss
 from raycib.models.packing import rows_apart
+from raycib.models.step import steps_of
 from raycib.models.tensors import Totals, collate, together
+from raycib.objectives.kl import reference_divergence
 
 SIZES: dict[str, Any] = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
@@ -113,6 +116,18 @@ def kept_bytes(adapters: AdapterSlots, packed: bool = False) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+def peak_of(work: Callable[[], object]) -> int:
+    """Bytes: the most that is alive at once of what `work` allocates, by torch's profiler."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    alive = peak = 0
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    return peak
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -184,16 +199,27 @@ def test_the_heads_peak_covers_what_its_backward_pass_allocates(
     for module in ("raycib.costs.memory", "raycib.models.head"):
         monkeypatch.setattr(f"{module}.LOGITS_AT_ONCE", 500 * at_once)
     model = load_model(describe(saved("Llama"), "float32"), CPU)
-    states = torch.randn(200, 64, requires_grad=True)
-    with torch.profiler.profile(profile_memory=True) as profile:
-        token_loss(model, states, torch.randint(3, 500, (200,))).sum().backward()
-    alive = peak = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            peak = max(peak, alive)
+    states, labels = torch.randn(200, 64, requires_grad=True), torch.randint(3, 500, (200,))
+    peak = peak_of(lambda: token_loss(model, states, labels).sum().backward())
     told = activations(sizes_of(saved("Llama")), [Adapter(4, LLAMAS)], "float32", 0, 200, False)
     assert 0.8 * told.head <= peak <= 1.1 * told.head
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_divergence_holds_no_more_than_a_loss(
+    saved: Any, direction: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Though of each logit it has more than twice as much at a time: it takes fewer tokens."""
+    for module in ("raycib.costs.memory", "raycib.models.head"):
+        monkeypatch.setattr(f"{module}.LOGITS_AT_ONCE", 500 * 100)
+    rows = [Encoded((3, 4), tuple(range(5, 30)))] * 8
+    batch = together({0: collate(rows, range(8))})
+    adapters = slots(saved("Llama"), LLAMAS, "float32", count=1)
+    step = steps_of(GroupStep(adapters, *batch, {0: Totals(8, 200)}, {}))[0]
+    step.states("response_states"), step.reference_tokens("response_states")  # both are there
+    found = peak_of(lambda: reference_divergence(step, direction))
+    told = activations(sizes_of(saved("Llama")), [Adapter(4, LLAMAS)], "float32", 0, 200, False)
+    assert 0.8 * told.head <= found <= 1.1 * told.head
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -218,13 +244,7 @@ def test_a_whole_pass_holds_at_most_what_is_foretold(
         loss.backward()
 
     once()  # afterwards every gradient has its place
-    with torch.profiler.profile(profile_memory=True) as profile:
-        once()
-    alive = peak = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            peak = max(peak, alive)
+    peak = peak_of(once)
     told = activations(
         sizes_of(str(tmp_path)), [Adapter(4, LLAMAS)] * 2, dtype, 16 * 80, 16 * 39, checkpointed
     )
