@@ -26,7 +26,8 @@ from raycib.errors import UserError
 from raycib.hooks import AdapterContext
 from raycib.models.adapters import AdapterSlots
 from raycib.models.decoder import hidden_states
-from raycib.models.tensors import collate, to_device
+from raycib.models.pooling import states_at
+from raycib.models.tensors import collate, sent
 from raycib.store.kinds import SUBSPACES
 
 if TYPE_CHECKING:  # a method makes what is here, and is no part of it
@@ -45,26 +46,29 @@ def output_directions(
 ) -> dict[str, Float[Tensor, "out_dim directions"]]:
     """For each linear the orthonormal directions in which its output W x is largest, largest
     first, over the response tokens of `data` in the aligned model: the right singular vectors of
-    X Wᵀ, from its second moments."""
-    found = {}
+    X Wᵀ, from its second moments. Computed where the model is; they lie on the host."""
+    device, found = adapters.model.device, {}
     for group in _groups(modules):
-        moments = {n: torch.zeros(m.out_features, m.out_features) for n, m in group.items()}
+        moments = {
+            name: torch.zeros(module.out_features, module.out_features, device=device)
+            for name, module in group.items()
+        }
         for start in range(0, len(data), ROWS_AT_ONCE):
-            rows = range(start, min(start + ROWS_AT_ONCE, len(data)))
-            batch = to_device(collate(data, rows), adapters.model.device)
+            batch = collate(data, range(start, min(start + ROWS_AT_ONCE, len(data))))
+            scored = (batch.labels >= 0).flatten().nonzero()[:, 0]
             handles = [
-                module.register_forward_hook(_adder(moments[name], batch.labels >= 0))
+                module.register_forward_hook(_adder(moments[name], scored))
                 for name, module in group.items()
             ]
             try:
                 with torch.no_grad(), adapters.disabled():
-                    hidden_states(adapters.model, batch.ids)
+                    hidden_states(adapters.model, sent(batch.ids, device))
             finally:
                 for handle in handles:
                     handle.remove()
         for name, moment in moments.items():
             vectors = torch.linalg.eigh(moment).eigenvectors  # the largest come last
-            found[name] = vectors.flip(1)[:, :MOST_DIRECTIONS].contiguous()
+            found[name] = vectors.flip(1)[:, :MOST_DIRECTIONS].contiguous().cpu()
     return found
 
 
@@ -83,10 +87,10 @@ def _groups(modules: Mapping[str, nn.Linear]) -> Iterator[dict[str, nn.Linear]]:
 
 def _adder(moment: Tensor, scored: Tensor):
     def add(module: nn.Linear, _: object, output: Tensor) -> None:
-        y = output[scored].float()
+        y = states_at(output, scored).float()
         if module.bias is not None:
             y = y - module.bias
-        moment.add_((y.T @ y).to(moment))
+        moment.add_(y.T @ y)
 
     return add
 
