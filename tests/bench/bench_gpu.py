@@ -5,13 +5,15 @@
 Random weights in bfloat16, rank 32 on all linear layers, rows of 64 to 512 tokens, 16 a step and
 adapter. Each step is whole and in wall-clock time, and ends without one whose gradient is zero.
 MFU is the plan's FLOPs of the rows' own tokens over the peak of the maker's data sheet: padding is
-no work. The plan's memory is its own formula for the largest micro-batch that there was.
+no work. The plan's memory is its own formula for the largest micro-batch that there was, without
+the process: torch does not count that either.
 The model, 16 GB, is written into a temporary folder once; vLLM reads it from there as well.
 `--tiny` is a model of some thousand weights wherever it is, to try the program: no figure of it
 means anything, and the engine is left out.
 """
 
 import argparse
+import gc
 import json
 import platform
 import tempfile
@@ -33,7 +35,6 @@ from raycib.costs import flops
 from raycib.costs.gpus import gpu_here
 from raycib.costs.memory import (
     GIB,
-    RUNTIME,
     Adapter,
     activations,
     adapter_bytes,
@@ -117,7 +118,7 @@ class Group:
             sizes, [adapter] * many, dtype, tokens, tokens // 2, False, self._tokens is not None
         )
         held = weight_bytes(sizes, dtype) + many * adapter_bytes(sizes, adapter)
-        return held + passes.total + RUNTIME[self.device.type == "cuda"]
+        return held + passes.total
 
     def _sizes(self) -> Any:
         lora = self.slots[0].stage.lora
@@ -212,6 +213,7 @@ def main() -> None:
             print(f"{kind:8}{many:>8}{'end to end' if packed else 'padded':>12}{line}", flush=True)
             exported = group.export(store) if (many, kind) == (counts[-1], "lora") else exported
             del group
+            gc.collect()  # layers and what they share know each other, and hold the base
             torch.cuda.empty_cache()
         if not args.tiny:
             print(f"\n{'adapters':>8}{'answers':>10}{'tokens':>12}{'s':>10}{'tokens / s':>12}")

@@ -56,7 +56,9 @@ class Shape:
         tokenizer.chat_template = TEMPLATE
         tokenizer.save_pretrained(folder)
         torch.manual_seed(0)
-        LlamaForCausalLM(self.config).save_pretrained(folder)
+        # It is made in float32, whatever its configuration says.
+        config = self.config
+        LlamaForCausalLM(config).to(config.dtype or torch.float32).save_pretrained(folder)
         return folder
 
     @property

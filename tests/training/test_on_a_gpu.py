@@ -12,6 +12,8 @@ import pytest
 import torch
 from menu import METHODS, TRAINED
 
+from raycib.model_files import describe
+
 CHILD = Path(__file__).parents[1] / "support" / "gpu_child.py"
 
 
@@ -39,10 +41,11 @@ def test_no_tensor_of_a_step_is_on_the_wrong_device(tmp_path: Path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_benchmark_for_a_gpu_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """On a tiny model, without a GPU: a line for each of 1 and 2 adapters, with CIB and without,
-    padded and end to end. Without `--tiny` it says that there is none."""
+    padded and end to end. Without `--tiny` it says that there is none. What it measures there is
+    made in bfloat16."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
     import bench_gpu
 
@@ -59,6 +62,8 @@ def test_the_benchmark_for_a_gpu_runs(
         for rows in ("padded", "end")
     ]
     assert [line.split()[-3] for line in lines if "end to end" in line] == ["1.00"] * 4
+    made = bench_gpu.Eight(64, 1, 1, 4, 8, vocabulary=50).make(tmp_path)
+    assert describe(str(made)).dtype == "bfloat16"
     monkeypatch.setattr("sys.argv", ["bench_gpu.py"])
     bench_gpu.main()
     assert capsys.readouterr().out.startswith("no GPU here: nothing is measured")
