@@ -50,9 +50,11 @@ def perturbation(
     return step.found
 
 
-def test_vaccine_by_hand():
-    """g = (3, 0), (0, 4): norm 5 over both layers; rho = 2 gives 2/5 g = (1.2, 0), (0, 1.6)."""
-    slopes = [torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]])]
+@pytest.mark.parametrize("unit", [1.0, 1e-6])
+def test_vaccine_by_hand(unit: float):
+    """g = (3, 0), (0, 4): norm 5 over both layers; rho = 2 gives 2/5 g = (1.2, 0), (0, 1.6). In any
+    unit: a row's slope is small where its batch has many tokens."""
+    slopes = [unit * torch.tensor([[[3.0, 0.0]]]), unit * torch.tensor([[[0.0, 4.0]]])]
     for norm in ("sequence", "batch"):
         first, second = perturbation(LinearLoss(slopes), 2.0, norm=norm)
         torch.testing.assert_close(first, torch.tensor([[[1.2, 0.0]]]))
