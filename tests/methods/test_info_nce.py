@@ -23,9 +23,12 @@ def test_info_nce_by_hand():
 
 
 def test_hardness_by_hand():
-    """The same rows with a loss of 2 nats a token: h = (1 - 0.6) * 2 = 0.8."""
+    """The same rows with a loss of 2 nats a token: h = (1 - 0.6) * 2 = 0.8. A row that has moved
+    by a hundredth of its length is harder than one that has not: 1 - 1.0001^-.5 = .00005."""
     found = hardness(rows([1, 0]), rows([0.6, 0.8]), torch.tensor([2.0]))
     assert float(found) == pytest.approx(0.8)
+    little = hardness(rows([1, 0.01]), rows([1, 0]), torch.tensor([2.0]))
+    assert float(little) == pytest.approx(0.0001, rel=0.01)
 
 
 @pytest.mark.parametrize("dim", [6, 300, 4096])
