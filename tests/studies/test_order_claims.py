@@ -73,10 +73,12 @@ def with_final(*accuracies):
 
 @pytest.mark.parametrize(
     ("mine", "holds"),
-    [((0.895, 0.896, 0.895), True), ((0.80, 0.80, 0.81), False), ((0.85, 0.93, 0.90), None)],
-)
+    [((0.895, 0.896, 0.895), True), ((0.885, 0.886, 0.885), False), ((0.80, 0.80, 0.81), False),
+     ((0.85, 0.93, 0.90), None)],
+)  # fmt: skip
 def test_competitive_is_within_a_point_of_the_best_mean(mine, holds):
-    """O-LoRA at 90.0 %: half a point below is within; ten are not; from -5 to +3 it is open."""
+    """O-LoRA at 90.0 %: half a point below is within; one and a half, or ten, are not; from -5 to
+    +3 it is open."""
     summary = change(orders_sweep(), "cib", with_final(*mine))
     summary = change(summary, "o_lora", with_final(0.9, 0.9, 0.9))
     assert told(summary, "competitive") is holds
