@@ -243,6 +243,8 @@ def test_a_tax_is_negligible_below_5_percent_of_the_entropy(bound, holds):
     for cell in summary["cells"]:
         cell["scores"] |= {"tax_bound": bound, "label_entropy": 1.0}
     assert NEGLIGIBLE == 0.05 and judged(summary)["negligible"].holds is holds
+    summary["cells"][-1]["scores"]["tax_bound"] = 0.06
+    assert judged(summary)["negligible"].holds is False, "one row above it is enough"
 
 
 # Holes
