@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -48,6 +49,16 @@ def make_app(help_text: str, **how: Any) -> typer.Typer:
     )
 
 
+def made(folder: Path, option: str) -> Path:
+    """The folder that an `option` names, made where it was not there; `UserError` where it cannot
+    be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose {option}") from error
+    return folder
+
+
 def tell_lost(error: object) -> int:
     """What a sweep is told of that lost what it runs on; its exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -74,7 +85,7 @@ def run(app: Callable[..., Any]) -> NoReturn:
     except TyperException as error:
         said = getattr(error, "format_message", error.__str__)()
         if not said.startswith("Usage: "):
-            _refuse(f"{said}; see --help")
+            _refuse(f"{said.rstrip('.')}; see --help")
         print(said, file=sys.stderr)  # a program of several commands, and none of them
         code = 2
     except (KeyboardInterrupt, typer.Abort):

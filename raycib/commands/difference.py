@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from raycib.commands.card import scores_of
-from raycib.commands.stored import answers, found, stage
+from raycib.commands.stored import answers, found, opened, stage
 from raycib.commands.terminal import table_of
 from raycib.report.forms import p_text
 from raycib.report.not_refused import in_words
@@ -21,7 +21,7 @@ SAME = "Nothing: they are one stage."
 def diff(first: str, second: str, out: str) -> Group:
     """The settings and data that differ between two stages, their scores, and the harmful response
     rate paired by prompt. Raises `UserError`."""
-    store = Store(out)
+    store = opened(out)
     records = [stage(store, key) for key in (first, second)]
     heads = [record.key[:12] for record in records]
     specs = [dict(_flat(record.about["spec"])) for record in records]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from raycib.commands.card import Base, card
-from raycib.commands.stored import HISTORY_FILE, Found, answers, found, stage
+from raycib.commands.stored import HISTORY_FILE, Found, answers, found, opened, stage
 from raycib.config import MADE
+from raycib.console import made
 from raycib.data.chat import CHATML
 from raycib.errors import UserError
 from raycib.model_files import is_shipped, on_hub
@@ -27,19 +28,19 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
 
     `base_model` is what the hub calls the model that it was trained on, where that was a folder
     here. Answers to harmful prompts are hashes with verdicts, and texts `with_answers`. Raises
-    `UserError` where there is no such stage, or the folder is not empty.
+    `UserError` where there is no such stage, or the folder is not empty or cannot be made.
     """
-    store = Store(out)
+    store = opened(out)
     record = stage(store, key)
     spec = record.about["spec"]
     base = _base(spec["model"], base_model)
     folder = to or Path("exports") / f"{spec['method']['kind']}-{record.key[:12]}"
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; remove it, or choose another with --to")
     measured = found(out, record.key)
     # What can fail comes first.
     lines = list(_lines(store, record.key, measured, with_answers)) if measured else []
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder, "--to")
     for name in record.files:
         if name != HISTORY_FILE:
             _copy(record.path(name), folder / name)

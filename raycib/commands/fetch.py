@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from raycib.config import ModelSpec
 from raycib.config.presets import Preset, preset
+from raycib.console import made
 from raycib.data.hub import file_of
 from raycib.data.origins import parts_of
 from raycib.data.rows import fingerprint as rows_fingerprint
@@ -185,8 +186,7 @@ def _refuse_closed(there: list[Repository]) -> None:
 
 
 def _refuse_a_small_disk(home: Path, size: int) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(home).free) < size:
+    if (free := shutil.disk_usage(made(home, "--to")).free) < size:
         raise UserError(
             f"{home} has {free / 1e9:.1f} GB free, of {size / 1e9:.1f} that may be needed; choose "
             "another folder with --to"
@@ -237,4 +237,6 @@ def into(folder: Path) -> None:
     """Have the hub's clients keep everything in `folder`, before they are imported."""
     if taken := [one for one in ("HF_HUB_CACHE", "HF_DATASETS_CACHE") if one in os.environ]:
         raise UserError(f"--to {folder}: {taken[0]} says otherwise; unset it")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--to {folder} is no folder; name one, or a new one")
     os.environ["HF_HOME"] = str(folder.absolute())

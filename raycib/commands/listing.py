@@ -73,9 +73,12 @@ def cells(out: str, sweep: str) -> Table:
     read, unreadable = finished(out)
     if sweep in unreadable:
         raise UserError(unreadable[sweep])
+    for place, said in _unfinished(folder_of(out)):
+        if place.parent.name == sweep:
+            raise UserError(f"{sweep} is not finished ({said}): run it again, and it goes on")
     results = next((one for one in read if one.sweep == sweep), None)
     if results is None:
-        names = ", ".join(one.sweep for one in read) or "none"
+        names = ", ".join(one.sweep for one in read) or "none: run one of sweeps/*.py"
         raise UserError(f"no finished sweep {sweep!r} in {folder_of(out)}; there is {names}")
     frame = to_frame(results)
     tasks = frame["task"].nunique() > 1

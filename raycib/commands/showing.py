@@ -15,18 +15,19 @@ from raycib.commands.stored import (
     curve,
     folder_of,
     found,
+    opened,
     stage,
 )
 from raycib.commands.terminal import table_of
 from raycib.report.forms import BEFORE
 from raycib.report.text import one_line
-from raycib.store import Record, Store
+from raycib.store import Record
 
 
 def show(key: str, out: str, texts: int) -> Group:
     """What there is of the stage whose key begins with `key`, with the first `texts` of its harmful
     prompts and answers. Raises `UserError`."""
-    store = Store(out)
+    store = opened(out)
     record = stage(store, key)
     measured = found(out, record.key)
     said = answers(store, record.key, measured) if measured else []

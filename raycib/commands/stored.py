@@ -45,6 +45,13 @@ class Answer(NamedTuple):
         return {"prompt": self.prompt, "answer": self.answer, "verdict": WORDS[self.harmful]}
 
 
+def opened(out: str) -> Store:
+    """The store of sweeps that ran. Raises `UserError` where there is none: to look makes none."""
+    if "://" not in out and not Path(out).is_dir():
+        raise UserError(f"no store in {out}: run one of sweeps/*.py, or say --out where one is")
+    return Store(out)
+
+
 def stage(store: Store, key: str) -> Record:
     """The record of the stage whose key begins with `key`. Raises `UserError` where there is none,
     or several, or it is damaged."""
@@ -133,7 +140,7 @@ def answers_frame(key: str, out: str) -> "pd.DataFrame":
     """See `raycib.answers`."""
     import pandas as pd
 
-    store = Store(out)
+    store = opened(out)
     record = stage(store, key)
     measured = found(out, record.key)
     said = answers(store, record.key, measured) if measured else []
@@ -145,4 +152,4 @@ def curves_frame(key: str, out: str) -> "pd.DataFrame":
     """See `raycib.curves`."""
     import pandas as pd
 
-    return pd.DataFrame(curve(stage(Store(out), key))).set_index("step")
+    return pd.DataFrame(curve(stage(opened(out), key))).set_index("step")

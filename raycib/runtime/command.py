@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperCommand
 
 from raycib.config import RunSpec
-from raycib.console import make_app, run, tell_lost
-from raycib.errors import Lost, NotHere, UserError
+from raycib.console import made, make_app, run, tell_lost
+from raycib.errors import Lost, NotHere
 from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
@@ -188,11 +188,4 @@ def _setup(options: Options, study: Study) -> SweepConfig:
 
 def _results_folder(out: str, name: str) -> Path:
     """Where tables and figures go: beside the store, or here where the store is a bucket."""
-    folder = (Path("runs") if "://" in out else Path(out)) / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write results to {folder}: {error.strerror}; choose --out"
-        ) from error
-    return folder
+    return made((Path("runs") if "://" in out else Path(out)) / name, "--out")

@@ -165,6 +165,9 @@ def test_what_is_no_stage_or_no_empty_folder_is_refused(made: Made, published: P
         export("0000", root, published, None, with_answers=False)
     with pytest.raises(UserError, match="is not empty"):
         export(made.stage.key, root, published, None, with_answers=False)
+    file = published / "adapter_config.json"
+    with pytest.raises(UserError, match=f"cannot write to {file}: File exists; choose --to"):
+        export(made.stage.key, root, file, None, with_answers=False)
 
 
 def test_where_the_prompts_are_gone_nothing_is_begun(made: Made, tmp_path: Path) -> None:

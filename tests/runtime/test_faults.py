@@ -29,6 +29,7 @@ MOMENTS = [f"{when}{kind}" for kind in STORED for when in ("", "after ")] + ["re
 SIGNALS = {
     "KILL": ("kill -KILL $PID", -9),
     "TERM": ("kill -TERM $PID", 143),
+    "HUP": ("kill -HUP $PID", 129),
     "INT": ("kill -INT $PID", 130),
     "INT twice": ("kill -INT $PID; sleep .05; kill -INT $PID", 130),
 }

@@ -8,6 +8,7 @@ backward pass, so its children may: autograd's threads do not survive a fork.
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,7 @@ def break_at(moment: str, do: str) -> None:
 def sweep(request: dict[str, Any]) -> None:
     """What a child does: run a script with its options, as if it had been started by itself."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run below nohup
     os.environ.update(request["environ"])
     for descriptor, log in enumerate(request["logs"], 1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
