@@ -8,9 +8,12 @@ from menu import BASE
 from oracles import SAFETY
 
 from raycib.data.chat import Encoded
+from raycib.methods.case1 import Case1
 from raycib.methods.random_subset import RandomSubset
 from raycib.methods.safe_lora import SafeLoRA
+from raycib.methods.safegrad import SafeGrad
 from raycib.methods.safety_mix import SafetyMix
+from raycib.methods.sbr import SBR
 
 TASK = [Encoded((n,), (1,)) for n in range(50)]
 REFUSALS = [Encoded((n,), (2,)) for n in range(20)]
@@ -71,3 +74,20 @@ def test_safety_mix_is_a_function_of_the_seed():
     mix = SafetyMix(share=0.2, safety=SAFETY).build().rows
     assert mix(TASK, REFUSALS, 0) == mix(TASK, REFUSALS, 0)
     assert len({tuple(mix(TASK, REFUSALS, seed)) for seed in range(4)}) == 4
+
+
+def test_the_safety_rows_of_a_step_are_as_many_as_asked_for():
+    """SBR's are the same first prompts at every step; the others draw from all there are."""
+    asked = (
+        SBR(safety=SAFETY, anchors=3),
+        SafeGrad(safety=SAFETY, rows_per_step=5),
+        Case1(safety=SAFETY, rows_per_step=7),
+    )
+    found = [method.build().auxiliary for method in asked]
+    assert found == [(3, 3, True), (5, None, False), (7, None, False)]
+
+
+def test_a_convex_form_has_a_weight_from_0_to_1():
+    assert Case1(safety=SAFETY, form="convex", lam=1.0).lam == 1
+    with pytest.raises(ValueError, match=r"needs lam from 0 to 1, found 1\.01"):
+        Case1(safety=SAFETY, form="convex", lam=1.01)
