@@ -1,19 +1,15 @@
 """Data sets of the Hugging Face hub as tables: a split of one, or a file of its repository."""
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 from raycib.data.file_tables import file_table
 from raycib.data.tables import Table, checked
 from raycib.errors import NotHere, UserError
+from raycib.offline import tried_once
 
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
-
-PATIENCE_S = 10
-"""For the hub's first word."""
 
 
 def file_of(name: str) -> tuple[str, str] | None:
@@ -34,7 +30,8 @@ def hub_table(name: str, first: int | None = None) -> Table:
         if found := file_of(name):
             from huggingface_hub import hf_hub_download
 
-            path = hf_hub_download(*found, repo_type="dataset")
+            with tried_once():
+                path = hf_hub_download(*found, repo_type="dataset")
             return file_table(path, first)._replace(where=where)
         return checked(where, _entries(name, first))
     except UserError:
@@ -52,34 +49,6 @@ def _entries(name: str, first: int | None) -> Iterable[Any]:
     path, _, split = name.partition(":")
     path, *config = path.split("@", 1)  # DATASET@CONFIG, such as openai/gsm8k@main
     datasets.logging.set_verbosity_error()  # that a cached set is read, it says at every reading
-    with _no_further_tries():
+    with tried_once(datasets.config):
         rows: Any = datasets.load_dataset(path, *config, split=split or "train")
     return rows if first is None else rows.select(range(min(first, len(rows))))
-
-
-@contextmanager
-def _no_further_tries() -> Iterator[None]:
-    """Where the hub does not answer, only what was fetched is read: its clients would try five
-    times for each file, half a minute with as many lines on stderr."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not _answers(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-@cache
-def _answers(hub: str) -> bool:
-    """Whether a hub says anything at all; asked once."""
-    from huggingface_hub import get_session
-
-    try:
-        get_session().head(hub, timeout=PATIENCE_S)
-    except Exception:  # no name, no route, no answer, or told not to ask
-        return False
-    return True

@@ -22,6 +22,7 @@ from raycib.model_files.config import (
 )
 from raycib.model_files.packaged import PYPI, packaged_folder
 from raycib.model_files.weights import INDEX, Stamp, check_fit, check_whole, stamp, weight_files
+from raycib.offline import tried_once
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 
@@ -80,14 +81,14 @@ def find(source: str) -> Path:
 
     name, _, revision = source.partition("@")
     try:
-        return Path(
-            snapshot_download(
+        with tried_once():
+            folder = snapshot_download(
                 name,
                 revision=revision or None,
                 allow_patterns=list(FETCHED),
                 ignore_patterns=list(LEFT),
             )
-        )
+        return Path(folder)
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
         reason = str(error).splitlines()[0]
         raise NotHere(
