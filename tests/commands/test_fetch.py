@@ -147,10 +147,11 @@ def test_a_preset_runs_where_nothing_can_be_reached(home: Path, tmp_path: Path) 
 @pytest.fixture
 def offline(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process reads what was fetched."""
-    monkeypatch.setenv("HF_HOME", str(home))
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(home))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(home / "datasets"))
+    # Last: a client that is imported only here would keep it for good.
+    monkeypatch.setenv("HF_HOME", str(home))
 
 
 def resolved(study: Study, out: Path, **options: object) -> SweepConfig:
