@@ -1,7 +1,6 @@
 """The order in which rows are met, and what is counted of each step, by hand."""
 
 import pytest
-import torch
 
 from raycib.data.chat import Encoded
 from raycib.models.tensors import Totals
@@ -45,7 +44,7 @@ def test_what_a_step_is_normalised_by():
 @pytest.mark.parametrize("places", [[0, 2], [1]])
 def test_rows_keep_their_names_and_their_places_in_the_batch(places: list[int]):
     effective = BatchSampler(DATA, None, 0, 4).batch(1)
-    batch, counts = rows_at({5: effective}, {5: places}, torch.device("cpu"))
+    batch, counts = rows_at({5: effective}, {5: places})
     assert counts == {5: len(places)}
     assert batch.positions.tolist() == places
     assert batch.examples.tolist() == [effective.rows[place] for place in places]
