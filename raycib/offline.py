@@ -15,8 +15,8 @@ def tried_once(*clients: Any) -> Iterator[None]:
     minute with as many lines on stderr. `clients` are modules with a flag `HF_HUB_OFFLINE` of their
     own.
 
-    Raises ConnectionError, which names the hub, where something fails that it would have had to
-    give.
+    Raises ConnectionError, which names the hub, where something is missing that it would have had
+    to give.
     """
     from huggingface_hub import constants
 
@@ -27,7 +27,7 @@ def tried_once(*clients: Any) -> Iterator[None]:
         for flag in flags if silent else ():
             flag.HF_HUB_OFFLINE = True
         yield
-    except Exception as error:
+    except (ConnectionError, FileNotFoundError) as error:  # the clients' own are kinds of these
         if not silent:
             raise
         told = f"{constants.ENDPOINT} does not answer, and it was not fetched before"

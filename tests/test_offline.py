@@ -46,6 +46,8 @@ def test_a_silent_hub_is_asked_once_for_models_sets_and_files(tries: list[int]) 
         for name in ("nobody/has-this:train", "nobody/has-this/rows.jsonl"):
             with pytest.raises(NotHere, match=f"data set '{name}' could not be loaded: {said}"):
                 hub_table(name)
+    with pytest.raises(ValueError, match="no such split"), tried_once():
+        raise ValueError("no such split")  # of a set that was fetched: nothing is missing
     assert len(tries) == 1
     assert not constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
 
