@@ -16,7 +16,9 @@ CHARACTER = 0.6
 DISTANCES = (5.0, 10.0, 16.0, 23.0)
 """Points from a mark to its label; from the second on a thin line leads there."""
 SIDES = ((1, 0.6), (-1, 0.6), (1, -0.6), (-1, -0.6), (0, 1), (0, -1), (1, 0), (-1, 0))
-GREY = "#b5b5b5"
+HEIGHTS = ((0.4, -1.4), (2.0,), (3.5,), (5.0,), (7.0,))
+"""Heights of a line of text from a horizontal line to its name, the nearest first."""
+LEAD: Any = {"arrowstyle": "-", "lw": 0.6, "color": "#b5b5b5", "shrinkA": 0, "shrinkB": 2}
 
 
 @dataclass
@@ -58,30 +60,34 @@ class Labels:
             box = (left, left + width, low, low + height)
             if self._is_free(box):
                 self._taken.append(box)
-                lead = {"arrowstyle": "-", "lw": 0.6, "color": GREY, "shrinkA": 0, "shrinkB": 3}
                 self.panel.annotate(
                     text, (x, y), xytext=(left + width / 2, low + height / 2),
                     textcoords="axes fraction", fontsize=self.size, color=color, ha="center",
-                    va="center", zorder=6, arrowprops=lead if far else None,
+                    va="center", zorder=6, arrowprops=LEAD if far else None,
                 )  # fmt: skip
                 return True
         return False
 
     def along(self, value: float, text: str, color: Any) -> None:
-        """Name a horizontal line, above or below it, where there is most room near an end."""
+        """Name a horizontal line, above or below it, where there is most room near an end; where
+        something is in the way everywhere, from farther up, with a thin line that leads there."""
         v = float(self._to_axes.transform((self.panel.get_xlim()[0], value))[1])
         width, height = self._extent(text)
         rooms = [
-            (left, left + width, low, low + height)
+            (left, left + width, v + up * height, v + (up + 1) * height)
+            for near in HEIGHTS
             for left in (0.99 - width, 0.01, *np.linspace(0.1, 0.9 - width, 9))
-            for low in (v + 0.4 * height, v - 1.4 * height)
-            if low > 0  # what is below are the ticks' own labels
+            for up in near
+            if 0 < v + up * height < 1 - height  # what is below are the ticks' own labels
         ]
-        box = min(rooms, key=self._hidden)
+        box = left, right, low, _ = min(rooms, key=self._hidden)
         self._taken.append(box)
+        middle = (left + right) / 2
         self.panel.annotate(
-            text, (box[0], box[2]), xycoords="axes fraction", fontsize=self.size, color=color,
-            ha="left", va="bottom", bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.7},
+            text, (middle, v), xycoords="axes fraction", xytext=(middle, low),
+            textcoords="axes fraction", fontsize=self.size, color=color, ha="center", va="bottom",
+            bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.7},
+            arrowprops=LEAD if low > v + height else None,
         )  # fmt: skip
 
     def _extent(self, text: str) -> tuple[float, float]:

@@ -58,3 +58,20 @@ def test_a_line_is_named_where_no_mark_is():
     Labels(panel).along(0.5, "before", "black")
     (box,) = boxes(panel, canvas)
     assert box.x1 < panel.transData.transform((0.45, 0))[0]
+
+
+def test_a_line_in_a_crowd_is_named_farther_up_with_a_line_that_leads_there():
+    """Marks lie all along the line, and none from an eighth of the panel above it; there is no room
+    below it."""
+    x = np.linspace(-0.05, 1.05, 60)
+    places = np.concatenate([np.stack([x, up + 0 * x], 1) for up in (-0.05, -0.01, 0.03)])
+    panel, canvas = panel_with(places)
+    Labels(panel).along(-0.09, "before", "black")
+    (text,) = panel.texts
+    (box,) = boxes(panel, canvas)
+    marks = panel.transData.transform(places)
+    assert not [1 for x, y in marks if box.contains(x, y)]
+    end, start = panel.transAxes.transform(text.xy), panel.transAxes.transform(text.get_position())
+    assert text.arrow_patch is not None
+    assert end[0] == pytest.approx(start[0]), "it goes straight down"
+    assert end[1] == pytest.approx(panel.transData.transform((0, -0.09))[1])
