@@ -100,7 +100,7 @@ def method_colors(methods: Iterable[str]) -> dict[str, str]:
 def shades(color: str, count: int) -> list[str]:
     """A hue from light to dark, for what has an order: the strengths or the forms of a method. One
     alone has the colour itself."""
-    steps = np.linspace(0.5, -0.5, count) if count > 1 else [0.0]
+    steps = np.linspace(0.4, -0.4, count) if count > 1 else [0.0]
     return [
         to_hex(tuple(c + abs(step) * (float(step > 0) - c) for c in to_rgb(color)))  # pyright: ignore
         for step in steps

@@ -1,6 +1,7 @@
 """Figures: the same data give the same bytes, and nothing measured is left out of the axes."""
 
 import re
+from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
@@ -98,8 +99,8 @@ def test_a_figure_is_as_wide_as_a_page_or_a_column_and_can_be_read_there():
 
 
 def test_shades_of_a_hue_go_from_light_to_dark_and_one_alone_is_the_colour_itself():
-    """Of (0, .4, .8): halfway to white (.5, .7, .9), itself, and half of it (0, .2, .4)."""
-    assert figures.shades("#0066cc", 3) == ["#80b2e6", "#0066cc", "#003366"]
+    """Of (0, .4, .8): .4 of the way to white (.4, .64, .88), itself, and .6 of it (0, .24, .48)."""
+    assert figures.shades("#0066cc", 3) == ["#66a3e0", "#0066cc", "#003d7a"]
     assert figures.shades("#0066cc", 1) == ["#0066cc"]
     assert figures.shades_of(["cib", "lora", "cib"]) == [
         figures.shades(figures.COLORS["cib"], 2)[0], "#000000",
@@ -251,3 +252,13 @@ def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
     assert [text.get_text() for text in legend.get_texts()] == [
         "LoRA", "CIB, random negatives", "CIB, most similar negatives"
     ]  # fmt: skip
+
+
+def test_the_last_strengths_of_lines_stand_apart():
+    """No two names of lines in panel (a) overlap, of a comparison of all methods."""
+    panel = priced(comparison_sweep()).axes[0]
+    canvas = FigureCanvasAgg(panel.figure)
+    canvas.draw()
+    named = [Text.get_window_extent(text, canvas.get_renderer()) for text in panel.texts]
+    assert len(named) > 4
+    assert not [1 for one, other in combinations(named, 2) if one.overlaps(other)]

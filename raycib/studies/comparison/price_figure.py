@@ -49,9 +49,10 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
     """(a) HRR against task loss; (b) HRR against over-refusal (or else utility or accuracy lost).
 
     Small marks are seeds, hollow ones means, joined through the strengths in order; the last
-    strength is written at its end. The grey steps in (a) are fronts, of all methods and of those
-    that see no safety data: no coherent variant has both a lower loss and a lower HRR. ``before``
-    is the HRR before fine-tuning. A row of panels for each model and task.
+    strength is written beside its end where there is room. Both panels have the same scale of
+    rates, of square roots. The grey steps in (a) are fronts, of all methods and of those that see
+    no safety data: no coherent variant has both a lower loss and a lower HRR. ``before`` is the HRR
+    before fine-tuning. A row of panels for each model and task.
     """
     parts = list(settings(frame)) or [("", frame)]
     names = list(dict.fromkeys(frame["series"]))
@@ -74,7 +75,6 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
             _front(left, without, "-")
             if len(without) < len(found):
                 _front(left, found, DASHES)
-            _name_strengths(left, found, looks)
             if not any(np.isfinite(variant.mean(cost)) for variant in found):
                 say_nothing(right, NOT_MEASURED)
             if not any(np.isfinite(variant.mean("eval_loss")) for variant in found):
@@ -83,6 +83,12 @@ def price_figure(frame: pd.DataFrame, before: float | None = None) -> Figure:
             _share_axis(right, cost)
             for panel in (left, right):
                 _hrr_axis(panel, found, before)
+                labels = Labels(panel, 6.5)
+                if panel is left:
+                    _name_strengths(labels, found, looks)
+                if before is not None:
+                    labels.along(before, f"before fine-tuning {100 * before:z.1f} %", GREY)
+            left.set_ylabel("Harmful response rate (√ scale)")
         legend_below(figure, _legend(names, looks))
         return figure
 
@@ -137,20 +143,15 @@ def _front(panel: Axes, found: Sequence[ResultRow], dashes: Any) -> None:
     draw_front(panel, [one for one in points if np.isfinite(one[0])], 1.0, ls=dashes)
 
 
-def _name_strengths(panel: Axes, found: Sequence[ResultRow], looks: dict[str, Look]) -> None:
-    """The last strength of each line, small; and plain LoRA by name."""
+def _name_strengths(labels: Labels, found: Sequence[ResultRow], looks: dict[str, Look]) -> None:
+    """Plain LoRA by name; and the last strength of each line, where there is room."""
+    if lora := plain_variant(found):
+        place = lora.mean("eval_loss"), lora.mean("hrr")
+        labels.beside(*place, one_line(lora.series, 24), looks[lora.series][0])
     for series, mine in by_series(found).items():
         if len(mine) > 1:
             place = mine[-1].mean("eval_loss"), mine[-1].mean("hrr")
-            panel.annotate(
-                f"{mine[-1].strength:g}", place, xytext=(4, 3), textcoords="offset points",
-                fontsize=6.5, color=looks[series][0], zorder=6,
-            )  # fmt: skip
-    if lora := plain_variant(found):
-        panel.annotate(
-            one_line(lora.series, 24), (lora.mean("eval_loss"), lora.mean("hrr")), xytext=(6, 3),
-            textcoords="offset points", fontweight="bold", zorder=6,
-        )  # fmt: skip
+            labels.beside(*place, f"{mine[-1].strength:g}", looks[series][0])
 
 
 def _loss_axis(panel: Axes, found: Sequence[ResultRow]) -> None:
@@ -184,10 +185,8 @@ def _hrr_axis(panel: Axes, found: Sequence[ResultRow], before: float | None) -> 
     panel.yaxis.set_major_locator(FixedLocator([tick for tick in HRR_TICKS if tick <= 1.12 * top]))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panel.set_ylabel("Harmful response rate (square-root scale)")
     if before is not None:
         panel.axhline(before, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=1)
-        Labels(panel).along(before, f"before fine-tuning {100 * before:z.1f} %", GREY)
 
 
 def _root(values: np.ndarray) -> np.ndarray:
