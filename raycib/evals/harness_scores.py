@@ -25,17 +25,19 @@ def shown(entries: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]
     """The scores that tables show of a benchmark, and all others, by "task metric" ("task metric
     filter" where answers are filtered).
 
-    Of a group with a score of its own that alone is shown, else one score of each of its tasks.
+    Of a group with a score of its own that alone is shown, else one score of each of its parts.
     The interval is the normal one of lm-eval's standard error; none where that is 0, as it is when
     all answers are right.
     """
     tasks: dict[str, list[dict[str, Any]]] = {}
     for one in entries:
         tasks.setdefault(one["task"], []).append(one)
-    whole = [of_group for of_group in tasks.values() if of_group[0]["group"]][:1]
+    # What was stored before parts were told has the first group alone.
+    first = next((name for name, of_group in tasks.items() if of_group[0]["group"]), None)
     chosen = [
         next((one for one in of_task if one["metric"] == PREFERRED), of_task[0])
-        for of_task in whole or tasks.values()
+        for name, of_task in tasks.items()
+        if not of_task[0].get("part", first not in (None, name))
     ]
     main: dict[str, Any] = {}
     others: dict[str, Any] = {}

@@ -9,6 +9,9 @@ from typing import Any
 import lm_eval
 import pytest
 import torch
+import yaml
+from lm_eval.api.group import Group, GroupConfig
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval_tasks import CHOICE, TEXT, WORDS, make_task
@@ -18,7 +21,7 @@ from tiny import make_model
 from raycib.config import LmEvalSpec
 from raycib.errors import UserError
 from raycib.evals.harness.models import AdapterLM
-from raycib.evals.harness.run import scores_of
+from raycib.evals.harness.run import entries_of, scores_of
 from raycib.evals.harness_scores import shown
 from raycib.evals.in_process import InProcessGenerator
 from raycib.model_files import describe
@@ -261,9 +264,34 @@ def test_of_a_group_its_own_score_is_shown_and_of_a_task_acc_norm() -> None:
     assert others["a acc"]["low"] == pytest.approx(0.5 - 1.96 * 0.05, abs=1e-4)
     assert main["b acc"]["high"] == 1.0, "a share"
     assert others["b word_perplexity"]["high"] == pytest.approx(10.96, abs=1e-4)
-    main, others = shown([entry("g", "acc", 0.7, 0.02, True), *tasks])
+    groups = [entry("g", "acc", 0.7, 0.02, True), entry("part of g", "acc", 0.6, 0.02, True)]
+    main, others = shown([*groups, *tasks])
     assert list(main) == ["g acc"]
-    assert len(others) == 4
+    assert len(others) == 5
+
+
+@pytest.mark.parametrize(
+    ("score", "main", "others"),
+    [({}, ["inner acc", "c acc_norm"], 5),
+     ({"aggregate_metric_list": [{"metric": "acc"}]}, ["whole acc"], 7)],
+)  # fmt: skip
+def test_of_a_group_without_a_score_every_part_is_shown(
+    place: Path, monkeypatch: pytest.MonkeyPatch, score: Any, main: list[str], others: int
+) -> None:
+    """As of `openllm`, which has the score of `mmlu` and five tasks besides, but none of all."""
+    monkeypatch.chdir(place)
+    config = yaml.safe_load((place / "choice.yaml").read_text())
+    tasks = {name: ConfigurableTask(config=config | {"task": name}) for name in "abc"}
+    scores = {"whole": score, "inner": {"aggregate_metric_list": [{"metric": "acc"}]}}
+    groups = {n: Group.from_config(GroupConfig(group=n, **one)) for n, one in scores.items()}
+    for child in (tasks["a"], tasks["b"]):
+        groups["inner"].add(child)
+    for child in (groups["inner"], tasks["c"]):
+        groups["whole"].add(child)
+    found: Any = {"tasks": tasks, "groups": groups, "group_map": {}}
+    told: Any = lm_eval.evaluate(in_memory(place)(None), found, limit=4, log_samples=False)
+    seen = shown(entries_of(found, told["results"]))
+    assert ([*seen[0]], len(seen[1])) == (main, others)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def scores_of(spec: LmEvalSpec, model: Callable[[], Any]) -> list[dict[str, Any]
     """What lm-eval says of a model, which `model` makes (an `lm_eval.api.model.LM`).
 
     One entry for each task or group, metric and filter, in its order, with its standard error (None
-    where it has none) and the number of its documents. A group's entries come before its tasks'.
+    where it has none), the number of its documents, and whether it is a part of a group that has a
+    score of its own. A group's entries come before its tasks'.
 
     Raises `UserError` where the task is not what it was when the sweep was planned.
     """
@@ -53,11 +54,21 @@ def scores_of(spec: LmEvalSpec, model: Callable[[], Any]) -> list[dict[str, Any]
             f"--evals {spec.name}: its data or its code are not those that the sweep was planned "
             "with; run the same command again"
         )
+    return entries_of(found, told["results"])
+
+
+def entries_of(found: Any, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of loaded tasks' and groups' results, as `scores_of` gives them."""
+    every = {
+        name: _entries(name, results.get(name, {})) for name in (*found["groups"], *found["tasks"])
+    }
+    scored = [group for name, group in found["groups"].items() if every[name]]
+    parts = {task.task_name for group in scored for task in group.get_all_tasks()}
+    parts |= {part.name for group in scored for part in group.get_all_groups()}
     return [
-        one | {"group": names is found["groups"]}
-        for names in (found["groups"], found["tasks"])
-        for name in names
-        for one in _entries(name, told["results"].get(name, {}))
+        one | {"group": name in found["groups"], "part": name in parts}
+        for name, entries in every.items()
+        for one in entries
     ]
 
 
