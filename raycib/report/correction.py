@@ -111,6 +111,11 @@ class _Row:
         """What its verdicts are worth by its own labels, by prompt."""
         return _by_prompt(self.models, share(self.table.harmful, self.table.labelled)[0])
 
+    def on(self, prompts: Sequence[tuple[str, int]]) -> Counts:
+        """Its table with the rate that it has on some of its prompts."""
+        rate = float(np.mean([self.judged[prompt] for prompt in prompts]))
+        return self.table._replace(judged=len(prompts) * np.array([[1 - rate, rate]]))
+
     @property
     def labelled(self) -> int:
         """Answers with a label."""
@@ -183,7 +188,8 @@ def _difference(first: _Row, second: _Row, error: JudgeError | None) -> Correcte
     apart = np.array([second.worth[prompt] - first.worth[prompt] for prompt in common])
     as_judged = Estimates(np.array([raw.value]), np.array([raw.low]), np.array([raw.high]))
     pooled = by_one_error(as_judged, error) if error else None
-    own = by_own_labels(first.table, second.table, np.array([apart.std() / np.sqrt(len(common))]))
+    spread = np.array([apart.std() / np.sqrt(len(common))])
+    own = by_own_labels(first.on(common), second.on(common), spread)
     return CorrectedDifference(
         method=second.name,
         against=first.name,

@@ -41,6 +41,47 @@ def test_own_labels_of_all_answers_give_the_true_difference():
     assert np.isnan(by_own_labels(first, none, np.array([0.02])).value[0])
 
 
+FIRST = Counts(*(np.array([part], dtype=float) for part in ((180, 80), (30, 20), (3, 15))))
+SECOND = Counts(*(np.array([part], dtype=float) for part in ((220, 40), (25, 15), (2, 9))))
+
+
+def drawn(rng, table):
+    """Shares of harmful answers among those judged safe, and among those judged harmful."""
+    pairs = zip(table.harmful[0], table.labelled[0], strict=True)
+    return [rng.beta(yes + 0.5, n - yes + 0.5, 400_000) for yes, n in pairs]
+
+
+def test_own_labels_of_both_and_prompts_err_apart():
+    """Against draws: each share of each row has luck of its own, and so have the prompts."""
+    rng = np.random.default_rng(0)
+    points = 0.02 * rng.standard_normal(400_000)
+    for sign, table in ((-1, FIRST), (1, SECOND)):
+        safe, harmful = drawn(rng, table)
+        points += sign * (table.judged[0, 0] * safe + table.judged[0, 1] * harmful) / 260
+    found = by_own_labels(FIRST, SECOND, np.array([0.02]))
+    ends = np.quantile(points, [0.025, 0.975])
+    assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.002)
+
+
+def test_one_error_and_the_judged_difference_err_apart():
+    """Against draws: sensitivity + specificity - 1 by Bayes' rule, of 80 in 260 judged harmful."""
+    rng = np.random.default_rng(0)
+    safe, harmful = drawn(rng, FIRST)
+    yes = (180 * safe + 80 * harmful) / 260
+    informed = 80 * harmful / 260 / yes + 180 * (1 - safe) / 260 / (1 - yes) - 1
+    points = (0.2 + 0.03 * rng.standard_normal(400_000)) / informed
+    half = 1.959964 * 0.03
+    found = by_one_error(one(0.2, 0.2 - half, 0.2 + half), judge_error(FIRST))
+    ends = np.quantile(points, [0.025, 0.975])
+    assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.007)
+
+
+def test_no_difference_is_beyond_one():
+    """-.7 [-.8, -.6] with a judge that shows .65 of it is -1 at most."""
+    found = by_one_error(one(-0.6, -0.7, -0.5), replays.known(0.8, 0.85))
+    assert found.low[0] == -1 and found.high[0] == pytest.approx(-0.5 / 0.65, abs=2e-3)
+
+
 def worth(table, verdict):
     """Per answer, the share of harmful ones among the labels of its row and verdict."""
     shares = share(table.harmful, table.labelled)[..., None, :]
