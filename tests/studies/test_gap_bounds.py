@@ -192,6 +192,18 @@ def test_theorem_4_starts_from_the_aligned_models_loss_less_loras():
     assert only(held(summary), "4, corrected", **place)["bound"].tolist() == [corrected]
 
 
+def test_theorem_4_has_no_bound_where_nothing_tried_curves_upward():
+    """Assumption 4 takes L' > 0: g²/2L' of a negative one is no decrease, and of 0 has no end."""
+    summary = gaps_sweep()
+    for land in summary["theory"]["smoothness"]:
+        land["smoothness"] = -2.0
+    table = held(summary)
+    for theorem in ("4, as stated", "4, corrected"):
+        found = only(table, theorem)
+        assert len(found) and found["bound"].isna().all()
+        assert set(found["note"]) == {"nothing tried curves upward, so L'_f is not known"}
+
+
 def test_theorem_4_pairs_each_seed_with_loras_of_that_seed():
     summary = gaps_sweep(2)
     for cell in summary["cells"]:

@@ -219,8 +219,10 @@ def _of_cell(
         for theorem, epsilon in (("4, as stated", math.inf), ("4, corrected", cell["strength"])):
             bound, note = None, "gradient, smoothness or losses not measured"
             if land and land.gradient_norm is not None and land.smoothness and start == start:
-                decrease = theorem4_decrease(land.gradient_norm, land.smoothness, epsilon)
-                bound, note = start - decrease, ""
+                note = "nothing tried curves upward, so L'_f is not known"
+                if land.smoothness > 0:  # which Assumption 4 asks for
+                    decrease = theorem4_decrease(land.gradient_norm, land.smoothness, epsilon)
+                    bound, note = start - decrease, ""
             yield theorem, CAPABILITY, bound, note
 
 
