@@ -32,9 +32,8 @@ from raycib.runtime.capacity import groups_here
 from raycib.runtime.judge import guard_judge, unserved_judge
 from raycib.runtime.leases import LOOK_S, Ended, Leases, Outcome, Task, Undone
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.pieces import Piece
+from raycib.runtime.pieces import Pending, Piece
 from raycib.runtime.progress import ProgressView
-from raycib.runtime.protocol import Pending
 from raycib.runtime.sweep import Sweep
 from raycib.store import StoreError
 

@@ -1,7 +1,8 @@
 """The work of a sweep that wants its model in memory, in the pieces that workers take."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raycib.config import EvalSpec, Feature, LoRASpec, ModelSpec, TaskSpec
 from raycib.config.plan import AdapterGroup
@@ -31,6 +32,8 @@ class Jobs:
 
 
 Piece = AdapterGroup | Prepare | Jobs
+Pending = Callable[[], Any]
+"""Work that has begun; call it to have it done. It may be called again."""
 
 
 def keys_of(piece: Piece) -> list[str]:

@@ -32,9 +32,8 @@ from raycib.runtime.judge import on_disk, unserved_judge
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.pieces import Piece
+from raycib.runtime.pieces import Pending, Piece
 from raycib.runtime.planning.phases import trainers
-from raycib.runtime.protocol import Pending
 from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
@@ -48,6 +47,7 @@ class RayRuntime:
     """The cluster of `RAY_ADDRESS`, or one on this machine that ends with the sweep."""
 
     lost = GONE
+    """What is raised where a part of it is gone."""
 
     def __init__(self, sweep: Sweep) -> None:
         execution = sweep.setup.execution
@@ -63,6 +63,7 @@ class RayRuntime:
         self.overlaps = execution.judge_starts_early and fit_at_once(
             execution, self.cluster.resources
         )
+        """Whether engine and judge work while adapters are still trained."""
         self.one_process = self.overlaps and not self.cluster.shared and _is_small(execution)
         """Whether one process holds both engines."""
         # Ray's own books are read by nobody; what a killed driver leaves of them is swept.
@@ -91,7 +92,8 @@ class RayRuntime:
 
     @property
     def has_room(self) -> bool:
-        """Whether a core of this machine is nobody's."""
+        """Whether engine and judge can load while all begins: a core of this machine is
+        nobody's."""
         execution = self.sweep.setup.execution
         taken = self._trials * execution.workers * max(1.0, execution.cpus_per_worker)
         return not self.cluster.shared and self.cluster.resources.get("CPU", 0.0) >= taken + 1
@@ -136,7 +138,8 @@ class RayRuntime:
         return [] if self.overlaps else [one["Resources"] for one in ray.nodes() if one["Alive"]]
 
     def start_engine(self) -> None:
-        """The engines of the base model; they load while something else goes on."""
+        """The engines of the base model; they load while something else goes on. Safe to call
+        twice."""
         if self._pool is None:
             execution, sweep = self.sweep.setup.execution, self.sweep
             models = len(sweep.asked) - len(sweep.answered)
@@ -168,7 +171,8 @@ class RayRuntime:
         return self._pool.ask(what, self.sweep.store, *given, weight=weight).result
 
     def stop_engine(self) -> None:
-        """Its memory and its GPU are free for a judge in a process of its own."""
+        """Its memory and its GPU are free for a judge in a process of its own. Safe to call
+        twice."""
         if not self.one_process:
             self._end_processes()
 
@@ -183,7 +187,7 @@ class RayRuntime:
 
     def start_judge(self, judge: NamedJudge, conversations: int = 0) -> None:
         """A judge of ours beside the engine that answers, or as a service. The one before it ends
-        first: they may want one GPU."""
+        first: they may want one GPU. Safe to call twice."""
         if self._judge is not judge:
             self._stop_judge(free=True)
             self._judge, self._reader = judge, None
@@ -213,7 +217,8 @@ class RayRuntime:
         return self._processes[0].actor
 
     def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
-        """Have it read what is missing; one that was taken down meanwhile starts again."""
+        """Have it read what is missing; how many it read. One that was taken down meanwhile starts
+        again. Raises `JudgeUnavailable`."""
         for first in (True, False):
             self.start_judge(judge, len(pairs))
             try:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycib.config.plan import AdapterGroup
 from raycib.errors import LOST, Lost
@@ -15,10 +15,16 @@ from raycib.runtime.failures import forget_failures, remember_failure
 from raycib.runtime.judge import check_judge
 from raycib.runtime.leases import Ended
 from raycib.runtime.named_judges import NamedJudge
-from raycib.runtime.pieces import PREPARE, Jobs, Piece, Prepare, tasks_of
-from raycib.runtime.protocol import Pending, Runtime
+from raycib.runtime.pieces import PREPARE, Jobs, Pending, Piece, Prepare, tasks_of
 from raycib.runtime.references import references
 from raycib.runtime.sweep import Sweep
+
+if TYPE_CHECKING:
+    from raycib.runtime.local import LocalRuntime
+    from raycib.runtime.remote import RayRuntime
+
+    Runtime = LocalRuntime | RayRuntime
+    """Where the phases are done. What is done is in the store; `str` says where it is."""
 
 __all__ = ["JudgeUnavailable", "Work", "do"]
 
@@ -35,7 +41,7 @@ class Work:
     """One run of a sweep: the phases in order, and what was counted."""
 
     def __init__(
-        self, sweep: Sweep, runtime: Runtime, folder: Path, beside: Beside = nullcontext
+        self, sweep: Sweep, runtime: "Runtime", folder: Path, beside: Beside = nullcontext
     ) -> None:
         """What is `beside` it goes on for as long as it does."""
         self.sweep, self.runtime, self._beside = sweep, runtime, beside
@@ -229,7 +235,7 @@ def do(sweep: Sweep, folder: Path, beside: Beside = nullcontext) -> Work:
     return work
 
 
-def _runtime(sweep: Sweep) -> Runtime:
+def _runtime(sweep: Sweep) -> "Runtime":
     """Ray and vLLM are imported only where they are used."""
     if sweep.setup.options.local:
         with no_collections():

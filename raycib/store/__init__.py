@@ -10,10 +10,10 @@ A person may read a store with ``ls`` and ``cat``: ``<root>/<kind>/<key>/record.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from raycib.store.folders import Folders
 from raycib.store.sealed import (
@@ -26,6 +26,9 @@ from raycib.store.sealed import (
     seal,
     telling,
 )
+
+if TYPE_CHECKING:
+    from raycib.store.buckets import Buckets
 
 __all__ = ["Record", "Store", "StoreError", "whole_root"]
 
@@ -67,20 +70,6 @@ class Record:
     def lines(self, name: str) -> list[Any]:
         """What is in a file of lines of JSON that was asked for by name."""
         return [from_json(line) for line in self.content[name].splitlines()]
-
-
-@runtime_checkable
-class StorageBackend(Protocol):
-    """Where sealed folders are kept; the seam between a ``Store`` and a disk or a bucket."""
-
-    def scratch(self) -> AbstractContextManager[Path]: ...
-    def commit(self, folder: Path, kind: str, key: str) -> bool: ...
-    def fetch(self, kind: str, key: str) -> Path | None: ...
-    def set_aside(self, kind: str, key: str) -> Path | str | None: ...
-    def keys(self, kind: str) -> list[str]: ...
-    def remove(self, kind: str, key: str) -> None: ...
-    def sweep(self, everyone: bool) -> list[str]: ...
-    def claim(self, name: str, wait: bool) -> AbstractContextManager[bool]: ...
 
 
 class Store:
@@ -249,7 +238,7 @@ def whole_root(root: str) -> str:
     return root if "://" in root else os.path.abspath(root)
 
 
-def _place(root: str) -> StorageBackend:
+def _place(root: str) -> "Folders | Buckets":
     scheme, separator, _ = root.partition("://")
     if not separator:
         return Folders(Path(root))

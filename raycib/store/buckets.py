@@ -25,7 +25,7 @@ from raycib.store.sealed import RECORD, Damage, StoreError, decode, file_names, 
 
 
 class Buckets:
-    """Where a ``Store`` keeps sealed folders: a bucket. A ``StorageBackend`` like ``Folders``."""
+    """Where a ``Store`` keeps sealed folders: a bucket. ``Folders`` does the same."""
 
     def __init__(self, url: str) -> None:
         """Open ``s3://bucket/prefix``; StoreError if it cannot be listed."""

@@ -24,7 +24,7 @@ CLAIMS = ".claims"
 
 
 class Folders:
-    """Where a ``Store`` keeps sealed folders: a disk. A ``StorageBackend`` like ``Buckets``."""
+    """Where a ``Store`` keeps sealed folders: a disk. ``Buckets`` does the same."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -20,11 +20,11 @@ from raycib.tracking.names import (
     PARAM_LIMIT,
     PARENT,
     SWEEP,
+    Known,
     dataset_of,
     mlflow_name,
 )
-from raycib.tracking.runs import Known, MetricRows
-from raycib.tracking.shown import CURVE, HEADLINE, OURS, Shown
+from raycib.tracking.shown import CURVE, HEADLINE, OURS, Point, Shown
 
 if TYPE_CHECKING:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -115,7 +115,7 @@ class Database:
             _insert(session, fresh)
         return written
 
-    def add_points(self, points: Sequence[tuple[Known, MetricRows]]) -> None:
+    def add_points(self, points: Sequence[tuple[Known, Sequence[Point]]]) -> None:
         """New points of curves, in one transaction; none of them may be there."""
         from mlflow.store.tracking.dbmodels import models as tables
         from sqlalchemy import delete
@@ -198,7 +198,7 @@ class Database:
             tag, value = CONTEXT
             yield tables.SqlInputTag, {"input_uuid": named, "name": tag, "value": value}
 
-    def _metrics(self, run: Known, points: MetricRows) -> Iterator[dict[str, Any]]:
+    def _metrics(self, run: Known, points: Sequence[Point]) -> Iterator[dict[str, Any]]:
         """Points carry the run's own start as time, so that the same one is the same row."""
         for name, value, step in points:
             is_nan, number = self._store.sanitize_metric_value(value)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,21 @@ PARENT = "mlflow.parentRunId"
 CONTEXT = ("mlflow.data.context", "training")
 """A tag of what a run is trained on."""
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT = 6_000, 5_000, 36
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run that MLflow has."""
+
+    run_id: str
+    start: int
+    """In milliseconds since 1970."""
+    content: str
+    """Of what it holds (`Shown.content`); "" where it was never over."""
+    status: str
+    """As MLflow has it."""
+    place: str
+    """Of its artifacts."""
 
 
 @cache

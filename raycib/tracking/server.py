@@ -16,11 +16,11 @@ from raycib.tracking.names import (
     PARAM_LIMIT,
     PARENT,
     SWEEP,
+    Known,
     dataset_of,
     mlflow_name,
 )
-from raycib.tracking.runs import Known, MetricRows
-from raycib.tracking.shown import HEADLINE, OURS, Shown
+from raycib.tracking.shown import HEADLINE, OURS, Point, Shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,7 +127,7 @@ class Server:
         for some_metrics, some_params, some_tags in _batches(metrics, new_params, new_tags):
             self._client.log_batch(run.info.run_id, some_metrics, some_params, some_tags)
 
-    def add_points(self, points: Sequence[tuple[Known, MetricRows]]) -> None:
+    def add_points(self, points: Sequence[tuple[Known, Sequence[Point]]]) -> None:
         """New points of runs' curves."""
         from mlflow.entities import Metric
 

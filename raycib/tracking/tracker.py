@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from raycib.tracking.runs import Known, Runs
+    from raycib.tracking.database import Database
+    from raycib.tracking.names import Known
+    from raycib.tracking.server import Server
 
 EXPERIMENT = "raycib"
 DATABASE_TRIES = 3
@@ -170,7 +172,7 @@ class Tracker:
         return f"{base}/#/experiments/{self._experiment}/runs/{parent.info.run_id}"
 
 
-def _runs(client: "MlflowClient", experiment: str) -> "Runs":
+def _runs(client: "MlflowClient", experiment: str) -> "Database | Server":
     """All at once in a database, one by one at a server."""
     store = client._tracking_client.store
     if hasattr(store, "ManagedSessionMaker"):
