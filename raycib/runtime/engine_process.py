@@ -5,8 +5,6 @@ A shared one lives by itself, under a name that says what it holds. Who uses it 
 the last one out ends it, and one that nobody holds for some minutes ends by itself.
 """
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from raycib.config import ModelSpec
+from raycib.config import ModelSpec, digest
 from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.runtime.engine_pool import Ended
@@ -72,17 +70,8 @@ class EngineProcess:
         invariant = execution.batch_invariant
         if model.quantization is None:
             targets = ()  # vLLM has room for all
-        parts: list[Any] = [
-            model.key,
-            rank,
-            length,
-            execution.engine_cpus,
-            execution.engine_gpus,
-            invariant,
-            targets,
-            number,
-        ]
-        named = PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        base = model, rank, length, execution.engine_gpus, invariant, targets
+        named = PREFIX + digest([model.key, *base[1:], execution.engine_cpus, number])[:12]
         self._name = named if shared else None
         self._lease: Any = None
         self._ended = threading.Event()
@@ -96,7 +85,6 @@ class EngineProcess:
             "concurrency_groups": {JUDGING: 1},
         }
         process: Any = ray.remote(**options)
-        base = model, rank, length, execution.engine_gpus, invariant, targets
         if self._name is None:
             self.actor: Any = process(Engines).remote(*base)
         else:

@@ -34,7 +34,7 @@ from raycib.runtime.live_progress import LiveView
 from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.pieces import Pending, Piece
 from raycib.runtime.planning.phases import trainers
-from raycib.runtime.serve import JudgeHandle, ServedJudge, start_judge
+from raycib.runtime.serve import JudgeHandle, ServedJudge
 from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 from raycib.runtime.watch import Watch, parts
@@ -199,12 +199,12 @@ class RayRuntime:
             execution = self.sweep.setup.execution
             useful = judges_for(conversations)
             many = replicas(execution.judge_replicas, execution.judge_gpus, self._idle, useful)
-            self._served = start_judge(judge.spec, execution, self.cluster.shared, many)
+            self._served = JudgeHandle(judge.spec, execution, self.cluster.shared, many)
 
     def _stop_judge(self, free: bool = False) -> None:
         if self._served is not None:
             self._served.stop(free)
-            idle = [0] * (self._served.config.replicas - len(self._served.read))
+            idle = [0] * (self._served.replicas - len(self._served.read))
             read = [*self._served.read.values(), *idle]
             _tell("replicas of the judge read", read, "conversations")
             self._served = None

@@ -5,21 +5,18 @@ needs no port. It makes what it reads itself: a driver loads no tokenizer.
 """
 
 import asyncio
-import hashlib
-import json
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from raycib.config import JudgeSpec
+from raycib.config import JudgeSpec, digest
 from raycib.config.presets import Execution
 from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
@@ -34,37 +31,23 @@ IN_FLIGHT = 4
 """Requests to a replica: those that come while it reads share the next batch."""
 
 
-@dataclass(frozen=True)
-class JudgeConfig:
-    """A judge's model and what it may use."""
-
-    spec: JudgeSpec
-    """Its source is a folder that every node has."""
-    cpus: float = 1.0
-    gpus: float = 0.0
-    """0 serves from CPU in float32; above 1 the model is split over that many of one machine."""
-    batch_invariant: bool = False
-    """Whether its engine's kernels are."""
-    replicas: int = 1
-
-    @property
-    def app(self) -> str:
-        """The name of its application: the same for the same judge and settings, wherever the
-        files lie and however many replicas were asked for."""
-        parts = [self.spec.key, self.cpus, self.gpus, *[True] * self.batch_invariant]
-        return APP_PREFIX + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+def app_of(spec: JudgeSpec, execution: Execution) -> str:
+    """The name of a judge's application: the same for the same judge and settings, wherever the
+    files lie and however many replicas were asked for."""
+    settings = engine_options(execution), execution.judge_cpus
+    return APP_PREFIX + digest([spec.key, settings])[:12]
 
 
-def replica_options(config: JudgeConfig) -> dict[str, Any]:
+def replica_options(execution: Execution, replicas: int) -> dict[str, Any]:
     """What the judge's replica takes of the cluster, and the environment of its process, where
     variables that are set here win."""
     chosen = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     chosen |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    gpus = config.gpus
+    gpus = execution.judge_gpus
     if not gpus:
-        chosen["OMP_NUM_THREADS"] = str(max(1, int(config.cpus)))
+        chosen["OMP_NUM_THREADS"] = str(max(1, int(execution.judge_cpus)))
     environment = {name: os.environ.get(name, value) for name, value in chosen.items()}
-    cpus = max(config.cpus, 0.001)  # a bundle of nothing is refused
+    cpus = max(execution.judge_cpus, 0.001)  # a bundle of nothing is refused
     return {
         "ray_actor_options": {
             "num_cpus": cpus,
@@ -74,15 +57,15 @@ def replica_options(config: JudgeConfig) -> dict[str, Any]:
         # What waits for room is seen by its bundles.
         "placement_group_bundles": [{"CPU": cpus} | ({"GPU": gpus} if gpus else {})],
         "max_ongoing_requests": 256,
-        "num_replicas": config.replicas,
+        "num_replicas": replicas,
     }
 
 
-def engine_options(config: JudgeConfig) -> dict[str, Any]:
-    """What the judge's `Generator` is told."""
-    if not config.gpus:
-        return {}
-    return {"dtype": "auto", "gpus": config.gpus, "batch_invariant": config.batch_invariant}
+def engine_options(execution: Execution) -> dict[str, Any]:
+    """What the judge's `Generator` is told. Without a GPU nothing: it reads in float32; above 1 the
+    model is split over that many of one machine."""
+    gpus, invariant = execution.judge_gpus, execution.batch_invariant
+    return {"dtype": "auto", "gpus": gpus, "batch_invariant": invariant} if gpus else {}
 
 
 class ServedJudge(Server):
@@ -114,15 +97,22 @@ class ServedJudge(Server):
 
 
 class JudgeHandle:
-    """A judge that is starting or running."""
+    """A guard that begins to start on the running Ray cluster, or is there already: the same judge
+    with the same settings is used as it is."""
 
-    def __init__(self, config: JudgeConfig, shared: bool) -> None:
-        self.config = config
+    def __init__(
+        self, spec: JudgeSpec, execution: Execution, shared: bool, replicas: int = 1
+    ) -> None:
+        """Returns at once. On a `shared` cluster the judge is held by name, so that it lives as
+        long as anybody needs it: whoever holds it, as a test run may, keeps it warm for the sweeps
+        that come."""
+        self._spec, self._execution, self.replicas = on_disk(spec), execution, replicas
+        self.app = app_of(spec, execution)
         self.started = False
         """Whether it had to be started, once it is ready; otherwise it was up already."""
         self.read: Counter[str] = Counter()
         """Conversations that each replica has read."""
-        self._lease = holds.hold(config.app) if shared else None
+        self._lease = holds.hold(self.app) if shared else None
         self._handle: Any = None
         self._problem: Exception | None = None
         self._done, self._stopping = threading.Event(), threading.Event()
@@ -143,8 +133,7 @@ class JudgeHandle:
 
         from raycib.runtime.judge_replica import JudgeReplica
 
-        app = self.config.app
-        shared = self._lease is not None
+        app, shared = self.app, self._lease is not None
         alone = partial(holds.alone, stopping=self._stopping) if shared else nullcontext
         with alone(app):
             with alone("serve"):
@@ -156,8 +145,8 @@ class JudgeHandle:
                 patience = holds.patience_s() if shared else None
                 replica: Any = JudgeReplica
                 judge = serve.RunTarget(
-                    replica.options(**replica_options(self.config)).bind(
-                        self.config.spec, patience, **engine_options(self.config)
+                    replica.options(**replica_options(self._execution, self.replicas)).bind(
+                        self._spec, patience, **engine_options(self._execution)
                     ),
                     name=app,
                     route_prefix=None,
@@ -171,8 +160,7 @@ class JudgeHandle:
 
     def _settled(self) -> str | None:
         """The application's state once it neither starts nor ends, or nobody waits any more."""
-        app = self.config.app
-        while (state := shared_serve.state(app)) in ("DEPLOYING", "DELETING"):
+        while (state := shared_serve.state(self.app)) in ("DEPLOYING", "DELETING"):
             if self._stopping.wait(0.2):
                 break
         return state
@@ -183,17 +171,17 @@ class JudgeHandle:
         Raises RuntimeError where it failed to start, TimeoutError where it takes longer.
         """
         if not self._done.wait(timeout_s):
+            cpus, gpus = self._execution.judge_cpus, self._execution.judge_gpus
             raise TimeoutError(
-                f"the judge {self.config.spec.source} was not ready after {timeout_s:.0f} s"
+                f"the judge {self._spec.source} was not ready after {timeout_s:.0f} s"
                 f" ({self.status()}); give it more time, or free what it waits for:"
-                f" {self.config.cpus:g} CPUs and {self.config.gpus:g} GPUs"
+                f" {cpus:g} CPUs and {gpus:g} GPUs"
             )
         if self._problem is not None:
             raise RuntimeError(
-                f"the judge {self.config.spec.source} did not start: {self._problem}"
+                f"the judge {self._spec.source} did not start: {self._problem}"
             ) from self._problem
-        in_flight = IN_FLIGHT * self.config.replicas
-        return ServedJudge(self.config.app, self._ask, in_flight=in_flight)
+        return ServedJudge(self.app, self._ask, in_flight=IN_FLIGHT * self.replicas)
 
     async def _ask(self, pairs: list[Pair]) -> list[Verdict]:
         """What a replica says: Serve gives each request to one of the less busy."""
@@ -204,7 +192,7 @@ class JudgeHandle:
     @property
     def is_up(self) -> bool:
         """Whether Serve runs it and finds it healthy."""
-        return shared_serve.state(self.config.app) == "RUNNING"
+        return shared_serve.state(self.app) == "RUNNING"
 
     def stop(self, free: bool = False) -> None:
         """Let go of the judge. On a shared cluster the last one out takes it down, and Serve where
@@ -214,37 +202,21 @@ class JudgeHandle:
         self._thread.join()  # what asked Ray for something afterwards would start another
         if self._lease is not None and ray.is_initialized():
             ray.kill(self._lease)
-            shared_serve.take_down(self.config.app)
-        elif free and shared_serve.state(self.config.app) is not None:
+            shared_serve.take_down(self.app)
+        elif free and shared_serve.state(self.app) is not None:
             from ray import serve
 
-            serve.delete(self.config.app)
+            serve.delete(self.app)
 
     def status(self) -> str:
         """What Serve says about the judge, in one line."""
         from ray import serve
 
         try:
-            app = serve.status().applications.get(self.config.app)
+            app = serve.status().applications.get(self.app)
         except RayError as problem:
             return f"Serve's status is unknown: {problem}"
         if app is None:
             return "Serve has not been asked to run it yet"
         said = [app.message, *(d.message for d in app.deployments.values())]
         return " ".join([f"Serve: {app.status}.", *filter(None, said)])[:2000]
-
-
-def start_judge(
-    spec: JudgeSpec, execution: Execution, shared: bool, replicas: int = 1
-) -> JudgeHandle:
-    """Begin to start a guard on the running Ray cluster and return at once.
-
-    The same judge with the same settings that runs there is used as it is. On a `shared` cluster it
-    is held by name, so that it lives as long as anybody needs it: whoever holds it, as a test run
-    may, keeps it warm for the sweeps that come.
-    """
-    if not ray.is_initialized():
-        raise RuntimeError("no Ray to start the judge on; call ray.init first")
-    invariant = execution.batch_invariant and execution.judge_gpus > 0
-    cpus, gpus = execution.judge_cpus, execution.judge_gpus
-    return JudgeHandle(JudgeConfig(on_disk(spec), cpus, gpus, invariant, replicas), shared)

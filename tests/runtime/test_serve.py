@@ -12,12 +12,12 @@ from running import elsewhere, holders, listening, title
 
 from raycib import world
 from raycib.config import JudgeSpec
-from raycib.config.presets import PRESETS
+from raycib.config.presets import PRESETS, Execution
 from raycib.evals.generate import share_of
 from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judges import Verdict
 from raycib.runtime.judge import describe_judge, guard_prompt
-from raycib.runtime.serve import JudgeConfig, engine_options, replica_options, start_judge
+from raycib.runtime.serve import JudgeHandle, engine_options, replica_options
 
 EXECUTION = PRESETS["world"].execution
 
@@ -27,33 +27,35 @@ def guard() -> JudgeSpec:
     return describe_judge("world:guard", None)
 
 
-def test_without_gpus_the_judge_is_a_cpu_server(guard: JudgeSpec) -> None:
-    config = JudgeConfig(guard, cpus=0)
-    options = replica_options(config)
+def judged_by(**settings: float) -> Execution:
+    return EXECUTION.model_copy(update={f"judge_{name}": one for name, one in settings.items()})
+
+
+def test_without_gpus_the_judge_is_a_cpu_server() -> None:
+    execution = judged_by(cpus=0)
+    options = replica_options(execution, 1)
     assert options["placement_group_bundles"] == [{"CPU": 0.001}]
     assert options["ray_actor_options"]["num_gpus"] == 0
     assert options["ray_actor_options"]["runtime_env"]["env_vars"]["HF_HUB_OFFLINE"] == "1"
-    assert engine_options(config) == {}, "its context is the model's own"
+    assert engine_options(execution) == {}, "its context is the model's own"
 
 
-def test_a_share_of_a_gpu_takes_that_share_of_its_memory(guard: JudgeSpec) -> None:
-    config = JudgeConfig(guard, gpus=0.5)
-    options = replica_options(config)
+def test_a_share_of_a_gpu_takes_that_share_of_its_memory() -> None:
+    execution = judged_by(cpus=1, gpus=0.5)
+    options = replica_options(execution, 1)
     assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 0.5}]
-    assert share_of(engine_options(config)["gpus"]) == {"gpu_memory_utilization": 0.45}
+    assert share_of(engine_options(execution)["gpus"]) == {"gpu_memory_utilization": 0.45}
 
 
-def test_several_gpus_split_the_model(guard: JudgeSpec) -> None:
-    config = JudgeConfig(guard, cpus=4, gpus=4)
-    assert share_of(engine_options(config)["gpus"])["tensor_parallel_size"] == 4
-    assert replica_options(config)["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 4}]
+def test_several_gpus_split_the_model() -> None:
+    execution = judged_by(cpus=4, gpus=4)
+    assert share_of(engine_options(execution)["gpus"])["tensor_parallel_size"] == 4
+    assert replica_options(execution, 1)["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 4}]
 
 
-def test_what_the_user_set_in_the_environment_stays(
-    guard: JudgeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_user_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    options = replica_options(JudgeConfig(guard))["ray_actor_options"]
+    options = replica_options(EXECUTION, 1)["ray_actor_options"]
     assert options["runtime_env"]["env_vars"]["VLLM_LOGGING_LEVEL"] == "DEBUG"
 
 
@@ -90,7 +92,7 @@ def test_a_real_judge_reads_ids_and_cannot_be_told_what_to_say(
     guard: JudgeSpec, cluster: Cluster, joined: None
 ) -> None:
     began = time.monotonic()
-    handle = start_judge(guard, EXECUTION, shared=True)
+    handle = JudgeHandle(guard, EXECUTION, shared=True)
     assert time.monotonic() - began < 10, "starting must not wait for the model"
     try:
         judge = handle.wait_until_ready(300)
@@ -130,7 +132,7 @@ def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
     guard: JudgeSpec, cluster: Cluster, joined: None
 ) -> None:
     """What was under way is asked again of the other one, and Serve starts another."""
-    handle = start_judge(guard, EXECUTION, shared=True, replicas=2)
+    handle = JudgeHandle(guard, EXECUTION, shared=True, replicas=2)
     judge = handle.wait_until_ready(300)
     while "RUNNING." not in (status := handle.status()):  # it reads before the second one is there
         assert "FAILED" not in status
@@ -138,7 +140,7 @@ def test_a_replica_killed_while_it_reads_costs_time_and_no_verdict(
     pairs = conversations() * 20
     before = judge.judge(pairs)
     assert len(handle.read) == 2 and sum(handle.read.values()) == len(pairs)
-    replicas = [p for p in holders(cluster.temp)[0] if f"{handle.config.app}:Judge" in title(p)]
+    replicas = [p for p in holders(cluster.temp)[0] if f"{handle.app}:Judge" in title(p)]
     assert len(replicas) == 2
     killed: list[int] = []
 
