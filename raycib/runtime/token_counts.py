@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from raycib.child import in_a_process
 from raycib.config import ModelSpec, digest
 from raycib.data.lengths import Length, Lengths
 from raycib.data.rows import Loaded, Row, fingerprint, read_rows
 from raycib.model_files import context_length, find, is_shipped
-from raycib.runtime.child import in_a_process
 from raycib.store import Store
 from raycib.store.kinds import LENGTHS
 from raycib.world import tokenizer as world_tokenizer

@@ -4,8 +4,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import ray.tune
 
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
+from raycib.environment import environment
 from raycib.runtime.capacity import TRIAL_CPUS
 from raycib.runtime.cluster import DRIVER_RESOURCE
 from raycib.runtime.demand import Bundles, Demand
@@ -29,6 +30,7 @@ from raycib.store import Store
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
 }  # fmt: skip
+"""Tune would write them into the command line of every trial; nodes have their own."""
 TRIES = 8
 """Of a task whose worker is lost; it resumes from the store's checkpoint each time. One that got
 further is tried as often again: spot nodes come and go."""
@@ -123,7 +125,7 @@ def _do_tasks(
     holders = [f"worker-{number}" for number in range(min(trials, width(tasks)))]
     demand = Demand(demand_of(execution, pins_drivers, len(holders)) if grows else ())
     news = _News(leases, ended, told, len(holders), demand.give_back)
-    with _without_credentials():
+    with environment(dict.fromkeys(CREDENTIALS)):
         tuner = ray.tune.Tuner(
             ray.tune.with_resources(_named(config), trial_resources(execution, pins_drivers)),
             param_space={"holder": ray.tune.grid_search(holders)},
@@ -212,16 +214,6 @@ class _News(ray.tune.Callback):
         with self._aloud():
             for one in ended:
                 self._ended(one)
-
-
-@contextmanager
-def _without_credentials() -> Iterator[None]:
-    """Tune would write them into the command line of every trial; nodes have their own."""
-    held = {name: os.environ.pop(name) for name in CREDENTIALS & os.environ.keys()}
-    try:
-        yield
-    finally:
-        os.environ |= held
 
 
 def _named(config: dict[str, Any]) -> Any:

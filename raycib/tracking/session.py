@@ -3,10 +3,11 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raycib.environment import environment
 from raycib.tracking.sqlite_file import alone, sqlite_uri
 
 IMPATIENCE = {
@@ -29,8 +30,9 @@ def default_uri(folder: Path) -> str:
 
 @contextmanager
 def tracking_room(uri: str) -> Iterator[None]:
-    """All of the below, for as long as one sweep is being shown at ``uri``."""
-    with settings(IMPATIENCE), quiet(), alone(uri):
+    """All of it, for as long as one sweep is being shown at ``uri``."""
+    unset = {name: value for name, value in IMPATIENCE.items() if name not in os.environ}
+    with environment(unset), quiet(), alone(uri):
         yield
 
 
@@ -41,18 +43,6 @@ def without_password(text: str) -> str:
     """
     hidden = re.sub(r"(?<!sqlite)://(?!/)\S*@", "://***@", text)
     return re.sub(r"(?i)([?&]\w*(?:pass|pwd|token|secret|key)\w*=)[^&\s]+", r"\1***", hidden)
-
-
-@contextmanager
-def settings(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that the user has not set, for a while."""
-    new = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ def in_a_process(function: str, asked: dict[str, Any], failing: str) -> Any:
     Raises `UserError`: what the function raises, or, beginning with the words `failing`, where the
     process dies.
     """
-    here = str(Path(__file__).parents[2])
+    here = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__, function],
