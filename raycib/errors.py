@@ -2,6 +2,12 @@
 was lost, exit code 1."""
 
 
+def line_of(error: Exception, place: int = 0) -> str:
+    """The first line of what an error says (-1: the last), or its kind where it says nothing."""
+    said = str(error).strip().splitlines()
+    return said[place] if said else type(error).__name__
+
+
 class UserError(ValueError):
     """Bad input. The message says what was found, where, and what to do, in one line."""
 

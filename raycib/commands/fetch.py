@@ -16,7 +16,7 @@ from raycib.data.origins import parts_of
 from raycib.data.rows import fingerprint as rows_fingerprint
 from raycib.data.rows import load_rows
 from raycib.data.sources import parse
-from raycib.errors import UserError
+from raycib.errors import UserError, line_of
 from raycib.model_files import (
     FETCHED,
     LEFT,
@@ -169,9 +169,9 @@ def _repository(name: str, revision: str | None, is_data: bool, files: list[str]
             except GatedRepoError:
                 closed = True
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
-        reason = next(iter(str(error).splitlines()), error)
         raise UserError(
-            f"the hub says nothing of {kind} {name!r}: {reason}; check the network, and HF_TOKEN"
+            f"the hub says nothing of {kind} {name!r}: {line_of(error)}; check the network, and "
+            "HF_TOKEN"
         ) from error
     card = about.card_data
     return Repository(name, is_data, size, kept, str(card and card.get("license")), closed)

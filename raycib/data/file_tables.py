@@ -16,7 +16,7 @@ from raycib.data.csv_tables import csv_table
 from raycib.data.json_tables import json_lines_table, json_table
 from raycib.data.tables import Entries, Table, checked, named_once
 from raycib.data.text_files import FORMATS, ordinary_file
-from raycib.errors import UserError
+from raycib.errors import UserError, line_of
 
 BATCH = 1024
 """Rows of a Parquet file that are in memory at once."""
@@ -55,5 +55,4 @@ def _parquet(path: Path, where: str, first: int | None) -> Iterator[Any]:
     except UserError:
         raise
     except Exception as error:  # Arrow's own errors, and of values that Python cannot hold
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{where} is not a readable Parquet file: {reason}") from error
+        raise UserError(f"{where} is not a readable Parquet file: {line_of(error)}") from error

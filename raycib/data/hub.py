@@ -6,7 +6,7 @@ from typing import Any
 
 from raycib.data.file_tables import file_table
 from raycib.data.tables import Table, checked
-from raycib.errors import NotHere, UserError
+from raycib.errors import NotHere, UserError, line_of
 from raycib.offline import tried_once
 
 _FILE = re.compile(r"([^/:@]+/[^/:@]+)/([^:]+\.(?:json|jsonl|csv|tsv|parquet)(?:\.gz)?)")
@@ -37,9 +37,9 @@ def hub_table(name: str, first: int | None = None) -> Table:
     except UserError:
         raise
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NotHere(
-            f"data set {name!r} could not be loaded: {reason}; check the name and the network"
+            f"data set {name!r} could not be loaded: {line_of(error)}; check the name and "
+            "the network"
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raycib.config import MADE, TODAY, JudgeSpec, ModelSpec, Template
-from raycib.errors import NotHere, UserError
+from raycib.errors import NotHere, UserError, line_of
 from raycib.model_files.config import (
     check_special_ids,
     ends_elsewhere,
@@ -90,10 +90,9 @@ def find(source: str) -> Path:
             )
         return Path(folder)
     except Exception as error:  # the hub client raises a dozen kinds; the user mends them alike
-        reason = str(error).splitlines()[0]
         raise NotHere(
-            f"model {source!r} is neither a folder nor on the hub: {reason}; check the name and "
-            "the network, or `hf auth login` where it wants a licence"
+            f"model {source!r} is neither a folder nor on the hub: {line_of(error)}; check the "
+            "name and the network, or `hf auth login` where it wants a licence"
         ) from error
 
 

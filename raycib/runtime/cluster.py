@@ -18,7 +18,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
-from raycib.errors import UserError
+from raycib.errors import UserError, line_of
 from raycib.runtime.bare_ray import bare
 from raycib.runtime.capacity import groups_that_fit, lacking
 from raycib.runtime.scratch import Scratch
@@ -153,7 +153,7 @@ def _join(address: str) -> None:
     try:
         _init(address="auto", runtime_env={"env_vars": ENVIRONMENT})
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}; {_MEND}") from error
+        raise UserError(f"{where}: {line_of(error)}; {_MEND}") from error
 
 
 _INSIDE = (
@@ -195,9 +195,9 @@ def _start_here(dashboard: bool) -> Scratch:
         except Exception as error:  # Ray raises the bare class
             ray.shutdown()
             scratch.remove()
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            if "timed out during startup" not in said[0] or not left:
-                raise UserError(f"Ray does not start on this machine: {said[0]}") from error
+            said = line_of(error)
+            if "timed out during startup" not in said or not left:
+                raise UserError(f"Ray does not start on this machine: {said}") from error
             print(
                 f"Ray did not start within half a minute, this machine is busy: trying again, "
                 f"{left} tries left",

@@ -18,6 +18,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from raycib.errors import line_of
+
 GONE: tuple[type[Exception], ...] = (
     LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError,
     RaySystemError, WorkerCrashedError,
@@ -149,8 +151,7 @@ class EnginePool:
         with self._changed:
             self._left -= 1
             if self._left:
-                said = (str(why).strip().splitlines() or [type(why).__name__])[0]
-                self._tell(f"note: an engine is gone, {self._left} left: {said}")
+                self._tell(f"note: an engine is gone, {self._left} left: {line_of(why)}")
                 return
             self._why = why
             while self._waiting:

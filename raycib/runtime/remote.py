@@ -19,7 +19,7 @@ from raycib.config import JudgeSpec
 from raycib.config.plan import Plan
 from raycib.config.presets import Execution
 from raycib.console import tell_lost
-from raycib.errors import LOST
+from raycib.errors import LOST, line_of
 from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judges import Judge
@@ -248,8 +248,8 @@ class RayRuntime:
         try:
             result_of(process.load_guard.remote(there))
         except RayError as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise JudgeUnavailable(f"the judge {spec.source} did not start: {why}") from error
+            why = f"the judge {spec.source} did not start: {line_of(error, -1)}"
+            raise JudgeUnavailable(why) from error
         self.engine_starts += 1
         ask = partial(process.judge.remote, there)
         return ServedJudge(f"{spec.source} on Ray", ask, request_timeout_s=A_DAY_S)

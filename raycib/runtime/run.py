@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycib.config.plan import AdapterGroup
-from raycib.errors import LOST, Lost
+from raycib.errors import LOST, Lost, line_of
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.importing import no_collections
 from raycib.runtime.alone import pairs_of, picks_of
@@ -152,7 +152,7 @@ class Work:
             remember_failure(sweep, key, reason, whole)
         untrained = [job.stage.key for job in group.jobs if job.stage.key not in sweep.trained]
         new = sweep.look(untrained)
-        if adopted := len(ended.adopted.intersection(untrained)):
+        if adopted := len(ended.found.intersection(untrained)):
             print(f"{group.name}: another sweep trained {adopted} stages of it", flush=True)
         self.counts["stages_reused"] += adopted
         self.counts["stages_trained"] += new - adopted
@@ -229,7 +229,7 @@ def do(sweep: Sweep, folder: Path, beside: Beside = nullcontext) -> Work:
         print(f"groups of {slots} slots, {runtime}", flush=True)
         work.run()
     except runtime.lost as error:
-        raise Lost(f"{LOST}: {str(error).strip().splitlines()[0]}") from error
+        raise Lost(f"{LOST}: {line_of(error)}") from error
     finally:
         runtime.close()
     return work
