@@ -42,12 +42,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a holder made of a task."""
+    """What a holder made of a task, or of all of it that is not `elsewhere`."""
 
     failures: Mapping[str, str] = field(default_factory=dict)
     """Why parts of it failed, by key."""
     found: frozenset[str] = frozenset()
-    """Parts that were there already."""
+    """Parts that were there already; once it is over, those that another sweep has made."""
     elsewhere: frozenset[str] = frozenset()
     """Parts that another sweep is making, for which the task is looked at again."""
     notes: tuple[str, ...] = ()
@@ -56,19 +56,11 @@ class Outcome:
     """Why nothing of it was done."""
 
 
-@dataclass(frozen=True)
-class Ended:
+@dataclass(frozen=True, kw_only=True)
+class Ended(Outcome):
     """A task that is over."""
 
     name: str
-    failures: Mapping[str, str] = field(default_factory=dict)
-    """Why parts of it failed, by key."""
-    error: Exception | None = None
-    """Why nothing of it was done."""
-    adopted: frozenset[str] = frozenset()
-    """Parts that were there already, or that another sweep has made meanwhile."""
-    notes: tuple[str, ...] = ()
-    """What people should know of it, a line each."""
 
     @property
     def well(self) -> bool:
@@ -138,7 +130,7 @@ class Leases:
                 return len(held) - 1
             why = self._said.get(name, f"its worker was lost {self._lost[name]} times")
             del self._working[holder]
-            self._end(Ended(name, error=Undone(why)))
+            self._end(Ended(name=name, error=Undone(why)))
         return len(held)
 
     def joined(self) -> int:
@@ -190,8 +182,8 @@ class Leases:
             return
         # What a lost holder had done is not another sweep's.
         lost = self._again or name in self._lost
-        adopted = outcome.found & before.elsewhere if lost else outcome.found
-        self._end(Ended(name, failures, outcome.error, adopted, notes))
+        found = outcome.found & before.elsewhere if lost else outcome.found
+        self._end(Ended(failures, found, notes=notes, error=outcome.error, name=name))
 
     def starve(self, holder: str) -> None:
         """A holder has no memory left, or was ended for it. When it comes back it does its
@@ -225,7 +217,7 @@ class Leases:
     def abandon(self, error: str = "") -> None:
         """No holder is left: what is not over was not done."""
         for name in [*self._waiting, *self._working.values()]:
-            self._end(Ended(name, error=Undone(self._said.get(name, error))))
+            self._end(Ended(name=name, error=Undone(self._said.get(name, error))))
         self._waiting.clear()
 
     def _is_free(self, task: Task) -> bool:
@@ -241,7 +233,7 @@ class Leases:
             error = ended.error or Undone(next(iter(ended.failures.values())))
             for task in [one for one in self._waiting.values() if ended.name in one.needs]:
                 del self._waiting[task.name]
-                self._end(Ended(task.name, error=error))
+                self._end(Ended(name=task.name, error=error))
 
 
 def width(tasks: Sequence[Task]) -> int:

@@ -135,7 +135,7 @@ class Overlapping:
             for job in piece.jobs if isinstance(piece, AdapterGroup) else ():
                 self.models.stage(store, job.stage)
                 self.models.measures(store, job.stage.key, evals)
-            ended(Ended(task.name))
+            ended(Ended(name=task.name))
 
     def ask(self, model_ids: Sequence[str]) -> Callable[[], None]:
         def answer() -> None:

@@ -123,7 +123,7 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     leases.finish("w", Outcome(found=frozenset({"theirs", "committed before it was lost"})))
     b, a = leases.ended()
     assert (b.name, a.name, a.failures) == ("b", "a", {"bad": "not finite"})
-    assert a.adopted == {"theirs"}
+    assert a.found == {"theirs"}
     assert leases.take("w", 3) == "c"
 
 
@@ -133,7 +133,7 @@ def test_what_was_done_for_a_queue_that_was_lost_is_not_another_sweeps() -> None
         leases.take("w", leases.join("w"))
         leases.finish("w", Outcome(found=frozenset({"there"})))
         [a] = leases.ended()
-        assert a.adopted == adopted and a.well
+        assert a.found == adopted and a.well
 
 
 def test_only_the_leading_process_moves_its_workers_on() -> None:
