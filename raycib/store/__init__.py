@@ -204,19 +204,11 @@ class Store:
         with telling(f"cannot discard {kind}/{key}", self.root):
             self._place.remove(kind, key)
 
-    def sweep(self, everyone: bool = False) -> list[str]:
-        """Remove what killed writers left behind; returns their names.
-
-        Done by the first ``put`` of a process for writers of this host. ``everyone=True`` removes
-        the left-overs of all hosts: only for a store that nobody is writing to.
-        """
-        with telling("cannot sweep", self.root):
-            return self._place.sweep(everyone)
-
     def _sweep_once(self) -> None:
+        """What killed writers of this host left behind is removed before the first writing."""
         if not self._swept:
             self._swept = True
-            self._place.sweep(everyone=False)
+            self._place.sweep()
 
     def _set_aside(self, kind: str, key: str, damage: Damage) -> bool:
         """Whether ``kind/key`` is now absent; False asks to look again."""

@@ -140,12 +140,12 @@ class Buckets:
         if writer := _writer(raw, kind, key):
             self._delete(self._list(f"{kind}/{key}/{writer}"))
 
-    def sweep(self, everyone: bool = False) -> list[str]:
-        """Remove what killed writers left, here and in the bucket; returns their names."""
-        swept = self.copies.sweep(everyone)
+    def sweep(self) -> None:
+        """Remove what killed writers left, here and in the bucket."""
+        self.copies.sweep()
         for mark in self._list(WRITING):
             writer = mark.rpartition("/")[2]
-            if not (everyone or is_dead(writer)):
+            if not is_dead(writer):
                 continue
             kind, _, key = (self._get(mark) or b"").decode().partition("/")
             if key and (found := self._writer(kind, key)) != writer:
@@ -153,8 +153,6 @@ class Buckets:
                     continue  # whose record it is cannot be told before it has been set aside
                 self._delete(self._list(f"{kind}/{key}/{writer}"))
             self._delete([mark])
-            swept.append(writer)
-        return swept
 
     def _writer(self, kind: str, key: str) -> str | None:
         raw = self._get(f"{kind}/{key}/{RECORD}")

@@ -111,15 +111,16 @@ class Folders:
         """Remove ``kind/key`` if it is there; it disappears by one rename."""
         self._drop(self.root / kind / key)
 
-    def sweep(self, everyone: bool = False) -> list[str]:
-        """Remove what killed writers left; returns their names. See ``is_dead``."""
+    def sweep(self) -> None:
+        """Remove what killed writers left. See ``is_dead``."""
         claims = self.root / CLAIMS
         for name in os.listdir(claims) if claims.exists() else ():
             with claimed(claims / name, wait=False):  # nobody's is gone afterwards
                 pass
         writing = self.root / WRITING
-        names = os.listdir(writing) if writing.exists() else []
-        return [n for n in names if (everyone or is_dead(n)) and self._drop(writing / n)]
+        for name in os.listdir(writing) if writing.exists() else ():
+            if is_dead(name):
+                self._drop(writing / name)
 
     @contextmanager
     def claim(self, name: str, wait: bool) -> Iterator[bool]:
@@ -129,8 +130,8 @@ class Folders:
         with claimed(folder / name, wait) as mine:
             yield mine
 
-    def _drop(self, path: Path) -> bool:
-        """Take ``path`` out of sight by a rename, then remove it; False if it was not there.
+    def _drop(self, path: Path) -> None:
+        """Take ``path`` out of sight by a rename, then remove it, if it is there.
 
         A writer wrongly thought dead then fails cleanly. Needs no free space, so that a full
         disk can be emptied.
@@ -140,13 +141,12 @@ class Folders:
         try:
             os.rename(path, out_of_sight)
         except FileNotFoundError:
-            return False
+            return
         sync_folder(path.parent)
         if out_of_sight.is_dir():
             shutil.rmtree(out_of_sight, ignore_errors=True)
         else:
             out_of_sight.unlink()
-        return True
 
 
 def new_writer() -> str:

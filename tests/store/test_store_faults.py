@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_child import asking, content, put
+from session import NIGHTLY
+from store_child import asking, content, put, sweep
 
 from raycib.store import Record, Store, StoreError
 
-NIGHTLY = int(os.environ.get("RAYCIB_NIGHTLY", "1"))
 pytestmark = pytest.mark.timeout(300 * NIGHTLY)
 SIZE = 500
 CALLS = ["-e", "trace=/^(openat|write|fsync|rename.*|close|mkdir.*|unlink.*|rmdir)$"]
@@ -136,7 +136,7 @@ def test_killed_at_every_system_call_a_result_is_whole_or_absent(
                 torn.append(f"{call} {n}")
             assert bool(store.damaged) <= (scenario == "repair"), (call, n, store.damaged)
             assert is_whole(put(store, "k", SIZE)), (call, n)
-            store.sweep()
+            sweep(root)
             assert left_over(root) == [], (call, n)
     with capsys.disabled():
         print(f"\n{scenario}: {sum(calls.values())} kills, one at each of {dict(calls)}")
@@ -167,7 +167,7 @@ def test_killed_at_random_times_a_result_is_whole_or_absent(
             found = store.get("stages", key)
             assert (found is not None) == (key in keys), (seed, key, store.damaged)
             assert is_whole(found or put(store, key, size), key, size), (seed, key)
-        store.sweep()
+        sweep(root)
         assert left_over(memory / "store") == [], (seed, i)
         results += len(keys)
     with capsys.disabled():

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from session import NIGHTLY
-from store_child import asking, content, put
+from store_child import asking, content, put, sweep
 
 from raycib.store import Record, Store
 from raycib.store.sealed import RECORD
@@ -113,7 +113,7 @@ class StoreLikeADict(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.store.sweep()
+        sweep(self.root)
         writing = self.root / ".writing"
         assert not writing.exists() or os.listdir(writing) == []
 

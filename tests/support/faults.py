@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from programs import ROOT, SWEEP, Ended
 from running import adapters, environment, scores
-
-from raycib.store import Store
+from store_child import sweep
 
 RARE = (
     "--preset", "world", "--seeds", "1", "--strengths", "0,5", "--group-size", "1",
@@ -128,7 +127,7 @@ class Facts(NamedTuple):
 
 def facts(out: Path) -> Facts:
     """Of the store at `out`, once it was swept as the next writer does."""
-    Store(out).sweep()
+    sweep(out)
     answers = (out / "generations").glob("*/answers.json")
     verdicts = (out / "verdicts").glob("*/verdicts.jsonl")
     under_way = (out / kind for kind in ("checkpoints", ".claims", ".writing", "failures"))

@@ -47,6 +47,12 @@ def put(store: Store, key: str, size: int, salt: str = "") -> Record:
     return store.put("stages", key, write, {"key": key, "size": size, "salt": salt})
 
 
+def sweep(root: Any) -> None:
+    """What killed writers of this host left is removed, as before the first writing of any."""
+    with Store(root).scratch():
+        pass
+
+
 def act(request: dict[str, Any]) -> str:
     """Do what a request says; the answer is "ok" or the error a user would see."""
     try:
