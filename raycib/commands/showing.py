@@ -8,11 +8,11 @@ from rich.text import Text
 
 from raycib.commands.card import method_name, scores_of, settings_of, stages_of
 from raycib.commands.stored import (
+    HISTORY_FILE,
     WORDS,
     Answer,
     Found,
     answers,
-    curve,
     folder_of,
     found,
     opened,
@@ -37,7 +37,7 @@ def show(key: str, out: str, texts: int) -> Group:
         table_of(("", title), [[*row] for row in _facts(record, measured, out)]),
         _scores(measured) if measured else Text("No finished sweep has scores of it."),
     ]
-    if steps := curve(record):
+    if steps := record.value(HISTORY_FILE):
         parts.append(_curve(steps))
     if measured and said:
         parts.append(Text(_verdicts(said, measured.results.judge.by_rule)))

@@ -120,7 +120,7 @@ def answers(store: Store, key: str, measured: Found) -> list[Answer]:
         except UserError as problem:  # another sweep's, it may be
             changed = problem
             continue
-        texts = [entry["text"] for entry in json.loads(record.path("answers.json").read_text())]
+        texts = [entry["text"] for entry in record.value("answers.json")]
         pairs = [(row.prompt, text) for row, text in zip(rows, texts, strict=True)]
         given = [verdict and verdict.harmful for verdict in map(verdicts.get, pairs)]
         told = [harmful for harmful in given if harmful is not None]
@@ -129,11 +129,6 @@ def answers(store: Store, key: str, measured: Found) -> list[Answer]:
     if changed:
         raise changed
     return []
-
-
-def curve(record: Record) -> list[dict[str, float]]:
-    """What a stage's optimiser steps saw, in their order."""
-    return json.loads(record.path(HISTORY_FILE).read_text())
 
 
 def answers_frame(key: str, out: str) -> "pd.DataFrame":
@@ -152,4 +147,4 @@ def curves_frame(key: str, out: str) -> "pd.DataFrame":
     """See `raycib.curves`."""
     import pandas as pd
 
-    return pd.DataFrame(curve(stage(opened(out), key))).set_index("step")
+    return pd.DataFrame(stage(opened(out), key).value(HISTORY_FILE)).set_index("step")

@@ -2,9 +2,15 @@
 
 import os
 
+
+def joins_a_cluster() -> bool:
+    """Whether there is one, at `RAY_ADDRESS`; "local" asks Ray for a new one."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
 # Ray reads both when it is imported. A cluster of one's own is never open: it asks for a token, and
 # with the second setting, meant for other systems, every process listens on the loopback address
 # instead of on all. An existing cluster decides for itself.
-if os.environ.get("RAY_ADDRESS", "") in ("", "local"):
+if not joins_a_cluster():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -89,7 +89,7 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         )
     if inputs.alignment_stage:
         model = inputs.alignment_stage.made_model(whole_root(options.out))
-    model = model.model_copy(update={**dict(held), "notes": sets.chat_notes})
+    model = model.model_copy(update={**dict(held), "notes": sets.counts.notes})
     benchmarks = benchmarks_of(options, first, sets.context)
     measured = {
         name: evals.model_copy(
@@ -183,7 +183,6 @@ def _sets(
     asked = [*filter(None, (given.harmful, given.benign)), *given.probes.values()]
     asked += [f"{given.harmful}#every-{LOOKS_EVERY}"] * (options.hrr_every is not None)
     asked += given.other_harmful.values()
-    sets.count([*trained, *held_out, *aside], asked)
     sizes = (
         options.max_length or (preset and preset.max_length),
         options.max_tokens or (preset and preset.max_tokens),

@@ -19,6 +19,7 @@ from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
 from raycib.errors import UserError, line_of
+from raycib.runtime import joins_a_cluster
 from raycib.runtime.bare_ray import bare
 from raycib.runtime.capacity import groups_that_fit, lacking
 from raycib.runtime.scratch import Scratch
@@ -86,7 +87,7 @@ def connect(execution: Execution, judge_is_served: bool = True, dashboard: bool 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if client.is_connected():
         raise UserError(f"this process is a client of a Ray elsewhere (ray://): {_INSIDE}")
-    shared, scratch = is_shared(), None
+    shared, scratch = joins_a_cluster(), None
     if not ray.is_initialized():
         if shared:
             _join(os.environ["RAY_ADDRESS"])
@@ -117,11 +118,6 @@ def _resources() -> dict[str, Any]:
     while "CPU" not in (there := ray.cluster_resources()) and time.monotonic() < deadline:
         time.sleep(0.1)
     return there
-
-
-def is_shared() -> bool:
-    """Whether there is a cluster to join; "local" asks Ray for a new one."""
-    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
 
 
 def _init(**where: Any) -> None:

@@ -129,7 +129,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         f"{len(failed_before(sweep))} failed before; results in {folder}",
         flush=True,
     )
-    setup.sets.keep(sweep.store)
+    setup.sets.counts.keep(sweep.store)
     for line in [
         *lines(files_read(runs)), *setup.sets.lines(), *benchmarks.lines(sweep.benchmarks)
     ]:  # fmt: skip

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -20,6 +20,9 @@ from ray.exceptions import (
 
 from raycib.errors import line_of
 
+if TYPE_CHECKING:
+    from raycib.runtime.engine_process import EngineProcess
+
 GONE: tuple[type[Exception], ...] = (
     LocalRayletDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError,
     RaySystemError, WorkerCrashedError,
@@ -31,23 +34,6 @@ TRIES = 4
 
 class Ended(Exception):
     """Nobody waits for it any more."""
-
-
-class Replica(Protocol):
-    """A process with an engine; both calls wait. They raise one of `GONE` where it was lost, and
-    `Ended` once it was let go of."""
-
-    def load(self) -> None:
-        """Have it ready, also after it was lost; raises where it does not come back."""
-        ...
-
-    def do(self, what: str, *given: Any) -> Any:
-        """What a method of it returns."""
-        ...
-
-    def end(self) -> None:
-        """Let go of it."""
-        ...
 
 
 @dataclass
@@ -63,7 +49,7 @@ class _Lot:
 class EnginePool:
     """Replicas, each with a thread that waits for it."""
 
-    def __init__(self, replicas: Sequence[Replica], tell: Callable[[str], None]) -> None:
+    def __init__(self, replicas: "Sequence[EngineProcess]", tell: Callable[[str], None]) -> None:
         """`tell` is called by threads with what people should know."""
         self._replicas, self._tell = replicas, tell
         self._waiting: deque[_Lot] = deque()
@@ -108,7 +94,7 @@ class EnginePool:
         """A replica's time: it loads, and takes lots until there are none any more."""
         replica = self._replicas[number]
         try:
-            replica.load()
+            replica.do("load")
             while (lot := self._next()) is not None:
                 try:
                     said = replica.do(lot.what, *lot.given)
@@ -119,7 +105,7 @@ class EnginePool:
                         self._put(lot, last=False)
                     else:
                         lot.said.set_exception(lost)
-                    replica.load()
+                    replica.do("load")
                 except Ended:
                     return
                 except Exception as error:

@@ -102,12 +102,9 @@ class EngineProcess:
                 return found
             return start()
 
-    def load(self) -> None:
-        """Have the engine ready."""
-        self.do("load")
-
     def do(self, what: str, *given: Any) -> Any:
-        """What a method of `Engines` returns; as `engine_pool.Replica` says."""
+        """What a method of `Engines` returns, once it does. Raises one of `GONE` where the process
+        was lost, and `Ended` once it was let go of."""
         reference = getattr(self.actor, what).remote(*given)
         while not ray.wait([reference], timeout=LOOK_S)[0]:
             if self._ended.is_set():

@@ -1,7 +1,5 @@
 """What `raycib judge-check` left in the store of a sweep's judges."""
 
-import json
-
 from raycib.results import JudgeFlips
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import JUDGE_CHECKS
@@ -17,5 +15,5 @@ def judge_checks(sweep: Sweep) -> list[JudgeFlips]:
             if key.startswith(judge.spec.key[:24]) and (
                 record := sweep.store.get(JUDGE_CHECKS, key)
             ):
-                found.append(JudgeFlips.model_validate(json.loads(record.path(FILE).read_text())))
+                found.append(JudgeFlips.model_validate(record.value(FILE)))
     return found

@@ -1,6 +1,5 @@
 """A model and data of one's own in the place of a preset's: what of a preset is then not meant."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from raycib.data.origins import origin
 from raycib.data.sources import named
 from raycib.errors import UserError
 from raycib.model_files import is_shipped
+from raycib.runtime import joins_a_cluster
 from raycib.runtime.options import Options
 from raycib.runtime.overrides import ratios
 from raycib.runtime.study import Study
@@ -121,12 +121,8 @@ def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[P
 def gpu_in_reach(local: bool) -> bool:
     """Whether this machine, or without `local` the cluster of `RAY_ADDRESS`, has an NVIDIA GPU.
     Asks the driver's files: torch is not imported for a plan."""
-    if os.environ.get("RAY_ADDRESS") and not local:  # else Ray is not imported for a plan either
-        import ray
+    if joins_a_cluster() and not local:
+        from raycib.runtime.cluster import connect  # imports Ray
 
-        from raycib.runtime.cluster import connect, is_shared
-
-        if is_shared():
-            connect(Execution())
-            return ray.cluster_resources().get("GPU", 0.0) > 0
+        return connect(Execution()).resources.get("GPU", 0.0) > 0
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

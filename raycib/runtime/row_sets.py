@@ -9,7 +9,6 @@ from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.results import SetOfRows
 from raycib.runtime.token_counts import TokenCounts
-from raycib.store import Store
 
 NO_LIMIT = 2**31
 """Of a model whose files name no context."""
@@ -21,7 +20,7 @@ class RowSets:
     """Describes rows for one model, with their lengths known."""
 
     def __init__(self, counts: TokenCounts, too_long: TooLong) -> None:
-        self._counts = counts
+        self.counts = counts
         self.too_long: TooLong = too_long
         self.context = counts.context(NO_LIMIT)
         """Tokens that the model takes."""
@@ -40,39 +39,37 @@ class RowSets:
         held_out: Sequence[str],
         asked: Sequence[str],
     ) -> None:
-        """The sizes that are given, and for the others what the rows at these sources need."""
+        """The sizes that are given, and for the others what the rows at these sources need; counts
+        them."""
         length, answer = given
         if length is not None and length > self.context:
             raise UserError(
                 f"--max-length {length} is more than the {self.context} tokens that "
-                f"{self._counts.model.source!r} takes; give {self.context} or less"
+                f"{self.counts.model.source!r} takes; give {self.context} or less"
             )
+        # Together: apart, each would take a process.
+        counted = self.counts.of([*trained, *held_out], asked)
         if length is None or answer is None:
-            counted = self._counts.of([*trained, *held_out], asked)
             one, two = len(trained), len(trained) + len(held_out)
-            most = self._counts.context(USUAL_MOST)
+            most = self.counts.context(USUAL_MOST)
             found = limits_of(counted[:one], counted[one:two], counted[two:], most)
             length, answer = length or found[0], answer or found[1]
         self.sizes = (length, answer)
 
-    def count(self, answered: Sequence[str], asked: Sequence[str]) -> None:
-        """Count the rows at these sources together: apart, each would take a process."""
-        self._counts.of(answered, asked)
-
     def task(self, name: str, source: str) -> TaskSpec:
         """Rows to train on."""
-        loaded = self._counts.read(source)
+        loaded = self.counts.read(source)
         whole = describe_task(name, source, self.sizes[0], loaded)
-        (lengths,) = self._counts.of([source])
+        (lengths,) = self.counts.of([source])
         spec = fitted(whole, loaded.rows, lengths, self.too_long, sys.maxsize)
         self._note(spec, whole, lengths, 0)
         return spec
 
     def held_out(self, name: str, source: str, asked: bool = True) -> RowsSpec:
         """Rows to measure losses on; unless they are alignment data, they are asked as well."""
-        loaded = self._counts.read(source)
+        loaded = self.counts.read(source)
         whole = describe_rows(name, source, *self.sizes, loaded, answered=True)
-        (lengths,) = self._counts.of([source])
+        (lengths,) = self.counts.of([source])
         most = self.context - whole.max_tokens if asked else sys.maxsize
         spec = fitted(whole, loaded.rows, lengths, self.too_long, most)
         self._note(spec, whole, lengths, whole.max_tokens if asked else 0)
@@ -81,15 +78,15 @@ class RowSets:
     def first(self, rows: RowsSpec, count: int) -> RowsSpec:
         """Those of the first `count` rows at a spec's source that are not too long."""
         source = f"{rows.source}#first-{count}"
-        few = self._counts.read(source)
+        few = self.counts.read(source)
         whole = describe_rows(rows.name, source, rows.max_length, rows.max_tokens, few)
-        (lengths,) = self._counts.of([source])
+        (lengths,) = self.counts.of([source])
         return fitted(whole, few.rows, lengths, self.too_long, sys.maxsize)
 
     def prompts(self, name: str, source: str) -> RowsSpec:
         """A benchmark's prompts, of which none is ever left out."""
-        spec = describe_rows(name, source, *self.sizes, self._counts.read(source))
-        (lengths,) = self._counts.of([], [source])
+        spec = describe_rows(name, source, *self.sizes, self.counts.read(source))
+        (lengths,) = self.counts.of([], [source])
         refuse_long_prompts(spec, lengths, self.context)
         self._note(spec, spec, lengths, spec.max_tokens, self.context - spec.max_tokens)
         return spec
@@ -104,7 +101,7 @@ class RowSets:
         """Lengths of a spec's rows as they are trained or measured on: those left out are not
         among them, and none is longer than the spec allows."""
         if spec.key not in self._used:
-            (lengths,) = self._counts.of([spec.source])
+            (lengths,) = self.counts.of([spec.source])
             left_out = set(spec.left_out)
             self._used[spec.key] = [
                 Length(one.prompt, min(one.whole, spec.max_length))
@@ -116,15 +113,6 @@ class RowSets:
     def asked(self, spec: RowsSpec) -> list[int]:
         """Tokens of the prompts of a spec that was described here."""
         return self._prompts[spec.key]
-
-    def keep(self, store: Store) -> None:
-        """Put what was counted into the store, so that it is counted once."""
-        self._counts.keep(store)
-
-    @property
-    def chat_notes(self) -> tuple[str, ...]:
-        """What of the model's chat template is mended."""
-        return self._counts.notes
 
     def lines(self) -> list[str]:
         """All sets for people."""

@@ -80,7 +80,7 @@ class TokenCounts:
         if not all(row in self._known for row in rows) and there:
             record = Store(self._root).get(LENGTHS, self._key(rows))
             if record:
-                self._learn(rows, *json.loads(record.path(FILE).read_text()))
+                self._learn(rows, *record.value(FILE))
                 self.notes = tuple(record.about["notes"])
         return all(row in self._known for row in rows)
 

@@ -53,7 +53,8 @@ class Record:
     created: str
     """When, in ISO 8601, to the second."""
     content: Mapping[str, bytes]
-    """What is in the files that were asked for by name (`Store.get`)."""
+    """What is in the files that were asked for by name (`Store.get`); others are read when they
+    are wanted."""
 
     def path(self, name: str) -> Path:
         """Where one file lies on this machine; KeyError if the result has no such file."""
@@ -64,12 +65,15 @@ class Record:
         return self.folder / name
 
     def value(self, name: str) -> Any:
-        """What is in a JSON file that was asked for by name."""
-        return from_json(self.content[name])
+        """What is in a JSON file."""
+        return from_json(self._read(name))
 
     def lines(self, name: str) -> list[Any]:
-        """What is in a file of lines of JSON that was asked for by name."""
-        return [from_json(line) for line in self.content[name].splitlines()]
+        """What is in a file of lines of JSON."""
+        return [from_json(line) for line in self._read(name).splitlines()]
+
+    def _read(self, name: str) -> bytes:
+        return self.content[name] if name in self.content else self.path(name).read_bytes()
 
 
 class Store:

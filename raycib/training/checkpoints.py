@@ -52,7 +52,7 @@ class Checkpoints:
         own = {step: key for step, key in self._own().items() if step < before}
         for step in sorted(set(own).intersection(*self._workers.gather(list(own))), reverse=True):
             record = self._store.get(CHECKPOINTS, own[step])
-            plain = json.loads(record.path(PLAIN).read_text()) if record else {}
+            plain = record.value(PLAIN) if record else {}
             if all(self._workers.gather(all(slot.stage.key in plain for slot in slots))):
                 assert record is not None
                 for slot in slots:

@@ -8,6 +8,7 @@ from pathlib import Path
 from raycib.config.presets import Execution
 from raycib.costs.gpus import GPU, USUAL, gpu_here, gpu_named, gpus_here
 from raycib.costs.memory import USABLE
+from raycib.runtime import joins_a_cluster
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.options import Options
 
@@ -42,7 +43,7 @@ def machine_of(options: Options, execution: Execution) -> Machine:
     """The GPU of `--gpu`, or this machine's, or the usual one; without GPUs a share of this
     machine's memory. Of a cluster's machines nothing is known. Raises `UserError` for a name that
     is not known."""
-    on_cluster = os.environ.get("RAY_ADDRESS", "") not in ("", "local") and not options.local
+    on_cluster = joins_a_cluster() and not options.local
     if execution.gpus_per_worker or options.gpu:
         found = None if on_cluster else gpu_here()
         gpu = gpu_named(options.gpu) if options.gpu else found
