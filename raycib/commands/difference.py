@@ -11,7 +11,7 @@ from raycib.commands.stored import answers, found, opened, stage
 from raycib.commands.terminal import table_of
 from raycib.report.forms import p_text
 from raycib.report.not_refused import in_words
-from raycib.report.side_by_side import flips
+from raycib.report.side_by_side import flips, verdicts
 from raycib.report.statistics import paired_interval
 from raycib.store import Store
 
@@ -78,7 +78,7 @@ def _paired(store: Store, keys: list[str], measured: list[Any]) -> str:
         [one.sample for one in answers(store, key, found)]
         for key, found in zip(keys, measured, strict=True)
     ]
-    found = flips(*said)
+    found = flips(*map(verdicts, said))
     safe, unsafe, same = found["to_safe"], found["to_unsafe"], found["both_safe"]
     change = paired_interval([-1] * safe + [1] * unsafe + [0] * (same + found["both_unsafe"]))
     if not change.n:

@@ -1,7 +1,7 @@
 """The same prompts answered by two models: which verdicts flipped, and by how much more one way."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from raycib.report.statistics import mcnemar
@@ -12,17 +12,6 @@ MAX_ANSWERS = 400
 """Answers of one cell that a report shows; counts are over all that were given."""
 MAX_CHARACTERS = 1_500
 """Characters of one answer that a report shows."""
-
-
-def flips(
-    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Prompts that both answered, by verdict, with McNemar's exact two-sided p.
-
-    Unreadable verdicts are no verdicts: such pairs are counted as ``unread`` and left out. A
-    prompt asked several times is paired with itself in order.
-    """
-    return _flips(verdicts(first), verdicts(second))
 
 
 def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -40,7 +29,7 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
     cells = []
     for key in keys:
         answers = {}
-        for prompt, sample in list(_by_prompt(samples[key]).items())[:MAX_ANSWERS]:
+        for prompt, sample in islice(numbered(samples[key]), MAX_ANSWERS):
             text = plain(sample["answer"])
             if len(text) > MAX_CHARACTERS:
                 text = text[:MAX_CHARACTERS] + " … (cut)"
@@ -51,18 +40,23 @@ def comparison(samples: Samples, labels: Mapping[str, str]) -> dict[str, Any]:
             answers[place] = [number, _verdict(sample), bool(sample.get("refused")), named]
         cells.append({"key": key, "label": plain(labels[key]), "answers": answers})
     judged = [verdicts(samples[key]) for key in keys]
-    pairs = {f"{i}-{j}": _flips(judged[i], judged[j]) for i, j in combinations(range(len(keys)), 2)}
+    pairs = {f"{i}-{j}": flips(judged[i], judged[j]) for i, j in combinations(range(len(keys)), 2)}
     asked = [plain(text) for text, _ in prompts]
     said = {"prompts": asked, "texts": list(texts), "categories": sorted(categories)}
     return {"cells": cells, "pairs": pairs, **said}
 
 
 def verdicts(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], str]:
-    """ "safe", "unsafe" or "unreadable" by prompt and by how often it was asked before."""
+    """ "safe", "unsafe" or "unreadable" by prompt and by how often it was asked before: what is
+    asked several times is paired with itself in order."""
     return {prompt: _verdict(sample) for prompt, sample in numbered(answers)}
 
 
-def _flips(first: Mapping[Any, str], second: Mapping[Any, str]) -> dict[str, Any]:
+def flips(first: Mapping[Any, str], second: Mapping[Any, str]) -> dict[str, Any]:
+    """Prompts that both answered, by their ``verdicts``, with McNemar's exact two-sided p.
+
+    Unreadable verdicts are no verdicts: such pairs are counted as ``unread`` and left out.
+    """
     counts = {"both_safe": 0, "both_unsafe": 0, "to_unsafe": 0, "to_safe": 0, "unread": 0}
     names = {
         ("safe", "safe"): "both_safe",
@@ -90,7 +84,3 @@ def numbered(
         prompt = str(sample["prompt"])
         times[prompt] = times.get(prompt, -1) + 1
         yield (prompt, times[prompt]), sample
-
-
-def _by_prompt(answers: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    return {prompt: {**sample, "verdict": _verdict(sample)} for prompt, sample in numbered(answers)}

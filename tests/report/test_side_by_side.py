@@ -2,7 +2,7 @@
 
 import json
 
-from raycib.report.side_by_side import comparison, flips
+from raycib.report.side_by_side import comparison, flips, verdicts
 
 
 def said(*verdicts):
@@ -10,8 +10,8 @@ def said(*verdicts):
 
 
 def test_flips_are_paired_on_prompts_and_unreadable_verdicts_are_no_verdicts():
-    found = flips(said("safe", "safe", "unsafe", "safe"),
-                  said("unsafe", "safe", "safe", "unreadable", "unsafe"))  # fmt: skip
+    first = verdicts(said("safe", "safe", "unsafe", "safe"))
+    found = flips(first, verdicts(said("unsafe", "safe", "safe", "unreadable", "unsafe")))
     assert found == {
         "both_safe": 1, "both_unsafe": 0, "to_unsafe": 1, "to_safe": 1, "unread": 1, "p": 1.0
     }  # fmt: skip

@@ -20,6 +20,7 @@ from raycib.studies.comparison import report as comparison_study
 from raycib.studies.comparison.warnings import warnings as warnings_of_comparison
 from raycib.studies.continual import report as continual_study
 from raycib.studies.continual.results import ContinualResults
+from raycib.studies.continual.scores import continual_scores
 from raycib.studies.continual.warnings import warnings as warnings_of_continual
 from raycib.studies.strength import report as strength_study
 from raycib.studies.tradeoff import report as tradeoff_study
@@ -65,8 +66,19 @@ WARNINGS: dict[str, Callable[[Any], list[str]]] = {
 
 
 def typed(summary: dict[str, Any]) -> Any:
-    """A made-up sweep as its study has it."""
+    """A made-up sweep as its study has it: finished sequences with the measures of their stages."""
+    if summary.get("study") == "continual":
+        cells = [cell | {"scores": _measured(cell, summary)} for cell in summary["cells"]]
+        summary = summary | {"cells": cells}
     return results_of(summary, kind=RESULTS.get(summary.get("study", ""), Results))
+
+
+def _measured(cell: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any] | None:
+    rates = [one and {task: rate and rate["value"] for task, rate in one["accuracies"].items()}
+             for one in (summary["aligned"]["scores"], *(s["scores"] for s in cell["stages"]))
+             ]  # fmt: skip
+    found = continual_scores(cell["order"], rates[0], rates[1:], summary["tasks"][:1])
+    return cell["scores"] and cell["scores"] | found
 
 
 def reported(summary: dict[str, Any], answers: Any = None, histories: Any = None) -> Report:

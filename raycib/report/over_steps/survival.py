@@ -39,10 +39,10 @@ class Kept(NamedTuple):
     """For other seeds."""
 
 
-def lost(curve: Sequence[tuple[int, float]], threshold: float = THRESHOLD) -> Lost:
+def lost(curve: Sequence[tuple[int, float]]) -> Lost:
     """Of a model's rates by step, in order, the first of which is before any step."""
     for place, (step, rate) in enumerate(curve):
-        if less(threshold, rate):
+        if less(THRESHOLD, rate):
             return Lost(curve[max(place - 1, 0)][0], step)
     return Lost(curve[-1][0], math.inf)
 

@@ -14,7 +14,7 @@ from raycib.report.statistics import Interval, Spread, less, mean_std, t_interva
 from raycib.report.text import one_line, plain
 from raycib.results import Histories
 from raycib.studies.continual.results import ContinualCell, ContinualResults
-from raycib.studies.continual.scores import MEASURES, Rates, accuracy_matrix, continual_scores
+from raycib.studies.continual.scores import MEASURES, accuracy_matrix
 
 ARROW = " → "
 Key = TypeVar("Key")
@@ -102,12 +102,6 @@ def sequence_frame(results: ContinualResults) -> pd.DataFrame:
     stages is not what a run does."""
     frame = to_frame(results, MEASURES)
     frame["order"] = [tuple(plain(task) for task in cell.order) for cell in results.cells]
-    before, left_out = _accuracies_before(results), results.tasks[:1]
-    for place, cell in enumerate(results.cells):
-        found = continual_scores(cell.order, before, _stage_accuracies(cell), left_out)
-        frame.loc[place, list(MEASURES)] = [
-            math.nan if cell.failed or found[name] is None else found[name] for name in MEASURES
-        ]
     return frame
 
 
@@ -115,17 +109,18 @@ def sequences_of(results: ContinualResults) -> Sequences:
     """The runs of a sweep whose cells went through several tasks."""
     frame = sequence_frame(results)
     strengths = frame.groupby("label")["strength"].nunique()
-    before = _accuracies_before(results)
+    before = results.aligned.scores.accuracies if results.aligned.scores else None
     runs = []
     for cell, row in zip(results.cells, frame.to_dict("records"), strict=True):
         several = strengths[row["label"]] > 1
+        after = [stage.scores.accuracies if stage.scores else None for stage in cell.stages]
         runs.append(
             Run(
                 cell=cell,
                 variant=f"{row['label']} at {row['strength']:g}" if several else row["label"],
                 order=row["order"],
                 scores={str(k): v for k, v in row.items() if isinstance(v, int | float)},
-                matrix=accuracy_matrix(cell.order, before, _stage_accuracies(cell)),
+                matrix=accuracy_matrix(cell.order, before, after),
             )
         )
     runs.sort(key=lambda run: run.cell.method != PLAIN)
@@ -210,13 +205,3 @@ def above(found: Interval, level: float = 0.0) -> bool | None:
     if less(level, found.low):
         return True
     return False if less(found.high, level) else None
-
-
-def _stage_accuracies(cell: ContinualCell) -> list[Rates | None]:
-    """Accuracies on every task after each stage of a cell; None where not measured."""
-    return [stage.scores.accuracies if stage.scores else None for stage in cell.stages]
-
-
-def _accuracies_before(results: ContinualResults) -> Rates | None:
-    """Accuracies on every task before any fine-tuning."""
-    return results.aligned.scores.accuracies if results.aligned.scores else None

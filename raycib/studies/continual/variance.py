@@ -96,7 +96,6 @@ def anova(values: np.ndarray) -> list[Source]:
 class Analysis:
     """The variance of one response; ``runs`` counts the runs in it, of ``of`` that finished."""
 
-    response: str
     sources: tuple[Source, ...]
     orders: int
     methods: int
@@ -125,10 +124,8 @@ def analyse(sequences: Sequences, measure: Measure) -> Analysis | None:
     if axes is None:
         return None
     values = np.array([known[place] for place in product(*axes)]).reshape([len(a) for a in axes])
-    name = measure if isinstance(measure, str) else measure.__name__
     orders, methods, seeds = (len(axis) for axis in axes)
-    sources = tuple(anova(values))
-    return Analysis(name, sources, orders, methods, seeds, values.size, len(known))
+    return Analysis(tuple(anova(values)), orders, methods, seeds, values.size, len(known))
 
 
 def variance_table(sequences: Sequences) -> pd.DataFrame:

@@ -24,7 +24,6 @@ TAX = ("tax", "tax_bound", "information_zy", "label_entropy", "tax_n")
 GAP_COLUMNS = (
     *(gap + end for gap in GAPS for end in ("", "_low", "_high", "_se", "_n")), "max_nll", *TAX,
 )  # fmt: skip
-NOTHING = math.nan
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,10 @@ class Gap:
     With one: its value, the standard error over rows and the interval of that; ``n`` counts rows.
     """
 
-    value: float = NOTHING
-    spread: float = NOTHING
-    low: float = NOTHING
-    high: float = NOTHING
-    seeds: int = 0
+    value: float = math.nan
+    spread: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
     n: int = 0
 
 
@@ -56,17 +54,16 @@ def gap_frame(results: Results) -> pd.DataFrame:
 def gap(cells: pd.DataFrame, column: str) -> Gap:
     """The gap in ``column`` of cells that are equal but for their seeds."""
     over_seeds = mean_std(cells[column])
-    seeds = over_seeds.n
-    if not seeds:
+    if not over_seeds.n:
         return Gap()
     counts = cells[f"{column}_n"].dropna()
     n = int(counts.min()) if len(counts) else 0
-    if seeds == 1:
+    if over_seeds.n == 1:
         known = cells[column].notna().to_numpy().argmax()
         se, low, high = (float(cells[column + end].iloc[known]) for end in ("_se", "_low", "_high"))
-        return Gap(over_seeds.mean, se, low, high, 1, n)
+        return Gap(over_seeds.mean, se, low, high, n)
     ends = t_interval(cells[column])
-    return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, seeds, n)
+    return Gap(over_seeds.mean, over_seeds.std, ends.low, ends.high, n)
 
 
 def smaller(one: ResultRow, other: ResultRow, column: str) -> bool | None:
