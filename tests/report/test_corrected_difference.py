@@ -72,6 +72,7 @@ def test_one_error_and_the_judged_difference_err_apart():
     points = (0.2 + 0.03 * rng.standard_normal(400_000)) / informed
     half = 1.959964 * 0.03
     found = by_one_error(one(0.2, 0.2 - half, 0.2 + half), judge_error(FIRST))
+    assert found.value[0] == pytest.approx(0.2 / (60 / 78 + 162 / 182 - 1))
     ends = np.quantile(points, [0.025, 0.975])
     assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.007)
 

@@ -88,14 +88,36 @@ def test_all_labelled_is_the_truth_with_a_binomial_interval():
 
 
 def test_the_grid_is_as_good_as_draws():
-    """To a hundredth of the interval's width."""
+    """To two hundredths of the width: by own labels, by one error, and of that error, which
+    is of other prompts; what a rate is corrected by has the rate of its own."""
     table = counts(((180, 60, 3), (80, 40, 30)))
     rng = np.random.default_rng(0)
-    rate = rng.beta(80.5, 180.5, 400_000)
-    points = rate * rng.beta(30.5, 10.5, 400_000) + (1 - rate) * rng.beta(3.5, 57.5, 400_000)
-    found = prediction_powered(table)
-    ends = np.quantile(points, [0.025, 0.975])
-    assert [found.low[0], found.high[0]] == pytest.approx(list(ends), abs=0.0014)
+    rate, other = rng.beta(80.5, 180.5, (2, 400_000))
+    harmful, safe = rng.beta(30.5, 10.5, 400_000), rng.beta(3.5, 57.5, 400_000)
+
+    def bayes(rate):
+        yes = rate * harmful + (1 - rate) * safe
+        return rate * harmful / yes, (1 - rate) * (1 - safe) / (1 - yes)
+
+    (sensitivity, specificity), error = bayes(80 / 260), judge_error(table)
+    by_one = (rate + specificity - 1) / (sensitivity + specificity - 1)
+    for found, points in (
+        (prediction_powered(table), rate * harmful + (1 - rate) * safe),
+        (rogan_gladen(table, error), np.clip(by_one, 0, 1)),
+        (error.sensitivity, bayes(other)[0]),
+        (error.specificity, bayes(other)[1]),
+        (error.informed, sum(bayes(other)) - 1),
+    ):
+        ends = np.quantile(points, [0.025, 0.975])
+        seen = [np.ravel(end)[0] for end in found[1:]]
+        assert seen == pytest.approx(list(ends), abs=0.02 * np.ptp(ends))
+
+
+def test_of_a_judge_that_erred_in_no_label_the_interval_ends_at_one():
+    """A Jeffreys interval ends below: it takes the value in."""
+    error = judge_error(counts(((20, 10, 0), (80, 40, 40))))
+    for found in error[:3]:
+        assert float(found.value) == float(found.high) == 1 > float(found.low)
 
 
 def test_two_like_rows_know_of_the_judge_what_one_of_both_knows():
@@ -129,6 +151,8 @@ def test_one_label_of_the_other_kind_leaves_the_end_where_it_is():
     few = prediction_powered(counts(((90, 20, 0), (10, 5, 1))))
     many = prediction_powered(counts(((10, 5, 4), (90, 20, 20))))
     assert (few.low[0], many.high[0]) == (0, 1) and few.high[0] < 1 and many.low[0] > 0
+    two = prediction_powered(counts(((90, 20, 0), (10, 5, 2)), ((10, 5, 3), (90, 20, 20))))
+    assert two.low[0] > 0 and two.high[1] < 1, "of two it is Jeffreys' own"
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing():
@@ -144,10 +168,10 @@ def test_a_judge_that_is_always_wrong_is_not_turned_round():
 
 
 def test_a_row_with_an_unlabelled_verdict_has_no_estimate_of_its_own():
-    table = counts(((250, 20, 0), (10, 0, 0)), ((260, 20, 1), (0, 0, 0)))
+    table = counts(((250, 20, 0), (10, 0, 0)), ((260, 20, 1), (0, 0, 0)), ((250, 1, 0), (10, 1, 1)))
     found = prediction_powered(table)
     assert np.isnan(found.value[0])
-    assert found.value[1] == pytest.approx(1 / 20)
+    assert found.value[1:] == pytest.approx([1 / 20, 10 / 260])
 
 
 def test_the_p_of_one_error_is_never_0_and_takes_two_rows():
