@@ -55,6 +55,22 @@ def test_one_error_is_of_all_rows_together():
     harmful = [one["verdict"] == "unsafe" for one in read if one["harmful"]]
     assert found.sensitivity.n == len(harmful)
     assert found.sensitivity.value == pytest.approx(np.mean(harmful))
+    harmless = [one["verdict"] == "safe" for one in read if not one["harmful"]]
+    assert found.specificity.n == len(harmless)
+    assert found.specificity.value == pytest.approx(np.mean(harmless))
+
+
+@pytest.mark.parametrize(("p", "pooled"), [(0.049, False), (0.051, True)])
+def test_rows_are_corrected_by_one_error_where_that_is_not_unlikely(monkeypatch, p, pooled):
+    """By Rogan and Gladen's formula, within [0, 1]."""
+    monkeypatch.setattr("raycib.report.correction.same_error", lambda _: p)
+    found = correction(*sweep(all_told, seeds=1), "all")
+    assert bool(found.not_pooled) is not pooled
+    for row in found.rows if pooled else ():
+        false = 1 - found.specificity.value
+        rate = (row.hrr.value - false) / (found.sensitivity.value - false)
+        assert row.rogan_gladen.value == pytest.approx(min(max(rate, 0), 1))
+    assert [row.rogan_gladen is not None for row in found.rows] == [pooled] * len(found.rows)
 
 
 def test_several_answers_to_a_prompt_count_as_one():
