@@ -229,6 +229,7 @@ def test_the_answer_names_the_cheapest_way_to_a_tenth_of_the_gap(whole):
         (lambda s: None, "One seed"),
         (lambda s: None, "C_p of Theorem 1"),
         (lambda s: None, "at most the true ones"),
+        (lambda s: None, "not corrected for being several"),
         (lambda s: s.pop("theory"), "no bounds are shown"),
         (lambda s: s["theory"]["proxies"][1].update(how="estimated"), "terms of near outputs"),
         (lambda s: s["cells"][-1]["scores"].update(distance=3.0), "1.50 times its radius"),

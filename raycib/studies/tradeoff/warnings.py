@@ -3,7 +3,7 @@
 import pandas as pd
 
 from raycib.report.frame import PLAIN
-from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1
+from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1, PENALTY
 from raycib.studies.tradeoff.results import TradeoffResults
 from raycib.studies.tradeoff.theory import Theory
 
@@ -39,6 +39,11 @@ def warnings(results: TradeoffResults, frame: pd.DataFrame) -> list[str]:
         found.append(
             f"{len(outside)} cells of Case II's ball lie outside of it, up to {worst:z.2f} times "
             "its radius: the projection did not do its work there."
+        )
+    if done["method"].isin([CASE1, PENALTY, BALL]).any():
+        found.append(
+            "Several comparisons of gaps are not corrected for being several: of equal ones 1 in "
+            "20 is told apart, and one that goes the wrong way fails a claim."
         )
     if results.theory is None:
         found.append("The theorems' terms were not measured: no bounds are shown.")
