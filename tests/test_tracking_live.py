@@ -102,3 +102,20 @@ def test_what_went_on_and_did_not_change_is_over_again(place):
     assert track(typed(summary), {}, folder)
     assert {status for status, _, _ in shown(place).values()} == {"FINISHED"}
     assert len(shown(place)) == 7
+
+
+def test_two_sweeps_into_one_folder_at_once_go_on_in_the_same_runs(place):
+    """The second process looked before the first one began a cell, and shows it after that."""
+    summary = sweep(seeds=1, failed=False)
+    uri, key = f"sqlite:///{place}/mlflow.db", summary["cells"][0]["key"]
+    before, later = begun(summary, []), begun(summary, [key])
+    with tracking_room(uri):
+        first, second = (Tracker(uri, summary["sweep"]) for _ in range(2))
+        for one, (results, unfinished) in ((first, before), (second, before), (first, later)):
+            one.show(results, {}, {}, {}, unfinished)
+        known = second._runs.known(summary["sweep"])
+        second.show(later[0], {}, {}, {}, later[1])
+        assert second._runs.known(summary["sweep"]) == known
+    mlflow = client(place)
+    runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
+    assert [run.data.tags["raycib.key"] for run in runs].count(key) == 1

@@ -93,7 +93,7 @@ class Tracker:
             self._client._tracking_client.store.engine.dispose()  # type: ignore[attr-defined]
         self._experiment = experiment_of(self._client, uri)
         self._runs = _runs(self._client, self._experiment)
-        self._known = self._runs.known(sweep)
+        self._known: dict[tuple[str, str], Known] = {}
         self._going: list[Known] = []
         """Runs that go on."""
         self._curves: dict[str, list[Known]] = {}
@@ -114,6 +114,9 @@ class Tracker:
         `unfinished` has the stages of a sweep that goes on (`runs_of`)."""
         parent, *others = runs_of(results, histories, samples, times, unfinished)
         self._cells = len(results.cells)
+        if not self._known.keys() >= {one.run for one in (parent, *others)}:
+            # Another process may have begun them since: two sweeps into one folder, at once.
+            self._known = self._runs.known(self._sweep) | self._known
         self._write([parent], None)
         self._write(others, self._known[parent.run].run_id)
         self._going = [self._known[one.run] for one in (parent, *others) if one.ended is None]
