@@ -1,28 +1,28 @@
 """Files that are whole or absent: written beside their place, then moved into it."""
 
 import os
-import secrets
 from pathlib import Path
+
+from raycib.store.folders import claimed
+from raycib.store.sealed import sync_folder
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    """Replaces ``path`` by ``data``; a reader, or a crash, never meets half of it."""
+    """Replaces ``path`` by ``data``; a reader, or a crash, never meets half of it. One writer at a
+    time: what a killed one left is the next one's to begin with."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(name, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        name.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    beside = path.with_name(f".{path.name}.part")
+    with claimed(beside.with_suffix(".lock"), wait=True):
+        try:
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    sync_folder(path.parent)
     return path
 
 
