@@ -86,6 +86,8 @@ class Leases:
         """What each has now."""
         self._partly: dict[str, Outcome] = {}
         """Of tasks that were put back: what is known of them."""
+        self._awaited: dict[str, None] = {}
+        """Those of them that nothing was heard of since."""
         self._lost: dict[str, int] = {}
         """How often the holder of a task was lost since the task last got further."""
         self._told: dict[str, dict[str, Any]] = {}
@@ -160,6 +162,7 @@ class Leases:
         for key, points in news.pop("curves", {}).items():
             self._points.setdefault(name, {}).setdefault(key, []).extend(points)
         self._told[name] = news
+        self._awaited.pop(name, None)
 
     def told(self) -> dict[str, dict[str, Any]]:
         """How far each task is, with the points of curves that are new since the last call."""
@@ -179,6 +182,7 @@ class Leases:
             left = before.elsewhere | outcome.elsewhere
             self._partly[name] = Outcome(failures, elsewhere=left, notes=notes)
             self._waiting[name] = self._tasks[name]
+            self._awaited[name] = None
             return
         # What a lost holder had done is not another sweep's.
         lost = self._again or name in self._lost
@@ -210,9 +214,13 @@ class Leases:
         found, self._news = list(self._news), deque()
         return found
 
-    def news(self) -> tuple[dict[str, dict[str, Any]], list[Ended], int]:
-        """`told`, `ended` and `joined` in one call: a driver asks all day."""
-        return self.told(), self.ended(), self.joined()
+    def awaited(self) -> list[str]:
+        """Tasks that wait for another sweep, which makes a part of them."""
+        return list(self._awaited)
+
+    def news(self) -> tuple[dict[str, dict[str, Any]], list[Ended], int, list[str]]:
+        """`told`, `ended`, `joined` and `awaited` in one call: a driver asks all day."""
+        return self.told(), self.ended(), self.joined(), self.awaited()
 
     def abandon(self, error: str = "") -> None:
         """No holder is left: what is not over was not done."""
@@ -228,6 +236,7 @@ class Leases:
         if ended.name in self._over:
             return
         self._over[ended.name] = ended
+        self._awaited.pop(ended.name, None)
         self._news.append(ended)
         if not ended.well:
             error = ended.error or Undone(next(iter(ended.failures.values())))

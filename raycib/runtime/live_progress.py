@@ -54,8 +54,9 @@ class LiveView(ProgressView):
         if not self.console.is_terminal:
             self.print_line()
 
-    def tell(self, groups: dict[str, News]) -> None:
-        """How far the groups are that are trained."""
+    def tell(self, groups: dict[str, News], detail: str) -> None:
+        """How far the groups are that are trained, and what is waited for."""
+        self.detail = detail
         self._take(groups)
         self.heard()
 

@@ -94,6 +94,7 @@ class LocalRuntime:
             leases.finish(HERE, outcome)
             number += 1
             if outcome.elsewhere:
+                self._view.wait(leases.awaited())
                 time.sleep(LOOK_S)
             for one in leases.ended():
                 ended(one)

@@ -57,6 +57,7 @@ class ProgressView:
 
     def __call__(self, group: str, news: Mapping[str, Any], last: bool) -> None:
         """A group has taken a step, perhaps its `last`."""
+        self.detail = ""
         self._take({group: dict(news)})
         if last or time.monotonic() - self._last >= LINE_EVERY:
             self.print_line()
@@ -67,6 +68,12 @@ class ProgressView:
             if points := news.pop("curves", None):
                 self.new_points(points)
         self.groups = {**self.groups, **groups}  # another thread may be going through them
+
+    def wait(self, tasks: Sequence[str]) -> None:
+        """Say at once which tasks wait for another sweep on this store."""
+        if (detail := waiting(tasks)) != self.detail:
+            self.detail = detail
+            self.print_line()
 
     def print_line(self) -> None:
         """Say where the sweep is."""
@@ -113,3 +120,9 @@ class ProgressView:
         with suppress(OSError):  # a full disk ends the view; the store says what it ends of results
             partial.write_text(json.dumps(news))
             partial.replace(self._file)
+
+
+def waiting(tasks: Sequence[str]) -> str:
+    """What people are told where `tasks` wait for another sweep; "" where none does."""
+    named = ", ".join(tasks[:2]) + ", ..." * (len(tasks) > 2)
+    return f"waiting for another sweep, which does {named}" * bool(tasks)

@@ -23,7 +23,7 @@ from raycib.runtime.holds import beside
 from raycib.runtime.leases import LOOK_S, Ended, Leases, Task, width
 from raycib.runtime.memory_kills import ends_a_trial, was_without_memory
 from raycib.runtime.pieces import Piece
-from raycib.runtime.progress import News
+from raycib.runtime.progress import News, waiting
 from raycib.runtime.trial import run_trial
 from raycib.store import Store
 
@@ -97,7 +97,7 @@ def _do_tasks(
     pieces: Mapping[str, Piece],
     store: Store,
     execution: Execution,
-    told: Callable[[dict[str, News]], None],
+    told: Callable[[dict[str, News], str], None],
     storage: str,
     books: str,
     trials: int,
@@ -174,7 +174,7 @@ class _News(ray.tune.Callback):
         self,
         leases: Any,
         ended: Callable[[Ended], None],
-        told: Callable[[dict[str, News]], None],
+        told: Callable[[dict[str, News], str], None],
         trials: int,
         begun: Callable[[], None],
     ) -> None:
@@ -207,10 +207,10 @@ class _News(ray.tune.Callback):
 
     def look(self) -> None:
         """Tell of everything new."""
-        told, ended, joined = ray.get(self._leases.news.remote())
+        told, ended, joined, awaited = ray.get(self._leases.news.remote())
         if joined >= self._trials:
             self._begun()
-        self._told(told)
+        self._told(told, waiting(awaited) if joined else "a worker starts")
         with self._aloud():
             for one in ended:
                 self._ended(one)

@@ -115,6 +115,7 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     leases = Leases([task("a"), task("b"), task("c", "a")], tries=2)
     assert leases.take("w", leases.join("w")) == "a"
     leases.finish("w", Outcome({"bad": "not finite"}, elsewhere=frozenset({"theirs"})))
+    assert leases.awaited() == ["a"]
     assert leases.take("w", 1) == "b", "a is not over, and others come first"
     leases.finish("w", Outcome())
     assert leases.take("w", 2) == "a", "c is not free before"
@@ -123,6 +124,7 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     leases.finish("w", Outcome(found=frozenset({"theirs", "committed before it was lost"})))
     b, a = leases.ended()
     assert (b.name, a.name, a.failures) == ("b", "a", {"bad": "not finite"})
+    assert leases.awaited() == []
     assert a.found == {"theirs"}
     assert leases.take("w", 3) == "c"
 
