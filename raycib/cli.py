@@ -14,7 +14,7 @@ from raycib.console import make_app, run
 from raycib.errors import UserError
 
 app = make_app("Compare defences against safety loss in LLM fine-tuning. Sweeps: sweeps/*.py.")
-world_app = make_app("The embedded world: a small language and the tiny models that speak it.")
+world_app = make_app("The embedded world: a small language and its tiny models.")
 app.add_typer(world_app, name="world")
 
 
@@ -28,7 +28,7 @@ class _Menu(TyperGroup):
 
 data_app = make_app("Rows, as they are read and as models see them.")
 app.add_typer(data_app, name="data")
-methods_app = make_app("The fine-tuning methods, and checks of one's own.", cls=_Menu)
+methods_app = make_app("The methods: all, or one by its KIND; checks of yours.", cls=_Menu)
 app.add_typer(methods_app, name="methods")
 OUT = Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")]
 KEY = Annotated[str, typer.Argument(help="A stage's, or its first digits; see `raycib ls SWEEP`.")]
@@ -56,7 +56,7 @@ def build(
     out: Annotated[Path, typer.Argument(help="Folder for the three models.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the pretraining.")] = 0,
 ) -> None:
-    """Train the world's models from nothing (some ten minutes on one core)."""
+    """Train the world's models from nothing. Some ten minutes on one core."""
     from raycib.world import recipe
 
     recipe.build(out, seed)
@@ -111,8 +111,8 @@ def show(
 def check_method(
     place: Annotated[str, typer.Argument(help="A kind, my_methods.py, or my_methods.py:MyMethod.")],
 ) -> int:
-    """Check the six invariances of a method on the world's model (half a minute); exit code 1
-    where one fails."""
+    """Check a method's six invariances on the world's model. Half a minute; exit code 1 where one
+    fails."""
     os.environ["TQDM_DISABLE"] = "1"  # its two workers inherit it; read when tqdm is imported
     from raycib.commands.methods import check as check_one
 
@@ -127,7 +127,7 @@ def inspect_rows(
     task: Annotated[str, typer.Argument(help="A preset's task, a file, or hub:DATASET:SPLIT.")],
     rows: Annotated[int, typer.Option(min=0, help="Rows to show of each part.")] = 2,
 ) -> None:
-    """Show rows as a model sees them, what is trained in colour; lengths; what is left out and why.
+    """Show rows as a model sees them. What is trained in colour; lengths; what is left out and why.
     Takes a sweep's --preset, --model, --chat, --max-length, --max-tokens, --too-long, --scorer."""
     from rich.console import Console
 
@@ -144,8 +144,8 @@ def plan(
     context: typer.Context,
     sweep: Annotated[str, typer.Argument(help="A sweep's file, or its name in sweeps/.")],
 ) -> None:
-    """Say what a sweep will take, with any of its options: stages, tokens, memory, GPU hours,
-    dollars, disk. The same as the sweep's own --dry-run; nothing is trained."""
+    """Say what a sweep will take; nothing is trained. With any of its options: stages, tokens,
+    memory, GPU hours, dollars, disk. The same as the sweep's own --dry-run."""
     file = Path(sweep) if sweep.endswith(".py") else Path("sweeps") / f"{sweep}.py"
     if not file.is_file():
         there = sorted(one.stem for one in Path("sweeps").glob("*.py"))
@@ -169,7 +169,7 @@ def fetch(
         bool, typer.Option("--dry-run", help="Say sizes and licences; fetch nothing.")
     ] = False,
 ) -> None:
-    """Download all that a preset needs, so that it runs without a network; where there is none
+    """Download all that a preset needs. It then runs without a network; where there is none
     (HF_HUB_OFFLINE=1), check it."""
     from raycib.commands import fetch as fetching
 
@@ -190,12 +190,12 @@ def judge_check(
     judge_key_env: Annotated[str | None, typer.Option(help="As a sweep's.")] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Answers that people labelled: prompt, answer, harmful; see --labels."),
+        typer.Option(help="Answers that people labelled: prompt, answer, harmful; as a sweep's."),
     ] = None,
     out: Annotated[str, typer.Option(help="Store of your sweeps: a folder, or s3://...")] = "runs",
 ) -> None:
-    """Say how often attacks change a judge's verdicts: refusals, verdicts and words put around an
-    answer, other letters. Sweeps in the same store show it."""
+    """Say how often attacks change a judge's verdicts. Refusals, verdicts and words are put around
+    an answer, or other letters into it. Sweeps in the same store show it."""
     from raycib.commands.judge_check import judge_check as check_judge
     from raycib.runtime.options import Options
 
@@ -220,7 +220,7 @@ def export(
         bool, typer.Option("--with-answers", help="Harmful prompts and answers as texts.")
     ] = False,
 ) -> None:
-    """Make a folder for a hub of a trained adapter or model: weights, and a card with its data,
+    """Make a folder for a hub of a trained adapter or model. It has weights, and a card with data,
     settings and scores. Nothing is uploaded."""
     from raycib.commands.export import export as exported
 
@@ -234,7 +234,7 @@ def list_results(
     ] = None,
     out: OUT = "runs",
 ) -> None:
-    """List sweeps with their harmful response rates, or the cells of one with keys and scores."""
+    """List sweeps, or the cells of one. With harmful response rates; with keys and scores."""
     from raycib.commands.listing import cells, sweeps
     from raycib.commands.terminal import console
 
@@ -249,7 +249,7 @@ def show_stage(
         int, typer.Option(min=0, help="Harmful prompts and answers to print as texts.")
     ] = 0,
 ) -> None:
-    """Show a cell: settings, rows, scores with intervals, loss curve, and what it answered."""
+    """Show a cell. Settings, rows, scores with intervals, loss curve, and what it answered."""
     from raycib.commands.showing import show as shown
     from raycib.commands.terminal import console
 
@@ -258,7 +258,7 @@ def show_stage(
 
 @app.command()
 def diff(first: KEY, second: KEY, out: OUT = "runs") -> None:
-    """Say what two cells differ in, how their scores differ, and which answers changed sides."""
+    """Say what two cells differ in. Settings, scores, and which answers changed sides."""
     from raycib.commands.difference import diff as difference
     from raycib.commands.terminal import console
 
@@ -282,7 +282,7 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="Do not try to import vLLM.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Say what will work on this machine; exit code 1, and what to do, where something will not."""
+    """Say what will work on this machine. Exit code 1, and what to do, where something will not."""
     from raycib.doctor import examine
 
     findings = examine(out, quick)

@@ -97,6 +97,10 @@ def run(app: Callable[..., Any]) -> NoReturn:
         if error.errno not in REFUSED_BY_THE_DISK:
             raise
         _refuse(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose --out")
+    except Exception:
+        if not stopped:
+            raise
+        code = INTERRUPTED  # a library made another error of it, as transformers' imports do
     if code == INTERRUPTED:  # typer turns an interruption into this code by itself
         print(STOPPED, file=sys.stderr)
         code = 128 + (stopped or [signal.SIGINT])[0]

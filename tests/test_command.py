@@ -217,6 +217,7 @@ def test_a_command_with_none_of_its_commands_shows_its_help(
     assert ended.code == 2
     assert ended.err.startswith("Usage: ")
     assert "\nCommands:\n" in ended.err
+    assert "..." not in ended.err.partition("\nCommands:\n")[2], "each is said in a whole sentence"
 
 
 def test_track_without_results_says_what_to_run(program: Program, tmp_path: Path) -> None:
@@ -264,6 +265,46 @@ def test_an_interrupted_command_says_so_and_by_its_code_what_did_it(
     assert sweep.returncode == 128 + what, err
     assert err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+AS_IT_IS_IMPORTED = """
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "raycib.cli":
+            interrupt()
+sys.meta_path.insert(0, Finder())
+from raycib.__main__ import main
+main()
+"""
+AS_A_LIBRARY_HIDES_IT = """
+from raycib.console import run
+def command(standalone_mode):
+    try:
+        interrupt()
+    except KeyboardInterrupt as error:
+        raise ModuleNotFoundError("Could not import module") from error
+run(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [
+        (AS_IT_IS_IMPORTED, (-signal.SIGINT, "")),
+        (AS_A_LIBRARY_HIDES_IT, (130, "stopped; run the same command again to go on\n")),
+    ],
+)
+def test_an_interruption_has_no_traceback(code: str, ended: tuple[int, str]) -> None:
+    """While modules are imported, and where a library makes another error of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED + code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == ended
 
 
 def hollow(weights: Path, size: int) -> None:
