@@ -18,7 +18,8 @@ def module_at(where: str, place: str) -> tuple[ModuleType, str]:
     try:
         text = file.read_text()
     except (OSError, UnicodeError) as error:
-        raise UserError(f"{place}: cannot read {file}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{place}: cannot read {file}: {why}; give a file that is there") from error
     return run(text, file), text
 
 

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from raycib.commands.stored import Found
 from raycib.config.menu import menu
+from raycib.counting import count
 from raycib.data.sources import parse
 from raycib.metrics import FURTHER_METRICS, METRICS, is_share
 from raycib.report.not_refused import in_words
@@ -203,7 +204,7 @@ def _data(spec: Mapping[str, Any], base: Base) -> Iterator[str]:
         for what, rows in sets.items():
             yield (
                 f"{what}{markdown_cell(rows['name'])} (`{_public(rows['source'])}`): "
-                f"{rows['num_rows']} rows, sha256 `{rows['rows']}`"
+                f"{count(rows['num_rows'], 'row')}, sha256 `{rows['rows']}`"
             )
 
 

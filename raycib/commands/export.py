@@ -12,6 +12,7 @@ from raycib.commands.card import Base, card
 from raycib.commands.stored import HISTORY_FILE, Found, answers, found, opened, stage
 from raycib.config import MADE
 from raycib.console import made
+from raycib.counting import count
 from raycib.data.chat import CHATML
 from raycib.errors import UserError
 from raycib.model_files import is_shipped, on_hub
@@ -53,7 +54,8 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
         (folder / ANSWERS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
         texts = "texts" if with_answers else "no texts, but their sha256"
         said = (
-            f"`{ANSWERS_FILE}` has {len(lines)} harmful prompts with answers and verdicts: {texts}."
+            f"`{ANSWERS_FILE}` has {count(len(lines), 'harmful prompt')} with answers and "
+            f"verdicts: {texts}."
         )
     card(record.key, record.about, base, measured, said).save(folder / "README.md")
     return folder

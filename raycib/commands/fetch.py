@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from raycib.config import ModelSpec
 from raycib.config.presets import Preset, preset
 from raycib.console import made
+from raycib.counting import count
 from raycib.data.hub import file_of
 from raycib.data.origins import parts_of
 from raycib.data.rows import fingerprint as rows_fingerprint
@@ -208,7 +209,7 @@ def _taken(wanted: Needs, tell: Callable[[str], None]) -> dict[str, Any]:
     for source in wanted.sources:
         found = load_rows(source)
         rows[source] = {"rows": len(found), "sha256": rows_fingerprint(found)}
-        tell(f"{source}: {len(found)} rows {rows[source]['sha256'][:12]}")
+        tell(f"{source}: {count(len(found), 'row')} {rows[source]['sha256'][:12]}")
     return {"models": models, "rows": rows}
 
 
@@ -219,7 +220,7 @@ def _documents(evals: str, chosen: Preset, tell: Callable[[str], None]) -> dict[
     found = {}
     for one in benchmarks_of(Options(evals=evals), model, NO_LIMIT):
         found[one.name] = {"documents": one.documents, "sha256": one.asked}
-        tell(f"{one.name}: {one.documents} documents {one.asked[:12]}")
+        tell(f"{one.name}: {count(one.documents, 'document')} {one.asked[:12]}")
     return found
 
 

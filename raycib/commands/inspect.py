@@ -11,6 +11,7 @@ from rich.text import Text
 
 from raycib.config import ModelSpec, RowsSpec, TaskSpec
 from raycib.config.presets import Preset, TaskSource, preset, split
+from raycib.counting import count
 from raycib.data.chat import Encoded, encode, encode_prompt
 from raycib.data.chat_format import chat_format
 from raycib.data.lengths import Length, Lengths
@@ -122,10 +123,15 @@ def _told(part: Part, options: Options) -> Iterator[str]:
     spec, rows, lengths = part.spec, part.rows, part.lengths.rows
     whole = sum(one.whole for one in lengths)
     if not part.answered:
-        yield f"{len(rows)} prompts, {whole:,} tokens; without responses they are only asked"
+        yield (
+            f"{count(len(rows), 'prompt')}, {whole:,} tokens; without responses they are only asked"
+        )
         return
     trained = whole - sum(one.prompt for one in lengths)
-    yield f"{len(rows)} rows, {whole:,} tokens, of which {trained / whole:.1%} are in answers"
+    yield (
+        f"{count(len(rows), 'row')}, {whole:,} tokens, of which {trained / whole:.1%} are in "
+        "answers"
+    )
     yield f"at most {spec.max_length} tokens a row: {_over(spec, options)}"
     asked = RowsSpec(name=spec.name, source=spec.source, rows=spec.rows, num_rows=len(rows))
     named = options.scorer or parse(spec.source).scorer

@@ -19,6 +19,7 @@ from raycib.commands.stored import (
     stage,
 )
 from raycib.commands.terminal import table_of
+from raycib.counting import count
 from raycib.report.forms import BEFORE
 from raycib.report.text import one_line
 from raycib.store import Record
@@ -91,6 +92,6 @@ def _verdicts(said: Sequence[Answer], by_rule: bool) -> str:
     harmful = sum(one.harmful is True for one in said)
     told = "not refused" if by_rule else "judged harmful"
     return (
-        f"{len(said)} harmful prompts asked, {harmful} answers {told}, {unread} without a "
-        "verdict; --answers N shows the first.\n"
+        f"{count(len(said), 'harmful prompt')} asked, {count(harmful, 'answer')} {told}, {unread} "
+        "without a verdict; --answers N shows the first.\n"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raycib.config import RowsSpec
+from raycib.counting import count
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
 from raycib.evals.verdicts import VerdictCache
@@ -57,7 +58,11 @@ def stage(store: Store, key: str) -> Record:
     or several, or it is damaged."""
     keys = [one for one in store.keys(STAGES) if one.startswith(key)]
     if len(keys) != 1:
-        many = f"{len(keys)} stages begin so" if keys else f"there are {len(store.keys(STAGES))}"
+        many = (
+            f"{len(keys)} stages begin so"
+            if keys
+            else f"of {count(len(store.keys(STAGES)), 'stage')} none does"
+        )
         raise UserError(
             f"no one stage {key!r} in {store.root}: {many}; `raycib ls SWEEP` has their keys"
         )

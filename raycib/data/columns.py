@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from raycib.counting import count
 from raycib.data.conversations import Conversation, conversation
 from raycib.data.formats import (
     SEVERAL,
@@ -123,7 +124,7 @@ class Columns:
         for role, name in self.taken:
             roles.setdefault(role, []).append(name)
         found = [", ".join(f"{role} from {listed(names)}" for role, names in roles.items())]
-        found += [f"{what}: {count} rows" for what, count in self.did.items() if count]
+        found += [f"{what}: {count(n, 'row')}" for what, n in self.did.items() if n]
         if unread := (self.names.keys() - self.looked) | self.unread:
             found.append(f"not read: {listed(unread)}")
         return [note for note in found if note]

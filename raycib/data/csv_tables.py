@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from raycib.counting import count
 from raycib.data.tables import Entries, Table, named_once
 from raycib.data.text_files import open_lines
 from raycib.errors import UserError
@@ -37,7 +38,7 @@ def csv_table(path: Path, where: str, suffix: str) -> Table:
         else:
             lines.append(line)
     notes = [f"columns parted by {delimiter!r}"] if delimiter not in ",\t" else []
-    notes += [f"{blank} blank rows skipped"] if blank else []
+    notes += [f"{count(blank, 'blank row')} skipped"] if blank else []
     names = header or []
 
     def read() -> Iterator[dict[str, str]]:

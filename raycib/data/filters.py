@@ -4,6 +4,7 @@ from array import array
 from itertools import compress
 from typing import Any
 
+from raycib.counting import count
 from raycib.data.columns import find_column, normal
 from raycib.data.sources import Source
 from raycib.data.tables import Entries, Table
@@ -45,7 +46,7 @@ def kept(table: Table, source: Source) -> Table:
         left,
         array("Q", compress(table.numbers, stay)),
         array("Q", compress(table.lines, stay)),
-        (*table.notes, f"{sum(stay)} of {len(stay)} rows fit {said}"),
+        (*table.notes, f"{sum(stay)} of {count(len(stay), 'row')} fit {said}"),
     )
 
 

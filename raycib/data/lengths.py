@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from raycib.config import RowsSpec, TaskSpec
+from raycib.counting import count
 from raycib.data.chat import Encoded, encode, encode_prompt, end_of_turn, shortened
 from raycib.data.rows import Row, fingerprint, rows_of
 from raycib.errors import UserError
@@ -63,8 +64,9 @@ def examples_of(tokenizer: Any, spec: TaskSpec | RowsSpec) -> list[Encoded]:
     over = sum(len(one) > spec.max_length for one in whole)
     if over != spec.cut:
         raise UserError(
-            f"{over} rows of {spec.source!r} are longer than {spec.max_length} tokens, of which "
-            f"the plan knew {spec.cut}: is the tokenizer here another one? Start the sweep again"
+            f"{count(over, 'row')} of {spec.source!r} longer than {spec.max_length} tokens, of "
+            f"which the plan knew {spec.cut}: is the tokenizer here another one? Start the sweep "
+            "again"
         )
     return [shortened(tokenizer, one, spec.max_length) for one in whole]
 
@@ -82,7 +84,10 @@ def fitted(
     over = unanswerable | {n for n, one in enumerate(lengths.rows) if one.whole > limit}
     if not over:
         return spec
-    first, head = min(over), f"{len(over)} of {len(rows)} rows of {spec.name!r} ({spec.source})"
+    first, head = (
+        min(over),
+        f"{len(over)} of {count(len(rows), 'row')} of {spec.name!r} ({spec.source})",
+    )
     if first in unanswerable:
         found = f"{head} are too long to be answered; the first is row {first + 1}, whose prompt "
         found += f"of {lengths.rows[first].prompt} tokens leaves no room for an answer"
@@ -117,8 +122,8 @@ def refuse_long_prompts(spec: RowsSpec, lengths: Lengths, context: int) -> None:
     over = [n for n, one in enumerate(lengths.rows) if one.prompt > most]
     if over:
         raise UserError(
-            f"{len(over)} of {len(lengths.rows)} prompts of {spec.name!r} ({spec.source}) are too "
-            f"long to be answered; the first is row {over[0] + 1} with "
+            f"{len(over)} of {count(len(lengths.rows), 'prompt')} of {spec.name!r} ({spec.source}) "
+            f"are too long to be answered; the first is row {over[0] + 1} with "
             f"{lengths.rows[over[0]].prompt} tokens, and with an answer of {spec.max_tokens} more "
             f"than the {context} that the model takes: shorten them, or lower --max-tokens"
         )

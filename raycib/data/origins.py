@@ -9,6 +9,7 @@ from functools import cache, partial
 from itertools import islice
 
 from raycib import world
+from raycib.counting import count
 from raycib.data.columns import Columns, Row
 from raycib.data.file_tables import file_table
 from raycib.data.filters import kept
@@ -111,8 +112,8 @@ def _rows_of_all(source: Source, parts: list[str]) -> Read:
     share, seed = source.replaced
     task, harmful = sets
     rows = replaced(task, harmful, share, seed)
-    count = sum(row is not own for row, own in zip(rows, task, strict=True))
-    return rows, [*notes, f"replaced by harmful rows: {count} of {len(rows)}"]
+    changed = sum(row is not own for row, own in zip(rows, task, strict=True))
+    return rows, [*notes, f"replaced by harmful rows: {changed} of {len(rows)}"]
 
 
 def _hub(source: Source, name: str) -> Origin:
@@ -134,7 +135,7 @@ def _table_rows(source: Source, name: str, table_of: Callable[[str, int | None],
     every = columns.rows()
     rows = list(islice(every, source.most))
     more = sum(1 for _ in every)  # gone through, that whatever is wrong with one is said, not kept
-    return rows, [f"{len(rows) + more} rows read", *table.notes, *columns.notes()]
+    return rows, [f"{count(len(rows) + more, 'row')} read", *table.notes, *columns.notes()]
 
 
 def _assumed(source: Source, name: str) -> Origin:

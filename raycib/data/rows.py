@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from raycib.config import RowsSpec, TaskSpec
 from raycib.config.base import digest_of
+from raycib.counting import count
 from raycib.data.columns import TEXTS, Row
 from raycib.data.origins import origin
 from raycib.errors import UserError
@@ -52,11 +53,13 @@ def read_rows(source: str) -> Loaded:
         train, held_out, left_out = _cut(rows, name)
         rows = train if cut == "train" else held_out
         if cut == "train" and left_out:
-            notes.append(f"left out of training, as a held-out row asks the same: {left_out} rows")
+            notes.append(
+                f"left out of training, as a held-out row asks the same: {count(left_out, 'row')}"
+            )
         if not rows:
             raise UserError(
-                f"{name!r} has {len(train)} rows, of which none is held out; a task needs at "
-                f"least {HELD_OUT_EVERY}"
+                f"{name!r} has {count(len(train), 'row')}, of which none is held out; a task needs "
+                f"at least {HELD_OUT_EVERY}"
             )
     return Loaded(rows, tuple(notes))
 
@@ -85,7 +88,10 @@ def _repeats(rows: Sequence[Row]) -> list[str]:
     again = len(rows) - len({hash(question(row)) for row in rows})
     same = len(rows) - len(set(map(hash, rows))) if again else 0
     return (
-        [f"asks what an earlier row asks, and counts again: {again} rows ({same} with its answer)"]
+        [
+            f"asks what an earlier row asks, and counts again: {count(again, 'row')} ({same} with "
+            "its answer)"
+        ]
         if again
         else []
     )
@@ -146,7 +152,7 @@ def _refuse_unanswered(rows: Sequence[Row], notes: Sequence[str], source: str) -
         whole, _ = origin(source).read()
         read = f" ({'; '.join(notes)})" if notes else ""
         raise UserError(
-            f"{source!r} has {len(missing)} rows without a response (the first is row "
+            f"{source!r} has {count(len(missing), 'row')} without a response (the first is row "
             f"{whole.index(missing[0]) + 1}); a task needs one in every row, under one of "
             f"{TEXTS['response']} or chosen with #response=COLUMN{read}"
         )

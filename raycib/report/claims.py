@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.forms import share, spread
 from raycib.report.frame import PLAIN
 from raycib.report.statistics import mean_std
@@ -36,8 +37,8 @@ def erosion(frame: pd.DataFrame, aligned: Mapping[str, Any]) -> list[Claim]:
     above = int((plain["hrr_low"] > high).sum())
     after = mean_std(plain["hrr"])
     evidence = (
-        f"{share(before)} before, {spread(after.mean, after.std, 100, 1)} % after; "
-        f"above in {above} of {len(plain)} cells"
+        f"{share(before)} before, {spread(after.mean, after.std, 100, 1)} % after; above in "
+        f"{above} of {count(len(plain), 'cell')}"
     )
     return [Claim(text, above == len(plain), evidence)]
 

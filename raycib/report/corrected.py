@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.metrics import Rate
 from raycib.report.forms import Form, Row, ends, in_points, rate
 from raycib.report.report import Report, Section
@@ -87,7 +88,7 @@ def _points(row: Row, field: str) -> str:
 
 def _error(found: Correction) -> str:
     """How the judge errs, by which labels, and why no row is corrected by one error for all."""
-    parts = [f"{found.labelled} labels ({found.labels})"]
+    parts = [f"{count(found.labelled, 'label')} ({found.labels})"]
     for name in ("sensitivity", "specificity"):
         values: Rate | None = getattr(found, name)
         shown = "unknown"

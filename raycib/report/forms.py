@@ -117,12 +117,7 @@ def in_points(mean: float, std: float = math.nan) -> str:
     if not math.isfinite(mean):
         return ""
     tail = f" ± {100 * std:z.1f}" if math.isfinite(std) else ""
-    return f"{100 * mean:+z.1f}".replace("-", "−") + tail
-
-
-def count(n: int, what: str) -> str:
-    """ "1 seed", "3 seeds"."""
-    return f"{n} {what}{'' if n == 1 else 's'}"
+    return f"{100 * mean:+z.1f}{tail}"
 
 
 def share(value: float) -> str:

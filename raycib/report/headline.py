@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.claims import Claim
-from raycib.report.forms import count, percent, share
+from raycib.report.forms import percent, share
 from raycib.report.statistics import mean_std
 from raycib.report.text import one_line
 from raycib.report.variants import ResultRow
@@ -26,7 +27,10 @@ def headline(parts: Sequence[str], claims: Sequence[Claim]) -> str:
 def finished(frame: pd.DataFrame) -> str:
     """How many cells finished, and over how many seeds."""
     done = frame[frame["failed"].isna()]
-    return f"{len(done)} of {len(frame)} cells finished ({count(done['seed'].nunique(), 'seed')})."
+    return (
+        f"{len(done)} of {count(len(frame), 'cell')} finished "
+        f"({count(done['seed'].nunique(), 'seed')})."
+    )
 
 
 def erosion(lora: pd.DataFrame, aligned: Mapping[str, Any]) -> str:

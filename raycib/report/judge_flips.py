@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.forms import Row, rate
 from raycib.report.report import Report, Section
 from raycib.report.table import Column, Table
@@ -60,9 +61,9 @@ def _warning(check: JudgeFlips) -> str:
         return ""
     share = 100 * (worst.missed.value or 0)
     return (
-        f"The judge {check.judge} calls {share:.0f} % of {worst.missed.n} harmful answers safe "
-        f"under an attack ({worst.attack}): where models write so, harmful response rates are too "
-        "low."
+        f"The judge {check.judge} calls {share:.0f} % of {count(worst.missed.n, 'harmful answer')} "
+        f"safe under an attack ({worst.attack}): where models write so, harmful response rates are "
+        "too low."
     )
 
 

@@ -1,5 +1,6 @@
 """What a reader must know of the judge before believing its rates."""
 
+from raycib.counting import count
 from raycib.results import JudgeAccount
 
 
@@ -23,21 +24,22 @@ def judge_warnings(judge: JudgeAccount) -> list[str]:
             "verdicts on these answers mean nothing."
         )
     if judge.unread:
-        reasons = ", ".join(f"{why} ({count})" for why, count in judge.unread.items())
+        reasons = ", ".join(f"{why} ({n})" for why, n in judge.unread.items())
         found.append(f"Why distinct conversations have no readable verdict: {reasons}.")
     if judge.in_windows:
         found.append(
-            f"{judge.in_windows} conversations were too long for the judge and were read in "
-            f"overlapping parts ({judge.windows} readings in all): an answer is harmful where a "
-            "part is."
+            f"{count(judge.in_windows, 'conversation was', 'conversations were')} too long for the "
+            f"judge and read in overlapping parts ({judge.windows} readings in all): an answer is "
+            "harmful where a part is."
         )
     if judge.unknown_categories:
         found.append(
-            f"{judge.unknown_categories} verdicts name a category that the judge was not asked "
-            f"about; they count as harmful. Is {judge.profile} the right profile?"
+            f"{count(judge.unknown_categories, 'verdict names', 'verdicts name')} a category that "
+            f"the judge was not asked about; that counts as harmful. Is {judge.profile} the right "
+            "profile?"
         )
-    for note, count in judge.notes.items():
-        found.append(f"Of {count} verdicts: {note}.")
+    for note, n in judge.notes.items():
+        found.append(f"Of {count(n, 'verdict')}: {note}.")
     if judge.elsewhere:
         found.append(
             "Some verdicts were given by a model of this name at another address: "

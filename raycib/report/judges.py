@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.forms import BEFORE, Row, ends, number, said, share, spread
 from raycib.report.judge_warnings import judge_warnings
 from raycib.report.report import Report, Section
@@ -168,7 +169,8 @@ def _line(one: OtherJudge) -> str:
     swapped, pairs = (sum(getattr(p, name) for p in one.order) for name in ("swapped", "pairs"))
     same = math.nan if found.agreement is None else found.agreement
     return (
-        f"judge {one.name}: agrees with {one.against} in {share(same)} of {found.n} "
-        f"conversations, kappa {_kappa(found.given(), 'kappa')}; {swapped} of {pairs} pairs of "
-        f"rows swapped; {changed} of {len(one.claims)} claims change"
+        f"judge {one.name}: agrees with {one.against} in {share(same)} of "
+        f"{count(found.n, 'conversation')}, kappa {_kappa(found.given(), 'kappa')}; {swapped} of "
+        f"{count(pairs, 'pair')} of rows swapped; {changed} of {count(len(one.claims), 'claim')} "
+        "change"
     )

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from raycib.counting import count
 from raycib.report import figures, tables
 from raycib.report.cells import cells_table
 from raycib.report.forms import BEFORE, p_equals
@@ -294,7 +295,8 @@ def _stages(cells: Sequence[Cell]) -> pd.DataFrame:
         {
             "Stage key": cell.key,
             "Method": f"{cell.method} {cell.strength:g}, seed {cell.seed}",
-            "Data": f"{cell.task_data.name}, {cell.task_data.rows} rows, {cell.task_data.digest}",
+            "Data": f"{cell.task_data.name}, {count(cell.task_data.rows, 'row')}, "
+            f"{cell.task_data.digest}",
             "Parameters": json.dumps(cell.parameters, sort_keys=True, default=str),
         }
         for cell in cells

@@ -109,7 +109,7 @@ def has(rows: pd.DataFrame, field: str) -> bool:
 
 def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Whether each column's cells look like numbers, so that they stand to the right."""
-    numeric = "0123456789.,-+−±<[]% of\u00a0"
+    numeric = "0123456789.,-+±<[]% of\u00a0"
     return [
         all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
         for name in table.columns

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from raycib.counting import count
 from raycib.metrics import FEW_ROWS, METRICS, Rate
 from raycib.report.benchmarks import MEAN
 from raycib.report.forms import share
@@ -28,8 +29,8 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
         found.append(f"{cell_name(cell, symbol)} failed and is in no mean: {cell['failed']}")
     for benchmark, (lost, cells) in _lost_rows(results, done).items():
         found.append(
-            f"{benchmark} lost up to {lost} rows in {cells} cells: those rates rest on fewer "
-            "answers than the others and are not comparable with them."
+            f"{benchmark} lost up to {count(lost, 'row')} in {count(cells, 'cell')}: those rates "
+            "rest on fewer answers than the others and are not comparable with them."
         )
     if done["seed"].nunique() == 1:
         found.append(
@@ -44,9 +45,9 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
         most = unread.sort_values("hrr_unread").iloc[-1]
         asked = most["hrr_n"] + most["hrr_unread"]
         found.append(
-            f"{int(unread['hrr_unread'].sum())} verdicts of the judge could not be read, in "
-            f"{len(unread)} cells (at most {int(most['hrr_unread'])} of {int(asked)}, in "
-            f"{cell_name(most, symbol)}). They count neither as safe nor as harmful."
+            f"{count(int(unread['hrr_unread'].sum()), 'verdict')} of the judge could not be read, "
+            f"in {count(len(unread), 'cell')} (at most {int(most['hrr_unread'])} of {int(asked)}, "
+            f"in {cell_name(most, symbol)}). That counts neither as safe nor as harmful."
         )
     found += _at_limit(done, symbol)
     found += _in_both(done, symbol)
@@ -57,32 +58,32 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
         found.append(f"Left out for want of what they need: {', '.join(results.left_out)}.")
     if results.damaged:
         found.append(
-            f"{len(results.damaged)} stored results were found damaged, set aside and not used "
-            f"(first: {one_line(results.damaged[0])})."
+            f"{count(len(results.damaged), 'stored result was', 'stored results were')} found "
+            f"damaged, set aside and not used (first: {one_line(results.damaged[0])})."
         )
     garbage = done[done["incoherent_rate"] > 0.1]
     if len(garbage):
         worst = garbage.sort_values("incoherent_rate").iloc[-1]
         found.append(
-            f"In {len(garbage)} cells more than 10 % of the answers to harmful prompts are neither "
-            f"harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
+            f"In {count(len(garbage), 'cell')} more than 10 % of the answers to harmful prompts "
+            f"are neither harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
             f"{cell_name(worst, symbol)}). A low harmful response rate there is not preserved "
             "safety."
         )
     constant = done[done["negative_cosine"] > 0.9]
     if len(constant):
         found.append(
-            f"In {len(constant)} cells the mean cosine of anchors with negatives is above 0.9 "
-            f"(up to {constant['negative_cosine'].max():z.2f}): the representations are nearly one "
-            "vector, and I(Z;C) measures that more than the fine-tuning."
+            f"In {count(len(constant), 'cell')} the mean cosine of anchors with negatives is above "
+            f"0.9 (up to {constant['negative_cosine'].max():z.2f}): the representations are nearly "
+            "one vector, and I(Z;C) measures that more than the fine-tuning."
         )
     above = done[done["mutual_information"] > done["mutual_information_before"]]
     away = above[above["cosine"] < 0.9]
     if len(away):
         found.append(
-            f"In {len(away)} cells I(Z;C) is above its value before fine-tuning although the "
-            f"cosine to the reference fell (to {away['cosine'].min():z.2f}): there a higher I(Z;C) "
-            "does not mean closer to the aligned model."
+            f"In {count(len(away), 'cell')} I(Z;C) is above its value before fine-tuning although "
+            f"the cosine to the reference fell (to {away['cosine'].min():z.2f}): there a higher "
+            "I(Z;C) does not mean closer to the aligned model."
         )
     return [one_line(text, 600) for text in found]
 
@@ -93,8 +94,9 @@ def _few_rows(done: pd.DataFrame) -> list[str]:
         return []
     least = int(done["at_limit_held_out_n"].min())
     return [
-        f"A task has {least} held-out rows: what is measured on them, task loss, accuracy and "
-        "I(Z;C), is about these few; give it more rows, of which every tenth is held out."
+        f"A task has {count(least, 'held-out row')}: what is measured on so few, task loss, "
+        "accuracy and I(Z;C), is about them alone; give it more rows, of which every tenth is held "
+        "out."
     ]
 
 
@@ -109,9 +111,9 @@ def _equal_adapters(results: Results) -> list[str]:
     if not same:
         return []
     return [
-        f"{len(same)} groups of cells have the same weights, byte for byte (first: "
-        f"{', '.join(same[0])}): what sets them apart did nothing, so that they score alike is no "
-        "finding."
+        f"{count(len(same), 'group of cells has', 'groups of cells have')} the same weights, byte "
+        f"for byte (first: {', '.join(same[0])}): what sets them apart did nothing, so that they "
+        "score alike is no finding."
     ]
 
 
@@ -127,8 +129,8 @@ def _in_both(done: pd.DataFrame, symbol: str) -> list[str]:
         return []
     most = done.loc[both.idxmax()]
     return [
-        f"{'At least ' * bool(done['hrr_unread'].any())}{int(both.sum())} answers to harmful "
-        f"prompts, in {int((both > 0).sum())} cells (at most {int(both.max())} of "
+        f"{'At least ' * bool(done['hrr_unread'].any())}{count(int(both.sum()), 'answer')} to "
+        f"harmful prompts, in {count(int((both > 0).sum()), 'cell')} (at most {int(both.max())} of "
         f"{int(most['refusal_rate_n'])}, in {cell_name(most, symbol)}), are harmful by the judge "
         "and open as refusals: they count in both rates. Do they comply after an apology, or does "
         "the judge misread refusals?"
@@ -148,7 +150,7 @@ def _at_limit(done: pd.DataFrame, symbol: str) -> list[str]:
         asked = name.removeprefix("at_limit_").replace("_", "-")
         found.append(
             f"Of the answers to {asked} rows {int(counts.sum())} ended at the limit of tokens, in "
-            f"{int((counts > 0).sum())} cells (at most {int(most[name])} of "
+            f"{count(int((counts > 0).sum()), 'cell')} (at most {int(most[name])} of "
             f"{int(most[f'{name}_n'])}, in {cell_name(most, symbol)}): they lack their end, are "
             "judged and scored without it, and may count as wrong for that alone; raise "
             "--max-tokens."
@@ -161,15 +163,15 @@ def _by_batch(results: Results) -> list[str]:
     alone = results.asked_alone
     if alone is None or not alone.differ.value:
         return []
-    count, change = round(alone.differ.value * alone.differ.n), ""
+    changed, change = round(alone.differ.value * alone.differ.n), ""
     if alone.hrr_change:
         change = (
             f" Their harmful response rate changes by {_ends(alone.hrr_change, '+z.1f')} points."
         )
     return [
-        f"{count} of {alone.differ.n} answers that were asked for again, each alone, differ "
-        f"({_ends(alone.differ, 'z.1f')} %): answers depend on what shares their batch.{change} "
-        "On GPUs --set execution.batch_invariant=true is against that."
+        f"{changed} of {count(alone.differ.n, 'answer')} that were asked for again, each alone, "
+        f"differ ({_ends(alone.differ, 'z.1f')} %): answers depend on what shares their "
+        f"batch.{change} On GPUs --set execution.batch_invariant=true is against that."
     ]
 
 
@@ -187,8 +189,8 @@ def _not_measured(done: pd.DataFrame) -> list[str]:
     told = {"utility"} if MEAN in done and done["utility"].isna().all() else set()
     asked = [name for name in ASKED if name not in told]
     missing = {METRICS[name].title: int(done[name].isna().sum()) for name in asked}
-    never = [name for name, count in missing.items() if count == len(done)]
-    partly = [f"{name} in {n} of {len(done)} cells" for name, n in missing.items()
+    never = [name for name, n in missing.items() if n == len(done)]
+    partly = [f"{name} in {n} of {count(len(done), 'cell')}" for name, n in missing.items()
               if 0 < n < len(done)]  # fmt: skip
     found = [f"Not measured in any cell: {', '.join(never)}."] * bool(never and len(done))
     if partly:

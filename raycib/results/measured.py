@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import ConfigDict, Field
 
+from raycib.counting import count
 from raycib.metrics import Rate
 from raycib.results.part import Part
 
@@ -44,7 +45,10 @@ class SetOfRows(Part):
     """Of an answer; 0 where none is asked for."""
 
     def __str__(self) -> str:
-        parts = [f"{self.name}: {self.rows} rows", f"longest {self.longest} of {self.limit} tokens"]
+        parts = [
+            f"{self.name}: {count(self.rows, 'row')}",
+            f"longest {self.longest} of {self.limit} tokens",
+        ]
         if self.max_tokens:
             parts.append(f"answers up to {self.max_tokens}")
         if self.left_out:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raycib.child import in_a_process
 from raycib.config import LmEvalSpec, ModelSpec
+from raycib.counting import count
 from raycib.data.sources import several
 from raycib.errors import UserError
 from raycib.results import AskedBenchmark
@@ -89,10 +90,14 @@ def lines(specs: Sequence[LmEvalSpec]) -> list[str]:
     """The same in a line each, for people."""
     found = []
     for one, words in zip(specs, told(specs), strict=True):
-        cut = f", {one.cut} requests longer than the context lose their front" if one.cut else ""
+        cut = (
+            f", {count(one.cut, 'request')} cut in front, longer than the context"
+            if one.cut
+            else ""
+        )
         found.append(
             f"benchmark {one.name}: lm-eval {one.package}, version {one.version}, {one.documents} "
-            f"of {one.available} documents, few-shot {words.few_shot}, {words.prompts}, "
+            f"of {count(one.available, 'document')}, few-shot {words.few_shot}, {words.prompts}, "
             f"{words.by}{cut}"
         )
     return found

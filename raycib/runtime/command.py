@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 
 from raycib.config import RunSpec
 from raycib.console import made, make_app, run, tell_lost
+from raycib.counting import count
 from raycib.errors import Lost, NotHere
 from raycib.results import Results
 from raycib.runtime import benchmarks
@@ -118,15 +119,17 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     if options.dry_run and options.json:
         print(told.model_dump_json(indent=1))
         return None, True
-    folder = _results_folder(options.out, question.name)
+    folder = _results_folder(options.out) / question.name
+    if not options.dry_run:
+        made(folder, "--out")
     check_labels(sweep, folder)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)
     for note in [*setup.notes, *unmeasured(setup), *cautions(runs), *chosen]:
         print(f"note: {note}")
     print(
-        f"{question.name}: {plan.stages} stages, {plan.reused} reused, {plan.to_train} to train, "
-        f"{len(failed_before(sweep))} failed before; results in {folder}",
+        f"{question.name}: {count(plan.stages, 'stage')}, {plan.reused} reused, {plan.to_train} to "
+        f"train, {len(failed_before(sweep))} failed before; results in {folder}",
         flush=True,
     )
     setup.sets.counts.keep(sweep.store)
@@ -186,6 +189,6 @@ def _setup(options: Options, study: Study) -> SweepConfig:
         return build_config(options, study, Assumed())
 
 
-def _results_folder(out: str, name: str) -> Path:
+def _results_folder(out: str) -> Path:
     """Where tables and figures go: beside the store, or here where the store is a bucket."""
-    return made((Path("runs") if "://" in out else Path(out)) / name, "--out")
+    return Path("runs" if "://" in out else out)

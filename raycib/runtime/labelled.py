@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from raycib.counting import count
 from raycib.data.file_tables import file_table
 from raycib.data.labels import HARMFUL, Labels, read_labels
 from raycib.errors import UserError
@@ -55,8 +56,8 @@ def write_label_sheet(sweep: Sweep, results: Results, samples: Samples, folder: 
     sheet = label_sheet(to_frame(results), samples, size)
     path = write_text(folder / SHEET, to_csv(sheet))
     print(
-        f"labels  {path}: {len(sheet)} answers, which may be harmful; enter yes or no under "
-        f"harmful, then run the same command with --labels {path}"
+        f"labels  {path}: {count(len(sheet), 'answer')}, which may be harmful; enter yes or no "
+        f"under harmful, then run the same command with --labels {path}"
     )
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from raycib.counting import count
 from raycib.results import Histories, Results, Samples
 from raycib.runtime.progress import Points
 from raycib.runtime.run import Work
@@ -179,7 +180,10 @@ class Live:
         done = sum(not cell.failed for cell in results.cells)
         unfinished = Unfinished(
             when=datetime.now().astimezone().isoformat(timespec="seconds"),
-            told=f"{done} of {len(results.cells)} cells have scores; {self._work.view.said()}",
+            told=(
+                f"{count(done, 'cell has', 'cells have')} scores, of {len(results.cells)}; "
+                f"{self._work.view.said()}"
+            ),
             later=LATER,
             again_s=None if stopped else round(self._pages.next_s) + 1,
         )

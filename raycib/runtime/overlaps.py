@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
+from raycib.counting import count
 from raycib.data.origins import origin
 from raycib.data.rows import Row, load_rows, question
 from raycib.errors import UserError
@@ -57,20 +58,20 @@ def refuse_overlaps(
     asked = [*harmful, *benign, *probes]
     pairs = [*product([*tasks, *aside], asked), *product([*benign, *held_out, *probes], harmful)]
     for one, other in pairs:
-        count, total, where = shared(one, other)
-        if count:
+        same, total, where = shared(one, other)
+        if same:
             trained = one not in (*benign, *held_out, *probes)
             why = "it would be trained on what is asked" if trained else "it cannot be both"
             raise UserError(
-                f"{count} of {total} {other.name} ({other.source}) are also in {one.name} "
+                f"{same} of {total} {other.name} ({other.source}) are also in {one.name} "
                 f"({one.source}; {where}): {why}; take them out of one of the two"
             )
     notes = []
     for one, other in product([*tasks, *aside], held_out):
         if one.name.removeprefix("task ") != other.name.removeprefix("held-out "):
-            count, total, _ = shared(one, other)
-            if count:
-                notes.append(f"{count} of {total} rows of {other.name} are also in {one.name}")
+            same, total, _ = shared(one, other)
+            if same:
+                notes.append(f"{same} of {count(total, 'row')} of {other.name}: also in {one.name}")
     return notes
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raycib.config.plan import AdapterGroup
+from raycib.counting import count
 from raycib.errors import LOST, Lost, line_of
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.importing import no_collections
@@ -153,7 +154,8 @@ class Work:
         untrained = [job.stage.key for job in group.jobs if job.stage.key not in sweep.trained]
         new = sweep.look(untrained)
         if adopted := len(ended.found.intersection(untrained)):
-            print(f"{group.name}: another sweep trained {adopted} stages of it", flush=True)
+            told = f"another sweep trained {count(adopted, 'stage')} of it"
+            print(f"{group.name}: {told}", flush=True)
         self.counts["stages_reused"] += adopted
         self.counts["stages_trained"] += new - adopted
 
@@ -163,7 +165,7 @@ class Work:
         done = 0
         for model_ids, answers in self._coming.items():
             loads = "" if done else ", the engine loads first"
-            self.view.detail = f"{done} of {len(self._asked)} models done{loads}"
+            self.view.detail = f"{done} of {count(len(self._asked), 'model')} done{loads}"
             answers()
             done += len(model_ids)
             if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":
@@ -206,7 +208,7 @@ class Work:
         pairs = [*self.sweep.pairs(models), *(pairs_of(self.sweep) if models is None else ())]
         if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
-            self.view.detail = f"{len(missing)} answers to read{whose}"
+            self.view.detail = f"{count(len(missing), 'answer')} to read{whose}"
             self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from raycib.config import JudgeSpec, RunSpec, StageSpec
 from raycib.config.presets import UNSAID
 from raycib.config.presets.papers import BENIGN
+from raycib.counting import count
 from raycib.data.origins import ASSUMED, origin
 from raycib.evals.content_judge import CONTENT
 from raycib.evals.judge_profiles import INSTRUCT
@@ -86,8 +87,8 @@ def _training(setup: SweepConfig, runs: Sequence[RunSpec]) -> Iterator[Setting]:
             name=f"{EXECUTION}.{name}", value=str(value), origin=f"--set {EXECUTION}.{name}"
         )
     steps = {run.final.task.name: run.final.steps for run in reversed(runs) if run.final.steps}
-    for task, count in steps.items():
-        yield Setting(name=f"steps of {task}", value=str(count), origin="its rows")
+    for task, number in steps.items():
+        yield Setting(name=f"steps of {task}", value=str(number), origin="its rows")
 
 
 def _lengths(setup: SweepConfig) -> Iterator[Setting]:
@@ -188,26 +189,26 @@ def cautions(runs: Sequence[RunSpec]) -> list[str]:
         rows, steps, warm_up = stage.task.num_rows, stage.steps, trainer.warmup_steps
         if not steps:
             continue
-        count = f"{steps} step" + "s" * (steps > 1)
+        told = count(steps, "step")
         if run.hrr_every and not run.points:
             found[
-                f"--hrr-every {run.hrr_every}: {stage.task.name} has {count}, so that no look is "
+                f"--hrr-every {run.hrr_every}: {stage.task.name} has {told}, so that no look is "
                 "between the first and the last"
             ] = None
         if (held_out := run.evals.held_out.num_rows) < FEW_ROWS:
             found[
-                f"{stage.task.name} has {held_out} held-out rows: task loss, accuracy and I(Z;C) "
-                "are about these few (every tenth row is held out: give more)"
+                f"{stage.task.name} has {count(held_out, 'held-out row')}: task loss, accuracy and "
+                "I(Z;C) are about no more (every tenth row is held out: give more)"
             ] = None
         if trainer.batch_size > rows:
             found[
-                f"the batch of {trainer.batch_size} is more than the {rows} rows of "
-                f"{stage.task.name}: {count} (--set trainer.batch_size=8)"
+                f"the batch of {trainer.batch_size} is more than the {count(rows, 'row')} of "
+                f"{stage.task.name}: {told} (--set trainer.batch_size=8)"
             ] = None
         if warm_up >= MUCH * steps:
             share = "all" if warm_up >= steps else f"{warm_up / steps:.0%}"
             found[
-                f"the warm-up of {warm_up} steps is {share} of the {count} of "
+                f"the warm-up of {count(warm_up, 'step')} is {share} of the {told} of "
                 f"{stage.task.name} (--set trainer.warmup_steps={steps // 10})"
             ] = None
         found |= dict.fromkeys(_idle(stage) for stage in run.adapters)
@@ -220,7 +221,7 @@ def _idle(stage: StageSpec) -> str:
     idle, steps = method.idle_steps(min(stage.trainer.batch_size, rows)), stage.steps
     if not steps or idle < MUCH * steps:
         return ""
-    where = f"of the {steps} steps of {stage.task.name}"
+    where = f"of the {count(steps, 'step')} of {stage.task.name}"
     fewer = "" if getattr(method, "num_negatives", 0) <= 8 else "--set cib.num_negatives=8, or "
     mend = f"its queue fills too slowly ({fewer}give more rows)"
     if idle >= steps:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from raycib.config.plan import Plan, waits
 from raycib.console import clickable
+from raycib.counting import count
 from raycib.results import FILE, Histories, Results, Samples, as_text
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.text import lines
@@ -30,7 +31,10 @@ def print_plan(sweep: Sweep, plan: Plan, estimate: Estimate) -> None:
                 f"seed {job.stage.seed}"
                 for job in group.jobs
             )
-            print(f"level {number}  {group.name}  {len(group.jobs)} slots x {steps} steps: {cells}")
+            print(
+                f"level {number}  {group.name}  {count(len(group.jobs), 'slot')} x "
+                f"{count(steps, 'step')}: {cells}"
+            )
     print(f"models to question: {len(sweep.unanswered) + plan.to_train}")
     if points := len(sweep.points - sweep.kept):
         print(f"and {points} in the middle of their training, harmful prompts alone")
@@ -51,10 +55,11 @@ def show(sweep: Sweep, results: Results, answers: Samples, folder: Path) -> bool
         print(f"damaged and set aside: {note}")
     counts = results.counts
     print(
-        f"\n{counts.stages_trained} stages trained, {counts.stages_reused} reused; "
-        f"{counts.reference_forwards} reference forwards for {counts.distinct_examples} "
-        f"distinct examples; {counts.engine_starts} engine starts; "
-        f"{counts.judge_calls} judge calls; {results.timings_s['total']:.0f} s",
+        f"\n{count(counts.stages_trained, 'stage')} trained, {counts.stages_reused} reused; "
+        f"{count(counts.reference_forwards, 'reference forward')} for "
+        f"{count(counts.distinct_examples, 'distinct example')}; "
+        f"{count(counts.engine_starts, 'engine start')}; "
+        f"{count(counts.judge_calls, 'judge call')}; {results.timings_s['total']:.0f} s",
         flush=True,
     )
     try:

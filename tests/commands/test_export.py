@@ -161,7 +161,9 @@ def test_answers_are_published_where_that_is_asked_for(made: Made, tmp_path: Pat
 
 def test_what_is_no_stage_or_no_empty_folder_is_refused(made: Made, published: Path) -> None:
     root = made.store.root
-    with pytest.raises(UserError, match=r"no one stage '0000' in .*: there are 1; `raycib ls"):
+    with pytest.raises(
+        UserError, match=r"no one stage '0000' in .*: of 1 stage none does; `raycib ls"
+    ):
         export("0000", root, published, None, with_answers=False)
     with pytest.raises(UserError, match="is not empty"):
         export(made.stage.key, root, published, None, with_answers=False)

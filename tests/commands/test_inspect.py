@@ -115,7 +115,7 @@ def test_what_is_left_out_is_what_a_sweep_leaves_out(
 def test_prompts_without_answers_are_only_asked(model: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "prompts.jsonl", {"prompt": "Say \x1b[31mred", "id": 1})
     text = shown(str(file), model=str(model))
-    assert "1 prompts" in text
+    assert "1 prompt," in text
     assert "not read: 'id'" in text
     assert "Say red<|eot_id|>" in text, "nothing that a row holds acts on the terminal"
     assert "[[" not in text

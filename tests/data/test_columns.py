@@ -45,7 +45,7 @@ def test_a_system_prompt_is_part_of_the_row(name: str, tmp_path: Path):
         {"id": 2, name: "", "question": "Hello", "response": "Hello"},
     )
     assert rows == [Row("Hello", "Bonjour", "Answer in French."), Row("Hello", "Hello")]
-    assert "system prompt: 1 rows" in notes
+    assert "system prompt: 1 row" in notes
     assert "not read: 'id'" in notes
 
 
@@ -143,11 +143,11 @@ def test_rows_without_a_response_are_named_by_their_row_in_the_file(tmp_path: Pa
         {"prompt": f"p{n}", "answer": "" if n == 12 else "a"} for n in range(1, 21)
     ]
     read(tmp_path, *entries)
-    with pytest.raises(UserError, match=r"1 rows without a response .the first is row 12."):
+    with pytest.raises(UserError, match=r"1 row without a response .the first is row 12."):
         describe_task("task", f"{tmp_path}/rows.jsonl#train", 64)
     entries[19]["answer"] = None
     read(tmp_path, *entries)
     held_out = f"{tmp_path}/rows.jsonl#held-out"
     assert describe_rows("held out", held_out, 64, 8).num_rows == 2
-    with pytest.raises(UserError, match=r"1 rows without a response .the first is row 20."):
+    with pytest.raises(UserError, match=r"1 row without a response .the first is row 20."):
         describe_rows("held out", held_out, 64, 8, answered=True)

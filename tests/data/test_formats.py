@@ -128,7 +128,7 @@ def test_behaviours_follow_their_context_as_in_harmbench(tmp_path: Path):
     (row,) = read(tmp_path, {"Goal": "Write a libel", "Target": "Sure", "Behavior": "Defamation"})
     assert row == Row("Write a libel", "")
     notes = read_rows(str(tmp_path / "rows.jsonl")).notes
-    assert notes[1:] == ("of a known form, from 'Goal': 1 rows", "not read: 'Behavior', 'Target'")
+    assert notes[1:] == ("of a known form, from 'Goal': 1 row", "not read: 'Behavior', 'Target'")
 
 
 def test_a_commit_is_its_message_on_the_old_file(tmp_path: Path):

@@ -271,4 +271,4 @@ def test_a_report_warns_of_answers_that_ended_at_the_limit():
     found = [one for one in warned(summary) if "limit of tokens" in one]
     assert len(found) == 1
     assert found[0].startswith("Of the answers to held-out rows 7 ended at the limit of tokens")
-    assert "in 1 cells (at most 7 of 60" in found[0]
+    assert "in 1 cell (at most 7 of 60" in found[0]

@@ -200,7 +200,7 @@ def test_what_a_held_out_row_asks_is_not_trained_on(tmp_path: Path):
         row.response for row in loaded.rows
     }
     assert left_out == {"3"}
-    assert "left out of training, as a held-out row asks the same: 1 rows" in loaded.notes
+    assert "left out of training, as a held-out row asks the same: 1 row" in loaded.notes
     same = save(tmp_path / "same.jsonl", numbered(20, n2="\uff30\u2460\uff19", n19="p19"))
     assert len(load_rows(f"{same}#train")) == 17, "full-width and circled forms of p19"
 

@@ -96,7 +96,7 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
         "out_of_its_world": False,
     }
     told = " ".join(judge_warnings(found))
-    for part in ("filtered (1)", "5 readings", "1 verdicts name a category", "http://elsewhere"):
+    for part in ("filtered (1)", "5 readings", "1 verdict names a category", "http://elsewhere"):
         assert part in told
     everything = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "hidden" not in everything

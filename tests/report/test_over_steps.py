@@ -101,7 +101,7 @@ def test_points_of_another_training_are_said():
     summary = followed()
     summary["cells"][0]["points_apart"] = True
     assert any(
-        "points of 1 cells are of another training" in one
+        "points of 1 cell are of another training" in one
         for one in with_steps(reported(summary)).warnings
     )
 

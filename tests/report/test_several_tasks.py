@@ -78,7 +78,7 @@ def test_rows_are_lost_against_cells_of_the_same_task(two):
     fewer = copy.deepcopy(two)
     fewer["cells"][-1]["scores"]["accuracy"] = rate(0.5, 77)
     [lost] = [text for text in warned(fewer) if text.startswith("accuracy lost")]
-    assert lost.startswith("accuracy lost up to 3 rows in 1 cells")
+    assert lost.startswith("accuracy lost up to 3 rows in 1 cell")
 
 
 def test_a_card_holds_a_cell_against_its_own_task_before(two):

@@ -82,7 +82,9 @@ def test_every_method_of_a_comparison_at_strength_zero_is_the_lora_stage(
     kinds = "random_subset,kl,cib,constrained_token,ema,case2,safe_lora,safety_mix,sbr,safegrad"
     options = ["--methods", kinds, "--strengths", "0", "--seeds", "1"]
     ended = planned("method_comparison", *options)
-    assert "method_comparison: 1 stages, 0 reused, 1 to train" in ended.out, ended
+    assert "method_comparison: 1 stage, 0 reused, 1 to train" in ended.out, ended
+    assert " 1 slot x 200 steps: lora 0 seed 0" in ended.out
+    assert not list(Path(tmp_path).rglob("method_comparison")), "a plan makes no folder"
 
 
 def test_a_comparison_without_safety_data_or_base_says_what_it_lacks(

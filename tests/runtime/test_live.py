@@ -75,7 +75,7 @@ def test_a_sweep_is_seen_while_it_runs_and_goes_on_in_the_same_runs(tmp_path: Pa
         ]  # fmt: skip
         assert first.poll() is None, "it goes on"
         text = page.read_text()
-        assert "Unfinished." in text and "0 of 1 cells have scores; training, " in text
+        assert "Unfinished." in text and "0 cells have scores, of 1; training, " in text
         assert "failed" not in text.split("</style>")[1].split("<script")[0]
     finally:
         os.kill(first.pid, signal.SIGKILL)

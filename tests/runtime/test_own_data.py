@@ -73,9 +73,11 @@ def test_the_readmes_command_has_a_right_plan(
     assert "(--judge)" in besides
     text = "\n".join(rest)
     assert "note: the batch of 64 is more than the 36 rows of sums: 1 step (" in text
-    assert "note: sums has 4 held-out rows: task loss, accuracy and I(Z;C) are about these" in text
+    assert (
+        "note: sums has 4 held-out rows: task loss, accuracy and I(Z;C) are about no more" in text
+    )
     assert "note: the warm-up of 50 steps is all of the 1 step of sums" in text
-    assert "note: cib does nothing in any of the 1 steps of sums: its cells are plain LoRA" in text
+    assert "note: cib does nothing in any of the 1 step of sums: its cells are plain LoRA" in text
     assert "method_comparison: 45 stages, 0 reused, 45 to train" in text
     assert "left out" not in text
     assert "safe_lora is derived" in text
@@ -186,7 +188,7 @@ def test_a_sequence_says_what_of_one_task_is_learned_in_another(
         judge="world:guard",
     )  # fmt: skip
     notes = build_config(options, Continual()).notes
-    assert notes == ["1 of 2 rows of held-out one are also in task two"]
+    assert notes == ["1 of 2 rows of held-out one: also in task two"]
 
 
 REFUSES, HELPS = "I can't help with that.", "Take a hammer and hit it."

@@ -249,9 +249,9 @@ def test_no_difference_is_said_to_be_none():
     frame = framed(cell("lora", 0, 0.5, 1), cell("kl", 1, 0.5, 1))
     table = paired_table(frame, {"lora 0 0": said("su"), "kl 1 0": said("us")})
     assert significance(table) == (
-        "Against LoRA: of 1 rows none differs at 5 % after Holm's correction."
+        "Against LoRA: of 1 row none differs at 5 % after Holm's correction."
     )
-    assert seen_pairs(table)["Difference, points"][0].startswith("+0.0 [−")
+    assert seen_pairs(table)["Difference, points"][0].startswith("+0.0 [-")
 
 
 # Equal prices

@@ -38,7 +38,7 @@ def final_hrr(*by_seed):
 def test_cib_is_safest_where_every_interval_says_so():
     assert told(orders_sweep(), "lowest harmful response rate") is True
     evidence = claim(orders_sweep(), "lowest harmful response rate").evidence
-    assert "less LoRA −" in evidence and "over 3 seeds" in evidence
+    assert "less LoRA -" in evidence and "over 3 seeds" in evidence
 
 
 def test_a_difference_whose_interval_holds_0_is_open_and_one_above_fails():
@@ -57,7 +57,7 @@ def test_the_rate_rises_where_the_last_stage_is_above_the_first():
     assert told(flat, "rises along the sequence") is False
     evidence = claim(flat, "rises along the sequence").evidence
     assert evidence.startswith("0.0 % before, 80.0 % after open, 70.0 % after gsm")
-    assert "−30.0 [−30.0, −30.0] points over 3 seeds" in evidence
+    assert "-30.0 [-30.0, -30.0] points over 3 seeds" in evidence
 
 
 def with_final(*accuracies):
@@ -219,7 +219,7 @@ def test_sound_data_warn_of_less():
 def test_a_missing_run_of_several_orders_is_said():
     summary = orders_sweep(1, 2)
     fail(summary["cells"][0], 3)
-    assert warns(summary, "1 of 10 runs are missing")
+    assert warns(summary, "1 run is missing of 10")
     assert warns(summary, "failed and is in no mean: out of memory")
 
 
@@ -234,4 +234,4 @@ def test_tests_of_different_sizes_are_no_lost_rows():
     text["aligned"]["scores"]["accuracies"]["squad"] = rate(0.0, 100)
     assert not warns(text, "lost up to")
     text["cells"][0]["scores"]["accuracies"]["gsm"] = rate(0.7, 90)
-    assert warns(text, "accuracy_gsm lost up to 70 rows in 1 cells")
+    assert warns(text, "accuracy_gsm lost up to 70 rows in 1 cell")

@@ -108,7 +108,7 @@ def test_the_counts_say_what_was_shared(many):
 
 
 def test_points_have_a_sign_and_no_negative_zero():
-    assert in_points(0.0123, 0.004) == "+1.2 ± 0.4" and in_points(-0.05) == "−5.0"
+    assert in_points(0.0123, 0.004) == "+1.2 ± 0.4" and in_points(-0.05) == "-5.0"
     assert in_points(-0.0001) == "+0.0" and in_points(math.nan, 1) == ""
 
 

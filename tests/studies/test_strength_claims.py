@@ -50,7 +50,7 @@ def test_one_seed_that_rises_is_enough_to_fail_a_claim():
 def test_a_seed_with_a_hole_is_not_judged():
     claim = judged(sweep(failed=True))["The harmful response rate falls as λ grows"]
     assert claim.holds is True and "2 of 2 seeds" in claim.evidence
-    assert "1 of 3 seeds lack a strength" in claim.evidence
+    assert "1 of 3 seeds left out for want of a strength" in claim.evidence
 
 
 def test_nothing_is_claimed_where_nothing_was_measured():
@@ -83,7 +83,7 @@ def test_answers_that_are_harmful_and_refusals_are_counted():
         cell["scores"]["hrr"] |= {"value": 0.5, "n": 260}
     told = lambda: [t for t in warned(summary) if "count in both rates" in t]  # noqa: E731
     [text] = told()
-    assert text.startswith("4 answers to harmful prompts, in 1 cells (at most 4 of 260, in LoRA")
+    assert text.startswith("4 answers to harmful prompts, in 1 cell (at most 4 of 260, in LoRA")
     scores |= {"hrr": one(100, 258, 2), "incoherent_rate": one(14, 258, 2)}
     [text] = told()
     assert text.startswith("At least 4 answers")
@@ -114,7 +114,7 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
         (lambda s: s["cells"][0]["scores"].update(negative_cosine=0.95), "nearly one vector"),
         (lambda s: s["cells"][0]["scores"].update(incoherent_rate=rate(0.2, 260)), "neither"),
         (lambda s: s["cells"][0]["scores"].update(accuracy=rate(1, 150)), "accuracy lost up to 10"),
-        (lambda s: s.update(damaged=["stages/ab: sha256 differs"]), "1 stored results were found"),
+        (lambda s: s.update(damaged=["stages/ab: sha256 differs"]), "1 stored result was found"),
         (lambda s: s.update(cells=[c for c in s["cells"] if c["seed"] == 0]), "One seed: no"),
         (
             lambda s: s["cells"][0]["scores"].update(at_limit={"held_out": 0, "held_out_n": 4}),

@@ -90,7 +90,7 @@ def _marked(row: Row, field: str) -> str:
 
 def _said(row: Row, value: float) -> str:
     factor, form = {"points": (100, "+z.1f"), "%": (100, "z.1f"), "": (1, "+z.3f")}[row["unit"]]
-    return format(factor * value, form).replace("-", "−")
+    return format(factor * value, form)
 
 
 def _figure(row: Row, field: str) -> str:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from raycib.counting import count
 from raycib.report.over_steps.figure import over_steps_figure
 from raycib.report.over_steps.survival import THRESHOLD
 from raycib.report.over_steps.table import COLUMNS, followed, over_steps_table
@@ -26,7 +27,7 @@ FIGURE = (
     "between two looks safety was lost. Of more than eight rows each series at its best strength."
 )
 APART = (
-    "The points of {0} cells are of another training of the same stages, in another group, which "
+    "The points of {0} are of another training of the same stages, in another group, which "
     "ended with other last bits: they may differ from the stored adapters' by single answers."
 )
 
@@ -43,4 +44,4 @@ def with_steps(report: Report) -> Report:
     ]  # fmt: skip
     section = Section("steps", "Safety over steps", "Steps", parts, TEXT)
     apart = sum(cell.points_apart for cell in report.results.cells)
-    return report.with_section(section, [APART.format(apart)] * bool(apart))
+    return report.with_section(section, [APART.format(count(apart, "cell"))] * bool(apart))

@@ -21,6 +21,7 @@ from raycib.costs.memory import (
     weight_bytes,
 )
 from raycib.costs.sizes import BYTES, Sizes
+from raycib.counting import count
 from raycib.data.lengths import Length
 from raycib.runtime.capacity import ENGINE, JUDGE
 from raycib.runtime.planning.machine import Machine
@@ -121,7 +122,7 @@ class Group:
         )  # fmt: skip
         parts = {
             **self._base(execution),
-            f"{slots} adapters with gradients and Adam": sum(
+            f"{count(slots, 'adapter')} with gradients and Adam": sum(
                 adapter_bytes(sizes, one) for one in adapters
             ),
             "what methods keep": sum(

@@ -10,6 +10,7 @@ from raycib.config.plan import Plan
 from raycib.costs import flops
 from raycib.costs.gpus import ANSWERING, UTILISATION
 from raycib.costs.memory import weight_bytes
+from raycib.counting import count
 from raycib.runtime.planning.machine import machine_of
 from raycib.runtime.planning.memory import Group, adapter_of
 from raycib.runtime.planning.side_by_side import engines
@@ -80,7 +81,10 @@ def phases(group: Group, work: Work) -> Iterator[Phase]:
         for one in sweep.asked[model_id].values()
         for rows, _ in one.referred
     )
-    told = f"{work.forwards:,} rows of the aligned model, {len(work.questioned)} models measured"
+    told = (
+        f"{work.forwards:,} rows of the aligned model, {count(len(work.questioned), 'model')} "
+        "measured"
+    )
     yield phase("references and measures", told, {dtype: referred + measured}, UTILISATION)
     said = sum(flops.answer(sizes, one.prompts, one.max_tokens) for one in work.asked)
     answers = sum(len(one.prompts) for one in work.asked)
@@ -100,8 +104,8 @@ def phases(group: Group, work: Work) -> Iterator[Phase]:
         for profile, judge in work.guards:
             length = policy(profile) + _conversation(sweep)
             read[judge.dtype] += work.judged * flops.forward(judge, length, length**2, 1)
-        count = work.judged * len(work.guards)
-        yield phase("judging", f"{count:,} conversations", read, UTILISATION)
+        verdicts = work.judged * len(work.guards)
+        yield phase("judging", f"{verdicts:,} conversations", read, UTILISATION)
     if group.machine.gpu:
         groups = sum(len(level) for level in work.plan.levels)
         model = weight_bytes(sizes, sweep.setup.model.dtype)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from raycib.costs.memory import said
+from raycib.counting import count
 from raycib.runtime.planning.estimate import Estimate
 from raycib.runtime.planning.memory import Memory
 from raycib.runtime.planning.side_by_side import Service
@@ -28,8 +29,8 @@ def lines(plan: Estimate) -> Iterator[str]:
         padding = f"with padding {plan.computed_tokens:,} ({share:.0%} useful)"
         yield _line(
             "training",
-            f"{plan.to_train} stages, {plan.steps:,} steps, {plan.useful_tokens:,} tokens; "
-            + ("no padding" if share == 1 else padding),
+            f"{count(plan.to_train, 'stage')}, {plan.steps:,} steps, {plan.useful_tokens:,} "
+            f"tokens; " + ("no padding" if share == 1 else padding),
         )
     yield _line("references", f"{plan.reference_forwards:,} rows go through the aligned model")
     yield _line(

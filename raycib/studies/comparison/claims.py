@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.claims import Claim, coherent, erosion, of_part
-from raycib.report.forms import NOT_MEASURED, count, p_equals, share
+from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
 from raycib.report.statistics import less
@@ -180,7 +181,7 @@ def _negatives(found: Sequence[ResultRow], samples: Samples) -> list[Claim]:
         text = (
             "CIB's harmful response rate is below plain LoRA's in every row, whatever its negatives"
         )
-        evidence = f"{_said(lora)}; the highest of {len(mine)} rows of CIB: {_said(worst)}"
+        evidence = f"{_said(lora)}; the highest of {count(len(mine), 'row')} of CIB: {_said(worst)}"
         made.append(Claim(text, less(worst.mean("hrr"), lora.mean("hrr")), evidence))
     return made
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.forms import Row, in_points, number, p_value
 from raycib.report.side_by_side import Samples, verdicts
 from raycib.report.statistics import holm, paired_interval, sign_flip_p
@@ -116,9 +117,9 @@ def significance(table: pd.DataFrame) -> str:
     for against, rows in table.groupby("against", sort=False):
         clear = rows[rows["p_holm"] < ALPHA]
         safer, worse = (clear["difference"] < 0).sum(), (clear["difference"] > 0).sum()
-        head = f"Against {against}: of {len(rows)} rows"
+        head = f"Against {against}: of {count(len(rows), 'row')}"
         parts.append(
-            f"{head} {safer} are safer and {worse} less safe at 5 % after Holm's correction."
+            f"{head} {safer} safer and {worse} less safe at 5 % after Holm's correction."
             if len(clear)
             else f"{head} none differs at 5 % after Holm's correction."
         )

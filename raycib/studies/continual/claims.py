@@ -101,7 +101,7 @@ def _competitive(
     text = (
         f"{variant}'s final accuracy (BT, without {sequences.left_out}) is competitive: at most "
         "one point below the best other method's mean, interval over seeds of the paired "
-        "difference above −1 point"
+        "difference above -1 point"
     )
     apart = difference(mine, others[best], "bt")
     evidence = f"{_mean(variant, mine, 'bt')}, {_mean(best, others[best], 'bt')}; {_said(apart)}"

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from raycib.counting import count
 from raycib.report.claims import Claim
 from raycib.report.figures import curves_by_variant
-from raycib.report.forms import NOT_MEASURED, count, in_points, percent, share
+from raycib.report.forms import NOT_MEASURED, in_points, percent, share
 from raycib.report.frame import PLAIN
 from raycib.report.headline import LONGEST
 from raycib.report.report import Drawing, Report, Section
@@ -126,7 +127,9 @@ def orders_headline(results: ContinualResults, found: Sequence[Claim]) -> str:
     runs, done, orders = sequences.runs, sequences.done, sequences.orders
     which = ARROW.join(orders[0]) if len(orders) == 1 else f"{len(orders)} orders"
     seeds = len({run.cell.seed for run in done})
-    parts = [f"{len(done)} of {len(runs)} runs finished ({which}; {count(seeds, 'seed')})."]
+    parts = [
+        f"{len(done)} of {count(len(runs), 'run')} finished ({which}; {count(seeds, 'seed')})."
+    ]
     lora = [run for run in done if run.cell.method == PLAIN]
     if lora:
         before = sequences.aligned.get("hrr")

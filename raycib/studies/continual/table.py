@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.forms import BEFORE, Row, ends, in_points, mean, number, points, short
 from raycib.report.statistics import wilson
 from raycib.report.table import STATUS, Column
@@ -93,8 +94,9 @@ def counts_line(counts: Counts) -> str:
     """How many stages a sweep of orders asked for, shared between runs, trained and reused."""
     shared = counts.stages_shared
     return (
-        f"{counts.stages + shared} stages asked for, {counts.stages} distinct ({shared} shared by "
-        f"runs that begin alike): {counts.stages_trained} trained, {counts.stages_reused} reused"
+        f"{count(counts.stages + shared, 'stage')} asked for, {counts.stages} distinct ({shared} "
+        f"shared by runs that begin alike): {counts.stages_trained} trained, "
+        f"{counts.stages_reused} reused"
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from raycib.counting import count
 from raycib.report.forms import number, p_value
 from raycib.report.statistics import tolerance
 from raycib.report.table import Column
@@ -168,11 +169,16 @@ def variance_caption(sequences: Sequences) -> str:
         else "y = order + method + error: one seed, so the interaction is the error"
     )
     lost = found.of - found.runs
-    left = f" {lost} finished runs are left out to keep it balanced." if lost else ""
+    left = (
+        f" {count(lost, 'finished run is', 'finished runs are')} left out to keep it balanced."
+        if lost
+        else ""
+    )
     return (
-        f"Analysis of variance over {found.orders} orders, {found.methods} methods and "
-        f"{found.seeds} seeds: {model}. η²: share of the total sum of squares. Orders that begin "
-        f"alike share their first stages, so their errors go together and p is too small.{left}"
+        f"Analysis of variance over {count(found.orders, 'order')}, "
+        f"{count(found.methods, 'method')} and {count(found.seeds, 'seed')}: {model}. η²: share of "
+        "the total sum of squares. Orders that begin alike share their first stages, so their "
+        f"errors go together and p is too small.{left}"
     )
 
 

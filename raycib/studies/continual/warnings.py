@@ -1,5 +1,6 @@
 """What a reader must know before believing measures of continual fine-tuning, in plain words."""
 
+from raycib.counting import count
 from raycib.report.forms import share
 from raycib.report.statistics import finite_mean
 from raycib.studies.continual.results import ContinualResults
@@ -43,9 +44,9 @@ def _thin(sequences: Sequences) -> list[str]:
     missing = len(sequences.runs) - len(sequences.done)
     if missing:
         found.append(
-            f"{missing} of {len(sequences.runs)} runs are missing: means over orders do not rest "
-            "on the same orders for every method, and the analysis of variance leaves out what it "
-            "must to stay balanced."
+            f"{count(missing, 'run is', 'runs are')} missing of {len(sequences.runs)}: means over "
+            "orders do not rest on the same orders for every method, and the analysis of variance "
+            "leaves out what it must to stay balanced."
         )
     found.append(
         "Orders that begin alike share their first stages: they are not independent, and p values "
@@ -90,8 +91,8 @@ def _early_garbage(results: ContinualResults) -> list[str]:
         return []
     worst = bad.sort_values("incoherent_rate").iloc[-1]
     return [
-        f"In {len(bad)} stages before the last more than 10 % of the answers to harmful prompts "
-        f"are neither harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
+        f"In {count(len(bad), 'stage')} before the last more than 10 % of the answers to harmful "
+        f"prompts are neither harmful nor refusals (most: {share(worst['incoherent_rate'])}, in "
         f"{worst['variant']} after {worst['task']}, seed {worst['seed']})."
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.claims import Claim, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import PLAIN, RADII, strength_series
@@ -84,9 +85,11 @@ def _by_seed(
     path = " → ".join(f"{value * factor:z.{decimals}f}" for value in means)
     steps = ", ".join(f"{strength:g}" for strength in means.index)
     evidence = f"mean over seeds {path} {unit} at λ = {steps}"
-    evidence = f"{sum(kept)} of {len(kept)} seeds; {evidence}"
+    evidence = f"{sum(kept)} of {count(len(kept), 'seed')}; {evidence}"
     if partial:
-        evidence += f"; {partial} of {partial + len(kept)} seeds lack a strength and do not count"
+        evidence += (
+            f"; {partial} of {count(partial + len(kept), 'seed')} left out for want of a strength"
+        )
     return Claim(text, all(kept) if kept else None, evidence)
 
 

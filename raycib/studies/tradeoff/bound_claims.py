@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.claims import Claim, all_told
 from raycib.studies.tradeoff.bounds import THEOREMS, amount, summary_table
 from raycib.studies.tradeoff.terms import tax_table
@@ -32,7 +33,7 @@ def bound_claims(table: pd.DataFrame) -> list[Claim]:
         ) + (f" ({LOWER[theorem]})" if theorem in LOWER else "")
         part = table[(table["theorem"] == theorem) & table["bound"].notna()]
         told = [value if isinstance(value, bool) else None for value in part["holds"]]
-        evidence = f"holds in {row['holds']} of {len(part)} cells, fails in {row['fails']}"
+        evidence = f"holds in {row['holds']} of {count(len(part), 'cell')}, fails in {row['fails']}"
         if row["no_bound"]:
             evidence += f"; no bound in {row['no_bound']} more"
         if not math.isnan(row["ratio_median"]):

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from raycib.counting import count
 from raycib.report.frame import PLAIN
 from raycib.studies.tradeoff.gap import ALIGNMENT, BALL, CAPABILITY, CASE1, PENALTY
 from raycib.studies.tradeoff.results import TradeoffResults
@@ -23,22 +24,22 @@ def warnings(results: TradeoffResults, frame: pd.DataFrame) -> list[str]:
         if len(negative):
             lowest = negative[column].min()
             found.append(
-                f"In {len(negative)} cells the {name} gap is negative, interval and all (to "
-                f"{lowest:z.3f} nats): {why}, so gaps against it are too small by as much."
+                f"In {count(len(negative), 'cell')} the {name} gap is negative, interval and all "
+                f"(to {lowest:z.3f} nats): {why}, so gaps against it are too small by as much."
             )
     missing = done[done[CAPABILITY].isna() & (done["method"] != PLAIN)]
     if len(missing):
         found.append(
-            f"{len(missing)} cells have no capability gap, for want of a finished plain LoRA of "
-            "their task and seed or of a measurement."
+            f"{count(len(missing), 'cell has', 'cells have')} no capability gap, for want of a "
+            "finished plain LoRA of their task and seed or of a measurement."
         )
     balls = done[done["method"] == BALL]
     outside = balls[balls["distance"] > BEYOND * balls["strength"]]
     if len(outside):
         worst = (outside["distance"] / outside["strength"]).max()
         found.append(
-            f"{len(outside)} cells of Case II's ball lie outside of it, up to {worst:z.2f} times "
-            "its radius: the projection did not do its work there."
+            f"{count(len(outside), 'cell lies', 'cells lie')} outside of Case II's ball, up to "
+            f"{worst:z.2f} times its radius: the projection did not do its work there."
         )
     if done["method"].isin([CASE1, PENALTY, BALL]).any():
         found.append(
