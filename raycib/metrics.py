@@ -36,7 +36,7 @@ def rate(hits: int, n: int, unread: int = 0) -> Rate:
     return Rate(value=hits / n, low=low, high=high, n=n, unread=unread)
 
 
-def wilson_ends(hits: int, n: int) -> tuple[float, float]:
+def wilson_ends(hits: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of `hits` of `n`, as Newcombe (Statistics in Medicine 17, 1998, method
     3) writes it; scipy's `binomtest` gives the same bits after a p-value that nobody wants."""
     p, z = hits / n, Z95

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from raycib.metrics import wilson_ends
+
 MAX_EXACT = 8
 """Largest n whose n! orders are all tried (8! = 40,320)."""
 
@@ -97,10 +99,7 @@ def wilson(share: float, n: int) -> Interval:
     if n <= 0 or not -NOTHING <= share <= 1 + NOTHING:
         raise ValueError(f"{share} of {n} is not a share; a rate needs 0 <= share <= 1 and n >= 1")
     share = min(max(share, 0.0), 1.0)  # a mean of rates may leave the range by rounding
-    z = float(stats.norm.ppf(0.975))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
+    return Interval(share, *wilson_ends(share * n, n), n)
 
 
 def clopper_pearson(share: float, n: int, error: float) -> tuple[float, float]:
