@@ -1,5 +1,6 @@
 """Greedy answers of one base model, under many LoRA adapters, from one warm vLLM engine."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,6 +218,8 @@ class Generator:
         self.stop = list(stop)
         self.takes_adapters = bool(max_lora_rank)
         self._adapter_ids: dict[Path, int] = {}
+        self._found_places: set[frozenset[str]] = set()
+        """Targets of adapters all of whose layers the engine has."""
 
     def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
         """Greedy answers in the order asked.
@@ -279,4 +282,28 @@ class Generator:
 
         path = adapter.absolute()
         number = self._adapter_ids.setdefault(path, len(self._adapter_ids) + 1)
-        return LoRARequest(f"adapter-{number}", number, str(path))
+        request = LoRARequest(f"adapter-{number}", number, str(path))
+        config = json.loads((path / "adapter_config.json").read_text())
+        if (targets := frozenset(config["target_modules"])) not in self._found_places:
+            self._refuse_idle(request)
+            self._found_places.add(targets)
+        return request
+
+    def _refuse_idle(self, request: "LoRARequest") -> None:
+        """Raise `UserError` where layers of an adapter would do nothing: vLLM looks at the last
+        part of their names alone, and leaves out without a word what it then has no layer for."""
+        engine = self._llm.llm_engine
+        if getattr(getattr(engine, "model_executor", None), "driver_worker", None) is None:
+            return  # the model is in other processes
+        engine.add_lora(request)
+
+        def idle(model: Any) -> set[str]:
+            manager = model.lora_manager
+            return manager.get_adapter(request.lora_int_id).loras.keys() - manager.modules.keys()
+
+        if layers := set().union(*self._llm.apply_model(idle)):
+            raise UserError(
+                f"vLLM has no layer {min(layers)!r} for the adapter in {request.lora_path}, and "
+                f"would leave out {len(layers)} of its layers: give --local, where transformers "
+                "answers, or other lora.targets"
+            )

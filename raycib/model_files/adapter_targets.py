@@ -1,41 +1,28 @@
 """Whether the adapters and perturbations of a plan find their places in its models, by the names
 of the stored tensors: known before anything starts. No torch here."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from raycib.config import RunSpec
+from raycib.config import EngineName, RunSpec
 from raycib.errors import UserError
 from raycib.model_files import find
-from raycib.model_files.config import read_config
+from raycib.model_files.config import experts_of, read_config
+from raycib.model_files.engine import LARGEST_RANK, check_engine
 from raycib.model_files.weights import LAYER, stored_tensors
 
 _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Architectures whose layers are products with the transposed weight (Conv1D), which slots of
 linear layers cannot adapt."""
 
-NO_ADAPTERS_IN_VLLM = {
-    "BailingMoeV2_5ForCausalLM", "BailingMoeV3ForCausalLM", "BloomForCausalLM",
-    "Cohere2MoeForCausalLM", "DbrxForCausalLM", "DeepseekV32ForCausalLM", "DeepseekV4ForCausalLM",
-    "FalconForCausalLM", "FalconMambaForCausalLM", "GPT2LMHeadModel", "GPTJForCausalLM",
-    "GPTNeoXForCausalLM", "Gemma3nForCausalLM", "HCXVisionV2ForCausalLM", "HYV4ForCausalLM",
-    "HrmTextForCausalLM", "IQuestLoopCoderForCausalLM", "InklingForCausalLM",
-    "InklingForConditionalGeneration", "KimiLinearForCausalLM", "Mamba2ForCausalLM",
-    "MambaForCausalLM", "MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM",
-    "MiniMaxM3SparseForCausalLM", "OrionForCausalLM", "Qwen4ExpForCausalLM", "StableLmForCausalLM",
-    "Step1ForCausalLM", "Step3TextForCausalLM", "Step3p5ForCausalLM", "Zamba2ForCausalLM",
-}  # fmt: skip
-"""Architectures that vLLM 0.29 serves without adapters (`SupportsLoRA` in its models)."""
 
-LARGEST_RANK = 512
-"""Of an adapter that vLLM answers with."""
-
-
-def check_places(runs: Iterable[RunSpec]) -> None:
-    """Raise `UserError` where a stage's adapter or its method finds no place in its model."""
+def check_places(runs: Iterable[RunSpec], engine: EngineName = "vllm") -> None:
+    """Raise `UserError` where a stage's adapter or its method finds no place in its model, or in
+    the `engine` that answers."""
     runs = list(runs)
     for stage in (stage for run in runs for stage in run.adapters):
-        if stage.exported_rank > LARGEST_RANK:
+        if engine == "vllm" and stage.exported_rank > LARGEST_RANK:
             raise UserError(
                 f"an adapter of rank {stage.exported_rank} could be trained, but vLLM answers with "
                 f"{LARGEST_RANK} at most; choose a smaller lora.rank"
@@ -48,7 +35,8 @@ def check_places(runs: Iterable[RunSpec]) -> None:
     }
     for source, targets, perturbs in sorted(asked):
         check_targets(source, targets)
-        check_engine(source)
+        if engine == "vllm":
+            check_engine(source, targets)
         if perturbs:
             check_attention(source)
 
@@ -58,8 +46,12 @@ def check_targets(source: str, targets: Iterable[str]) -> None:
     `source`."""
     folder = find(source)
     linears, experts = _linears(folder)
-    names = sorted({name.rpartition(".")[2] for name in linears})
-    mend = f"choose from {', '.join(names)} with --set 'lora.targets=[\"{names[0]}\"]'" if names \
+    tensors, count = stored_tensors(folder), experts_of(read_config(folder))
+    # Routers have an output for each expert; transformers keeps them as no linear layers.
+    linears = [name for name in linears if tensors[f"{name}.weight"].shape[0] != count]
+    names = {name.rpartition(".")[2] for name in linears}
+    names = sorted(one for one in names if not any(matches(name, one) for name in experts))
+    mend = f"choose from these: --set 'lora.targets={json.dumps(names)}'" if names \
         else "it cannot be adapted"  # fmt: skip
     for target in targets:
         if any(matches(name, target) for name in experts):
@@ -71,16 +63,6 @@ def check_targets(source: str, targets: Iterable[str]) -> None:
             raise UserError(
                 f"model {source!r} has no linear layer named {target!r} (lora.targets); {mend}"
             )
-
-
-def check_engine(source: str) -> None:
-    """Raise `UserError` where vLLM cannot answer with adapters of the model at `source`."""
-    named = read_config(find(source)).get("architectures") or [None]
-    if named[0] in NO_ADAPTERS_IN_VLLM:
-        raise UserError(
-            f"model {source!r} is a {named[0]}, which vLLM serves without adapters: it could be "
-            "trained, but not asked; choose a model of another architecture"
-        )
 
 
 def check_attention(source: str) -> None:

@@ -13,6 +13,7 @@ _RUNS_CODE = ("auto_map", "_attn_implementation_internal", "trust_remote_code", 
 _ATTENTION = ("_attn_implementation", "attn_implementation")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _WHOLE = (
     *_DEPTH,
     *_WIDTH,
@@ -152,9 +153,15 @@ def vocabulary(config: dict[str, Any]) -> int | None:
     return _first(config, ("vocab_size",))
 
 
+def experts_of(config: dict[str, Any]) -> int | None:
+    """Experts of a layer that has some."""
+    return _first(config, _EXPERTS)
+
+
 def positions(config: dict[str, Any], path: Path) -> int | None:
     """Tokens that the model was made for; None where it says nothing. A stretch of its positions
-    (`rope_scaling`) is not counted on. `path` is for the error."""
+    (`rope_scaling`) is not counted on: LongRoPE computes every row of a pass otherwise where one
+    is longer than it was made for. `path` is for the error."""
     for part in _parts(config):
         for name in _LENGTHS:
             value = part.get(name)
@@ -165,8 +172,25 @@ def positions(config: dict[str, Any], path: Path) -> int | None:
                 raise UserError(
                     f"{path}: {name} is {value!r:.40}; expected the number of tokens it can take"
                 )
-            return int(value)
+            return min([int(value), *_before_longrope(part)])
     return None
+
+
+def _before_longrope(config: dict[str, Any]) -> Iterator[int]:
+    own = config.get("original_max_position_embeddings")
+    for rope in ropes(config):
+        value = rope.get("original_max_position_embeddings", own)
+        if rope.get("rope_type", rope.get("type")) in ("longrope", "su") and type(value) is int:
+            yield value
+
+
+def ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a configuration says of rotary positions, of all layers or of each kind of them."""
+    for field in ("rope_parameters", "rope_scaling"):
+        found = config.get(field)
+        for one in [found, *found.values()] if isinstance(found, dict) else []:
+            if isinstance(one, dict):
+                yield one
 
 
 def own_dtype(config: dict[str, Any]) -> str:

@@ -40,8 +40,8 @@ def load_model(
     place: Callable[[Any], object] | None = None,
 ) -> Any:
     """The frozen base in evaluation mode (no dropout), weights checked against the spec;
-    `attention` is an implementation by transformers' name, None its own choice. `place` brings it
-    elsewhere than all of it to `device`.
+    `attention` is an implementation by transformers' name, None its own choice, but for scores that
+    a model caps. `place` brings it elsewhere than all of it to `device`.
 
     Raises `UserError` where its files do not hold exactly its weights, or where it is not read
     here as it reads itself (see `raycib.models.gate`).
@@ -72,6 +72,7 @@ def load_model(
             f"config.json: {problem}; fetch or save the model again"
         )
     _refuse_other_class(folder, model)
+    _cap_scores(model, spec.source, attention)
     if spec.quantization is not None:
         unpack_when_read(model)
     model.eval().requires_grad_(False)
@@ -104,6 +105,20 @@ def _refuse_other_class(folder: Path, model: Any) -> None:
             f"{folder / 'config.json'} is of {named[0]}, which vLLM would run, but its model_type "
             f"{model.config.model_type!r} is a {type(model).__name__}; correct one of them"
         )
+
+
+def _cap_scores(model: Any, source: str, attention: str | None) -> None:
+    """Have a model that caps its attention scores (Gemma 2) do so, as vLLM does. transformers
+    chooses torch's SDPA for it, which has no cap and leaves it out without a word."""
+    capped = getattr(model.config, "attn_logit_softcapping", None) is not None
+    if not capped or model.config._attn_implementation != "sdpa":
+        return
+    if attention is not None:
+        raise UserError(
+            f"model {source!r} caps its attention scores, which execution.attention={attention} "
+            "leaves out: leave it to the model, or set it to eager"
+        )
+    model.set_attn_implementation("eager")
 
 
 def _misfit(report: dict[str, Any]) -> str | None:

@@ -23,6 +23,7 @@ from raycib.results import Results
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.capacity import groups_here
+from raycib.runtime.execution import engine_of
 from raycib.runtime.failures import failed_before
 from raycib.runtime.files import files_read, lines
 from raycib.runtime.labelled import check_labels, with_correction, write_label_sheet
@@ -109,7 +110,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     runs = question.runs(setup)
     refuse_missing(setup, runs)
     refuse_swept(question.runs, setup, runs)
-    setup.reader.check_places(runs)
+    setup.reader.check_places(runs, engine_of(setup.options, setup.model))
     sweep = Sweep(setup, runs)
     machine = machine_of(options, setup.execution)
     execution, chosen = fitted(sweep, machine)

@@ -1,5 +1,7 @@
 """Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
+import json
+import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,10 @@ from judge_tokenizers import byte_level, word_level
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from raycib.errors import UserError
 from raycib.evals.generate import (
     GenerationRequest,
     Generator,
@@ -245,6 +249,22 @@ def test_the_class_of_a_model_new_to_vllm_is_looked_at_in_this_process(
     llama = _LazyRegisteredModel("vllm.model_executor.models.llama", "LlamaForCausalLM")
     assert llama.inspect_model_cls().architecture == "LlamaForCausalLM"
     assert len([*tmp_path.iterdir()]) == 1  # it was new
+
+
+@pytest.mark.parametrize("engine", [pytest.param("vllm", marks=pytest.mark.real)], indirect=True)
+def test_an_adapter_that_vllm_would_leave_out_in_part_is_refused(
+    engine: Any, adapters: list[Path], tmp_path: Path
+) -> None:
+    """One of a layer that the model does not have, which vLLM takes for one that it has."""
+    folder = Path(shutil.copytree(adapters[0], tmp_path / "adapter"))
+    own, other = "model.layers.1.self_attn.o_proj", "model.layers.9.self_attn.o_proj"
+    file = folder / "adapter_model.safetensors"
+    save_file({name.replace(own, other): one for name, one in load_file(file).items()}, file)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"].append("another")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"vLLM has no layer '{other}'.*leave out 1 of its layers"):
+        engine.answer([GenerationRequest("a", (2, 10), folder, 4)])
 
 
 def test_what_cannot_be_answered_is_refused_before_any_work(engine: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,8 @@ from raycib.errors import UserError
 from raycib.evals.generate import LORA_RANKS
 from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe
-from raycib.model_files.adapter_targets import (
-    LARGEST_RANK,
-    NO_ADAPTERS_IN_VLLM,
-    check_attention,
-    check_places,
-    check_targets,
-)
+from raycib.model_files.adapter_targets import check_attention, check_places, check_targets
+from raycib.model_files.engine import LARGEST_RANK, NO_ADAPTERS_IN_VLLM, check_engine
 from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import attention_blocks, checkpointed, hidden_states, perturbed
@@ -163,12 +159,64 @@ def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(save
     stage = tiny_stage(saved("GPTNeoX"), ("query_key_value",))
     with pytest.raises(UserError, match="GPTNeoXForCausalLM, which vLLM serves without adapters"):
         check_places([stage])
+    check_places([stage], "transformers")
     run = tiny_stage(saved("Phi3"), ("qkv_proj",))
     check_places([run])
     assert max(LORA_RANKS) == LARGEST_RANK
     wide = run.final.model_copy(update={"lora": LoRASpec(rank=513, targets=("qkv_proj",))})
+    wide = run.model_copy(update={"stages": (wide,)})
     with pytest.raises(UserError, match="rank 513"):
-        check_places([run.model_copy(update={"stages": (wide,)})])
+        check_places([wide])
+    check_places([wide], "transformers")
+
+
+def yarn(**more: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "yarn", "factor": 8.0, **more}}
+
+
+UNSCALED = yarn(attention_factor=1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"architectures": ["PersimmonForCausalLM"]}, "vLLM does not list"),
+        ({"architectures": ["Glm4ForCausalLM"]}, "'gate_up_proj' of a Glm4ForCausalLM for several"),
+        (UNSCALED, "YaRN"),  # vLLM: 0.1 ln 8 + 1 = 1.2079
+        (yarn(mscale=1.0, mscale_all_dim=1.0), "YaRN"),  # Ministral 3: a ratio of 1
+        ({"rope_scaling": {"full_attention": UNSCALED["rope_parameters"]}}, "YaRN"),
+        (yarn(), None),
+        (yarn(attention_factor=1.2079441541679836), None),  # OLMo 3 says so
+        (UNSCALED | {"kv_lora_rank": 8}, None),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": "8"}, "architectures": None}, None),
+    ],
+)  # fmt: skip
+def test_what_vllm_would_compute_otherwise_is_refused(
+    saved: Any, tmp_path: Path, fields: dict[str, Any], says: str | None
+):
+    """A tiny Qwen3 with `attention_factor` 1, and a Ministral 3 as transformers configures it, had
+    other greedy tokens in vLLM 0.29 on a CPU; a Persimmon too; of GLM-4 it refused the adapter."""
+    config = json.loads((saved("Llama") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    if says is None:
+        check_engine(str(tmp_path), ("gate_up_proj",))
+        return
+    with pytest.raises(UserError, match=says) as refused:
+        check_engine(str(tmp_path), ("gate_up_proj",))
+    assert "--local" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_proposed_in_place_of_a_target_can_be_adapted(saved: Any):
+    """Experts and routers cannot, of which transformers makes no linear layers."""
+    for name in ("Mixtral", "Qwen2Moe"):
+        source = str(saved(name))
+        with pytest.raises(UserError, match="experts") as refused:
+            check_targets(source, ["w1" if name == "Mixtral" else "down_proj"])
+        proposed = json.loads(str(refused.value).partition("lora.targets=")[2].rstrip("'"))
+        assert {"q_proj", "k_proj", "v_proj", "o_proj"} <= set(proposed)
+        check_targets(source, proposed)
+        AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, tuple(proposed))])
 
 
 def test_vaccine_needs_one_attention_block_a_layer_and_says_so_at_once(saved: Any):
@@ -268,6 +316,23 @@ def test_the_gate_sees_another_head_another_norm_and_a_token_that_looks_ahead(ti
         block.register_forward_hook(lambda _, __, out: (out[0] + out[0].mean(1, True), *out[1:]))
     with pytest.raises(UserError, match="a token sees the ones after it"):
         check_model(ahead, "it")
+
+
+def test_scores_are_capped_as_the_model_says(saved: Any):
+    """Against its own eager pass; transformers' choice for it, SDPA, leaves the cap out."""
+    folder, rows = saved("Gemma2"), ids()
+
+    def states(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return hidden_states(model, rows).final_norm
+
+    own = transformers.AutoModelForCausalLM.from_pretrained
+    eager, usual = (own(folder, attn_implementation=how) for how in ("eager", None))
+    found = states(load_model(describe(str(folder)), CPU))
+    assert torch.equal(found, states(eager))
+    assert (found - states(usual)).norm() > 0.01 * found.norm()
+    with pytest.raises(UserError, match=r"caps its attention scores.*execution\.attention=sdpa"):
+        load_model(describe(str(folder)), CPU, "sdpa")
 
 
 def test_a_model_keeps_its_own_dtype(tmp_path: Path, tiny_folder: Path):

@@ -233,6 +233,9 @@ def test_only_ends_of_a_text_are_read_from_the_generation_settings(folder: Path)
     assert ENGINE_READS["generation_config"] == "vllm"
 
 
+MADE_FOR = {"original_max_position_embeddings": 64}
+
+
 @pytest.mark.parametrize(
     ("fields", "most", "expected"),
     [
@@ -246,6 +249,8 @@ def test_only_ends_of_a_text_are_read_from_the_generation_settings(folder: Path)
         ({"max_position_embeddings": 1e30}, 4096, 4096),
         ({"max_position_embeddings": 131072.0, "text_config": 5}, 10**9, 131072),
         ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 4096, 128),
+        ({"rope_scaling": {"rope_type": "longrope", **MADE_FOR}}, 4096, 64),
+        ({"rope_scaling": {"type": "longrope"}, **MADE_FOR}, 4096, 64),
         *(({"max_position_embeddings": odd}, 4096, None) for odd in ("128", 0, -1, True, [1], 0.5)),
     ],
 )  # fmt: skip

@@ -24,7 +24,7 @@ READ: dict[str, dict[str, Any]] = {
     "Llama": LLAMA,
     "Qwen2": LLAMA,
     "Qwen3": HEADED,
-    "Gemma2": HEADED | {"final_logit_softcapping": 2.0},
+    "Gemma2": HEADED | {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 0.2},
     "Gemma3Text": HEADED | {"final_logit_softcapping": 2.0},
     "Mistral": LLAMA,
     "Granite": LLAMA | {"logits_scaling": 8.0},

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from raycib.config import JudgeSpec, ModelSpec, RunSpec, Template
+from raycib.config import EngineName, JudgeSpec, ModelSpec, RunSpec, Template
 from raycib.costs.known import known_sizes, published
 from raycib.costs.sizes import Sizes, sizes_of
 from raycib.data.origins import ASSUMED, origin, parts_of
@@ -48,9 +48,9 @@ class Reader:
         """The sizes of a model."""
         return sizes_of(source)
 
-    def check_places(self, runs: Sequence[RunSpec]) -> None:
-        """Raise `UserError` where an adapter finds no place in its model."""
-        check_places(runs)
+    def check_places(self, runs: Sequence[RunSpec], engine: EngineName) -> None:
+        """Raise `UserError` where an adapter finds no place in its model, or in what answers."""
+        check_places(runs, engine)
 
 
 class Assumed(Reader):
@@ -114,7 +114,7 @@ class Assumed(Reader):
                 raise
             return known
 
-    def check_places(self, runs: Sequence[RunSpec]) -> None:
+    def check_places(self, runs: Sequence[RunSpec], engine: EngineName) -> None:
         for run in runs:
             for stage in run.adapters:
                 made = run.stages[0].model.source
