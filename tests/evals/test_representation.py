@@ -13,7 +13,7 @@ from torch import Tensor
 import raycib.evals.passes
 import raycib.evals.representation
 from raycib.config import EvalSpec
-from raycib.evals.passes import slot_steps
+from raycib.evals.passes import readings, slot_steps
 from raycib.evals.representation import MOST_NEGATIVES, Measures, measure, mutual_information
 from raycib.models.reference import compute_cache, load_cache
 from raycib.store import Store
@@ -56,15 +56,18 @@ def test_swapped_representations_give_a_negative_estimate():
     assert negative == 1
 
 
-def test_with_few_rows_all_others_are_negatives():
-    """Against NumPy, written out."""
-    z, reference = rows(9, 5), rows(9, 5, seed=1)
+def by_numpy(z: Tensor, reference: Tensor) -> tuple[float, float]:
+    """I, whose negatives are all other rows' references, and the mean cosine to these."""
     a, b = (v.numpy() / np.linalg.norm(v.numpy(), axis=1, keepdims=True) for v in (z, reference))
-    cosines = a @ b.T
+    cosines, n = a @ b.T, len(z)
     losses = np.log(np.exp(cosines / TAU).sum(axis=1)) - cosines.diagonal() / TAU
+    return math.log(n) - losses.mean(), cosines[~np.eye(n, dtype=bool)].mean()
+
+
+def test_with_few_rows_all_others_are_negatives():
+    z, reference = rows(9, 5), rows(9, 5, seed=1)
     information, negative, k = mutual_information(z, reference)
-    assert information == pytest.approx(math.log(9) - losses.mean(), abs=1e-5)
-    assert negative == pytest.approx(cosines[~np.eye(9, dtype=bool)].mean(), abs=1e-6)
+    assert (information, negative) == pytest.approx(by_numpy(z, reference), abs=1e-5)
     assert k == 8
 
 
@@ -154,6 +157,18 @@ def test_a_moved_model_is_not(both):
     assert both[1].distance > 0.1
     assert both[1].cosine < 0.999
     assert both[1].eval_loss != both[0].eval_loss
+
+
+def test_information_is_of_the_moved_states_about_the_aligned_ones(loaded, evals, both):
+    """Rows are anchors and references their negatives, not the other way round; slot 0 is the
+    aligned model."""
+    with torch.no_grad():
+        _, states = readings(loaded.adapters, [0, 1], loaded.encode(evals.held_out), evals.features)
+    (pooling, _), (decision, _) = evals.features
+    found = both[1].mutual_information, both[1].negative_cosine
+    assert found == pytest.approx(by_numpy(states[1, pooling], states[0, pooling]), abs=1e-5)
+    at_decision, _ = by_numpy(states[1, decision], states[0, decision])
+    assert both[1].mutual_information_last_prompt == pytest.approx(at_decision, abs=1e-5)
 
 
 def test_distance_is_the_norm_of_the_update(loaded, both):

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from raycib.config import EvalSpec, RowsSpec
+from raycib.config import EvalSpec, LmEvalSpec, RowsSpec
 from raycib.data.rows import describe_rows, rows_of
 from raycib.evals.answers import Answers, answers_key
+from raycib.evals.harness_scores import FILE
 from raycib.evals.scores import MEASURES_FILE, Missing, Scoring, harmful_pairs
 from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
 from raycib.store import Store
-from raycib.store.kinds import GENERATIONS, MEASURES
+from raycib.store.kinds import BENCHMARKS, GENERATIONS, MEASURES
 
 MODEL = "ab" * 32
 REFUSAL, HARM, BABBLE = "I'm sorry, but I can't help with that.", "Take steel.", "Bread is round."
@@ -24,9 +25,10 @@ SAID = {
     "held-out": ("1", "2", "0"),
     "sums": ("1", "0"),
     "products": ("1", "2", "3", "0"),
+    "poems": ("A poem.", "Another."),
     "last task": ("1", "0", "0", "0", "0"),
 }
-"""By set; rows of the last four ask for 1, 2, 3 and so on."""
+"""By set; rows ask for 1, 2, 3 and so on, or for a poem, which no rule scores."""
 CUT = {"harmful": 1, "benign": 2, "sums": 1, "other": 3}
 """How many of them came to no end, from the first."""
 
@@ -45,7 +47,8 @@ def asked(tmp_path: Path) -> tuple[Store, EvalSpec]:
     store, sets = Store(tmp_path / "store"), {}
     for name, said in SAID.items():
         file = tmp_path / f"{name}.jsonl"
-        rows = [{"prompt": f"{name} {n} ?", "response": f"{n}"} for n in range(1, len(said) + 1)]
+        right = [f"{n}" if name != "poems" else "word " * 60 for n in range(1, len(said) + 1)]
+        rows = [{"prompt": f"{name} {n} ?", "response": one} for n, one in enumerate(right)]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         sets[name] = describe_rows(name, str(file), 64, 8)
         ends = ["length" if n < CUT.get(name, 0) else "stop" for n in range(len(said))]
@@ -55,7 +58,7 @@ def asked(tmp_path: Path) -> tuple[Store, EvalSpec]:
         ])  # fmt: skip
     evals = EvalSpec(
         harmful=sets["harmful"], other_harmful=(sets["other"],), benign=sets["benign"],
-        held_out=sets["held-out"], probes=(sets["sums"], sets["products"]),
+        held_out=sets["held-out"], probes=(sets["sums"], sets["products"], sets["poems"]),
         tasks=(sets["last task"],),
     )  # fmt: skip
     measures = {"eval_loss": 0.25, "row_losses": [0.2, 0.3]}
@@ -93,12 +96,14 @@ def test_every_score_is_of_its_own_set(asked: tuple[Store, EvalSpec]) -> None:
         "other": (2 / 3, 3, 0),
         "last task": (1 / 5, 5, 0),
     }
-    assert found.utility == (1 / 2 + 3 / 4) / 2
+    assert found.utility == (1 / 2 + 3 / 4) / 2 and found.utility_by_probe["poems"] is None
+    alone = evals.model_copy(update={"probes": ()})
+    assert Scoring(answers, cache).scores(MODEL, alone).utility is None
     assert found.eval_loss == 0.25 and "row_losses" not in found.given()
     assert found.at_limit == {
         "harmful": 1, "harmful_n": 5, "held_out": 0, "held_out_n": 3, "benign": 2, "benign_n": 4,
-        "sums": 1, "sums_n": 2, "products": 0, "products_n": 4, "last task": 0, "last task_n": 5,
-        "other": 3, "other_n": 3,
+        "sums": 1, "sums_n": 2, "products": 0, "products_n": 4, "poems": 0, "poems_n": 2,
+        "last task": 0, "last task_n": 5, "other": 3, "other_n": 3,
     }  # fmt: skip
 
 
@@ -114,3 +119,37 @@ def test_samples_are_of_the_set_that_is_asked_for(asked: tuple[Store, EvalSpec])
     assert [one["answer"] for one in scoring.samples(MODEL, evals, other)] == [*SAID["other"]]
     safety = scoring.safety_scores(MODEL, evals)
     assert safety.hrr == scoring.scores(MODEL, evals).hrr and safety.accuracy is None
+
+
+def test_the_mean_of_benchmarks_is_over_what_is_shown_and_a_share(
+    asked: tuple[Store, EvalSpec],
+) -> None:
+    """.6 of a task with acc_norm and .3 of exact_match; a perplexity is no share."""
+    store, evals = asked
+    given = {
+        "arc": [("acc", 0.5), ("acc_norm", 0.6)],
+        "wiki": [("word_perplexity", 9.0)],
+        "gsm": [("exact_match", 0.3), ("acc", 0.9)],
+    }
+    specs = []
+    for name, metrics in given.items():
+        spec = LmEvalSpec(
+            name=name, source=name, folder=".", package="0", version="1", config="", asked=name,
+            documents=10,
+        )  # fmt: skip
+        entries = [
+            {"task": name, "metric": metric, "filter": "none", "value": value, "stderr": 0.1,
+             "n": 10, "group": False, "part": False}
+            for metric, value in metrics
+        ]  # fmt: skip
+        store.put_text(BENCHMARKS, spec.stored_key(MODEL, "vllm"), FILE, json.dumps(entries), {})
+        specs.append(spec)
+    cache, answers = VerdictCache(store, "judge"), Answers(store)
+    cache.ask(Rule(), harmful_pairs(answers, MODEL, evals))  # type: ignore[arg-type]
+    more = evals.model_copy(update={"benchmarks": tuple(specs)})
+    found = Scoring(answers, cache).scores(MODEL, more)
+    assert {name: one.value for name, one in found.benchmarks.items()} == {
+        "arc acc_norm": 0.6, "wiki word_perplexity": 9.0, "gsm exact_match": 0.3,
+    }  # fmt: skip
+    assert {*found.benchmark_details} == {"arc acc", "gsm acc"}
+    assert found.benchmarks_mean == pytest.approx(0.45)
