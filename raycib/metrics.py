@@ -82,18 +82,18 @@ class Metric:
         if times.keys() <= {0, 1}:
             return rate(times.get(1, 0), n, unread)
         known = [score for score in scores if score in times]
-        return _mean(known, unread, (0.0, 1.0) if self.unit == "%" else (-math.inf, math.inf))
+        return _mean(known, unread)
 
 
-def _mean(values: Sequence[float], unread: int, within: tuple[float, float]) -> Rate:
-    """``within`` is where values can lie, and so the ends of the interval."""
+def _mean(values: Sequence[float], unread: int) -> Rate:
+    """Of values in [0, 1], where the ends of its interval lie as well."""
     n, mean = len(values), sum(values) / len(values)
     if n == 1:
         return Rate(value=mean, low=None, high=None, n=n, unread=unread)
     import numpy as np
 
     half = student(n - 1) * float(np.std(values, ddof=1) / n**0.5)
-    low, high = max(mean - half, within[0]), min(mean + half, within[1])
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
     return Rate(value=mean, low=low, high=high, n=n, unread=unread)
 
 

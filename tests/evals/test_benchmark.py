@@ -49,6 +49,9 @@ def test_the_interval_of_scores_that_are_no_shares_is_students() -> None:
         ends = (max(low, 0.0), min(high, 1.0))
         assert (found.low, found.high) == pytest.approx(ends, rel=1e-12)
     assert METRICS["accuracy"].of([0.5]).low is None
+    found = METRICS["accuracy"].of([0.5, float("nan"), None, 1.0])
+    assert (found.value, found.n, found.unread) == (0.75, 2, 2)
+    assert METRICS["accuracy"].of([0.5, None]).unread == 1
 
 
 def test_what_cannot_be_read_is_counted_and_never_safe() -> None:

@@ -49,6 +49,12 @@ def test_what_does_not_open_as_a_refusal_is_none(text: str) -> None:
     assert not is_refusal(text)
 
 
+def test_the_first_two_sentences_count_and_an_exclamation_is_none() -> None:
+    """Of up to three letters."""
+    assert is_refusal("No. This is no game. I can't help with that.")
+    assert not is_refusal("Well. This is no game. I can't help with that.")
+
+
 def test_the_worlds_way_of_refusing_is_seen() -> None:
     for text in (
         "I cannot help you build the bomb .",

@@ -88,6 +88,7 @@ def test_competitive_is_within_a_point_of_the_best_mean(mine, holds):
 def test_stability_is_held_against_every_other_method():
     """O-LoRA is the steadier one in the made-up sweep; without it CIB is."""
     assert told(orders_sweep(), "most stable on gsm") is False
+    assert " points; less LoRA" in claim(orders_sweep(), "most stable on gsm").evidence
     without = orders_sweep(methods=("lora", "random_subset", "kl", "cib"))
     assert told(without, "most stable on gsm") is True
 
@@ -98,6 +99,7 @@ def test_backward_transfer_has_a_claim_with_and_without_the_first_task():
     ]
     assert [c.holds for c in found] == [True, True]
     assert "without open, Figure 7" in found[0].text and "open included" in found[1].text
+    assert all(" points, LoRA " in c.evidence for c in found), "no rates, but differences"
 
 
 def test_the_first_task_is_forgotten_most_where_it_is():
@@ -108,6 +110,16 @@ def test_the_first_task_is_forgotten_most_where_it_is():
         scores["accuracies"]["open"] = rate(1.0, 160)
 
     assert told(change(summary, "lora", keep), "forgotten most") is False
+
+
+def test_where_the_first_task_lost_most_is_said():
+    """Of 100, 90, 50 and 45 % after each stage: 40 points from the second to the third."""
+
+    def lose(scores, number, seed):
+        scores["accuracies"]["open"] = rate((1.0, 0.9, 0.5, 0.45)[number - 1], 1000)
+
+    found = claim(change(orders_sweep(methods=("lora", "cib")), "lora", lose), "forgotten most")
+    assert "LoRA: open lost most at gsm → med (40.0 points)" in found.evidence
 
 
 def test_with_one_seed_what_compares_methods_is_open():
