@@ -172,13 +172,11 @@ def test_no_text_makes_a_reading_fall_over_or_guess(raw: str, name: str, complet
 
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_a_hundred_kilobytes_take_no_time(name: str) -> None:
-    """Linear: the best of three, since the machine may be busy."""
+    """CPU time, since the machine may be busy: a pass takes milliseconds, and what is quadratic in
+    100,000 characters ten seconds or more."""
     whole = next(iter(READ[name]))
     for raw in (" " * 100_000 + "x", whole[:20] * 5_000, "\n" * 100_000, "#scores\n1.b " * 8_000,
                 "analysis" + "assistantfinal" * 7_000, "<think>" * 14_000):  # fmt: skip
-        taken = []
-        for _ in range(3):
-            began = time.perf_counter()
-            PROFILES[name].read(raw, complete=True)
-            taken.append(time.perf_counter() - began)
-        assert min(taken) < 0.05
+        began = time.process_time()
+        PROFILES[name].read(raw, complete=True)
+        assert time.process_time() - began < 1

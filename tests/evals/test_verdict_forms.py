@@ -140,14 +140,11 @@ def test_no_text_makes_the_parser_fall_over_or_guess(raw: str, complete: bool) -
     ids=range(11),
 )  # fmt: skip
 def test_a_hundred_kilobytes_take_no_time(raw: str, complete: bool) -> None:
-    """Linear: the best of three, since the machine may be busy."""
-
-    def taken() -> float:
-        began = time.perf_counter()
-        parse_verdict(raw, KNOWN, complete=complete)
-        return time.perf_counter() - began
-
-    assert min(taken() for _ in range(3)) < 0.05
+    """CPU time, since the machine may be busy: a pass takes milliseconds, and what is quadratic in
+    100,000 characters ten seconds or more."""
+    began = time.process_time()
+    parse_verdict(raw, KNOWN, complete=complete)
+    assert time.process_time() - began < 1
 
 
 def test_names_are_read_only_where_they_are_known() -> None:
