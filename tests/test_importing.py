@@ -1,4 +1,5 @@
-"""What is imported is not looked through for garbage, and garbage is still found afterwards."""
+"""What is light imports nothing heavy; what is imported is not looked through for garbage, and
+garbage is still found afterwards."""
 
 import gc
 import subprocess
@@ -8,6 +9,25 @@ import weakref
 import pytest
 
 from raycib.importing import no_collections
+
+LIGHT = (
+    "raycib",
+    "raycib.store",
+    "raycib.tracking",
+    "raycib.config, raycib.config.plan, raycib.config.grid, raycib.data.rows, raycib.model_files",
+    "raycib.config.menu; raycib.config.menu.menu()",
+)
+"""In one process, one after the other; the first two do without pydantic too."""
+HEAVY = {"torch", "ray", "mlflow", "transformers", "datasets", "pandas", "numpy", "sqlalchemy"}
+
+
+def test_who_reads_a_store_plans_or_wants_help_waits_for_nothing_heavy():
+    told = f"print(sorted({HEAVY | {'pydantic', 'obstore'}} & sys.modules.keys()))"
+    code = "\n".join(f"import {light}; {told}" for light in LIGHT)
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == ["[]"] * 2 + ["['pydantic']"] * 3
 
 
 class Knot:

@@ -7,20 +7,29 @@ from typing import Any
 
 import pytest
 from menu import METHODS
+from spec_examples import (
+    DERIVED,
+    EXAMPLES,
+    MODEL,
+    ON_ANOTHER,
+    ROWS,
+    STAGE,
+    TASK,
+    every_spec,
+    key_of,
+)
 
 from raycib.config import (
     MADE,
     EvalSpec,
     JudgeSpec,
     LoRASpec,
-    ModelSpec,
     PlainLoRA,
-    RowsSpec,
     StageSpec,
-    TaskSpec,
 )
 from raycib.data.rows import Row
 from raycib.evals.answers import answers_key
+from raycib.methods.cib import CIB
 from raycib.models.reference import reference_key
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import kinds
@@ -28,9 +37,6 @@ from raycib.studies.tradeoff.jobs import AnswerTokens, LandscapeSpec
 from raycib.studies.tradeoff.measure import GapSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "keys.json").read_text())
-MODEL = ModelSpec(source="here", weights="w" * 64, tokenizer="t" * 64)
-TASK = TaskSpec(name="sums", source="sums.jsonl", rows="r" * 64, num_rows=100)
-ROWS = RowsSpec(name="asked", source="asked.jsonl", rows="a" * 64, num_rows=10)
 PARENT = StageSpec(model=MODEL, task=TASK)
 GAPS = GapSpec(alignment=ROWS, task=ROWS)
 EVALS = EvalSpec(harmful=ROWS, held_out=ROWS, measures=(GAPS,))
@@ -65,6 +71,10 @@ def found() -> dict[str, Any]:
     whole = StageSpec(model=MODEL, task=TASK, lora=None)
     made = MODEL.model_copy(update={"weights": whole.key, "source": f"{MADE}{whole.key}@there"})
     models = {"given": MODEL.key, "made": made.key}
+    child = STAGE.model_copy(update={"parent": STAGE, "method": CIB(lam=0)})
+    fresh = ON_ANOTHER.model_copy(update={"fresh": True})
+    chained = {"child at zero": child.key, "fresh child": fresh.key, "derived": DERIVED.key}
+    chained["a whole model"] = whole.key
     landscape = LandscapeSpec(what="lipschitz", model=MODEL, rows=ROWS, lora=LoRASpec())
     return {
         "stages": {name: stage_of(method).key for name, method in METHODS.items()}
@@ -74,6 +84,7 @@ def found() -> dict[str, Any]:
         "models": models,
         "judges": {"guard": GUARD.key, "endpoint": ENDPOINT.key},
         "landscape": landscape.key,
+        "examples": {kind.__name__: key_of(EXAMPLES[kind]) for kind in every_spec()} | chained,
         "folders": {n: value for n, value in vars(kinds).items() if n.isupper()},
     }
 

@@ -4,17 +4,12 @@ import pytest
 from grids import SAFE_LORA, SAFETY, TRAINER, keys, orders, plan, rows_of
 from specs import TASKS
 
-from raycib.config import (
-    PlainLoRA,
-    TrainerSpec,
-)
+from raycib.config import PlainLoRA, TrainerSpec
 from raycib.config.grid import Variant
 from raycib.config.plan import waits
 from raycib.methods.cib import CIB
 from raycib.methods.o_lora import OLoRA
 from raycib.methods.vaccine import Vaccine
-
-# Rows of a comparison that are more than one stage, or less
 
 
 def test_a_method_without_needs_is_a_single_stage():
@@ -53,16 +48,6 @@ def test_safe_lora_at_zero_strength_is_the_stage_of_plain_lora(off: dict[str, ob
     assert zero.key == lora.key
     assert zero.method == PlainLoRA()
     assert len(keys(plan([lora, zero]))[0]) == 1
-
-
-def test_o_lora_with_nothing_below_is_the_stage_of_plain_lora():
-    """As in a first task: one training, and a cell that still says whose it is."""
-    lora, own = rows_of(PlainLoRA(), OLoRA())
-    assert own.final.key == lora.final.key
-    assert own.key == lora.key
-    assert (lora.method, own.method) == (PlainLoRA(), OLoRA())
-    one = plan([lora, own])
-    assert (one.asked, one.stages) == (2, 1)
 
 
 def test_o_lora_after_safety_data_is_trained_on_top_of_that_stage():

