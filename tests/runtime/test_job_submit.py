@@ -7,21 +7,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+import ray_sweeps
 from ray_head import Cluster, free_ports, ray
 from running import (
     NAME,
     PLANTED,
     ROOT,
     SMALL,
-    SWEEP,
     Reference,
-    Running,
     Watcher,
     adapters,
     elsewhere,
@@ -33,6 +31,7 @@ from running import (
     title,
 )
 
+driver = partial(ray_sweeps.driver, small=SMALL)
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 
@@ -182,20 +181,6 @@ def applications(cluster: Cluster) -> set[str]:
 
 def answer_of(url: str) -> str:
     return httpx.get(url, timeout=30, trust_env=False).text
-
-
-@contextmanager
-def driver(cluster: Cluster, out: Path, *arguments: str) -> Iterator[Running]:
-    """A sweep on the cluster, as a job's entry point runs it; the cluster outlives it."""
-    own = {name: value for name, value in cluster.environ.items() if name.startswith("RAY")}
-    command = [sys.executable, str(SWEEP), "--out", str(out), *SMALL, *arguments]
-    log = out.with_name(f"{out.name}-{time.monotonic_ns()}")
-    running = Running(command, cluster.temp, log, RAY_ADDRESS=cluster.gcs, **own)
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.kill()
 
 
 def unjudged(reference: Reference, out: Path) -> Path:
