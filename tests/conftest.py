@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,3 +194,24 @@ def cluster(connecting: Any) -> Iterator[Any]:
 
     with ray_head.head(**running.SECRETS) as started:
         yield started
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real ext4 of 16 MB (or, without loop devices, a tmpfs)."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    image.write_bytes(bytes(16 << 20))
+    ext4 = ["mount", "-o", "loop", image, disk]
+    tmpfs = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk]
+    made = shutil.which("mkfs.ext4") and _runs(["mkfs.ext4", "-q", image]) and _runs(ext4)
+    if not made and not _runs(tmpfs):
+        pytest.skip("neither a loop ext4 nor a tmpfs can be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def _runs(command: list[Any]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0

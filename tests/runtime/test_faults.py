@@ -91,18 +91,6 @@ def test_two_sweeps_on_one_store_share_the_work(
     assert (trained, judged) == (2, len(undisturbed.verdicts)), whole
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 16 MB of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 def refused(ended: Ended, said: str) -> None:
     """It ended with a line that says so."""
     assert ended.code in (1, 2), ended
@@ -118,9 +106,9 @@ def refused(ended: Ended, said: str) -> None:
     ],
 )
 def test_a_full_disk_is_named_in_a_line_and_nothing_is_lost(
-    moments: list[str], disk: Path, parent: Sweeps, undisturbed: Facts
+    moments: list[str], small_disk: Path, parent: Sweeps, undisturbed: Facts
 ) -> None:
-    out = disk / "out"
+    out = small_disk / "out"
     for moment in moments:
         refused(parent.run(out, moment, do="cat /dev/zero > $OUT/filler"), "No space left on")
         (out / "filler").unlink()
@@ -130,15 +118,15 @@ def test_a_full_disk_is_named_in_a_line_and_nothing_is_lost(
 
 @pytest.mark.faults
 def test_a_store_that_may_only_be_read_is_named_in_a_line_and_nothing_is_lost(
-    disk: Path, parent: Sweeps, undisturbed: Facts
+    small_disk: Path, parent: Sweeps, undisturbed: Facts
 ) -> None:
     """It becomes so between two runs: a disk that is being written to stays writable."""
-    out = disk / "out"
+    out = small_disk / "out"
     for moment in STORED:
         assert parent.run(out, moment, do=SIGNALS["KILL"][0]).code == -signals.SIGKILL
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         refused(parent.run(out), "Read-only file system")
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     assert parent.run(out).code == 0
     assert facts(out) == undisturbed
 

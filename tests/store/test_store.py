@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -207,13 +206,6 @@ def test_only_writers_that_are_surely_dead_are_swept(store: Store):
     put(store, "k", SIZE)  # the first put of a process sweeps
     left = {"_".join(parts) for parts in unsure.values()}
     assert set(os.listdir(Path(store.root, ".writing"))) == left
-
-
-def test_reading_a_store_needs_nothing_heavy():
-    heavy = {"torch", "ray", "mlflow", "pandas", "numpy", "transformers", "obstore", "pydantic"}
-    code = f"import sys, raycib.store; print(sorted({heavy} & set(sys.modules)))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
 
 
 def test_what_is_made_in_scratch_is_put_by_a_move_and_the_rest_is_gone(tmp_path):

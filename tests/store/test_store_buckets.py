@@ -9,17 +9,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from session import NIGHTLY
-from store_child import asking, content, put, sweep
+from session import NIGHTLY, Ask
+from store_child import SIZE, asking, content, is_whole, put, sweep
 
-from raycib.store import Record, Store, StoreError
+from raycib.store import Store, StoreError
 
 obstore = pytest.importorskip("obstore", reason="pip install 'raycib[s3]'")
 pytest.importorskip("moto", reason="pip install 'raycib[dev]'")
 pytest.importorskip("flask", reason="pip install 'moto[server]'")
-
-SIZE = 500
-Ask = Callable[..., dict[str, Any]]
 
 
 class Server:
@@ -98,13 +95,6 @@ def objects(root: str) -> dict[str, bytes]:
 def replace(root: str, path: str, data: bytes) -> None:
     """Overwrite one object."""
     obstore.put(obstore.store.from_url(root), path, data)
-
-
-def is_whole(record: Record | None, key: str = "k") -> bool:
-    """Whether a record is byte for byte what ``put`` writes for a key."""
-    assert record
-    files = {name: record.path(name).read_bytes() for name in record.files}
-    return files == content(key, SIZE)
 
 
 def is_tidy(root: str, key: str = "k") -> bool:

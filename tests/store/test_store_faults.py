@@ -12,22 +12,20 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from errno import ENOSPC, EROFS
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from session import NIGHTLY
-from store_child import asking, content, put, sweep
+from session import NIGHTLY, Ask
+from store_child import SIZE, asking, content, is_whole, left_over, put, sweep
 
-from raycib.store import Record, Store, StoreError
+from raycib.store import Store, StoreError
 
 pytestmark = pytest.mark.timeout(300 * NIGHTLY)
-SIZE = 500
 CALLS = ["-e", "trace=/^(openat|write|fsync|rename.*|close|mkdir.*|unlink.*|rmdir)$"]
-Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -57,39 +55,6 @@ def memory() -> Iterator[Path]:
     inside = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=inside) as folder:
         yield Path(folder)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real ext4 of 16 MB (or, without loop devices, a tmpfs)."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    image, disk = tmp_path / "image", tmp_path / "disk"
-    disk.mkdir()
-    image.write_bytes(bytes(16 << 20))
-    ext4 = ["mount", "-o", "loop", image, disk]
-    tmpfs = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", disk]
-    made = shutil.which("mkfs.ext4") and _runs(["mkfs.ext4", "-q", image]) and _runs(ext4)
-    if not made and not _runs(tmpfs):
-        pytest.skip("neither a loop ext4 nor a tmpfs can be mounted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def _runs(command: list[Any]) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def is_whole(record: Record, key: str = "k", size: int = SIZE) -> bool:
-    """Whether a record is byte for byte what ``put`` writes for a key."""
-    files = {name: record.path(name).read_bytes() for name in record.files}
-    return files == content(key, size) and record.about["key"] == key
-
-
-def left_over(root: Path) -> list[str]:
-    """Names of temporary folders."""
-    writing = root / ".writing"
-    return os.listdir(writing) if writing.exists() else []
 
 
 def prepared(folder: Path, scenario: str) -> tuple[Path, str]:
@@ -148,8 +113,7 @@ def test_killed_at_random_times_a_result_is_whole_or_absent(
 ):
     kills, seed = 300 * NIGHTLY, random.randrange(1 << 32)
     rng = random.Random(seed)
-    size = 50_000
-    results, interrupted = 0, 0
+    size, results, interrupted = 50_000, 0, 0
     for i in range(kills):
         root = str(memory / "store")
         ask(

@@ -27,6 +27,8 @@ from forks import forked
 from raycib.store import Record, Store, StoreError
 
 PR_SET_PTRACER = 0x59616D61
+SIZE = 500
+"""Bytes of a file that is put, unless a test says otherwise."""
 
 
 def content(key: str, size: int, salt: str = "") -> dict[str, bytes]:
@@ -45,6 +47,19 @@ def put(store: Store, key: str, size: int, salt: str = "") -> Record:
             (folder / name).write_bytes(data)
 
     return store.put("stages", key, write, {"key": key, "size": size, "salt": salt})
+
+
+def is_whole(record: Record | None, key: str = "k", size: int = SIZE) -> bool:
+    """Whether a record is byte for byte what ``put`` writes for a key."""
+    assert record
+    files = {name: record.path(name).read_bytes() for name in record.files}
+    return files == content(key, size) and record.about["key"] == key
+
+
+def left_over(root: Path) -> list[str]:
+    """Names of temporary folders."""
+    writing = root / ".writing"
+    return os.listdir(writing) if writing.exists() else []
 
 
 def sweep(root: Any) -> None:
