@@ -74,12 +74,9 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
     hidden = sources_with_harmful(given, options.harmful_ratio, seeds)
     sets = _sets(counts, given, options, None if origin == OWN_MODEL else chosen, hidden)
     resolved = {name: _task(name, given, sets) for name in given.tasks}
+    looks = None
     if options.hrr_every is not None:
         looks = sets.prompts(LOOKS, f"{given.harmful}#every-{LOOKS_EVERY}")
-        resolved = {
-            name: (task, evals.model_copy(update={"looks": looks}))
-            for name, (task, evals) in resolved.items()
-        }
     specs = {name: task for name, (task, _) in resolved.items()}
     inputs = study.inputs(choice, model, specs, sets)
     if aligning and not inputs.alignment_stage:
@@ -91,17 +88,11 @@ def build_config(options: Options, study: Study, reader: Reader | None = None) -
         model = inputs.alignment_stage.made_model(whole_root(options.out))
     model = model.model_copy(update={**dict(held), "notes": sets.counts.notes})
     benchmarks = benchmarks_of(options, first, sets.context)
-    measured = {
-        name: evals.model_copy(
-            update={
-                "measures": study.measures(task, inputs, sets),
-                "engine": engine_of(options, model),
-                "benchmarks": benchmarks,
-            }
-        )
-        for name, (task, evals) in resolved.items()
-    }
-    asked = {n: (specs[n], scored(evals, options.scorer)) for n, evals in measured.items()}
+    besides = {"looks": looks, "engine": engine_of(options, model), "benchmarks": benchmarks}
+    asked = {}
+    for name, (task, evals) in resolved.items():
+        besides["measures"] = study.measures(task, inputs, sets)
+        asked[name] = task, scored(evals.model_copy(update=besides), options.scorer)
     tasks, drawn = with_harmful(study.evaluations(asked), given, options.harmful_ratio, seeds, sets)
     setup = SweepConfig(
         study=study,
