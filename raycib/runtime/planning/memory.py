@@ -76,21 +76,22 @@ class Group:
         return self.sweep.setup.sets.used(stage.task)
 
     @cached_property
+    def _tasks(self) -> list[list[Length]]:
+        """The rows of each task."""
+        return [self.rows(one) for one in {one.task.key: one for one in self.stages}.values()]
+
+    @cached_property
     def longest(self) -> int:
         """Tokens of the longest row of all."""
-        tasks = {stage.task.key: stage for stage in self.stages}
-        return max(max(one.whole for one in self.rows(stage)) for stage in tasks.values())
+        return max(one.whole for rows in self._tasks for one in rows)
 
     @cached_property
     def answered(self) -> float:
         """Of a row's tokens, the largest share that is scored."""
-        tasks = {stage.task.key: stage for stage in self.stages}
-        shares = []
-        for stage in tasks.values():
-            rows = self.rows(stage)
-            whole = sum(one.whole for one in rows)
-            shares.append(sum(one.whole - one.prompt for one in rows) / whole)
-        return max(shares)
+        return max(
+            sum(o.whole - o.prompt for o in rows) / sum(o.whole for o in rows)
+            for rows in self._tasks
+        )
 
     def slots(self, execution: Execution) -> int:
         """Slots of the largest group."""

@@ -32,24 +32,21 @@ class Service(BaseModel):
 def engines(group: Group, work: Work) -> int:
     """That will answer."""
     execution = group.sweep.setup.execution
-    if not work.questioned:
-        return 0
     asked, gpus = execution.engine_replicas, execution.engine_gpus
-    return replicas(asked, gpus, _idle(group.machine, execution), len(work.questioned))
+    return _many(group, asked, gpus, len(work.questioned))
 
 
 def judges(group: Group, work: Work) -> int:
     """Of ours that will read, one judge's replicas."""
     execution = group.sweep.setup.execution
-    if not (work.guards and work.judged):
-        return 0
     asked, gpus = execution.judge_replicas, execution.judge_gpus
-    return replicas(asked, gpus, _idle(group.machine, execution), judges_for(work.judged))
+    return _many(group, asked, gpus, judges_for(work.judged) if work.guards else 0)
 
 
-def _idle(machine: Machine, execution: Execution) -> list[Mapping[str, float]]:
+def _many(group: Group, asked: int | None, gpus: float, useful: int) -> int:
     """Beside those who train, nothing is known to be left."""
-    return [] if execution.judge_starts_early else [machine.there]
+    idle = [] if group.sweep.setup.execution.judge_starts_early else [group.machine.there]
+    return replicas(asked, gpus, idle, useful) if useful else 0
 
 
 def services(group: Group, work: Work, hours: Mapping[str, float]) -> Iterator[Service]:
