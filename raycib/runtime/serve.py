@@ -1,10 +1,13 @@
 """The judge as an application of Ray Serve, shared by all sweeps of a cluster that want the same.
 
 It starts beside the driver, which neither waits nor imports vLLM, and is asked by its handle: it
-needs no port. It makes what it reads itself: a driver loads no tokenizer.
+needs no port. It makes what it reads itself: a driver loads no tokenizer. A judge whose driver was
+killed stays for the next one that wants it. One that nobody holds for some minutes takes itself
+down (`raycib.runtime.judge_replica`).
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections import Counter
@@ -22,10 +25,11 @@ from raycib.evals.judge_reply import Malformed
 from raycib.evals.judge_server import Server
 from raycib.evals.judges import OnChunk, Verdict
 from raycib.evals.verdicts import Pair
-from raycib.runtime import holds, shared_serve
+from raycib.runtime import holds
 from raycib.runtime.judge import on_disk
-from raycib.runtime.shared_serve import APP_PREFIX, QUIET_LOGGING
 
+APP_PREFIX = "raycib-judge-"
+QUIET_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 ROWS_A_REQUEST = 64
 IN_FLIGHT = 4
 """Requests to a replica: those that come while it reads share the next batch."""
@@ -137,9 +141,9 @@ class JudgeHandle:
         alone = partial(holds.alone, stopping=self._stopping) if shared else nullcontext
         with alone(app):
             with alone("serve"):
-                shared_serve.start_serve()
+                _start_serve()
             if shared:
-                shared_serve.drop_orphans(keep=app)
+                _drop_orphans(keep=app)
             # One that a killed driver began to start comes up, or fails, without it.
             if self._settled() != "RUNNING" and not self._stopping.is_set():
                 patience = holds.patience_s() if shared else None
@@ -160,7 +164,7 @@ class JudgeHandle:
 
     def _settled(self) -> str | None:
         """The application's state once it neither starts nor ends, or nobody waits any more."""
-        while (state := shared_serve.state(self.app)) in ("DEPLOYING", "DELETING"):
+        while (state := _state_of(self.app)) in ("DEPLOYING", "DELETING"):
             if self._stopping.wait(0.2):
                 break
         return state
@@ -192,7 +196,7 @@ class JudgeHandle:
     @property
     def is_up(self) -> bool:
         """Whether Serve runs it and finds it healthy."""
-        return shared_serve.state(self.app) == "RUNNING"
+        return _state_of(self.app) == "RUNNING"
 
     def stop(self, free: bool = False) -> None:
         """Let go of the judge. On a shared cluster the last one out takes it down, and Serve where
@@ -202,8 +206,8 @@ class JudgeHandle:
         self._thread.join()  # what asked Ray for something afterwards would start another
         if self._lease is not None and ray.is_initialized():
             ray.kill(self._lease)
-            shared_serve.take_down(self.app)
-        elif free and shared_serve.state(self.app) is not None:
+            _take_down(self.app)
+        elif free and _state_of(self.app) is not None:
             from ray import serve
 
             serve.delete(self.app)
@@ -220,3 +224,50 @@ class JudgeHandle:
             return "Serve has not been asked to run it yet"
         said = [app.message, *(d.message for d in app.deployments.values())]
         return " ".join([f"Serve: {app.status}.", *filter(None, said)])[:2000]
+
+
+def _start_serve() -> None:
+    """Start Serve where none runs. Sweeps ask their judge by its handle, so it opens no port."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config=QUIET_LOGGING)
+
+
+def _state_of(app: str) -> str | None:
+    """What Serve says of an application, such as "RUNNING", which it is here from its first replica
+    on: others may wait for room. None where it has none."""
+    from ray import serve
+
+    found = serve.status().applications.get(app)
+    if found is None:
+        return None
+    reads = any("RUNNING" in one.replica_states for one in found.deployments.values())
+    return "RUNNING" if reads and found.status == "DEPLOYING" else found.status.value
+
+
+def _drop_orphans(keep: str) -> None:
+    """Take down judges that nobody holds: killed drivers' with other weights or settings, which
+    may have the GPU that `keep` waits for."""
+    from ray import serve
+
+    for app in serve.status().applications:
+        if app.startswith(APP_PREFIX) and app != keep and not holds.held_by_others(app):
+            serve.delete(app)
+
+
+def _take_down(app: str) -> None:
+    """End an application unless another driver uses it, and Serve where it then has none and no
+    way in, as `_start_serve` starts it; what belongs to somebody else stays as it is."""
+    from ray import serve
+
+    if holds.held_by_others(app):
+        return
+    with holds.alone(app), holds.alone("serve"):
+        if holds.held_by_others(app):
+            return
+        if _state_of(app) is not None:
+            serve.delete(app)
+        left = serve.status()
+        if not (left.applications or left.proxies):
+            serve.shutdown()
