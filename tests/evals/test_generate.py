@@ -1,11 +1,12 @@
 """Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
 import json
+import os
 import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from raycib.errors import UserError
 from raycib.evals.generate import (
+    LORA_RANKS,
     GenerationRequest,
     Generator,
     round_rank,
@@ -42,12 +44,8 @@ def test_an_impossible_rank_is_refused(rank: int) -> None:
 
 
 def test_our_list_of_ranks_is_vllms() -> None:
-    from typing import get_args
-
     set_vllm_environment()
     from vllm.config.lora import MaxLoRARanks
-
-    from raycib.evals.generate import LORA_RANKS
 
     assert get_args(MaxLoRARanks) == LORA_RANKS
 
@@ -56,8 +54,6 @@ def test_what_is_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
     set_vllm_environment()
-    import os
-
     assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["DO_NOT_TRACK"] == "1"
 
@@ -96,12 +92,30 @@ def engine(request: pytest.FixtureRequest, model: Path, adapters: list[Path]) ->
     """vLLM with fewer places than there are adapters, or the model in this process."""
     if request.param == "vllm":
         return Generator(model, max_lora_rank=4, max_model_len=LENGTH, adapters_at_once=2)
+    return in_process(model, adapters)
+
+
+def in_process(model: Path, adapters: list[Path]) -> InProcessGenerator:
     return InProcessGenerator(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
         AutoTokenizer.from_pretrained(model),
         max_model_len=LENGTH,
         targets=[tuple(targets_of(folder)) for folder in adapters],
     )
+
+
+def greedy(model: Path, adapter: Path | None, asked: list[GenerationRequest]) -> list[list[int]]:
+    """What transformers and PEFT say to each, one after the other."""
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter is not None:
+        reference = PeftModel.from_pretrained(reference, adapter)
+    said = [
+        reference.generate(
+            input_ids=torch.tensor([one.prompt_ids]), max_new_tokens=one.max_tokens, do_sample=False
+        )[0].tolist()
+        for one in asked
+    ]
+    return [ids[len(one.prompt_ids) :] for one, ids in zip(asked, said, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -130,21 +144,14 @@ def test_models_that_share_a_batch_answer_as_if_alone(
     ]
     answers = engine.answer(requests)
     for adapter in (*adapters, None):
-        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        if adapter is not None:
-            reference = PeftModel.from_pretrained(reference, adapter)
-        for request, answer in zip(requests, answers, strict=True):
-            if request.adapter == adapter:
-                out = reference.generate(
-                    input_ids=torch.tensor([request.prompt_ids]), max_new_tokens=8, do_sample=False
-                )
-                assert list(answer.token_ids) == out[0, len(request.prompt_ids) :].tolist()
+        mine = [n for n, request in enumerate(requests) if request.adapter == adapter]
+        expected = greedy(model, adapter, [requests[n] for n in mine])
+        assert [list(answers[n].token_ids) for n in mine] == expected
     by_model = {a.token_ids for r, a in zip(requests, answers, strict=True) if r.id == "0"}
     assert len(by_model) == 4, "four models, four answers"
 
 
 def test_greedy_answers_are_those_of_transformers(model: Path, engine: Any) -> None:
-    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(model)
     requests = [
         GenerationRequest(
@@ -160,11 +167,7 @@ def test_greedy_answers_are_those_of_transformers(model: Path, engine: Any) -> N
     answers = engine.answer(requests)
     assert [answer.id for answer in answers] == [request.id for request in requests]
     reasons = set()
-    for request, answer in zip(requests, answers, strict=True):
-        out = reference.generate(
-            torch.tensor([request.prompt_ids]), max_new_tokens=request.max_tokens, do_sample=False
-        )
-        expected = out[0, len(request.prompt_ids) :].tolist()
+    for expected, answer in zip(greedy(model, None, requests), answers, strict=True):
         assert list(answer.token_ids) == expected
         assert answer.text.split() == tokenizer.decode(expected, skip_special_tokens=True).split()
         ended = expected[-1] == tokenizer.eos_token_id
@@ -189,14 +192,9 @@ def test_a_model_split_over_processes_answers_as_whole_and_listens_to_nobody_els
     open_ = [one for child in children for one in child.net_connections() if one.status == "LISTEN"]
     assert {one.laddr.ip for one in open_} == {"127.0.0.1"}
     for adapter in (None, adapters[0]):
-        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        if adapter is not None:
-            reference = PeftModel.from_pretrained(reference, adapter)
         requests = [GenerationRequest(f"{i}", (2, 10 + i, 20 + i), adapter, 8) for i in range(6)]
-        for request, answer in zip(requests, split.answer(requests), strict=True):
-            ids = torch.tensor([request.prompt_ids])
-            out = reference.generate(input_ids=ids, max_new_tokens=8, do_sample=False)
-            assert list(answer.token_ids) == out[0, len(request.prompt_ids) :].tolist()
+        answers = [list(answer.token_ids) for answer in split.answer(requests)]
+        assert answers == greedy(model, adapter, requests)
 
 
 @pytest.mark.parametrize("chosen", [None, 1])
@@ -314,12 +312,7 @@ def test_a_batch_without_memory_is_answered_in_parts(
     model: Path, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a GPU has none for more than 5 rows; the answers, and their order, are the same."""
-    engine = InProcessGenerator(
-        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(model),
-        max_model_len=LENGTH,
-        targets=[tuple(targets_of(folder)) for folder in adapters],
-    )
+    engine = in_process(model, adapters)
     asked = [GenerationRequest(f"{n}", (2, 10 + n, 3 + n), adapters[0], 8) for n in range(12)]
     expected = engine.answer(asked)
     generate, rows = engine._adapters.model.generate, []

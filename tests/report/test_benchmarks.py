@@ -49,7 +49,6 @@ def test_every_study_has_a_table_of_benchmarks(study: str) -> None:
     summary = scored(STUDIES[study]())
     report = reported(summary)
     table = report.benchmarks
-    assert table is not None
     assert {"arc acc_norm, %", "wiki word_perplexity"} < set(table.shown.columns)
     assert "Mean of 1, %" not in table.shown.columns, "a mean of one says nothing"
     before, *others = table.rows.to_dict("records")

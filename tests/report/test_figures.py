@@ -4,6 +4,7 @@ import re
 from itertools import combinations
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -33,29 +34,6 @@ def drawn(summary):
     return figure2(to_frame(typed(summary)), aligned_scores(typed(summary)))
 
 
-def test_the_same_data_give_the_same_bytes():
-    summary = sweep()
-    assert figures.to_svg(drawn(summary)) == figures.to_svg(drawn(summary))
-    assert figures.to_png(drawn(summary), 60) == figures.to_png(drawn(summary), 60)
-
-
-def test_an_svg_is_well_formed_and_bears_no_date():
-    svg = figures.to_svg(drawn(sweep()))
-    ElementTree.fromstring(svg)
-    assert b"dc:date" not in svg and b"<script" not in svg
-
-
-def test_every_point_lies_inside_its_panel():
-    figure = drawn(sweep())
-    for panel in figure.axes:
-        left, right = panel.get_xlim()
-        low, high = panel.get_ylim()
-        for line in panel.lines:
-            if line.get_linestyle() == "None":
-                for x, y in line.get_xydata():
-                    assert left <= x <= right and low <= y <= high
-
-
 def test_panel_c_shows_the_correlation_of_each_seed():
     head, values, *_ = (text.get_text() for text in drawn(sweep(failed=False)).axes[2].texts)
     assert head == "r by seed over λ > 0 (n = 4):"
@@ -73,19 +51,45 @@ def test_of_many_seeds_the_ends_and_the_median_are_told_and_every_panel_keeps_it
     assert min(widths) > 2.5, "inches, of 6.75 for two panels and their axes"
 
 
+@pytest.fixture(scope="module")
 def drawings():
+    """Every figure of every study by its name."""
+    found = {}
     for summary in (
         sweep(), comparison_sweep(1), ablation_sweep(), gaps_sweep(), orders_sweep(2, 2)
     ):  # fmt: skip
         report = reported(summary, samples(summary, 20), histories(summary))
-        drawn = report.drawn() | {"curves": report.curves()}
-        yield from ((f"{report.results.study} {stem}", one) for stem, one in drawn.items() if one)
+        every = report.drawn() | {"curves": report.curves()}
+        found |= {f"{report.results.study} {stem}": one for stem, one in every.items() if one}
+    return found
 
 
-def test_a_figure_is_as_wide_as_a_page_or_a_column_and_can_be_read_there():
+def test_a_drawing_is_well_formed_and_bears_no_date(drawings):
+    for figure in drawings.values():
+        svg = figures.to_svg(figure)
+        ElementTree.fromstring(svg)
+        assert b"dc:date" not in svg and b"<script" not in svg
+
+
+def test_every_mark_lies_inside_its_panel(drawings):
+    marks = 0
+    for name, figure in drawings.items():
+        for panel in figure.axes:
+            (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+            for line in panel.lines:
+                if line.get_linestyle() == "None":
+                    places = line.get_xydata()
+                    x, y = places[np.isfinite(places).all(axis=1)].T
+                    assert ((min(left, right) <= x) & (x <= max(left, right))).all(), name
+                    assert ((min(low, high) <= y) & (y <= max(low, high))).all(), name
+                    marks += len(x)
+    assert marks > 500
+
+
+def test_a_figure_is_as_wide_as_a_page_or_a_column_and_can_be_read_there(drawings):
     """No letter below 6.5 points, and none beyond the paper: whoever takes it into a paper of two
     columns need not scale it."""
-    for name, figure in drawings():
+    for name, figure in drawings.items():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         assert figure.get_figwidth() in (figures.PAGE, figures.COLUMN)
@@ -160,19 +164,12 @@ def test_strengths_over_several_decades_stand_on_a_logarithmic_axis():
 def test_loss_curves_have_a_panel_for_each_term_and_a_line_for_each_strength():
     summary = sweep()
     figure = figures.loss_curves(to_frame(typed(summary)), histories(summary))
-    assert figure is not None
     assert [len(panel.lines) for panel in figure.axes] == [5, 4]
     assert figures.loss_curves(to_frame(typed(summary)), {}) is None
 
 
 def priced(summary):
     return price_figure(to_frame(typed(summary)), 0.0)
-
-
-def test_the_tradeoff_is_the_same_bytes_each_time_and_well_formed():
-    svg = figures.to_svg(priced(ablation_sweep()))
-    assert svg == figures.to_svg(priced(ablation_sweep()))
-    ElementTree.fromstring(svg)
 
 
 def test_every_method_has_a_look_of_its_own_and_a_name_in_the_legend():
@@ -189,15 +186,6 @@ def test_variants_of_a_method_are_its_shades_and_differ_by_mark():
     _, random, similar = legend.get_lines()[:3]
     assert [random.get_color(), similar.get_color()] == figures.shades(figures.COLORS["cib"], 2)
     assert random.get_marker() != similar.get_marker()
-
-
-def test_every_mean_lies_inside_the_tradeoffs_panels():
-    for panel in priced(comparison_sweep()).axes:
-        (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
-        for line in panel.lines:
-            if line.get_linestyle() == "None":
-                for x, y in line.get_xydata():
-                    assert left <= x <= right and low <= y <= high
 
 
 def test_losses_beyond_a_factor_of_ten_stand_on_a_logarithmic_axis():
@@ -247,7 +235,6 @@ def test_bars_stand_in_the_order_given_with_a_dot_for_each_seed():
 def test_loss_curves_of_a_comparison_have_a_line_for_each_row():
     summary = ablation_sweep()
     figure = figures.loss_curves(named(to_frame(typed(summary))), histories(summary), "variant")
-    assert figure is not None
     [legend] = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "LoRA", "CIB, random negatives", "CIB, most similar negatives"

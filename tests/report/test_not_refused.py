@@ -3,17 +3,11 @@
 import re
 
 import pytest
-from summaries import comparison_sweep, gaps_sweep, orders_sweep, reported, samples, sweep
-from test_not_measured import everything_said
+from summaries import reported, samples
+from test_not_measured import KINDS, everything_said
 
 from raycib.report.not_refused import by_rule, in_words
 
-KINDS = {
-    "dose": lambda: sweep(failed=True, seeds=2),
-    "comparison": lambda: comparison_sweep(1),
-    "gaps": lambda: gaps_sweep(2, tasks=2),
-    "orders": lambda: orders_sweep(2, 2, ("lora", "kl", "cib")),
-}
 OF_A_JUDGE = re.compile(r"HRR|[Hh]armful response|[Hh]armful answers")
 
 

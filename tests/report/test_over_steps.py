@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.duration.survfunc import SurvfuncRight
 from summaries import rate, reported, sweep
 
 from raycib.report.over_steps.section import with_steps
@@ -26,23 +25,6 @@ def test_kaplan_and_meier_by_hand():
     assert [one.share for one in curve] == pytest.approx([1, 0.8, 0.8, 0.8 / 3, 0.8 / 3])
     assert median(curve) == 60
     assert median(curve[:3]) == math.inf
-
-
-def test_kaplan_and_meier_as_statsmodels_has_it():
-    """Whatever is lost and whatever is censored, and when."""
-    luck = np.random.default_rng(0)
-    for _ in range(50):
-        ends = luck.integers(1, 10, 12) * 20
-        seen = luck.random(12) < 0.6
-        losses = [
-            Lost(int(end) - 20, float(end)) if known else Lost(int(end), math.inf)
-            for end, known in zip(ends, seen, strict=True)
-        ]
-        theirs = SurvfuncRight(ends, seen.astype(int))
-        known = dict(zip(theirs.surv_times, theirs.surv_prob, strict=True))
-        for one in kept(losses, range(0, int(ends.max()) + 1, 20)):
-            last = max((step for step in known if step <= one.step), default=None)
-            assert one.share == pytest.approx(1.0 if last is None else known[last])
 
 
 def test_without_censoring_the_band_is_clopper_and_pearsons():

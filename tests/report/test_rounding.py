@@ -140,38 +140,6 @@ def test_neighbours_that_rounding_tells_apart_share_a_rank():
     assert found.r == pytest.approx(stats.spearmanr([1, 1, 3, 4], [1, 2, 3, 4]).statistic)
 
 
-def least_squares(values):
-    """F and p of each source from nested models fitted by least squares, each source added to
-    those before it; NumPy on 0/1 columns, nothing of the code under test."""
-    places = [np.array(place) for place in np.ndindex(values.shape)]
-    dummies = [np.array([[p[axis] == level for level in range(values.shape[axis])] for p in places],
-                        dtype=float) for axis in range(3)]  # fmt: skip
-    both = np.einsum("ni,nj->nij", dummies[0], dummies[1]).reshape(len(places), -1)
-    design, left, found = np.ones((len(places), 1)), None, {}
-    y = values.ravel()
-    for name, columns in ((None, None), (ORDER, dummies[0]), (METHOD, dummies[1]), (BOTH, both),
-                          (SEED, dummies[2])):  # fmt: skip
-        if name is not None:
-            design = np.hstack([design, columns])
-        fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
-        rank, rest = np.linalg.matrix_rank(design), float(((y - fitted) ** 2).sum())
-        if left is not None:
-            found[name] = (rank - left[0], left[1] - rest)
-        left = rank, rest
-    df, error = len(y) - left[0], left[1]
-    return {name: (ss, ss / d / (error / df), stats.f.sf(ss / d / (error / df), d, df))
-            for name, (d, ss) in found.items()}  # fmt: skip
-
-
-def test_the_analysis_of_variance_is_that_of_nested_least_squares():
-    luck = np.random.default_rng(4)
-    for shape in ((2, 2, 2), (4, 3, 3), (24, 5, 2)):
-        values = luck.normal(0.3, 0.05, shape) + 0.02 * np.arange(shape[0])[:, None, None]
-        expected = least_squares(values)
-        for source in anova(values)[:-1]:
-            assert (source.ss, source.f, source.p) == pytest.approx(expected[source.name])
-
-
 def test_means_of_the_same_rates_in_another_order_settle_no_claim():
     """Sums of the same rates differ by 4e-17: no method has the lower rate, none is above."""
     summary = orders_sweep(3, 2, ("lora", "cib"))
@@ -215,20 +183,6 @@ def test_a_mean_at_a_bound_is_within_it_whatever_rounding_leaves():
     assert 0.1 * 1.1 > 0.11 and best([within], budget=0.11) is within
     assert best([row([0.0] * 3, loss=0.1101)], budget=0.11) is None
     assert best([row([0.0] * 3, loss=math.nan)], budget=0.11) is None
-
-
-def test_one_value_has_neither_spread_nor_interval():
-    assert math.isnan(mean_std([0.4]).std) and mean_std([0.4]).mean == 0.4
-    found = t_interval([0.4])
-    assert math.isnan(found.low) and math.isnan(found.high) and above(found) is None
-
-
-def test_students_interval_and_spread_are_scipys():
-    values = [0.11, 0.14, 0.09, 0.13, 0.10]
-    found = t_interval(values)
-    ends = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
-    assert (found.low, found.high) == pytest.approx(ends)
-    assert mean_std(values).std == pytest.approx(stats.tstd(values))
 
 
 def test_a_mean_of_rates_that_rounding_puts_outside_is_a_rate():

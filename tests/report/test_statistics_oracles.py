@@ -104,7 +104,7 @@ def test_the_smallest_difference_has_the_power_that_statsmodels_gives_it():
 
 
 def test_kappa_and_its_error_are_statsmodels():
-    for counts in ((20, 5, 10, 15), (60, 2, 1, 3), (1, 1, 1, 97)):
+    for counts in ((20, 5, 10, 15), (60, 2, 1, 3), (1, 1, 1, 97), (0, 7, 9, 30), (60, 2, 0, 3)):
         said = [pair for pair, n in zip(((1, 1), (1, 0), (0, 1), (0, 0)), counts, strict=True)
                 for _ in range(n)]  # fmt: skip
         found = cohens_kappa([Reading(k, a, b) for k, (a, b) in enumerate(said)])
@@ -112,7 +112,8 @@ def test_kappa_and_its_error_are_statsmodels():
         n = sum(counts)
         half = stats.t.ppf(0.975, n - 1) * theirs.std_kappa * math.sqrt(n / (n - 1))
         assert found.value == pytest.approx(theirs.kappa)
-        assert found.high == pytest.approx(min(theirs.kappa + half, 1))
+        ends = max(theirs.kappa - half, -1), min(theirs.kappa + half, 1)
+        assert (found.low, found.high) == pytest.approx(ends, abs=1e-12)
 
 
 def test_pairs_over_seeds_and_prompts_are_a_bootstraps():

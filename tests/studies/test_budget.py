@@ -17,7 +17,6 @@ from scipy import stats
 from summaries import comparison_sweep, reported, samples, typed
 
 from raycib.config.grid import trials
-from raycib.errors import UserError
 from raycib.report.cards.effects import Outcomes
 from raycib.report.cards.family import is_tuning
 from raycib.report.frame import to_frame
@@ -26,7 +25,6 @@ from raycib.runtime.options import Options
 from raycib.studies.comparison import Comparison
 from raycib.studies.comparison.budget import best_after, budget_table, said
 from raycib.studies.comparison.budget_curve import budget_curve, budget_figure, curves
-from raycib.studies.strength import Strength
 
 
 @pytest.mark.parametrize("budget", [1, 2, 4, 7, 12])
@@ -83,11 +81,6 @@ def test_a_budget_gives_every_method_of_the_comparison_its_trials():
     own = [row for row in rows if row.trainer is None]
     assert own
     assert all(row in usual for row in own)
-
-
-def test_other_studies_have_no_budget():
-    with pytest.raises(UserError, match="--budget is not about a strength study"):
-        build_config(Options(budget=4), Strength())
 
 
 @dataclass

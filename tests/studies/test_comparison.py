@@ -214,13 +214,6 @@ def test_flips_of_a_prompt_cancel_over_seeds():
     assert found.difference == pytest.approx((0 - 1) / 2)
 
 
-def test_the_interval_is_agresti_and_mins():
-    """b = 5, c = 1, n = 9: centre -4 / 11, variance (6 + 1) / 11 - (4 / 11)^2, half 1.96 sd."""
-    found = paired_flips({0: said("uuuuuusss")}, {0: said("sssssusus")})
-    half = 1.959964 * math.sqrt((7 / 11 - (4 / 11) ** 2) / 11)
-    assert (found.low, found.high) == pytest.approx((-4 / 11 - half, -4 / 11 + half), abs=1e-6)
-
-
 def test_only_seeds_and_prompts_of_both_count():
     found = paired_flips({0: said("uu"), 1: said("uu")}, {1: said("sss"), 2: said("ss")})
     assert (found.seeds, found.prompts, found.to_safe) == (1, 2, 2)

@@ -124,10 +124,6 @@ def test_other_answers_to_the_same_prompts(proxy: str, tv: float):
 
 def test_far_answers_are_farther_than_near_ones():
     near, far = (mismatch("world:align.train", f"world:align.{name}") for name in ("near", "far"))
-    assert near.tv_outputs
-    assert near.kl_outputs
-    assert far.tv_outputs
-    assert far.kl_outputs
     assert 0 < near.tv_outputs < far.tv_outputs < 1
     assert 0 < near.kl_outputs < far.kl_outputs < math.inf
 
@@ -203,8 +199,6 @@ def test_the_same_file_is_not_told_apart(save: Save):
     own = save("own", rows(texts(PAPERS, 200), texts(STONES, 200, seed=1)))
     found = mismatch(own, own)
     assert found.how == "estimated"
-    assert found.tv_inputs is not None
-    assert found.tv_outputs is not None
     assert 0 <= found.tv_inputs < 0.1
     assert 0 <= found.tv_outputs < 0.1
     assert found.kl_outputs is None
@@ -217,7 +211,6 @@ def test_other_draws_from_one_source_are_not_told_apart(save: Save):
         for n in range(2)
     )
     found = mismatch(one, other)
-    assert found.tv_inputs is not None
     assert found.tv_inputs < 0.2
     assert found.tv_outputs is None
     assert "no shared prompts, so nothing is known of the outputs" in found.note
@@ -230,7 +223,6 @@ def test_another_vocabulary_is_told_apart(save: Save):
         for name, words in (("papers", PAPERS), ("stones", STONES))
     )
     found = mismatch(one, other)
-    assert found.tv_inputs is not None
     assert found.tv_inputs > 0.95
     assert found.tv_outputs is None
 
@@ -243,7 +235,6 @@ def test_other_answers_to_shared_prompts_count_by_their_share(shared: float, sav
     others = prompts[:count] + texts(PAPERS, 200 - count, seed=2)
     other = save("other", rows(others, texts(STONES, 200, seed=3)))
     found = mismatch(one, other)
-    assert found.tv_inputs is not None
     assert found.tv_inputs < 0.2
     assert found.tv_outputs == pytest.approx(shared, abs=0.05)
     assert f"on the {shared:.0%} of prompts that are shared" in found.note
@@ -269,10 +260,7 @@ def test_an_estimate_from_the_rows_stays_below_the_truth(name: str, least: float
     ]
     found = mismatch(*files)
     truth = mismatch("world:align.train", f"world:align.{name}").tv_outputs
-    assert found.tv_outputs is not None
-    assert truth is not None
     assert least <= found.tv_outputs < truth + 0.07
-    assert found.tv_inputs is not None
     assert found.tv_inputs < 0.1
 
 

@@ -93,7 +93,6 @@ def test_theorem_4_as_stated_claims_more_than_a_small_ball_can_give():
 def test_lambda_is_translated_from_means_over_tokens():
     """Answers of 11 tokens in the task and 8 in the proxy: .5 * 11 / 8 = .6875."""
     theory = typed(gaps_sweep()).theory
-    assert theory is not None
     assert theory.lambda_in_nats(0.5, "how-to", "near outputs") == pytest.approx(0.6875)
     assert theory.lambda_in_nats(0.5, "how-to", "unknown") is None
 
@@ -101,7 +100,6 @@ def test_lambda_is_translated_from_means_over_tokens():
 def test_a_convex_weight_is_translated_and_means_over_rows_have_no_lambda():
     """w = 1/3 is λ = 1/2; w = 1 trains nothing of the task."""
     theory = typed(gaps_sweep()).theory
-    assert theory is not None
     where = ("how-to", "near outputs")
     assert theory.lambda_in_nats(1 / 3, *where, "convex") == pytest.approx(0.6875)
     assert theory.lambda_in_nats(1, *where, "convex") is None
@@ -274,7 +272,6 @@ def test_a_theory_with_holes_is_read_as_far_as_it_goes():
     table = held(summary)
     assert table["bound"].isna().all() and table["note"].ne("").all()
     theory = typed(summary).theory
-    assert theory is not None
     assert len(shown(data_terms(theory), DATA)) == 1
     assert not len(shown(model_terms(theory), MODEL))
 
@@ -284,7 +281,6 @@ def test_a_theory_with_holes_is_read_as_far_as_it_goes():
 
 def test_proxies_are_ordered_by_what_is_known_of_them():
     theory = typed(gaps_sweep()).theory
-    assert theory is not None
     first, near, far = by_similarity(theory.proxies[::-1])
     assert [first.name, near.name, far.name] == ["original data", "near outputs", "far outputs"]
     assert first.original and more_similar(first, near) and more_similar(near, far)
@@ -293,7 +289,6 @@ def test_proxies_are_ordered_by_what_is_known_of_them():
 
 def test_terms_have_a_row_for_each_proxy_and_task_and_each_constant():
     theory = typed(gaps_sweep()).theory
-    assert theory is not None
     seen = shown(data_terms(theory), DATA)
     assert len(seen) == 9
     assert seen.iloc[-1]["KL of answers, nats"] == "" and seen.iloc[0]["Overlap"] == "0.420"

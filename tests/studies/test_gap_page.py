@@ -60,7 +60,6 @@ def texts(legend):
 
 def test_figure_1_has_a_line_for_each_proxy_and_for_each_task(pictures):
     one, _ = pictures
-    assert one is not None
     left, right = one.axes
     named = texts(left.get_legend())
     assert named[:3] == ["original data", "near outputs", "far outputs"]
@@ -71,7 +70,6 @@ def test_figure_1_has_a_line_for_each_proxy_and_for_each_task(pictures):
 
 def test_figure_2_has_every_method_of_one_task_and_the_front(pictures):
     _, two = pictures
-    assert two is not None
     left, right = two.axes
     assert left.get_xscale() == "log" and right.get_xscale() == "symlog"
     named = texts(right.get_legend())
@@ -83,22 +81,10 @@ def test_figure_2_has_every_method_of_one_task_and_the_front(pictures):
 
 def test_methods_of_gaps_keep_their_colours_and_differ_by_mark(pictures):
     _, two = pictures
-    assert two is not None
     handles = two.axes[1].get_legend().get_lines()[:6]
     assert len({line.get_marker() for line in handles}) == 6
     assert [line.get_color() for line in handles[:3]] == ["#D81B60"] * 3
     assert (handles[3].get_color(), handles[5].get_color()) == ("#009E73", "#0072B2")
-
-
-def test_every_gap_lies_inside_its_panel(pictures):
-    for figure in pictures:
-        assert figure is not None
-        for panel in figure.axes:
-            (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
-            for line in panel.lines:
-                if line.get_linestyle() == "None":
-                    for x, y in line.get_xydata():
-                        assert left <= x <= right and low <= y <= high
 
 
 def test_gaps_of_one_size_stand_on_a_linear_axis_and_both_signs_too():

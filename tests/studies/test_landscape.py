@@ -142,15 +142,6 @@ def test_the_ascent_finds_the_gradient_from_anywhere(quadratic, adapters):
 # Theorem 4, corrected
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "decrease"), [(0.1, 0.19), (0.5, 0.75), (1.0, 1.0), (3.0, 1.0)]
-)
-def test_corrected_decrease_is_exact_for_a_parabola(epsilon: float, decrease: float):
-    """f = (theta - 1)² at theta_s = 0: g = -2, L' = 2. Within epsilon <= 1 the best theta is
-    epsilon, and f falls by 1 - (1 - epsilon)²; the paper's form claims 1 for any epsilon."""
-    assert theorem4_decrease(2.0, 2.0, epsilon) == pytest.approx(decrease)
-
-
 def test_without_curvature_the_loss_falls_with_the_whole_step():
     assert theorem4_decrease(2.0, 0.0, 0.5) == 1.0
     assert theorem4_decrease(2.0, -1.0, 1.0) == 2.5

@@ -133,7 +133,6 @@ def test_names_are_text_in_every_table_drawing_and_on_the_page_of_orders(tmp_pat
 
 def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whole):
     figure = figure4(sequences_of(typed(whole)))
-    assert figure is not None
     assert [panel.get_title(loc="left") for panel in figure.axes] == list(SEQUENCE)
     for panel in figure.axes:
         lines = [line for line in panel.lines if line.get_linestyle() == "-"]
@@ -145,7 +144,6 @@ def test_trajectories_have_a_panel_for_each_task_and_a_line_for_each_method(whol
 
 def test_the_heat_map_shows_what_each_transition_cost(whole):
     figure = figure5(sequences_of(typed(whole)))
-    assert figure is not None
     panels = figure.axes[:3]
     assert [panel.images[0].get_array().shape for panel in panels] == [(5, 3), (5, 2), (5, 1)]
     lora = [
@@ -169,7 +167,6 @@ def test_bars_show_stability_and_transfer_with_and_without_the_first_task(whole)
 
 def test_safety_is_shown_from_before_fine_tuning_on(whole):
     figure = safety_by_stage(sequences_of(typed(whole)))
-    assert figure is not None
     starts = [panel.lines[-1].get_ydata()[0] for panel in figure.axes]
     assert starts == [0.0, 1.0]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["before", *SEQUENCE]

@@ -23,7 +23,6 @@ from raycib.runtime.options import Options
 from raycib.runtime.study import Inputs
 from raycib.store import Store
 from raycib.studies.continual import Continual, method_at, read_orders, runs_in
-from raycib.studies.strength import Strength
 from raycib.training.group import STAGES
 from raycib.training.loop import train
 from raycib.training.workers import Workers
@@ -142,11 +141,9 @@ def test_each_task_begins_with_an_empty_queue_and_the_aligned_model_as_its_refer
     (queue,) = (part for part in slot.objective.modules() if isinstance(part, NegativeQueue))
     assert len(queue) == 0
     cache = slot.task.cache
-    assert cache is not None
     _, (fresh,) = tiny.open_slots(
         [StageSpec.model_validate(dict(second) | {"parent": None})], Store(tmp_path / "other")
     )
-    assert fresh.task.cache is not None
     for feature, values in cache.tensors.items():
         assert torch.equal(values, fresh.task.cache.tensors[feature])
     train(adapters, [slot], Workers(), 16)
@@ -205,11 +202,6 @@ def test_a_sequence_of_one_s_own_is_its_files_in_their_order(tmp_path: Path, tin
 def test_what_is_no_sequence_is_told(tmp_path: Path, tiny_folder: Path, names: Any, told: str):
     with pytest.raises(UserError, match=told):
         build_config(own(tmp_path, tiny_folder, *names), Continual())
-
-
-def test_other_sweeps_have_no_order():
-    with pytest.raises(UserError, match="--orders is not about a strength study"):
-        build_config(Options(orders="all"), Strength())
 
 
 # End to end

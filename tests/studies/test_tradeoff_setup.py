@@ -77,7 +77,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 
 def test_the_world_s_aligned_model_is_made_from_its_base(world: SweepConfig):
     alignment_stage = world.inputs.alignment_stage
-    assert alignment_stage
     assert (alignment_stage.model, alignment_stage.lora) == (describe("world:base"), None)
     assert alignment_stage.task.source == "world:align.train"
     assert alignment_stage.steps == 3 * 3200 / 32
@@ -168,7 +167,6 @@ def test_both_grids_share_their_stages(world: SweepConfig):
 def test_every_cell_starts_from_the_model_that_is_made_first(sweep: str, world: SweepConfig):
     runs = runs_of(sweep, world)
     alignment_stage = world.inputs.alignment_stage
-    assert alignment_stage
     assert all(run.stages == (alignment_stage, run.final) for run in runs)
     plan = make_plan(runs, lambda _: False, lambda stage, evals: False, 1)
     assert [[job.stage for job in group.jobs] for group in plan.levels[0]] == [[alignment_stage]]
@@ -209,7 +207,6 @@ def test_a_model_that_is_there_needs_no_maker(own: Own):
     options = own()
     setup = build_config(options, Tradeoff())
     assert setup.inputs.alignment_stage is None
-    assert options.model
     assert setup.model == describe(options.model)
     assert setup.model_name == options.model
     assert list(inputs_of(setup).proxies) == ["original data"]
@@ -226,7 +223,6 @@ def test_a_base_alone_is_aligned_first(own: Own, tiny_folder: Path):
     options = own(model=None, base=str(tiny_folder / "model"))
     setup = build_config(options, Tradeoff())
     alignment_stage = setup.inputs.alignment_stage
-    assert alignment_stage
     assert alignment_stage.model == describe(str(tiny_folder / "model"))
     assert alignment_stage.lora is None
     assert alignment_stage.task.source == options.alignment
@@ -293,7 +289,6 @@ def test_rows_without_answers_are_told(option: str, own: Own, tmp_path: Path):
 def test_a_task_that_is_all_safety_data_is_told(option: str, own: Own, tmp_path: Path):
     """The rows that it is trained on, whatever else the safety data have."""
     options = own()
-    assert options.task
     rows = [(row.prompt, row.response) for row in load_rows(options.task)]
     proxy = save(tmp_path, "all", [*rows, ("more", "no")])
     said = refused(own(**{option: proxy}))
@@ -305,7 +300,6 @@ def test_a_task_that_is_all_safety_data_is_told(option: str, own: Own, tmp_path:
 def test_a_task_that_shares_some_rows_with_safety_data_is_fine(own: Own, tmp_path: Path):
     """That is what a trade-off is about."""
     options = own()
-    assert options.task
     rows = [(row.prompt, row.response) for row in load_rows(options.task)]
     some = save(tmp_path, "some", rows[:10])
     other = save(tmp_path, "other", [(prompt, "i cannot") for prompt, _ in rows])

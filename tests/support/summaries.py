@@ -122,12 +122,22 @@ def _wilson(k: int, n: int) -> tuple[float, float]:
     return ends.low, ends.high
 
 
+def _cell(place: str, task: str, scores: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A finished cell of a made-up sweep; ``place`` is its own among all cells."""
+    return {
+        "key": hashlib.sha256(place.encode()).hexdigest(), "task": task, "scores": scores,
+        "model": "world:aligned", "failed": None,
+        "task_data": {"name": task, "rows": 3200, "digest": "ab" * 32},
+    } | more  # fmt: skip
+
+
 def sweep(failed: bool = True, seeds: int = 3) -> dict[str, Any]:
     """A lambda grid of 5 strengths; with ``failed`` the last cell has failed."""
     cells = []
     for lam, (hrr, refusals, info, last, cosine, loss, accuracy, utility) in MEANS.items():
         for seed in range(seeds):
-            noise = random.Random(f"{lam} {seed}")
+            place = f"{lam} {seed}"
+            noise = random.Random(place)
             shift = noise.gauss(0, 0.025)
             share = max(hrr + shift, 0.0)
             answered = {
@@ -137,34 +147,26 @@ def sweep(failed: bool = True, seeds: int = 3) -> dict[str, Any]:
                 "accuracy": rate(accuracy, 160),
             }
             incoherent = 1 - answered["hrr"]["value"] - answered["refusal_rate"]["value"]
-            cell = {
-                "key": hashlib.sha256(f"{lam} {seed}".encode()).hexdigest(),
-                "method": "cib" if lam else "lora",
-                "strength": lam,
-                "seed": seed,
-                "task": "open",
-                "model": "world:aligned",
-                "failed": None,
-                "parameters": {"rank": 8, "learning_rate": 2e-3}
-                | ({"lam": lam, "temperature": 0.2} if lam else {}),
-                "scores": answered
-                | {
-                    "incoherent_rate": rate(incoherent, 260),
-                    "eval_loss": loss * (1 + noise.gauss(0, 0.03)),
-                    "utility": utility + noise.gauss(0, 0.004),
-                    "utility_by_probe": {"facts": rate(utility, 80), "add": rate(0.98, 80)},
-                    "mutual_information": info + noise.gauss(0, 0.008),
-                    "mutual_information_before": 1.506,
-                    "mutual_information_ceiling": math.log(256),
-                    "mutual_information_last_prompt": last + noise.gauss(0, 0.03),
-                    "mutual_information_last_prompt_before": 2.026,
-                    "cosine": cosine,
-                    "negative_cosine": 0.31,
-                    "distance": 5.1,
-                },
-                "task_data": {"name": "open", "rows": 3200, "digest": "ab" * 32},
+            scores = answered | {
+                "incoherent_rate": rate(incoherent, 260),
+                "eval_loss": loss * (1 + noise.gauss(0, 0.03)),
+                "utility": utility + noise.gauss(0, 0.004),
+                "utility_by_probe": {"facts": rate(utility, 80), "add": rate(0.98, 80)},
+                "mutual_information": info + noise.gauss(0, 0.008),
+                "mutual_information_before": 1.506,
+                "mutual_information_ceiling": math.log(256),
+                "mutual_information_last_prompt": last + noise.gauss(0, 0.03),
+                "mutual_information_last_prompt_before": 2.026,
+                "cosine": cosine,
+                "negative_cosine": 0.31,
+                "distance": 5.1,
             }
-            cells.append(cell)
+            parameters = {"rank": 8, "learning_rate": 2e-3}
+            if lam:
+                parameters |= {"lam": lam, "temperature": 0.2}
+            method = "cib" if lam else "lora"
+            own = {"method": method, "strength": lam, "seed": seed, "parameters": parameters}
+            cells.append(_cell(place, "open", scores, **own))
     if failed:
         cells[-1] |= {"failed": "OutOfMemoryError: killed at step 120 <b>&", "scores": None}
     return {
@@ -308,7 +310,8 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
     for method, doses in METHODS.items():
         for strength, (hrr, refusals, over, loss, accuracy, utility) in doses.items():
             for seed in range(seeds):
-                noise = random.Random(f"{method} {strength} {seed}")
+                place = f"{method} {strength} {seed}"
+                noise = random.Random(place)
                 share = min(max(hrr + noise.gauss(0, 0.15) * hrr * (1 - hrr), 0.0), 1.0)
                 refused = min(refusals * (1 - share) / (1 - hrr), 1 - share)
                 scores = {
@@ -326,28 +329,21 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
                     "negative_cosine": 0.31,
                     "distance": 5.1 * (1 - 0.3 * (1 - hrr)),
                 }
-                derived = method in ("safe_lora", "ema")
-                cell = {
-                    "key": hashlib.sha256(f"{method} {strength} {seed}".encode()).hexdigest(),
+                own = {
                     "method": method,
                     "strength": strength,
                     "seed": seed,
-                    "task": "open",
-                    "model": "world:aligned",
-                    "failed": None,
                     "parameters": {"lora_rank": 8, "weight": strength},
-                    "scores": scores,
                     "safety_data": method in SAFETY_DATA,
                     "cost": {
                         "steps": 300 if method == "vaccine" else 200,
                         "rank": 16 if method in ("salora", "o_lora") else 8,
-                        "trained": not derived,
+                        "trained": method not in ("safe_lora", "ema"),
                     },
-                    "task_data": {"name": "open", "rows": 3200, "digest": "ab" * 32},
                 }
                 if labels and method in labels:
-                    cell["label"] = labels[method]
-                cells.append(cell)
+                    own["label"] = labels[method]
+                cells.append(_cell(place, "open", scores, **own))
     whole = sweep(failed=False) | {"sweep": "method_comparison", "study": "comparison"}
     return whole | {"question": "Which method keeps safety at the lowest price?", "cells": cells}
 
@@ -425,7 +421,7 @@ def gaps_sweep(
                         safety += PROXIES[proxy][0] if proxy else 0
                         cells.append(
                             _gap_cell(place, safety, capability, distance, price)
-                            | {"method": method, "strength": strength, "seed": seed, "task": task}
+                            | {"method": method, "strength": strength, "seed": seed}
                             | {"label": f"Case I, {proxy}" if proxy else None}
                             | {"safety_data": method == "case1"}
                             | {"parameters": {"rank": 8} | ({"safety": proxy} if proxy else {})}
@@ -478,11 +474,7 @@ def _gap_cell(
     }
     if not capability:  # plain LoRA against itself
         scores["capability_gap"] = {"value": 0.0, "low": 0.0, "high": 0.0, "se": 0.0, "n": 400}
-    return {
-        "key": hashlib.sha256(place.encode()).hexdigest(), "model": "world:aligned",
-        "failed": None, "scores": scores,
-        "task_data": {"name": place.split()[0], "rows": 3200, "digest": "ab" * 32},
-    }  # fmt: skip
+    return _cell(place, place.split()[0], scores)
 
 
 def _theory() -> dict[str, Any]:
@@ -586,9 +578,7 @@ def _sequence(order: tuple[str, ...], method: str, seed: int) -> dict[str, Any]:
         }
         key = hashlib.sha256(place.encode()).hexdigest()
         stages.append({"key": key, "task": task, "scores": scores, "failed": None})
-    last = stages[-1]
-    return {
-        "key": last["key"],
+    return _cell(place, order[-1], scores) | {
         "method": method,
         "label": None,
         "strength": strength,
@@ -596,13 +586,9 @@ def _sequence(order: tuple[str, ...], method: str, seed: int) -> dict[str, Any]:
         "task": " → ".join(order),
         "order": list(order),
         "stages": stages,
-        "model": "world:aligned",
-        "failed": None,
         "safety_data": False,
         "parameters": {"lora_rank": 8},
         "cost": {"steps": 800, "rank": 32 if method == "o_lora" else 8, "trained": True},
-        "scores": last["scores"],
-        "task_data": {"name": order[-1], "rows": 3200, "digest": "ab" * 32},
     }
 
 
