@@ -1,7 +1,7 @@
 """How does lambda trade safety for task accuracy, and does I(Z;C) explain it? (CIB, Table 3)
 
 python sweeps/lambda_grid.py
-ray job submit --working-dir . -- python sweeps/lambda_grid.py
+ray job submit --working-dir . -- python sweeps/lambda_grid.py --out /shared/runs
 """
 
 from raycib.config import Method

@@ -16,6 +16,7 @@ import pytest
 from programs import RAYCIB, SWEEP, Program, own_rows
 
 from raycib import world
+from raycib.runtime.options import Options
 
 
 @pytest.fixture
@@ -197,6 +198,23 @@ def test_results_that_cannot_be_written_are_refused(
     assert len(program(SWEEP, "--out", out).refusal) < 2500
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
     assert (tmp_path / "a-file").read_text() == "mine"
+
+
+def test_results_in_rays_copy_of_a_jobs_folder_are_refused(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `ray job submit --working-dir .` runs a sweep, the default `runs` is such a place; a
+    plan is none, and a folder named from its root is another."""
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0a"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    said = program(SWEEP).refusal
+    assert (
+        said.startswith(f"error: --out {copy}/runs is in Ray's own copy") and "give --out" in said
+    )
+    assert not list(copy.iterdir())
+    assert Options(dry_run=True).out == f"{copy}/runs"
+    assert Options(out=str(tmp_path / "shared")).out == str(tmp_path / "shared")
 
 
 @pytest.mark.parametrize("script", [SWEEP, RAYCIB])

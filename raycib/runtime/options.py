@@ -155,8 +155,15 @@ class Options:
             )
         if "://" not in self.out:  # workers change folders
             object.__setattr__(self, "out", str(Path(self.out).absolute()))
+        if not self.dry_run and RAYS_COPY in Path(self.out).parts:
+            raise UserError(
+                f"--out {self.out} is in Ray's own copy of a job's working directory, which no "
+                "other node sees and Ray removes; give --out a folder that stays, from its root"
+            )
 
 
+RAYS_COPY = "working_dir_files"
+"""A folder in which Ray keeps what `ray job submit --working-dir` sent."""
 GROUPS = {
     "What is compared": (
         "preset", "methods", "strengths", "budget", "harmful_ratio", "hrr_every", "seeds",
