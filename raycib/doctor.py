@@ -133,7 +133,8 @@ def _ray() -> Finding:
     address, mode = os.environ.get("RAY_ADDRESS"), os.environ.get("RAY_AUTH_MODE")
     mode = mode or ("" if address else "token")
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(path) if path else Path.home() / ".ray" / "auth_token"
+    file = Path(path) if path else Path("~/.ray/auth_token")
+    file = Path(os.path.expanduser(file))  # where there is no home it stays "~"
     token = bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()
     where = address or "a cluster of its own on this machine"
     if mode != "token":

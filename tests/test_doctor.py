@@ -114,6 +114,13 @@ def test_an_open_ray_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("ray").level == "note"
 
 
+def test_a_user_without_name_or_home_is_examined_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under any number."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    assert found("ray").level == "ok"
+
+
 def test_a_cluster_that_asks_for_a_token_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -167,6 +168,8 @@ def _start_here(dashboard: bool) -> Scratch:
             "Ray was imported before raycib.runtime, and would start without a token: import "
             "raycib.runtime first, or set RAY_AUTH_MODE=token"
         )
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not can_be_kept(_token()):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     print("starting Ray on this machine", flush=True)
     folder = _folder()
     for left in reversed(range(STARTS)):
@@ -204,10 +207,21 @@ def _start_here(dashboard: bool) -> Scratch:
 
 def _hide_token() -> None:
     """Ray writes its token for everybody to read, who could then run programs as this user."""
-    token = Path.home() / ".ray" / "auth_token"
+    token = _token()
     with suppress(OSError):
         if token.stat().st_mode & 0o077:
             token.chmod(0o600)
+
+
+def _token() -> Path:
+    return Path(os.path.expanduser("~/.ray/auth_token"))  # "~" stays where there is no home
+
+
+def can_be_kept(token: Path) -> bool:
+    """Whether Ray can read its token there, or write one: a user of a container may have no home.
+    Without it the token is in the environment of this Ray alone."""
+    place = next((one for one in (token, token.parent) if one.exists()), token.parent.parent)
+    return os.access(place, os.R_OK if place == token else os.W_OK)
 
 
 def _folder() -> Path:

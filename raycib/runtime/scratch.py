@@ -6,7 +6,6 @@ ends those that outlive it. Where that was killed too, the next driver removes t
 """
 
 import fcntl
-import getpass
 import os
 import shutil
 import subprocess
@@ -50,8 +49,8 @@ class Scratch:
 
     def as_temp_folder(self, more: Mapping[str, str]) -> AbstractContextManager[None]:
         """What is started in the block has it as its temp folder, and `more` variables."""
-        user = getpass.getuser()
-        compiled = f"{tempfile.gettempdir()}/torchinductor_{user}"  # it outlives a sweep
+        # It outlives a sweep. By number: a user of a container may have no name.
+        compiled = f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
         theirs = {"TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)}
         return environment({**theirs, **more, "TMPDIR": str(self.folder)})
 

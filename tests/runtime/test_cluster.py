@@ -103,6 +103,24 @@ def test_nobody_else_may_read_rays_token(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert token.stat().st_mode & 0o777 == 0o600
 
 
+def test_where_no_token_can_be_kept_it_is_in_the_environment_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user of a container may have no home; one with a token has Ray read it."""
+    seen: list[str | None] = []
+    monkeypatch.setattr(cluster, "_init", lambda **_: seen.append(os.getenv("RAY_AUTH_TOKEN")))
+    monkeypatch.setattr(cluster, "_folder", lambda: tmp_path)
+    for home in (tmp_path, tmp_path / "none"):
+        monkeypatch.setenv("HOME", str(home))
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            monkeypatch.setenv(name, "")  # so that it is restored
+            monkeypatch.delenv(name)
+        cluster._start_here(dashboard=False).remove()
+    there, none = seen
+    assert there is None and none is not None and len(none) == 64
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_folder_too_long_for_sockets_is_replaced_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
