@@ -8,6 +8,7 @@ import socket
 import time
 from itertools import permutations
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import scipy.stats
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from summaries import histories, rate, samples, sweep, typed
 
+from raycib.commands.browse import links
 from raycib.tracking import track, tracker
 from raycib.tracking.server import Server
 from raycib.tracking.shown import HEADLINE
@@ -164,16 +166,28 @@ def test_cells_can_be_compared_by_lambda_and_hrr(tracked):
             assert [step for step, _ in run["curves"]["train/task"]] == steps
 
 
+def test_the_link_of_the_ui_sorts_cells_by_strength_as_numbers(tmp_path):
+    """2 before 10; as params they are texts."""
+    summary = sweep(seeds=1, failed=False)
+    assert track(typed(summary), {}, exhibits(tmp_path, summary))
+    [link] = links(tmp_path / "mlflow.db", "http://here")
+    asked = parse_qs(link.partition("?")[2])
+    [by], [cells] = asked["orderByKey"], asked["searchFilter"]
+    runs = client(tmp_path).search_runs(["1"], cells, order_by=[f"{by} ASC"])
+    shown = [float(r.data.params["strength"]) for r in runs if "strength" in r.data.params]
+    assert shown == sorted(shown) and {2.0, 10.0} <= set(shown)
+
+
 def test_what_runs_are_compared_by_is_readable_and_the_rest_is_at_hand(tmp_path):
     summary = sweep(seeds=1)
     given = samples(summary, 12)
     folder = exhibits(tmp_path, summary)
     assert track(typed(summary), histories(summary), folder, samples=given)
     shown, mlflow = view(tmp_path), client(tmp_path)
-    assert len(HEADLINE) <= 20
+    assert len(HEADLINE) + 1 <= 20
     for key in ("aligned", summary["cells"][0]["key"]):
         plain = {name for name in shown[key]["metrics"] if "/" not in name}
-        assert "hrr" in plain and plain <= {*HEADLINE}
+        assert "hrr" in plain and plain <= {*HEADLINE, "strength"}
     cell = summary["cells"][0]
     [run] = mlflow.search_runs(["1"], f"tags.`raycib.key` = '{cell['key']}'")
     assert (

@@ -18,13 +18,14 @@ QUIET = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "PYTHONWARNINGS": "ignore",
 }
 
 
 CELLS = urlencode(
     {
         "searchFilter": "params.method LIKE '%'",  # the sweep's own run has none
-        "orderByKey": "params.`strength`",
+        "orderByKey": "metrics.`strength`",
         "orderByAsc": "true",
     },
     quote_via=quote,

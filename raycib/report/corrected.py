@@ -21,7 +21,7 @@ UNKNOWN = (
     "rates by them."
 )
 TEXT = (
-    "What follows is corrected for the judge's error, which people's labels of some answers show. "
+    "What follows is corrected for the judge's error, which labels of answers show. "
     "Every other table, figure and claim is what the judge says."
 )
 CAPTION = (

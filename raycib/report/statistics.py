@@ -247,7 +247,7 @@ def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlat
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     n = len(pairs)
     if n < 3:
-        return Correlation(kind, None, n, note=f"{n} points are too few")
+        return Correlation(kind, None, n, note=f"too few points: {n}")
     a, b = pairs.T if kind == "pearson" else map(ranks, pairs.T)
     if constant(a) or constant(b):
         return Correlation(kind, None, n, note="one of the two does not vary")

@@ -175,8 +175,10 @@ def _cell(
         # An empty tag, where there is none: a cell that failed once and was mended says so.
         "raycib.failed": one_line(cell.failed or "", 1_000) if ended else "",
     } | _table_tag(files)
-    return Shown(sweep, cell.key, name_of(cell), began, ended, status, params,
-                 _compared(flat_scores(cell.scores)), thinned(history, most) if ended else (), tags,
+    # A metric too, to sort by and for an axis: MLflow sorts params as texts, 10 before 2.
+    scores = numbers({"strength": cell.strength}) | _compared(flat_scores(cell.scores))
+    return Shown(sweep, cell.key, name_of(cell), began, ended, status, params, scores,
+                 thinned(history, most) if ended else (), tags,
                  cell.task_data, files)  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_spearman_is_pearson_of_ranks_with_ties():
     [
         ([1, 2], [3, 4], "too few"),
         ([1, 2, 3, 4], [0, 0, 0, 0], "does not vary"),
-        ([1, 2, math.nan, 4], [1, 2, 3, math.nan], "2 points"),
+        ([1, 2, math.nan, 4], [1, 2, 3, math.nan], "points: 2"),
     ],
 )
 def test_what_has_no_correlation_says_why(x, y, note):

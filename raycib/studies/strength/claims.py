@@ -108,7 +108,7 @@ def _correlated(cells: pd.DataFrame, column: str, label: str) -> Claim | None:
     each = [pearson(part[column], part["hrr"]) for _, part in by_seed]
     rs = [c.r for c in each if c.r is not None]
     if whole.r is None or whole.high is None or not rs:
-        return Claim(text, None, f"{whole.note}; n = {whole.n} strengths")
+        return Claim(text, None, f"{whole.note}; n = {count(whole.n, 'strength')}")
     listed = ", ".join(f"{r:+z.3f}" for r in rs)
     holds = whole.high < 0 and max(rs) < 0
     return Claim(text, holds, f"seed means: {correlation_text(whole)}; by seed r = {listed}")
