@@ -129,6 +129,7 @@ def from_tensors(
     )
     vocabulary = own.get("vocab_size") or vocabulary
     width = own.get("hidden_size") or own.get("n_embd") or width
+    inner = own.get("intermediate_size") or own.get("n_inner") or 4 * width
     return Sizes(
         tensors=tensors,
         linears=tuple(linears),
@@ -137,7 +138,7 @@ def from_tensors(
         heads=heads,
         key_heads=own.get("num_key_value_heads") or heads,
         head_size=own.get("head_dim") or width // heads,
-        inner=own.get("intermediate_size") or own.get("n_inner") or 4 * width,
+        inner=max(inner) if isinstance(inner, list) else inner,  # Gemma 3n: one a layer
         dtype=own_dtype(dict(config)),
         tied=bool(config.get("tie_word_embeddings", not any(map(_HEAD.search, tensors)))),
         packs=packs(config.get("model_type", "")),

@@ -14,7 +14,7 @@ from raycib.errors import UserError
 from raycib.model_files import find, verified
 from raycib.model_files.config import read_config
 from raycib.models import lean_imports  # noqa: F401  before what imports transformers
-from raycib.models.gate import check_model
+from raycib.models.gate import check_model, check_parts
 from raycib.models.quantized import held_in, unpack_when_read
 
 
@@ -82,8 +82,8 @@ def load_model(
 
 
 def check_architecture(source: str) -> None:
-    """Raise `UserError` where transformers makes no model of the configuration at `source`; no
-    weights are read, and no memory is taken for them."""
+    """Raise `UserError` where transformers makes no model of the configuration at `source`, or one
+    that lacks a part that is read here; no weights are read, and no memory is taken for them."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = find(source)
@@ -95,6 +95,7 @@ def check_architecture(source: str) -> None:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"model {source!r} cannot be loaded: {reason}") from error
     _refuse_other_class(folder, model)
+    check_parts(model, source)
 
 
 def _refuse_other_class(folder: Path, model: Any) -> None:

@@ -46,7 +46,8 @@ def _hidden_states(model: Any, ids: Tensor, **more: Tensor) -> Hidden:
 
 
 def final_norm(decoder: nn.Module) -> nn.Module:
-    """The norm after the last layer: `norm`, `ln_f`, `final_layer_norm` ... by architecture."""
+    """The norm after the last layer: `norm`, `ln_f`, `final_layer_norm` ... by architecture; not
+    those of narrower states, such as Gemma 4 has for each of its layers."""
     norms = [
         child
         for name, child in decoder.named_children()
@@ -54,7 +55,11 @@ def final_norm(decoder: nn.Module) -> nn.Module:
     ]
     if not norms:
         raise UserError(f"a {type(decoder).__name__} has no final norm, which raycib reads")
-    return norms[-1]
+    width = getattr(getattr(decoder, "config", None), "hidden_size", None)
+    # In shards a weight may have no entries here, so that none is as wide.
+    weights = [(one, getattr(one, "weight", None)) for one in norms]
+    wide = [one for one, own in weights if own is not None and own.shape[-1:] == (width,)]
+    return (wide or norms)[-1]
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -162,22 +167,25 @@ def perturbed(model: Any, added: Sequence[tuple[Places, Sequence[Tensor]]]) -> I
 
 
 class _Decoded(NamedTuple):
-    """What a decoder gives, as every head of transformers reads it."""
+    """What a decoder gives: its states, and nothing of the rest that heads hand on."""
 
     last_hidden_state: Tensor
-    past_key_values: None = None
-    hidden_states: None = None
-    attentions: None = None
-    cross_attentions: None = None
-    router_logits: None = None
+
+    def __getattr__(self, _: str) -> None:
+        return None
 
 
 class _AlreadyDecoded(nn.Module):
     """Stands in the decoder's place and gives hidden states that are known."""
 
-    def __init__(self, states: Tensor):
+    def __init__(self, states: Tensor, decoder: nn.Module):
         super().__init__()
         self.states = states
+        self._instead_of = (decoder,)  # no module of this one
+
+    def __getattr__(self, name: str) -> Any:
+        """What a head asks of its decoder besides: Falcon-H1's multiplies by a number of it."""
+        return getattr(self.__dict__["_instead_of"][0], name)
 
     def forward(self, *args: Any, **options: Any) -> _Decoded:
         return _Decoded(self.states)
@@ -193,7 +201,7 @@ def own_logits(
     """
     decoder = model.get_decoder()
     place = next(name for name, module in model.named_modules() if module is decoder)
-    model.set_submodule(place, _AlreadyDecoded(states[None]))
+    model.set_submodule(place, _AlreadyDecoded(states[None], decoder))
     try:
         ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
         return model(input_ids=ids, use_cache=False).logits[0]

@@ -1,6 +1,6 @@
 """Whether a loaded model is read here as it reads itself: tried once, on two short rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -9,7 +9,14 @@ from torch import Tensor
 
 from raycib.errors import UserError
 from raycib.model_files.packing import narrows, packs
-from raycib.models.decoder import final_norm, hidden_states, own_logits, packed_states
+from raycib.models.decoder import (
+    attentions,
+    decoder_layers,
+    final_norm,
+    hidden_states,
+    own_logits,
+    packed_states,
+)
 from raycib.models.last_layer import last_layer_at
 from raycib.models.packing import rows_apart
 
@@ -28,8 +35,17 @@ def check_model(model: Any, source: str) -> None:
     ids = torch.arange(TOKENS, device=model.device).repeat(2, 1)
     ids[1, SHARED:] += TOKENS
     ids = ids % model.get_input_embeddings().num_embeddings
+    _refuse(model, source, lambda: _misplaced(model) or _problem(model, ids))
+
+
+def check_parts(model: Any, source: str) -> None:
+    """Raise `UserError` where a model lacks a part that raycib reads. It needs no weights."""
+    _refuse(model, source, lambda: _misplaced(model))
+
+
+def _refuse(model: Any, source: str, find: Callable[[], str | None]) -> None:
     try:
-        problem = _problem(model, ids)
+        problem = find()
     except UserError as error:
         problem = str(error)
     except Exception as error:  # whatever an architecture that is built otherwise runs into
@@ -42,12 +58,19 @@ def check_model(model: Any, source: str) -> None:
         )
 
 
+def _misplaced(model: Any) -> str | None:
+    if (decoder := model.get_decoder()) is model or model.get_output_embeddings() is None:
+        return "it has no decoder with an output head"
+    final_norm(decoder)
+    if not any(any(attentions(layer)) for layer in decoder_layers(model)):
+        return "none of its layers has attention"  # PEFT adapts no Mamba either
+    return None
+
+
 @torch.no_grad()
 def _problem(model: Any, ids: Tensor) -> str | None:
     seen: dict[str, Tensor] = {}
     decoder = model.get_decoder()
-    if decoder is model or model.get_output_embeddings() is None:
-        return "it has no decoder with an output head"
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head.weight is not embeddings.weight:
         return "its head is tied to its embeddings by config.json, but is another (vLLM ties them)"

@@ -20,18 +20,28 @@ GPT = {"vocab_size": WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_
     "n_positions": 64,
 }
 HEADED = LLAMA | {"head_dim": 8}
+TWO_KINDS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
 READ: dict[str, dict[str, Any]] = {
     "Llama": LLAMA,
     "Qwen2": LLAMA,
     "Qwen3": HEADED,
+    "Gemma": HEADED,
     "Gemma2": HEADED | {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 0.2},
     "Gemma3Text": HEADED | {"final_logit_softcapping": 2.0},
+    "Gemma4Text": HEADED
+    | TWO_KINDS
+    | {"global_head_dim": 8, "final_logit_softcapping": 2.0}
+    | {"vocab_size_per_layer_input": WORDS, "hidden_size_per_layer_input": 8},
     "Mistral": LLAMA,
     "Granite": LLAMA | {"logits_scaling": 8.0},
     "Cohere": LLAMA | {"logit_scale": 0.0625},
     "Cohere2": LLAMA | {"logit_scale": 0.0625},
     "HyperCLOVAX": LLAMA | {"logits_scaling": 3.0},  # which it multiplies by, and Granite divides
     "Olmo2": LLAMA,
+    "Olmo3": LLAMA | TWO_KINDS,
+    "SmolLM3": LLAMA | {"no_rope_layers": [1, 0]},
+    "Glm4": HEADED,
+    "Exaone4": LLAMA | TWO_KINDS,
     "Phi": LLAMA,
     "Phi3": LLAMA,
     "GPTNeoX": LLAMA,
@@ -41,12 +51,16 @@ READ: dict[str, dict[str, Any]] = {
     "Qwen2Moe": EXPERTS,
     "Qwen3Moe": EXPERTS,
 }
+PADDED = {"FalconH1": HEADED | {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64}}
+"""The same of those whose tokens see others outside of attention: states of a Mamba."""
 
 
 def random_model(name: str, attention: str | None = None, **overrides: Any) -> Any:
     """A model of an architecture; its logits are of size 1 to 5."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**(READ.get(name, LLAMA) | overrides))
+    config = getattr(transformers, f"{name}Config")(
+        **((READ | PADDED).get(name, LLAMA) | overrides)
+    )
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
