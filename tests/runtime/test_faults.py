@@ -83,12 +83,8 @@ def test_two_sweeps_on_one_store_share_the_work(
     said = [one.wait() for one in both]
     assert [ended.code for ended in said] == [0, 0], said
     assert facts(out) == undisturbed
-    whole = [line for ended in said for line in ended.out.splitlines() if "stages trained" in line]
-    trained, judged = (
-        sum(int(line.split(word)[0].split()[-1]) for line in whole)
-        for word in (" stages trained", " judge calls")
-    )
-    assert (trained, judged) == (2, len(undisturbed.verdicts)), whole
+    trained, judged = (sum(ended.told(what) for ended in said) for what in ("stage", "judge call"))
+    assert (trained, judged) == (2, len(undisturbed.verdicts)), said
 
 
 def refused(ended: Ended, said: str) -> None:

@@ -115,10 +115,9 @@ def test_two_sweeps_on_one_cluster_and_one_store_do_everything_once(
         ended = [one.wait(), other.wait()]
     assert [each.code for each in ended] == [0, 0], ended
     compare(out, undisturbed_on_ray)
-    lines = [line for each in ended for line in each.out.splitlines() if "stages trained" in line]
     judged = len(facts(out).verdicts)
-    for word, whole in ((" stages trained", 2), (" judge calls", judged), (" engine starts", 3)):
-        assert sum(int(line.split(word)[0].split()[-1]) for line in lines) == whole, lines
+    for what, whole in (("stage", 2), ("judge call", judged), ("engine start", 3)):
+        assert sum(one.told(what) for one in ended) == whole, ended
 
 
 def titles(cluster: Cluster) -> str:

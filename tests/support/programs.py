@@ -1,6 +1,7 @@
 """Programs of this repository, run in this process as `python sweeps/lambda_grid.py` runs them."""
 
 import json
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -21,6 +22,12 @@ class Ended(NamedTuple):
     code: int
     out: str
     err: str
+
+    def told(self, what: str) -> int:
+        """How many of something a sweep says at its end, of "engine start", say; 0 where it says
+        nothing of them."""
+        found = re.search(rf"; (\d+) {what}s?;|^(\d+) {what}s? trained,", self.out, re.MULTILINE)
+        return int(found.group(1) or found.group(2)) if found else 0
 
     @property
     def refusal(self) -> str:
