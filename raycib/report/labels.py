@@ -78,7 +78,8 @@ class Labels:
             for near in HEIGHTS
             for left in (0.99 - width, 0.01, *np.linspace(0.1, 0.9 - width, 9))
             for up in near
-            if 0 < v + up * height < 1 - height  # what is below are the ticks' own labels
+            # What is below are the ticks' own labels. A line out of sight has its name beside it.
+            if up == HEIGHTS[0][0] or 0 < v + up * height < 1 - height
         ]
         box = left, right, low, _ = min(rooms, key=self._hidden)
         self._taken.append(box)
