@@ -42,6 +42,8 @@ class ModelSpec(Spec):
     quantization: Annotated[Quantization | None, LATER] = None
     """Of the linear layers of the frozen base, its output head left out: from weights of its
     `dtype`, in which products are computed, too. None: weights as they are."""
+    capped: Annotated[bool, LATER] = False
+    """Whether it caps its attention scores (Gemma 2), as all that have this in their key did."""
     notes: Notes = ()
     """What of its chat template is mended."""
 

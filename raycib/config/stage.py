@@ -174,6 +174,7 @@ class StageSpec(Spec):
             dtype=self.model.dtype,
             template=self.model.template,
             day=self.model.day,
+            capped=self.model.capped,
             notes=self.model.notes,
         )
 

@@ -229,13 +229,15 @@ def describe(source: str, dtype: str | None = None, template: Template = "own") 
     """The spec of the model at `source`, with the fingerprints of what is there now. Without a
     `dtype` it is the model's own."""
     folder = checked(source)
+    config = read_config(folder)
     return ModelSpec(
         source=source,
         weights=weights_fingerprint(folder),
         tokenizer=fingerprint(folder, TOKENIZER),
-        dtype=dtype or own_dtype(read_config(folder)),  # type: ignore[arg-type]
+        dtype=dtype or own_dtype(config),  # type: ignore[arg-type]
         template=template,
         day=_day_told(folder) if template == "own" else "",
+        capped=config.get("attn_logit_softcapping") is not None,
     )
 
 

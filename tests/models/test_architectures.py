@@ -347,7 +347,9 @@ def test_scores_are_capped_as_the_model_says(saved: Any):
 
     own = transformers.AutoModelForCausalLM.from_pretrained
     eager, usual = (own(folder, attn_implementation=how) for how in ("eager", None))
-    found = states(load_model(describe(str(folder)), CPU))
+    spec = describe(str(folder))
+    assert spec.key != spec.model_copy(update={"capped": False}).key, "stored without the cap"
+    found = states(load_model(spec, CPU))
     assert torch.equal(found, states(eager))
     assert (found - states(usual)).norm() > 0.01 * found.norm()
     with pytest.raises(UserError, match=r"caps its attention scores.*execution\.attention=sdpa"):

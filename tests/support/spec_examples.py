@@ -80,6 +80,7 @@ ANOTHER: dict[type[Spec], dict[str, Any]] = {
         "template": "chatml",
         "day": "2024-07-26",
         "quantization": "nf4",
+        "capped": True,
         "notes": ("thinking is switched off",),
     },
     TaskSpec: {
