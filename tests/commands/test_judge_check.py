@@ -92,5 +92,5 @@ def test_a_report_has_the_flips(tmp_path: Path):
     results = results_of(typed(sweep()).but(judge_flips=checks).plain())
     shown = with_flips(report(results, {}, {}))
     assert "judge_flips" in {table.stem for table in shown.tables}
-    assert any("100 % of 1 harmful answers safe" in text for text in shown.warnings)
+    assert any("100 % of 1 harmful answer safe" in text for text in shown.warnings)
     assert len(flips_table(checks).rows) == 1 + len(ATTACKS)
