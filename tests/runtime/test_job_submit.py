@@ -106,16 +106,17 @@ def test_a_client_wants_the_token_and_with_it_no_sweep_runs_there(cluster: Clust
     """Ray Client (`ray://`) itself says no more than that nothing answers."""
     stranger = cluster.environ | {"RAY_AUTH_TOKEN_PATH": "", "HOME": str(cluster.temp / "nobody")}
     guessed = stranger | {"RAY_AUTH_TOKEN": "0" * 32}
-    clients = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLIENT, cluster.client],
-            env=environ, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for environ in (stranger | {"RAY_AUTH_MODE": "disabled"}, guessed, cluster.environ)
-    ]  # fmt: skip
-    none, wrong, own = (one.communicate(timeout=120) for one in clients)
-    assert none[0] == wrong[0] == "ray client connection timeout\n", (none, wrong)
-    assert own[0].count("\n") == 1 and "a sweep runs on the cluster itself" in own[0], own
+
+    def come(environ: dict[str, str]) -> subprocess.Popen[str]:
+        client = [sys.executable, "-c", CLIENT, cluster.client]
+        return subprocess.Popen(client, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    clients = [come(stranger | {"RAY_AUTH_MODE": "disabled"}), come(guessed), come(cluster.environ)]
+    none, wrong, own = (one.communicate(timeout=120)[0] for one in clients)
+    assert none == wrong == "ray client connection timeout\n", (none, wrong)
+    if own.startswith("Initialization failure"):  # Ray's server for a client dies, seldom
+        own = come(cluster.environ).communicate(timeout=120)[0]
+    assert own.count("\n") == 1 and "a sweep runs on the cluster itself" in own, own
 
 
 def environments(folder: Path) -> list[bytes]:
