@@ -1,12 +1,15 @@
 """Models that nobody changes: one for slots, with a copy that a test may change, and one of which
-a stage trained all weights."""
+a stage trained all weights; folders of random ones of each architecture."""
 
 import copy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny
 import torch
+from architectures import random_model
 from small_llama import VOCAB
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from whole_models import trained, whole_stage
@@ -55,3 +58,18 @@ def made(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """A model of one's own, to be spoilt."""
     return Path(shutil.copytree(tiny_folder / "model", tmp_path / "mine"))
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folders of random models, each made once."""
+    root = tmp_path_factory.mktemp("architectures")
+
+    def make(name: str, **overrides: Any) -> Path:
+        folder = root / "-".join((name, *map(str, overrides)))
+        if not folder.exists():
+            random_model(name, **overrides).save_pretrained(folder)
+            tiny.make_tokenizer(folder)
+        return folder
+
+    return make

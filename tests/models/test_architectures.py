@@ -1,8 +1,5 @@
 """Each architecture is read as it reads itself, or refused in one line."""
 
-import ast
-import importlib.util
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,19 +8,13 @@ import pytest
 import tiny
 import torch
 import transformers
-from architectures import PADDED, READ, WORDS, random_model
-from peft import PeftModel
+from architectures import PADDED, READ, WORDS
 from torch.nn import functional as F
 
-from raycib.config import EvalSpec, LoRASpec, PlainLoRA, RowsSpec, RunSpec, StageSpec, TaskSpec
 from raycib.errors import UserError
-from raycib.evals.generate import LORA_RANKS
-from raycib.methods.vaccine import Vaccine
 from raycib.model_files import describe
-from raycib.model_files.adapter_targets import check_attention, check_places, check_targets
-from raycib.model_files.engine import LARGEST_RANK, NO_ADAPTERS_IN_VLLM, check_engine
+from raycib.model_files.adapter_targets import check_attention
 from raycib.models import check_architecture, load_model
-from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.decoder import attention_blocks, checkpointed, hidden_states, perturbed
 from raycib.models.gate import check_model
 from raycib.models.head import token_loss
@@ -38,24 +29,6 @@ CHANGES_LOGITS = {
     "Cohere2",
     "HyperCLOVAX",
 }
-ADAPTED_BY_DEFAULT = CHANGES_LOGITS | {
-    "Exaone4", "Gemma", "Llama", "Mistral", "Olmo2", "Olmo3", "Qwen2", "Qwen3", "SmolLM3",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folders of random models, each made once."""
-    root = tmp_path_factory.mktemp("architectures")
-
-    def make(name: str, **overrides: Any) -> Path:
-        folder = root / "-".join((name, *map(str, overrides)))
-        if not folder.exists():
-            random_model(name, **overrides).save_pretrained(folder)
-            tiny.make_tokenizer(folder)
-        return folder
-
-    return make
 
 
 def ids() -> torch.Tensor:
@@ -106,183 +79,6 @@ def test_layers_and_attention_blocks_are_found_in_each(saved: Any, name: str):
         slopes += torch.autograd.grad(states.square().sum(), weight)
     assert torch.equal(*slopes)
     assert slopes[0].norm() > 0
-
-
-@pytest.mark.parametrize("name", READ)
-def test_default_targets_are_there_or_refused_before_anything_starts(saved: Any, name: str):
-    source = str(saved(name))
-    if name in ADAPTED_BY_DEFAULT:
-        check_targets(source, LoRASpec().targets)
-        return
-    with pytest.raises(UserError, match=r"lora\.targets|experts|cannot be adapted"):
-        check_targets(source, LoRASpec().targets)
-
-
-@pytest.mark.parametrize(
-    ("name", "targets"),
-    [
-        ("Phi3", ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")),
-        ("GPTNeoX", ("query_key_value", "dense", "dense_h_to_4h")),
-        ("Falcon", ("query_key_value", "self_attention.dense")),
-        ("Mixtral", ("q_proj", "k_proj", "v_proj", "o_proj")),
-    ],
-)
-def test_other_projections_are_adapted_where_they_are_named(
-    saved: Any, name: str, targets: tuple[str, ...]
-):
-    source = str(saved(name))
-    check_targets(source, targets)
-    adapters = AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, targets)])
-    adapters.initialise(0, torch.Generator().manual_seed(0))
-    rows = ids()
-    states = hidden_states(adapters.model, rows).final_norm.flatten(0, 1)
-    token_loss(adapters.model, states, rows.flatten()).sum().backward()
-    gradients = {n: p.grad for n, p in adapters.parameters_of(0).items() if n.endswith("lora_B")}
-    assert len(gradients) == 2 * len(targets)
-    assert all(g is not None and g.norm() > 0 for g in gradients.values())
-
-
-@torch.no_grad()
-def test_fused_projections_give_their_logits_in_peft_and_have_names_that_vllm_serves(
-    saved: Any, tmp_path: Path
-):
-    """Phi-3's: queries, keys and values are one layer, gate and factor another. Two such adapters
-    gave the greedy tokens of `test_adapters_vllm.py` in vLLM 0.29 on a CPU, tried once."""
-    source, targets = str(saved("Phi3")), ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
-    adapters = AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, targets)])
-    for parameter in adapters.parameters_of(0).values():
-        parameter.copy_(0.1 * torch.randn(parameter.shape))
-    adapters.export(0, tmp_path, source)
-    rows = ids()
-    ours = adapters.model(input_ids=rows).logits
-    theirs = PeftModel.from_pretrained(load_model(describe(source), CPU), str(tmp_path))
-    torch.testing.assert_close(theirs(input_ids=rows).logits, ours, rtol=0, atol=1e-4)
-    with adapters.disabled():
-        assert not torch.allclose(adapters.model(input_ids=rows).logits, ours, atol=0.1)
-    (place,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore[union-attr]
-    code = ast.parse((Path(place) / "model_executor/models/phi3.py").read_text())
-    (model,) = (n for n in code.body if isinstance(n, ast.ClassDef))
-    fused = next(ast.literal_eval(n.value) for n in model.body if isinstance(n, ast.Assign))
-    assert fused == {name: [name] for name in ("qkv_proj", "gate_up_proj")}
-
-
-def test_what_the_engine_cannot_answer_with_is_refused_before_it_is_trained(saved: Any):
-    stage = tiny_stage(saved("GPTNeoX"), ("query_key_value",))
-    with pytest.raises(UserError, match="GPTNeoXForCausalLM, which vLLM serves without adapters"):
-        check_places([stage])
-    check_places([stage], "transformers")
-    run = tiny_stage(saved("Phi3"), ("qkv_proj",))
-    check_places([run])
-    assert max(LORA_RANKS) == LARGEST_RANK
-    wide = run.final.model_copy(update={"lora": LoRASpec(rank=513, targets=("qkv_proj",))})
-    wide = run.model_copy(update={"stages": (wide,)})
-    with pytest.raises(UserError, match="rank 513"):
-        check_places([wide])
-    check_places([wide], "transformers")
-
-
-def yarn(**more: float) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": "yarn", "factor": 8.0, **more}}
-
-
-UNSCALED = yarn(attention_factor=1.0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"architectures": ["PersimmonForCausalLM"]}, "vLLM does not list"),
-        ({"architectures": ["Glm4ForCausalLM"]}, "'gate_up_proj' of a Glm4ForCausalLM for several"),
-        (UNSCALED, "YaRN"),  # vLLM: 0.1 ln 8 + 1 = 1.2079
-        (yarn(mscale=1.0, mscale_all_dim=1.0), "YaRN"),  # Ministral 3: a ratio of 1
-        ({"rope_scaling": {"full_attention": UNSCALED["rope_parameters"]}}, "YaRN"),
-        (yarn(), None),
-        (yarn(attention_factor=1.2079441541679836), None),  # OLMo 3 says so
-        (UNSCALED | {"kv_lora_rank": 8}, None),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": "8"}, "architectures": None}, None),
-    ],
-)  # fmt: skip
-def test_what_vllm_would_compute_otherwise_is_refused(
-    saved: Any, tmp_path: Path, fields: dict[str, Any], says: str | None
-):
-    """A tiny Qwen3 with `attention_factor` 1, and a Ministral 3 as transformers configures it, had
-    other greedy tokens in vLLM 0.29 on a CPU; a Persimmon too; of GLM-4 it refused the adapter."""
-    config = json.loads((saved("Llama") / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | fields))
-    if says is None:
-        check_engine(str(tmp_path), ("gate_up_proj",))
-        return
-    with pytest.raises(UserError, match=says) as refused:
-        check_engine(str(tmp_path), ("gate_up_proj",))
-    assert "--local" in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_what_is_proposed_in_place_of_a_target_can_be_adapted(saved: Any):
-    """Experts and routers cannot, of which transformers makes no linear layers."""
-    for name in ("Mixtral", "Qwen2Moe"):
-        source = str(saved(name))
-        with pytest.raises(UserError, match="experts") as refused:
-            check_targets(source, ["w1" if name == "Mixtral" else "down_proj"])
-        proposed = json.loads(str(refused.value).partition("lora.targets=")[2].rstrip("'"))
-        assert {"q_proj", "k_proj", "v_proj", "o_proj"} <= set(proposed)
-        check_targets(source, proposed)
-        AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, tuple(proposed))])
-
-
-def test_vaccine_needs_one_attention_block_a_layer_and_says_so_at_once(saved: Any):
-    """Whose layers are convolutions and attention in turn."""
-    hybrid = saved("Lfm2", layer_types=["conv", "full_attention"])
-    check_places([tiny_stage(hybrid, ("q_proj",))])
-    with pytest.raises(UserError, match="layer 0 has 0 attention blocks"):
-        check_places([tiny_stage(hybrid, ("q_proj",), Vaccine(rho=2.0))])
-
-
-def tiny_stage(folder: Path, targets: tuple[str, ...], method: Any = None) -> RunSpec:
-    rows = {"name": "rows", "source": "-", "rows": "0" * 64, "num_rows": 8, "max_length": 16}
-    stage = StageSpec(
-        model=describe(str(folder)),
-        task=TaskSpec(**rows),
-        method=method or PlainLoRA(),
-        lora=LoRASpec(targets=targets),
-    )
-    asked = RowsSpec(**rows, max_tokens=4)
-    return RunSpec(stages=(stage,), evals=EvalSpec(harmful=asked, held_out=asked))
-
-
-def test_the_list_of_architectures_without_adapters_is_vllms():
-    """Read from its source: importing it takes long."""
-    (place,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore[union-attr]
-    folder = Path(place) / "model_executor" / "models"
-    bases, registry = {}, {}
-    for file in folder.glob("*.py"):
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.ClassDef):
-                names = (ast.unparse(base).split("[")[0] for base in node.bases)
-                bases[node.name] = [name.split(".")[-1] for name in names]
-            if isinstance(node, ast.Assign) and "_TEXT_GENERATION_MODELS" in ast.unparse(node)[:30]:
-                registry = ast.literal_eval(node.value)
-
-    def adapts(name: str, seen: frozenset[str] = frozenset()) -> bool:
-        more = set(bases.get(name, ())) - seen
-        return name == "SupportsLoRA" or any(adapts(base, seen | {name}) for base in more)
-
-    assert len(registry) > 100
-    assert {a for a, (_, name) in registry.items() if not adapts(name)} == NO_ADAPTERS_IN_VLLM
-
-
-@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "proj", "norm", "experts.0.w1"])
-def test_what_is_no_linear_layer_of_the_decoder_is_no_target(saved: Any, target: str):
-    with pytest.raises(UserError, match=repr(target)):
-        check_targets(str(saved("Mixtral")), [target])
-
-
-def test_gpt2s_transposed_layers_are_refused_by_both(saved: Any):
-    source = str(saved("GPT2"))
-    with pytest.raises(UserError, match="cannot be adapted"):
-        check_targets(source, ["c_attn"])
-    with pytest.raises(UserError, match="no linear layer is named 'c_attn'"):
-        AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, ("c_attn",))])
 
 
 @pytest.mark.parametrize(
