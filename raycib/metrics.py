@@ -98,7 +98,7 @@ def _mean(values: Sequence[float], unread: int) -> Rate:
 
 
 @cache
-def student(df: int) -> float:
+def student(df: float) -> float:
     """The 97.5 % quantile of Student's t."""
     from scipy.special import stdtrit
 

@@ -3,14 +3,13 @@
 from typing import Any
 
 from raycib.config.lm_eval import LmEvalSpec
-from raycib.metrics import is_share
+from raycib.metrics import is_share, student
 from raycib.store import Store
 from raycib.store.kinds import BENCHMARKS
 
 FILE = "scores.json"
 PREFERRED = "acc_norm"
 """Shown of a task that has it; else the first metric of the task's own list is."""
-Z95 = 1.959964
 
 
 def stored_scores(
@@ -26,7 +25,7 @@ def shown(entries: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]
     filter" where answers are filtered).
 
     Of a group with a score of its own that alone is shown, else one score of each of its parts.
-    The interval is the normal one of lm-eval's standard error; none where that is 0, as it is when
+    The interval is Student's with lm-eval's standard error; none where that is 0, as it is when
     all answers are right.
     """
     tasks: dict[str, list[dict[str, Any]]] = {}
@@ -54,8 +53,9 @@ def _name(entry: dict[str, Any]) -> str:
 def _score(entry: dict[str, Any]) -> dict[str, Any]:
     value, error = entry["value"], entry["stderr"]
     low = high = None
-    if error:
-        low, high = value - Z95 * error, value + Z95 * error
+    if error and entry["n"] > 1:
+        half = student(entry["n"] - 1) * error
+        low, high = value - half, value + half
         if is_share(_name(entry)):
             low, high = max(0.0, low), min(1.0, high)
     return {"value": value, "low": low, "high": high, "n": entry["n"], "stderr": error}

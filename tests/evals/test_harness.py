@@ -261,9 +261,11 @@ def test_of_a_group_its_own_score_is_shown_and_of_a_task_acc_norm() -> None:
     assert list(main) == ["a acc_norm", "b acc"]
     assert list(others) == ["a acc", "b word_perplexity"]
     assert (main["a acc_norm"]["low"], main["a acc_norm"]["high"]) == (None, None)
-    assert others["a acc"]["low"] == pytest.approx(0.5 - 1.96 * 0.05, abs=1e-4)
+    assert others["a acc"]["low"] == pytest.approx(0.5 - 1.984217 * 0.05), "t(.975, 99)"
     assert main["b acc"]["high"] == 1.0, "a share"
-    assert others["b word_perplexity"]["high"] == pytest.approx(10.96, abs=1e-4)
+    assert others["b word_perplexity"]["high"] == pytest.approx(10.984217)
+    alone, _ = shown([entry("c", "acc", 0.5, 0.05, False) | {"n": 1}])
+    assert (alone["c acc"]["low"], alone["c acc"]["high"]) == (None, None), "one document"
     groups = [entry("g", "acc", 0.7, 0.02, True), entry("part of g", "acc", 0.6, 0.02, True)]
     main, others = shown([*groups, *tasks])
     assert list(main) == ["g acc"]
@@ -299,9 +301,12 @@ def test_of_a_group_without_a_score_every_part_is_shown(
     [
         ("no_such_task", "lm-eval has no such task"),
         ("arc_challenge", "its data are not on this machine and the hub is out of reach"),
+        ("mine.yaml", "its data are not on this machine and the hub is out of reach"),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_one_line(place: Path, name: str, says: str) -> None:
+    """The file is a group of one's own of a task that lm-eval knows."""
+    (place / "mine.yaml").write_text("group: mine\ntask: [arc_challenge]\n")
     asked = {
         "source": str(place / "model"), "template": "own", "context": 128, "folder": str(place),
         "names": [name], "shots": None, "limit": None, "chat": False,

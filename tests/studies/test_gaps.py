@@ -109,9 +109,9 @@ def test_a_seed_without_a_gap_leaves_the_others_and_the_fewest_rows_count():
     assert (found.low, found.high) == pytest.approx((2 - 1.96 * 0.044, 2 + 1.96 * 0.044))
 
 
-def variant(se, *values):
-    """A variant of as many seeds as values."""
-    cells = pd.DataFrame({"seed": range(len(values)), "gap": values, "gap_se": se})
+def variant(se, *values, n=100_000):
+    """A variant of as many seeds as values, each over n rows."""
+    cells = pd.DataFrame({"seed": range(len(values)), "gap": values, "gap_se": se, "gap_n": n})
     return ResultRow("variant", "variant", "case1", 1.0, False, cells, cells[:0])
 
 
@@ -120,6 +120,26 @@ def test_one_seed_is_told_apart_by_the_errors_over_rows():
     assert smaller(variant(0.03, 0.3), variant(0.04, 0.4), "gap") is True
     assert smaller(variant(0.04, 0.4), variant(0.03, 0.3), "gap") is False
     assert smaller(variant(0.03, 0.3), variant(0.042, 0.4), "gap") is None
+
+
+def test_of_few_rows_errors_count_more():
+    """t(.975, 9) = 2.262157 times .05 is .113 > .1; with 100 rows, 1.984217 times it is .099."""
+    assert smaller(variant(0.03, 0.3), variant(0.04, 0.4, n=10), "gap") is None
+    assert smaller(variant(0.03, 0.3), variant(0.04, 0.4, n=100), "gap") is True
+
+
+def test_seeds_that_differ_by_the_same_are_no_more_than_one():
+    """-.1 in both: the interval over seeds has no width, so the errors over rows decide."""
+    first = variant(0.03, 0.3, 0.5)
+    assert smaller(first, variant(0.042, 0.4, 0.6), "gap") is None
+    assert smaller(first, variant(0.04, 0.4, 0.6), "gap") is True
+
+
+def test_variants_without_a_seed_in_common_are_not_told_apart():
+    """What seeds differ by is in no error over rows."""
+    other = variant(0.001, 0.4)
+    other.done["seed"] = 7
+    assert smaller(variant(0.001, 0.3), other, "gap") is None
 
 
 def test_several_seeds_are_paired():

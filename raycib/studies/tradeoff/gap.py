@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats
 
+from raycib.metrics import student
 from raycib.report.frame import NAMES, to_frame
 from raycib.report.statistics import Interval, mean_std, t_interval, tolerance
 from raycib.report.text import plain
@@ -71,19 +71,24 @@ def smaller(one: ResultRow, other: ResultRow, column: str) -> bool | None:
     interval of their difference lies below 0 (False: above; None: it contains 0, or nothing is
     known).
 
-    With several seeds that both have, Student's interval of the differences by seed; else from the
-    standard errors over rows, as if the variants did not share theirs, which leaves more open.
+    With several seeds that both have, Student's interval of the differences by seed. With one, and
+    where all of several differ by the same, which says nothing of other seeds, from the standard
+    errors over rows: as if the variants did not share theirs, which leaves more open, with the
+    degrees of freedom of the fewest rows, which Welch's are never below.
     """
-    used = ["seed", column, f"{column}_se"]  # of a hundred columns
+    used = ["seed", *(f"{column}{end}" for end in ("", "_se", "_n"))]  # of a hundred columns
     a, b = (variant.done[used].set_index("seed") for variant in (one, other))
     differences = (a[column] - b[column]).dropna()
     scale = float(max(a[column].abs().max(), b[column].abs().max()))
+    if not len(differences):
+        return None
     found = t_interval(differences, scale)
-    if found.n < 2:
-        mean = found.value if found.n else a[column].mean() - b[column].mean()
-        errors = [float(cells[f"{column}_se"].mean()) for cells in (a, b)]
-        half = float(stats.norm.ppf(0.975)) * math.hypot(*errors)
-        found = Interval(mean, mean - half, mean + half, found.n)
+    if found.n < 2 or found.low == found.high:
+        shared = [cells.loc[differences.index] for cells in (a, b)]
+        errors = (float(cells[f"{column}_se"].mean()) for cells in shared)
+        fewest = min(float(cells[f"{column}_n"].min()) for cells in shared)
+        half = student(fewest - 1) * math.hypot(*errors)
+        found = Interval(found.value, found.value - half, found.value + half, found.n)
     if found.high < -tolerance((), scale):
         return True
     return False if found.low > tolerance((), scale) else None

@@ -5,7 +5,7 @@ from raycib.studies.tradeoff.theory import Theory
 
 
 class Mean(Part):
-    """A mean over rows with its 95 % interval, which one row has not."""
+    """A mean over rows with Student's 95 % interval, which one row has not."""
 
     value: float
     low: float | None
