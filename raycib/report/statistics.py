@@ -38,6 +38,8 @@ class Interval:
     low: float
     high: float
     n: int
+    alike: bool = False
+    """Whether the values differ by less than one step, which was taken for their spread."""
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,22 @@ def known(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def t_interval(values: Iterable[float], scale: float = 0.0) -> Interval:
+def t_interval(values: Iterable[float], scale: float = 0.0, step: float = 0.0) -> Interval:
     """The mean of the finite ``values`` with Student's 95 % interval; nan ends below two values.
 
-    Without variance both ends are the mean; see ``tolerance`` for ``scale``.
+    ``step`` is the least by which values can differ, as a count's do by one: their standard
+    deviation is taken to be no less. Else a few counts that are equal by chance would leave an
+    interval without width. Equal values of one step lie above 0 from 7 of them on, by the exact
+    sign test from 6. Of numbers without steps equal ones have both ends at their mean. See
+    ``tolerance`` for ``scale``.
     """
     found = mean_std(values, scale=scale)
     half = math.nan
     if found.n > 1:
-        half = float(stats.t.ppf(0.975, found.n - 1)) * found.std / math.sqrt(found.n)
-    return Interval(found.mean, found.mean - half, found.mean + half, found.n)
+        spread = max(found.std, step)
+        half = float(stats.t.ppf(0.975, found.n - 1)) * spread / math.sqrt(found.n)
+    ends = found.mean - half, found.mean + half
+    return Interval(found.mean, *ends, found.n, alike=found.std < step)
 
 
 def pearson(x: Iterable[float], y: Iterable[float]) -> Correlation:

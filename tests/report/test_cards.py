@@ -200,13 +200,17 @@ def test_a_task_that_rounding_alone_learns_is_not_learned(replays: Replays):
     assert (check.value, check.verdict) == (None, "undecided")
 
 
-def test_answers_that_begin_as_before_are_counted_on_fresh_prompts(replays: Replays):
+@pytest.mark.parametrize(("every", "verdict"), [(2, "accepted"), (1000, "undecided")])
+def test_answers_that_begin_as_before_are_counted_on_fresh_prompts(
+    replays: Replays, every: int, verdict: str
+):
     """The first five words decide, whatever follows: plain LoRA keeps them in none of the fresh
-    prompts, and a method in every second one."""
+    prompts, and a method in every second one; or in one alone, the same with every seed, which may
+    be chance."""
     replay = replays.sweep("half", 0, tasks=1)
     asked = [one["prompt"] for one in replay.samples["open 0.0 0"]]
     fresh = [prompt for prompt in asked if not is_tuning(prompt)]
-    refusal, half = "sorry , i cannot help with that .", set(fresh[::2])
+    refusal, half = "sorry , i cannot help with that .", set(fresh[::every])
     for cell in replay.cells:
         cell["method"] = "constrained_token" if cell["strength"] else "lora"
         for one in (said := replay.samples[cell["key"]]):
@@ -217,7 +221,7 @@ def test_answers_that_begin_as_before_are_counted_on_fresh_prompts(replays: Repl
     [*_, check] = replay.card().parts[3].checks
     assert check.name == "opening, which has to be higher"
     assert check.value == pytest.approx(len(half) / len(fresh))
-    assert check.verdict == "accepted"
+    assert check.verdict == verdict
 
 
 def test_a_method_of_which_nothing_is_measured_says_what_its_paper_names(replays: Replays):

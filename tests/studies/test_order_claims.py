@@ -7,6 +7,7 @@ from summaries import SEQUENCE, fail, orders_sweep, rate, typed, warned
 
 from raycib.studies.continual.claims import order_claims
 from raycib.studies.continual.report import orders_headline
+from raycib.studies.continual.sequences import one_answer, sequences_of
 
 
 def claim(summary, words):
@@ -57,7 +58,37 @@ def test_the_rate_rises_where_the_last_stage_is_above_the_first():
     assert told(flat, "rises along the sequence") is False
     evidence = claim(flat, "rises along the sequence").evidence
     assert evidence.startswith("0.0 % before, 80.0 % after open, 70.0 % after gsm")
-    assert "-30.0 [-30.0, -30.0] points over 3 seeds" in evidence
+    assert "-30.0 [-30.2, -29.8] points over 3 seeds, alike: taken to be one answer" in evidence
+
+
+def test_one_prompt_in_each_of_two_seeds_decides_nothing():
+    """.1 point in both, of 1,000 prompts: +- 12.7062 / sqrt 2 times that, .9 points. Thirty times
+    as much in both is told, and so is one prompt in each of 7 seeds: t(.975, 6) / sqrt 7 = .925."""
+    even = [0.3] * 7
+
+    def less(points, seeds):
+        summary = change(orders_sweep(seeds, methods=("kl", "cib")), "kl", final_hrr(*even))
+        change(summary, "cib", final_hrr(*(rate - points / 100 for rate in even)))
+        return claim(summary, "lowest harmful response rate")
+
+    found = less(0.1, 2)
+    assert found.holds is None
+    assert "-0.1 [-1.0, +0.8] points over 2 seeds, alike: taken to be one answer" in found.evidence
+    assert less(3, 2).holds is True
+    assert [less(0.1, seeds).holds for seeds in (6, 7)] == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("measure", "answers"), [("hrr", 1000), ("bt", 480), ("bwt", 320), ("stability", 320)]
+)
+def test_one_answer_moves_a_measure_by_its_share(measure, answers):
+    """Of 1,000 prompts, or of tests of 160 rows each, of which BT counts three and BWT two; of two
+    equal accuracies one that moves by 1/160 makes a deviation of half of it. In the mean over six
+    orders a sixth of that."""
+    for summary, orders in ((orders_sweep(2), 1), (orders_sweep(2, 6), 6)):
+        runs = sequences_of(typed(change(summary, "cib", final_hrr(0.1, 0.1)))).variants["CIB"]
+        assert one_answer(runs, measure) == pytest.approx(1 / answers / orders)
+    assert one_answer([], measure) == 0
 
 
 def with_final(*accuracies):
@@ -73,11 +104,11 @@ def with_final(*accuracies):
 
 @pytest.mark.parametrize(
     ("mine", "holds"),
-    [((0.895, 0.896, 0.895), True), ((0.885, 0.886, 0.885), False), ((0.80, 0.80, 0.81), False),
+    [((0.895, 0.896, 0.895), True), ((0.880, 0.881, 0.880), False), ((0.80, 0.80, 0.81), False),
      ((0.85, 0.93, 0.90), None)],
 )  # fmt: skip
 def test_competitive_is_within_a_point_of_the_best_mean(mine, holds):
-    """O-LoRA at 90.0 %: half a point below is within; one and a half, or ten, are not; from -5 to
+    """O-LoRA at 90.0 %: half a point below is within; two, or ten, are not; from -5 to
     +3 it is open."""
     summary = change(orders_sweep(), "cib", with_final(*mine))
     summary = change(summary, "o_lora", with_final(0.9, 0.9, 0.9))
@@ -214,6 +245,7 @@ def solved(summary):
         (lambda: solved(orders_sweep()), "Solved before any fine-tuning: med (90.0 %)"),
         (lambda: orders_sweep(1), "One seed"),
         (lambda: orders_sweep(3), "3 seeds: Student's intervals"),
+        (lambda: orders_sweep(5), "not corrected for being several"),
         (lambda: orders_sweep(3), "One order of the tasks"),
         (lambda: orders_sweep(1, 2), "Orders that begin alike"),
         (lambda: orders_sweep(3), "O-LoRA trains an adapter for each task"),

@@ -129,7 +129,8 @@ def _measures(one: Family) -> list[Check]:
         apart = np.array(mine) - values[0]
         # What rounding leaves of a difference is none: it is judged by the size of the values.
         size = float(np.abs(values[0]).max())
-        less_plain = t_interval(apart, size) if np.isfinite(apart).all() else t_interval([])
+        step = 1 / max(int((~one.tuning).sum()), 1) if measure == OPENING else 0.0
+        less_plain = t_interval(apart, size, step) if np.isfinite(apart).all() else t_interval([])
         name = measure.replace("_", " ")
         check = _held(f"{name}, which has to be {way}", less_plain, one, 0, 0, way == "higher", "")
         found.append(check.but(prompts=0))

@@ -3,7 +3,9 @@
 Each rule is fixed here, before the data are seen, and stands in the claim's own words. Two methods
 are held against each other run by run of one seed and order; a difference counts where Student's
 95 % interval over seeds does not hold 0. With few seeds such intervals are wide, and with one there
-is none: then a claim is open. Intervals of several methods are not corrected for being several.
+is none: then a claim is open. Seeds that are alike are taken to differ by one answer, so that one
+prompt in each of two seeds decides nothing. Intervals of several methods are not corrected for
+being several.
 """
 
 import math
@@ -20,12 +22,12 @@ from raycib.studies.continual.results import ContinualResults
 from raycib.studies.continual.scores import forgetting
 from raycib.studies.continual.sequences import (
     ARROW,
-    Measure,
     Run,
     Sequences,
     above,
     by_seed,
     difference,
+    one_answer,
     over_seeds,
     sequences_of,
     stages_frame,
@@ -72,7 +74,7 @@ def _rises(sequences: Sequences, lora: Sequence[Run]) -> Claim | None:
         "Plain LoRA's harmful response rate rises along the sequence: after the last stage it is "
         "above the one after the first (interval over seeds of the difference above 0)"
     )
-    rise = _alone(lora, lambda run: run.after(last, "hrr") - run.after(0, "hrr"))
+    rise = _alone(lora, lambda run: run.after(last, "hrr") - run.after(0, "hrr"), "hrr")
     path = [f"{share(over_seeds(lora, lambda r, i=i: r.after(i, 'hrr')).mean)} after {name}"
             for i, name in enumerate(stage_names(sequences))]  # fmt: skip
     before = sequences.aligned.get("hrr")
@@ -154,7 +156,7 @@ def _first(sequences: Sequences, variants: Variants) -> Claim | None:
     )
     told, evidence = [], []
     for variant, runs in variants.items():
-        apart = _alone(runs, _first_less_rest)
+        apart = _alone(runs, _first_less_rest, "accuracy")
         told.append(above(apart))
         evidence.append(f"{variant}: {_worst(sequences, runs)}; first less others {_said(apart)}")
     return Claim(text, all_told(told), ". ".join(evidence))
@@ -178,9 +180,7 @@ def _order(sequences: Sequences, measure: str) -> Claim | None:
     return Claim(text, True if order.p < LEVEL else None, evidence)
 
 
-def _below(
-    text: str, variant: str, mine: Sequence[Run], others: Variants, measure: Measure
-) -> Claim:
+def _below(text: str, variant: str, mine: Sequence[Run], others: Variants, measure: str) -> Claim:
     """One variant below each of the others in ``measure``."""
     told, evidence = [], [_mean(variant, mine, measure)]
     for name, runs in others.items():
@@ -191,10 +191,11 @@ def _below(
     return Claim(text, all_told(told), "; ".join(evidence))
 
 
-def _alone(runs: Sequence[Run], measure: Callable[[Run], float]) -> Interval:
-    """A measure of runs, averaged over the orders of a seed, with its interval over seeds."""
-    # Measures of a run are differences of fractions.
-    return t_interval(by_seed(runs, measure).values(), scale=1.0)
+def _alone(runs: Sequence[Run], measure: Callable[[Run], float], of: str) -> Interval:
+    """A measure of runs, which is a difference `of` one of their scores, averaged over the orders
+    of a seed, with its interval over seeds."""
+    # Scores are fractions.
+    return t_interval(by_seed(runs, measure).values(), 1.0, one_answer(runs, of))
 
 
 def _first_less_rest(run: Run) -> float:
@@ -216,7 +217,7 @@ def _worst(sequences: Sequences, runs: Sequence[Run]) -> str:
     return f"{order[0]} lost most at {step} ({100 * lost[place]:z.1f} points)"
 
 
-def _mean(variant: str, runs: Sequence[Run], measure: Measure) -> str:
+def _mean(variant: str, runs: Sequence[Run], measure: str) -> str:
     found = over_seeds(runs, measure)
     if found.n and measure in ("bwt", "bwt_all"):
         return f"{variant} {in_points(found.mean, found.std)} points"
@@ -233,4 +234,5 @@ def _said(found: Interval) -> str:
     if found.n == 1:
         return f"{middle} points (one seed: no interval)"
     ends = f"[{in_points(found.low)}, {in_points(found.high)}]"
-    return f"{middle} {ends} points over {found.n} seeds"
+    alike = ", alike: taken to be one answer apart" * found.alike
+    return f"{middle} {ends} points over {found.n} seeds{alike}"

@@ -189,15 +189,35 @@ def means(pairs: Iterable[tuple[Key, float]]) -> dict[Key, float]:
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
-def difference(one: Sequence[Run], other: Sequence[Run], measure: Measure) -> Interval:
+def difference(one: Sequence[Run], other: Sequence[Run], measure: str) -> Interval:
     """``one`` less ``other``: paired by seed and order, averaged over orders within a seed, with
-    Student's 95 % interval over seeds (none for a single seed)."""
+    Student's 95 % interval over seeds (none for a single seed), which are taken to differ by one
+    answer at least."""
     like = {(run.cell.seed, run.order): run for run in other}
     pairs = [(run, its) for run in one if (its := like.get((run.cell.seed, run.order)))]
     values = [(run.cell.seed, run.value(measure), its.value(measure)) for run, its in pairs]
     known = [(seed, a, b) for seed, a, b in values if math.isfinite(a - b)]
     scale = max((abs(value) for _, *both in known for value in both), default=0.0)
-    return t_interval(means((seed, a - b) for seed, a, b in known).values(), scale)
+    step = one_answer([run for pair in pairs for run in pair], measure)
+    return t_interval(means((seed, a - b) for seed, a, b in known).values(), scale, step)
+
+
+def one_answer(runs: Sequence[Run], measure: str) -> float:
+    """By how much one more right or harmful answer moves a seed's mean of a measure over its
+    orders, where it moves it most: a fraction, 0 where nobody says how many were asked."""
+    orders: dict[int, set[tuple[str, ...]]] = {}
+    steps = [0.0]
+    head = "hrr_n" if measure == "hrr" else "accuracy_"
+    for run in runs:
+        orders.setdefault(run.cell.seed, set()).add(run.order)
+        tasks = len(run.order)
+        # Means over tasks; a population standard deviation moves by half an answer at most.
+        parts = {"bt": tasks - 1, "bt_all": tasks, "bwt": tasks - 2, "bwt_all": tasks - 1}
+        parts["stability"] = 2
+        of = max(parts.get(measure, 1), 1)
+        asked = (n for name, n in run.scores.items() if name.startswith(head) and name[-2:] == "_n")
+        steps += [1 / (n * of) for n in asked if n]
+    return max(steps) / min(map(len, orders.values()), default=1)
 
 
 def above(found: Interval, level: float = 0.0) -> bool | None:
