@@ -75,10 +75,8 @@ class JudgePrompt:
         tokenizer = open_tokenizer(tokenizer_folder)
         if tokenizer.chat_template is None and not asking.bare:
             raise UserError(f"the judge's tokenizer in {tokenizer_folder} has no chat template")
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise UserError(f"{tokenizer_folder} holds no tokenizer.json (a fast tokenizer)")
-        spec = json.loads(backend.to_str())
+        spec = json.loads(tokenizer.backend_tokenizer.to_str())
+        spec |= {"truncation": None, "padding": None}  # left there by whoever saved it
         self.max_length = max_length
         self._defused = bool(asking.text)
         self.control = control_ids(tokenizer, spec)

@@ -41,7 +41,7 @@ def _unknown_id(spec: dict[str, Any]) -> int | None:
 def without_side_effects(spec: dict[str, Any]) -> dict[str, Any]:
     """The tokenizer for text from the middle of a string: nothing is put in front of it."""
     spec = json.loads(json.dumps(spec))
-    spec |= {"post_processor": None, "truncation": None, "padding": None}
+    spec["post_processor"] = None
     for part in ("normalizer", "pre_tokenizer"):
         spec[part] = _drop_prefixes(spec.get(part))
     return spec

@@ -28,10 +28,10 @@ from raycib.store.kinds import STAGES
 
 TOKENIZER = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-    "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json",
+    "additional_chat_templates/*", "vocab*", "merges.txt", "*.model", "*.tiktoken",
 )  # fmt: skip
 """All that changes ids or templates, in the forms that transformers reads."""
-WORDS = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "tekken.json")
+WORDS = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
 """Files of a tokenizer of which it needs one."""
 FETCHED = ("config.json", "generation_config.json", "*.safetensors", INDEX, *TOKENIZER)
 LEFT = ("consolidated*", "adapter_*")

@@ -1,5 +1,7 @@
 """No answer changes what surrounds it in the judge's prompt, and honest ones read as usual."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,23 @@ def test_a_fixed_beginning_of_the_verdict_is_there_once(
     for ending in ("{{ '\n\n' }}", "{{ '\n' }}"):
         there = byte_level(tmp_path, BYTE_TEMPLATE + ending)
         assert JudgePrompt(there, assistant_prefix="\n\n").render("q", "a").ids == ids
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"truncation": {"max_length": 1, "stride": 0, "strategy": "LongestFirst",
+                        "direction": "Right"}},
+        {"padding": {"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None,
+                     "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}},
+    ],
+)  # fmt: skip
+def test_lengths_left_in_a_tokenizer_change_nothing(
+    left: dict[str, object], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Saved by whoever trained with it: transformers, which renders the template, takes neither."""
+    folder = shutil.copytree(folders["bytes"], tmp_path / "guard")
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | left))
+    asked = "how do i ?", "so ."
+    assert judge_prompt_ids(folder, *asked) == judge_prompt_ids(folders["bytes"], *asked)
