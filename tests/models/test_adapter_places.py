@@ -69,6 +69,39 @@ def test_other_projections_are_adapted_where_they_are_named(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "targets", "sizes"),
+    [
+        ("OPT", ("q_proj", "fc1", "fc2"), {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+        ("Qwen2Moe", ("q_proj", "shared_expert.up_proj", "shared_expert_gate"), {}),
+    ],
+)
+def test_layers_that_are_given_all_rows_end_to_end_serve_each_row_with_its_own_adapter(
+    saved: Any, tmp_path: Path, name: str, targets: tuple[str, ...], sizes: dict[str, int]
+):
+    """They failed at the first padded pass, after all of the training. PEFT has each adapter by
+    itself."""
+    source = str(saved(name, **sizes))
+    check_targets(source, targets)
+    adapters = AdapterSlots(load_model(describe(source), CPU), [LoRAShape(2, 4.0, targets)] * 2)
+    rows, parts = ids(), (slice(0, 1), slice(1, 3))
+    for slot in (0, 1):
+        for parameter in adapters.parameters_of(slot).values():
+            parameter.copy_(0.1 * torch.randn(parameter.shape))
+        adapters.export(slot, tmp_path / str(slot), source)
+    with adapters.route([(0, 1), (1, 2)]):
+        ours = adapters.model(input_ids=rows).logits
+    for slot, part in enumerate(parts):
+        theirs = PeftModel.from_pretrained(
+            load_model(describe(source), CPU), str(tmp_path / str(slot))
+        )
+        expected = theirs(input_ids=rows[part]).logits
+        torch.testing.assert_close(ours[part], expected, rtol=0, atol=1e-4)
+        other = theirs(input_ids=rows[parts[1 - slot]]).logits
+        assert not torch.allclose(ours[parts[1 - slot]], other, atol=0.01)
+
+
+@torch.no_grad()
 def test_fused_projections_give_their_logits_in_peft_and_have_names_that_vllm_serves(
     saved: Any, tmp_path: Path
 ):
