@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,7 @@ def _digest(path: Path, _: Stamp) -> str:
 
 def check_tokenizer(folder: Path, config: dict[str, Any]) -> None:
     """Raise `UserError` where the tokenizer's files are not there or cannot be read, or its words
-    have ids that the model has no embeddings for (tokens added later are checked where they
-    occur)."""
+    have ids that the model has no embeddings for (of tokens added later: `check_embedded`)."""
     if not matching(folder, WORDS):
         raise UserError(
             f"model folder {folder} has no tokenizer ({', '.join(WORDS)}); copy its files there"
@@ -206,6 +206,18 @@ def _largest_id(path: Path, _: Stamp) -> int:
         return len(words) - 1
     ids = words.values() if isinstance(words, dict) else []
     return max((one for one in ids if type(one) is int), default=-1)
+
+
+def check_embedded(folder: Path, ids: Iterable[int]) -> None:
+    """Raise `UserError` where the template in `folder` writes ids that its model has no embeddings
+    for: vLLM may read zeros there, without a word."""
+    size, most = vocabulary(read_config(folder)), max(ids)
+    if size is not None and most >= size:
+        raise UserError(
+            f"the chat template in {folder} writes the token of id {most}, but config.json has "
+            f"{size} embeddings (vocab_size): it was added to the tokenizer alone; resize the "
+            "model's embeddings and save it again, or give the template that it was made with"
+        )
 
 
 def verified(spec: ModelSpec | JudgeSpec) -> Path:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from raycib.config import ModelSpec, Template
-from raycib.data.chat import use_chatml
+from raycib.data.chat import encode_prompt, use_chatml
 from raycib.data.chat_format import chat_format
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
-from raycib.model_files import find, verified
+from raycib.model_files import check_embedded, find, verified
 from raycib.model_files.config import read_config
 from raycib.models import lean_imports  # noqa: F401  before what imports transformers
 from raycib.models.gate import check_model, check_parts
@@ -21,7 +21,8 @@ from raycib.models.quantized import held_in, unpack_when_read
 def load_tokenizer(source: str, template: Template = "own") -> Any:
     """The tokenizer of the model at `source`, with its own chat template, which it must have, or
     the unified one. Raises `UserError` for a tokenizer or a template that cannot be used."""
-    tokenizer = open_tokenizer(find(source))
+    folder = find(source)
+    tokenizer = open_tokenizer(folder)
     if template == "chatml":
         use_chatml(tokenizer, source)
     if not tokenizer.chat_template:
@@ -29,7 +30,8 @@ def load_tokenizer(source: str, template: Template = "own") -> Any:
             f"the tokenizer of {source!r} has no chat template; give --chat chatml, or add a "
             "chat_template to its tokenizer_config.json"
         )
-    chat_format(tokenizer)  # a template that cannot be used is refused before anything starts
+    end = chat_format(tokenizer).end  # a template that cannot be used is refused at once
+    check_embedded(folder, [*encode_prompt(tokenizer, "a"), end])
     return tokenizer
 
 

@@ -26,6 +26,7 @@ from raycib.evals.verdict_forms import ANOTHER_FORM
 from raycib.evals.verdicts import Pair, VerdictCache
 from raycib.model_files import (
     TOKENIZER,
+    check_embedded,
     checked,
     context_length,
     find,
@@ -134,13 +135,15 @@ def guard_judge(spec: JudgeSpec, engine: Engine, **asking: int) -> GuardJudge:
 
 def guard_prompt(spec: JudgeSpec) -> JudgePrompt:
     """What a guard reads. Raises `UserError` for a tokenizer or a template that will not do."""
-    profile = PROFILES[spec.profile]
-    return JudgePrompt(
-        find(spec.source),
+    profile, folder = PROFILES[spec.profile], find(spec.source)
+    prompt = JudgePrompt(
+        folder,
         max_length=context_length(spec.source) - profile.tokens,
         assistant_prefix=spec.prefix,
         asking=profile.asking,
     )
+    check_embedded(folder, prompt.render("a", "a").ids)
+    return prompt
 
 
 def try_guard(asked: dict[str, Any]) -> None:

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 from chat_templates import CHATML, LLAMA2, byte_level, sentencepiece
 from tokenizers import Tokenizer
 
 from raycib.data.tokenizer import open_tokenizer
 from raycib.errors import UserError
+from raycib.models import load_tokenizer
+from raycib.runtime.judge import describe_judge, guard_prompt
 
 
 def saved(tokenizer: object, folder: Path, kind: str, model_type: str = "llama") -> Path:
@@ -20,6 +23,26 @@ def saved(tokenizer: object, folder: Path, kind: str, model_type: str = "llama")
     config = json.loads(path.read_text()) | {"tokenizer_class": kind}
     path.write_text(json.dumps(config))
     return folder
+
+
+def test_a_turn_s_mark_without_an_embedding_is_refused_of_model_and_guard(tmp_path: Path):
+    """Added to the tokenizer alone: of 45 embeddings the last is that of `<assistant>`, id 44. A
+    token that no template writes, as many a padding token, may lack one."""
+    folder = tiny.make_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["vocab_size"] == len(load_tokenizer(str(folder))) == 45
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(str(folder)).convert_tokens_to_ids("<more>") == 45
+    guard = describe_judge(str(folder), None, "world")
+    guard_prompt(guard)
+    tokenizer.chat_template = tokenizer.chat_template.replace(" <eos>", " <more>")
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"writes the token of id 45, .* has 45 embeddings"):
+        load_tokenizer(str(folder))
+    with pytest.raises(UserError, match=r"writes the token of id 45, .* has 45 embeddings"):
+        guard_prompt(guard)
 
 
 @pytest.mark.parametrize("kind", ["LlamaTokenizerFast", "LlamaTokenizer", "GemmaTokenizer"])
