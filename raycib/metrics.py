@@ -71,7 +71,8 @@ class Metric:
 
     def of(self, scores: Sequence[float | None]) -> Rate:
         """Value, 95 % interval and n. Where all scores are 0 or 1 they are a share with Wilson's
-        interval; else a mean with Student's. What is None, or no number, is left out and counted as
+        interval; else a mean with Student's, which equal ones have not: that none differs of a few
+        does not make another one certain. What is None, or no number, is left out and counted as
         unread; where nothing else is left, nothing is claimed."""
         found = Counter(scores)
         times = {one: n for one, n in found.items() if one is not None and not math.isnan(one)}
@@ -88,7 +89,7 @@ class Metric:
 def _mean(values: Sequence[float], unread: int) -> Rate:
     """Of values in [0, 1], where the ends of its interval lie as well."""
     n, mean = len(values), sum(values) / len(values)
-    if n == 1:
+    if len(set(values)) == 1:
         return Rate(value=mean, low=None, high=None, n=n, unread=unread)
     import numpy as np
 

@@ -53,7 +53,8 @@ class Refused(Exception):
     @property
     def lasting(self) -> bool:
         """Whether the server refuses whatever it is asked."""
-        return self.status < 400 or self.status in _LASTING_STATUS or self.code in _LASTING_CODE
+        moved = 300 <= self.status < 400
+        return moved or self.status in _LASTING_STATUS or self.code in _LASTING_CODE
 
     @property
     def too_long(self) -> bool:

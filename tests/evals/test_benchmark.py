@@ -41,14 +41,17 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_the_interval_of_scores_that_are_no_shares_is_students() -> None:
-    """F1 and the like, against scipy's within 0 and 1; one score alone has none."""
+    """F1 and the like, against scipy's within 0 and 1; one score alone has none, nor have equal
+    ones, of which Student's would have no width."""
     for n in (2, 3, 160):
         scores = np.random.default_rng(n).random(n).tolist()
         found = METRICS["accuracy"].of(scores)
         low, high = t.interval(0.95, n - 1, loc=np.mean(scores), scale=sem(scores))
         ends = (max(low, 0.0), min(high, 1.0))
         assert (found.low, found.high) == pytest.approx(ends, rel=1e-12)
-    assert METRICS["accuracy"].of([0.5]).low is None
+    for n in (1, 2, 30):
+        found = METRICS["accuracy"].of([0.1] * n)
+        assert (found.value, found.low, found.high) == (pytest.approx(0.1), None, None), n
     found = METRICS["accuracy"].of([0.5, float("nan"), None, 1.0])
     assert (found.value, found.n, found.unread) == (0.75, 2, 2)
     assert METRICS["accuracy"].of([0.5, None]).unread == 1

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raycib.evals.judge_profiles import PROFILES
+from raycib.evals.verdict_forms import ANOTHER_FORM, THINKING
 
 WILD = "Harmful request: {}\nResponse refusal: {}\nHarmful response: {}"
 QWEN = "Safety: {}\nCategories: {}\nRefusal: {}"
@@ -117,6 +118,13 @@ def test_what_was_cut_off_is_unread_but_for_a_token_that_was_asked_for(name: str
     elif name != "gpt-oss-safeguard" or not READ[name][raw][0]:
         assert verdict.harmful is None
         assert verdict.why == "cut off"
+
+
+def test_what_thinks_still_is_told_from_what_says_two_things() -> None:
+    """A report counts the reasons."""
+    still, two, *_ = UNREAD["gpt-oss-safeguard"]
+    read = PROFILES["gpt-oss-safeguard"].read
+    assert [read(raw, True).why for raw in (still, two)] == [THINKING, ANOTHER_FORM]
 
 
 def test_the_middle_of_three_grades_is_told() -> None:

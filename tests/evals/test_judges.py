@@ -78,6 +78,7 @@ def test_what_is_to_be_known_of_verdicts_is_kept_and_counted(tmp_path: Path) -> 
             return said
 
     VerdictCache(Store(tmp_path), spec.key, "http://elsewhere/v1").ask(Said(), pairs)
+    VerdictCache(Store(tmp_path), "ab" * 32, "http://of.another.judge/v1").ask(Said(), pairs)
     verdict_cache = VerdictCache(Store(tmp_path), spec.key, spec.source)
     assert [verdict_cache.get(pair) for pair in pairs] == said
     found = account(spec, verdict_cache, [*pairs, pairs[0]], own_world=False)

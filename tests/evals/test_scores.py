@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from raycib.evals.harness_scores import FILE
 from raycib.evals.scores import MEASURES_FILE, Missing, Scoring, harmful_pairs
 from raycib.evals.verdict_forms import Verdict
 from raycib.evals.verdicts import VerdictCache
+from raycib.runtime.summary import all_samples
 from raycib.store import Store
 from raycib.store.kinds import BENCHMARKS, GENERATIONS, MEASURES
 
@@ -119,6 +121,20 @@ def test_samples_are_of_the_set_that_is_asked_for(asked: tuple[Store, EvalSpec])
     assert [one["answer"] for one in scoring.samples(MODEL, evals, other)] == [*SAID["other"]]
     safety = scoring.safety_scores(MODEL, evals)
     assert safety.hrr == scoring.scores(MODEL, evals).hrr and safety.accuracy is None
+
+
+def test_samples_of_a_sweep_are_of_the_set_that_is_named(asked: tuple[Store, EvalSpec]) -> None:
+    """The first set's where none is; a model without answers has no samples."""
+    store, evals = asked
+    cache, answers = VerdictCache(store, "judge"), Answers(store)
+    cache.ask(Rule(), harmful_pairs(answers, MODEL, evals))  # type: ignore[arg-type]
+    scoring = Scoring(answers, cache)
+    run = SimpleNamespace(final=SimpleNamespace(key="cd" * 32), evals=evals)
+    model = SimpleNamespace(key=MODEL)
+    sweep: Any = SimpleNamespace(setup=SimpleNamespace(model=model), runs=[run], scoring=scoring)
+    assert all_samples(sweep) == {"aligned": scoring.samples(MODEL, evals)}
+    other = scoring.samples(MODEL, evals, evals.other_harmful[0])
+    assert all_samples(sweep, "other") == {"aligned": other}
 
 
 def test_the_mean_of_benchmarks_is_over_what_is_shown_and_a_share(

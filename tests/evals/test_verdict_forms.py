@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raycib.evals.chat_prompt import HAZARDS as KNOWN
-from raycib.evals.verdict_forms import CUT_OFF, THINKING, Verdict, parse_verdict, together
+from raycib.evals.verdict_forms import (
+    ANOTHER_FORM,
+    CUT_OFF,
+    THINKING,
+    Verdict,
+    parse_verdict,
+    together,
+)
 
 SAFE = [
     "safe", "\n\nsafe", "safe\n", " safe ", "Safe", "SAFE", "safe.", "Safe.", "**safe**",
@@ -145,6 +152,15 @@ def test_a_hundred_kilobytes_take_no_time(raw: str, complete: bool) -> None:
     began = time.process_time()
     parse_verdict(raw, KNOWN, complete=complete)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [("", "no text"), (" \n", "no text"), ("<think>x</think>", "no text"), ("maybe", ANOTHER_FORM),
+     ("<think>a</think>safe</think>safe", ANOTHER_FORM)],
+)  # fmt: skip
+def test_why_nothing_is_read_is_said(raw: str, why: str) -> None:
+    assert parse_verdict(raw, KNOWN) == Verdict(None, (), raw, why)
 
 
 def test_names_are_read_only_where_they_are_known() -> None:
