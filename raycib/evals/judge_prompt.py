@@ -33,10 +33,6 @@ class JudgeInput:
     """One conversation as the judge reads it."""
 
     ids: tuple[int, ...]
-    prompt_span: tuple[int, int]
-    """Half-open range of `ids` that belongs to the prompt."""
-    answer_span: tuple[int, int]
-    """Half-open range of `ids` that belongs to the answer."""
     cut: int = 0
     """Ids left out of the middle of the prompt because it took more than half of the room."""
 
@@ -134,11 +130,7 @@ class JudgePrompt:
 
     def _join(self, prompt: list[int], answer: list[int], cut: int) -> JudgeInput:
         head, middle, tail = self._pieces
-        a = len(head)
-        b = a + len(prompt)
-        c = b + len(middle)
-        d = c + len(answer)
-        return JudgeInput((*head, *prompt, *middle, *answer, *tail), (a, b), (c, d), cut)
+        return JudgeInput((*head, *prompt, *middle, *answer, *tail), cut)
 
     def _encode(self, before: str, text: str, after: str) -> list[int]:
         """Ids of a text, among them no control token."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fake_endpoint import FakeEndpoint, says
-from judge_tokenizers import byte_level
+from judge_tokenizers import byte_level, places
 from tokenizers import processors
 from transformers import AutoTokenizer
 
@@ -81,7 +81,7 @@ def test_the_ids_are_those_of_the_makers_call(name: str, template: str, tmp_path
     text = own_call(name, tokenizer, honest)
     assert list(prompt.render(P, honest).ids) == tokenizer(text, add_special_tokens=False).input_ids
     shown = prompt.render(P, A)
-    start, end = shown.answer_span
+    _, (start, end) = places(prompt, shown)
     assert not prompt.control.intersection(shown.ids[start:end])
     assert tokenizer.decode(shown.ids[start:end]).strip() == A
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from judge_tokenizers import BYTE_TEMPLATE, byte_level, judge_prompt_ids, word_level
+from judge_tokenizers import BYTE_TEMPLATE, byte_level, judge_prompt_ids, places, word_level
 from transformers import AutoTokenizer
 
 from raycib.errors import UserError
@@ -51,7 +51,7 @@ def prompts(folders: dict[str, Path]) -> dict[str, JudgePrompt]:
 def surroundings(prompt: JudgePrompt, question: str, answer: str) -> tuple[list[int], ...]:
     """The ids before the prompt, between prompt and answer, and after the answer."""
     found = prompt.render(question, answer)
-    (a, b), (c, d) = found.prompt_span, found.answer_span
+    (a, b), (c, d) = places(prompt, found)
     inside = found.ids[a:b] + found.ids[c:d]
     assert not prompt.control.intersection(inside)
     return list(found.ids[:a]), list(found.ids[b:c]), list(found.ids[d:])
@@ -144,7 +144,8 @@ def test_an_unprotected_prompt_would_have_been_forged(folders: dict[str, Path]) 
 
 def test_an_unknown_word_may_be_written(prompts: dict[str, JudgePrompt]) -> None:
     found = prompts["words"].render("w1", "<unk> nonsense")
-    assert list(found.ids[slice(*found.answer_span)]) == [0, 0]
+    _, answer = places(prompts["words"], found)
+    assert list(found.ids[slice(*answer)]) == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["words", "bytes"])
@@ -154,8 +155,9 @@ def test_a_long_answer_is_shown_whole_in_windows(
 ) -> None:
     """Every id of the answer is in a window, in its place, and each window is a whole prompt."""
     answer = " ".join(f"w{i % 37}" for i in range(100))
-    whole = JudgePrompt(folders[name]).render("w1 w2", answer)
-    start, end = whole.answer_span
+    prompt = JudgePrompt(folders[name])
+    whole = prompt.render("w1 w2", answer)
+    _, (start, end) = places(prompt, whole)
     size = end - start - left
     found = JudgePrompt(folders[name], max_length=len(whole.ids) - left).windows("w1 w2", answer)
     seen: dict[int, int] = {}
@@ -163,8 +165,8 @@ def test_a_long_answer_is_shown_whole_in_windows(
         assert len(window.ids) == len(whole.ids) - left
         assert window.cut == 0
         assert window.ids[:start] == whole.ids[:start]
-        assert window.ids[window.answer_span[1] :] == whole.ids[end:]
-        part = window.ids[slice(*window.answer_span)]
+        _, (first, last) = places(prompt, window)
+        part = window.ids[first:last]
         at = min(number * (size - size // 4), end - start - size)
         assert part == whole.ids[start + at : start + at + size]
         seen |= dict.fromkeys(range(at, at + size), number)
@@ -186,7 +188,8 @@ def test_a_long_prompt_leaves_the_answer_half_the_room(folders: dict[str, Path])
     assert {len(window.ids) for window in found} == {25}
     assert {window.cut for window in found} == {500 - room // 2}
     (only,) = prompt.windows("w1 " * 500, "w2")
-    assert only.answer_span[1] - only.answer_span[0] == 1
+    _, (start, end) = places(prompt, only)
+    assert end - start == 1
     assert only.cut == 500 - (room - 1)
     (empty,) = prompt.windows("w1 " * 500, "")
     assert (len(empty.ids), empty.cut) == (25, 500 - room)

@@ -14,7 +14,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from raycib.evals.judge_prompt import JudgePrompt
+from raycib.evals.judge_prompt import JudgeInput, JudgePrompt
 
 WORDS = [*(f"w{i}" for i in range(40)), "safe", "unsafe", "\n", "S1", "S2", "S3"]
 WORD_TEMPLATE = (
@@ -92,3 +92,14 @@ def byte_level(folder: Path, template: str = BYTE_TEMPLATE, **options: Any) -> P
 def judge_prompt_ids(folder: Path, prompt: str, answer: str) -> list[int]:
     """The ids that a judge reads."""
     return list(JudgePrompt(folder).render(prompt, answer).ids)
+
+
+def places(prompt: JudgePrompt, shown: JudgeInput) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Where prompt and answer are among the ids: between the pieces of the template, which have to
+    be there."""
+    head, middle, tail = prompt._pieces
+    ids, last = list(shown.ids), len(shown.ids) - len(tail)
+    assert ids[: len(head)] == head and ids[last:] == tail
+    ends = range(len(head), last - len(middle) + 1)
+    first = next(end for end in ends if ids[end : end + len(middle)] == middle)
+    return (len(head), first), (first + len(middle), last)
