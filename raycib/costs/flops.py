@@ -5,7 +5,8 @@ weights have no gradient of their own. A forward pass alone costs 2. Its own fac
 reads the first layer's input passes no gradient on. Causal attention costs 2 FLOPs a query's entry
 and token that it sees, twice (scores, and their sum of values), and twice as much backward. The
 output head runs on scored tokens alone, and what follows the last attention on those that answer
-(`raycib.models.last_layer`). To the last product what torch counts: `tests/costs/test_flops.py`.
+(`raycib.models.last_layer`). Of experts those count that read a token. To the last product what
+torch counts: `tests/costs/test_flops.py`.
 """
 
 import math
@@ -38,11 +39,15 @@ def train(
     attention = INTO_ATTENTION | OUT_OF_ATTENTION
     once, backward = _attention(sizes, square_tokens), 2 * _attention(sizes, square_tokens)
     for number, linears in enumerate(sizes.layers):
+        last = number == len(sizes.layers) - 1
+        read = answering if last and answering is not None else tokens
+        if experts := sizes.routed[number]:
+            once += 2 * (experts + sizes.choosing) * read
+            backward += 2 * (experts + sizes.choosing) * read
         for name, shape in linears.items():
             base, own = math.prod(shape), rank * sum(shape) * (name in adapted)
-            kind, ours = last_part(name), tokens
-            if number == len(sizes.layers) - 1 and answering is not None and kind not in attention:
-                ours = answering
+            kind = last_part(name)
+            ours = tokens if kind in attention else read
             once += 2 * (base + own) * ours
             backward += (2 * base + 4 * own) * ours
             if number == 0 and kind in INTO_ATTENTION:

@@ -83,6 +83,6 @@ def known_sizes(source: str) -> Sizes | None:
         "model_type": "llama",  # or as good as
         "hidden_size": one.width, "vocab_size": one.vocabulary, "num_attention_heads": one.heads,
         "num_key_value_heads": one.key_heads, "head_dim": one.head_size,
-        "intermediate_size": one.inner, "tie_word_embeddings": one.tied, "dtype": "bfloat16",
+        "tie_word_embeddings": one.tied, "dtype": "bfloat16",
     }  # fmt: skip
     return from_tensors(tensors, names, config)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raycib.costs.sizes import BYTES, Sizes
+from raycib.costs.sizes import BYTES, Shape, Sizes
 from raycib.model_files.adapter_targets import matches
 from raycib.model_files.weights import LAYER
 
@@ -47,7 +47,7 @@ class Adapter:
 
 
 def layer_bytes(
-    sizes: Sizes, layer: int, adapter: Adapter, dtype: str, packed: bool = False
+    sizes: Sizes, layer: int, adapter: Adapter, dtype: str, packed: bool = False, seen: int = 0
 ) -> int:
     """What one token leaves in a decoder layer for the backward pass, in bytes.
 
@@ -56,23 +56,52 @@ def layer_bytes(
     before and after its activation, the other factor and the product. In float32: the inputs of
     norms, their inverse size, and the logarithm of each head's softmax sum. Frozen weights keep no
     input. Attention sees `packed` rows with up to a quarter of padding (`raycib.models.packing`,
-    but for rows of less than 32 tokens), and what it gives is copied together.
+    but for rows of less than 32 tokens), and what it gives is copied together. `seen` are the
+    tokens of a row where attention keeps its scores ("eager"), 0 where it does not.
     """
     linears = sizes.layers[layer]
     adapted = [name for name in linears if any(matches(name, one) for one in adapter.targets)]
     kinds, ours = set(map(last_part, linears)), set(map(last_part, adapted))
-    kept = adapter.rank * len(adapted) + 2 * sizes.queries + 2 * sizes.keys
+    # Keys and values that scores are made of are repeated for every head.
+    attention = 3 * sizes.queries if seen else 2 * (sizes.queries + sizes.keys)
+    kept = adapter.rank * len(adapted) + attention
     kept += sizes.width * (bool(ours & INTO_ATTENTION) + bool(ours & _INTO_MLP))
-    kept += sizes.inner * (3 * bool(kinds & _INTO_MLP) + bool(ours & _OUT_OF_MLP))
+    kept += 3 * sum(_gated(name, shape) for name, shape in linears.items())
+    kept += sum(linears[name][1] for name in adapted if last_part(name) in _OUT_OF_MLP)
     if "qkv_proj" in kinds and not packed:
         # Values are a view of the whole, which stays; what attention gives is copied.
         kept += 2 * sizes.queries + sizes.keys
-    elif packed and ours & OUT_OF_ATTENTION:
+    elif (packed or seen) and ours & OUT_OF_ATTENTION:
         kept += sizes.queries
-    kept += packed * (sizes.queries + sizes.keys) // 2
+    kept += packed * attention // 4
     # Of a layer that is not Llama's: all that goes in and out.
     kept += sum(sum(shape) for name, shape in linears.items() if last_part(name) not in _KNOWN)
-    return kept * BYTES[dtype] + 4 * (_in_norms(sizes, layer) + sizes.heads)
+    found = kept * BYTES[dtype] + 4 * _in_norms(sizes, layer)
+    if experts := sizes.routed[layer]:
+        found += _of_experts(sizes, experts, dtype)
+    if not seen:
+        return found + 4 * sizes.heads
+    scores = sizes.heads * seen * (25 if packed else 16) // 16  # padding is squared
+    # Their softmax in float32, and as it is multiplied with; with a cap its tanh.
+    return found + scores * (4 + BYTES[dtype] * (sizes.capped + (dtype != "float32")))
+
+
+def _gated(name: str, shape: Shape) -> int:
+    """Entries of the gate before its activation, if the layer makes the factor beside it: as many
+    as after it, and as that factor has."""
+    kind = last_part(name)
+    return shape[0] if kind == "up_proj" else shape[0] // 2 if kind == "gate_up_proj" else 0
+
+
+def _of_experts(sizes: Sizes, weights: int, dtype: str) -> int:
+    """What one token leaves in the experts that read it, which have so many `weights` together.
+
+    In the model's dtype: of each its gated MLP's three factors, and what it gives. Of those that
+    choose: probabilities in float32, those that are chosen, their sum, and four places.
+    """
+    chosen = sizes.chosen or sizes.experts
+    passes = weights // sizes.width + chosen * sizes.width
+    return passes * BYTES[dtype] + 4 * (sizes.experts + 1 + 2 * chosen) + 4 * 8 * chosen
 
 
 def last_part(name: str) -> str:
@@ -119,12 +148,13 @@ def activations(
     scored: int,
     checkpointed: bool,
     packed: bool = False,
+    seen: int = 0,
 ) -> Activations:
     """Of a micro-batch of `tokens` in all, padding included unless rows are `packed`, of which
     `scored` are predicted; `adapters` are those of its slots. With `checkpointed` layers each keeps
-    its input alone and is computed again in the backward pass."""
+    its input alone and is computed again in the backward pass. See `layer_bytes` for `seen`."""
     size, widest = BYTES[dtype], max(adapters, key=lambda one: one.rank)
-    layers = [layer_bytes(sizes, n, widest, dtype, packed) for n in range(len(sizes.layers))]
+    layers = [layer_bytes(sizes, n, widest, dtype, packed, seen) for n in range(len(sizes.layers))]
     # Slots' factors are cast for each forward pass, where the base is not float32 as they are.
     factors = sum(sizes.adapter_parameters(a.rank, a.targets) for a in adapters)
     cast = size * factors if dtype != "float32" else 0

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 
 from raycib.model_files import find
 from raycib.model_files.adapter_targets import linears_of, matches
-from raycib.model_files.config import own_dtype, read_config
+from raycib.model_files.config import experts_chosen, experts_of, own_dtype, read_config
 from raycib.model_files.packing import narrows, packs
 from raycib.model_files.weights import LAYER, stored_tensors
 
@@ -28,7 +29,8 @@ class Sizes:
     tensors: Mapping[str, Shape]
     """Shape of every stored weight, by its full name."""
     linears: tuple[str, ...]
-    """Full names of the linear layers within the decoder's layers, experts left out."""
+    """Full names of the linear layers within the decoder's layers, experts and what chooses them
+    left out."""
     width: int
     """Of a hidden state."""
     vocabulary: int
@@ -36,8 +38,12 @@ class Sizes:
     key_heads: int
     """Heads of keys and values."""
     head_size: int
-    inner: int
-    """Of the MLP."""
+    experts: int
+    """Of a layer that has some."""
+    chosen: int | None
+    """Experts that read a token; None where the configuration does not say."""
+    capped: bool
+    """Whether attention scores have a cap, so that attention keeps them."""
     dtype: str
     """As its weights are loaded where nobody says."""
     tied: bool
@@ -74,9 +80,26 @@ class Sizes:
         return found
 
     @cached_property
+    def routed(self) -> list[int]:
+        """Weights of the experts that read a token, of each decoder layer; all of them where their
+        number is not known."""
+        found: Counter[int] = Counter()
+        for name, shape in self.tensors.items():
+            if ".experts." in name and (inside := LAYER.search(name)):
+                found[int(inside[1])] += math.prod(shape)
+        share = self.chosen or self.experts
+        return [found[number] * share // max(1, self.experts) for number in range(len(self.layers))]
+
+    @property
+    def choosing(self) -> int:
+        """Weights that choose among a layer's experts."""
+        return self.experts * self.width
+
+    @cached_property
     def decoder_parameters(self) -> int:
         """Weights that a token is multiplied with on its way through the decoder's layers."""
-        return sum(math.prod(shape) for layer in self.layers for shape in layer.values())
+        linear = sum(math.prod(shape) for layer in self.layers for shape in layer.values())
+        return linear + sum(experts + self.choosing for experts in self.routed if experts)
 
     @property
     def queries(self) -> int:
@@ -129,16 +152,19 @@ def from_tensors(
     )
     vocabulary = own.get("vocab_size") or vocabulary
     width = own.get("hidden_size") or own.get("n_embd") or width
-    inner = own.get("intermediate_size") or own.get("n_inner") or 4 * width
+    experts = experts_of(dict(config)) or 0
     return Sizes(
         tensors=tensors,
-        linears=tuple(linears),
+        # What chooses among experts has an output for each of them.
+        linears=tuple(one for one in linears if tensors[f"{one}.weight"] != (experts, width)),
         width=width,
         vocabulary=vocabulary,
         heads=heads,
         key_heads=own.get("num_key_value_heads") or heads,
         head_size=own.get("head_dim") or width // heads,
-        inner=max(inner) if isinstance(inner, list) else inner,  # Gemma 3n: one a layer
+        experts=experts,
+        chosen=experts_chosen(dict(config)),
+        capped=own.get("attn_logit_softcapping") is not None,
         dtype=own_dtype(dict(config)),
         tied=bool(config.get("tie_word_embeddings", not any(map(_HEAD.search, tensors)))),
         packs=packs(config.get("model_type", "")),

@@ -14,6 +14,7 @@ _ATTENTION = ("_attn_implementation", "attn_implementation")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_top_k", "moe_k")
 _WHOLE = (
     *_DEPTH,
     *_WIDTH,
@@ -156,6 +157,11 @@ def vocabulary(config: dict[str, Any]) -> int | None:
 def experts_of(config: dict[str, Any]) -> int | None:
     """Experts of a layer that has some."""
     return _first(config, _EXPERTS)
+
+
+def experts_chosen(config: dict[str, Any]) -> int | None:
+    """Experts that read a token; None where it says nothing."""
+    return _first(config, _CHOSEN)
 
 
 def positions(config: dict[str, Any], path: Path) -> int | None:

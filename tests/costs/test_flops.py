@@ -82,6 +82,34 @@ def test_prompts_cost_no_mlp_in_the_last_layer(folder: Path, checkpointed: bool)
     assert saved == ROWS * 39 * (4 * base + 6 * own + once)
 
 
+@pytest.mark.parametrize("name", ["Mixtral", "Qwen2Moe", "Qwen3Moe"])
+def test_of_experts_those_count_that_read_a_token(name: str, tmp_path: Path):
+    """Three of eight, and what chooses them, forward and backward, to the last product; the last
+    layer's read what answers alone."""
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=500, hidden_size=64, intermediate_size=160, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=4, head_dim=16, num_local_experts=8,
+        num_experts=8, num_experts_per_tok=3, moe_intermediate_size=56,
+        shared_expert_intermediate_size=48,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.make_tokenizer(tmp_path)
+    sizes, adapter = sizes_of(str(tmp_path)), Adapter(4, TARGETS[:4])
+    model = load_model(describe(str(tmp_path)), CPU)
+    assert sizes.parameters == sum(one.numel() for one in model.parameters())
+    adapters = AdapterSlots(model, [LoRAShape(4, 8.0, TARGETS[:4])])
+    adapters.initialise(0, torch.Generator().manual_seed(0))
+    rows = [Encoded(tuple(range(3, 43)), tuple(range(5, 15)))] * ROWS
+    batch = together({0: collate(rows, range(ROWS))})
+    step = GroupStep(adapters, *batch, {0: Totals(ROWS, 30)}, {}, stacked=True, reads_prompts=False)
+    with counter() as counted:
+        step.nll.sum().backward()
+    tokens, squares = ROWS * LENGTH, ROWS * LENGTH**2
+    told = flops.train(sizes, adapter, tokens, squares, 30, answering=ROWS * 11)
+    square = 4 * sizes.queries * 3 * squares
+    assert told + 2 * square == counted.get_total_flops()
+
+
 def test_an_answer_costs_a_forward_pass_of_all_of_its_tokens(folder: Path):
     sizes = sizes_of(str(folder))
     alone = flops.forward(sizes, 30, 30**2, 10)

@@ -3,7 +3,6 @@ stated part for what a micro-batch keeps for its backward pass."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +37,8 @@ SIZES: dict[str, Any] = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
     "head_dim": 24, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    "num_local_experts": 8, "num_experts": 8, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 56, "shared_expert_intermediate_size": 48,
 }  # fmt: skip
 LLAMAS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
@@ -46,8 +47,10 @@ ARCHITECTURES = {
     # buffers of a layer's input; Olmo2 and Cohere hand the first layer an input that is kept twice.
     "Llama": 0.003, "Qwen2": 0.003, "Qwen3": 0.003, "Mistral": 0.003, "Granite": 0.003,
     "Gemma": 0.003, "Gemma2": 0.003, "Gemma3Text": 0.003, "Phi3": 0.003,
-    "Olmo2": 0.04, "Cohere": 0.05,
+    "Olmo2": 0.04, "Cohere": 0.05, "Mixtral": 0.003, "Qwen2Moe": 0.003, "Qwen3Moe": 0.003,
 }  # fmt: skip
+EXPERTS = ("Mixtral", "Qwen2Moe", "Qwen3Moe")
+CAPPED = "Gemma2 with a cap on scores"
 ROWS, LENGTH = 3, 130
 CPU = torch.device("cpu")
 
@@ -56,12 +59,12 @@ CPU = torch.device("cpu")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("sizes")
 
-    def make(name: str) -> str:
-        folder = root / name
+    def make(name: str, **more: int) -> str:
+        folder = root / f"{name} {more}"
         if not folder.exists():
-            config = getattr(transformers, f"{name}Config")(**SIZES)
-            # A cap wants eager attention, whose scores come on top and are not counted.
-            config.attn_logit_softcapping = None
+            config = getattr(transformers, f"{name.partition(' ')[0]}Config")(**(SIZES | more))
+            # A cap wants eager attention, which keeps its scores.
+            config.attn_logit_softcapping = 50.0 if name == CAPPED else None
             transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
             tiny.make_tokenizer(folder)
         return str(folder)
@@ -70,7 +73,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def targets_of(name: str) -> tuple[str, ...]:
-    return FUSED if name == "Phi3" else LLAMAS
+    return FUSED if name == "Phi3" else LLAMAS[:4] if name in EXPERTS else LLAMAS
 
 
 def slots(
@@ -142,6 +145,25 @@ def test_a_micro_batch_keeps_what_is_foretold(saved: Any, name: str, dtype: str,
     assert told.kept == pytest.approx(found, rel=ARCHITECTURES[name] + 0.01)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [CAPPED, "Llama"])
+def test_attention_that_keeps_its_scores_keeps_what_is_foretold(
+    saved: Any, name: str, dtype: str, packed: bool
+):
+    """A model's own choice, for its cap, and a person's. Padding counts twice: to 160 of 130."""
+    adapters = slots(saved(name), LLAMAS, dtype)
+    if name == "Llama":
+        adapters.model.set_attn_implementation("eager")
+    assert adapters.model.config._attn_implementation == "eager"
+    shape = [Adapter(4, LLAMAS)] * 2, dtype, 2 * ROWS * LENGTH, 0, False, packed
+    sizes = sizes_of(saved(name))
+    assert sizes.capped is (name == CAPPED)
+    told, without = (activations(sizes, *shape, seen).kept for seen in (LENGTH + packed, 0))
+    assert told == pytest.approx(kept_bytes(adapters, packed), rel=0.03)
+    assert told > 1.25 * without
+
+
 def test_fewer_targets_keep_less_and_a_frozen_layer_keeps_no_input(saved: Any):
     """The Trade-offs paper's q and v."""
     source, few = saved("Llama"), ("q_proj", "v_proj")
@@ -173,7 +195,7 @@ def test_weights_and_adapters_are_exact(saved: Any, name: str):
 
 def test_sizes_are_the_configurations_own(saved: Any):
     found = sizes_of(saved("Qwen3"))
-    assert (found.width, found.queries, found.keys, found.inner) == (64, 96, 48, 160)
+    assert (found.width, found.queries, found.keys) == (64, 96, 48)
     assert (len(found.layers), found.vocabulary) == (3, 500)
     assert sorted(found.norms[0]) == [
         "input_layernorm.weight", "post_attention_layernorm.weight",
@@ -226,15 +248,14 @@ def test_a_divergence_holds_no_more_than_a_loss(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("name", ["Llama", "Qwen3Moe", CAPPED])
 def test_a_whole_pass_holds_at_most_what_is_foretold(
-    tmp_path: Path, dtype: str, checkpointed: bool
+    saved: Any, name: str, dtype: str, checkpointed: bool
 ):
     """Of six layers and two slots: all that is alive at once, forward and backward, head included;
     with checkpointed layers a fourth of it."""
-    config = transformers.LlamaConfig(**(SIZES | {"num_hidden_layers": 6}))
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    tiny.make_tokenizer(tmp_path)
-    adapters = slots(str(tmp_path), LLAMAS, dtype)
+    source, targets = saved(name, num_hidden_layers=6), targets_of(name)
+    adapters, sizes = slots(source, targets, dtype), sizes_of(source)
     adapters.checkpointed = checkpointed
     rows = [Encoded(tuple(range(3, 44)), tuple(range(5, 44)))] * 8
     batches = {slot: collate(rows, list(range(8))) for slot in range(2)}
@@ -248,8 +269,9 @@ def test_a_whole_pass_holds_at_most_what_is_foretold(
     once()  # afterwards every gradient has its place
     peak = peak_of(once)
     told = activations(
-        sizes_of(str(tmp_path)), [Adapter(4, LLAMAS)] * 2, dtype, 16 * 80, 16 * 39, checkpointed
-    )
+        sizes, [Adapter(4, targets)] * 2, dtype, 16 * 80, 16 * 39, checkpointed,
+        seen=80 * sizes.capped,
+    )  # fmt: skip
     assert 0.95 * peak <= told.total <= 1.15 * peak
 
 

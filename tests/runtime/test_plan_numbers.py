@@ -47,9 +47,9 @@ def test_the_worlds_plan_is_what_a_hand_counts(tmp_path: Path) -> None:
     assert told.targets == dict.fromkeys(told.targets, 3)
     assert len(told.targets) == 7
     # Adapters of rank 8 in float32: each of the three layers has four linears of width 96 and three
-    # between that and the MLP's 176.
+    # between that and the MLP's 256.
     sizes = Group(sweep, Machine(None, None, True)).sizes
-    width, keys, inner = sizes.width, sizes.keys, sizes.inner
+    width, keys, inner = sizes.width, sizes.keys, 256
     a_layer = 2 * (width + sizes.queries) + 2 * (width + keys) + 3 * (width + inner)
     assert told.adapter_parameters == 3 * 8 * a_layer
     assert told.storage["adapters"] == 6 * 4 * told.adapter_parameters
@@ -104,6 +104,22 @@ def test_memory_has_room_for_the_safety_rows_of_all_slots_of_a_micro_batch(tmp_p
         dealt = deal(own, more, 1, 16, 8192, packed=True)
         most = max(most, count(dealt, own, more, packed=True).largest)
     assert 0.3 * told < most <= told
+
+
+def test_attention_that_keeps_its_scores_needs_more_memory(tmp_path: Path) -> None:
+    """By hand: of each token a float32 a head and token of the longest row, and what it attends
+    with repeated for all heads, in the place of the logarithm of a sum a head."""
+    sweep = planned(Options(out=str(tmp_path), seeds=1, set=["execution.micro_batch_size=4"]))
+    group = Group(sweep, Machine(None, None, True))
+    execution, sizes = sweep.setup.execution, group.sizes
+    (plain, eager) = (
+        next(size for name, size in group.memory(how).parts.items() if name.startswith("layers of"))
+        for how in (execution, execution.model_copy(update={"attention": "eager"}))
+    )
+    beside = 2 * (sizes.queries - sizes.keys)
+    a_token = 4 * (sizes.heads * group.longest + beside - sizes.heads)
+    tokens = group.tokens(execution, group.slots(execution))
+    assert eager - plain == tokens * len(sizes.layers) * a_token > 0
 
 
 def test_extra_rows_cost_their_passes(tmp_path: Path) -> None:

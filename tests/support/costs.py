@@ -29,14 +29,20 @@ def _attention_backward(gradient: Any, query: Any, key: Any, value: Any, *args: 
     return 5 * _attention(query, key, value) // 2  # five products, one of them done again, of two
 
 
+def _grouped(tokens: Any, experts: Any, *args: Any, **more: Any) -> int:
+    return 2 * tokens[0] * tokens[1] * experts[2]
+
+
 aten = torch.ops.aten
 UNKNOWN_TO_TORCH = {
     aten.addmm_: _addmm,
+    aten._grouped_mm: _grouped,
     aten.baddbmm_: _baddbmm,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""Of torch 2.13's counter: it would leave out products that add in place and all attention."""
+"""Of torch 2.13's counter: it would leave out products that add in place, experts' and all
+attention."""
 
 
 def counter() -> FlopCounterMode:

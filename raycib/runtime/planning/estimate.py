@@ -195,6 +195,8 @@ def _cache_bytes(rows: Sequence[Length], what: str, width: int, dtype: str) -> i
 
 def _assumed(sweep: Sweep, work: Work, machine: Machine) -> Iterator[str]:
     yield from sweep.setup.reader.assumed
+    if any(work.sizes.routed) and work.sizes.chosen is None:
+        yield "all experts read each token: config.json does not say how many do"
     if machine.gpu and not machine.known:
         yield f"the GPU is an {machine.name} (--gpu names another)"
     if machine.gpu and not machine.gpu.peak:

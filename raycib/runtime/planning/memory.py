@@ -119,7 +119,7 @@ class Group:
         scored = int(tokens * self.answered)
         passes = activations(
             sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations,
-            self._packed(execution),
+            self._packed(execution), self._seen(execution, self.longest),
         )  # fmt: skip
         parts = {
             **self._base(execution),
@@ -179,7 +179,7 @@ class Group:
         everything = Adapter(0, tuple({name.rpartition(".")[2] for name in sizes.linears}))
         passes = activations(
             sizes, [everything], precision, tokens, tokens, execution.checkpoint_activations,
-            self._packed(execution),
+            self._packed(execution), self._seen(execution, longest),
         )  # fmt: skip
         weights = {"all weights with gradients and Adam": trained_bytes(sizes, precision)}
         if execution.strategy != "replicated":
@@ -198,6 +198,11 @@ class Group:
 
     def _packed(self, execution: Execution) -> bool:
         return execution.micro_batch_tokens is not None and self.sizes.packs
+
+    def _seen(self, execution: Execution, longest: int) -> int:
+        """Tokens of a row whose scores attention keeps, at most; 0 where it keeps none."""
+        own = "eager" if self.sizes.capped else "sdpa"
+        return longest if (execution.attention or own) == "eager" else 0
 
     @cached_property
     def _least_step(self) -> float:
