@@ -87,6 +87,15 @@ def test_what_failed_has_no_worst_case():
     assert math.isnan(cib["worst"])
 
 
+def test_a_sweep_of_which_no_cell_finished_has_no_such_section():
+    """Nor one that has just begun, whose page is shown while it runs."""
+    summary, said = planted(FOUND)
+    for cell in summary["cells"]:
+        cell |= {"failed": "lost", "scores": None}
+    report = reported(summary, said)
+    assert with_poisoned(report, said) is report
+
+
 def test_one_seed_at_one_share_has_clopper_and_pearsons_interval():
     outcomes = np.zeros((1, 50))
     outcomes[0, :7] = 1

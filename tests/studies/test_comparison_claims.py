@@ -135,6 +135,18 @@ def test_similar_negatives_must_win_at_every_strength_they_share():
     assert judged(*rows, claims=ablation_claims)["negatives"].holds is True
 
 
+def test_one_strength_at_which_similar_negatives_lose_is_enough():
+    """At 1 all 8 answers flip the wrong way (p = 2 / 256), at 5 nothing is told (p = .5)."""
+    rows = [LORA, drawn(1, 1.0, "most_similar", "S"), drawn(5, 0.0, "most_similar", "S"),
+            drawn(1, 0.0, "uniform", "R"), drawn(5, 0.7, "uniform", "R")]  # fmt: skip
+    answers = {"S 5": said("sss"), "R 5": said("uus")}
+    answers |= {"S 1": said("u" * 8), "R 1": said("s" * 8)}
+    assert judged(*rows, answers=answers, claims=ablation_claims)["negatives"].holds is False
+    rows[1], rows[3] = drawn(1, 0.0, "most_similar", "S"), drawn(1, 1.0, "uniform", "R")
+    answers["S 1"], answers["R 1"] = answers["R 1"], answers["S 1"]
+    assert judged(*rows, answers=answers, claims=ablation_claims)["negatives"].holds is None
+
+
 def test_an_ablation_of_something_else_claims_nothing_about_negatives():
     found = judged(LORA, cell("case2", 1, 0.1, 1), claims=ablation_claims)
     assert found == {}

@@ -26,10 +26,12 @@ FIGURE = (
 
 
 def with_poisoned(report: Report, samples: Samples) -> Report:
-    """The report with what harmful rows do; as it is where no task has any."""
+    """The report with what harmful rows do; as it is where no task has any, or no cell scores."""
     if "harmful_ratio" not in report.frame:
         return report
     rows = poisoned_table(report.frame, samples)
+    if not len(rows):
+        return report
     parts = [
         Drawing("poisoned", partial(poisoned_figure, rows),
                 "Harmful response rate against the share of harmful rows", FIGURE),

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from raycib.counting import count
-from raycib.report.claims import Claim, coherent, erosion, of_part
+from raycib.report.claims import Claim, all_told, coherent, erosion, of_part
 from raycib.report.forms import NOT_MEASURED, p_equals, share
 from raycib.report.frame import NAMES, PLAIN
 from raycib.report.side_by_side import Samples
@@ -163,7 +163,8 @@ def _equal_loss(
 
 def _negatives(found: Sequence[ResultRow], samples: Samples) -> list[Claim]:
     """Rules: the lower mean HRR at every strength that both kinds of negatives were run at, open
-    where the pairs do not tell some two apart; and no variant of CIB at or above plain LoRA."""
+    where none is the higher one and the pairs do not tell some two apart; and no variant of CIB at
+    or above plain LoRA."""
     similar, random = _drawn(found, "most_similar"), _drawn(found, "uniform", "recent")
     pairs = [(a, b) for a in similar for b in random if a.strength == b.strength]
     if not pairs:
@@ -174,7 +175,7 @@ def _negatives(found: Sequence[ResultRow], samples: Samples) -> list[Claim]:
     )
     evidence = ". ".join(f"{_said(a)} against {_said(b)}{_p(b, a, samples)}" for a, b in pairs)
     each = [_told(less(a.mean("hrr"), b.mean("hrr")), b, a, samples) for a, b in pairs]
-    made = [Claim(text, None if None in each else all(each), evidence)]
+    made = [Claim(text, all_told(each), evidence)]
     if lora := plain_variant(found):
         mine = [variant for variant in of(found, CIB) if math.isfinite(variant.mean("hrr"))]
         worst = max(mine, key=lambda variant: variant.mean("hrr"))

@@ -128,7 +128,7 @@ def correlation_text(found: Correlation) -> str:
 
 def _utility(cells: pd.DataFrame) -> Claim | None:
     """Rule: the paper's own bound, a range of less than 0.5 points over λ > 0."""
-    text = "Utility stays within 0.5 points over λ > 0 (means over seeds)"
+    text = "Utility varies by less than 0.5 points over λ > 0 (means over seeds)"
     means = cells.groupby("strength")["utility"].mean().dropna() * 100
     positive = means[means.index > 0]
     if not len(means):
