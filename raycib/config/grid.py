@@ -17,6 +17,7 @@ from raycib.config import (
     TaskSpec,
     TrainerSpec,
 )
+from raycib.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -122,4 +123,19 @@ def single_task(
                 stages=(*alignment_stages, *stages), evals=evals, compared=compared, label=label
             )
         )
+    _refuse_twins(runs)
     return runs
+
+
+def _refuse_twins(runs: Iterable[RunSpec]) -> None:
+    """Tables know rows by their labels, or by methods and their settings: two cells of one seed
+    that are called the same would be two seeds of one row."""
+    found: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        last, strength = run.final, run.method.strength
+        place = run.label or run.method, strength, last.model, last.task.name, last.seed
+        if found.setdefault(place, last.key) != last.key:
+            raise UserError(
+                f"two rows are called {run.label or run.method.about.name!r} at strength "
+                f"{strength:g}, and tables would make one of them; give one a label of its own"
+            )

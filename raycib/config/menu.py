@@ -125,6 +125,7 @@ def _give(method: type[Method], place: str, text: str) -> type[Method]:
     if before is not None and (before.source is None or before.source.place != place):
         taken = before.source.place if before.source else "a method of raycib"
         raise UserError(f"{place}: its kind {kind!r} is that of {taken}; call it otherwise")
+    _refuse_twins(menu(), kind, method)
     _GIVEN[kind] = method
     return method
 
@@ -133,7 +134,19 @@ def _add(found: dict[str, type[Method]], method: type[Method]) -> None:
     kind = _kind(method)
     if kind in found:
         raise UserError(f"{method.__module__} and {found[kind].__module__} are both {kind!r}")
+    _refuse_twins(found, kind, method)
     found[kind] = method
+
+
+def _refuse_twins(found: dict[str, type[Method]], kind: str, method: type[Method]) -> None:
+    """Tables know methods by their names: cells of two of one name would be seeds of one row."""
+    name = method.about.name
+    for other, its in found.items():
+        if other != kind and its.about.name == name:
+            raise UserError(
+                f"methods {kind!r} and {other!r} are both called {name!r}, and tables would make "
+                "one of them; give one's About another name"
+            )
 
 
 def _kind(method: type[Method]) -> str:

@@ -7,6 +7,7 @@ from specs import TASKS
 from raycib.config import PlainLoRA, TrainerSpec
 from raycib.config.grid import Variant
 from raycib.config.plan import waits
+from raycib.errors import UserError
 from raycib.methods.cib import CIB
 from raycib.methods.o_lora import OLoRA
 from raycib.methods.vaccine import Vaccine
@@ -101,6 +102,19 @@ def test_what_a_cell_is_called_and_stands_for_is_no_part_of_its_key():
     assert one.label == "ours"
     assert one.key == other.key
     assert plan([one, other]).stages == 1
+
+
+def test_two_rows_that_would_be_called_the_same_are_refused():
+    """Their cells would be seeds of one row. At two strengths they are two rows, and settings of
+    a method tell rows without a label apart; what comes before the task, or a trainer, does not."""
+    hard = CIB(draw="hardest")
+    with pytest.raises(UserError, match="two rows are called 'ours' at strength 5"):
+        rows_of(Variant(CIB(), "ours"), Variant(hard, "ours"))
+    with pytest.raises(UserError, match="two rows are called 'LoRA' at strength 0"):
+        rows_of(PlainLoRA(), Variant(PlainLoRA(), trainer=TrainerSpec(batch_size=8)))
+    assert len(rows_of(CIB(), hard)) == 2
+    assert len(rows_of(Variant(CIB(), "ours"), Variant(CIB(lam=1), "ours"))) == 2
+    assert len(rows_of(Variant(CIB(), "ours"), Variant(hard, "theirs"))) == 2
 
 
 def test_chains_are_made_for_every_seed():

@@ -114,6 +114,7 @@ def test_a_group_brings_the_code_and_a_stored_stage_does_not(tmp_path: Path):
     ("text", "place", "message"),
     [
         (OWN.replace('"anchor"', '"cib"'), "", "its kind 'cib' is that of a method of raycib"),
+        (OWN.replace('"Anchor"', '"KL"'), "", "'anchor' and 'kl' are both called 'KL', and tables"),
         (OWN, ":Other", "which method?"),
         (OWN + "\n1 / 0\n", "", "ZeroDivisionError"),
         ("", "", "which method?"),
