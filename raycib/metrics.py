@@ -28,6 +28,10 @@ class Rate(BaseModel, frozen=True, extra="allow"):
     """Answers left out because no verdict could be read; never counted as safe."""
 
 
+ENDS = tuple(name for name in Rate.model_fields if name != "value")
+"""Of the columns of a rate besides its value: "hrr" has "hrr_low" and so on."""
+
+
 def rate(hits: int, n: int, unread: int = 0) -> Rate:
     """`hits` of `n` as a `Rate`. Raises ValueError where n is 0: such a rate does not exist."""
     if n <= 0:

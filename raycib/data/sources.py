@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raycib.errors import UserError
+from raycib.metrics import ENDS
 
 ROLES = ("prompt", "context", "response", "system")
 PARTS = (
@@ -147,9 +148,18 @@ def _is_file(name: str) -> bool:
 
 
 def named(option: str, text: str) -> dict[str, str]:
-    """Files with commas between them, by what tables call them."""
+    """Files with commas between them, by what tables call them: each score of theirs, its interval
+    and its counts have a column of their own ("accuracy_low" is an end of "accuracy")."""
     files = several(text)
     names = [stem(file) for file in files]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{option} {text!r}: {twice[0]!r} comes twice; give each once")
+        raise UserError(
+            f"{option} {text!r}: {twice[0]!r} comes twice; give each once, and files of one name "
+            "other names"
+        )
+    if part := [name for name in names if name.rpartition("_")[2] in ENDS]:
+        raise UserError(
+            f"{option} {text!r}: in tables the scores of {part[0]!r} would take the column of "
+            "another score's interval or count; give the file another name"
+        )
     return dict(zip(names, files, strict=True))

@@ -164,10 +164,15 @@ def _benchmarks(store: Store, model_id: str, evals: EvalSpec) -> dict[str, Any]:
 
 
 def _at_limit(said: Callable[[RowsSpec], Said], evals: EvalSpec) -> dict[str, int]:
-    """By set, answers that ended at the limit of tokens, and of how many."""
+    """By set, answers that ended at the limit of tokens, and of how many. Of two sets of one name
+    the second one is "other"."""
     sets = {"harmful": evals.harmful, "held_out": evals.held_out}
     sets |= {"benign": evals.benign} if evals.benign else {}
-    sets |= {rows.name: rows for rows in (*evals.probes, *evals.tasks, *evals.other_harmful)}
+    for rows in (*evals.probes, *evals.tasks, *evals.other_harmful):
+        name = rows.name
+        while name in sets:
+            name = f"other {name}"
+        sets[name] = rows
     found: dict[str, int] = {}
     for name, rows in sets.items():
         found[name] = said(rows).at_limit

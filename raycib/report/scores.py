@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raycib.config.menu import menu
+from raycib.metrics import ENDS
 from raycib.results import Cell, Results, Scores
 
 BEFORE = "before fine-tuning"
 """What the aligned model is called."""
-RATE_PARTS = {"value": "", "low": "_low", "high": "_high", "n": "_n", "unread": "_unread"}
+RATE_PARTS = {"value": ""} | {part: f"_{part}" for part in ENDS}
 WITHIN = {
     "utility_by_probe": "utility",
     "hrr_by_judge": "hrr_by",

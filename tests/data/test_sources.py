@@ -9,8 +9,11 @@ import pytest
 
 from raycib.data.origins import origin
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, read_rows
-from raycib.data.sources import parse, several, stem
+from raycib.data.sources import named, parse, several, stem
 from raycib.errors import UserError
+from raycib.metrics import rate
+from raycib.report.scores import flat_scores
+from raycib.results import Scores
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -227,6 +230,17 @@ def test_rows_that_stand_there_twice_are_kept_and_counted(tmp_path: Path):
             "asks what an earlier row asks, and counts again: 2 rows (1 with its answer)"
             in spec.notes
         )
+
+
+@pytest.mark.parametrize("files", ["low.jsonl,high.jsonl", "a/facts.csv,b/facts_n.csv"])
+def test_a_file_whose_scores_would_take_another_ones_column_is_refused(files: str):
+    """Of a task "low" accuracy_low is the accuracy: it stood for the lower end of another one's."""
+    with pytest.raises(UserError, match="would take the column of another score's interval"):
+        named("--task", files)
+    names = list(named("--task", "lowest.jsonl,low_res.csv,n1.jsonl,highs.jsonl"))
+    scores = Scores(accuracy=rate(8, 10), accuracies={name: rate(1, 10) for name in names})
+    assert len(flat_scores(scores)) == 5 * (1 + len(names))
+    assert flat_scores(scores)["accuracy_low"] == rate(8, 10).low
 
 
 def test_notes_move_no_key(tmp_path: Path):

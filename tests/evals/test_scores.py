@@ -107,6 +107,11 @@ def test_every_score_is_of_its_own_set(asked: tuple[Store, EvalSpec]) -> None:
         "sums": 1, "sums_n": 2, "products": 0, "products_n": 4, "poems": 0, "poems_n": 2,
         "last task": 0, "last task_n": 5, "other": 3, "other_n": 3,
     }  # fmt: skip
+    alike = evals.probes[0].model_copy(update={"name": "harmful"})
+    named = evals.model_copy(update={"probes": (alike,)})
+    counts = Scoring(answers, cache).scores(MODEL, named).at_limit
+    assert (counts["harmful"], counts["harmful_n"]) == (1, 5)
+    assert (counts["other harmful"], counts["other harmful_n"]) == (1, 2)
 
 
 def test_samples_are_of_the_set_that_is_asked_for(asked: tuple[Store, EvalSpec]) -> None:
