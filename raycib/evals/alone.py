@@ -12,7 +12,6 @@ from random import Random
 from typing import NamedTuple
 
 from raycib.config import EngineName, RowsSpec, digest
-from raycib.data.chat import encode_prompt
 from raycib.evals.answers import Answers, answers_key, entry
 from raycib.evals.generate import Engine, GenerationRequest
 from raycib.store import Store
@@ -60,7 +59,7 @@ def ask_alone(
         [
             GenerationRequest(
                 str(number),
-                tuple(encode_prompt(tokenizer, row.prompt, row.system)),
+                known.ids(tokenizer, (row.prompt, row.system)),
                 folders[one.model_id],
                 one.rows.max_tokens,
             )

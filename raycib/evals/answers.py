@@ -55,6 +55,7 @@ class Answers:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._rows: dict[str, list[Row]] = {}
+        self._prompts: dict[tuple[str, str], tuple[int, ...]] = {}
         self._scorers: dict[tuple[str, str | None], Scorer] = {}
         self._kept: dict[str, Said] = {}
         self._texts: dict[str, str] = {}
@@ -65,6 +66,12 @@ class Answers:
         if spec.key not in self._rows:
             self._rows[spec.key] = rows_of(spec)
         return self._rows[spec.key]
+
+    def ids(self, tokenizer: object, prompt: tuple[str, str]) -> tuple[int, ...]:
+        """A (prompt, system) as the model is asked it, encoded once by its only tokenizer."""
+        if prompt not in self._prompts:
+            self._prompts[prompt] = tuple(encode_prompt(tokenizer, *prompt))
+        return self._prompts[prompt]
 
     def scorer(self, spec: RowsSpec) -> Scorer:
         """How answers to rows are scored, found once: whether a rule fits is asked of every row."""
@@ -114,17 +121,13 @@ def generate_answers(
         if store.get(GENERATIONS, answers_key(model_id, spec, engine.name)) is None
     ]
     folders = dict(model_ids)
-    encoded: dict[tuple[str, str], tuple[int, ...]] = {}
     for model_id, name in missing:
         spec, prompts = sets[name]
         for prompt in prompts:
-            if prompt not in encoded:
-                encoded[prompt] = tuple(encode_prompt(tokenizer, *prompt))
+            ids = known.ids(tokenizer, prompt)
             requests.setdefault(
                 (model_id, prompt, spec.max_tokens),
-                GenerationRequest(
-                    str(len(requests)), encoded[prompt], folders[model_id], spec.max_tokens
-                ),
+                GenerationRequest(str(len(requests)), ids, folders[model_id], spec.max_tokens),
             )
     answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
     for model_id, name in missing:

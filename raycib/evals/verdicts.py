@@ -1,7 +1,7 @@
 """Verdicts in the store: a conversation is judged once by a judge, whoever asks."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -16,6 +16,8 @@ _FILE = "verdicts.jsonl"
 
 Pair = tuple[str, str]
 """(prompt, answer)."""
+Told = Callable[[int, int], None]
+"""Called with how many conversations are read, of how many."""
 
 
 class VerdictCache:
@@ -61,22 +63,30 @@ class VerdictCache:
         """The distinct pairs without a verdict, in order."""
         return list(dict.fromkeys(pair for pair in pairs if self.get(pair) is None))
 
-    def ask(self, judge: Judge, pairs: Iterable[Pair]) -> int:
-        """Have `judge` read what is missing of `pairs`; returns how many it read.
+    def ask(
+        self, judge: Judge, pairs: Iterable[Pair], told: Told = lambda read, total: None
+    ) -> int:
+        """Have `judge` read what is missing of `pairs`; returns how many it read. `told` hears of
+        none, and of each chunk.
 
         Each chunk is stored as soon as it is known, so that an interrupted judge is only asked the
         rest. Sweeps on one store ask one after the other, so that none asks what another has asked.
         Raises `JudgeUnavailable`.
         """
         todo = self.missing(pairs)
+        read = 0
 
         def keep(rows: list[int], verdicts: list[Verdict]) -> None:
+            nonlocal read
             self._put([todo[row] for row in rows], verdicts)
+            read += len(rows)
+            told(read, len(todo))
 
         if todo:
             with self.store.claim(VERDICTS, self._prefix):
                 self.refresh()
                 if todo := self.missing(todo):
+                    told(0, len(todo))
                     judge.judge(todo, on_chunk=keep, chunk_rows=CHUNK)
         return len(todo)
 

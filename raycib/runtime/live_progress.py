@@ -50,9 +50,12 @@ class LiveView(ProgressView):
 
     def enter(self, phase: str) -> None:
         """A new phase begins; the live view shows it by itself."""
-        self.phase, self.detail, self.groups = phase, "", {}
+        self._begin(phase)
         if not self.console.is_terminal:
             self.print_line()
+
+    def _tell_at_times(self, now: bool = False) -> None:
+        """The thread does."""
 
     def tell(self, groups: dict[str, News], detail: str) -> None:
         """How far the groups are that are trained, and what is waited for."""

@@ -21,7 +21,7 @@ from raycib.errors import UserError
 from raycib.evals.alone import Pick
 from raycib.evals.in_process import InProcessGenerator
 from raycib.evals.judges import Judge
-from raycib.evals.verdicts import Pair
+from raycib.evals.verdicts import Pair, Told
 from raycib.model_files import context_length, find
 from raycib.model_files.config import own_dtype, read_config
 from raycib.models import load_model
@@ -44,6 +44,8 @@ class LocalRuntime:
     """This process. Work that has begun is done when it is waited for."""
 
     engines, overlaps, has_room = 1, False, False
+    models_at_once = 1
+    """Who answer together: none, by transformers."""
     lost: tuple[type[Exception], ...] = ()
 
     def __init__(self, sweep: Sweep) -> None:
@@ -134,10 +136,10 @@ class LocalRuntime:
     def start_judge(self, judge: NamedJudge) -> None:
         """Nothing to start: a judge is loaded when it is asked."""
 
-    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair], told: Told) -> int:
         """Have the judge in this process, or an endpoint, read what is missing."""
         reader = judge.reading(self._reader(judge))
-        return self.sweep.verdict_caches[judge.name].ask(reader, pairs)
+        return self.sweep.verdict_caches[judge.name].ask(reader, pairs, told)
 
     def _reader(self, judge: NamedJudge) -> Judge:
         if judge.spec.kind == "guard":

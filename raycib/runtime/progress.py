@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: the phase, and how far training is."""
+"""What a person sees while a sweep runs: the phase, and how far it is."""
 
 import json
 import os
@@ -13,6 +13,8 @@ from rich.console import Console
 
 LINE_EVERY = 30.0
 """Seconds between lines in a log."""
+AT_ONCE = 2.0
+"""Seconds of a phase. What is done in them was there already, and tells nothing of its speed."""
 
 News = dict[str, Any]
 """Of a group: its slots, steps done and in all, the last terms of the loss, and new points of its
@@ -22,8 +24,8 @@ Points = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class ProgressView:
-    """A line when a phase begins, and one at times while adapters are trained; `progress.json` has
-    the same for programs. Nothing runs beside the sweep: whoever trains calls it."""
+    """A line when a phase begins, and one at times while it goes on; `progress.json` has the same
+    for programs. Nothing runs beside the sweep: whoever works calls it."""
 
     waits = ""
     """What has had no room for a while; in one process nothing waits."""
@@ -40,8 +42,8 @@ class ProgressView:
         self.new_points: Callable[[Points], None] = lambda points: None
         """Told of new points of curves."""
         self._file, self._total = folder / "progress.json", total_steps
-        self._began, self._training_since = time.monotonic(), None
-        self._last = self._began
+        self._last = self._began = time.monotonic()
+        self._speed = Speed()
 
     def __enter__(self) -> Self:
         return self
@@ -51,15 +53,27 @@ class ProgressView:
 
     def enter(self, phase: str) -> None:
         """A new phase begins."""
-        self.phase, self.detail, self.groups = phase, "", {}
+        self._begin(phase)
         self.print_line()
         self.write()
+
+    def _begin(self, phase: str) -> None:
+        self.phase, self.detail, self.groups, self._speed = phase, "", {}, Speed()
 
     def __call__(self, group: str, news: Mapping[str, Any], last: bool) -> None:
         """A group has taken a step, perhaps its `last`."""
         self.detail = ""
         self._take({group: dict(news)})
-        if last or time.monotonic() - self._last >= LINE_EVERY:
+        self._tell_at_times(last)
+
+    def count(self, done: int, total: int, said: str) -> None:
+        """So much of a phase is done; `said` says what in words."""
+        left = self._speed.left(done, total)
+        self.detail = ", ".join(part for part in (said, left) if part)
+        self._tell_at_times()
+
+    def _tell_at_times(self, now: bool = False) -> None:
+        if now or time.monotonic() - self._last >= LINE_EVERY:
             self.print_line()
             self.write()
 
@@ -91,7 +105,7 @@ class ProgressView:
             done = sum(news["done"] for news in self.groups.values())
             parts.append(f"{done}/{self._total} steps")
             parts += [f"{k} {v:.3f}" for k, v in self._mean_terms().items()]
-            parts.append(self._time_left(done))
+            parts.append(self._speed.left(done, self._total))
         return ", ".join(part for part in parts if part)
 
     def _mean_terms(self) -> dict[str, float]:
@@ -101,17 +115,6 @@ class ProgressView:
                 values.setdefault(name, []).append(value)
         return {name: sum(found) / len(found) for name, found in values.items()}
 
-    def _time_left(self, done: int) -> str:
-        """From the mean speed so far; the range is that speed's, a quarter faster or slower."""
-        now = time.monotonic()
-        if self._training_since is None:
-            self._training_since = (now, done)
-        since, before = self._training_since
-        if done <= before or now - since < 2:
-            return ""
-        left = (self._total - done) * (now - since) / (done - before)
-        return f"{0.8 * left:.0f} to {1.25 * left:.0f} s left"
-
     def write(self) -> None:
         """Renew `progress.json`."""
         seconds = time.monotonic() - self._began
@@ -120,6 +123,27 @@ class ProgressView:
         with suppress(OSError):  # a full disk ends the view; the store says what it ends of results
             partial.write_text(json.dumps(news))
             partial.replace(self._file)
+
+
+class Speed:
+    """How long the rest of a phase takes, by what was done since it began."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._since, self._before = 0.0, 0
+
+    def left(self, done: int, total: int) -> str:
+        """From the mean speed so far; the range is that speed's, a quarter faster or slower. ""
+        where it is not known."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        if now - self._first < AT_ONCE:
+            self._since, self._before = now, done
+        if done <= self._before:
+            return ""
+        left = (total - done) * (now - self._since) / (done - self._before)
+        return f"{0.8 * left:.0f} to {1.25 * left:.0f} s left"
 
 
 def waiting(tasks: Sequence[str]) -> str:

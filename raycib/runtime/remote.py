@@ -23,7 +23,7 @@ from raycib.errors import LOST, line_of
 from raycib.evals.alone import Pick
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judges import Judge
-from raycib.evals.verdicts import Pair
+from raycib.evals.verdicts import Pair, Told
 from raycib.runtime.capacity import fit_at_once, judges_for, replicas
 from raycib.runtime.cluster import connect
 from raycib.runtime.engine_pool import GONE, EnginePool
@@ -39,6 +39,8 @@ from raycib.runtime.sweep import Sweep
 from raycib.runtime.train import run_tasks
 from raycib.runtime.watch import Watch, parts
 
+MODELS_AT_ONCE = 8
+"""Models that answer together, at most; their answers are stored together."""
 A_DAY_S = 86400.0
 """What is killed says so; what is asked meanwhile waits for long answers."""
 
@@ -132,6 +134,11 @@ class RayRuntime:
         return len(self._processes)
 
     @property
+    def models_at_once(self) -> int:
+        """Who answer together, at most: those whose requests an engine takes into one batch."""
+        return 1 if self.sweep.setup.model.quantization else MODELS_AT_ONCE
+
+    @property
     def _idle(self) -> list[dict[str, float]]:
         """What each node has for engines; nothing is known to be left while adapters are
         trained."""
@@ -216,15 +223,15 @@ class RayRuntime:
             self._processes.append(self._process(0))
         return self._processes[0].actor
 
-    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
-        """Have it read what is missing; how many it read. One that was taken down meanwhile starts
-        again. Raises `JudgeUnavailable`."""
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair], told: Told) -> int:
+        """Have it read what is missing; how many it read, of which `told` hears. One that was taken
+        down meanwhile starts again. Raises `JudgeUnavailable`."""
         for first in (True, False):
             self.start_judge(judge, len(pairs))
             try:
                 if self._reader is None:
                     self._reader = judge.reading(self._make_reader(judge))
-                return self.sweep.verdict_caches[judge.name].ask(self._reader, pairs)
+                return self.sweep.verdict_caches[judge.name].ask(self._reader, pairs, told)
             except JudgeUnavailable:
                 if not first or self._served is None or self._served.is_up:
                     raise

@@ -31,8 +31,6 @@ __all__ = ["JudgeUnavailable", "Work", "do"]
 
 POINTS_EVERY_S = 5.0
 """Between two looks at the store for adapters in the middle of their training."""
-MODELS_AT_ONCE = 8
-"""Models that answer together, at most; their answers are stored together."""
 
 Beside = Callable[["Work"], AbstractContextManager[Any]]
 """What shows people how far the work is."""
@@ -162,10 +160,10 @@ class Work:
     def _answer(self) -> None:
         """Answers, a few models at a time; a judge that is up reads some while others are given."""
         self._ask(self.sweep.asked)
-        done = 0
+        done, asked = 0, len(self._asked)
         for model_ids, answers in self._coming.items():
             loads = "" if done else ", the engine loads first"
-            self.view.detail = f"{done} of {count(len(self._asked), 'model')} done{loads}"
+            self.view.count(done, asked, f"{done} of {count(asked, 'model')} done{loads}")
             answers()
             done += len(model_ids)
             if self.runtime.overlaps and self.sweep.judge.spec.kind == "guard":
@@ -192,7 +190,9 @@ class Work:
         self._asked |= set(new)
         points = [one for one in new if one in self.sweep.points]
         for alike in ([one for one in new if one not in self.sweep.points], points):
-            for lot in lots(alike, self.runtime.engines if alike else 1):
+            for lot in lots(
+                alike, self.runtime.engines if alike else 1, self.runtime.models_at_once
+            ):
                 self._coming[lot] = self.runtime.ask(lot)
 
     def _ask_points(self) -> None:
@@ -208,13 +208,17 @@ class Work:
         pairs = [*self.sweep.pairs(models), *(pairs_of(self.sweep) if models is None else ())]
         if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
-            self.view.detail = f"{count(len(missing), 'answer')} to read{whose}"
-            self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing)
+
+            def told(read: int, total: int) -> None:
+                self.view.count(read, total, f"{read:,} of {count(total, 'answer')} read{whose}")
+
+            self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing, told)
 
 
-def lots(models: Sequence[str], engines: int) -> list[tuple[str, ...]]:
-    """Models that answer together, dealt so that all engines have as much to do."""
-    rounds = -(-len(models) // (MODELS_AT_ONCE * engines))
+def lots(models: Sequence[str], engines: int, at_once: int) -> list[tuple[str, ...]]:
+    """Models that answer together, `at_once` at most, dealt so that all engines have as much to
+    do."""
+    rounds = -(-len(models) // (at_once * engines))
     most = max(1, -(-len(models) // max(1, rounds * engines)))
     return [tuple(models[start : start + most]) for start in range(0, len(models), most)]
 

@@ -9,8 +9,8 @@ from raycib.data.rows import Row, describe_rows
 from raycib.errors import UserError
 from raycib.evals import refusals
 from raycib.evals.benchmark import Harm
-from raycib.evals.refusal_judge import RefusalJudge
-from raycib.evals.verdicts import VerdictCache
+from raycib.evals.refusal_judge import RefusalJudge, describe_refusal_judge
+from raycib.evals.verdicts import CHUNK, VerdictCache
 from raycib.report.judge_warnings import judge_warnings
 from raycib.runtime.judge import account, check_judge, describe_judge, unserved_judge
 from raycib.store import Store
@@ -34,6 +34,17 @@ def test_what_does_not_open_as_a_refusal_counts_and_is_stored(tmp_path: Path) ->
     told = account(spec, again, PAIRS, own_world=False)
     assert told.unread == {} and not told.out_of_its_world
     assert any("No judge read the answers" in line for line in judge_warnings(told))
+
+
+def test_who_waits_hears_of_each_chunk_that_is_stored(tmp_path: Path) -> None:
+    cache = VerdictCache(Store(tmp_path), describe_refusal_judge().key)
+    heard: list[tuple[int, int, int]] = []
+
+    def told(read: int, total: int) -> None:
+        heard.append((read, total, len(VerdictCache(cache.store, cache.judge_key)._known)))
+
+    cache.ask(RefusalJudge(), [("a prompt", f"answer {n}") for n in range(CHUNK + 44)], told)
+    assert heard == [(0, 300, 0), (256, 300, 256), (300, 300, 300)]
 
 
 def test_verdicts_come_in_lots_that_cover_all() -> None:

@@ -14,7 +14,7 @@ from synthetic_sweep import Models, Rule, question, sweep_in
 from raycib.config.plan import AdapterGroup, Plan
 from raycib.data import rows
 from raycib.evals.alone import Pick
-from raycib.evals.verdicts import Pair
+from raycib.evals.verdicts import Pair, Told
 from raycib.runtime.labelled import with_correction
 from raycib.runtime.leases import Ended, Task
 from raycib.runtime.named_judges import NamedJudge
@@ -115,6 +115,7 @@ class Overlapping:
     """A runtime of made-up models, which answer and are judged while others are trained."""
 
     groups_at_once, engines, overlaps, has_room, engine_starts = 2, 1, True, False, 0
+    models_at_once = 8
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.models = sweep, Models()
@@ -145,8 +146,8 @@ class Overlapping:
 
         return answer
 
-    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair]) -> int:
-        return self.sweep.verdict_caches[judge.name].ask(Rule(), pairs)
+    def ask_judge(self, judge: NamedJudge, pairs: Sequence[Pair], told: Told) -> int:
+        return self.sweep.verdict_caches[judge.name].ask(Rule(), pairs, told)
 
     def ask_alone(self, picks: Sequence[Pick]) -> Callable[[], None]:
         return lambda: None

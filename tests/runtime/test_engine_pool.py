@@ -124,8 +124,8 @@ def test_a_lot_that_ends_every_engine_is_given_up_and_a_mistake_is_not_tried_aga
 
 
 def test_lots_are_as_large_as_each_other_and_keep_all_engines_at_work():
-    def sizes(models: int, engines: int) -> list[int]:
-        found = lots([str(number) for number in range(models)], engines)
+    def sizes(models: int, engines: int, at_once: int = 8) -> list[int]:
+        found = lots([str(number) for number in range(models)], engines, at_once)
         assert [one for lot in found for one in lot] == [str(number) for number in range(models)]
         return [len(lot) for lot in found]
 
@@ -134,3 +134,4 @@ def test_lots_are_as_large_as_each_other_and_keep_all_engines_at_work():
     assert sizes(16, 2) == [8, 8] and sizes(3, 2) == [2, 1] and sizes(1, 4) == [1]
     assert sizes(17, 2) == [5, 5, 5, 2], "two rounds of two"
     assert sizes(16, 8) == [2] * 8
+    assert sizes(3, 1, 1) == [1, 1, 1], "each by itself"
