@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	  [[ -n $$python ]] || { echo "error: no Python >= 3.11 with venv found: install python3.11" \
 	    "and python3.11-venv, or put one on the PATH" >&2; exit 2; }; \
 	  $$python -m venv --clear .venv; }
-	@if nvidia-smi -L >/dev/null 2>&1 || [[ -e /proc/driver/nvidia/version ]]; then kind=gpu; else kind=cpu; fi; \
+	@if nvidia-smi -L 2>/dev/null | grep '^GPU' >/dev/null; then kind=gpu; else kind=cpu; fi; \
 	echo "installing raycib[$$kind,dev] into .venv: some minutes, once"; \
 	install() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@" --editable ".[$$kind,dev]"; }; \
 	if [[ $$kind == gpu ]]; then install; exit; fi; \

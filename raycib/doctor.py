@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from raycib.costs.gpus import gpus_here
+from raycib.runtime import token_file
 from raycib.store import Store, StoreError
 from raycib.tracking.session import without_password
 
@@ -132,9 +133,7 @@ def _ray() -> Finding:
     """Whether Ray asks for a token, and whether there is one."""
     address, mode = os.environ.get("RAY_ADDRESS"), os.environ.get("RAY_AUTH_MODE")
     mode = mode or ("" if address else "token")
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(path) if path else Path("~/.ray/auth_token")
-    file = Path(os.path.expanduser(file))  # where there is no home it stays "~"
+    named, file = os.environ.get("RAY_AUTH_TOKEN_PATH"), token_file()
     token = bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()
     where = address or "a cluster of its own on this machine"
     if mode != "token":
@@ -144,7 +143,7 @@ def _ray() -> Finding:
             f"{where}, RAY_AUTH_MODE={mode or 'unset'}",
             "without a token whoever reaches the port runs code here: RAY_AUTH_MODE=token",
         )
-    if (address or path) and not token:
+    if (address or named) and not token:
         return Finding(
             "ray",
             "problem",

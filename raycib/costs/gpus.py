@@ -1,7 +1,9 @@
 """GPUs: their memory, their peak, and what an hour costs."""
 
+import os
 import re
 import subprocess
+from functools import cache
 from typing import NamedTuple
 
 from raycib.errors import UserError
@@ -60,14 +62,40 @@ def gpu_named(name: str) -> GPU:
 
 
 def gpus_here() -> list[str]:
-    """Name and memory of each NVIDIA GPU of this machine, as its driver tells them ("NVIDIA H100
-    80GB HBM3, 81559 MiB"); empty without a driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    """Name and memory of each NVIDIA GPU that a process started here may use, as the driver tells
+    them ("NVIDIA H100 80GB HBM3, 81559 MiB"); of a part of one (MIG) it tells no memory. Empty
+    without a driver, or without a device for it."""
+    there = [line.split(", ", 2) for line in _told()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [rest for _, _, rest in there]
+    found: list[str] = []
+    for wanted in map(str.strip, visible.split(",")):
+        part = wanted.startswith("MIG-") and bool(there)
+        alike = [wanted] if part else [
+            rest
+            for number, uuid, rest in there
+            if number == wanted or (wanted.startswith("GPU-") and uuid.startswith(wanted))
+        ]  # fmt: skip
+        if len(alike) != 1:
+            break  # CUDA leaves out all that follows what it does not know
+        found += alike
+    return found
+
+
+@cache
+def _told() -> tuple[str, ...]:
+    """Number, id, name and memory of every GPU, a line each; asked once, as it may take seconds."""
+    query = "--query-gpu=index,uuid,name,memory.total"
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=30)
+        told = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return told.stdout.strip().splitlines() if told.returncode == 0 else []
+        return ()
+    lines = told.stdout.strip().splitlines() if told.returncode == 0 else []
+    return tuple(line for line in lines if line.count(", ") >= 3)
 
 
 def gpu_here() -> GPU | None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,7 +19,7 @@ from ray.util.client import ray as client
 
 from raycib.config.presets import Execution
 from raycib.errors import UserError, line_of
-from raycib.runtime import joins_a_cluster
+from raycib.runtime import joins_a_cluster, token_file
 from raycib.runtime.bare_ray import bare
 from raycib.runtime.capacity import groups_that_fit, lacking
 from raycib.runtime.scratch import Scratch
@@ -168,7 +167,8 @@ def _start_here(dashboard: bool) -> Scratch:
             "Ray was imported before raycib.runtime, and would start without a token: import "
             "raycib.runtime first, or set RAY_AUTH_MODE=token"
         )
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ and not can_be_kept(_token()):
+    own = not os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if own and not can_be_kept(token_file()):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     print("starting Ray on this machine", flush=True)
     folder = _folder()
@@ -189,7 +189,8 @@ def _start_here(dashboard: bool) -> Scratch:
                     dashboard_host="127.0.0.1",
                     _temp_dir=str(folder),
                 )
-            _hide_token()
+            if own:
+                _hide(token_file())
             return scratch
         except Exception as error:  # Ray raises the bare class
             ray.shutdown()
@@ -205,16 +206,11 @@ def _start_here(dashboard: bool) -> Scratch:
     raise AssertionError("the last try ends with a result or an error")
 
 
-def _hide_token() -> None:
-    """Ray writes its token for everybody to read, who could then run programs as this user."""
-    token = _token()
+def _hide(token: Path) -> None:
+    """Ray writes it for everybody to read, who could then run programs as this user."""
     with suppress(OSError):
         if token.stat().st_mode & 0o077:
             token.chmod(0o600)
-
-
-def _token() -> Path:
-    return Path(os.path.expanduser("~/.ray/auth_token"))  # "~" stays where there is no home
 
 
 def can_be_kept(token: Path) -> bool:
@@ -225,16 +221,15 @@ def can_be_kept(token: Path) -> bool:
 
 
 def _folder() -> Path:
-    """Ray's own; another where sockets in it would have too long a path."""
+    """Ray's own; its usual one where sockets would have too long a path."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     longest = (
         f"{folder}/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store.1"
     )
-    if len(os.fsencode(longest)) <= SOCKET_BYTES:
-        return Path(folder) / "ray"
-    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    print(f"Ray's files are in {short}: {folder} is too long for its sockets", flush=True)
-    return Path(short)
+    if len(os.fsencode(longest)) > SOCKET_BYTES:
+        print(f"Ray's files are in /tmp/ray: {folder} is too long for its sockets", flush=True)
+        folder = "/tmp"
+    return Path(folder) / "ray"
 
 
 def _dashboard() -> str:

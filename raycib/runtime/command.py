@@ -123,6 +123,8 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     folder = _results_folder(options.out) / question.name
     if not options.dry_run:
         made(folder, "--out")
+    if to_do := not (options.dry_run or sweep.finished):
+        sweep.store.check_writable()
     check_labels(sweep, folder)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)
@@ -133,7 +135,6 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
         f"train, {len(failed_before(sweep))} failed before; results in {folder}",
         flush=True,
     )
-    setup.sets.counts.keep(sweep.store)
     for line in [
         *lines(files_read(runs)), *setup.sets.lines(), *benchmarks.lines(sweep.benchmarks)
     ]:  # fmt: skip
@@ -145,11 +146,12 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     if options.dry_run:
         print_plan(sweep, plan, told)
         return None, True
+    setup.sets.counts.keep(sweep.store)
     failures: dict[str, str] = {}
     counts: dict[str, int] = {}
     timings: dict[str, float] = {}
     asked = (question.name, question.question)
-    if not sweep.finished:
+    if to_do:
         from raycib.runtime.live import Live
         from raycib.runtime.run import do
 

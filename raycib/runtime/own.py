@@ -1,9 +1,9 @@
 """A model and data of one's own in the place of a preset's: what of a preset is then not meant."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from raycib.config.presets import Execution, Preset, TaskSource, for_own_model
+from raycib.costs.gpus import gpus_here
 from raycib.data.origins import origin
 from raycib.data.sources import named
 from raycib.errors import UserError
@@ -119,10 +119,9 @@ def settings_of_model(options: Options, chosen: Preset, study: Study) -> tuple[P
 
 
 def gpu_in_reach(local: bool) -> bool:
-    """Whether this machine, or without `local` the cluster of `RAY_ADDRESS`, has an NVIDIA GPU.
-    Asks the driver's files: torch is not imported for a plan."""
+    """Whether this machine, or without `local` the cluster of `RAY_ADDRESS`, has an NVIDIA GPU."""
     if joins_a_cluster() and not local:
         from raycib.runtime.cluster import connect  # imports Ray
 
         return connect(Execution()).resources.get("GPU", 0.0) > 0
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
+    return bool(gpus_here())

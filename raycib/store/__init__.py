@@ -80,7 +80,7 @@ class Store:
     """Results by kind and key, in a folder (local or shared disk) or in a bucket."""
 
     def __init__(self, root: str | Path) -> None:
-        """Open or begin a store; StoreError if ``root`` can be neither."""
+        """Open a store, which the first writing makes; StoreError if ``root`` can be none."""
         self.root = whole_root(str(root))
         """The same store from any process: an absolute folder, or a bucket's address."""
         self.damaged: list[str] = []
@@ -91,6 +91,10 @@ class Store:
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         """A store crosses processes as its root."""
         return Store, (self.root,)
+
+    def check_writable(self) -> None:
+        """StoreError if nothing can be written, before anything is computed for it."""
+        self._place.check_writable()
 
     def put(
         self, kind: str, key: str, write: Callable[[Path], None], about: Mapping[str, Any]

@@ -63,17 +63,15 @@ class Buckets:
         """Among the processes of this machine: S3 has no lock that ends with its owner."""
         return self.copies.claim(name, wait)
 
+    def check_writable(self) -> None:
+        """StoreError where nothing can be written, here or in the bucket."""
+        with self.scratch() as folder:
+            self._delete([self._mark(folder.name, "")])
+
     def commit(self, folder: Path, kind: str, key: str) -> bool:
         """Upload a sealed folder, its record last; False if another writer was first."""
         writer, record = folder.name, folder / RECORD
-        mark = f"{WRITING}/{writer}"
-        self._put(mark, f"{kind}/{key}".encode())
-        if not self._creates_only_once and self._create(mark, b""):
-            raise StoreError(
-                f"the bucket of {self.url} overwrites what is created only if absent "
-                "(If-None-Match), so two writers could mix; use one that honours it, or a folder"
-            )
-        self._creates_only_once = True
+        mark = self._mark(writer, f"{kind}/{key}")
         for name in file_names(folder):
             self._put(f"{kind}/{key}/{writer}/{name}", folder / name)
         # A create may be repeated after its answer was lost, and then finds itself in place.
@@ -85,6 +83,18 @@ class Buckets:
         self._delete([mark])
         self.copies.commit(folder, kind, _copy(key, raw))
         return True
+
+    def _mark(self, writer: str, what: str) -> str:
+        """Say that `writer` uploads `what`; where that is said."""
+        mark = f"{WRITING}/{writer}"
+        self._put(mark, what.encode())
+        if not self._creates_only_once and self._create(mark, b""):
+            raise StoreError(
+                f"the bucket of {self.url} overwrites what is created only if absent "
+                "(If-None-Match), so two writers could mix; use one that honours it, or a folder"
+            )
+        self._creates_only_once = True
+        return mark
 
     def fetch(self, kind: str, key: str) -> Path | None:
         """A local copy of ``kind/key``, not yet verified; None if the bucket has none."""

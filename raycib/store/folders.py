@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EWOULDBLOCK
+from errno import ENOTDIR, EWOULDBLOCK
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,14 +29,22 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._durable_kinds: set[str] = set()
-        with telling("cannot make a store", root):
-            _make_folder(root)
+        there = next(one for one in (root, *root.parents) if os.path.lexists(one))
+        if not there.is_dir():
+            with telling("cannot make a store", root):
+                raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(there))
+
+    def check_writable(self) -> None:
+        """StoreError where nothing can be written."""
+        with self.scratch():
+            pass
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder on this disk for one writer, named after it; gone afterwards."""
         with telling("cannot begin to write", self.root):
             folder = self.root / WRITING / new_writer()
+            _make_folder(self.root)
             folder.parent.mkdir(exist_ok=True)
             folder.mkdir()
         try:
@@ -126,6 +134,7 @@ class Folders:
     def claim(self, name: str, wait: bool) -> Iterator[bool]:
         """Whether ``name`` is this process's alone in the block."""
         folder = self.root / CLAIMS
+        _make_folder(self.root)
         folder.mkdir(exist_ok=True)
         with claimed(folder / name, wait) as mine:
             yield mine
@@ -136,6 +145,8 @@ class Folders:
         A writer wrongly thought dead then fails cleanly. Needs no free space, so that a full
         disk can be emptied.
         """
+        if not os.path.lexists(path):
+            return
         out_of_sight = self.root / WRITING / new_writer()
         out_of_sight.parent.mkdir(exist_ok=True)
         try:

@@ -124,7 +124,7 @@ def test_a_record_in_the_wrong_place_is_damage(store: Store):
 @pytest.mark.parametrize("what", ["empty folder", "file"])
 def test_whatever_else_lies_in_the_place_of_a_result_is_moved_aside(store: Store, what: str):
     place = Path(store.root, "stages", "k")
-    place.parent.mkdir()
+    place.parent.mkdir(parents=True)
     if what == "file":
         place.write_text("not a result")
     else:
@@ -150,8 +150,16 @@ def test_a_root_that_cannot_be_one_is_refused(tmp_path: Path):
         with pytest.raises(StoreError, match="choose a folder, not a file") as error:
             Store(root)
         assert "\n" not in str(error.value)
-    with pytest.raises(StoreError, match="cannot make a store at /proc/raycib"):
-        Store("/proc/raycib")
+    with pytest.raises(StoreError, match="cannot begin to write at /proc/raycib"):
+        Store("/proc/raycib").check_writable()
+
+
+def test_to_open_a_store_makes_nothing(store: Store):
+    assert store.get("stages", "k") is None and store.keys("stages") == []
+    store.discard("stages", "k")
+    assert not os.path.exists(store.root)
+    store.check_writable()
+    assert [one.name for one in Path(store.root).rglob("*")] == [".writing"]
 
 
 def test_a_store_of_the_first_format_stays_readable(store: Store):

@@ -250,5 +250,15 @@ def test_a_bucket_that_cannot_keep_the_promises_is_refused(bucket: str, server: 
     with pytest.raises(StoreError, match="a folder or in s3://"):
         Store("gopher://bucket")
     server.forgets_conditions = True
-    with pytest.raises(StoreError, match="overwrites what is created only if absent"):
-        put(Store(bucket), "k", SIZE)
+    for write in (lambda store: put(store, "k", SIZE), Store.check_writable):
+        with pytest.raises(StoreError, match="overwrites what is created only if absent"):
+            write(Store(bucket))
+
+
+def test_whether_a_bucket_takes_anything_is_asked_and_leaves_nothing(bucket: str, server: Server):
+    store = Store(bucket)
+    store.check_writable()
+    assert objects(bucket) == {}
+    server.refused_at = server.requests + 1
+    with pytest.raises(StoreError, match="Access Denied"):
+        store.check_writable()

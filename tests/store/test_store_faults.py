@@ -234,6 +234,8 @@ def test_a_disk_that_may_only_be_read_is_read(small_disk: Path):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     store = Store(small_disk / "store")
     assert is_whole(put(store, "k", SIZE))
+    with pytest.raises(StoreError, match="Read-only file system; choose a store you may write"):
+        store.check_writable()
     assert store.get("stages", "hurt") is None
     assert "cannot be moved aside" in store.damaged[0]
     with pytest.raises(
