@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raycib.commands.card import Base, card
-from raycib.commands.stored import HISTORY_FILE, Found, answers, found, opened, stage
+from raycib.commands.stored import Found, answers, found, opened, stage
 from raycib.config import MADE
 from raycib.console import made
 from raycib.counting import count
@@ -17,6 +17,7 @@ from raycib.data.chat import CHATML
 from raycib.errors import UserError
 from raycib.model_files import is_shipped, on_hub
 from raycib.store import Store
+from raycib.store.kinds import HISTORY_FILE
 
 CONFIG_FILE = "adapter_config.json"
 ANSWERS_FILE = "answers.jsonl"
@@ -63,11 +64,8 @@ def export(key: str, out: str, to: Path | None, base_model: str | None, with_ans
 
 def _base(model: Mapping[str, Any], named: str | None) -> Base:
     source = model["source"]
-    name, _, revision = source.partition("@")
-    if named:
-        name, _, revision = named.partition("@")
-        return Base(name, revision or None, True, model["weights"])
-    if on_hub(source):
+    name, _, revision = (named or source).partition("@")
+    if named or on_hub(source):
         return Base(name, revision or None, True, model["weights"])
     if source.startswith(MADE):
         name = f"the model of stage {model['weights'][:12]}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from raycib.commands.stored import finished, folder_of
+from raycib.commands.stored import finished
 from raycib.commands.terminal import table_of
 from raycib.errors import UserError
 from raycib.metrics import METRICS
@@ -16,7 +16,7 @@ from raycib.report.frame import to_frame
 from raycib.report.not_refused import in_words
 from raycib.report.scores import aligned_scores
 from raycib.report.text import one_line
-from raycib.results import FILE, Results
+from raycib.results import FILE, Results, folder_of
 
 SHOWN = ("hrr", "refusal_rate", "over_refusal", "accuracy", "utility", "eval_loss")
 """Scores of a cell that fit a terminal."""

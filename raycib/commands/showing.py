@@ -7,22 +7,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from raycib.commands.card import method_name, scores_of, settings_of, stages_of
-from raycib.commands.stored import (
-    HISTORY_FILE,
-    WORDS,
-    Answer,
-    Found,
-    answers,
-    folder_of,
-    found,
-    opened,
-    stage,
-)
+from raycib.commands.stored import WORDS, Answer, Found, answers, found, opened, stage
 from raycib.commands.terminal import table_of
 from raycib.counting import count
 from raycib.report.forms import BEFORE
 from raycib.report.text import one_line
+from raycib.results import folder_of
 from raycib.store import Record
+from raycib.store.kinds import HISTORY_FILE
 
 
 def show(key: str, out: str, texts: int) -> Group:

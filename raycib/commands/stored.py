@@ -10,14 +10,13 @@ from raycib.counting import count
 from raycib.data.rows import rows_of
 from raycib.errors import UserError
 from raycib.evals.verdicts import VerdictCache
-from raycib.results import FILE, Cell, Results, read_results
+from raycib.results import FILE, Cell, Results, folder_of, read_results
 from raycib.store import Record, Store
-from raycib.store.kinds import GENERATIONS, STAGES
+from raycib.store.kinds import GENERATIONS, HISTORY_FILE, STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HISTORY_FILE = "history.json"
 WORDS = {True: "unsafe", False: "safe", None: "unreadable"}
 """Verdicts as people read them."""
 
@@ -58,11 +57,8 @@ def stage(store: Store, key: str) -> Record:
     or several, or it is damaged."""
     keys = [one for one in store.keys(STAGES) if one.startswith(key)]
     if len(keys) != 1:
-        many = (
-            f"{len(keys)} stages begin so"
-            if keys
-            else f"of {count(len(store.keys(STAGES)), 'stage')} none does"
-        )
+        none = f"of {count(len(store.keys(STAGES)), 'stage')} none does"
+        many = f"{len(keys)} stages begin so" if keys else none
         raise UserError(
             f"no one stage {key!r} in {store.root}: {many}; `raycib ls SWEEP` has their keys"
         )
@@ -70,11 +66,6 @@ def stage(store: Store, key: str) -> Record:
     if record is None:
         raise UserError(f"the stage {keys[0]} in {store.root} is damaged; run its sweep again")
     return record
-
-
-def folder_of(out: str) -> Path:
-    """Where the sweeps of a store have their results: a bucket's are here."""
-    return Path("runs") if "://" in out else Path(out)
 
 
 def finished(out: str) -> tuple[list[Results], dict[str, str]]:

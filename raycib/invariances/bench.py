@@ -17,7 +17,7 @@ from raycib.config.grid import Variant
 from raycib.config.plan import AdapterGroup, Job
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Store
-from raycib.store.kinds import STAGES
+from raycib.store.kinds import ADAPTER_FILE, STAGES
 from raycib.training.group import (
     Loaded,
     open_slot,
@@ -108,7 +108,7 @@ def adapter_of(store: Store, stage: StageSpec) -> Tensor:
     """The factors of a trained stage, one after the other."""
     record = store.get(STAGES, stage.key)
     assert record is not None
-    tensors = load_file(record.path("adapter_model.safetensors"))
+    tensors = load_file(record.path(ADAPTER_FILE))
     return torch.cat([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 

@@ -38,6 +38,7 @@ from raycib.results.sweep import (
     Results,
     Samples,
     as_text,
+    folder_of,
     read_results,
     results_of,
 )
@@ -47,6 +48,6 @@ __all__ = [
     "Cell", "Check", "CorrectedDifference", "CorrectedRow", "Correction", "Cost", "Counts",
     "FileRead", "Flip", "Histories", "JudgeAccount", "JudgeFlips", "Model", "OtherClaim",
     "OtherJudge", "Part", "Planned", "Point", "Results", "RowOrder", "Samples", "Scores",
-    "SetOfRows", "Setting", "TaskData", "TrainedTokens", "Unaligned", "as_text", "read_results",
-    "results_of",
+    "SetOfRows", "Setting", "TaskData", "TrainedTokens", "Unaligned", "as_text", "folder_of",
+    "read_results", "results_of",
 ]  # fmt: skip

@@ -108,6 +108,11 @@ def as_text(results: Results) -> str:
     return f'{json.dumps(values, indent=1)[:-2]},\n "cells": [\n{cells}\n ]\n}}\n'
 
 
+def folder_of(out: str) -> Path:
+    """Where the sweeps of a store have their results: beside it, or here where it is a bucket."""
+    return Path("runs" if "://" in out else out)
+
+
 def read_results(path: Path) -> Results:
     """A sweep's results; `path` is the file or the folder that holds it. Raises `UserError` for
     what is not of this format."""

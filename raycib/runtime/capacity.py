@@ -58,6 +58,12 @@ def needs(execution: Execution) -> dict[str, dict[str, float]]:
     }
 
 
+def of_a_worker(execution: Execution) -> dict[str, float]:
+    """What each worker of a group takes, as Ray is told: what it takes none of is left out."""
+    taken = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
+    return {name: amount for name, amount in taken.items() if amount}
+
+
 def replicas(
     asked: int | None, gpus: float, nodes: Iterable[Mapping[str, float]], useful: int
 ) -> int:

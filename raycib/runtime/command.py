@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,7 +18,7 @@ from raycib.config import RunSpec
 from raycib.console import made, make_app, run, tell_lost
 from raycib.counting import count
 from raycib.errors import Lost, NotHere
-from raycib.results import Results
+from raycib.results import Results, folder_of
 from raycib.runtime import benchmarks
 from raycib.runtime.build import build_config
 from raycib.runtime.capacity import groups_here
@@ -120,7 +119,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     if options.dry_run and options.json:
         print(told.model_dump_json(indent=1))
         return None, True
-    folder = _results_folder(options.out) / question.name
+    folder = folder_of(options.out) / question.name
     if not options.dry_run:
         made(folder, "--out")
     if to_do := not (options.dry_run or sweep.finished):
@@ -190,8 +189,3 @@ def _setup(options: Options, study: Study) -> SweepConfig:
         if not options.dry_run:
             raise
         return build_config(options, study, Assumed())
-
-
-def _results_folder(out: str) -> Path:
-    """Where tables and figures go: beside the store, or here where the store is a bucket."""
-    return Path("runs" if "://" in out else out)

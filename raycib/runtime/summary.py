@@ -38,9 +38,8 @@ from raycib.runtime.references import distinct_examples, reference_forwards, tra
 from raycib.runtime.settings import settings_of
 from raycib.runtime.sweep import Sweep, times_of
 from raycib.store import Store
-from raycib.store.kinds import POINTS, STAGES
+from raycib.store.kinds import HISTORY_FILE, POINTS, STAGES
 
-HISTORY_FILE = "history.json"
 LORA_VARIANT = "lora_variant"
 
 

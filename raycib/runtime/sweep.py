@@ -10,13 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from raycib.config import (
-    EvalSpec,
-    LmEvalSpec,
-    ModelSpec,
-    RowsSpec,
-    RunSpec,
-)
+from raycib.config import EvalSpec, LmEvalSpec, ModelSpec, RowsSpec, RunSpec
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import Answers, answers_key
 from raycib.evals.scores import Missing, Scoring, harmful_pairs
@@ -27,15 +21,7 @@ from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Record, Store
-from raycib.store.kinds import (
-    BENCHMARKS,
-    GENERATIONS,
-    MEASURES,
-    POINTS,
-    STAGES,
-)
-
-ADAPTER_FILE = "adapter_model.safetensors"
+from raycib.store.kinds import ADAPTER_FILE, BENCHMARKS, GENERATIONS, MEASURES, POINTS, STAGES
 
 
 def times_of(record: Record) -> tuple[int, int]:

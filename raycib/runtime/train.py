@@ -15,7 +15,7 @@ import ray.tune
 from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.environment import environment
-from raycib.runtime.capacity import TRIAL_CPUS
+from raycib.runtime.capacity import TRIAL_CPUS, of_a_worker
 from raycib.runtime.cluster import DRIVER_RESOURCE
 from raycib.runtime.demand import Bundles, Demand
 from raycib.runtime.engine_pool import GONE
@@ -43,16 +43,14 @@ def trial_resources(execution: Execution, pins_drivers: bool) -> dict[str, float
     for workers that have resources of their own."""
     if execution.workers > 1:
         return {"CPU": TRIAL_CPUS} | ({DRIVER_RESOURCE: 0.01} if pins_drivers else {})
-    taken = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-    return {name: amount for name, amount in taken.items() if amount}
+    return of_a_worker(execution)
 
 
 def demand_of(execution: Execution, pins_drivers: bool, trials: int) -> Bundles:
     """What so many trials take of a cluster, with their workers."""
     one = [trial_resources(execution, pins_drivers)]
     if execution.workers > 1:
-        taken = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
-        one += [{name: amount for name, amount in taken.items() if amount}] * execution.workers
+        one += [of_a_worker(execution)] * execution.workers
     return one * trials
 
 

@@ -12,6 +12,7 @@ from raycib.config.plan import AdapterGroup
 from raycib.config.presets import Execution
 from raycib.errors import UserError
 from raycib.importing import no_collections
+from raycib.runtime.capacity import of_a_worker
 from raycib.runtime.cluster import ENVIRONMENT
 from raycib.runtime.leases import LOOK_S, WAIT, Outcome, Undone
 from raycib.runtime.live_progress import Reporter
@@ -72,7 +73,6 @@ def work_with_group(config: dict[str, Any]) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     execution = Execution.model_validate_json(config["execution"])
-    resources = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker}
     TorchTrainer(
         work,
         train_loop_config=config,
@@ -80,7 +80,7 @@ def work_with_group(config: dict[str, Any]) -> None:
         scaling_config=ScalingConfig(
             num_workers=execution.workers,
             use_gpu=execution.gpus_per_worker > 0,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+            resources_per_worker=of_a_worker(execution),
         ),
         run_config=RunConfig(
             name=config["holder"],

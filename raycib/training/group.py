@@ -27,7 +27,7 @@ from raycib.objectives.cross_entropy import CrossEntropy
 from raycib.provenance import versions
 from raycib.randomness import generator
 from raycib.store import Record, Store
-from raycib.store.kinds import STAGES
+from raycib.store.kinds import HISTORY_FILE, STAGES
 from raycib.training.batches import BatchSampler
 from raycib.training.checkpoints import Checkpoints
 from raycib.training.loop import train
@@ -36,8 +36,6 @@ from raycib.training.points import Points
 from raycib.training.slot import Slot
 from raycib.training.strategies import Strategy
 from raycib.training.workers import Workers
-
-HISTORY_FILE = "history.json"
 
 Progress = Callable[[Sequence[Slot]], None]
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from raycib.config.plan import AdapterGroup
 from raycib.models.adapters import AdapterSlots
 from raycib.store import Record, Store
-from raycib.store.kinds import POINTS
+from raycib.store.kinds import ADAPTER_FILE, POINTS
 from raycib.training.slot import Slot
 from raycib.training.workers import Workers
-
-ADAPTER_FILE = "adapter_model.safetensors"
 
 
 class Points:

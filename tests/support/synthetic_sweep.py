@@ -21,10 +21,9 @@ from raycib.evals.verdicts import CHUNK
 from raycib.runtime.build import build_config
 from raycib.runtime.command import Question
 from raycib.runtime.options import Options
-from raycib.runtime.summary import HISTORY_FILE
-from raycib.runtime.sweep import ADAPTER_FILE, Sweep
+from raycib.runtime.sweep import Sweep
 from raycib.store import Store
-from raycib.store.kinds import GENERATIONS, MEASURES, STAGES
+from raycib.store.kinds import ADAPTER_FILE, GENERATIONS, HISTORY_FILE, MEASURES, STAGES
 from raycib.studies.strength import Strength
 
 STRENGTHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
