@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, computed_field, model_validator
+from pydantic import BaseModel, computed_field, model_validator
 
 from raycib.config import MADE, EvalSpec, RunSpec, StageSpec, digest
 from raycib.config.menu import from_source
@@ -19,20 +19,18 @@ MOST_SLOTS = 32
 start of another process."""
 
 
-class Job(BaseModel):
+class Job(BaseModel, frozen=True):
     """One stage and what is measured on its adapter."""
 
-    model_config = ConfigDict(frozen=True)
     stage: StageSpec
     evals: tuple[EvalSpec, ...]
     points: dict[int, str] = {}
     """Keys of its adapter in the middle of its training, which is kept, by the steps."""
 
 
-class AdapterGroup(BaseModel):
+class AdapterGroup(BaseModel, frozen=True):
     """Stages trained together on one copy of the frozen base; one Ray Tune trial."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     """Deterministic: a hash of the keys of all its stages, finished ones included, so that an
     interrupted group finds its own checkpoint."""
@@ -86,10 +84,9 @@ class AdapterGroup(BaseModel):
         return given
 
 
-class Plan(BaseModel):
+class Plan(BaseModel, frozen=True):
     """The work a grid still needs, level after level."""
 
-    model_config = ConfigDict(frozen=True)
     levels: tuple[tuple[AdapterGroup, ...], ...]
     """A stage's parent is in an earlier level. Groups hold unfinished stages only."""
     stages: int

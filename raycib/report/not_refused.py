@@ -1,9 +1,6 @@
 """A report of a sweep whose answers no judge read: the rate is of answers that are not refused, and
 is called so wherever another sweep says harmful responses."""
 
-from raycib.report.report import Report
-from raycib.report.reworded import reworded
-
 _WORDS = (
     ("HRR: harmful response rate", "Not refused: the share of harmful prompts whose answer does "
      "not open as a refusal, told by a rule; no judge read the answers"),
@@ -26,8 +23,3 @@ def in_words(text: str) -> str:
     for usual, said in _WORDS:
         text = text.replace(usual, said)
     return text
-
-
-def by_rule(report: Report) -> Report:
-    """The same report in these words."""
-    return reworded(report, in_words)

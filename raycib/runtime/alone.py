@@ -2,7 +2,6 @@
 
 from itertools import starmap
 
-from raycib.config import EvalSpec
 from raycib.evals.alone import Pick, picked, said_alone
 from raycib.evals.verdicts import Pair
 from raycib.metrics import Rate, rate
@@ -13,13 +12,9 @@ from raycib.runtime.sweep import Sweep
 
 def picks_of(sweep: Sweep) -> list[Pick]:
     """A few answers to harmful prompts, of the models that gave all of theirs."""
-    asked = {model_id: _first(sweep, model_id).harmful for model_id in sweep.answered}
+    first = {model_id: next(iter(sweep.asked[model_id].values())) for model_id in sweep.answered}
+    asked = {model_id: evals.harmful for model_id, evals in first.items()}
     return picked(asked, sweep.setup.execution.asked_alone)
-
-
-def _first(sweep: Sweep, model_id: str) -> EvalSpec:
-    """What a model is asked first."""
-    return next(iter(sweep.asked[model_id].values()))
 
 
 def pairs_of(sweep: Sweep) -> list[Pair]:

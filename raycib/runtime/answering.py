@@ -15,7 +15,7 @@ from raycib.evals.generate import Engine, Generator
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
 from raycib.models.device import device_of
-from raycib.store import Record, Store
+from raycib.store import Store
 from raycib.store.kinds import GENERATIONS, POINTS, STAGES
 
 
@@ -96,7 +96,8 @@ class Answering:
         """Of a model's adapter."""
         if model_id == self.model.key:
             return None
-        record = self._adapter(model_id)
+        # Of a stage, or of a point of its training.
+        record = self.store.get(STAGES, model_id) or self.store.get(POINTS, model_id)
         if record is None:
             raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
         return record.folder
@@ -114,7 +115,3 @@ class Answering:
                 asked_by = partial(self.engine.for_lm_eval, tokenizer, folder)
                 ensure_scores(self.store, spec, model_id, self.engine.name, asked_by)
         return new
-
-    def _adapter(self, model_id: str) -> Record | None:
-        """Of a stage, or of a point of its training."""
-        return self.store.get(STAGES, model_id) or self.store.get(POINTS, model_id)

@@ -90,11 +90,7 @@ def lines(specs: Sequence[LmEvalSpec]) -> list[str]:
     """The same in a line each, for people."""
     found = []
     for one, words in zip(specs, told(specs), strict=True):
-        cut = (
-            f", {count(one.cut, 'request')} cut in front, longer than the context"
-            if one.cut
-            else ""
-        )
+        cut = f", {count(one.cut, 'request')} cut in front, longer than the context" * bool(one.cut)
         found.append(
             f"benchmark {one.name}: lm-eval {one.package}, version {one.version}, {one.documents} "
             f"of {count(one.available, 'document')}, few-shot {words.few_shot}, {words.prompts}, "

@@ -4,9 +4,9 @@ vLLM's, but for a base in 4 bits.
 Imported by the driver too: what is heavy is imported where an engine starts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -21,8 +21,6 @@ from raycib.store import Store
 
 if TYPE_CHECKING:
     from raycib.runtime.answering import Answering
-
-T = TypeVar("T")
 
 JUDGING = "judging"
 """Concurrency group: a judge does not wait for all answers that were asked for before."""
@@ -51,32 +49,33 @@ class Engines:
 
     def load(self) -> None:
         """Have the base model's engine ready."""
-        self._alone(self._loaded)
+        with self._working:
+            self._loaded()
 
     # What a lost process had is asked of another (`engine_pool`), not of it again.
     @ray.method(max_task_retries=0)
     def answer(self, store: Store, *asked: Any) -> int:
         """How many answers to a store were new (`answering.Answering`)."""
-        return self._alone(lambda: self._answers(store).answer(*asked))
+        with self._working:
+            return self._answers(store).answer(*asked)
 
     @ray.method(max_task_retries=0)
     def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:
         """Some answers again, each alone."""
-        self._alone(lambda: self._answers(store).ask_alone(picks))
+        with self._working:
+            self._answers(store).ask_alone(picks)
 
     @ray.method(concurrency_group=JUDGING)
     def load_guard(self, spec: JudgeSpec) -> None:
         """Have a guard's engine ready, and no other guard's."""
-        self._alone(lambda: self._judges(spec))
+        with self._working:
+            self._judges(spec)
 
     @ray.method(concurrency_group=JUDGING)
     def judge(self, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:
         """A guard's verdict on each pair."""
-        return self._alone(lambda: self._judges(spec).judge(pairs))
-
-    def _alone(self, work: Callable[[], T]) -> T:
         with self._working:
-            return work()
+            return self._judges(spec).judge(pairs)
 
     def _loaded(self) -> "tuple[Any, Engine]":
         if self._engine is None:

@@ -39,9 +39,7 @@ def execution_of(
             "--set execution.micro_batch_size: here micro-batches are cut by tokens; set "
             "execution.micro_batch_tokens, or that one to null as well"
         )
-    if options.local and execution.workers > 1:
-        raise UserError("execution.workers are Ray's; with --local there is this process alone")
-    for name in ("engine_replicas", "judge_replicas"):
+    for name in ("workers", "engine_replicas", "judge_replicas"):
         if options.local and (getattr(execution, name) or 1) > 1:
             raise UserError(f"execution.{name} are Ray's; with --local there is this process alone")
     if execution.strategy != "replicated" and execution.workers == 1:

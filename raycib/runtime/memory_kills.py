@@ -3,10 +3,11 @@
 The system's own kills are counted by the workers instead: see `ended_for_memory`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray import cloudpickle
@@ -20,8 +21,7 @@ class NoMemory(RayActorError):
     """The end of an actor that Ray's memory monitor has ended."""
 
 
-@contextmanager
-def ends_a_trial() -> Iterator[None]:
+def ends_a_trial() -> AbstractContextManager[Any]:
     """In the block Tune takes such an end for that of one trial. Tune of Ray 2.60 does not know
     it, for it is no `RayActorError`, and ends all of them."""
     failed = RayActorManager._actor_task_failed
@@ -31,11 +31,7 @@ def ends_a_trial() -> Iterator[None]:
             exception = NoMemory(error_msg=str(exception))
         failed(self, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = known
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = failed
+    return patch.object(RayActorManager, "_actor_task_failed", known)
 
 
 def was_without_memory(trial: Trial) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from raycib.config.plan import AdapterGroup
 from raycib.counting import count
 from raycib.errors import LOST, Lost, line_of
-from raycib.evals.judge_server import JudgeUnavailable
 from raycib.importing import no_collections
 from raycib.runtime.alone import pairs_of, picks_of
 from raycib.runtime.failures import forget_failures, remember_failure
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     Runtime = LocalRuntime | RayRuntime
     """Where the phases are done. What is done is in the store; `str` says where it is."""
-
-__all__ = ["JudgeUnavailable", "Work", "do"]
 
 POINTS_EVERY_S = 5.0
 """Between two looks at the store for adapters in the middle of their training."""

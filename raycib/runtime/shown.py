@@ -90,9 +90,10 @@ def report_of(sweep: Sweep, results: Results, answers: Samples, curves: Historie
     report = with_poisoned(sweep.setup.study.report(results, answers, curves), answers)
     report = with_cards(with_corrected(with_steps(report)))
     if sweep.judge.spec.kind == "rule":
-        from raycib.report.not_refused import by_rule
+        from raycib.report.not_refused import in_words
+        from raycib.report.reworded import reworded
 
-        report = by_rule(report)
+        report = reworded(report, in_words)
     return with_flips(with_judges(report))
 
 

@@ -5,15 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from raycib.config import (
-    EvalSpec,
-    LoRASpec,
-    Method,
-    ModelSpec,
-    RunSpec,
-    TaskSpec,
-    TrainerSpec,
-)
+from raycib.config import EvalSpec, LoRASpec, Method, ModelSpec, RunSpec, TaskSpec, TrainerSpec
 from raycib.config.grid import Variant, single_task
 from raycib.config.menu import menu
 from raycib.config.presets import Execution, Preset

@@ -1,12 +1,14 @@
 """Where a rule stands in for a judge, no table, figure or sentence speaks of harmful responses."""
 
 import re
+from functools import partial
 
 import pytest
 from summaries import reported, samples
 from test_not_measured import KINDS, everything_said
 
-from raycib.report.not_refused import by_rule, in_words
+from raycib.report.not_refused import in_words
+from raycib.report.reworded import reworded
 
 OF_A_JUDGE = re.compile(r"HRR|[Hh]armful response|[Hh]armful answers")
 
@@ -16,8 +18,8 @@ def test_the_rate_is_called_what_it_is(kind: str) -> None:
     summary = KINDS[kind]()
     given = samples(summary, 6)
     usual = reported(summary, given)
-    report = by_rule(usual)
-    texts = everything_said(summary, given, by_rule)
+    report = reworded(usual, in_words)
+    texts = everything_said(summary, given, partial(reworded, words=in_words))
     told = {where: text for where, text in texts.items() if not where.endswith(".csv")}
     assert {
         where: found[0] for where, text in told.items() if (found := OF_A_JUDGE.search(text))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from raycib.config.plan import Plan
 from raycib.costs.gpus import ANSWERING, PRICED, UTILISATION
@@ -22,10 +22,9 @@ ANSWER_BYTES = 12
 """Of a token of a stored answer: its id and its text."""
 
 
-class Quantiles(BaseModel):
+class Quantiles(BaseModel, frozen=True):
     """Lengths of a set of rows, in tokens."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     rows: int
     left_out: int
@@ -36,10 +35,9 @@ class Quantiles(BaseModel):
     longest: int
 
 
-class Estimate(BaseModel):
+class Estimate(BaseModel, frozen=True):
     """The plan's numbers; bytes, FLOPs and hours."""
 
-    model_config = ConfigDict(frozen=True)
     machine: str
     assumed: tuple[str, ...]
     """What was not known and taken to be so."""

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from raycib.config import RowsSpec, TaskSpec
 from raycib.config.plan import Plan
@@ -26,10 +26,9 @@ LOADING = 1e9
 """Bytes a second at which weights are read and hashed; assumed."""
 
 
-class Phase(BaseModel):
+class Phase(BaseModel, frozen=True):
     """One kind of work."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     amount: str
     flops: float

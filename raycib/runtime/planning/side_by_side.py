@@ -4,7 +4,7 @@ GPU with who trains."""
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from raycib.config.presets import Execution
 from raycib.costs.memory import said
@@ -17,10 +17,9 @@ PARTS = 20
 """A share of a GPU is a whole number of these parts of one."""
 
 
-class Service(BaseModel):
+class Service(BaseModel, frozen=True):
     """Processes of a kind that work side by side."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     replicas: int
     gpus: float
