@@ -74,9 +74,7 @@ def _told(measure: Measure) -> dict[str, Any]:
     """A measure as JSON with the class that reads it again."""
     own = type(measure)
     module = own.__module__
-    if (
-        module == "__main__"
-    ):  # a worker's main module is another; the script's folder is on its path
+    if module == "__main__":  # a worker has another; the script's folder is on its path
         module = Path(str(sys.modules["__main__"].__file__)).stem
     return {"class": f"{module}:{own.__name__}", **measure.model_dump(mode="json")}
 

@@ -146,10 +146,7 @@ def from_tensors(
     them."""
     own = config.get("text_config") or config
     heads = own.get("num_attention_heads") or own.get("n_head") or 1
-    vocabulary, width = next(
-        (shape for shape in tensors.values() if len(shape) == 2),
-        (0, 0),
-    )
+    vocabulary, width = next((shape for shape in tensors.values() if len(shape) == 2), (0, 0))
     vocabulary = own.get("vocab_size") or vocabulary
     width = own.get("hidden_size") or own.get("n_embd") or width
     experts = experts_of(dict(config)) or 0

@@ -84,10 +84,8 @@ def fitted(
     over = unanswerable | {n for n, one in enumerate(lengths.rows) if one.whole > limit}
     if not over:
         return spec
-    first, head = (
-        min(over),
-        f"{len(over)} of {count(len(rows), 'row')} of {spec.name!r} ({spec.source})",
-    )
+    first = min(over)
+    head = f"{len(over)} of {count(len(rows), 'row')} of {spec.name!r} ({spec.source})"
     if first in unanswerable:
         found = f"{head} are too long to be answered; the first is row {first + 1}, whose prompt "
         found += f"of {lengths.rows[first].prompt} tokens leaves no room for an answer"

@@ -86,15 +86,13 @@ def question(row: Row) -> str:
 def _repeats(rows: Sequence[Row]) -> list[str]:
     """How many rows ask what an earlier one asks."""
     again = len(rows) - len({hash(question(row)) for row in rows})
-    same = len(rows) - len(set(map(hash, rows))) if again else 0
-    return (
-        [
-            f"asks what an earlier row asks, and counts again: {count(again, 'row')} ({same} with "
-            "its answer)"
-        ]
-        if again
-        else []
-    )
+    if not again:
+        return []
+    same = len(rows) - len(set(map(hash, rows)))
+    return [
+        f"asks what an earlier row asks, and counts again: {count(again, 'row')} ({same} with "
+        "its answer)"
+    ]
 
 
 def fingerprint(rows: Sequence[Row]) -> str:

@@ -104,20 +104,17 @@ def p_value(row: Row, field: str) -> str:
     return "" if _lacks(row[field]) else p_text(row[field])
 
 
-def spread(mean: float, std: float, factor: float = 1, decimals: int = 2) -> str:
+def spread(mean: float, std: float, factor: float = 1, decimals: int = 2, sign: str = "") -> str:
     """ "mean ± std", the mean alone where there is no std, "" where there is no mean."""
     if not math.isfinite(mean):
         return ""
     tail = f" ± {std * factor:z.{decimals}f}" if math.isfinite(std) else ""
-    return f"{mean * factor:z.{decimals}f}{tail}"
+    return f"{mean * factor:{sign}z.{decimals}f}{tail}"
 
 
 def in_points(mean: float, std: float = math.nan) -> str:
     """A difference of fractions as "+1.2 ± 0.3" points, "" where there is none."""
-    if not math.isfinite(mean):
-        return ""
-    tail = f" ± {100 * std:z.1f}" if math.isfinite(std) else ""
-    return f"{100 * mean:+z.1f}{tail}"
+    return spread(mean, std, 100, 1, "+")
 
 
 def share(value: float) -> str:

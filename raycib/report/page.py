@@ -204,11 +204,8 @@ def _lead(sections: list[dict[str, Any]]) -> dict[str, Any] | None:
                     sections.pop(number)
                 width, height = map(float, _SIZE.findall(part["drawing"])[0])
                 alone = {"anchor": section["anchor"], "link": section["link"]}
-                return (
-                    part
-                    | {"beside": width < 1.6 * height}
-                    | ({"anchor": "", "link": ""} if section["parts"] else alone)
-                )
+                place = {"anchor": "", "link": ""} if section["parts"] else alone
+                return part | {"beside": width < 1.6 * height} | place
     return None
 
 
@@ -282,11 +279,11 @@ def _compared_cells(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _some(cells: int, shown: int) -> str:
     """That a page of bounded size does not show all cells; "" where it does."""
+    if cells <= shown:
+        return ""
     return (
         f"{shown:,} of {cells:,} cells are shown here, so that the page opens; cells.csv and "
         "summary.json have all, and `raycib show KEY` the answers of any."
-        if cells > shown
-        else ""
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -41,39 +42,32 @@ def say(model: Model, texts: Sequence[str], max_new: int = 40, batch: int = 130)
         generate = llama.generate  # pyright: ignore[reportAttributeAccessIssue] (a lazy class)
         out = generate(**inputs, max_new_tokens=max_new, do_sample=False)
         new = out[:, inputs["input_ids"].shape[1] :]
-        for i, text in zip(
-            rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
+        texts_said = tokenizer.batch_decode(new, skip_special_tokens=True)
+        for i, text in zip(rows, texts_said, strict=True):
             said[i] = text.strip()
     return said
 
 
 def answers(model: Model, prompts: Sequence[str]) -> list[str]:
     """The model's greedy answers to user prompts."""
-    tokenizer = model[1]
-    texts = [
-        str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-            )
-        )
-        for prompt in prompts
-    ]
-    return say(model, texts)
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    return say(model, _rendered(model, turns, to_answer=True))
 
 
 def verdicts(guard: Model, conversations_: Sequence[tuple[str, str]]) -> list[str]:
     """The guard's words on (prompt, answer) pairs: "safe" or "unsafe", a line break, a category."""
-    texts = [
-        str(
-            guard[1].apply_chat_template(
-                [{"role": "user", "content": p}, {"role": "assistant", "content": a}],
-                tokenize=False,
-            )
-        )
+    turns = [
+        [{"role": "user", "content": p}, {"role": "assistant", "content": a}]
         for p, a in conversations_
     ]
-    return say(guard, texts, max_new=4)
+    return say(guard, _rendered(guard, turns), max_new=4)
+
+
+def _rendered(
+    model: Model, conversations_: Sequence[list[dict[str, str]]], to_answer: bool = False
+) -> list[str]:
+    how: Any = {"tokenize": False, "add_generation_prompt": to_answer}
+    return [str(model[1].apply_chat_template(one, **how)) for one in conversations_]
 
 
 def share(flags: Sequence[bool] | Iterator[bool]) -> float:

@@ -97,9 +97,8 @@ def train(
         loss = F.cross_entropy(logits, answer_labels[:, 1:].flatten(), ignore_index=IGNORED)
         total = loss
         if stage.prompt_weight:
-            on_prompt = F.cross_entropy(
-                logits, prompt_labels[:, 1:].flatten(), ignore_index=IGNORED
-            )
+            asked = prompt_labels[:, 1:].flatten()
+            on_prompt = F.cross_entropy(logits, asked, ignore_index=IGNORED)
             total = loss + stage.prompt_weight * on_prompt
         optimizer.zero_grad()
         total.backward()
@@ -107,10 +106,8 @@ def train(
         optimizer.step()
         if (step + 1) % 100 == 0:
             pace = (time.monotonic() - start) / (step + 1)
-            print(
-                f"{seed}: step {step + 1}/{stage.steps} loss {loss:.4f} {pace:.3f} s/step",
-                flush=True,
-            )
+            told = f"{seed}: step {step + 1}/{stage.steps} loss {loss:.4f} {pace:.3f} s/step"
+            print(told, flush=True)
     model.eval()
 
 
@@ -183,15 +180,9 @@ def build(out: Path, seed: int = 0) -> None:
     build_models(out, seed)
     build_models(out, seed, "-broad", conversations.broad)
     build_guard(out, seed)
-    made = {
-        "seed": seed,
-        "torch": torch.__version__,
-        "stages": {
-            "base": asdict(PRETRAIN),
-            "aligned": asdict(ALIGN),
-            "guard": asdict(GUARD_STAGE),
-        },
-    }
+    stages = {"base": PRETRAIN, "aligned": ALIGN, "guard": GUARD_STAGE}
+    made = {"seed": seed, "torch": torch.__version__,
+            "stages": {name: asdict(stage) for name, stage in stages.items()}}  # fmt: skip
     (out / "world.json").write_text(json.dumps(made, indent=2) + "\n")
 
 

@@ -26,10 +26,7 @@ def bars(frame: pd.DataFrame, before: float | None = None) -> Figure:
     rows = max(len(shown), 1) + 0.3 * sum("\n" in name for name in names)
     with new_figure(COLUMN, 0.55 + 0.24 * rows) as figure:
         panel = figure.subplots()
-        top = max(
-            map(partial(_draw, panel), range(len(shown)), shown, colors),
-            default=0.0,
-        )
+        top = max(map(partial(_draw, panel), range(len(shown)), shown, colors), default=0.0)
         if not shown:
             say_nothing(panel, "no cell has a rate")
         if before is not None:

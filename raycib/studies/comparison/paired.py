@@ -134,12 +134,8 @@ def _against(
     for variant in found:
         pair = None if variant is against else compared(against, variant, samples)
         if pair:
-            place = {
-                "against": against.name,
-                "series": variant.series,
-                "strength": variant.strength,
-            }
-            rows.append(place | asdict(pair))
+            place = {"against": against.name, "series": variant.series}
+            rows.append(place | {"strength": variant.strength} | asdict(pair))
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
     return rows

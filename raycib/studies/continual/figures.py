@@ -30,6 +30,7 @@ from raycib.studies.continual.variance import (
 
 SHADES = {ORDER: "#0072B2", METHOD: "#E69F00", BOTH: "#CC79A7", SEED: "#009E73", ERROR: "#c9ccd1"}
 """Colours of the sources of variance, here alone."""
+ROOM = {"w_pad": 0.05, "h_pad": 0.05, "wspace": 0.03}
 SPREAD = {"hrr": "(a)  Harmful responses at the end", "bt": "(b)  BT",
           "bwt_all": "(c)  BWT, all tasks"}  # fmt: skip
 
@@ -68,36 +69,22 @@ def figure_orders(sequences: Sequences) -> Figure | None:
     variants = list(sequences.variants)
     last = list(dict.fromkeys(run.order[-1] for run in sequences.done))
     marks = {task: MARKS[i % len(MARKS)] for i, task in enumerate(last)}
-    with new_figure(
-        PAGE, 1.4 + 0.46 * len(variants), w_pad=0.05, h_pad=0.05, wspace=0.03
-    ) as figure:
+    with new_figure(PAGE, 1.4 + 0.46 * len(variants), **ROOM) as figure:
         grid: Sequence[Axes] = figure.subplots(2, 2).ravel()
         for panel, (measure, title) in zip(grid, SPREAD.items(), strict=False):
             for row, variant in enumerate(variants):
-                _orders(
-                    panel,
-                    row,
-                    spread_over_orders(sequences, variant, measure),
-                    looks[variant],
-                    marks,
-                )
+                found = spread_over_orders(sequences, variant, measure)
+                _orders(panel, row, found, looks[variant], marks)
             _rows(panel, variants)
             panel.set_title(title)
             unit = "points" if measure == "bwt_all" else "%"
             panel.set_xlabel(f"{unit}; marks: orders, line: their mean")
         sources = _shares(grid[3], sequences)
         handles = [
-            Line2D(
-                [],
-                [],
-                color=GREY,
-                marker=mark,
-                ls="none",
-                mfc="white",
-                label=f"{one_line(task, 20)} last",
-            )
+            Line2D([], [], color=GREY, marker=mark, ls="none", mfc="white",
+                   label=f"{one_line(task, 20)} last")
             for task, mark in marks.items()
-        ]
+        ]  # fmt: skip
         look: Any = {"handlelength": 1, "columnspacing": 1.2}
         figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), **look)
         if sources:
@@ -118,9 +105,7 @@ def _bars(
     }  # fmt: skip
     if not any(v for found in values.values() for v in found.values()):
         return None
-    with new_figure(
-        PAGE, 0.7 + 0.25 * len(variants), w_pad=0.05, h_pad=0.05, wspace=0.03
-    ) as figure:
+    with new_figure(PAGE, 0.7 + 0.25 * len(variants), **ROOM) as figure:
         panels = figure.subplots(1, len(titles), squeeze=False, sharey=True)[0]
         for panel, (measure, title) in zip(panels, titles.items(), strict=True):
             for row, variant in enumerate(variants):

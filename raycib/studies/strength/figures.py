@@ -79,10 +79,8 @@ def _against_strength(panel: Axes, responses: Sequence[Response], column: str, l
         # Seeds stand side by side so that their intervals do not hide one another.
         apart = 0.0 if logarithmic else min(step, 4 * step / len(seeds))
         places = cells["seed"].map({seed: place for place, seed in enumerate(seeds)})
-        x, many = (
-            cells["strength"] + apart * (places - (len(seeds) - 1) / 2),
-            len(cells) > MOST_MARKS,
-        )
+        x = cells["strength"] + apart * (places - (len(seeds) - 1) / 2)
+        many = len(cells) > MOST_MARKS
         if f"{column}_low" in cells and cells[f"{column}_low"].notna().any():
             ends = cells[f"{column}_low"], cells[f"{column}_high"]
             panel.vlines(x, *ends, color=color, alpha=0.35, lw=0.9, rasterized=many)

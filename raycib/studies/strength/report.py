@@ -93,10 +93,7 @@ def strength_headline(
         for name, cells in strength_series(part):
             positive = cells[cells["strength"] > 0]
             low, high = positive["strength"].min(), positive["strength"].max()
-            first, last = (
-                positive[positive["strength"] == low],
-                positive[positive["strength"] == high],
-            )
+            first, last = (positive[positive["strength"] == end] for end in (low, high))
             weakest = f"{over_seeds(first, 'hrr')} at λ = {low:g} and " if low < high else ""
             parts.append(
                 f"With {name} they are {weakest}{over_seeds(last, 'hrr')} at λ = {high:g}, where "

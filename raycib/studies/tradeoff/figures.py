@@ -116,10 +116,8 @@ def _lines(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
     for i, (series, mine) in enumerate(found.items()):
         label = one_line(proxy_of(mine[0]) or series, 34)
         line = Line(mine, label, colors[-1 - i], MARKS[i % len(MARKS)])
-        x, y = (
-            [Gap(variant.strength) for variant in mine],
-            [gap(variant.done, ALIGNMENT) for variant in mine],
-        )
+        x = [Gap(variant.strength) for variant in mine]
+        y = [gap(variant.done, ALIGNMENT) for variant in mine]
         draw_line(panel, line, x, y)
         heights += reach(y)
         handles.append(handle_of(line))
