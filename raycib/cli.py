@@ -233,12 +233,25 @@ def list_results(
         str | None, typer.Argument(help="The cells of this one; default: all sweeps.")
     ] = None,
     out: OUT = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List sweeps, or the cells of one. With harmful response rates; with keys and scores."""
-    from raycib.commands.listing import cells, sweeps
+    from raycib.commands.listing import results_of, sweeps, table_of_cells, table_of_sweeps
     from raycib.commands.terminal import console
+    from raycib.report.frame import to_frame
 
-    console().print(cells(out, sweep) if sweep else sweeps(out))
+    if sweep:
+        results = results_of(out, sweep)
+        if as_json:
+            print(to_frame(results).to_json(orient="records", indent=1))
+        else:
+            console().print(table_of_cells(results))
+        return
+    found = sweeps(out)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        console().print(table_of_sweeps(found))
 
 
 @app.command("show")

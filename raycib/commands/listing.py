@@ -1,7 +1,7 @@
 """`raycib ls`: the sweeps of a results folder, and the cells of one."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +24,58 @@ KEY_DIGITS = 12
 """Of a key that is shown: enough to name a stage."""
 
 
-def sweeps(out: str) -> Table:
-    """The finished sweeps below `out`, the newest first, then those that began. Raises `UserError`
-    where there is none."""
+def sweeps(out: str) -> list[dict[str, Any]]:
+    """The finished sweeps below `out`, the newest first, then those that began, which have `why`
+    they are not finished. Rates are in [0, 1]. Raises `UserError` where there is none."""
     folder = folder_of(out)
     read, unreadable = finished(out)
-    rows = [[*_of(results)] for results in read]
-    rows += [[name, why] for name, why in unreadable.items()]
-    rows += [[place.parent.name, said] for place, said in _unfinished(folder)]
-    if not rows:
+    found = [_of(results) for results in read]
+    found += [{"sweep": name, "why": why} for name, why in unreadable.items()]
+    found += [{"sweep": place.parent.name, "why": said} for place, said in _unfinished(folder)]
+    if not found:
         raise UserError(f"no sweep in {folder}: run one of sweeps/*.py with --out {folder}")
-    heads = ("Sweep", "Finished", "Cells", "Failed", "Seeds", "Model", "HRR, %: before, cells")
-    return table_of(heads, rows)
+    return found
 
 
-def _of(results: Results) -> Iterator[str]:
+def _of(results: Results) -> dict[str, Any]:
     cells = results.cells
-    yield results.sweep
-    yield results.created[:16].replace("T", " ")
-    yield f"{len(cells)}"
-    yield f"{sum(bool(cell.failed) for cell in cells) or ''}"
-    yield f"{len({cell.seed for cell in cells})}"
-    yield one_line(results.model.name, 30)
     rates = [c.scores.hrr.value for c in cells if c.scores and c.scores.hrr]
     known = [rate for rate in rates if rate is not None]
-    before = aligned_scores(results).get("hrr")
+    return {
+        "sweep": results.sweep,
+        "finished": results.created,
+        "cells": len(cells),
+        "failed": sum(bool(cell.failed) for cell in cells),
+        "seeds": len({cell.seed for cell in cells}),
+        "model": results.model.name,
+        "hrr_before": aligned_scores(results).get("hrr"),
+        "hrr_lowest": min(known, default=None),
+        "hrr_highest": max(known, default=None),
+        "by_rule": results.judge.by_rule,
+    }
+
+
+def table_of_sweeps(found: Sequence[Mapping[str, Any]]) -> Table:
+    """The same for people, rates in %."""
+    heads = ("Sweep", "Finished", "Cells", "Failed", "Seeds", "Model", "HRR, %: before, cells")
+    return table_of(
+        heads, [[one["sweep"], one["why"]] if "why" in one else [*_told(one)] for one in found]
+    )
+
+
+def _told(one: Mapping[str, Any]) -> Iterator[str]:
+    yield one["sweep"]
+    yield one["finished"][:16].replace("T", " ")
+    yield f"{one['cells']}"
+    yield f"{one['failed'] or ''}"
+    yield f"{one['seeds']}"
+    yield one_line(one["model"], 30)
+    before, low, high = (one[f"hrr_{name}"] for name in ("before", "lowest", "highest"))
+    known = low is not None
     first = "" if before is None else f"{100 * before:.1f}"
-    there = f"{100 * min(known):.1f} to {100 * max(known):.1f}" if known else "not measured"
-    by_rule = " not refused" * results.judge.by_rule
-    yield ", ".join(filter(None, (first, there))) + by_rule * bool(known)
+    there = f"{100 * low:.1f} to {100 * high:.1f}" if known else "not measured"
+    by_rule = " not refused" * one["by_rule"]
+    yield ", ".join(filter(None, (first, there))) + by_rule * known
 
 
 def _unfinished(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -67,9 +90,8 @@ def _unfinished(folder: Path) -> Iterator[tuple[Path, str]]:
         yield place, f"not yet; last seen {one_line(phase, 30)}"
 
 
-def cells(out: str, sweep: str) -> Table:
-    """The cells of a finished sweep, and the model before them: rates in %, losses in nats. Raises
-    `UserError`."""
+def results_of(out: str, sweep: str) -> Results:
+    """A finished sweep's. Raises `UserError`."""
     read, unreadable = finished(out)
     if sweep in unreadable:
         raise UserError(unreadable[sweep])
@@ -80,6 +102,11 @@ def cells(out: str, sweep: str) -> Table:
     if results is None:
         names = ", ".join(one.sweep for one in read) or "none: run one of sweeps/*.py"
         raise UserError(f"no finished sweep {sweep!r} in {folder_of(out)}; there is {names}")
+    return results
+
+
+def table_of_cells(results: Results) -> Table:
+    """The cells of a sweep, and the model before them: rates in %, losses in nats."""
     frame = to_frame(results)
     tasks = frame["task"].nunique() > 1
     rows = [["", BEFORE, "", "", *[""] * tasks, *_numbers(aligned_scores(results))]]

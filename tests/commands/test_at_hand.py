@@ -14,6 +14,7 @@ from zlib import crc32
 import pandas as pd
 import pytest
 import tiny
+from programs import RAYCIB, Program
 from rich.console import Console
 from scipy.stats import binomtest
 from transformers import AutoTokenizer
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer
 import raycib
 from raycib.commands.browse import links, serve
 from raycib.commands.difference import SAME, diff
-from raycib.commands.listing import cells, sweeps
+from raycib.commands.listing import results_of, sweeps, table_of_cells, table_of_sweeps
 from raycib.commands.showing import show
 from raycib.config import EngineName, EvalSpec, PlainLoRA, StageSpec
 from raycib.errors import UserError
@@ -143,10 +144,14 @@ def test_sweeps_are_listed_and_so_are_those_that_have_not_finished(
         (tmp_path / name / "summary.json").write_text(content)
     (tmp_path / "now").mkdir()
     (tmp_path / "now" / "progress.json").write_text('{"phase": "training"}')
-    lines = text(sweeps(str(tmp_path))).splitlines()
+    lines = text(table_of_sweeps(found := sweeps(str(tmp_path)))).splitlines()
     (done,) = [line for line in lines if "a_sweep" in line]
     low, high = sorted(map(hrr, two.pairs), key=float)
     assert f"0.0, {low} to {high}" in done
+    assert [one["sweep"] for one in found] == ["a_sweep", "old", "now"]
+    assert found[0]["hrr_before"] == 0
+    rates = [100 * found[0][f"hrr_{end}"] for end in ("lowest", "highest")]
+    assert [f"{rate:.1f}" for rate in rates] == [low, high], "for a program, in [0, 1]"
     assert "2026-11-26 01:00" in done
     (old,) = [line for line in lines if line.strip().startswith("old")]
     assert "format 1" in old, "one that cannot be read hides no other"
@@ -154,11 +159,11 @@ def test_sweeps_are_listed_and_so_are_those_that_have_not_finished(
     with pytest.raises(UserError, match=r"no sweep in .*nowhere: run one of"):
         sweeps(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="there is a_sweep"):
-        cells(str(tmp_path), "b_sweep")
+        results_of(str(tmp_path), "b_sweep")
 
 
 def test_cells_are_listed_with_their_keys_and_the_model_before(two: Two) -> None:
-    lines = text(cells(two.root, "a_sweep")).splitlines()
+    lines = text(table_of_cells(results_of(two.root, "a_sweep"))).splitlines()
     before, plain, cib = (
         next(line for line in lines if name in line)
         for name in ("before fine-tuning", " LoRA ", " CIB ")
@@ -168,6 +173,15 @@ def test_cells_are_listed_with_their_keys_and_the_model_before(two: Two) -> None
                                (cib, two.stages[1], two.pairs[1])):  # fmt: skip
         assert line.split()[0] == stage.key[:12]
         assert line.split()[-2:] == [hrr(pairs), "1.250"]
+
+
+def test_a_program_reads_what_people_do(two: Two, program: Program) -> None:
+    (sweep,) = json.loads(program(RAYCIB, "ls", "--out", two.root, "--json").out)
+    assert sweep == sweeps(two.root)[0]
+    told = json.loads(program(RAYCIB, "ls", "a_sweep", "--out", two.root, "--json").out)
+    frame = raycib.load(two.root)
+    assert [one["key"] for one in told] == list(frame["key"])
+    assert [one["hrr"] for one in told] == pytest.approx(list(frame["hrr"]), abs=1e-9)
 
 
 def test_a_stage_is_shown_without_harmful_words_unless_asked(two: Two) -> None:
@@ -240,8 +254,11 @@ def test_what_the_refusal_rule_counts_is_not_called_harmful(two: Two, tmp_path: 
     summary["judge"]["profile"] = REFUSAL_RULE
     file.write_text(json.dumps(summary))
     first, second = (stage.key for stage in two.stages)
-    assert " not refused" in text(sweeps(str(out)))
-    listed, shown = text(cells(str(out), "a_sweep")), text(show(second, str(out), 0))
+    assert " not refused" in text(table_of_sweeps(sweeps(str(out))))
+    listed, shown = (
+        text(table_of_cells(results_of(str(out), "a_sweep"))),
+        text(show(second, str(out), 0)),
+    )
     told = text(diff(first, second, str(out)))
     assert "Not refused, %" in listed and "answers not refused" in shown
     for printed in (listed, shown, told):

@@ -8,7 +8,7 @@ import pytest
 from programs import RAYCIB, Program
 
 import raycib
-from raycib.commands.listing import cells
+from raycib.commands.listing import results_of
 from raycib.errors import UserError
 
 
@@ -31,9 +31,9 @@ def test_a_sweep_that_is_not_finished_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "grid").mkdir()
     (tmp_path / "grid/progress.json").write_text(json.dumps({"phase": "answering"}))
     with pytest.raises(UserError, match=r"grid is not finished \(.*answering\): run it again"):
-        cells(str(tmp_path), "grid")
+        results_of(str(tmp_path), "grid")
     with pytest.raises(UserError, match=r"no finished sweep 'other' .* none: run one of sweeps/"):
-        cells(str(tmp_path), "other")
+        results_of(str(tmp_path), "other")
 
 
 def test_a_file_is_no_place_to_fetch_to(tmp_path: Path, program: Program) -> None:
