@@ -1,5 +1,7 @@
 """Whether a loaded model is read here as it reads itself: tried once, on two short rows."""
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -64,7 +66,20 @@ def _misplaced(model: Any) -> str | None:
     final_norm(decoder)
     if not any(any(attentions(layer)) for layer in decoder_layers(model)):
         return "none of its layers has attention"  # PEFT adapts no Mamba either
-    return None
+    return _foreign_window(model)
+
+
+def _foreign_window(model: Any) -> str | None:
+    """A window that the architecture's own code does not know. Its passes see every token, but what
+    generates does not: both transformers' cache and vLLM go by config.json alone."""
+    window = getattr(model.config, "sliding_window", None)
+    known = "sliding_window" in inspect.getsource(sys.modules[type(model).__module__])
+    if known or not window or window >= model.config.max_position_embeddings:
+        return None
+    return (
+        f"config.json has a sliding_window of {window} tokens, which this architecture leaves out "
+        "in training and engines would cut attention to: set it to null"
+    )
 
 
 @torch.no_grad()

@@ -91,15 +91,31 @@ def test_layers_and_attention_blocks_are_found_in_each(saved: Any, name: str):
             {"intermediate_size_mlp": 48, "num_local_experts": 2},
             "Llama4ForCausalLM.*no decoder with an output head",
         ),
+        # Its passes see all tokens; transformers' `generate` saw the last four.
+        ("Llama", {"sliding_window": 4}, "sliding_window of 4 tokens.*set it to null"),
     ],
 )
-def test_what_is_no_causal_decoder_is_refused(saved: Any, name: str, overrides: Any, says: str):
+def test_what_is_read_otherwise_than_a_causal_decoder_is_refused(
+    saved: Any, name: str, overrides: Any, says: str
+):
     """Without its weights, before anything starts, and with them."""
     source = str(saved(name, **overrides))
     for refusing in (check_architecture, lambda source: load_model(describe(source), CPU)):
         with pytest.raises(UserError, match=says) as refused:
             refusing(source)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "window"), [("Mistral", 4), ("Granite", 64)])
+@torch.no_grad()
+def test_a_window_that_the_architecture_knows_or_that_cuts_nothing_is_taken(
+    saved: Any, name: str, window: int
+):
+    """What `generate` says next is what a whole pass says."""
+    model = load_model(describe(str(saved(name, sliding_window=window))), CPU)
+    rows = ids()
+    answers = model.generate(rows, max_new_tokens=6, do_sample=False, eos_token_id=None)
+    assert torch.equal(model(answers).logits.argmax(-1)[:, 11:-1], answers[:, 12:])
 
 
 def test_the_gate_sees_another_head_another_norm_and_a_token_that_looks_ahead(tiny_folder: Path):
