@@ -182,6 +182,19 @@ def test_an_engine_that_answers_here_answers_lm_eval_alike(
     }
 
 
+def test_a_padding_token_without_an_embedding_changes_no_answer(place: Path) -> None:
+    """Added to the tokenizer alone. Prompts of a batch are padded with it, and no pass sees it."""
+    (one,) = spec(place, "words", limit=9)
+    found = []
+    for pad in ("<pad>", "<more>"):
+        padding, asked = tokenizer(place), {}
+        padding.add_special_tokens({"pad_token": pad})
+        model = remembering(AdapterLM(slots(place), padding, None), asked)
+        found.append((scores_of(one, lambda model=model: model)[0]["value"], asked))
+    assert padding.convert_tokens_to_ids("<more>") == 45
+    assert found[0] == found[1]
+
+
 def test_a_key_is_of_all_that_is_asked_and_of_nothing_else(place: Path, tmp_path: Path) -> None:
     """The same task and rows elsewhere are the same benchmark; another row, wording, number of
     few-shot rows or documents is another, and so is the chat template."""

@@ -41,6 +41,8 @@ class AdapterLM(HFLM):
         `ends`: ids that end a generated answer, where the model does not say so itself."""
         self._adapters, self._slot, self._ends = adapters, slot, list(ends)
         model: Any = adapters.model
+        if (tokenizer.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
+            tokenizer.pad_token = None  # added alone, as to Llama 2's: lm-eval takes another
         super().__init__(pretrained=model, tokenizer=tokenizer, chat_template_args=dict(CHAT))
 
     def _route(self, rows: int) -> AbstractContextManager[None]:
