@@ -67,7 +67,10 @@ class ProgressView:
         self._tell_at_times(last)
 
     def count(self, done: int, total: int, said: str) -> None:
-        """So much of a phase is done; `said` says what in words."""
+        """So much of what a phase does is done; `said` says what in words. With none done something
+        new begins, which has a speed of its own."""
+        if not done:
+            self._speed = Speed()
         left = self._speed.left(done, total)
         self.detail = ", ".join(part for part in (said, left) if part)
         self._tell_at_times()

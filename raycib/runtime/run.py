@@ -207,7 +207,11 @@ class Work:
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
 
             def told(read: int, total: int) -> None:
-                self.view.count(read, total, f"{read:,} of {count(total, 'answer')} read{whose}")
+                said = f"{read} of {count(total, 'answer')} read{whose}"
+                if models is None:
+                    self.view.count(read, total, said)
+                else:  # while models answer, whose speed is told
+                    self.view.detail = said
 
             self.counts["judge_calls"] += self.runtime.ask_judge(judge, missing, told)
 

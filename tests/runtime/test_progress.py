@@ -47,10 +47,14 @@ def test_a_phase_is_told_at_times_with_what_is_done_and_left_of_it(
     view.count(0, 300, "0 of 300 answers read")
     clock.now += 31
     view.count(256, 300, "256 of 300 answers read")
+    view.count(0, 9, "0 of 9 answers read by another")
+    clock.now += 60
+    view.count(6, 9, "6 of 9 answers read by another")
     assert capsys.readouterr().out.splitlines() == [
         "[    0 s] answering",
         "[   32 s] answering, 2 of 5 models done, 38 to 60 s left",
         "[   64 s] answering, 4 of 5 models done, 13 to 20 s left",
         "[   80 s] judging",
         "[  111 s] judging, 256 of 300 answers read, 4 to 7 s left",
+        "[  171 s] judging, 6 of 9 answers read by another, 24 to 38 s left",
     ]
