@@ -205,6 +205,7 @@ class Work:
         pairs = [*self.sweep.pairs(models), *(pairs_of(self.sweep) if models is None else ())]
         if missing := self.sweep.verdict_caches[judge.name].missing(pairs):
             whose = f" by {judge.name}" if len(self.sweep.setup.judges) > 1 else ""
+            self.view.detail = f"{count(len(missing), 'answer')} to read{whose}"
 
             def told(read: int, total: int) -> None:
                 said = f"{read} of {count(total, 'answer')} read{whose}"
