@@ -10,6 +10,7 @@ is another row, or a row in another place of the queue, changes it by 1e-2 and m
 import copy
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -143,6 +144,7 @@ def workers(
         jobs = tuple(Job(stage=stage, evals=()) for stage in here.values())
         groups += [AdapterGroup(name=f"shared-{depth}", jobs=jobs)] if jobs else []
     shared = Store(bench.root / f"{strategy}-{rows.num_rows}")
+    Path(shared.root).mkdir(parents=True, exist_ok=True)  # workers meet there, before any is stored
     multiprocessing.set_forkserver_preload([__name__])  # torch is imported once
     torch.multiprocessing.start_processes(
         _worker,

@@ -34,7 +34,6 @@ from raycib.errors import UserError
 from raycib.evals.answers import Answers, answers_key
 from raycib.model_files import describe
 from raycib.models import load_tokenizer
-from raycib.runtime import token_counts
 from raycib.runtime.token_counts import TokenCounts
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
@@ -222,9 +221,7 @@ def own(tiny_folder: Path, tmp_path: Path) -> list[object]:
     ]  # fmt: skip
 
 
-def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
-    own, program: Program, monkeypatch, a_process_counts
-):
+def test_a_plan_says_what_becomes_of_rows_too_long(own, program: Program, a_process_counts):
     code, out, err = program(SWEEP, "--dry-run", *own, "--max-length", 20, "--max-tokens", 8)
     assert (code, err) == (0, "")
     assert "  own: 27 rows, longest 66 of 20 tokens, 1 too long and left out\n" in out
@@ -233,7 +230,6 @@ def test_a_plan_says_what_becomes_of_rows_too_long_and_counts_once(
         in out
     )
     assert "  harmful: 5 rows, longest 4 of 120 tokens, answers up to 8\n" in out
-    monkeypatch.setattr(token_counts, "_in_a_process", None)  # all is in the store by now
     code, out, err = program(
         SWEEP, "--dry-run", *own, "--max-length", 20, "--max-tokens", 8, "--too-long", "cut"
     )

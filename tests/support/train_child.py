@@ -154,6 +154,7 @@ def together(request: dict[str, Any]) -> dict[str, Any]:
 
     def worker(rank: int) -> None:
         os.environ["LOCAL_RANK"] = str(rank)  # Ray Train says it, and DeepSpeed asks for it
+        Path(request["store"]).mkdir(parents=True, exist_ok=True)
         meeting = f"file://{request['store']}/meeting"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
         train(request, Workers.current())
