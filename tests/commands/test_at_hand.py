@@ -255,10 +255,8 @@ def test_what_the_refusal_rule_counts_is_not_called_harmful(two: Two, tmp_path: 
     file.write_text(json.dumps(summary))
     first, second = (stage.key for stage in two.stages)
     assert " not refused" in text(table_of_sweeps(sweeps(str(out))))
-    listed, shown = (
-        text(table_of_cells(results_of(str(out), "a_sweep"))),
-        text(show(second, str(out), 0)),
-    )
+    listed = text(table_of_cells(results_of(str(out), "a_sweep")))
+    shown = text(show(second, str(out), 0))
     told = text(diff(first, second, str(out)))
     assert "Not refused, %" in listed and "answers not refused" in shown
     for printed in (listed, shown, told):

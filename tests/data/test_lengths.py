@@ -207,6 +207,22 @@ def test_the_world_counts_its_own_tokens_as_its_template_does(tmp_path: Path):
     ]
 
 
+def test_what_was_counted_and_kept_is_not_counted_again(tiny_folder: Path, tmp_path: Path):
+    model, file, root = describe(str(tiny_folder / "model")), tmp_path / "rows.json", tmp_path / "s"
+    file.write_text(json.dumps([{"prompt": words(n), "response": "w1"} for n in (1, 4)]))
+    counts = TokenCounts(model, str(root), {})
+    first = counts.of([str(file)])
+    assert not root.exists(), "a look makes no store"
+    counts.keep(Store(root))
+
+    def never(asked: object) -> dict[str, object]:
+        raise AssertionError(asked)
+
+    assert TokenCounts(model, str(root), {}, never).of([str(file)]) == first
+    with pytest.raises(AssertionError):
+        TokenCounts(model, str(tmp_path / "another"), {}, never).of([str(file)])
+
+
 @pytest.fixture
 def own(tiny_folder: Path, tmp_path: Path) -> list[object]:
     """30 rows of one's own, of which the fifth and the tenth, a held-out one, are too long."""
