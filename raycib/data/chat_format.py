@@ -63,10 +63,17 @@ class ChatFormat:
         return asked(prompt, system)
 
     def prompt(self, tokenizer: Any, turns: Turns) -> str:
-        """The text up to where the answer begins, the same for training and for generation."""
+        """The text up to where the answer begins, the same for training and for generation. Raises
+        `TemplateError` where the template leaves out a part of what a turn says."""
         opening = render(tokenizer, turns, opening=True)
         if not opening.endswith(self.dropped):
             raise TemplateError(f"{name_of(tokenizer)} opens some answers otherwise than others")
+        for turn in turns:
+            if (said := turn["content"].strip()) not in opening:
+                raise TemplateError(
+                    f"{name_of(tokenizer)} does not write the {turn['role']}'s text {said[:60]!r} "
+                    "as it is: mend it, or take that row out"
+                )
         return opening.removesuffix(self.dropped) + self.added
 
     def example(self, tokenizer: Any, turns: Turns, response: str) -> tuple[str, str]:
@@ -131,11 +138,11 @@ def _look(tokenizer: Any) -> ChatFormat:
     head, closing = whole.split(_ANSWER)
     dropped, added, before = _opened(tokenizer, opening, head)
     ending, end, mark = _ended(tokenizer, head, closing)
-    takes_system = _takes_system(tokenizer)
     found = ChatFormat(
-        dropped, added, before, closing, ending, end, mark, takes_system,
+        dropped, added, before, closing, ending, end, mark, takes_system=True,
         tags=_think_tags(tokenizer), notes=(),
     )  # fmt: skip
+    found = replace(found, takes_system=_takes_system(tokenizer, found))
     _refuse_changes(tokenizer, found)
     found = _with_its_own_tokens(tokenizer, found)
     return replace(found, notes=tuple(_notes(tokenizer, found)))
@@ -219,9 +226,12 @@ def _control(tokenizer: Any) -> dict[str, bool]:
     return eos | {str(token): bool(token.special) for token in added if str(token).strip()}
 
 
-def _takes_system(tokenizer: Any) -> bool:
+def _takes_system(tokenizer: Any, found: ChatFormat) -> bool:
+    """Whether open and finished conversations both have a system turn: Mistral's later templates
+    write one before the last turn alone, and only where that is the user's."""
     try:
-        return render(tokenizer, asked(_USER, _SYSTEM), opening=True).count(_SYSTEM) == 1
+        prompt, _ = found.example(tokenizer, asked(_USER, _SYSTEM), _ANSWER)
+        return prompt.count(_SYSTEM) == 1
     except TemplateError:
         return False
 

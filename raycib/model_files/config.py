@@ -226,8 +226,7 @@ def check_special_ids(folder: Path, config: dict[str, Any]) -> None:
 
 
 def ends_elsewhere(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether generation_config.json names other ends of a text than config.json: all that is read
-    of it."""
+    """Whether generation_config.json names other ends of a text than config.json, or none: all that
+    is read of it, and where it is there nobody reads config.json's."""
     path = folder / "generation_config.json"
-    found = read_json(path).get("eos_token_id") if path.exists() else None
-    return found is not None and found != config.get("eos_token_id")
+    return path.exists() and read_json(path).get("eos_token_id") != config.get("eos_token_id")

@@ -230,6 +230,11 @@ def test_only_ends_of_a_text_are_read_from_the_generation_settings(folder: Path)
     assert describe(str(folder)).key == key
     with_fields("generation_config.json", eos_token_id=[42, 7])(folder)
     assert describe(str(folder)).key != key
+    named = describe(str(folder)).key
+    with_fields("generation_config.json", eos_token_id=None)(folder)
+    assert describe(str(folder)).key not in (key, named), "config.json's end is read no more"
+    model = load_model(describe(str(folder)), CPU)
+    assert model.config.eos_token_id is not None and model.generation_config.eos_token_id is None
     assert ENGINE_READS["generation_config"] == "vllm"
 
 
