@@ -17,7 +17,8 @@ RATES = tuple(name for name, one in METRICS.items() if one.counted)
 NUMBERS = (
     "eval_loss", "utility", "mutual_information", "mutual_information_before",
     "mutual_information_ceiling", "mutual_information_last_prompt",
-    "mutual_information_last_prompt_before", "cosine", "negative_cosine", "distance",
+    "mutual_information_last_prompt_before", "cosine", "negative_cosine",
+    "negative_cosine_before", "distance",
 )  # fmt: skip
 SCORE_COLUMNS = (*(r + end for r in RATES for end in RATE_PARTS.values()), *NUMBERS)
 IDENTITY = (

@@ -85,6 +85,14 @@ def warnings(results: Results, frame: pd.DataFrame, symbol: str = "Strength") ->
             f"the cosine to the reference fell (to {away['cosine'].min():z.2f}): there a higher "
             "I(Z;C) does not mean closer to the aligned model."
         )
+        shared = float(np.clip(away["negative_cosine_before"].mean(), 0, 1))
+        if np.isfinite(shared):
+            found.append(
+                f"References of different rows have a mean cosine of {shared:z.2f} there. What all "
+                "of them share tells no row apart, so a contrastive loss turns away from it: it is "
+                f"lowest at a cosine of some {np.sqrt(1 - shared):z.2f} to the reference, not at "
+                '1, unless it is centred (docs/findings.md, "What CIB\'s loss asks for").'
+            )
     return [one_line(text, 600) for text in found]
 
 

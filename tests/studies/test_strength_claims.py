@@ -123,6 +123,8 @@ def test_a_sound_sweep_needs_no_warning_but_the_known_one():
         (lambda s: None, "OutOfMemoryError"),
         (lambda s: None, "3 verdicts of the judge could not be read"),
         (lambda s: None, "does not mean closer"),
+        (lambda s: None, "mean cosine of 0.75 there"),
+        (lambda s: None, "lowest at a cosine of some 0.50 to the reference"),
     ],
 )
 def test_what_makes_numbers_doubtful_is_said(change, words):

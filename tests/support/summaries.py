@@ -159,6 +159,7 @@ def sweep(failed: bool = True, seeds: int = 3) -> dict[str, Any]:
                 "mutual_information_last_prompt_before": 2.026,
                 "cosine": cosine,
                 "negative_cosine": 0.31,
+                "negative_cosine_before": 0.75,
                 "distance": 5.1,
             }
             parameters = {"rank": 8, "learning_rate": 2e-3}
@@ -327,6 +328,7 @@ def comparison_sweep(seeds: int = 3, labels: dict[str, str] | None = None) -> di
                     "mutual_information_before": 1.506,
                     "cosine": 0.95,
                     "negative_cosine": 0.31,
+                    "negative_cosine_before": 0.75,
                     "distance": 5.1 * (1 - 0.3 * (1 - hrr)),
                 }
                 own = {

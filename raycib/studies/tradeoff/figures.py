@@ -134,7 +134,7 @@ def _lines(panel: Axes, place: Place, found: Mapping[str, list[ResultRow]], seve
     panel.margins(x=0.06)
     panel.set(xlabel="λ", ylabel=SAFETY)
     tail = f", {one_line(name, 24)}" if several else ""
-    what = "similarity of safety data" if len(found) > 1 else "strength in Case I"
+    what = "safety data" if len(found) > 1 else "strength in Case I"
     panel.set_title(f"(a)  Alignment gap by {what}{tail}")
     legend_below(panel, handles)
 
