@@ -99,8 +99,7 @@ def _bars(
     variants = list(sequences.variants)
     looks = looks_of(sequences)
     values = {
-        measure: {v: [100 * one for one in by_seed(sequences.variants[v], measure).values()]
-                  for v in variants}
+        measure: {v: list(by_seed(sequences.variants[v], measure).values()) for v in variants}
         for measure in titles
     }  # fmt: skip
     if not any(v for found in values.values() for v in found.values()):
@@ -124,13 +123,14 @@ def _bar(panel: Axes, row: int, values: Sequence[float], look: Look, signed: boo
         panel.annotate("not measured", (0, row), xytext=(4, 0), textcoords="offset points",
                        va="center", color=GREY)  # fmt: skip
         return
-    mean = float(np.mean(values))
-    panel.barh(row, mean, 0.6, color=look.color, alpha=0.45, zorder=2)
+    mean = float(np.mean(values))  # of fractions: as in the table, to the last digit
+    panel.barh(row, 100 * mean, 0.6, color=look.color, alpha=0.45, zorder=2)
     rows = [row + 0.34 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
-    panel.plot(values, rows, "o", ms=3, mfc="white", mec=look.color, mew=0.9, zorder=4)
-    end = min(*values, 0.0) if mean < 0 else max(*values, 0.0)
+    points = [100 * value for value in values]
+    panel.plot(points, rows, "o", ms=3, mfc="white", mec=look.color, mew=0.9, zorder=4)
+    end = min(*points, 0.0) if mean < 0 else max(*points, 0.0)
     panel.annotate(
-        in_points(mean / 100) if signed else f"{mean:z.1f}", (end, row),
+        in_points(mean) if signed else f"{100 * mean:z.1f}", (end, row),
         xytext=(-5 if mean < 0 else 5, 0), textcoords="offset points", va="center",
         ha="right" if mean < 0 else "left",
     )  # fmt: skip
