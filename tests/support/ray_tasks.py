@@ -55,7 +55,7 @@ def run(
         pieces={name: Jobs(cast("tuple[AlignedJob, ...]", some)) for name, some in jobs.items()},
         store=Store(str(folder / "store")),
         execution=PRESETS["world"].execution.model_copy(update={"workers": workers}),
-        told=lambda _: None,
+        told=lambda _news, _waits: None,
         storage=str(folder / "ray"),
         books=str(folder / "tune"),
         trials=trials,
