@@ -30,6 +30,9 @@ class Length(NamedTuple):
     """With all of the template before the answer."""
     whole: int
     """With the answer and the end of its turn."""
+    spelled: bool = True
+    """Whether its tokens say what it says, but for white space: a tokenizer may have no words for a
+    part of it, or write others (NFKC makes 102 of 10²)."""
 
 
 class Lengths(NamedTuple):
@@ -51,10 +54,16 @@ def count_tokens(tokenizer: Any, rows: Sequence[Row]) -> Lengths:
 
 def _length(tokenizer: Any, row: Row) -> Length:
     if not row.response:
-        prompt = len(encode_prompt(tokenizer, row.prompt, row.system))
-        return Length(prompt, prompt)
+        prompt = encode_prompt(tokenizer, row.prompt, row.system)
+        return Length(len(prompt), len(prompt), _spelled(tokenizer, row, prompt))
     whole = encode(tokenizer, row, sys.maxsize)
-    return Length(len(whole.prompt), len(whole))
+    ids = [*whole.prompt, *whole.response]
+    return Length(len(whole.prompt), len(whole), _spelled(tokenizer, row, ids))
+
+
+def _spelled(tokenizer: Any, row: Row, ids: list[int]) -> bool:
+    said = "".join(tokenizer.decode(ids).split())
+    return all("".join(text.split()) in said for text in (row.system, row.prompt, row.response))
 
 
 def examples_of(tokenizer: Any, spec: TaskSpec | RowsSpec) -> list[Encoded]:
@@ -111,6 +120,19 @@ def fitted(
             "cut": len(over - left_out),
         }
     )
+
+
+def noted(spec: AnyRows, lengths: Lengths) -> AnyRows:
+    """The spec of rows, with a note where tokens say something else than they do."""
+    others = [number for number, one in enumerate(lengths.rows, 1) if not one.spelled]
+    if not others:
+        return spec
+    note = (
+        f"the model's tokens say something else than {len(others)} of "
+        f"{count(len(lengths.rows), 'row')} (the first is row {others[0]}): its tokenizer has no "
+        "words for a part of them, or writes others"
+    )
+    return spec.model_copy(update={"notes": (*spec.notes, note)})
 
 
 def refuse_long_prompts(spec: RowsSpec, lengths: Lengths, context: int) -> None:

@@ -4,7 +4,15 @@ import sys
 from collections.abc import Sequence
 
 from raycib.config import RowsSpec, TaskSpec
-from raycib.data.lengths import Length, Lengths, TooLong, fitted, limits_of, refuse_long_prompts
+from raycib.data.lengths import (
+    Length,
+    Lengths,
+    TooLong,
+    fitted,
+    limits_of,
+    noted,
+    refuse_long_prompts,
+)
 from raycib.data.rows import describe_rows, describe_task
 from raycib.errors import UserError
 from raycib.results import SetOfRows
@@ -61,6 +69,7 @@ class RowSets:
         loaded = self.counts.read(source)
         whole = describe_task(name, source, self.sizes[0], loaded)
         (lengths,) = self.counts.of([source])
+        whole = noted(whole, lengths)
         spec = fitted(whole, loaded.rows, lengths, self.too_long, sys.maxsize)
         self._note(spec, whole, lengths, 0)
         return spec
@@ -70,6 +79,7 @@ class RowSets:
         loaded = self.counts.read(source)
         whole = describe_rows(name, source, *self.sizes, loaded, answered=True)
         (lengths,) = self.counts.of([source])
+        whole = noted(whole, lengths)
         most = self.context - whole.max_tokens if asked else sys.maxsize
         spec = fitted(whole, loaded.rows, lengths, self.too_long, most)
         self._note(spec, whole, lengths, whole.max_tokens if asked else 0)
@@ -88,6 +98,7 @@ class RowSets:
         spec = describe_rows(name, source, *self.sizes, self.counts.read(source))
         (lengths,) = self.counts.of([], [source])
         refuse_long_prompts(spec, lengths, self.context)
+        spec = noted(spec, lengths)
         self._note(spec, spec, lengths, spec.max_tokens, self.context - spec.max_tokens)
         return spec
 

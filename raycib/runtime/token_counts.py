@@ -84,7 +84,7 @@ class TokenCounts:
                 self.notes = tuple(record.about["notes"])
         return all(row in self._known for row in rows)
 
-    def _learn(self, rows: Sequence[Row], end: int, counted: Sequence[Sequence[int]]) -> None:
+    def _learn(self, rows: Sequence[Row], end: int, counted: Sequence[Sequence[Any]]) -> None:
         self._end = end
         self._known |= {row: Length(*one) for row, one in zip(rows, counted, strict=True)}
 

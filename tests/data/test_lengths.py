@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import summaries
+from chat_templates import CHATML, byte_level, sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import SWEEP, Program
 from summaries import warned
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny import WORDS
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from raycib.config import StageSpec, TrainerSpec
@@ -27,6 +29,7 @@ from raycib.data.lengths import (
     examples_of,
     fitted,
     limits_of,
+    noted,
     refuse_long_prompts,
 )
 from raycib.data.rows import Row, describe_rows, describe_task, load_rows, rows_of
@@ -63,7 +66,8 @@ def task(tmp_path: Path):
 
 def test_tokens_are_counted_as_training_and_generation_see_them(tokenizer, task):
     counted = count_tokens(tokenizer, rows_of(task))
-    assert counted == Lengths(((3, 6), (4, 14), (22, 24), (4, 6)), 1)
+    rows = tuple(Length(*one) for one in ((3, 6), (4, 14), (22, 24), (4, 6)))
+    assert counted == Lengths(rows, 1)
     assert count_tokens(tokenizer, [Row(words(3), "")]).rows == (Length(5, 5),)
     (heard,) = count_tokens(tokenizer, [Row(words(3), "", system=words(4))]).rows
     assert heard.prompt >= 5 + 4, "its system prompt is part of it"
@@ -193,6 +197,26 @@ def test_limits_are_made_from_rows_and_from_what_the_model_takes():
     assert limits_of([trained], [wide], [asked], 400) == (400, 310), "90 of a held-out one"
 
 
+def test_rows_that_tokens_do_not_say_are_counted_and_no_others(tmp_path: Path):
+    """NFKC asks 102 for 10\u00b2 and has no \uff21 to answer; bytes have words for all; a
+    vocabulary of letters leaves out what it lacks. White space is no part of it."""
+    rows = [Row(" 10  apples", "Yes"), Row("10\u00b2 ?", "100"), Row("which ?", "\uff21")]
+    plain, composed = byte_level(CHATML), byte_level(CHATML)
+    composed.backend_tokenizer.normalizer = normalizers.NFKC()
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{"prompt": one.prompt, "response": one.response} for one in rows]))
+    spec = describe_rows("own", str(file), 99, 9)
+    for tokenizer, missed in ((plain, []), (composed, [2, 3]), (sentencepiece(CHATML), [2, 3])):
+        lengths = count_tokens(tokenizer, rows)
+        assert [n for n, one in enumerate(lengths.rows, 1) if not one.spelled] == missed
+        assert noted(spec, lengths).key == spec.key
+        more = noted(spec, lengths).notes[len(spec.notes) :]
+        assert len(more) == bool(missed)
+        assert all("else than 2 of 3 rows (the first is row 2)" in note for note in more)
+    asked = [row._replace(response="") for row in rows]
+    assert [one.spelled for one in count_tokens(composed, asked).rows] == [True, False, True]
+
+
 def test_the_world_counts_its_own_tokens_as_its_template_does(tmp_path: Path):
     counts = TokenCounts(describe("world:aligned"), str(tmp_path), {})
     used = load_tokenizer("world:aligned")
@@ -209,10 +233,11 @@ def test_the_world_counts_its_own_tokens_as_its_template_does(tmp_path: Path):
 
 def test_what_was_counted_and_kept_is_not_counted_again(tiny_folder: Path, tmp_path: Path):
     model, file, root = describe(str(tiny_folder / "model")), tmp_path / "rows.json", tmp_path / "s"
-    file.write_text(json.dumps([{"prompt": words(n), "response": "w1"} for n in (1, 4)]))
+    file.write_text(json.dumps([{"prompt": one, "response": "w1"} for one in ("w1", "zebra")]))
     counts = TokenCounts(model, str(root), {})
     first = counts.of([str(file)])
     assert not root.exists(), "a look makes no store"
+    assert [one.spelled for one in first[0].rows] == [True, False]
     counts.keep(Store(root))
 
     def never(asked: object) -> dict[str, object]:
@@ -229,7 +254,9 @@ def own(tiny_folder: Path, tmp_path: Path) -> list[object]:
     rows = [{"prompt": f"w{n} w2 w3", "response": words(60 if n in (4, 9) else 3)}
             for n in range(30)]  # fmt: skip
     (tmp_path / "own.json").write_text(json.dumps(rows))
-    (tmp_path / "asked.json").write_text(json.dumps([{"prompt": f"w1 w{n}"} for n in range(5)]))
+    (tmp_path / "asked.json").write_text(
+        json.dumps([{"prompt": f"w1 {w}"} for w in (*WORDS[:4], "zebra")])
+    )
     return [
         *("--model", tiny_folder / "model", "--task", tmp_path / "own.json", "--seeds", 1),
         *("--harmful", tmp_path / "asked.json", "--judge", "world:guard"),
@@ -246,6 +273,7 @@ def test_a_plan_says_what_becomes_of_rows_too_long(own, program: Program, a_proc
         in out
     )
     assert "  harmful: 5 rows, longest 4 of 120 tokens, answers up to 8\n" in out
+    assert "tokens say something else than 1 of 5 rows (the first is row 5)" in out
     code, out, err = program(
         SWEEP, "--dry-run", *own, "--max-length", 20, "--max-tokens", 8, "--too-long", "cut"
     )
