@@ -263,6 +263,7 @@ class RayRuntime:
 
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
+        self._watch.check()
         self._stop_judge()
         self._end_processes()
         self._books.close()

@@ -19,8 +19,8 @@ from ray._private.worker import global_worker
 LOOK_S = 1.0
 HEAD_S = 40.0
 """A head with its state elsewhere may come back; Ray itself gives it 60 s."""
-NODE_S = 10.0
-"""A node that has lost its raylet does not come back."""
+NODE_S = 0.0
+"""A raylet does not come back, and without it Ray ends the driver at some later call."""
 
 
 def parts() -> dict[str, tuple[Any, float]]:
@@ -36,12 +36,19 @@ def parts() -> dict[str, tuple[Any, float]]:
 
 class Watch:
     """Tries to reach all `parts`, in a thread, until closed; calls `lost` once with what has not
-    been there for too long."""
+    been there for longer than it may."""
 
     def __init__(self, parts: Mapping[str, tuple[Any, float]], lost: Callable[[str], None]) -> None:
         self._parts, self._lost = parts, lost
         self._closed = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
+
+    def check(self) -> None:
+        """Call `lost` now where what may not be silent is: `ray.shutdown` ends a process whose
+        raylet is gone, without a line."""
+        for name, (place, limit) in self._parts.items():
+            if not limit and not _listens(place):
+                self._lost(f"{name} is gone")
 
     def close(self) -> None:
         """What ends now ends by itself."""
@@ -68,8 +75,10 @@ def _listens(place: Any) -> bool:
             one.settimeout(5)
             one.connect(place)
             return True
-    except OSError:
+    except (ConnectionRefusedError, FileNotFoundError):
         return False
+    except OSError:  # a socket without a listener refuses: else it, or this process, is busy
+        return isinstance(place, str)
 
 
 NOTICE_S = 2.0

@@ -76,3 +76,25 @@ def test_after_it_is_closed_nothing_is_missed(clock: SimpleNamespace) -> None:
     clock.now = 1000
     time.sleep(10 * LOOK_S)
     assert said.empty()
+
+
+def test_a_raylet_without_a_listener_is_missed_at_once_and_a_busy_one_is_not(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    """A full queue of those who wait to be let in refuses nobody: they are told to try again."""
+    path = str(tmp_path / "socket")
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(path)
+        listening.listen(0)
+        first.connect(path)
+        watching = watch.Watch({"it": (path, watch.NODE_S)}, said.append)
+        watching.close()
+        with socket.socket(socket.AF_UNIX) as second:
+            second.settimeout(5)
+            with pytest.raises(BlockingIOError):
+                second.connect(path)
+        watching.check()
+        assert not said
+    watching.check()
+    assert said == ["it is gone"]
