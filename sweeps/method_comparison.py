@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from raycib.config import Method, PlainLoRA
 from raycib.config.grid import Variant, trials
+from raycib.methods.cib import CIB
 from raycib.methods.ema import EMA
 from raycib.methods.salora import SaLoRA
 from raycib.methods.vaccine import Vaccine
@@ -71,11 +72,15 @@ def at_rate(setup: SweepConfig, row: Variant, rate: float) -> Variant:
 
 
 def retuned(setup: SweepConfig) -> Iterator[Variant]:
-    """Plain LoRA and EMA with tuned learning rates, LoRA after a stage on safety data, SaLoRA from
-    LoRA's own start, and Vaccine's official form: a stage before the task."""
+    """Plain LoRA and EMA with tuned learning rates, CIB where its loss asks for nearness, SaLoRA
+    from LoRA's own start, LoRA after a stage on safety data, and Vaccine's official form: a stage
+    before the task."""
     for part in (2, 4) if "ema" in setup.wanted else ():
         for method in (PlainLoRA(), setup.method(EMA())):
             yield at_rate(setup, Variant(method), setup.trainer.learning_rate / part)
+    if "cib" in setup.wanted:
+        near = setup.method(CIB(lam=10, center=True, pooling="last_prompt_token"))
+        yield Variant(near, "CIB, centred, last prompt token")
     if setup.safety and "salora" in setup.wanted:
         own_start = setup.method(SaLoRA(safety=setup.safety, init="default"))
         yield Variant(own_start, "SaLoRA, LoRA's own start")
@@ -106,6 +111,6 @@ if __name__ == "__main__":
             question="Which method keeps most safety, and at which cost to the task?",
             runs=lambda setup: setup.runs_of(variants(setup)),
             study=Comparison(STRENGTHS),
-            seeds=1,  # some 45 cells; --seeds 3 adds the others to them
+            seeds=1,  # some 46 cells; --seeds 3 adds the others to them
         )
     )

@@ -157,9 +157,9 @@ def test_what_a_sweep_varies_cannot_be_set(
     [
         ("lambda_grid", "cib.temperature=0.3", 15),
         ("negatives", "cib.temperature=0.3", 21),
-        ("method_comparison", "trainer.learning_rate=1e-3", 45),
-        ("method_comparison", "cib.draw=most_similar", 45),
-        ("method_comparison", "trainer.learning_rate=2e-3", 45),
+        ("method_comparison", "trainer.learning_rate=1e-3", 46),
+        ("method_comparison", "cib.draw=most_similar", 46),
+        ("method_comparison", "trainer.learning_rate=2e-3", 46),
         ("task_orders", "lora.rank=4", 57),
     ],
 )

@@ -56,7 +56,7 @@ def command(own: dict[str, Path], out: Path, *names: str) -> list[object]:
 def test_the_readmes_command_has_a_right_plan(
     sweep: Program, own: dict[str, Path], tmp_path: Path
 ) -> None:
-    """40 rows, of which 4 are held out, are one batch of 64; 45 stages as for the world, whose
+    """40 rows, of which 4 are held out, are one batch of 64; 46 stages as for the world, whose
     Vaccine, SaLoRA and O-LoRA have a stage on safety data as well."""
     ended = sweep("method_comparison", *command(own, tmp_path / "out"))
     assert ended.code == 0, ended
@@ -78,7 +78,7 @@ def test_the_readmes_command_has_a_right_plan(
     )
     assert "note: the warm-up of 50 steps is all of the 1 step of sums" in text
     assert "note: cib does nothing in any of the 1 step of sums: its cells are plain LoRA" in text
-    assert "method_comparison: 45 stages, 0 reused, 45 to train" in text
+    assert "method_comparison: 46 stages, 0 reused, 46 to train" in text
     assert "left out" not in text
     assert "safe_lora is derived" in text
 
