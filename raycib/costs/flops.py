@@ -1,12 +1,13 @@
 """How much arithmetic a sweep is, and how long a GPU takes for it.
 
 LoRA costs 4 FLOPs a base weight and token: 2 forward, 2 for the gradient of the input; frozen
-weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6. What
-reads the first layer's input passes no gradient on. Causal attention costs 2 FLOPs a query's entry
-and token that it sees, twice (scores, and their sum of values), and twice as much backward. The
-output head runs on scored tokens alone, and what follows the last attention on those that answer
-(`raycib.models.last_layer`). Of experts those count that read a token. To the last product what
-torch counts: `tests/costs/test_flops.py`.
+weights have no gradient of their own. A forward pass alone costs 2. Its own factors cost 6, as do
+all weights where they are trained. What reads the first layer's input passes no gradient on, unless
+the embeddings are trained. Causal attention costs 2 FLOPs a query's entry and token that it sees,
+twice (scores, and their sum of values), and twice as much backward. The output head runs on scored
+tokens alone, and what follows the last attention on those that answer (`raycib.models.last_layer`).
+Of experts those count that read a token. To the last product what torch counts:
+`tests/costs/test_flops.py`.
 """
 
 import math
@@ -25,17 +26,19 @@ def forward(sizes: Sizes, tokens: float, square_tokens: float, scored: float = 0
 
 def train(
     sizes: Sizes,
-    adapter: Adapter,
+    adapter: Adapter | None,
     tokens: float,
     square_tokens: float,
     scored: float,
     checkpointed: bool = False,
     answering: float | None = None,
 ) -> float:
-    """FLOPs of one forward and backward pass through base, adapter and head; with `checkpointed`
-    layers the decoder's forward pass is done twice. Of the `tokens` so many are `answering`, the
-    last one of each prompt and those of its response; None: the last layer reads all."""
-    adapted, rank = sizes.adapted(adapter.targets), adapter.rank
+    """FLOPs of one forward and backward pass through base, adapter and head; where no `adapter` is
+    trained all weights are, and each has a gradient of its own. With `checkpointed` layers the
+    decoder's forward pass is done twice. Of the `tokens` so many are `answering`, the last one of
+    each prompt and those of its response; None: the last layer reads all."""
+    adapted, rank = (sizes.adapted(adapter.targets), adapter.rank) if adapter else ({}, 0)
+    gradients = 2 if adapter else 4
     attention = INTO_ATTENTION | OUT_OF_ATTENTION
     once, backward = _attention(sizes, square_tokens), 2 * _attention(sizes, square_tokens)
     for number, linears in enumerate(sizes.layers):
@@ -43,21 +46,17 @@ def train(
         read = answering if last and answering is not None else tokens
         if experts := sizes.routed[number]:
             once += 2 * (experts + sizes.choosing) * read
-            backward += 2 * (experts + sizes.choosing) * read
+            backward += gradients * (experts + sizes.choosing) * read
         for name, shape in linears.items():
             base, own = math.prod(shape), rank * sum(shape) * (name in adapted)
             kind = last_part(name)
             ours = tokens if kind in attention else read
             once += 2 * (base + own) * ours
-            backward += (2 * base + 4 * own) * ours
-            if number == 0 and kind in INTO_ATTENTION:
+            backward += (gradients * base + 4 * own) * ours
+            if adapter and number == 0 and kind in INTO_ATTENTION:
                 backward -= 2 * (base + rank * shape[1] * (name in adapted)) * ours
-    return once * (2 if checkpointed else 1) + backward + 2 * _head(sizes, scored)
-
-
-def train_all_weights(sizes: Sizes, tokens: float, square_tokens: float, scored: float) -> float:
-    """FLOPs of one forward and backward pass where every weight is trained: 6 a weight."""
-    return 3 * forward(sizes, tokens, square_tokens, scored)
+    head = (1 + gradients / 2) * _head(sizes, scored)
+    return once * (2 if checkpointed else 1) + backward + head
 
 
 def answer(sizes: Sizes, prompts: Iterable[int], answer_tokens: int) -> float:

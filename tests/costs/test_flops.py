@@ -15,6 +15,7 @@ from raycib.data.chat import Encoded
 from raycib.model_files import describe
 from raycib.models import load_model
 from raycib.models.adapters import AdapterSlots, LoRAShape
+from raycib.models.adapters.whole import WholeModel
 from raycib.models.decoder import hidden_states
 from raycib.models.group_step import GroupStep
 from raycib.models.head import token_loss
@@ -87,6 +88,23 @@ def test_prompts_cost_no_mlp_in_the_last_layer(folder: Path, checkpointed: bool)
     once = 2 * (base + own) * checkpointed
     saved = flops.train(sizes, adapter, tokens, squares, 30, checkpointed) - told
     assert saved == ROWS * 39 * (4 * base + 6 * own + once)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_where_all_weights_are_trained_each_costs_six(folder: Path, checkpointed: bool):
+    """To the last product, of prompts none in the last layer's MLP; but of layers computed twice
+    torch leaves out the last one, which no gradient needs. And by hand: 2 forward and 4 backward,
+    with layers computed twice 2 more, the head's excepted."""
+    sizes = sizes_of(str(folder))
+    counted = counted_step(WholeModel(load_model(describe(str(folder)), CPU)), checkpointed)
+    tokens, squares = ROWS * LENGTH, ROWS * LENGTH**2
+    told = flops.train(sizes, None, tokens, squares, 30, checkpointed, ROWS * 11)
+    square = 4 * sizes.queries * 3 * squares
+    down = 2 * 64 * 160 * (2 * tokens + ROWS * 11) * checkpointed
+    assert told + (2 + checkpointed / 2) * square == counted + down
+    all_read = flops.train(sizes, None, tokens, 0, 30, checkpointed)
+    layers = 3 * 4 * 64 * 96 + 3 * 3 * 64 * 160
+    assert all_read == (6 + 2 * checkpointed) * layers * tokens + 6 * 64 * 500 * 30
 
 
 @pytest.mark.parametrize("name", ["Mixtral", "Qwen2Moe", "Qwen3Moe"])

@@ -61,14 +61,11 @@ def phases(group: Group, work: Work) -> Iterator[Phase]:
     again = sweep.setup.execution.checkpoint_activations
     trained: dict[str, float] = defaultdict(float)
     for stage, tokens, squares, scored, answering, _ in work.stages:
-        if stage.lora is None:
-            whole = flops.train_all_weights(sizes, tokens.computed, squares, scored)
-            trained[stage.trainer.precision] += whole
-            continue
+        adapter = adapter_of(stage) if stage.lora else None
         batch = min(stage.trainer.batch_size, stage.task.num_rows)
         more = 1 + stage.method_in_effect.extra_rows(batch) / batch
-        trained[dtype] += more * flops.train(
-            sizes, adapter_of(stage), tokens.computed, squares, scored, again, answering
+        trained[dtype if adapter else stage.trainer.precision] += more * flops.train(
+            sizes, adapter, tokens.computed, squares, scored, again, answering
         )
     computed = sum(one.tokens.computed for one in work.stages)
     yield phase("training", f"{_many(computed)} tokens", trained, UTILISATION)
