@@ -178,7 +178,7 @@ class Leases:
         before = self._partly.pop(name, Outcome())
         failures = {**before.failures, **outcome.failures}
         notes = before.notes + outcome.notes
-        if outcome.elsewhere and outcome.error is None:
+        if outcome.elsewhere:
             left = before.elsewhere | outcome.elsewhere
             self._partly[name] = Outcome(failures, elsewhere=left, notes=notes)
             self._waiting[name] = self._tasks[name]
@@ -207,6 +207,7 @@ class Leases:
         """A holder will not come back: what it has not finished is another's."""
         self._held.pop(holder, None)
         if name := self._working.pop(holder, None):
+            self._lost[name] = self._lost.get(name, 0) + 1
             self._waiting[name] = self._tasks[name]
 
     def ended(self) -> list[Ended]:
@@ -226,7 +227,6 @@ class Leases:
         """No holder is left: what is not over was not done."""
         for name in [*self._waiting, *self._working.values()]:
             self._end(Ended(name=name, error=Undone(self._said.get(name, error))))
-        self._waiting.clear()
 
     def _is_free(self, task: Task) -> bool:
         return self._over.keys() >= task.after | task.needs

@@ -70,6 +70,6 @@ def tasks_of(pieces: Mapping[str, Piece]) -> list[Task]:
             needs = {home[s.model.weights] for s in stages if s.model.weights in home}
             if name not in makers and PREPARE in pieces:
                 needs = needs | {PREPARE}
-        after = {home[key] for key in parents & home.keys()} - {name}
+        after = {home[key] for key in parents & home.keys()}
         tasks.append(Task(name, frozenset(after), frozenset(needs)))
     return tasks

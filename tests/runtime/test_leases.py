@@ -37,9 +37,9 @@ def test_a_task_is_free_as_soon_as_its_own_parents_are_over() -> None:
 
 def test_a_parent_that_failed_is_over_and_a_need_that_failed_fails_what_needs_it() -> None:
     leases = Leases(
-        [task("p"), task("g", needs="p"), task("h", "g", "p"), task("x", "y"), task("y")]
+        [task("g", needs="p"), task("p"), task("h", "g", "p"), task("x", "y"), task("y")]
     )
-    leases.take("w", 0)
+    assert leases.take("w", 0) == "p", "g is not free before it"
     wrong = ValueError("no such row")
     leases.finish("w", Outcome(error=wrong))
     told = leases.ended()
@@ -47,6 +47,14 @@ def test_a_parent_that_failed_is_over_and_a_need_that_failed_fails_what_needs_it
     assert leases.take("w", 1) == "y"
     leases.finish("w", Outcome({"stage": "not finite"}))
     assert leases.take("w", 2) == "x", "a stage looks itself whether its parent is there"
+
+
+def test_what_needs_a_task_whose_parts_failed_says_why_as_it_does() -> None:
+    leases = Leases([task("p"), task("g", needs="p")])
+    leases.take("w", 0)
+    leases.finish("w", Outcome({"stage": "not finite"}))
+    p, g = leases.ended()
+    assert p.failures == {"stage": "not finite"} and str(g.error) == "not finite"
 
 
 def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> None:
@@ -58,6 +66,9 @@ def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> No
     assert leases.take("w", leases.join("w")) == "b"  # three times
     (ended,) = leases.ended()
     assert isinstance(ended.error, Undone) and ended.error.reason == "MemoryError: 3 GB"
+    leases.finish("w", Outcome())
+    leases.leave("w")
+    assert leases.take("x", leases.join("x")) is None, "what it was blamed for is over"
 
 
 def test_only_losses_that_get_no_further_are_the_tasks_fault() -> None:
@@ -96,6 +107,27 @@ def test_a_task_is_done_in_twice_as_many_parts_where_memory_is_why_its_holder_wa
     assert str(ended.error) == "no memory is left for it"
 
 
+def test_a_task_in_parts_gets_further_by_any_step() -> None:
+    """Lost at step 100, then for want of memory, then at step 1 of a part: which is further."""
+    leases = Leases([task("a")], tries=3)
+    assert leases.take("w", leases.join("w")) == "a"
+    leases.tell("a", {"done": 100})
+    leases.join("w")
+    leases.starve("w")
+    leases.join("w")
+    leases.tell("a", {"done": 1})
+    assert leases.take("w", leases.join("w")) == "a"
+
+
+def test_points_of_curves_are_told_once_in_their_order_and_how_far_a_task_is_always() -> None:
+    leases = Leases([task("a"), task("b")])
+    leases.join("w")
+    for step in (1, 2):
+        leases.tell("a", {"done": step, "curves": {"key": [step]}})
+    assert leases.news() == ({"a": {"done": 2, "curves": {"key": [1, 2]}}}, [], 1, [])
+    assert leases.told() == {"a": {"done": 2}}
+
+
 def test_what_is_left_behind_is_done_by_another() -> None:
     """b waits for a, whose holder is gone for good: the other one does both."""
     leases = Leases([task("a"), task("b", "a")])
@@ -105,7 +137,8 @@ def test_what_is_left_behind_is_done_by_another() -> None:
     leases.leave("gone")
     assert leases.joined() == 1, "of those that may come back"
     assert leases.take("here", 0) == "a"
-    leases.finish("here", Outcome())
+    leases.finish("here", Outcome(found=frozenset({"of the one that is gone"})))
+    assert [one.found for one in leases.ended()] == [frozenset()], "no other sweep made it"
     leases.leave("here")  # with nothing in hand
     assert leases.take("last", leases.join("last")) == "b"
 
@@ -114,19 +147,23 @@ def test_what_another_sweep_makes_goes_to_the_end_of_the_queue_and_is_adopted() 
     """Of a, one part failed here and one was made elsewhere; b is done meanwhile, c waits for a."""
     leases = Leases([task("a"), task("b"), task("c", "a")], tries=2)
     assert leases.take("w", leases.join("w")) == "a"
-    leases.finish("w", Outcome({"bad": "not finite"}, elsewhere=frozenset({"theirs"})))
+    elsewhere = frozenset({"theirs", "also theirs"})
+    leases.finish("w", Outcome({"bad": "not finite"}, elsewhere=elsewhere, notes=("halved",)))
     assert leases.awaited() == ["a"]
     assert leases.take("w", 1) == "b", "a is not over, and others come first"
     leases.finish("w", Outcome())
     assert leases.take("w", 2) == "a", "c is not free before"
     assert leases.take("w", 3, leads=False) == WAIT
-    assert leases.join("w") == 2, "lost with it, and back"
-    leases.finish("w", Outcome(found=frozenset({"theirs", "committed before it was lost"})))
+    leases.finish("w", Outcome(elsewhere=frozenset({"theirs"}), notes=("halved again",)))
+    assert leases.take("w", 3) == "a"
+    leases.tell("a", {"done": 1})
+    assert leases.awaited() == [], "it is trained here again"
+    assert leases.join("w") == 3, "lost with it, and back"
+    leases.finish("w", Outcome(found=elsewhere | {"committed before it was lost"}))
     b, a = leases.ended()
     assert (b.name, a.name, a.failures) == ("b", "a", {"bad": "not finite"})
-    assert leases.awaited() == []
-    assert a.found == {"theirs"}
-    assert leases.take("w", 3) == "c"
+    assert (a.found, a.notes) == (elsewhere, ("halved", "halved again"))
+    assert leases.take("w", 4) == "c"
 
 
 def test_what_was_done_for_a_queue_that_was_lost_is_not_another_sweeps() -> None:
@@ -198,6 +235,16 @@ def test_a_graph_that_nothing_can_begin_in_waits_rather_than_ends() -> None:
     assert leases.take("w", 0) == WAIT
     leases.abandon("the workers are gone")
     assert [str(one.error) for one in leases.ended()] == ["the workers are gone"] * 2
+
+
+def test_what_is_in_hand_or_needs_it_is_told_once_when_no_holder_is_left() -> None:
+    """By the last words of who had it."""
+    leases = Leases([task("a"), task("b", needs="a"), task("c")])
+    leases.take("w", 0)
+    leases.say("w", "KeyError: 'x'")
+    leases.abandon("the workers are gone")
+    told = {one.name: str(one.error) for one in leases.ended()}
+    assert told == {"a": "KeyError: 'x'", "b": "the workers are gone", "c": "the workers are gone"}
 
 
 def test_no_more_workers_than_can_be_at_work() -> None:
