@@ -89,7 +89,7 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
         scores |= {f"cost_{name}": getattr(cell.cost, name) for name in COST}
         taken = {*IDENTITY, *row, *scores}
         for name, value in cell.parameters.items():
-            if name not in IDENTITY and (name, value) != (OLD_NAME, cell.strength):
+            if (name, value) != (OLD_NAME, cell.strength):
                 row[f"parameter_{name}" if name in taken else name] = value
         rows.append({n: plain(v) if isinstance(v, str) else v for n, v in (row | scores).items()})
     frame = pd.DataFrame(rows)

@@ -89,12 +89,13 @@ def swept(cells: Iterable[Cell]) -> list[str]:
         for name, value in cell.parameters.items():
             place = seen.setdefault((cell.method, name), set())
             place.add((repr(value), cell.strength))
-    names = {
-        name
-        for (_, name), pairs in seen.items()
-        if len({value for value, _ in pairs}) > 1 and not _is_strength(pairs)
-    }
-    return sorted(names - {"strength", "seed", "task", "model", "method"})
+    return sorted(
+        {
+            name
+            for (_, name), pairs in seen.items()
+            if len({value for value, _ in pairs}) > 1 and not _is_strength(pairs)
+        }
+    )
 
 
 def _is_strength(pairs: set[tuple[str, float]]) -> bool:

@@ -124,6 +124,8 @@ class Cell(Part):
     """Whether it trains on refusals or on harmful prompts as well."""
     cost: Cost = Cost()
     parameters: Mapping[str, Any] = {}
+    """Its last stage's settings: the method's, the adapter's as ``lora_...``, the trainer's. One of
+    a method that is called as one of these, or as a field here, has ``method_`` before it."""
     scores: Scores | None = None
     points: Sequence[Point] = ()
     """From before the first step to the end."""

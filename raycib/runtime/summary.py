@@ -189,10 +189,13 @@ class SweepScores:
 def _cell(scores: SweepScores, run: RunSpec) -> Cell:
     sweep, stage, method = scores.sweep, run.final, run.method
     failed, found = scores.of_cell(run)
-    parameters = method.model_dump(mode="json", exclude={"kind", "custom"})
     shape = stage.lora.model_dump() if stage.lora else {}
-    parameters |= {f"lora_{name}": value for name, value in shape.items()}
-    parameters |= stage.trainer.model_dump(mode="json")
+    others = {f"lora_{name}": value for name, value in shape.items()}
+    others |= stage.trainer.model_dump(mode="json")
+    # Cells that differ by these alone would else be two seeds of one row.
+    taken = {*others, *Cell.model_fields}
+    own = method.model_dump(mode="json", exclude={"kind"})
+    parameters = {f"method_{n}" if n in taken else n: v for n, v in own.items()} | others
     cell = Cell(
         key=stage.key,
         adapter=sweep.adapters.get(stage.key),

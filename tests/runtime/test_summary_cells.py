@@ -1,10 +1,14 @@
 """What a summary says of cells before anything is trained: what each sees, takes and is called."""
 
 import runpy
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 from synthetic_sweep import LAMBDA_GRID, options_of
 
+from raycib.config import About, Method
+from raycib.report.frame import to_frame
 from raycib.results import Cell, Results
 from raycib.runtime.build import build_config
 from raycib.runtime.summary import summarise
@@ -66,3 +70,34 @@ def test_failures_and_what_the_run_did_are_counted(told: Results) -> None:
     assert counts.stages_asked == counts.stages + counts.stages_shared
     assert sum(text == "out of memory" for text in failed) == 2
     assert all(text.startswith(("not finished", "out of memory")) for text in failed)
+
+
+class Decayed(Method):
+    """Its settings are called as the trainer's, the adapter's and a cell's own are."""
+
+    about: ClassVar[About] = About("Decayed", "none", "lam: none", "none", "nothing", "none")
+    kind: Literal["decayed"] = "decayed"
+    lam: float = 1.0
+    weight_decay: float = 0.5
+    lora_rank: int = 3
+    seed: int = 7
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "lora_rank", "seed"])
+def test_a_methods_own_setting_is_not_lost_to_another_of_its_name(
+    name: str, tmp_path: Path
+) -> None:
+    """Two cells that differ by it alone were two seeds of one row."""
+    setup = build_config(options_of(tmp_path, seeds=1), Comparison(()))
+    sweep = Sweep(setup, setup.runs_of([Decayed(), Decayed.at(1.0, **{name: 9})]))
+    told = summarise(sweep, ("own", ""), sweep.plan(1), {}, {}, {})
+    own = [cell.parameters[f"method_{name}"] for cell in told.cells]
+    assert own == [getattr(Decayed(), name), 9]
+    first, second = to_frame(told).to_dict("records")
+    assert (first["seed"], second["seed"]) == (0, 0)
+    assert (first["series"], second["series"]) == tuple(
+        f"Decayed, method_{name} {value}" for value in own
+    )
+    assert (first["weight_decay"], first["lora_rank"]) == (0.0, 8), (
+        "the trainer's and the adapter's"
+    )
