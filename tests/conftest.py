@@ -116,6 +116,13 @@ def program(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return runner(monkeypatch, capfd)
 
 
+@pytest.fixture
+def no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is told nothing by this process's environment."""
+    for name in ("TRACKING_URI", "EXPERIMENT_NAME", "HTTP_REQUEST_TIMEOUT"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model, shared by all tests; `tiny.make_stage` adds its data."""

@@ -24,10 +24,7 @@ from raycib.tracking.shown import HEADLINE
 INFORMATION = "mutual_information"
 
 
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_HTTP_REQUEST_TIMEOUT"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,7 @@ from raycib.tracking import Tracker, track, tracker
 from raycib.tracking.server import Server
 from raycib.tracking.session import tracking_room
 
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
 
 
 @pytest.fixture(params=["database", "server"])

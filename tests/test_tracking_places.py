@@ -17,11 +17,7 @@ from raycib.tracking import sqlite_file as files
 from raycib.tracking.session import without_password
 from raycib.tracking.sqlite_file import sqlite_file, sqlite_uri
 
-
-@pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
 
 
 def show(out: Path, uri: str | None = None) -> str | None:

@@ -1,7 +1,7 @@
 """Whatever happens to the judge's server, each answer gets one verdict, and none by failure."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,14 +10,6 @@ from fake_judge import FakeJudge
 from raycib.evals.judge_profiles import PROFILES
 from raycib.evals.judge_server import JudgeUnavailable
 from raycib.evals.judges import ChatJudge, Verdict
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeJudge]:
-    server = FakeJudge()
-    yield server
-    server.close()
-
 
 PAIRS = [(f"w{i % 3}", f"w{i}") for i in range(60)]
 TRUTH = [prompt == "w1" for prompt, _ in PAIRS]

@@ -1,6 +1,5 @@
 """Naming verdicts, and asking a foreign endpoint for them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ def test_moving_a_boundary_changes_a_verdicts_key() -> None:
 @given(st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), unique=True, max_size=20))
 def test_different_conversations_have_different_keys(pairs: list[tuple[str, str]]) -> None:
     assert len({verdict_key("judge", *pair) for pair in pairs}) == len(pairs)
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeJudge]:
-    server = FakeJudge()
-    yield server
-    server.close()
 
 
 def test_a_foreign_endpoint_is_asked_with_defused_text_and_says_so(fake: FakeJudge) -> None:

@@ -1,6 +1,5 @@
 """The same sweep on a Ray cluster that was there before: as a job, killed, beside others."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ from running import (
     scores,
     summary_of,
     title,
+    verdicts,
 )
 
 driver = partial(ray_sweeps.driver, small=SMALL)
@@ -189,12 +189,6 @@ def unjudged(reference: Reference, out: Path) -> Path:
     shutil.copytree(reference.out, out)
     shutil.rmtree(out / "verdicts")
     return out
-
-
-def verdicts(out: Path) -> list[str]:
-    """Keys of the stored verdicts."""
-    files = (out / "verdicts").glob("*/verdicts.jsonl")
-    return [json.loads(x)["key"] for file in files for x in file.read_text().splitlines()]
 
 
 def whole(out: Path, reference: Reference) -> None:

@@ -20,6 +20,7 @@ from running import (
     summary_of,
     sweep,
     title,
+    verdicts,
 )
 
 from raycib import world
@@ -39,12 +40,6 @@ def phase(out: Path) -> str:
     """What the sweep says it is doing."""
     file = out / NAME / "progress.json"
     return json.loads(file.read_text())["phase"] if file.exists() else ""
-
-
-def verdicts(out: Path) -> list[str]:
-    """Keys of the stored verdicts."""
-    files = (out / "verdicts").glob("*/verdicts.jsonl")
-    return [json.loads(x)["key"] for file in files for x in file.read_text().splitlines()]
 
 
 def kill_one(running: Running, name: str) -> None:

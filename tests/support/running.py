@@ -223,6 +223,12 @@ def scores(out: Path) -> dict[str, Any]:
     return {cell["key"]: cell["scores"] for cell in summary_of(out)["cells"]}
 
 
+def verdicts(out: Path) -> list[str]:
+    """Keys of the stored verdicts."""
+    files = (out / "verdicts").glob("*/verdicts.jsonl")
+    return [json.loads(x)["key"] for file in files for x in file.read_text().splitlines()]
+
+
 def title(pid: int) -> str:
     """What a process calls itself, or "" where it is gone."""
     with suppress(OSError):
