@@ -243,7 +243,8 @@ def list_results(
     if sweep:
         results = results_of(out, sweep)
         if as_json:
-            print(to_frame(results).to_json(orient="records", indent=1))
+            # By itself pandas keeps ten decimals, and of a strength of 3e-11 nothing.
+            print(to_frame(results).to_json(orient="records", indent=1, double_precision=15))
         else:
             console().print(table_of_cells(results))
         return

@@ -181,7 +181,7 @@ def test_a_program_reads_what_people_do(two: Two, program: Program) -> None:
     told = json.loads(program(RAYCIB, "ls", "a_sweep", "--out", two.root, "--json").out)
     frame = raycib.load(two.root)
     assert [one["key"] for one in told] == list(frame["key"])
-    assert [one["hrr"] for one in told] == pytest.approx(list(frame["hrr"]), abs=1e-9)
+    assert [one["hrr"] for one in told] == pytest.approx(list(frame["hrr"]), abs=1e-14)
 
 
 def test_a_stage_is_shown_without_harmful_words_unless_asked(two: Two) -> None:
