@@ -230,24 +230,6 @@ def test_an_answer_that_a_template_would_change_is_refused_by_name():
         encode(tokenizer, ROW._replace(response="<think> a </think> b"), 1000)
 
 
-def test_a_prompt_of_which_a_template_takes_words_is_refused_and_no_other_is():
-    """Nemotron's takes its own switches out of what a user says, wherever they stand."""
-    tokenizer = byte_level(CHATML.replace("m.content", "m.content.replace('/think', '')"))
-    assert encode_prompt(tokenizer, "how? ") == encode_prompt(byte_level(CHATML), "how? ")
-    with pytest.raises(UserError, match=r"write the user's text 'open /think/a' as it is: mend"):
-        encode_prompt(tokenizer, "open /think/a")
-
-
-def test_a_system_prompt_that_an_answered_turn_lacks_is_said_by_the_user():
-    """Mistral's templates of version 3 write it before a last turn of the user's alone."""
-    last = "{{ messages[0].content + '\n\n' if loop.last and messages[0].role == 'system' }}"
-    turns = MISTRAL.replace("in messages", "in messages if m.role != 'system'")
-    tokenizer = byte_level(turns.replace("[INST] ", f"[INST] {last}"))
-    found = encode(tokenizer, Row("how?", "here", "Be kind."), 1000)
-    assert tokenizer.decode(found.prompt) == "<s>[INST] Be kind.\n\nhow? [/INST]"
-    assert any("no system turn" in note for note in chat_format(tokenizer).notes)
-
-
 def test_an_answer_that_spells_the_end_of_its_turn_is_refused():
     with pytest.raises(UserError, match=r"spells the token that ends a turn .*<\|eot\|>"):
         encode(byte_level(CHATML), ROW._replace(response="Yes.<|eot|>No."), 1000)
