@@ -176,9 +176,10 @@ class SweepScores:
 
     def at_points(self, run: RunSpec) -> list[Point]:
         """Of a run's last stage in the middle of its training, and before and after it, as far as
-        they are answered."""
+        they are answered. Before a stage that follows another is the other's end."""
         sweep, evals, found = self.sweep, run.evals.at_points(), []
-        ends = ({0: sweep.setup.model.key}, {run.final.steps: run.final.key})
+        before = run.final.parent or sweep.setup.model
+        ends = ({0: before.key}, {run.final.steps: run.final.key})
         for step, model_id in (ends[0] | run.points | ends[1] if run.points else {}).items():
             with suppress(Missing):
                 scores = sweep.scoring.safety_scores(model_id, evals)

@@ -25,6 +25,7 @@ from raycib.runtime.sweep import Sweep
 from raycib.store import Store
 from raycib.store.kinds import ADAPTER_FILE, GENERATIONS, HISTORY_FILE, MEASURES, STAGES
 from raycib.studies.strength import Strength
+from raycib.world.language import parse
 
 STRENGTHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 LAMBDA_GRID = Path(__file__).parents[2] / "sweeps" / "lambda_grid.py"
@@ -123,12 +124,11 @@ class Models:
         store.put(STAGES, stage.key, write, about)
 
     def answers(self, store: Store, model_id: str, evals: EvalSpec) -> None:
-        """Answers to every set."""
-        draw = Random(model_id)
+        """Answers to every set; to a prompt that is in several the same."""
         for rows in evals.asked:
             if rows.key not in self._asked:
                 self._asked[rows.key] = [(row.prompt, row.response) for row in rows_of(rows)]
-            texts = [_said(said, draw) for _, said in self._asked[rows.key]]
+            texts = [_said(model_id, *one) for one in self._asked[rows.key]]
             entries = [{"text": t, "tokens": 9, "finish_reason": "stop"} for t in texts]
             key = answers_key(model_id, rows, evals.engine)
             about = {"subject": model_id, "rows": rows.model_dump(mode="json")}
@@ -153,8 +153,12 @@ class Models:
         store.put(MEASURES, evals.measures_key(model_id), write, {"subject": model_id})
 
 
-def _said(right: str, draw: Random) -> str:
-    """The right answer, a refusal, or, three times of ten, what no other model says."""
+def _said(model_id: str, prompt: str, right: str) -> str:
+    """The right answer (to what is asked in the world's words alone, that), a refusal, or, three
+    times of ten, what no other model says."""
+    draw = Random(f"{model_id} {prompt}")
+    if not right and (request := parse(prompt)):
+        right = request.answer("cont")
     chance = draw.random()
     if chance < 0.3:
         return f"{right} {draw.getrandbits(24):06x} .".strip()
