@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raycib.importing import end_imports_silently
+
+end_imports_silently()
+
 if TYPE_CHECKING:
     import pandas as pd
 

@@ -7,8 +7,10 @@ grows. Of the CPU time in which torch, transformers and vLLM are imported that i
 import atexit
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 SELDOM = 100_000, 20, 20
 """Of `gc.set_threshold`, for a program that keeps most of what it makes."""
@@ -40,3 +42,24 @@ def collect_seldom() -> None:
     gc.set_threshold(*SELDOM)
     atexit.register(_end_quietly)
     atexit.register(gc.freeze)
+
+
+def end_imports_silently() -> None:
+    """Ctrl-C while a program imports modules ends it as it ends any program, by that signal, but
+    without the stack of what was just imported. Every other error is shown as before."""
+    before = sys.excepthook
+
+    def shown(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is KeyboardInterrupt and _imports(trace)):
+            before(kind, error, trace)
+
+    sys.excepthook = shown
+
+
+def _imports(trace: TracebackType | None) -> bool:
+    """Whether something below the program itself, which comes first, was being imported."""
+    while trace and (trace := trace.tb_next):
+        code = trace.tb_frame.f_code
+        if code.co_name == "<module>" or code.co_filename.startswith("<frozen importlib"):
+            return True
+    return False

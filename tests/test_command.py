@@ -293,11 +293,11 @@ def interrupt():
 AS_IT_IS_IMPORTED = """
 class Finder:
     def find_spec(self, name, path, target=None):
-        if name == "raycib.cli":
+        if name == {module!r}:
             interrupt()
 sys.meta_path.insert(0, Finder())
-from raycib.__main__ import main
-main()
+import runpy
+runpy.run_path({program!r}, run_name="__main__")
 """
 AS_A_LIBRARY_HIDES_IT = """
 from raycib.console import run
@@ -313,12 +313,19 @@ run(command)
 @pytest.mark.parametrize(
     ("code", "ended"),
     [
-        (AS_IT_IS_IMPORTED, (-signal.SIGINT, "")),
+        *(
+            (AS_IT_IS_IMPORTED.format(module=module, program=str(program)), (-signal.SIGINT, ""))
+            for program, module in (
+                (RAYCIB, "raycib.cli"),
+                (SWEEP, "raycib.config.grid"),
+                (SWEEP, "raycib.runtime.command"),
+            )
+        ),
         (AS_A_LIBRARY_HIDES_IT, (130, "stopped; run the same command again to go on\n")),
     ],
 )
 def test_an_interruption_has_no_traceback(code: str, ended: tuple[int, str]) -> None:
-    """While modules are imported, and where a library makes another error of it."""
+    """While modules of the program or of a sweep are imported, and where a library hides it."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED + code], capture_output=True, text=True, check=False
     )
