@@ -21,6 +21,8 @@ from raycib.store import StoreError
 
 INTERRUPTED = 130
 STOPPED = "stopped; run the same command again to go on"
+stopped_by: list[int] = []
+"""Signals that came to the command that runs here."""
 REFUSED_BY_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.ENAMETOOLONG,
 }  # fmt: skip
@@ -60,7 +62,12 @@ def made(folder: Path, option: str) -> Path:
 
 
 def tell_lost(error: object) -> int:
-    """What a sweep is told of that lost what it runs on; its exit code."""
+    """What a sweep is told of that lost what it runs on; its exit code.
+
+    A signal to all processes of a group ends Ray's too, as `scancel`, `timeout` and systemd send
+    it: such a sweep was stopped."""
+    if stopped_by:
+        return _tell_stopped()
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     print("all results are kept: run the same command again", file=sys.stderr, flush=True)
     return 1
@@ -74,9 +81,9 @@ def run(app: Callable[..., Any]) -> NoReturn:
     """
     collect_seldom()
     _print_anywhere()
-    stopped: list[int] = []
+    stopped_by.clear()
     try:
-        with _stoppable(stopped):
+        with _stoppable(stopped_by):
             code = app(standalone_mode=False)
     except (UserError, StoreError) as error:
         _refuse(str(error))
@@ -98,13 +105,18 @@ def run(app: Callable[..., Any]) -> NoReturn:
             raise
         _refuse(f"{error.filename or 'a file'}: {error.strerror}; make room, or choose --out")
     except Exception:
-        if not stopped:
+        if not stopped_by:
             raise
         code = INTERRUPTED  # a library made another error of it, as transformers' imports do
     if code == INTERRUPTED:  # typer turns an interruption into this code by itself
-        print(STOPPED, file=sys.stderr)
-        code = 128 + (stopped or [signal.SIGINT])[0]
+        code = _tell_stopped()
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _tell_stopped() -> int:
+    """Say so; the exit code of the signal that did it."""
+    print(STOPPED, file=sys.stderr, flush=True)
+    return 128 + (stopped_by or [signal.SIGINT])[0]
 
 
 def _print_anywhere() -> None:

@@ -308,6 +308,15 @@ def command(standalone_mode):
         raise ModuleNotFoundError("Could not import module") from error
 run(command)
 """
+AS_IT_ENDS_RAY_TOO = """
+from raycib.console import run, tell_lost
+def command(standalone_mode):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        os._exit(tell_lost("the raylet is gone"))  # as what watches Ray does
+run(command)
+"""
 
 
 @pytest.mark.parametrize(
@@ -322,10 +331,12 @@ run(command)
             )
         ),
         (AS_A_LIBRARY_HIDES_IT, (130, "stopped; run the same command again to go on\n")),
+        (AS_IT_ENDS_RAY_TOO, (143, "stopped; run the same command again to go on\n")),
     ],
 )
-def test_an_interruption_has_no_traceback(code: str, ended: tuple[int, str]) -> None:
-    """While modules of the program or of a sweep are imported, and where a library hides it."""
+def test_an_interruption_is_told_as_one(code: str, ended: tuple[int, str]) -> None:
+    """While modules of the program or of a sweep are imported, where a library makes another error
+    of it, and where Ray ends by it as well."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED + code], capture_output=True, text=True, check=False
     )
