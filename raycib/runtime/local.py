@@ -36,6 +36,7 @@ from raycib.runtime.pieces import Pending, Piece
 from raycib.runtime.progress import ProgressView
 from raycib.runtime.sweep import Sweep
 from raycib.store import StoreError
+from raycib.training.memory import give_back
 
 HERE = "this process"
 
@@ -103,6 +104,8 @@ class LocalRuntime:
         leases.abandon()
         for one in leases.ended():
             ended(one)
+        del trainer
+        give_back()
 
     def start_engine(self) -> None:
         """The base model, with room for any of the adapters."""
@@ -132,6 +135,7 @@ class LocalRuntime:
     def stop_engine(self) -> None:
         """Its memory is free for the judge."""
         self._answering = None
+        give_back()
 
     def start_judge(self, judge: NamedJudge) -> None:
         """Nothing to start: a judge is loaded when it is asked."""

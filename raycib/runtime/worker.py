@@ -1,11 +1,8 @@
 """What runs on the machines that train: references, groups of adapters, their measures."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
-
-import torch
 
 from raycib.config import EvalSpec, ModelSpec, Precision
 from raycib.config.plan import AdapterGroup
@@ -19,7 +16,7 @@ from raycib.runtime.pieces import Piece, Prepare, keys_of, part_of
 from raycib.store import Store
 from raycib.store.kinds import STAGES
 from raycib.training.group import Loaded, ensure_cache, open_slots, shapes_of, train_group
-from raycib.training.memory import keep_memory
+from raycib.training.memory import give_back, keep_memory
 from raycib.training.slot import Slot
 from raycib.training.strategies import strategy_of
 from raycib.training.workers import Workers
@@ -118,8 +115,7 @@ class TrainWorker:
             if not ran_out(error) or len(group.jobs) == 1 or self.workers.size > 1:
                 raise
         self._loaded = None  # out here, where no traceback holds what is in the way
-        gc.collect()
-        torch.cuda.empty_cache()
+        give_back()
         return self._train_in_parts(group, 2)
 
     def train(self, group: AdapterGroup) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The memory of the process that trains: what it keeps, and how much it was at most."""
 
 import ctypes
+import gc
 import resource
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def keep_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 2**30)
         mallopt(_TRIM_THRESHOLD, 2**30)
         mallopt(_TOP_PAD, 2**26)
+
+
+def give_back() -> None:
+    """Have this process give back what nothing needs any more, to the system or to the GPU: what
+    `keep_memory` kept of one piece of work is in the way of the next. Tensors in cycles go too."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def peak_bytes(device: torch.device) -> int:
