@@ -28,6 +28,8 @@ log-probabilities and two gradients. What holds more takes fewer tokens at a tim
 RUNTIME = {True: GIB, False: 3 * GIB // 4}
 """Bytes of a worker that holds nothing yet, with a GPU and without. GPU: CUDA's context and cuBLAS'
 workspace, assumed. CPU: torch, transformers and a small model, measured."""
+CACHED_TOKENS = 2**15
+"""Whose keys and values transformers holds for a batch of answers: 4 GiB for 8 billion weights."""
 USABLE = 0.9
 """Of a GPU's memory: the allocator leaves gaps, and vLLM takes the same share of it."""
 

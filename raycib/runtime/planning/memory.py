@@ -10,6 +10,7 @@ from raycib.config.plan import MOST_SLOTS
 from raycib.config.presets import Execution
 from raycib.costs.memory import (
     ADAPTER_BYTES,
+    CACHED_TOKENS,
     RUNTIME,
     Adapter,
     Shards,
@@ -24,6 +25,7 @@ from raycib.costs.sizes import BYTES, Sizes
 from raycib.counting import count
 from raycib.data.lengths import Length
 from raycib.runtime.capacity import ENGINE, JUDGE
+from raycib.runtime.execution import engine_of
 from raycib.runtime.planning.machine import Machine
 from raycib.runtime.sweep import Sweep
 
@@ -257,11 +259,15 @@ def engine_memory(sweep: Sweep, sizes: Sizes, machine: Machine) -> Memory:
     targets = sweep.setup.lora.targets
     own = BYTES[dtype] * sizes.adapter_parameters(sweep.largest_rank, targets)
     token = 2 * sizes.keys * len(sizes.layers) * BYTES[dtype]
+    # vLLM can do with less, one answer after the other; transformers' batches are of one size.
+    batches = engine_of(sweep.setup.options, model) == "transformers"
+    adapters = 1 if batches else ENGINE_ADAPTERS
+    cached = max(CACHED_TOKENS, sweep.engine_length) if batches else sweep.engine_length
     parts = {
         "base": weight_bytes(sizes, dtype, quantization),
         "layers that are unpacked": unpacked_bytes(sizes, dtype, quantization),
-        f"{ENGINE_ADAPTERS} adapters": ENGINE_ADAPTERS * own,
-        "keys and values of one answer": sweep.engine_length * token,
+        count(adapters, "adapter"): adapters * own,
+        f"keys and values of one {'batch' if batches else 'answer'}": cached * token,
         "process": RUNTIME[machine.gpu is not None],
     }
     room = machine.room_of(execution.engine_gpus, execution.engine_replicas or 1)
