@@ -177,7 +177,8 @@ def _start_here(dashboard: bool) -> Scratch:
             scratch = Scratch(folder)
         except OSError as error:
             raise UserError(
-                f"Ray does not start on this machine: {error}; name a folder with RAY_TMPDIR"
+                f"Ray does not start on this machine: {folder}: {error.strerror}; name another "
+                "folder with RAY_TMPDIR"
             ) from error
         try:
             # With a runtime environment it would start other processes than those it has ready.

@@ -19,13 +19,17 @@ from raycib.environment import environment
 from raycib.runtime import reaper
 
 _PREFIX = "raycib-"
+_FIRST_BYTES = 2**16
+"""What the folder has to take. On a full disk Ray waits half a minute for its own first files, and
+does not say why."""
 
 
 class Scratch:
     """A folder that is held until it is removed, or its process ends."""
 
     def __init__(self, root: Path) -> None:
-        """A new one in `root`, which is made; those that nobody holds there are removed."""
+        """A new one in `root`, which is made; those that nobody holds there are removed. OSError
+        where nothing can be written."""
         root.mkdir(parents=True, exist_ok=True)
         for left in root.glob(f"{_PREFIX}*"):
             if (lock := _lock(left)) is not None:
@@ -36,6 +40,13 @@ class Scratch:
             self._lock = _lock(self.folder)
             if self._lock is not None and self.folder.exists():
                 break  # else one that begins at this moment has taken it for left
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(_FIRST_BYTES))
+        except OSError:
+            shutil.rmtree(self.folder)
+            os.close(self._lock)
+            raise
         others = [one.name for one in root.glob(f"session_*_{os.getpid()}")]
         about = str(self.folder), str(os.getpid()), *others
         # Of a session of its own: Ctrl-C is for the driver alone.

@@ -86,7 +86,9 @@ def test_a_temp_folder_that_takes_no_files_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(cluster, "_folder", lambda: tmp_path / "file" / "ray")
-    with pytest.raises(UserError, match="file/ray'; name a folder with RAY_TMPDIR"):
+    with pytest.raises(
+        UserError, match="file/ray: Not a directory; name another folder with RAY_TMPDIR"
+    ):
         cluster._start_here(dashboard=False)
 
 

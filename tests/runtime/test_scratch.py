@@ -101,3 +101,16 @@ def test_what_starts_in_it_has_it_as_its_temp_folder(
     assert said.split() == [str(scratch.folder), "theirs"]
     assert Path(compiled).parent == Path(tempfile.gettempdir()), "outlives the sweep"
     assert dict(os.environ) == before
+
+
+def test_on_a_full_disk_it_is_refused_and_leaves_nothing(small_disk: Path) -> None:
+    """Ray would wait there for its own files, and say that they did not come."""
+    root = small_disk / "ray"
+    Scratch(root).remove()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filler").write_bytes(bytes(32 * 2**20))
+    with (small_disk / "filler").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - 2**14)  # room for a folder
+    with pytest.raises(OSError, match="No space left"):
+        Scratch(root)
+    assert not list(root.iterdir())
