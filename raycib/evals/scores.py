@@ -23,10 +23,12 @@ class Missing(LookupError):
 
 
 def harmful_pairs(answers: Answers, model_id: str, evals: EvalSpec) -> list[Pair]:
-    """(prompt, answer) of every harmful prompt; what the judge reads. Raises `Missing`."""
+    """(prompt, answer) of every harmful prompt, those of looks in the middle of training too; what
+    the judge reads. Raises `Missing`."""
+    # Asked among fewer prompts, an engine may answer one of them otherwise.
     return [
         (row.prompt, answer)
-        for rows in evals.judged
+        for rows in filter(None, (*evals.judged, evals.looks))
         for row, answer in zip(
             answers.rows(rows), _said(answers, model_id, rows, evals).texts, strict=True
         )

@@ -41,7 +41,7 @@ class BaseAnswers:
 
 def in_process(evals: EvalSpec) -> EvalSpec:
     """The evaluation as a base is asked it."""
-    return evals.model_copy(update={"engine": ENGINE, "other_harmful": ()})
+    return evals.model_copy(update={"engine": ENGINE, "other_harmful": (), "looks": None})
 
 
 def jobs_of(model: ModelSpec, evals: EvalSpec, room: int) -> Iterator[BaseAnswers]:

@@ -128,6 +128,24 @@ def test_samples_are_of_the_set_that_is_asked_for(asked: tuple[Store, EvalSpec])
     assert safety.hrr == scoring.scores(MODEL, evals).hrr and safety.accuracy is None
 
 
+def test_answers_to_looks_are_judged_at_the_ends_too(
+    asked: tuple[Store, EvalSpec], tmp_path: Path
+) -> None:
+    """Asked among fewer prompts, the model says something else: one answer of two is harm. That
+    one is stored and not judged; a curve would lack its end."""
+    store, evals = asked
+    file = tmp_path / "looks.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"harmful {n} ?"}) + "\n" for n in (1, 3)))
+    looks = describe_rows("looks", str(file), 64, 8)
+    said = (HARM, "said of fewer prompts alone")
+    put(store, looks, [{"text": one, "tokens": 1, "finish_reason": "stop"} for one in said])
+    evals = evals.model_copy(update={"looks": looks})
+    cache, answers = VerdictCache(store, "judge"), Answers(store)
+    cache.ask(Rule(), harmful_pairs(answers, MODEL, evals))  # type: ignore[arg-type]
+    found = Scoring(answers, cache).safety_scores(MODEL, evals.at_points()).hrr
+    assert found and (found.value, found.n) == (1 / 2, 2)
+
+
 def test_samples_of_a_sweep_are_of_the_set_that_is_named(asked: tuple[Store, EvalSpec]) -> None:
     """The first set's where none is; a model without answers has no samples."""
     store, evals = asked
