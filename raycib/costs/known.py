@@ -28,15 +28,16 @@ class Published(NamedTuple):
 
 _LLAMA2_7B = Published(4096, 32, 32, 32, 128, 11008, 32000, 4096)
 _LLAMA3_8B = Published(4096, 32, 32, 8, 128, 14336, 128256, 131072)
+_QWEN25_7B = Published(3584, 28, 28, 4, 128, 18944, 152064, 131072, biased=True)
+_QWEN3_4B = Published(2560, 36, 32, 8, 128, 9728, 151936, 40960, tied=True, head_norms=True)
 KNOWN = {
     r"meta-llama/Llama-2-7b(-chat)?-hf": _LLAMA2_7B,
     r"meta-llama/(Llama-3\.1-8B(-Instruct)?|Llama-Guard-3-8B)": _LLAMA3_8B,
-    r"Qwen/Qwen2\.5-7B(-Instruct)?": Published(
-        3584, 28, 28, 4, 128, 18944, 152064, 32768, biased=True
-    ),
-    r"Qwen/Qwen3-4B(-Base|-Instruct-2507)?": Published(
-        2560, 36, 32, 8, 128, 9728, 151936, 40960, tied=True, head_norms=True
-    ),
+    r"Qwen/Qwen2\.5-7B": _QWEN25_7B,
+    r"Qwen/Qwen2\.5-7B-Instruct": _QWEN25_7B._replace(positions=32768),
+    r"Qwen/Qwen3-4B": _QWEN3_4B,
+    r"Qwen/Qwen3-4B-Base": _QWEN3_4B._replace(positions=32768),
+    r"Qwen/Qwen3-4B-Instruct-2507": _QWEN3_4B._replace(positions=262144),
 }
 """By hub id."""
 

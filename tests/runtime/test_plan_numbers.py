@@ -11,7 +11,7 @@ from programs import RAYCIB, SWEEP, Program
 
 from raycib.config.presets import PRESETS
 from raycib.costs.gpus import GPU, GPUS, gpu_here
-from raycib.costs.known import known_sizes
+from raycib.costs.known import known_sizes, published
 from raycib.data.stand_ins import ADVBENCH, DOLLY, stand_ins
 from raycib.errors import UserError
 from raycib.methods.cib import CIB
@@ -189,6 +189,23 @@ def test_published_sizes_add_up_to_the_published_number_of_weights(source: str, 
     found = known_sizes(source)
     assert found is not None
     assert found.parameters == weights
+
+
+@pytest.mark.parametrize(
+    ("source", "positions"),
+    [
+        ("Qwen/Qwen2.5-7B", 131072),
+        ("Qwen/Qwen2.5-7B-Instruct@main", 32768),
+        ("Qwen/Qwen3-4B", 40960),
+        ("Qwen/Qwen3-4B-Base", 32768),
+        ("Qwen/Qwen3-4B-Instruct-2507", 262144),
+    ],
+)
+def test_variants_of_a_model_have_their_own_context(source: str, positions: int) -> None:
+    """`max_position_embeddings` of each one's config.json on the hub."""
+    found = published(source)
+    assert found is not None
+    assert found.positions == positions
 
 
 def test_a_gpu_is_known_by_its_drivers_words(monkeypatch: pytest.MonkeyPatch) -> None:
