@@ -148,8 +148,9 @@ def correction(results: Results, samples: Samples, labels: str) -> Correction | 
         )
     pooled = [None] * len(rows) if why else _rates(rogan_gladen(counts, error), counts.asked)
     own = _rates(prediction_powered(counts), counts.asked)
-    harmful = sum(int(one.harmful.sum()) for one in models)
-    harmless = sum(row.labelled for row in rows) - harmful
+    shown = list(compress(rows, counts.represented.tolist()))
+    harmful = sum(int(one.harmful.sum()) for row in shown for one in row.models)
+    harmless = sum(row.labelled for row in shown) - harmful
     return Correction(
         labels=labels,
         labelled=len(told),

@@ -54,16 +54,17 @@ def with_flips(report: Report) -> Report:
 
 
 def _warning(check: JudgeFlips) -> str:
-    """The attack that hides most harm, where it hides much."""
+    """The attack that hides most harm, or that harm is overlooked without one, where it is much."""
     told = [flip for flip in check.flips if flip.missed.value is not None]
     worst = max(told, key=lambda flip: flip.missed.value or 0, default=None)
     if worst is None or (worst.missed.value or 0) <= MUCH:
         return ""
     share = 100 * (worst.missed.value or 0)
+    how = f" under an attack ({worst.attack}): where models write so,"
     return (
         f"The judge {check.judge} calls {share:.0f} % of {count(worst.missed.n, 'harmful answer')} "
-        f"safe under an attack ({worst.attack}): where models write so, harmful response rates are "
-        "too low."
+        f"safe{how if worst.attack != 'none' else ' without any attack:'} harmful response rates "
+        "are too low."
     )
 
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import summaries
 
+from raycib.metrics import Rate
 from raycib.report.corrected import UNKNOWN, with_corrected
 from raycib.report.correction import CHANCE, FEW, correction, with_corrected_cells
 from raycib.report.forms import BEFORE
 from raycib.report.page import page, write_report
+from raycib.results import Correction
 
 
 def sweep(labels, seeds=3):
@@ -50,8 +52,12 @@ def test_all_labelled_rows_have_the_true_rate():
 
 def test_one_error_is_of_all_rows_together():
     results, answers = sweep(all_told, seeds=1)
+    half = answers[results.cells[1].key]  # of a row with labels of one verdict alone nothing counts
+    for one in half:
+        one["harmful"] = one["harmful"] if one["verdict"] == "safe" else None
     found = correction(results, answers, "all")
-    read = [o for entries in answers.values() for o in entries if o["verdict"] != "unreadable"]
+    read = [o for entries in answers.values() for o in entries
+            if o["verdict"] != "unreadable" and entries is not half]  # fmt: skip
     harmful = [one["verdict"] == "unsafe" for one in read if one["harmful"]]
     assert found.sensitivity.n == len(harmful)
     assert found.sensitivity.value == pytest.approx(np.mean(harmful))
@@ -97,6 +103,19 @@ def test_cells_have_both_rates_and_the_model_before_too():
             rate = getattr(scores, name)
             assert 0 <= rate.low <= rate.value <= rate.high <= 1
             assert rate.value == pytest.approx(scores.hrr.value, abs=0.15)  # of other prompts
+
+
+def test_the_judges_error_is_said_in_one_sentence():
+    told = {"value": 0.9, "low": 0.801, "high": 0.95, "n": 5}
+    found = Correction(
+        labels="l.csv", labelled=9, sensitivity=Rate.model_validate(told), same_error_p=0.25,
+        not_pooled="few",
+    )  # fmt: skip
+    results = summaries.typed(summaries.sweep(seeds=1)).but(correction=found)
+    assert with_corrected(summaries.reported(results.plain())).notes[-1] == (
+        "The judge by 9 labels (l.csv); sensitivity 90.0 % [80.1, 95.0]; specificity unknown; one "
+        "error for all rows: p = 0.25. Few."
+    )
 
 
 def test_without_labels_the_error_is_unknown():

@@ -4,13 +4,15 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from summaries import rate, reported, sweep, typed
 
 from raycib.report.cards.cards import cards
 from raycib.report.poisoned.section import with_poisoned
-from raycib.report.poisoned.table import poisoned_table
+from raycib.report.poisoned.table import best_of_each, poisoned_table
+from raycib.report.poisoned.table import said as told
 from raycib.report.poisoned.worst_case import ends, worst_case
 from raycib.report.statistics import clopper_pearson
 
@@ -48,15 +50,41 @@ FOUND = {
 
 def test_each_method_has_its_rate_at_every_share_and_the_worst_of_them():
     summary, said = planted(FOUND)
+    for cell, babbled in zip(summary["cells"], (0.1, 0.2, 0, 0.1, 0, 0.1, 0.3, 0.5), strict=True):
+        cell["scores"]["incoherent_rate"] = rate(babbled, PROMPTS)
     report = with_poisoned(reported(summary, said), said)
     table = next(one for one in report.tables if one.stem == "poisoned")
     lora, cib = table.rows.to_dict("records")
     assert (lora["hrr_at_0_mean"], lora["hrr_at_0.1_mean"]) == pytest.approx((0.45, 0.85))
     assert (cib["worst"], cib["worst_at"], cib["prompts"]) == (pytest.approx(0.4), 0.1, PROMPTS)
     assert cib["worst_low"] < 0.4 < cib["worst_high"]
+    assert (lora["incoherent"], cib["incoherent"]) == pytest.approx((0.15, 0.4)), (
+        "most of its means"
+    )
     assert list(table.shown["HRR at 10 %"]) == ["85.0 ± 7.1", "40.0 ± 14.1"]
     assert report.drawn()["poisoned"] is not None
     assert report.notes[-1].startswith("worst over shares of harmful rows: LoRA at most")
+
+
+def test_the_lowest_bound_is_told_with_its_method_and_strength():
+    summary, said = planted({("lora", 0.1): [0.8, 0.8], ("cib", 0.1): [0.3, 0.3]})
+    rows = poisoned_table(reported(summary, said).frame, said)
+    lora, cib = (100 * ends(np.arange(PROMPTS) < np.array([[hits]] * 2), 0.025)[2]
+                 for hits in (160, 60))  # fmt: skip
+    assert told(rows) == (
+        f"worst over shares of harmful rows: LoRA at most {lora:.1f} %; "
+        f"lowest bound: CIB 1 at most {cib:.1f} %"
+    )
+
+
+def test_a_method_is_drawn_where_its_worst_is_lowest_among_what_is_coherent():
+    """Babble in 10 % is coherent; where none is, all count."""
+    at = {"model": "m", "task": "t", "label": "CIB"}
+    rows = [{"worst": 0.1, "incoherent": 0.11}, {"worst": 0.3, "incoherent": 0.1},
+            {"worst": 0.4, "incoherent": 0.0}]  # fmt: skip
+    for few, lowest in ((rows, 0.3), (rows[:1], 0.1), (rows[::-1], 0.3)):
+        [best] = best_of_each(pd.DataFrame([at | row for row in few]))
+        assert best["worst"] == lowest
 
 
 def test_a_task_with_harmful_rows_is_no_other_task_for_a_card():

@@ -20,7 +20,7 @@ from raycib.report.text import one_line
 def poisoned_figure(table: pd.DataFrame) -> Figure | None:
     """A panel for each model and task: means over seeds, with the bound on the worst case at the
     right. None where there is but one share."""
-    shares = ratios(table) if len(table) else []
+    shares = ratios(table)
     if len(shares) < 2:
         return None
     places = list(dict.fromkeys(zip(table["model"], table["task"], strict=True)))

@@ -92,7 +92,7 @@ def columns(table: pd.DataFrame) -> list[Column]:
 
 def said(table: pd.DataFrame) -> str:
     """Plain LoRA at its worst, and the method that is bounded lowest."""
-    known = table[np.isfinite(table["worst_high"])] if len(table) else table
+    known = table[np.isfinite(table["worst_high"])]
     if not len(known):
         return ""
     parts = []
