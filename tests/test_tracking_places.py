@@ -228,11 +228,23 @@ def test_an_address_that_leads_nowhere_costs_seconds_and_one_line(
     assert [entry.name for entry in tmp_path.iterdir()] == ["runs"], "no folder of MLflow's"
 
 
-def test_a_file_that_is_no_database_is_given_up_in_seconds(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1_000)
-    began = time.monotonic()
-    assert show(tmp_path) is None
-    assert time.monotonic() - began < 10, "MLflow's own ten tries take two minutes"
+def test_a_file_that_is_no_database_is_given_up_in_seconds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The advice said to try again, which met the same file. Half a database is none either."""
+    file = tmp_path / "mlflow.db"
+    assert show(tmp_path)
+    half = file.read_bytes()[: file.stat().st_size // 2]
+    for damaged in (b"no database" * 1_000, half):
+        file.write_bytes(damaged)
+        began = time.monotonic()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "raycib"):
+            assert show(tmp_path) is None
+        assert "move that damaged file away: `raycib track` shows it" in caplog.text
+        assert time.monotonic() - began < 10, "MLflow's own ten tries take two minutes"
+    file.rename(tmp_path / "away.db")
+    assert show(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,13 @@ def track(
 
 
 def missed(sweep: str, place: str, error: Exception) -> str:
-    """That a sweep could not be shown, in a line."""
+    """That a sweep could not be shown, in a line, and what helps."""
+    # So a file that is no database any more is told, whoever wraps it; others are below this class.
+    damaged = "(sqlite3.DatabaseError)" in str(error)
+    first = "move that damaged file away: " if damaged else ""
     return (
         f"sweep {one_line(sweep)} is not in MLflow at {without_password(place)}; results are "
-        f"stored, `raycib track` shows it later ({type(error).__name__}: "
+        f"stored, {first}`raycib track` shows it later ({type(error).__name__}: "
         f"{one_line(without_password(str(error)), 160)})"
     )
 

@@ -202,7 +202,7 @@ def test_published_sizes_add_up_to_the_published_number_of_weights(source: str, 
     ],
 )
 def test_variants_of_a_model_have_their_own_context(source: str, positions: int) -> None:
-    """`max_position_embeddings` of each one's config.json on the hub."""
+    """As published: a plan had one number for a model and what was made of it."""
     found = published(source)
     assert found is not None
     assert found.positions == positions
