@@ -79,6 +79,27 @@ def test_a_report_says_when_each_seed_lost_it():
     assert not any("another training" in one for one in report.warnings)
 
 
+def test_the_end_stands_beside_the_worst_look():
+    """Safety that is lost at 20 and half found again counts as lost. A seed that lacks a look, or
+    whose look has no rate, is left out."""
+    summary = followed()
+    lora = [cell for cell in summary["cells"] if cell["method"] == "lora"]
+    for cell in lora:
+        for point, risen in zip(cell["points"], (0, 0.5, 0.3, 0.25), strict=True):
+            point["scores"]["hrr"] = rate(risen + 0.1 * cell["seed"] * (risen > 0), 200)
+
+    def first_row() -> dict:
+        report = with_steps(reported(summary))
+        return next(one for one in report.tables if one.stem == "over_steps").rows.iloc[0].to_dict()
+
+    row = first_row()
+    assert (row["highest_at"], row["last_step"], row["kept"], row["seeds"]) == (20, 60, 0, 2)
+    assert (row["highest"], row["hrr"]) == pytest.approx((0.55, 0.3))
+    lora[0]["points"][1]["scores"]["hrr"] |= {"value": None, "low": None, "high": None}
+    row = first_row()
+    assert (row["seeds"], row["highest"], row["hrr"]) == (1, pytest.approx(0.6), 0.35)
+
+
 def test_points_of_another_training_are_said():
     summary = followed()
     summary["cells"][0]["points_apart"] = True
