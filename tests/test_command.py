@@ -287,6 +287,7 @@ def test_an_interrupted_command_says_so_and_by_its_code_what_did_it(
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 """
