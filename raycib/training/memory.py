@@ -1,4 +1,4 @@
-"""The memory of the process that trains: what it keeps, and how much it was at most."""
+"""The memory of the process that trains: what it keeps and gives back, and its peak."""
 
 import ctypes
 import gc

@@ -193,20 +193,6 @@ def test_weights_and_adapters_are_exact(saved: Any, name: str):
     assert adapter_bytes(sizes_of(source), Adapter(4, targets)) == sum(t.nbytes for t in held)
 
 
-@pytest.mark.parametrize(
-    ("said", "tied", "weights"),
-    [({"tie_word_embeddings": True}, True, 80), ({"tie_word_embeddings": False}, False, 160),
-     ({}, False, 160)],
-)  # fmt: skip
-def test_a_tied_head_counts_once_though_it_is_stored(said: dict, tied: bool, weights: int):
-    """Of 20 tokens and states of 4; where nothing is said, a head that is stored is none's."""
-    shapes = {"model.embed_tokens.weight": (20, 4), "lm_head.weight": (20, 4)}
-    sizes = from_tensors(shapes, [], {"hidden_size": 4, "num_attention_heads": 2} | said)
-    assert (sizes.tied, sizes.parameters) == (tied, weights)
-    del shapes["lm_head.weight"]
-    assert from_tensors(shapes, [], said).tied is said.get("tie_word_embeddings", True)
-
-
 def test_sizes_are_the_configurations_own(saved: Any):
     found = sizes_of(saved("Qwen3"))
     assert (found.width, found.queries, found.keys) == (64, 96, 48)

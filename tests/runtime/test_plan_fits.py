@@ -129,6 +129,17 @@ def test_answering_and_judging_have_a_part_of_a_gpu_or_several(tmp_path: Path) -
     assert two == int(2 * 0.9 * GPUS["L4"].memory)
 
 
+def test_transformers_holds_the_keys_and_values_of_a_batch(tmp_path: Path) -> None:
+    """Of 2^15 tokens, by 32 layers of 8 heads with 128 numbers each, two bytes, twice: 4 GiB. A
+    base in 4 bits is asked by it; vLLM can do with one answer's."""
+    options = Options(out=str(tmp_path), preset="llama31-8b", gpu="H100")
+    four_bits = replace(options, set=["model.quantization=nf4"])
+    parts = numbers(planned(four_bits, reader=Assumed())).memory["the engine that answers"]
+    assert parts["keys and values of one batch"] == 4 * 2**30 and "1 adapter" in parts
+    parts = numbers(planned(options, reader=Assumed())).memory["the engine that answers"]
+    assert parts["keys and values of one answer"] < 2**30 and "8 adapters" in parts
+
+
 def test_engines_and_judges_side_by_side_take_their_gpus_and_part_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
