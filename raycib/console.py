@@ -1,10 +1,12 @@
 """How every command of raycib ends: bad input is one line on stderr and exit code 2."""
 
 import errno
+import logging
 import os
 import reprlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -20,6 +22,8 @@ from raycib.importing import collect_seldom
 from raycib.store import StoreError
 
 INTERRUPTED = 130
+AGAIN_S = 0.05
+"""After which a signal comes once more whose exception was lost."""
 STOPPED = "stopped; run the same command again to go on"
 stopped_by: list[int] = []
 """Signals that came to the command that runs here."""
@@ -81,6 +85,8 @@ def run(app: Callable[..., Any]) -> NoReturn:
     """
     collect_seldom()
     _print_anywhere()
+    # Where a home cannot be written to it says at length that its cache is elsewhere.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     stopped_by.clear()
     try:
         with _stoppable(stopped_by):
@@ -149,6 +155,14 @@ def _stoppable(got: list[int]) -> Iterator[None]:
             os._exit(128 + number)
         raise KeyboardInterrupt
 
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        """Python lets no error out of what an object does as it goes; a signal comes once more."""
+        if isinstance(lost.exc_value, KeyboardInterrupt) and got:
+            threading.Timer(AGAIN_S, os.kill, (os.getpid(), got.pop())).start()
+        else:
+            unraisable(lost)
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, again
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
@@ -156,6 +170,7 @@ def _stoppable(got: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
 

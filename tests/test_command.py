@@ -309,6 +309,18 @@ def command(standalone_mode):
         raise ModuleNotFoundError("Could not import module") from error
 run(command)
 """
+AS_AN_OBJECT_GOES = """
+import time
+from raycib.console import run
+class Object:
+    def __del__(self):
+        interrupt()
+def command(standalone_mode):
+    Object()  # which lets no error out
+    time.sleep(20)
+    print("went on")
+run(command)
+"""
 AS_IT_ENDS_RAY_TOO = """
 from raycib.console import run, tell_lost
 def command(standalone_mode):
@@ -331,17 +343,20 @@ run(command)
                 (SWEEP, "raycib.runtime.command"),
             )
         ),
-        (AS_A_LIBRARY_HIDES_IT, (130, "stopped; run the same command again to go on\n")),
+        *(
+            (code, (130, "stopped; run the same command again to go on\n"))
+            for code in (AS_A_LIBRARY_HIDES_IT, AS_AN_OBJECT_GOES)
+        ),
         (AS_IT_ENDS_RAY_TOO, (143, "stopped; run the same command again to go on\n")),
     ],
 )
 def test_an_interruption_is_told_as_one(code: str, ended: tuple[int, str]) -> None:
     """While modules of the program or of a sweep are imported, where a library makes another error
-    of it, and where Ray ends by it as well."""
+    of it, where Python lets none out, and where Ray ends by it as well."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED + code], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == ended
+    assert (done.returncode, done.stderr, done.stdout) == (*ended, "")
 
 
 def hollow(weights: Path, size: int) -> None:
@@ -370,3 +385,20 @@ def wait_for(there: Callable[[], bool], sweep: subprocess.Popen[str]) -> None:
     while not there():
         assert sweep.poll() is None, sweep.communicate()
         time.sleep(0.05)
+
+
+DRAWS = """
+from raycib.console import run
+run(lambda standalone_mode: __import__("matplotlib.font_manager") and 0)
+"""
+
+
+def test_a_home_that_cannot_be_written_to_is_no_news() -> None:
+    """Matplotlib has two lines on it, in every process that draws."""
+    given = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        given[name] = os.devnull
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWS], env=given, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""

@@ -10,7 +10,8 @@ import pytest
 from summaries import RESULTS, ablation_sweep, comparison_sweep, gaps_sweep, orders_sweep, sweep
 
 from raycib.errors import UserError
-from raycib.results import Results, Scores, read_results
+from raycib.results import Results, Scores, folder_of, read_results
+from raycib.store import whole_root
 
 KINDS = (sweep, comparison_sweep, ablation_sweep, gaps_sweep, orders_sweep)
 
@@ -51,3 +52,12 @@ def test_a_copy_with_other_values_is_checked() -> None:
     assert scores.but(utility=1.0).plain() == {"eval_loss": 0.5, "utility": 1.0}
     with pytest.raises(ValueError, match="utility"):
         scores.but(utility="high")
+
+
+def test_they_are_beside_their_store_also_behind_a_link_and_a_way_back(tmp_path: Path) -> None:
+    """The system goes back from where the link leads."""
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    out = f"{tmp_path}/link/../out"
+    folder_of(out).mkdir()
+    assert Path(whole_root(out)).is_dir()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import SWEEP
 
 PROGRAM = """
 import os, signal, sys
@@ -70,3 +71,20 @@ def test_a_closed_terminal_stops_a_command_in_order(tmp_path: Path) -> None:
 
 def test_nohup_is_heeded(tmp_path: Path) -> None:
     assert subprocess.run(["nohup", *command("hang-up")], cwd=tmp_path).returncode == 0
+
+
+GONE = "error: nobody reads what is printed: Broken pipe\n"
+KEPT = "all results are kept: run the same command again\n"
+
+
+@pytest.mark.parametrize(("options", "said"), [((), GONE + KEPT), (("--dry-run",), "")])
+def test_a_sweep_whose_reader_is_gone_says_that_it_ends(
+    options: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """A plan ends as anything does before `head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, SWEEP, "--local", "--seeds", "1", "--out", tmp_path / "out"]
+    ended = subprocess.run([*command, *options], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, said)

@@ -112,6 +112,10 @@ def test_two_sweeps_into_one_folder_at_once_go_on_in_the_same_runs(place):
         known = second._runs.known(summary["sweep"])
         second.show(later[0], {}, {}, {}, later[1])
         assert second._runs.known(summary["sweep"]) == known
+        curve = histories(summary)[key]
+        for one, until in ((first, 4), (second, 10), (first, 14)):  # the stage is the first one's
+            one.add_points({key: curve[:until]}, {key: curve[-1]["step"]})
+    assert shown(place)[key][1] == [entry["step"] for entry in curve[:14]], "each once"
     mlflow = client(place)
     runs = mlflow.search_runs([mlflow.get_experiment_by_name("raycib").experiment_id])
     assert [run.data.tags["raycib.key"] for run in runs].count(key) == 1

@@ -1,6 +1,7 @@
 """The results of a sweep as a whole, and how the file is read."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def as_text(results: Results) -> str:
 
 def folder_of(out: str) -> Path:
     """Where the sweeps of a store have their results: beside it, or here where it is a bucket."""
-    return Path("runs" if "://" in out else out)
+    # As the store has it: the system would take ".." after a link for another place.
+    return Path("runs" if "://" in out else os.path.normpath(out))
 
 
 def read_results(path: Path) -> Results:

@@ -96,6 +96,10 @@ def run_question(question: Question, options: Options) -> int:
         results, shown = answer(question, options)
     except (JudgeUnavailable, Lost) as error:
         return tell_lost(error)
+    except BrokenPipeError as error:
+        if not options.dry_run:  # a plan is printed for `head`, hours of work are not
+            tell_lost(f"nobody reads what is printed: {error.strerror}")
+        raise
     return 1 if (results and results.counts.cells_failed) or not shown else 0
 
 

@@ -149,6 +149,9 @@ class Tracker:
 
     def add_points(self, curves: Histories, steps: Mapping[str, int]) -> None:
         """What of the curves of stages that go on is new, of as many `steps` each."""
+        runs = [run for key in curves for run in self._curves.get(key, ())]
+        # Another process may have written some since: two sweeps into one folder, at once.
+        self._last |= self._runs.last_steps(runs)
         new: list[tuple[Known, list[Point]]] = []
         for key, history in curves.items():
             for run in self._curves.get(key, ()):
