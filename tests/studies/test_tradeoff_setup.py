@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import tiny
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from raycib.config import RunSpec
+from raycib.config import ModelSpec, RunSpec
 from raycib.config.plan import make_plan, waits
-from raycib.data.rows import load_rows
+from raycib.data.chat import CHATML
+from raycib.data.rows import describe_task, load_rows
 from raycib.errors import UserError
 from raycib.methods.case1 import Case1
 from raycib.methods.case2 import Case2
@@ -21,8 +24,10 @@ from raycib.runtime.build import build_config
 from raycib.runtime.options import Options
 from raycib.runtime.study import Inputs
 from raycib.runtime.sweep_config import SweepConfig
+from raycib.store import Store
 from raycib.studies.strength import Strength
 from raycib.studies.tradeoff import Tradeoff, inputs_of
+from raycib.studies.tradeoff.jobs import AnswerTokens
 from raycib.studies.tradeoff.measure import gaps_of
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -258,6 +263,26 @@ def test_the_key_of_what_is_made_does_not_depend_on_where_it_will_be(own: Own, t
     assert keys[0] == keys[1]
     assert setups[0].model.source != setups[1].model.source
     assert not Path("/nowhere").exists(), "nothing is written before anything runs"
+
+
+def test_an_answers_length_is_counted_for_each_template(tmp_path: Path):
+    """Of a model whose tokens are letters, answers of 2 and 8 have 1 token more where its own
+    template closes them, and ChatML's mark of 10 letters besides."""
+    letters = Tokenizer(models.BPE(vocab={chr(code): code for code in range(128)}, merges=[]))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token="<end>")
+    tokenizer.chat_template = CHATML.replace("<|im_end|>", "")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/config.json").write_text(json.dumps({"model_type": "llama"}))
+    file = save(tmp_path, "task", [("ask", "so"), ("tell", "so it is")])
+    rows = describe_task("task", file, 1024)
+    store, model = Store(tmp_path / "store"), str(tmp_path / "model")
+    for template, mean in (("own", 5 + 1), ("chatml", 5 + 10 + 1)):
+        spec = ModelSpec(source=model, weights="w", tokenizer="t", template=template)
+        tokens = AnswerTokens(spec, rows)
+        assert tokens.found(store) is None
+        tokens.run(store, None)
+        assert tokens.found(store) == mean
 
 
 # What is told: what was found, where, and what to do

@@ -74,9 +74,12 @@ class AnswerTokens:
 
     @property
     def stored_key(self) -> str:
-        """By what decides it: the tokenizer, not the weights."""
-        rows = {"rows": self.rows.rows, "max_length": self.rows.max_length}
-        return digest({"answer tokens": 1, "tokenizer": self.model.tokenizer, **rows})
+        """By what decides it: the tokenizer and the template that closes an answer, not the
+        weights."""
+        what = {"tokenizer": self.model.tokenizer, "rows": self.rows.rows}
+        if self.model.template != "own":  # which no key named
+            what["template"] = self.model.template
+        return digest({"answer tokens": 1, "max_length": self.rows.max_length, **what})
 
     def run(self, store: Store, device: Any) -> None:
         """Count and store it."""
