@@ -26,10 +26,10 @@ def groups_that_fit(execution: Execution, cpus: float, gpus: float) -> int:
         have, want = gpus, execution.gpus_per_worker
         if execution.judge_starts_early:
             _, *services = needs(execution).values()
-            have -= sum(one["GPU"] for one in services) - SLACK
+            have -= sum(one["GPU"] for one in services)
     else:
         have, want = cpus, max(1.0, execution.cpus_per_worker)
-    return max(1, int(have // (want * execution.workers)))
+    return max(1, int((have + SLACK) // (want * execution.workers)))
 
 
 def groups_here(execution: Execution) -> int:

@@ -173,6 +173,8 @@ SHARES = {"gpus_per_worker": 0.3, "engine_gpus": 0.55, "judge_gpus": 0.15}
         (8, {"judge_starts_early": True}, 6),
         (8, {"judge_starts_early": True, "engine_replicas": 3, "engine_gpus": 2}, 1),
         (1, SHARES, 3),
+        (1, {"gpus_per_worker": 0.2}, 5),  # though 1 // 0.2 is 4
+        (4, {"gpus_per_worker": 0.1}, 40),
         (1, SHARES | {"judge_starts_early": True}, 1),
     ],
 )
