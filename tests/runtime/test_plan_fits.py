@@ -210,6 +210,10 @@ def test_a_model_that_no_choice_makes_fit_is_refused_by_its_weights(tmp_path: Pa
     # What is trained needs no memory any more, however small the machine.
     sweep.trained = set(sweep.stages)
     assert fitted(sweep, small) == (sweep.setup.execution, [])
+    # But for its points it is trained once more.
+    sweep.points = {"a point"}
+    with pytest.raises(UserError, match=r"8 GiB are there"):
+        fitted(sweep, small)
     sweep.trained = set()
     # Where the GPU is only assumed that is said, and nothing more.
     _, notes = fitted(sweep, replace(small, known=False))

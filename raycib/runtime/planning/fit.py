@@ -25,7 +25,8 @@ def fitted(sweep: Sweep, machine: Machine) -> tuple[Execution, list[str]]:
     """
     execution = sweep.setup.execution
     group = Group(sweep, machine)
-    if sweep.trained.issuperset(sweep.alignment_stages | sweep.stages):
+    trained = sweep.trained.issuperset(sweep.alignment_stages | sweep.stages)
+    if trained and sweep.kept >= sweep.points:
         return execution, []
     # Finished stages count: a grid that was interrupted is grouped as before.
     lacking = [one for one in group.needs(execution) if not one.fits]
