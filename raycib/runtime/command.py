@@ -127,7 +127,7 @@ def answer(question: Question, options: Options) -> tuple[Results | None, bool]:
     if not options.dry_run:
         made(folder, "--out")
     if to_do := not (options.dry_run or sweep.finished):
-        sweep.store.check_writable()
+        sweep.store.check_writable(sweep.kinds)
     check_labels(sweep, folder)
     for line in in_lines(settings_of(setup, runs), setup.origin):
         print(line)

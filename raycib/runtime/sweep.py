@@ -21,7 +21,15 @@ from raycib.runtime.named_judges import NamedJudge
 from raycib.runtime.study import AlignedJob
 from raycib.runtime.sweep_config import SweepConfig
 from raycib.store import Record, Store
-from raycib.store.kinds import ADAPTER_FILE, BENCHMARKS, GENERATIONS, MEASURES, POINTS, STAGES
+from raycib.store.kinds import (
+    ADAPTER_FILE,
+    BENCHMARKS,
+    GENERATIONS,
+    MEASURES,
+    OF_SWEEPS,
+    POINTS,
+    STAGES,
+)
 
 
 def times_of(record: Record) -> tuple[int, int]:
@@ -77,11 +85,20 @@ class Sweep:
         there = set(self.store.keys(STAGES))
         self.trained &= there
         self.look(key for key in (*self.alignment_stages, *self.stages) if key in there)
-        others = {measure.folder for one in self.evals.values() for measure in one.measures}
-        kinds = (MEASURES, BENCHMARKS, *others)
+        kinds = (MEASURES, BENCHMARKS, *self._others)
         self._measured = {key for kind in kinds for key in self.store.keys(kind)}
         self._answered = set(self.store.keys(GENERATIONS)) | set(self.store.keys(BENCHMARKS))
         self._look_at_points()
+
+    @property
+    def _others(self) -> set[str]:
+        """Folders of what its study measures."""
+        return {measure.folder for one in self.evals.values() for measure in one.measures}
+
+    @property
+    def kinds(self) -> set[str]:
+        """Of all that it may store."""
+        return {*OF_SWEEPS, *self._others, *(one.folder for one in self.jobs)}
 
     def look(self, keys: Iterable[str]) -> int:
         """Look for adapters of stages that were not trained when last looked; how many are new."""

@@ -92,9 +92,10 @@ class Store:
         """A store crosses processes as its root."""
         return Store, (self.root,)
 
-    def check_writable(self) -> None:
-        """StoreError if nothing can be written, before anything is computed for it."""
-        self._place.check_writable()
+    def check_writable(self, kinds: Collection[str] = ()) -> None:
+        """StoreError if nothing can be written, or nothing of one of these kinds, before anything
+        is computed for it."""
+        self._place.check_writable(kinds)
 
     def put(
         self, kind: str, key: str, write: Callable[[Path], None], about: Mapping[str, Any]

@@ -14,7 +14,7 @@ Credentials, region and endpoint come from the environment as for every S3 clien
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -63,8 +63,9 @@ class Buckets:
         """Among the processes of this machine: S3 has no lock that ends with its owner."""
         return self.copies.claim(name, wait)
 
-    def check_writable(self) -> None:
-        """StoreError where nothing can be written, here or in the bucket."""
+    def check_writable(self, kinds: Collection[str]) -> None:
+        """StoreError where nothing can be written, or no copy of a kind, here or in the bucket."""
+        self.copies.check_writable(kinds)
         with self.scratch() as folder:
             self._delete([self._mark(folder.name, "")])
 

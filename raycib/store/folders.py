@@ -10,13 +10,20 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from errno import ENOTDIR, EWOULDBLOCK
+from errno import EWOULDBLOCK
 from functools import lru_cache
 from pathlib import Path
 
-from raycib.store.sealed import Damage, StoreError, read_record, sync_folder, telling
+from raycib.store.sealed import (
+    Damage,
+    StoreError,
+    read_record,
+    store_error,
+    sync_folder,
+    telling,
+)
 
 WRITING = ".writing"
 DAMAGED = ".damaged"
@@ -30,14 +37,24 @@ class Folders:
         self.root = root
         self._durable_kinds: set[str] = set()
         there = next(one for one in (root, *root.parents) if os.path.lexists(one))
+        if there.is_symlink() and not there.exists():
+            raise StoreError(
+                f"cannot make a store at {root}: {there} is a link to {os.readlink(there)}, which "
+                "is not there; make that folder, or choose another"
+            )
         if not there.is_dir():
-            with telling("cannot make a store", root):
-                raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), str(there))
+            raise _refused("cannot make a store", root, errno.ENOTDIR)
 
-    def check_writable(self) -> None:
-        """StoreError where nothing can be written."""
+    def check_writable(self, kinds: Collection[str]) -> None:
+        """StoreError where nothing can be written, or nothing of some kind: folders may be several
+        people's."""
         with self.scratch():
             pass
+        for folder in (self.root / name for name in (CLAIMS, *kinds)):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise _refused("cannot write", folder, errno.ENOTDIR)
+            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+                raise _refused("cannot write", folder, errno.EACCES)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -158,6 +175,10 @@ class Folders:
             shutil.rmtree(out_of_sight, ignore_errors=True)
         else:
             out_of_sight.unlink()
+
+
+def _refused(doing: str, where: Path, code: int) -> StoreError:
+    return store_error(doing, where, OSError(code, os.strerror(code)))
 
 
 def new_writer() -> str:

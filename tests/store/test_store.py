@@ -150,8 +150,22 @@ def test_a_root_that_cannot_be_one_is_refused(tmp_path: Path):
         with pytest.raises(StoreError, match="choose a folder, not a file") as error:
             Store(root)
         assert "\n" not in str(error.value)
+    (tmp_path / "link").symlink_to("gone")
+    for root in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(StoreError, match=r"/link is a link to gone, which is not there; make"):
+            Store(root)
+    (tmp_path / "gone").mkdir()
+    assert put(Store(tmp_path / "link"), "k", SIZE)
     with pytest.raises(StoreError, match="cannot begin to write at /proc/raycib"):
         Store("/proc/raycib").check_writable()
+
+
+def test_a_kind_that_cannot_be_written_is_told_before_anything_is_computed_for_it(store: Store):
+    put(store, "k", SIZE)
+    Path(store.root, "checkpoints").write_text("x")
+    store.check_writable(["stages", "never"])
+    with pytest.raises(StoreError, match=r"cannot write at .*/checkpoints: .*; choose a folder"):
+        store.check_writable(["stages", "checkpoints"])
 
 
 def test_to_open_a_store_makes_nothing(store: Store):

@@ -245,6 +245,20 @@ def test_a_disk_that_may_only_be_read_is_read(small_disk: Path):
     assert e.value.errno == EROFS
 
 
+def test_a_kind_whose_folder_is_somebody_elses_is_told(small_disk: Path):
+    """Which a disk of its own that may only be read stands for: it refuses root, too."""
+    store, stages = Store(small_disk / "store"), small_disk / "store/stages"
+    put(store, "k", SIZE)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", stages], check=True)
+    try:
+        store.check_writable(["verdicts"])
+        with pytest.raises(StoreError, match=r"store/stages: Permission denied; choose a store"):
+            store.check_writable(["verdicts", "stages"])
+    finally:
+        subprocess.run(["umount", stages], check=True)
+    store.check_writable(["verdicts", "stages"])
+
+
 def test_eight_writers_of_the_same_keys_leave_one_result_each(ask: Ask, tmp_path: Path):
     keys = [f"key{n}" for n in range(500)]
     root, notes = tmp_path / "store", tmp_path
