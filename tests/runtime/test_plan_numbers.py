@@ -85,10 +85,18 @@ def test_padding_is_foretold_where_rows_do_not_lie_end_to_end(kind: str, tmp_pat
     assert shares == {1} if kind == "llama" else all(0.9 < share < 1 for share in shares)
 
 
-def test_memory_has_room_for_the_safety_rows_of_all_slots_of_a_micro_batch(tmp_path: Path) -> None:
-    """Four slots, whose steps of 16 rows all fit into one: each brings eight safety rows there."""
-    changes = ["execution.micro_batch_tokens=8192"]
-    sweep = planned(Options(out=str(tmp_path), set=changes, seeds=4), CIB(lam=1))
+@pytest.mark.parametrize(
+    ("slots", "change"),
+    [(4, "tokens=8192"), (8, "tokens=1024"), (32, "size=2"), (32, "size=1")],
+)
+def test_memory_has_room_for_the_safety_rows_of_all_slots_of_a_micro_batch(
+    slots: int, change: str, tmp_path: Path
+) -> None:
+    """Each slot's steps of 16 rows bring eight safety rows: all to the first micro-batch that it
+    has a part in, or by rows one or two to each."""
+    changes = [f"execution.micro_batch_{change}"]
+    sweep = planned(Options(out=str(tmp_path), set=changes, seeds=slots), CIB(lam=1))
+    size, tokens = (getattr(sweep.setup.execution, f"micro_batch_{n}") for n in ("size", "tokens"))
     safety = sweep.setup.safety
     assert safety is not None
     sweep = Sweep(sweep.setup, sweep.setup.runs_of([SBR(safety=safety)]))
@@ -98,11 +106,11 @@ def test_memory_has_room_for_the_safety_rows_of_all_slots_of_a_micro_batch(tmp_p
     task = next(iter(sweep.stages.values())).task
     rows, beside = ([one.whole for one in sweep.setup.sets.used(spec)] for spec in (task, safety))
     draw, most = random.Random(0), 0
-    for _ in range(50):
-        own = {slot: draw.sample(rows, 16) for slot in range(4)}
-        more = {slot: draw.sample(beside, 8) for slot in range(4)}
-        dealt = deal(own, more, 1, 16, 8192, packed=True)
-        most = max(most, count(dealt, own, more, packed=True).largest)
+    for _ in range(40):
+        own = {slot: draw.sample(rows, 16) for slot in range(slots)}
+        more = {slot: draw.sample(beside, 8) for slot in range(slots)}
+        dealt = deal(own, more, 1, size, tokens, packed=tokens is not None)
+        most = max(most, count(dealt, own, more, packed=tokens is not None).largest)
     assert 0.3 * told < most <= told
 
 

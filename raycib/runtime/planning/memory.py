@@ -1,5 +1,6 @@
 """The memory of a group's worker, from its stages and the lengths of their rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,9 +116,7 @@ class Group:
         heaviest = sorted(self.stages, key=self._slot_bytes, reverse=True)[:slots]
         adapters = [adapter_of(stage) for stage in heaviest]
         tokens = self.tokens(execution, slots)
-        beside = max(s.method_in_effect.extra_rows(0) for s in heaviest)
-        # A slot's are dealt over its micro-batches; several slots that share one bring theirs.
-        tokens += int(max(1, tokens / self._least_step) * beside * self._longest_beside)
+        tokens += self._beside(execution, heaviest, tokens)
         scored = int(tokens * self.answered)
         passes = activations(
             sizes, adapters, dtype, tokens, scored, execution.checkpoint_activations,
@@ -138,6 +137,17 @@ class Group:
             "process": RUNTIME[self.machine.gpu is not None],
         }
         return Memory("a group's worker", parts, self.machine.room)
+
+    def _beside(self, execution: Execution, stages: Sequence[StageSpec], tokens: int) -> int:
+        """Tokens of safety rows in a micro-batch of so many of the task's, at most."""
+        rows, slots = max(s.method_in_effect.extra_rows(0) for s in stages), len(stages)
+        if execution.micro_batch_tokens is None:  # dealt over all of a step, of which one is short
+            steps = [(s.trainer.batch_size, s.task.num_rows) for s in stages]
+            shortest = min(whole % batch or batch for batch, whole in steps)
+            rows = math.ceil(rows / math.ceil(shortest / execution.micro_batch_size))
+        elif self._packed(execution):  # in a slot's first, which it may share with whole others
+            slots = min(slots, 1 + int(tokens / self._least_step))
+        return int(slots * rows * self._longest_beside)
 
     def _base(self, execution: Execution) -> dict[str, int]:
         """The frozen base, as the strategy lays it over the workers."""
