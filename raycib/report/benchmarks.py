@@ -32,7 +32,7 @@ def shown_fields(frame: pd.DataFrame) -> list[str]:
 def heading(field: str) -> str:
     """What people read of a column: "arc_challenge acc_norm, %"."""
     name = field.removeprefix(HEAD)
-    return one_line(name, 60) + ", %" * is_share(name)
+    return one_line(name) + ", %" * is_share(name)
 
 
 def cell_columns(frame: pd.DataFrame) -> list[Column]:

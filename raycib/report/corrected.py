@@ -32,8 +32,8 @@ CAPTION = (
     "show. Answers whose verdict could not be read are in neither."
 )
 DIFFERENCES = (
-    "Harmful response rates less plain LoRA's, on the same prompts, in points with 95 % intervals "
-    "over prompts. One error for all divides them by sensitivity + specificity - 1: a difference "
+    "Rates less plain LoRA's, on the same prompts, in points with 95 % intervals over prompts. One "
+    "error for all divides them by sensitivity + specificity - 1: a difference "
     "that is told from 0 stays told. Own labels: of both rows, drawn apart."
 )
 

@@ -11,7 +11,7 @@ from raycib.metrics import METRICS
 from raycib.report.forms import BEFORE
 from raycib.report.scores import RATE_PARTS, aligned_scores, flat_scores, strength_name, swept
 from raycib.report.text import one_line, plain
-from raycib.results import FILE, Results, read_results
+from raycib.results import FILE, Results, Scores, read_results
 
 RATES = tuple(name for name, one in METRICS.items() if one.counted)
 NUMBERS = (
@@ -87,7 +87,7 @@ def to_frame(results: Results, numbers: Sequence[str] = ()) -> pd.DataFrame:
             row["without_harmful"] = cell.task_data.without_harmful
         scores = flat_scores(cell.scores)
         scores |= {f"cost_{name}": getattr(cell.cost, name) for name in COST}
-        taken = {*IDENTITY, *row, *scores}
+        taken = {*IDENTITY, *columns, *Scores.model_fields, *row, *scores}
         for name, value in cell.parameters.items():
             if (name, value) != (OLD_NAME, cell.strength):
                 row[f"parameter_{name}" if name in taken else name] = value

@@ -28,6 +28,7 @@ _SPECIAL = {
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "–": "--", "…": r"\ldots{}", "\u00a0": "~",
     "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "─": "--", "\ufffd": "?",
+    "|": r"\textbar{}",
 }  # fmt: skip
 _MATHS = {
     "±": r"\pm", "−": "-", "×": r"\times", "·": r"\cdot", "≤": r"\le", "≥": r"\ge", "≈": r"\approx",
@@ -70,8 +71,8 @@ def to_latex(table: pd.DataFrame, caption: str = "") -> str:
     """A booktabs table (``\\usepackage{booktabs}``) with everything special escaped; of
     several floats the first has the caption."""
     columns = [
-        _column(str(head), [one_line(value) for value in table[head]], number)
-        for head, number in zip(table.columns, numeric_columns(table), strict=True)
+        _column(str(head), [*map(one_line, cells)], number)
+        for (head, cells), number in zip(table.items(), numeric_columns(table), strict=True)
     ]
     narrow = _width(columns) <= COLUMN_PT
     room, kind = (COLUMN_PT, "table") if narrow else (PAGE_PT, "table*")
@@ -176,7 +177,9 @@ def _wrapped(text: str, width: float) -> list[str]:
 
 def _stacked(lines: Sequence[str], side: str, place: str) -> str:
     """Lines above one another in a cell."""
+    # LaTeX takes a bracket or a star after the end of a line for an option of it.
+    shown = ["{}" * line.startswith(("[", "*")) + latex(line) for line in lines]
     if len(lines) == 1:
-        return latex(lines[0])
-    rows = r"\\ ".join(map(latex, lines))
+        return shown[0]
+    rows = r"\\ ".join(shown)
     return rf"\begin{{tabular}}[{place}]{{@{{}}{side}@{{}}}}{rows}\end{{tabular}}"

@@ -7,6 +7,7 @@ the page's own content policy lets no script run but the one shipped here, named
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -305,9 +306,15 @@ def _detectable(frame: pd.DataFrame) -> str:
     if not len(counts):
         return ""
     n = int(counts.min())
-    gap = smallest_difference(n, 0.5)
+    gap, low = (100 * smallest_difference(n, rate) for rate in (0.5, 0.05))
+    head = f"With {count(n, 'answer')} a cell,"
+    if math.isinf(gap):
+        return (
+            f"{head} no harmful response rate is told from an unpaired one of 50 % with a power of "
+            "80 % at the 5 % level."
+        )
     return (
-        f"With {n} answers a cell, two unpaired harmful response rates near 50 % must differ by "
-        f"{100 * gap:z.0f} points (near 5 %: by {100 * smallest_difference(n, 0.05):z.0f}) to be "
-        "told apart with a power of 80 % at the 5 % level; pairs of answers tell smaller ones."
+        f"{head} two unpaired harmful response rates near 50 % must differ by {gap:z.0f} points "
+        f"(near 5 %: by {low:z.0f}) to be told apart with a power of 80 % at the 5 % level; pairs "
+        "of answers tell smaller ones."
     )

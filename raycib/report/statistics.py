@@ -236,18 +236,16 @@ def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def smallest_difference(n: int, rate: float = 0.5) -> float:
-    """Smallest difference from ``rate`` that two groups of ``n`` unpaired answers would reveal at
-    the 5 % level with a power of 80 %.
+def smallest_difference(n: int, rate: float) -> float:
+    """How far above ``rate``, at most 1/2, another one is that two groups of ``n`` unpaired answers
+    would tell from it at the 5 % level with a power of 80 %; inf where even 1 is too near.
 
-    Cohen's arcsine effect size h = (z_.975 + z_.8) * sqrt(2 / n); the direction with the larger
-    room is taken. Paired answers reveal smaller differences.
+    Cohen's arcsine effect size h = (z_.975 + z_.8) * sqrt(2 / n). Paired answers reveal smaller
+    differences.
     """
     h = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * math.sqrt(2 / n)
-    angle = math.asin(math.sqrt(rate))
-    away = -h / 2 if rate > 0.5 else h / 2
-    other = math.sin(min(max(angle + away, 0.0), math.pi / 2)) ** 2
-    return abs(other - rate)
+    angle = math.asin(math.sqrt(rate)) + h / 2
+    return math.sin(angle) ** 2 - rate if angle <= math.pi / 2 else math.inf
 
 
 def _correlation(x: Iterable[float], y: Iterable[float], kind: Kind) -> Correlation:

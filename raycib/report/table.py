@@ -111,8 +111,8 @@ def numeric_columns(table: pd.DataFrame) -> list[bool]:
     """Whether each column's cells look like numbers, so that they stand to the right."""
     numeric = "0123456789.,-+±<[]% of\u00a0"
     return [
-        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in table[name])
-        for name in table.columns
+        all(set(str(value).replace(NOT_MEASURED, "")) <= set(numeric) for value in cells)
+        for _, cells in table.items()
     ]
 
 

@@ -6,8 +6,10 @@ import summaries
 
 from raycib.metrics import Rate
 from raycib.report.corrected import UNKNOWN, with_corrected
+from raycib.report.corrected_difference import by_own_labels
 from raycib.report.correction import CHANCE, FEW, correction, with_corrected_cells
 from raycib.report.forms import BEFORE
+from raycib.report.judge_error import Counts
 from raycib.report.page import page, write_report
 from raycib.results import Correction
 
@@ -169,6 +171,39 @@ def test_differences_are_to_plain_lora_on_the_same_prompts():
         assert one.prediction_powered.value == pytest.approx(one.hrr.value)
         assert one.rogan_gladen.low <= one.hrr.value <= one.rogan_gladen.high
         assert one.hrr.n == 60  # prompts, not prompts times seeds
+
+
+def asked(verdicts):
+    """Answers to as many prompts, with labels that say what the judge says."""
+    words = {"s": "safe", "u": "unsafe", "?": "unreadable"}
+    return [{"prompt": f"p{place}", "answer": f"a{place}", "verdict": words[one],
+             "harmful": one == "u"} for place, one in enumerate(verdicts)]  # fmt: skip
+
+
+def test_a_difference_by_own_labels_errs_with_prompts_and_labels():
+    """Of 100 prompts 30 became safe and 10 unsafe: d has the mean -.2 and the variance .4 - .04,
+    a standard error of .06. All answers have labels, which say what the judge says."""
+    results, _ = sweep(all_told, seeds=1)
+    two = results.but(cells=[c for c in results.cells if c.strength in (0, 1)])
+    before, after = "u" * 50 + "s" * 50, "u" * 20 + "s" * 30 + "u" * 10 + "s" * 40
+    said = dict(zip([c.key for c in two.cells], map(asked, (before, after)), strict=True))
+    [found] = correction(two, said, "all").differences
+    table = [np.array([[n, m]], dtype=float) for n, m in ((50, 50), (70, 30))]
+    first, second = (Counts(one, one, one * [0, 1]) for one in table)
+    told = by_own_labels(first, second, np.array([0.06]))
+    rate = found.prediction_powered
+    assert (rate.value, rate.n) == (pytest.approx(-0.2), 100)
+    assert [rate.low, rate.high] == pytest.approx([told.low[0], told.high[0]], abs=1e-9)
+
+
+def test_a_row_counts_as_many_prompts_as_the_seed_with_the_fewest():
+    """40 and 20 verdicts, of which 3/4 and 1/4 are harmful: 1/2 of 20."""
+    results, _ = sweep(all_told, seeds=2)
+    lora = [cell for cell in results.cells if not cell.strength]
+    said = map(asked, ("u" * 30 + "s" * 10, "u" * 5 + "s" * 15 + "?" * 20))
+    answers = dict(zip([cell.key for cell in lora], said, strict=True))
+    [row] = correction(results.but(cells=lora), answers, "all").rows
+    assert (row.hrr.value, row.hrr.n, row.prediction_powered.n) == (0.5, 20, 20)
 
 
 def test_labels_of_one_verdict_alone_do_not_show_the_judges_error():

@@ -86,6 +86,23 @@ def test_any_text_and_any_number_of_rows_and_columns_fit(tmp_path):
     assert complaints(log) == ["TABLE large", "TABLE hostile"]
 
 
+@compiled
+def test_a_line_may_begin_with_a_bracket_or_a_star(tmp_path):
+    """After the end of a line LaTeX would take them for how much room to leave, and leave the
+    numbers out."""
+    words = ["word " * n + "[-1.00, -0.25] * of 4" for n in range(1, 12)]
+    names = ["* starred", *[f"[{n}] name" for n in range(len(words) - 1)]]
+    text = to_latex(pd.DataFrame({"Method": names} | {f"Of {n}": words for n in range(5)}))
+    assert r"\\ {}[-1.00" in text and "\n{}[0] name" in text
+    assert complaints(log_of({"brackets": text}, tmp_path)) == ["TABLE brackets"]
+
+
+def test_columns_of_one_name_keep_their_own_numbers():
+    table = pd.DataFrame([["LoRA", "1.5", "a"], ["CIB", "3.5", "b"]], columns=["Of", "it", "it"])
+    text = to_latex(table)
+    assert "LoRA & 1.5 & a" in text and "CIB & 3.5 & b" in text and "{@{}lrl@{}}" in text
+
+
 def test_what_is_narrow_stands_in_a_column_and_what_is_wide_over_both():
     narrow = pd.DataFrame({"Method": ["CIB"], "HRR, %": ["20.6 ± 2.5"]})
     assert to_latex(narrow).startswith("\\begin{table}\n")

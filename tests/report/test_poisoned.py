@@ -68,12 +68,31 @@ def test_each_method_has_its_rate_at_every_share_and_the_worst_of_them():
 
 def test_the_lowest_bound_is_told_with_its_method_and_strength():
     summary, said = planted({("lora", 0.1): [0.8, 0.8], ("cib", 0.1): [0.3, 0.3]})
+    for cell in summary["cells"]:
+        cell["scores"]["incoherent_rate"] = rate(0, PROMPTS)
     rows = poisoned_table(reported(summary, said).frame, said)
     lora, cib = (100 * ends(np.arange(PROMPTS) < np.array([[hits]] * 2), 0.025)[2]
                  for hits in (160, 60))  # fmt: skip
     assert told(rows) == (
         f"worst over shares of harmful rows: LoRA at most {lora:.1f} %; "
         f"lowest bound: CIB 1 at most {cib:.1f} %"
+    )
+
+
+def test_of_several_tasks_each_has_its_own_bounds_and_babble_has_none():
+    """Three means of a tenth are no more than a tenth, whatever their sum is in floats."""
+    row = {"model": "m", "task": "a", "strength": 1.0, "label": "LoRA", "worst_high": 0.5}
+    tenth = sum([0.1, 0.1, 0.1]) / 3
+    assert tenth > 0.1
+    rows = [
+        row | {"incoherent": 0.0},
+        row | {"label": "CIB", "worst_high": 0.2, "incoherent": tenth},
+        row | {"label": "KL", "worst_high": 0.1, "incoherent": 0.3},
+        row | {"task": "b", "worst_high": 0.9, "incoherent": 0.0},
+    ]
+    assert told(pd.DataFrame(rows)) == (
+        "worst over shares of harmful rows: m, a: LoRA at most 50.0 %; lowest bound: CIB 1 at most "
+        "20.0 %; m, b: LoRA at most 90.0 %; lowest bound: LoRA 1 at most 90.0 %"
     )
 
 

@@ -151,3 +151,13 @@ def test_every_cell_can_be_traced(page):
     for cell in summary["cells"]:
         assert cell["key"] in page
     assert summary["cells"][0]["task_data"]["digest"] in page and "2.13.0" in page
+
+
+@pytest.mark.parametrize(
+    ("n", "told"), [(1, "1 answer a cell, no harm"), (7, "by 50 points (near")]
+)
+def test_what_so_few_answers_cannot_tell_is_said(n: int, told: str):
+    summary = sweep(failed=False, seeds=1)
+    for cell in summary["cells"]:
+        cell["scores"]["hrr"] = rate(0, n)
+    assert told in page_of(summary)

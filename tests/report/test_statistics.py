@@ -10,6 +10,7 @@ from scipy import stats
 
 from raycib.metrics import rate
 from raycib.report.statistics import (
+    front,
     holm,
     mcnemar,
     mean_std,
@@ -121,6 +122,21 @@ def test_what_has_no_correlation_says_why(x, y, note):
     assert found.r is None and found.p_exact is None and note in found.note
 
 
+def test_three_points_have_an_r_and_no_interval():
+    """r of 1, 2, 3 with 1, 3, 2 is .5, and none of the six (1, .5, .5, -.5, -.5, -1) is nearer to
+    zero."""
+    found = pearson([1, 2, 3], [1, 3, 2])
+    assert (found.r, found.n, found.p_exact) == (pytest.approx(0.5), 3, 1.0)
+    assert found.low is None and "no interval" in found.note
+
+
+def test_a_front_is_what_no_point_beats():
+    """(2, 3) is beaten by (1, 3), (4, 2) by (3, 2); of equal ones one is left."""
+    points = [(4, 2), (1, 3), (3, 2), (1, 5), (2, 3), (3, 2), (5, 0)]
+    assert front(points) == [(1, 3), (3, 2), (5, 0)]
+    assert front([]) == []
+
+
 def test_more_than_eight_points_get_no_exact_p():
     found = pearson(range(9), [0, 2, 1, 3, 5, 4, 6, 8, 7])
     assert found.p_exact is None and "no exact p" in found.note and found.low is not None
@@ -208,3 +224,9 @@ def test_the_smallest_difference_is_found_with_the_power_asked_for():
     se = math.sqrt((at * (1 - at) + (at + gap) * (1 - at - gap)) / n)
     assert stats.norm.sf(1.96 - gap / se) == pytest.approx(0.8, abs=0.02)
     assert smallest_difference(520, at) < gap
+
+
+def test_too_few_answers_tell_no_rate_from_a_half():
+    """From 1/2 to 1 are pi / 4 of an arcsine: 2 (2.80159 / (pi / 2))^2 = 6.4 answers tell it."""
+    assert smallest_difference(6, 0.5) == math.inf
+    assert smallest_difference(7, 0.5) < 0.5

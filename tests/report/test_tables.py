@@ -152,6 +152,15 @@ def test_what_a_cell_cost_has_columns_of_its_own(summary):
     assert first["rank"] == 8
 
 
+def test_a_setting_called_as_a_score_is_none(summary):
+    """CIB has a number of negatives, and I(Z;C) another one, which a failed cell has not."""
+    for cell in summary["cells"]:
+        cell["parameters"] |= {"num_negatives": 8, "distance": "cosine"}
+    frame = to_frame(typed(summary))
+    assert (frame["failed"].notna() == frame["distance"].isna()).all() and frame["failed"].any()
+    assert set(frame["parameter_num_negatives"]) == {8} and "num_negatives" not in frame
+
+
 def test_an_unknown_format_is_refused(summary):
     with pytest.raises(ValueError, match="format 1, this version reads 2"):
         to_frame(typed(summary | {"format": 1}))

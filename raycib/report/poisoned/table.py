@@ -12,8 +12,9 @@ from raycib.report.forms import interval, mean, number
 from raycib.report.frame import NAMES
 from raycib.report.poisoned.worst_case import worst_case
 from raycib.report.side_by_side import numbered
+from raycib.report.statistics import less
 from raycib.report.table import Column
-from raycib.report.variants import ResultRow, means, row_of
+from raycib.report.variants import COHERENT, ResultRow, means, row_of
 from raycib.results import Samples
 
 AT = "hrr_at_"
@@ -91,24 +92,28 @@ def columns(table: pd.DataFrame) -> list[Column]:
 
 
 def said(table: pd.DataFrame) -> str:
-    """Plain LoRA at its worst, and the method that is bounded lowest."""
-    known = table[np.isfinite(table["worst_high"])]
-    if not len(known):
-        return ""
-    parts = []
-    for label in (NAMES["lora"], None):
-        rows = known[known["label"] == label] if label else known.sort_values("worst_high")
-        if len(rows):
-            row = rows.iloc[0]
-            name = label or f"lowest bound: {row['label']} {row['strength']:g}"
-            parts.append(f"{name} at most {100 * row['worst_high']:z.1f} %")
-    return "worst over shares of harmful rows: " + "; ".join(parts)
+    """Of each model and task plain LoRA at its worst, and the coherent method that is bounded
+    lowest."""
+    known, told = table[np.isfinite(table["worst_high"])], []
+    for (model, task), rows in known.groupby(["model", "task"], sort=False):
+        lora = rows[rows["label"] == NAMES["lora"]]
+        low = _coherent(rows).sort_values("worst_high").iloc[0]
+        bounds = {NAMES["lora"]: lora["worst_high"].min()} if len(lora) else {}
+        bounds[f"lowest bound: {low['label']} {low['strength']:g}"] = low["worst_high"]
+        place = f"{model}, {task}: " * (len(table[["model", "task"]].drop_duplicates()) > 1)
+        told.append(place + "; ".join(f"{k} at most {100 * v:z.1f} %" for k, v in bounds.items()))
+    return "worst over shares of harmful rows: " + "; ".join(told) if told else ""
 
 
 def best_of_each(table: pd.DataFrame) -> Sequence[pd.Series]:
     """Of every label the row whose worst rate is lowest, among the coherent ones if there are."""
     found = []
     for _, rows in table.groupby(["model", "task", "label"], sort=False):
-        coherent = rows[~(rows["incoherent"] > 0.1)]
-        found.append((coherent if len(coherent) else rows).sort_values("worst").iloc[0])
+        found.append(_coherent(rows).sort_values("worst").iloc[0])
     return found
+
+
+def _coherent(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that babble in at most 10 % of their answers; all, where none does."""
+    kept = rows[[not less(COHERENT, one) for one in rows["incoherent"]]]
+    return kept if len(kept) else rows
