@@ -13,8 +13,17 @@ Of experts those count that read a token. To the last product what torch counts:
 import math
 from collections.abc import Iterable
 
-from raycib.costs.memory import INTO_ATTENTION, OUT_OF_ATTENTION, Adapter, last_part
+from raycib.costs.memory import (
+    INTO_ATTENTION,
+    OUT_OF_ATTENTION,
+    OUT_OF_MLP,
+    Adapter,
+    last_part,
+)
 from raycib.costs.sizes import Sizes
+
+NORMS_AFTER = "post_feedforward", "post_mlp"
+"""What norms of an MLP's output are called (Gemma 2, OLMo 2, GLM-4)."""
 
 
 def forward(sizes: Sizes, tokens: float, square_tokens: float, scored: float = 0) -> float:
@@ -35,15 +44,19 @@ def train(
 ) -> float:
     """FLOPs of one forward and backward pass through base, adapter and head; where no `adapter` is
     trained all weights are, and each has a gradient of its own. With `checkpointed` layers the
-    decoder's forward pass is done twice. Of the `tokens` so many are `answering`, the last one of
-    each prompt and those of its response; None: the last layer reads all."""
+    decoder's forward pass is done twice, but for each layer's last product where nothing after it
+    is kept (torch stops there): the MLP's, unless it is adapted or normed. Of the `tokens` so many
+    are `answering`, the last one of each prompt and those of its response; None: the last layer
+    reads all."""
     adapted, rank = (sizes.adapted(adapter.targets), adapter.rank) if adapter else ({}, 0)
     gradients = 2 if adapter else 4
     attention = INTO_ATTENTION | OUT_OF_ATTENTION
     once, backward = _attention(sizes, square_tokens), 2 * _attention(sizes, square_tokens)
+    left_out = 0.0
     for number, linears in enumerate(sizes.layers):
         last = number == len(sizes.layers) - 1
         read = answering if last and answering is not None else tokens
+        kept = any(after in name for name in sizes.norms[number] for after in NORMS_AFTER)
         if experts := sizes.routed[number]:
             once += 2 * (experts + sizes.choosing) * read
             backward += gradients * (experts + sizes.choosing) * read
@@ -52,11 +65,13 @@ def train(
             kind = last_part(name)
             ours = tokens if kind in attention else read
             once += 2 * (base + own) * ours
+            if kind in OUT_OF_MLP and not (own or kept or experts):
+                left_out += 2 * base * ours
             backward += (gradients * base + 4 * own) * ours
             if adapter and number == 0 and kind in INTO_ATTENTION:
                 backward -= 2 * (base + rank * shape[1] * (name in adapted)) * ours
     head = (1 + gradients / 2) * _head(sizes, scored)
-    return once * (2 if checkpointed else 1) + backward + head
+    return once + checkpointed * (once - left_out) + backward + head
 
 
 def answer(sizes: Sizes, prompts: Iterable[int], answer_tokens: int) -> float:

@@ -36,8 +36,8 @@ USABLE = 0.9
 INTO_ATTENTION = {"q_proj", "k_proj", "v_proj", "qkv_proj"}
 OUT_OF_ATTENTION = {"o_proj"}
 _INTO_MLP = {"gate_proj", "up_proj", "gate_up_proj"}
-_OUT_OF_MLP = {"down_proj"}
-_KNOWN = INTO_ATTENTION | OUT_OF_ATTENTION | _INTO_MLP | _OUT_OF_MLP
+OUT_OF_MLP = {"down_proj"}
+_KNOWN = INTO_ATTENTION | OUT_OF_ATTENTION | _INTO_MLP | OUT_OF_MLP
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def layer_bytes(
     kept = adapter.rank * len(adapted) + attention
     kept += sizes.width * (bool(ours & INTO_ATTENTION) + bool(ours & _INTO_MLP))
     kept += 3 * sum(_gated(name, shape) for name, shape in linears.items())
-    kept += sum(linears[name][1] for name in adapted if last_part(name) in _OUT_OF_MLP)
+    kept += sum(linears[name][1] for name in adapted if last_part(name) in OUT_OF_MLP)
     if "qkv_proj" in kinds and not packed:
         # Values are a view of the whole, which stays; what attention gives is copied.
         kept += 2 * sizes.queries + sizes.keys

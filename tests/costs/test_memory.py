@@ -204,13 +204,15 @@ def test_sizes_are_the_configurations_own(saved: Any):
 
 
 def test_a_head_in_chunks_holds_one_of_them(saved: Any, monkeypatch: pytest.MonkeyPatch):
-    """Ten times as many scored tokens need no more logits, only more states."""
+    """Ten times as many scored tokens need no more logits, only more states; and two of every
+    token, scored or not."""
     sizes = sizes_of(saved("Llama"))
     monkeypatch.setattr("raycib.costs.memory.LOGITS_AT_ONCE", 500 * 100)
 
-    def head(scored: int) -> Activations:
-        return activations(sizes, [Adapter(4, LLAMAS)], "float32", 4000, scored, False)
+    def head(scored: int, tokens: int = 4000) -> Activations:
+        return activations(sizes, [Adapter(4, LLAMAS)], "float32", tokens, scored, False)
 
+    assert head(50, 5000).head - head(50).head == 1000 * 2 * 64 * 4
     assert head(1000).head - head(100).head == 900 * 64 * 4
     assert head(100).head - head(50).head > 50 * 500 * 8
 
