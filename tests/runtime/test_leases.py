@@ -71,6 +71,17 @@ def test_who_comes_back_goes_on_with_its_task_until_the_task_is_to_blame() -> No
     assert leases.take("y", leases.join("y")) is None, "a is over, and not the next one's"
 
 
+def test_a_holder_that_does_not_come_back_is_one_that_was_lost() -> None:
+    """Of three tries the first is another's."""
+    leases = Leases([task("a")], tries=3)
+    assert leases.take("left", leases.join("left")) == "a"
+    leases.leave("left")
+    assert leases.take("right", leases.join("right")) == "a"
+    assert leases.take("right", leases.join("right")) == "a"
+    leases.join("right")
+    assert names(leases.ended(), well=False) == ["a"]
+
+
 def test_only_losses_that_get_no_further_are_the_tasks_fault() -> None:
     """Steps done when each holder of a task is lost: the last two get no further than 160."""
     leases = Leases([task("a"), task("b")], tries=3)

@@ -251,6 +251,25 @@ def test_a_gpu_is_none_whose_name_begins_alike(
     assert found is not None and found.peak == peak
 
 
+@pytest.mark.parametrize(
+    ("limits", "least"),
+    [([], None), (["max"], None), (["1073741824"], 2**30), ([None, "1073741824"], 2**30),
+     ([None, "9223372036854771712"], None)],
+)  # fmt: skip
+def test_a_containers_memory_is_what_it_may_take(
+    limits: list[str | None], least: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By either version of cgroups; without a limit, one has a word and the other a large
+    number."""
+    files = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"]
+    for file, limit in zip(files, limits, strict=False):
+        if limit is not None:
+            file.write_text(f"{limit}\n")
+    monkeypatch.setattr(machine, "LIMITS", files)
+    physical = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert machine.memory_here() == (least or physical)
+
+
 def test_hours_of_a_gpu_that_is_not_known_are_not_said(tmp_path: Path) -> None:
     """Its peak is 0 here: no work would take any time, and cost nothing."""
     unknown = GPU("NVIDIA GeForce RTX 9999", 96e9, 0.0, 0.0)

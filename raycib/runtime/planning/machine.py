@@ -12,6 +12,10 @@ from raycib.runtime import joins_a_cluster
 from raycib.runtime.capacity import groups_here
 from raycib.runtime.options import Options
 
+CGROUPS = Path("/sys/fs/cgroup")
+LIMITS = CGROUPS / "memory.max", CGROUPS / "memory/memory.limit_in_bytes"
+"""Of a container's memory, by version 2 of cgroups and by version 1."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -66,9 +70,8 @@ def _there(gpus: int) -> dict[str, float]:
 
 def memory_here() -> int:
     """Bytes of this machine, or of what a container may take of it."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdecimal() else whole
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in filter(Path.is_file, LIMITS):
+        limit = file.read_text().strip()
+        found = min(found, int(limit)) if limit.isdecimal() else found
+    return found
