@@ -1,6 +1,7 @@
 """Tables in files and on the terminal: no cell's text can break them, or act on their reader."""
 
 import math
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def write_table(table: Table, folder: Path, caption: str = "") -> list[Path]:
 
 
 def _csv_cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's are no int
         return "" if value is None else spreadsheet_cell(value)
     if math.isfinite(value):
-        return repr(value)
+        return str(value)
     return "" if math.isnan(value) else "infinite" if value > 0 else "minus infinite"

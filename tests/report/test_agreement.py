@@ -65,6 +65,15 @@ def test_nothing_is_claimed_where_nothing_can_be_known() -> None:
     assert (full.kappa, full.kappa_low, full.kappa_high) == (1.0, None, None)
 
 
+def test_two_prompts_have_the_widest_interval_and_one_has_none() -> None:
+    """Student's quantile of one degree of freedom is 12.7."""
+    said = [(True, True), (True, False), (False, False), (False, False)]
+    two, one = ([Reading(k // size, *pair) for k, pair in enumerate(said)] for size in (2, 4))
+    found = cohens_kappa(two)
+    assert (found.value, found.low, found.high) == (pytest.approx(0.5), -1, 1)
+    assert cohens_kappa(one).value == pytest.approx(0.5) and math.isnan(cohens_kappa(one).low)
+
+
 def test_the_order_of_rows() -> None:
     """Of 4 rows 6 pairs; one is swapped: (5 - 1) / 6. Rounding makes no order; ties are no swap."""
     found = order([0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.2, 0.9])

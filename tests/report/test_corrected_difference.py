@@ -83,6 +83,14 @@ def test_no_difference_is_beyond_one():
     assert found.low[0] == -1 and found.high[0] == pytest.approx(-0.5 / 0.65, abs=2e-3)
 
 
+def test_no_difference_by_own_labels_is_beyond_one():
+    """All harmful before and none after, of prompts that could have been others."""
+    judged = np.array([[0.0, 20.0]])
+    first, second = Counts(judged, judged, judged), Counts(*[judged[:, ::-1]] * 2, 0 * judged)
+    found = by_own_labels(first, second, np.array([0.3]))
+    assert (found.value[0], found.low[0]) == (-1, -1) and -1 < found.high[0] < 0
+
+
 def worth(table, verdict):
     """Per answer, the share of harmful ones among the labels of its row and verdict."""
     shares = share(table.harmful, table.labelled)[..., None, :]

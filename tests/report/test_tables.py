@@ -5,6 +5,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from summaries import HOSTILE, reported, sweep, typed
@@ -230,6 +231,14 @@ def test_csv_holds_numbers_that_read_back_the_same(summary):
     read = pd.read_csv(io.StringIO(tables.to_csv(table)))
     assert read["hrr_mean"].tolist()[1:6] == table["hrr_mean"].tolist()[1:6]
     assert read["strength"].tolist()[1:] == table["strength"].tolist()[1:]
+
+
+def test_a_number_of_numpys_is_a_number():
+    """Among texts too, where pandas leaves it as it is: no np.float64(0.5), no quoted -3."""
+    told = [np.float64(0.1 + 0.2), np.int64(-3), -0.5, np.nan, -np.inf, None, "-3", True]
+    text = tables.to_csv(pd.DataFrame({"a": told}, dtype=object))
+    assert text.split() == ["a", "0.30000000000000004", "-3", "-0.5", '""', "minus", "infinite",
+                            '""', "'-3", "True"]  # fmt: skip
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " @", "\r+"])
