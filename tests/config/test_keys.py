@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from menu import METHODS
 from spec_examples import (
+    BENCHMARK,
     DERIVED,
     EXAMPLES,
     MODEL,
@@ -28,7 +29,9 @@ from raycib.config import (
     StageSpec,
 )
 from raycib.data.rows import Row
+from raycib.evals import alone
 from raycib.evals.answers import answers_key
+from raycib.evals.judges import verdict_key
 from raycib.methods.cib import CIB
 from raycib.models.reference import reference_key
 from raycib.runtime.token_counts import TokenCounts
@@ -55,18 +58,29 @@ def stage_of(method: Any) -> StageSpec:
 
 def found() -> dict[str, Any]:
     """What `golden/keys.json` holds, computed anew."""
+    words = BENCHMARK.model_copy(update={"in_words": True})
     evals = {
         "whole": EVALS.key,
         "measures": EVALS.measures_key(PARENT.key),
         "gaps": GAPS.stored_key(PARENT.key),
         "answers": answers_key(PARENT.key, ROWS, "vllm"),
+        "answers by transformers": answers_key(PARENT.key, ROWS, "transformers"),
+        "asked alone": alone._key([alone.Pick(PARENT.key, ROWS, 3)], "vllm"),
+        "lm-eval": BENCHMARK.stored_key(PARENT.key, "vllm"),
+        "lm-eval in words": words.stored_key(PARENT.key, "vllm"),
+        "a point": PARENT.point_key(7),
     }
+    rounded, chatml = (
+        MODEL.model_copy(update=one) for one in ({"dtype": "bfloat16"}, {"template": "chatml"})
+    )
     rows = {
         "asked": ROWS.key,
         "task": TASK.key,
         "answer tokens": AnswerTokens(MODEL, TASK).stored_key,
         "lengths": TokenCounts(MODEL, "", {})._key([Row("two and two?", "four")]),
         "reference": reference_key(MODEL, TASK.rows, 64, ("mean_response", "final_norm")),
+        "tokens' reference": reference_key(rounded, TASK.rows, 64, ("all_states", "final_norm")),
+        "answer tokens of ChatML": AnswerTokens(chatml, TASK).stored_key,
     }
     whole = StageSpec(model=MODEL, task=TASK, lora=None)
     made = MODEL.model_copy(update={"weights": whole.key, "source": f"{MADE}{whole.key}@there"})
@@ -82,7 +96,11 @@ def found() -> dict[str, Any]:
         "evals": evals,
         "rows": rows,
         "models": models,
-        "judges": {"guard": GUARD.key, "endpoint": ENDPOINT.key},
+        "judges": {
+            "guard": GUARD.key,
+            "endpoint": ENDPOINT.key,
+            "verdict": verdict_key(GUARD.key, "a", "b"),
+        },
         "landscape": landscape.key,
         "examples": {kind.__name__: key_of(EXAMPLES[kind]) for kind in every_spec()} | chained,
         "folders": {n: value for n, value in vars(kinds).items() if n.isupper()},

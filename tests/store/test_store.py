@@ -168,6 +168,17 @@ def test_a_kind_that_cannot_be_written_is_told_before_anything_is_computed_for_i
         store.check_writable(["stages", "checkpoints"])
 
 
+def test_a_claim_is_one_holders_until_it_ends(store: Store):
+    other = Store(store.root)
+    with store.claim("tasks", "k") as mine, other.claim("tasks", "k", wait=False) as theirs:
+        assert mine and not theirs
+    with other.claim("tasks", "k", wait=False) as theirs:
+        assert theirs
+    with store.claims("tasks", ["a", "b"]) as first, other.claims("tasks", ["b", "c"]) as second:
+        assert (first, second) == ({"a", "b"}, {"c"})
+    assert os.listdir(Path(store.root, ".claims")) == []
+
+
 def test_to_open_a_store_makes_nothing(store: Store):
     assert store.get("stages", "k") is None and store.keys("stages") == []
     store.discard("stages", "k")
