@@ -26,8 +26,10 @@ from raycib.config import (
     JudgeSpec,
     LoRASpec,
     PlainLoRA,
+    RunSpec,
     StageSpec,
 )
+from raycib.config.plan import make_plan
 from raycib.data.rows import Row
 from raycib.evals import alone
 from raycib.evals.answers import answers_key
@@ -90,6 +92,8 @@ def found() -> dict[str, Any]:
     chained = {"child at zero": child.key, "fresh child": fresh.key, "derived": DERIVED.key}
     chained["a whole model"] = whole.key
     landscape = LandscapeSpec(what="lipschitz", model=MODEL, rows=ROWS, lora=LoRASpec())
+    run = RunSpec(stages=(PARENT,), evals=EVALS)
+    plan = make_plan([run], lambda _: False, lambda *_: False, 1)
     return {
         "stages": {name: stage_of(method).key for name, method in METHODS.items()}
         | {"a whole model": whole.key},
@@ -102,6 +106,7 @@ def found() -> dict[str, Any]:
             "verdict": verdict_key(GUARD.key, "a", "b"),
         },
         "landscape": landscape.key,
+        "group": plan.levels[0][0].name,
         "examples": {kind.__name__: key_of(EXAMPLES[kind]) for kind in every_spec()} | chained,
         "folders": {n: value for n, value in vars(kinds).items() if n.isupper()},
     }
