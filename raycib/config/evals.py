@@ -1,5 +1,6 @@
 """What is measured on a model, and who reads its answers."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from raycib.config.base import (
@@ -117,6 +118,11 @@ class EvalSpec(Spec):
         rest = {"other_harmful": (), "benign": None, "benchmarks": (), "looks": None}
         harmful = self.looks or self.harmful
         return self.model_copy(update={**rest, "harmful": harmful, "harmful_only": True})
+
+
+def rows_asked(evals: Iterable[EvalSpec]) -> list[RowsSpec]:
+    """All rows that a model answers in several evaluations, each set once."""
+    return list({rows.key: rows for one in evals for rows in one.asked}.values())
 
 
 class JudgeSpec(Spec):

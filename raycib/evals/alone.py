@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from raycib.config import EngineName, RowsSpec, digest
 from raycib.evals.answers import Answers, answers_key, entry
-from raycib.evals.generate import Engine, GenerationRequest
+from raycib.evals.engine import Engine, GenerationRequest
 from raycib.store import Store
 from raycib.store.kinds import ALONE
 

@@ -10,7 +10,7 @@ import msgspec
 from raycib.config import EngineName, RowsSpec, digest
 from raycib.data.chat import encode_prompt, said
 from raycib.data.rows import Row, rows_of
-from raycib.evals.generate import Answer, Engine, GenerationRequest
+from raycib.evals.engine import Answer, Engine, GenerationRequest
 from raycib.evals.scorers import Scorer, scorer_of
 from raycib.store import Store
 from raycib.store.kinds import GENERATIONS
@@ -105,34 +105,32 @@ def generate_answers(
     known: Answers,
     engine: Engine,
     tokenizer: object,
-    model_ids: Sequence[tuple[str, Path | None]],
-    asked: Sequence[RowsSpec],
+    subjects: Sequence[tuple[str, Path | None, Sequence[RowsSpec]]],
 ) -> int:
-    """Ask every subject (key, adapter folder or None for the base) every set of rows, and store
-    the answers; returns how many were generated. A prompt that stands in several sets is asked
-    once a subject."""
+    """Ask every subject (key, adapter folder or None for the base) its sets of rows, and store the
+    answers; returns how many were generated. A prompt that stands in several sets is asked once a
+    subject."""
     store = known.store
-    sets = {spec.key: (spec, [(r.prompt, r.system) for r in known.rows(spec)]) for spec in asked}
     requests: dict[tuple[str, tuple[str, str], int], GenerationRequest] = {}
     missing = [
-        (model_id, name)
-        for model_id, _ in model_ids
-        for name, (spec, _) in sets.items()
+        (model_id, folder, spec)
+        for model_id, folder, asked in subjects
+        for spec in {one.key: one for one in asked}.values()
         if store.get(GENERATIONS, answers_key(model_id, spec, engine.name)) is None
     ]
-    folders = dict(model_ids)
-    for model_id, name in missing:
-        spec, prompts = sets[name]
-        for prompt in prompts:
-            ids = known.ids(tokenizer, prompt)
+    for model_id, folder, spec in missing:
+        for row in known.rows(spec):
+            prompt = row.prompt, row.system
             requests.setdefault(
                 (model_id, prompt, spec.max_tokens),
-                GenerationRequest(str(len(requests)), ids, folders[model_id], spec.max_tokens),
+                GenerationRequest(
+                    str(len(requests)), known.ids(tokenizer, prompt), folder, spec.max_tokens
+                ),
             )
     answers = dict(zip(requests, engine.answer(list(requests.values())), strict=True))
-    for model_id, name in missing:
-        spec, prompts = sets[name]
-        given = [answers[model_id, p, spec.max_tokens] for p in prompts]
+    for model_id, _, spec in missing:
+        prompts = ((row.prompt, row.system) for row in known.rows(spec))
+        given = [answers[model_id, prompt, spec.max_tokens] for prompt in prompts]
         _put(store, model_id, spec, engine.name, [entry(tokenizer, one) for one in given])
     return len(requests)
 

@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from raycib.config import EngineName
 from raycib.costs.memory import USABLE
+from raycib.data.chat import Encoded
 from raycib.errors import UserError
+from raycib.evals.engine import Answer, GenerationRequest, refuse_unfit
 from raycib.importing import no_collections
 
 if TYPE_CHECKING:
@@ -26,30 +27,6 @@ CPU_CACHE_BYTES = 2**28
 
 _MAX_SEQS = 256
 """Sequences in one CPU batch. Here 64, 256 and 512 differed by less than the machine's noise."""
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """One prompt, already rendered and tokenised."""
-
-    id: str
-    prompt_ids: tuple[int, ...]
-    adapter: Path | None
-    """Folder of a PEFT LoRA adapter; None asks the base model."""
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said."""
-
-    id: str
-    text: str
-    """Decoded without special tokens."""
-    token_ids: tuple[int, ...]
-    """Generated ids; ends with the id that ended it where `finish_reason` is "stop"."""
-    finish_reason: str
-    """"stop" at the end of sequence or turn, "length" at `max_tokens` or the model's context."""
 
 
 def round_rank(rank: int) -> int:
@@ -106,39 +83,6 @@ def _can_be_invariant() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
-def refuse_unfit(requests: Sequence[GenerationRequest], max_model_len: int) -> None:
-    """Raise ValueError where a prompt leaves no room to answer, FileNotFoundError where an
-    adapter's folder is none."""
-    for request in requests:
-        if not 0 < len(request.prompt_ids) < max_model_len:
-            raise ValueError(
-                f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens does not"
-                f" fit max_model_len {max_model_len} with an answer; raise it"
-            )
-    for folder in {request.adapter for request in requests if request.adapter is not None}:
-        if not (folder / "adapter_config.json").is_file():
-            raise FileNotFoundError(f"no adapter_config.json in {folder}; is it a PEFT adapter?")
-
-
-class Engine(Protocol):
-    """Answers greedily for one base model and adapters of it."""
-
-    name: EngineName
-
-    def answer(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """Answers in the order asked."""
-        ...
-
-    def alone(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """The same, each in a batch of its own, with nothing kept of what was answered before."""
-        ...
-
-    def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
-        """An `lm_eval.api.model.LM` that is the base model, or an adapter of it, until another is
-        made. `tokenizer` is changed."""
-        ...
-
-
 class Generator:
     """One warm vLLM engine for one base model. Starting it is the cost; `answer` may be repeated.
 
@@ -157,6 +101,7 @@ class Generator:
         dtype: str = "float32",
         gpus: float = 1.0,
         adapters_at_once: int = 8,
+        targets: Collection[str] = (),
         stop: Sequence[int] = (),
         batch_invariant: bool = False,
     ) -> None:
@@ -165,10 +110,14 @@ class Generator:
         `max_lora_rank`: the largest rank any adapter will have; 0 where there will be none.
         `max_model_len`: prompt and answer together, in tokens. `gpus`: see `share_of`, where this
         machine has any. `adapters_at_once`: adapters that may share a batch.
+        `targets`: names of the modules that adapters have, wanted where there will be any. Left to
+        itself vLLM has room for adapters of embeddings and head as well, and multiplies with them.
         `stop`: ids that end an answer beside the model's own end of sequence, such as the end of a
         turn that its files do not name. `batch_invariant`: with kernels whose sums do not depend on
         the batch; `UserError` where this machine's GPU has none.
         """
+        if max_lora_rank and not targets:
+            raise ValueError(f"max_lora_rank {max_lora_rank} and no targets; name the modules")
         set_vllm_environment(batch_invariant)
         with no_collections():
             import torch
@@ -200,6 +149,8 @@ class Generator:
             options["enable_lora"] = True
             options["max_lora_rank"] = round_rank(max_lora_rank)
             options["max_loras"] = adapters_at_once
+            # It knows modules by the last part of their names.
+            options["lora_target_modules"] = sorted({t.rpartition(".")[2] for t in targets})
             options["max_cpu_loras"] = max(_CPU_ADAPTERS, adapters_at_once)
             if not torch.cuda.is_available():
                 from raycib.evals import lora_on_cpu
@@ -267,6 +218,24 @@ class Generator:
             self._llm.reset_prefix_cache()
             answers += self.answer([request])
         return answers
+
+    def losses(self, rows: Sequence[tuple[Encoded, Path | None]]) -> list[float]:
+        """As `Engine` says. Nothing is kept of them for prompts that begin alike."""
+        from vllm import SamplingParams
+
+        texts = [[*row.prompt, *row.response] for row, _ in rows]
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": ids} for ids in texts],
+            SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
+            lora_request=[self._lora(adapter) for _, adapter in rows],
+            use_tqdm=False,
+        )
+        self._llm.reset_prefix_cache()
+        found = []
+        for (row, _), ids, output in zip(rows, texts, outputs, strict=True):
+            told = list(zip(ids, output.prompt_logprobs, strict=True))[len(row.prompt) :]
+            found.append(-sum(one[token].logprob for token, one in told) / len(told))
+        return found
 
     def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
         """As `Engine` says: lm-eval's vLLM backend on this engine."""

@@ -6,16 +6,19 @@ answer, and its text is decoded as a continuation of its prompt.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
+from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from raycib.config import EngineName
 from raycib.costs.memory import CACHED_TOKENS
-from raycib.evals.generate import Answer, GenerationRequest, refuse_unfit
+from raycib.data.chat import Encoded
+from raycib.evals.engine import Answer, GenerationRequest, refuse_unfit
 from raycib.models.adapters import AdapterSlots, LoRAShape
 from raycib.models.adapters.peft_format import CONFIG_FILE
 from raycib.models.device import ran_out
@@ -75,6 +78,21 @@ class InProcessGenerator:
         """As `Engine` says."""
         return [answer for request in requests for answer in self.answer([request])]
 
+    @torch.inference_mode()
+    def losses(self, rows: Sequence[tuple[Encoded, Path | None]]) -> list[float]:
+        """As `Engine` says."""
+        found: dict[int, float] = {}
+        for adapter in dict.fromkeys(adapter for _, adapter in rows):
+            slot = None if adapter is None else self._put(adapter)
+            for n, row in ((n, row) for n, (row, under) in enumerate(rows) if under == adapter):
+                ids = torch.tensor([[*row.prompt, *row.response]], device=self._model.device)
+                with self._route(slot, 1):
+                    logits = self._model(ids, use_cache=False).logits[0].float()
+                place = len(row.prompt)
+                loss = F.cross_entropy(logits[place - 1 : -1], ids[0, place:])
+                found[n] = float(loss)
+        return [found[n] for n in range(len(rows))]
+
     def for_lm_eval(self, tokenizer: Any, adapter: Path | None) -> Any:
         """As `Engine` says: lm-eval's transformers backend on this model. Answers end where the
         model's own files say."""
@@ -112,15 +130,9 @@ class InProcessGenerator:
         pad = min(self.ends, default=0)
         rows = [[pad] * (longest - len(r.prompt_ids)) + [*r.prompt_ids] for r in batch]
         seen = [[0] * (longest - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch]
-        model: Any = self._adapters.model
-        ids, mask = (torch.tensor(part, device=model.device) for part in (rows, seen))
-        route = (
-            self._adapters.disabled()
-            if slot is None
-            else self._adapters.route([(slot, len(batch))])
-        )
-        with route:
-            found = model.generate(
+        ids, mask = (torch.tensor(part, device=self._model.device) for part in (rows, seen))
+        with self._route(slot, len(batch)):
+            found = self._model.generate(
                 ids,
                 attention_mask=mask,
                 generation_config=GenerationConfig(
@@ -132,6 +144,16 @@ class InProcessGenerator:
             )
         said = found[:, longest:].tolist()
         return [self._cut(request, row) for request, row in zip(batch, said, strict=True)]
+
+    @property
+    def _model(self) -> Any:
+        return self._adapters.model
+
+    def _route(self, slot: int | None, rows: int) -> AbstractContextManager[None]:
+        """The base, or one adapter for all rows of a batch."""
+        if slot is None:
+            return self._adapters.disabled()
+        return self._adapters.route([(slot, rows)])
 
     def _room(self, request: GenerationRequest) -> int:
         return min(request.max_tokens, self.max_model_len - len(request.prompt_ids))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from raycib.evals.chat_prompt import chat_messages
-from raycib.evals.generate import Engine, GenerationRequest
+from raycib.evals.engine import Engine, GenerationRequest
 from raycib.evals.judge_address import Address
 from raycib.evals.judge_profile import Profile
 from raycib.evals.judge_profiles import endpoint_profile

@@ -33,7 +33,7 @@ class LoRAByAdapter(punica_cpu.PunicaWrapperCPU):
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         """A step begins: whose token is which."""
         super().update_metadata(*args, **kwargs)
-        self._tokens, self._sampled = order(self.token_lora_indices), order(self.sampler_indices)
+        self._tokens = order(self.token_lora_indices)
 
     def add_lora_linear(
         self,
@@ -52,30 +52,10 @@ class LoRAByAdapter(punica_cpu.PunicaWrapperCPU):
             _add(self._tokens, y[:, start : start + width], x, a, b, scale)
             start += width
 
-    def add_lora_embedding(
-        self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **_: Any
-    ) -> None:
-        """The same where A has been looked up."""
-        x = _ordered(self._tokens, x)
-        _add(self._tokens, y.view(-1, y.shape[-1]), x, None, lora_b_stacked, 1.0)
-
-    def add_lora_logits(
-        self,
-        y: Tensor,
-        x: Tensor,
-        lora_a_stacked: Tensor,
-        lora_b_stacked: Tensor,
-        scale: float,
-        **_: Any,
-    ) -> None:
-        """The same for the tokens after which one is chosen."""
-        x = _ordered(self._sampled, x.view(-1, x.shape[-1]))
-        _add(self._sampled, y.view(-1, y.shape[-1]), x, lora_a_stacked, lora_b_stacked, scale)
-
 
 def install() -> None:
     """Have vLLM use it in this process. Raises AttributeError where vLLM has changed."""
-    for name in ("update_metadata", "add_lora_linear", "add_lora_embedding", "add_lora_logits"):
+    for name in ("update_metadata", "add_lora_linear"):
         getattr(punica_cpu.PunicaWrapperCPU, name)
     punica_cpu.PunicaWrapperCPU = LoRAByAdapter
 
@@ -104,20 +84,15 @@ def _ordered(where: Order, x: Tensor) -> Tensor:
     return x if where.there is None else x[where.there]
 
 
-def _add(where: Order, y: Tensor, x: Tensor, a: Tensor | None, b: Tensor, scale: float) -> None:
-    """What adapters add to `y`, as far as both are wide; `x` is in order. Between A and B it is
-    float32."""
-    width = min(b.shape[-2], y.shape[1])
-    added = y.new_zeros(len(x), width)
+def _add(where: Order, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
+    """What adapters add to `y`; `x` is in order. Between A and B it is float32."""
+    added = y.new_zeros(y.shape)
     for slot, rows in where.runs:
-        inner = x[rows]
-        if a is not None:
-            inner = inner.float() @ _matrix(a, slot).float().T
+        inner = x[rows].float() @ _matrix(a, slot).float().T
         if scale != 1:
             inner = scale * inner
-        outer = _matrix(b, slot)[:width].to(y.dtype)
-        torch.mm(inner.to(y.dtype), outer.T, out=added[rows])
-    y[:, :width] += added if where.back is None else added[where.back]
+        torch.mm(inner.to(y.dtype), _matrix(b, slot).to(y.dtype).T, out=added[rows])
+    y += added if where.back is None else added[where.back]
 
 
 def _matrix(stacked: Tensor, slot: int) -> Tensor:

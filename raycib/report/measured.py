@@ -23,6 +23,7 @@ PARTS = {
     "files": "Files",
     "judge": "Judge",
     "asked_alone": "Answers asked for again, each alone",
+    "engine_losses": "The engine's losses beside those that training measured",
 }
 """What a summary may say of how it was measured, and the headings."""
 OF_THE_GRID = (

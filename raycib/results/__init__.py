@@ -22,6 +22,7 @@ from raycib.results.judging import (
 from raycib.results.measured import (
     AskedAlone,
     AskedBenchmark,
+    EngineLosses,
     FileRead,
     Model,
     Planned,
@@ -46,8 +47,8 @@ from raycib.results.sweep import (
 __all__ = [
     "FILE", "FORMAT", "Agreement", "Aligned", "AskedAlone", "AskedBenchmark", "Card", "CardPart",
     "Cell", "Check", "CorrectedDifference", "CorrectedRow", "Correction", "Cost", "Counts",
-    "FileRead", "Flip", "Histories", "JudgeAccount", "JudgeFlips", "Model", "OtherClaim",
-    "OtherJudge", "Part", "Planned", "Point", "Results", "RowOrder", "Samples", "Scores",
-    "SetOfRows", "Setting", "TaskData", "TrainedTokens", "Unaligned", "as_text", "folder_of",
-    "read_results", "results_of",
+    "EngineLosses", "FileRead", "Flip", "Histories", "JudgeAccount", "JudgeFlips", "Model",
+    "OtherClaim", "OtherJudge", "Part", "Planned", "Point", "Results", "RowOrder", "Samples",
+    "Scores", "SetOfRows", "Setting", "TaskData", "TrainedTokens", "Unaligned", "as_text",
+    "folder_of", "read_results", "results_of",
 ]  # fmt: skip

@@ -105,6 +105,19 @@ class AskedAlone(Part):
     with both verdicts, of the first judge. None without any."""
 
 
+class EngineLosses(Part):
+    """How far an engine's losses of held-out answers are from those that training measured: a mean
+    over some rows of the difference without its sign, in nats a token."""
+
+    models: int
+    """Compared."""
+    of: int
+    """That have answered."""
+    mean_difference_nats: float
+    largest_difference_nats: float
+    """Of one model."""
+
+
 class Model(Part):
     """The aligned model."""
 

@@ -15,6 +15,7 @@ from raycib.results.judging import Correction, JudgeAccount, JudgeFlips, OtherJu
 from raycib.results.measured import (
     AskedAlone,
     AskedBenchmark,
+    EngineLosses,
     FileRead,
     Model,
     Planned,
@@ -81,6 +82,8 @@ class Results(Part):
     benchmarks: Sequence[AskedBenchmark] = ()
     asked_alone: AskedAlone | None = None
     """None where no answer was asked for again."""
+    engine_losses: EngineLosses | None = None
+    """None where none of an engine's were compared with training's."""
     aligned: Aligned = Aligned()
     unaligned: Unaligned | None = None
     cells: Sequence[Cell]

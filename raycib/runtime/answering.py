@@ -1,17 +1,20 @@
 """Models answer: one warm engine of a base, and the store that its answers go to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raycib.config import LmEvalSpec, ModelSpec, RowsSpec
+from raycib.config import EvalSpec, ModelSpec
+from raycib.config.evals import rows_asked
 from raycib.data.chat_format import chat_format
 from raycib.evals.alone import Pick, ask_alone
 from raycib.evals.answers import Answers, generate_answers
-from raycib.evals.generate import Engine, Generator
+from raycib.evals.engine import Engine
+from raycib.evals.engine_losses import Subject, compare
+from raycib.evals.generate import Generator
 from raycib.model_files import verified
 from raycib.models import load_model, load_tokenizer
 from raycib.models.device import device_of
@@ -61,6 +64,7 @@ def with_its_engine(
         gpus=gpus,
         stop=[chat_format(tokenizer).end],
         batch_invariant=batch_invariant,
+        targets={name for chosen in targets for name in chosen},
     )
     return tokenizer, engine
 
@@ -72,19 +76,14 @@ class Answering:
         self.store, self.model, self.tokenizer, self.engine = store, model, tokenizer, engine
         self._answers = Answers(store)
 
-    def answer(
-        self,
-        model_ids: Sequence[str],
-        asked: Sequence[RowsSpec],
-        benchmarks: Sequence[LmEvalSpec] = (),
-    ) -> int:
-        """Have models answer, stages by key or the aligned one; how many answers were new. Those
-        that another sweep has answer are waited for."""
-        with self.store.claims(GENERATIONS, model_ids) as mine:
-            new = self._answer([one for one in model_ids if one in mine], asked, benchmarks)
-        for other in (one for one in model_ids if one not in mine):
+    def answer(self, evals: Mapping[str, Sequence[EvalSpec]]) -> int:
+        """Have models (stages by key, or the aligned one) answer what they are evaluated by; how
+        many answers were new. Those that another sweep has answer are waited for."""
+        with self.store.claims(GENERATIONS, evals) as mine:
+            new = self._answer({one: evals[one] for one in evals if one in mine})
+        for other in (one for one in evals if one not in mine):
             with self.store.claim(GENERATIONS, other):
-                new += self._answer([other], asked, benchmarks)
+                new += self._answer({other: evals[other]})
         return new
 
     def ask_alone(self, picks: Sequence[Pick]) -> None:
@@ -102,16 +101,26 @@ class Answering:
             raise RuntimeError(f"the adapter of stage {model_id[:12]} vanished from the store")
         return record.folder
 
-    def _answer(
-        self, model_ids: Sequence[str], asked: Sequence[RowsSpec], benchmarks: Sequence[LmEvalSpec]
-    ) -> int:
-        folders = [(model_id, self._folder(model_id)) for model_id in model_ids]
-        new = generate_answers(self._answers, self.engine, self.tokenizer, folders, asked)
-        for spec in (one for one in benchmarks if one.in_words):
+    def _answer(self, evals: Mapping[str, Sequence[EvalSpec]]) -> int:
+        folders = {model_id: self._folder(model_id) for model_id in evals}
+        subjects = [
+            Subject(model_id, folders[model_id], one)
+            for model_id, several in evals.items()
+            for one in several
+        ]
+        compare(self._answers, self.engine, self.tokenizer, self.model, subjects)
+        asked = [(model_id, folders[model_id], rows_asked(evals[model_id])) for model_id in evals]
+        new = generate_answers(self._answers, self.engine, self.tokenizer, asked)
+        benchmarks = {
+            (spec.key, one.model_id): (spec, one)
+            for one in subjects
+            for spec in one.evals.benchmarks
+            if spec.in_words
+        }
+        for spec, one in benchmarks.values():
             from raycib.evals.harness.run import ensure_scores
 
             tokenizer = load_tokenizer(self.model.source, self.model.template)
-            for model_id, folder in folders:
-                asked_by = partial(self.engine.for_lm_eval, tokenizer, folder)
-                ensure_scores(self.store, spec, model_id, self.engine.name, asked_by)
+            asked_by = partial(self.engine.for_lm_eval, tokenizer, one.folder)
+            ensure_scores(self.store, spec, one.model_id, self.engine.name, asked_by)
         return new

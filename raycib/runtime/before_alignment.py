@@ -35,8 +35,8 @@ class BaseAnswers:
         from raycib.runtime.answering import with_transformers
 
         tokenizer, engine = with_transformers(self.model, device, self.room)
-        asked = [(self.model.key, None)]
-        generate_answers(Answers(store), engine, tokenizer, asked, [self.rows])
+        subject = self.model.key, None, [self.rows]
+        generate_answers(Answers(store), engine, tokenizer, [subject])
 
 
 def in_process(evals: EvalSpec) -> EvalSpec:

@@ -69,7 +69,8 @@ class EngineProcess:
         and `number` which of several it is."""
         invariant = execution.batch_invariant
         if model.quantization is None:
-            targets = ()  # vLLM has room for all
+            # vLLM has room for all that any of them has.
+            targets = [tuple(sorted({name for chosen in targets for name in chosen}))]
         base = model, rank, length, execution.engine_gpus, invariant, targets
         named = PREFIX + digest([model.key, *base[1:], execution.engine_cpus, number])[:12]
         self._name = named if shared else None

@@ -4,15 +4,15 @@ vLLM's, but for a base in 4 bits.
 Imported by the driver too: what is heavy is imported where an engine starts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raycib.config import JudgeSpec, ModelSpec
+from raycib.config import EvalSpec, JudgeSpec, ModelSpec
 from raycib.evals.alone import Pick
-from raycib.evals.generate import Engine
+from raycib.evals.engine import Engine
 from raycib.evals.judges import GuardJudge, Verdict
 from raycib.evals.verdicts import Pair
 from raycib.importing import no_collections
@@ -54,10 +54,10 @@ class Engines:
 
     # What a lost process had is asked of another (`engine_pool`), not of it again.
     @ray.method(max_task_retries=0)
-    def answer(self, store: Store, *asked: Any) -> int:
+    def answer(self, store: Store, evals: Mapping[str, Sequence[EvalSpec]]) -> int:
         """How many answers to a store were new (`answering.Answering`)."""
         with self._working:
-            return self._answers(store).answer(*asked)
+            return self._answers(store).answer(evals)
 
     @ray.method(max_task_retries=0)
     def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:

@@ -12,7 +12,8 @@ from raycib.config.evals import REFUSAL_RULE
 from raycib.errors import UserError
 from raycib.evals.chat_prompt import chat_messages
 from raycib.evals.content_judge import CONTENT
-from raycib.evals.generate import Engine, Generator
+from raycib.evals.engine import Engine
+from raycib.evals.generate import Generator
 from raycib.evals.judge_address import Address, address
 from raycib.evals.judge_asking import CONVERSATION
 from raycib.evals.judge_profile import Profile

@@ -123,8 +123,7 @@ class LocalRuntime:
     def _answer(self, model_ids: Sequence[str]) -> None:
         self.start_engine()
         assert self._answering is not None
-        sweep = self.sweep
-        self._answering.answer(model_ids, sweep.rows_asked(model_ids), sweep.benchmarks)
+        self._answering.answer(self.sweep.evaluations(model_ids))
 
     def ask_alone(self, picks: Sequence[Pick]) -> Pending:
         """The same."""

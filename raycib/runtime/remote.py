@@ -165,8 +165,8 @@ class RayRuntime:
 
     def ask(self, model_ids: Sequence[str]) -> Pending:
         """All prompts to some models, of the engine that is free next."""
-        asked = self.sweep.rows_asked(model_ids), self.sweep.benchmarks
-        return self._asked("answer", model_ids, *asked, weight=len(model_ids))
+        evals = self.sweep.evaluations(model_ids)
+        return self._asked("answer", evals, weight=len(model_ids))
 
     def ask_alone(self, picks: Sequence[Pick]) -> Pending:
         """Some answers again, each alone, once all others are given."""

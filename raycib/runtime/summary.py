@@ -11,6 +11,7 @@ from typing import Any
 from raycib.config import RunSpec, StageSpec
 from raycib.config.plan import Plan
 from raycib.data.origins import origin
+from raycib.evals.engine_losses import engine_losses
 from raycib.evals.scores import Missing
 from raycib.provenance import versions
 from raycib.results import (
@@ -97,6 +98,9 @@ def summarise(
         results = results.but(benchmarks=told(sweep.benchmarks))
     if alone := asked_alone(sweep):
         results = results.but(asked_alone=alone)
+    measured = ((one, next(iter(sweep.asked[one].values()))) for one in sweep.answered)
+    if losses := engine_losses(sweep.store, setup.model, measured):
+        results = results.but(engine_losses=losses)
     if checks := judge_checks(sweep):
         results = results.but(judge_flips=checks)
     if base := _before_alignment(sweep):

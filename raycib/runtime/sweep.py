@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from raycib.config import EvalSpec, LmEvalSpec, ModelSpec, RowsSpec, RunSpec
+from raycib.config import EvalSpec, LmEvalSpec, ModelSpec, RunSpec
 from raycib.config.plan import Plan, make_plan
 from raycib.evals.answers import Answers, answers_key
 from raycib.evals.scores import Missing, Scoring, harmful_pairs
@@ -176,10 +176,9 @@ class Sweep:
             self.kept.__contains__,
         )
 
-    def rows_asked(self, model_ids: Sequence[str]) -> list[RowsSpec]:
-        """All rows that some models answer, each once."""
-        evals = [one for model_id in model_ids for one in self.asked[model_id].values()]
-        return list({rows.key: rows for one in evals for rows in one.asked}.values())
+    def evaluations(self, model_ids: Iterable[str]) -> dict[str, list[EvalSpec]]:
+        """By what models are evaluated, each evaluation once a model."""
+        return {model_id: list(self.asked[model_id].values()) for model_id in model_ids}
 
     @property
     def benchmarks(self) -> list[LmEvalSpec]:

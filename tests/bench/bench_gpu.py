@@ -41,7 +41,9 @@ from raycib.costs.memory import (
     weight_bytes,
 )
 from raycib.costs.sizes import sizes_of
-from raycib.evals.generate import GenerationRequest, Generator
+from raycib.evals.engine import GenerationRequest
+from raycib.evals.generate import Generator
+from raycib.evals.in_process import targets_of
 from raycib.methods.cib import CIB
 from raycib.models.device import device_of
 from raycib.store import Store
@@ -159,7 +161,12 @@ def measured(group: Group, rounds: int, peak: float) -> str:
 def answers(model: Path, adapters: Sequence[Path], longest: int) -> Iterator[str]:
     """Lines of the second table."""
     engine = Generator(
-        model, max_lora_rank=RANK, max_model_len=longest + ANSWER, dtype="bfloat16", gpus=1.0
+        model,
+        max_lora_rank=RANK,
+        max_model_len=longest + ANSWER,
+        dtype="bfloat16",
+        gpus=1.0,
+        targets=targets_of(adapters[0]),
     )
     for many in (1, 8):
         asked = [

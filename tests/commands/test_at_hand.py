@@ -27,7 +27,7 @@ from raycib.commands.showing import show
 from raycib.config import EngineName, EvalSpec, PlainLoRA, StageSpec
 from raycib.errors import UserError
 from raycib.evals.answers import Answers, generate_answers
-from raycib.evals.generate import Answer, GenerationRequest
+from raycib.evals.engine import Answer, GenerationRequest
 from raycib.evals.judges import OnChunk
 from raycib.evals.refusal_judge import REFUSAL_RULE
 from raycib.evals.scores import harmful_pairs
@@ -101,8 +101,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
     evals = EvalSpec(harmful=harmful, held_out=harmful, engine="transformers")
     tokenizer = AutoTokenizer.from_pretrained(plain.model.source)
     records = [store.get(STAGES, one.key) for one in (plain, cib)]
-    asked = [(one.key, one.folder) for one in records if one]
-    generate_answers(Answers(store), Talker(), tokenizer, asked, [harmful])
+    asked = [(one.key, one.folder, [harmful]) for one in records if one]
+    generate_answers(Answers(store), Talker(), tokenizer, asked)
     pairs = [harmful_pairs(Answers(store), one.key, evals) for one in (plain, cib)]
     VerdictCache(store, JUDGE).ask(Letters(), [pair for every in pairs for pair in every])
     found = []
@@ -205,16 +205,16 @@ def test_answers_are_those_of_the_sweep_though_another_asked_the_stage_too(
     shutil.copytree(two.root, out)
     store = Store(out)
     records = [store.get(STAGES, one.key) for one in two.stages]
-    asked = [(one.key, one.folder) for one in records if one]
+    folders = [(one.key, one.folder) for one in records if one]
     tokenizer = AutoTokenizer.from_pretrained(two.stages[0].model.source)
     for number in range(4):  # records have no order: one of these would come first
         (tmp_path / f"{number}").mkdir()
         rows = tiny.make_evals(tmp_path / f"{number}", 3 + number).harmful
         rows = rows.model_copy(update={"name": "harmful", "max_tokens": rows.max_tokens + number})
-        generate_answers(Answers(store), Talker(), tokenizer, asked, [rows])
+        generate_answers(Answers(store), Talker(), tokenizer, [(*one, [rows]) for one in folders])
     rows = tiny.make_evals(Path(two.root).parent, HARMFUL).harmful
     longer = rows.model_copy(update={"name": "harmful", "max_tokens": rows.max_tokens + 1})
-    generate_answers(Answers(store), Longer(), tokenizer, asked, [longer])
+    generate_answers(Answers(store), Longer(), tokenizer, [(*one, [longer]) for one in folders])
     told = [pair for pairs in two.pairs for pair in pairs]
     VerdictCache(store, JUDGE).ask(Letters(), [(prompt, f"{said}…") for prompt, said in told])
     for stage, pairs in zip(two.stages, two.pairs, strict=True):

@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     engine = InProcessGenerator(model, tokenizer, max_model_len=64, targets=[stage.lora.targets])
     record = store.get(STAGES, stage.key)
     assert record
-    generate_answers(Answers(store), engine, tokenizer, [(stage.key, record.folder)], [harmful])
+    generate_answers(Answers(store), engine, tokenizer, [(stage.key, record.folder, [harmful])])
     judge = describe_refusal_judge()
     cache = VerdictCache(store, judge.key)
     cache.ask(RefusalJudge(), harmful_pairs(Answers(store), stage.key, evals))

@@ -13,7 +13,8 @@ from raycib import world
 from raycib.data.chat import encode_prompt
 from raycib.data.chat_format import chat_format
 from raycib.evals import generate
-from raycib.evals.generate import GenerationRequest, Generator
+from raycib.evals.engine import GenerationRequest
+from raycib.evals.generate import Generator
 from raycib.evals.in_process import InProcessGenerator, targets_of
 from raycib.models import load_tokenizer
 from raycib.runtime.judge import describe_judge, guard_judge
@@ -57,14 +58,20 @@ def tokens(engine: Any, requests: list[GenerationRequest]) -> dict[str, tuple[in
 
 @pytest.mark.real
 def test_vllm_answers_each_adapter_as_if_it_were_alone(
-    requests: list[GenerationRequest], monkeypatch: pytest.MonkeyPatch
+    requests: list[GenerationRequest], adapters: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixteen adapters at once, in another order, one adapter alone, every answer alone with
     nothing kept of before, few together, and from an engine whose batches hold five."""
     stop = [chat_format(load_tokenizer(str(ALIGNED), "own")).end]
 
     def start() -> Generator:
-        return Generator(ALIGNED, max_lora_rank=8, max_model_len=LENGTH, stop=stop)
+        return Generator(
+            ALIGNED,
+            max_lora_rank=8,
+            max_model_len=LENGTH,
+            targets=targets_of(adapters[0]),
+            stop=stop,
+        )
 
     engine, luck = start(), random.Random(0)
     whole = tokens(engine, requests)

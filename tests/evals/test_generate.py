@@ -18,15 +18,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from raycib.data.chat import Encoded
 from raycib.errors import UserError
-from raycib.evals.generate import (
-    LORA_RANKS,
-    GenerationRequest,
-    Generator,
-    round_rank,
-    set_vllm_environment,
-    share_of,
-)
+from raycib.evals.engine import GenerationRequest
+from raycib.evals.generate import LORA_RANKS, Generator, round_rank, set_vllm_environment, share_of
 from raycib.evals.in_process import InProcessGenerator, continuation, targets_of
 
 
@@ -91,7 +86,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(request: pytest.FixtureRequest, model: Path, adapters: list[Path]) -> Any:
     """vLLM with fewer places than there are adapters, or the model in this process."""
     if request.param == "vllm":
-        return Generator(model, max_lora_rank=4, max_model_len=LENGTH, adapters_at_once=2)
+        return Generator(
+            model,
+            max_lora_rank=4,
+            max_model_len=LENGTH,
+            adapters_at_once=2,
+            targets=targets_of(adapters[0]),
+        )
     return in_process(model, adapters)
 
 
@@ -187,7 +188,7 @@ def test_a_model_split_over_processes_answers_as_whole_and_listens_to_nobody_els
     import vllm
 
     monkeypatch.setattr(vllm, "LLM", partial(vllm.LLM, **share_of(2)))
-    split = Generator(model, max_lora_rank=4, max_model_len=LENGTH)
+    split = Generator(model, max_lora_rank=4, max_model_len=LENGTH, targets=targets_of(adapters[0]))
     children = psutil.Process().children(recursive=True)
     open_ = [one for child in children for one in child.net_connections() if one.status == "LISTEN"]
     assert {one.laddr.ip for one in open_} == {"127.0.0.1"}
@@ -224,6 +225,25 @@ def test_lm_eval_is_told_what_an_engine_answers(
     ):
         assert mine_ == pytest.approx(theirs_, abs=1e-3)
         assert greedy == theirs_greedy
+
+
+def test_losses_of_answers_are_those_of_transformers_and_peft(
+    model: Path, engine: Any, adapters: list[Path]
+) -> None:
+    """In nats a token of the answer, whoever shares the batch."""
+    rows = [Encoded((2, 10 + i, 20), (30 + i, 5, 9 + i)[: 1 + i % 3]) for i in range(6)]
+    asked = [(row, adapter) for row in rows for adapter in (*adapters, None)]
+    found = engine.losses(asked)
+    for adapter in (*adapters, None):
+        reference: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        if adapter is not None:
+            reference = PeftModel.from_pretrained(reference, adapter)
+        for (row, under), loss in zip(asked, found, strict=True):
+            if under == adapter:
+                with torch.no_grad():
+                    logits = reference(torch.tensor([[*row.prompt, *row.response]])).logits[0]
+                told = logits[2:-1].log_softmax(-1).gather(1, torch.tensor([row.response]).T)
+                assert loss == pytest.approx(-float(told.mean()), abs=1e-4)
 
 
 def test_the_same_question_twice_has_one_answer(engine: Any) -> None:

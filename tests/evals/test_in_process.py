@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 from raycib import world
-from raycib.evals.generate import GenerationRequest
+from raycib.evals.engine import GenerationRequest
 from raycib.evals.in_process import InProcessGenerator
 from raycib.models import load_tokenizer
 

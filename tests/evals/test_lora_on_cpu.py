@@ -49,13 +49,3 @@ def test_each_token_has_its_adapters_product_and_one_without_has_none(tokens: li
     torch.testing.assert_close(y, expected)
     alone = [place for place, named in enumerate(tokens) if not named]
     assert torch.equal(y[alone], expected[alone])
-
-
-def test_logits_are_those_of_the_sampled_tokens_as_far_as_the_adapter_is_wide() -> None:
-    torch.manual_seed(0)
-    x, y = torch.randn(3, 5), torch.zeros(3, WIDE + 2)
-    a, b = stacked(RANK, 5), stacked(WIDE, RANK)
-    told(TOKENS, [12, 0, 11]).add_lora_logits(y, x, a, b, 1.0)
-    torch.testing.assert_close(y[0, :WIDE], b[1, 0] @ (a[1, 0] @ x[0]))
-    torch.testing.assert_close(y[2, :WIDE], b[0, 0] @ (a[0, 0] @ x[2]))
-    assert not y[1].any() and not y[:, WIDE:].any()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from raycib.config import ModelSpec, Precision, StageSpec, TrainerSpec
-from raycib.evals.generate import GenerationRequest
+from raycib.evals.engine import GenerationRequest
 from raycib.evals.in_process import InProcessGenerator
 from raycib.methods.safe_lora import SafeLoRA
 from raycib.model_files import describe

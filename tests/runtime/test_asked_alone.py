@@ -9,7 +9,7 @@ from synthetic_sweep import REFUSAL, Rule, question, sweep_in
 
 from raycib.config import RowsSpec
 from raycib.evals.alone import ask_alone, picked
-from raycib.evals.generate import Answer, GenerationRequest
+from raycib.evals.engine import Answer, GenerationRequest
 from raycib.metrics import rate
 from raycib.report.frame import to_frame
 from raycib.report.measured import measured

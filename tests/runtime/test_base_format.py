@@ -71,20 +71,21 @@ def test_rays_engine_gives_the_answers_of_this_process(tmp_path: Path):
         update={"quantization": "nf4"}
     )
     (stage,) = tiny.make_chain(tmp_path, CIB(lam=1, num_negatives=8), rows=16, model=model)
-    asked, cpu = tiny.make_evals(tmp_path, 6).harmful, torch.device("cpu")
+    evals, cpu = tiny.make_evals(tmp_path, 6), torch.device("cpu")
     assert stage.lora
     found = []
     for name in ("on ray", "here"):
         store = Store(str(tmp_path / name))
         tiny.train_chain((stage,), store)
-        ids, targets = (model.key, stage.key), [stage.lora.targets]
+        asked = {key: [evals] for key in (model.key, stage.key)}
+        targets = [stage.lora.targets]
         if name == "on ray":
-            new = Engines(model, 4, 64, 0.0, False, targets).answer(store, ids, [asked])
+            new = Engines(model, 4, 64, 0.0, False, targets).answer(store, asked)
         else:
             engine = with_transformers(model, cpu, 64, targets)
-            new = Answering(store, model, *engine).answer(ids, [asked])
+            new = Answering(store, model, *engine).answer(asked)
         assert new == 12
-        keys = [answers_key(one, asked, "transformers") for one in ids]
+        keys = [answers_key(one, evals.harmful, "transformers") for one in asked]
         records = [store.get(GENERATIONS, key) for key in keys]
         found.append([one.path("answers.json").read_bytes() for one in records if one])
     assert found[0] == found[1] and len(found[0]) == 2

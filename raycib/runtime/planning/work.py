@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from raycib.config import StageSpec
 from raycib.config.base import READ_PROMPTS
+from raycib.config.evals import rows_asked
 from raycib.config.plan import Plan
 from raycib.costs.sizes import Sizes
 from raycib.runtime.references import distinct_examples, reference_forwards
@@ -122,7 +123,7 @@ class Work:
     def asked(self) -> Iterator[Asked]:
         """What is asked, of one model after the other."""
         for model_id in self.questioned:
-            for rows in self.sweep.rows_asked([model_id]):
+            for rows in rows_asked(self.sweep.asked[model_id].values()):
                 yield Asked(self.sweep.setup.sets.asked(rows), rows.max_tokens)
 
     @cached_property
