@@ -22,7 +22,7 @@ from raycib.runtime.summary import all_samples, stored_histories
 from raycib.runtime.sweep import Sweep
 from raycib.store.kinds import GENERATIONS, VERDICTS
 from raycib.tracking import Tracker, default_uri
-from raycib.tracking.session import tracking_room, without_password
+from raycib.tracking.session import in_a_line, tracking_room, without_password
 
 if TYPE_CHECKING:
     from raycib.report.report import Report
@@ -125,17 +125,17 @@ class Live:
             self._try(name, pace, what)
 
     def _try(self, name: str, pace: Pace, what: Callable[[], None]) -> None:
-        """A view may fail, the sweep may not; that it does is said once."""
+        """A view may fail, the sweep may not; that it does is said once, while the sweep goes on:
+        as it is stopped, imports of libraries are as well, and fail in words of their own."""
         try:
             pace.do(what)
         except Exception as error:
-            if name not in self._failing:
+            if name not in self._failing and not self._stop.is_set():
                 self._failing.add(name)
-                why = " ".join(without_password(str(error)).split())[:160]
                 where = f" at {without_password(self._uri)}" if name == "MLflow" else ""
                 print(
                     f"note: {name}{where} is not shown while this runs "
-                    f"({type(error).__name__}: {why}); it is tried again",
+                    f"({in_a_line(error)}); it is tried again",
                     flush=True,
                 )
 

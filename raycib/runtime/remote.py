@@ -3,11 +3,12 @@
 What is behind a remote job is imported there alone, so the driver never imports torch.
 """
 
+import io
 import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class RayRuntime:
         own = self._books.enter_context(sweep.store.scratch())
         self._tune_books, self._storage = str(own / "tune"), _storage(sweep.store.root, own)
         self._say = partial(print, file=sys.stdout, flush=True)
-        """For other threads: while Tune trains, it is silenced with all else that prints."""
+        """While Tune trains, and at the end, all else that prints is silenced."""
         self._processes: list[EngineProcess] = []
         """Those with an engine of the base model, and who gives them work."""
         self._pool: EnginePool | None = None
@@ -186,11 +187,16 @@ class RayRuntime:
     def _end_processes(self) -> None:
         if self._pool is not None:
             self._pool.end()
-            _tell("engines answered for", self._pool.done, "models")
+            self._tell("engines answered for", self._pool.done, "models")
         else:
             for process in self._processes:
                 process.end()
         self._processes, self._pool = [], None
+
+    def _tell(self, who: str, done: Sequence[int], what: str) -> None:
+        """How much each of several did."""
+        if len(done) > 1:
+            self._say(f"{len(done)} {who} {', '.join(map(str, done))} {what}")
 
     def start_judge(self, judge: NamedJudge, conversations: int = 0) -> None:
         """A judge of ours beside the engine that answers, or as a service. The one before it ends
@@ -213,7 +219,7 @@ class RayRuntime:
             self._served.stop(free)
             idle = [0] * (self._served.replicas - len(self._served.read))
             read = [*self._served.read.values(), *idle]
-            _tell("replicas of the judge read", read, "conversations")
+            self._tell("replicas of the judge read", read, "conversations")
             self._served = None
 
     @property
@@ -264,11 +270,14 @@ class RayRuntime:
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
         self._watch.check()
-        self._stop_judge()
-        self._end_processes()
-        self._books.close()
-        self._watch.close()
-        self.cluster.close()
+        with redirect_stdout(
+            io.StringIO()
+        ):  # Ray would say of what is asked that it is asked again
+            self._stop_judge()
+            self._end_processes()
+            self._books.close()
+            self._watch.close()
+            self.cluster.close()
 
     def _end_without_ray(self, why: str) -> None:
         """End this process now: what waits for a Ray that is gone cannot be woken."""
@@ -284,12 +293,6 @@ def _is_small(execution: Execution) -> bool:
     many = execution.engine_replicas or 1, execution.judge_replicas or 1
     cpus = execution.engine_cpus, execution.judge_cpus
     return not any(gpus) and max(many) == 1 and max(cpus) <= 1
-
-
-def _tell(who: str, done: Sequence[int], what: str) -> None:
-    """How much each of several did."""
-    if len(done) > 1:
-        print(f"{len(done)} {who} {', '.join(map(str, done))} {what}", flush=True)
 
 
 def _storage(root: str, own: Path) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raycib.environment import environment
+from raycib.report.text import one_line
 from raycib.tracking.sqlite_file import alone, sqlite_uri
 
 IMPATIENCE = {
@@ -43,6 +44,12 @@ def without_password(text: str) -> str:
     """
     hidden = re.sub(r"(?<!sqlite)://(?!/)\S*@", "://***@", text)
     return re.sub(r"(?i)([?&]\w*(?:pass|pwd|token|secret|key)\w*=)[^&\s]+", r"\1***", hidden)
+
+
+def in_a_line(error: Exception) -> str:
+    """What is wrong, without passwords and without the SQL in which it was found."""
+    said = without_password(str(error).partition("[SQL:")[0])
+    return f"{type(error).__name__}: {one_line(said, 160)}"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from raycib.report.text import one_line
 from raycib.results import Histories, Results, Samples
 from raycib.tracking.new_file import make_file
-from raycib.tracking.session import default_uri, tracking_room, without_password
+from raycib.tracking.session import default_uri, in_a_line, tracking_room, without_password
 from raycib.tracking.shown import POINTS, Point, Shown, Times, points_of, runs_of, spacing
 from raycib.tracking.sqlite_file import moved_here, sqlite_file
 
@@ -75,8 +75,7 @@ def missed(sweep: str, place: str, error: Exception) -> str:
     first = "move that damaged file away: " if damaged else ""
     return (
         f"sweep {one_line(sweep)} is not in MLflow at {without_password(place)}; results are "
-        f"stored, {first}`raycib track` shows it later ({type(error).__name__}: "
-        f"{one_line(without_password(str(error)), 160)})"
+        f"stored, {first}`raycib track` shows it later ({in_a_line(error)})"
     )
 
 
@@ -243,7 +242,6 @@ def send_files(client: "MlflowClient", parent: "Run", folder: Path) -> None:
                 place.delete_artifacts(name)
             except (MlflowException, NotImplementedError, OSError) as error:
                 digests[name] = held[name]
-                reason = one_line(without_password(str(error)), 160) or type(error).__name__
-                log.warning("MLflow keeps %s of an earlier run: %s", name, reason)
+                log.warning("MLflow keeps %s of an earlier run: %s", name, in_a_line(error))
     if held != digests:
         client.set_tag(parent.info.run_id, "raycib.exhibits", json.dumps(digests))

@@ -113,6 +113,7 @@ def test_an_interrupted_sweep_ends_with_130_and_leaves_no_process(battered: Path
     assert ended.code == 130, ended
     assert ended.err.endswith("stopped; run the same command again to go on\n")
     assert "Traceback" not in ended.err
+    assert "(raylet)" not in ended.out, "what Ray was asked last ends with it"
 
 
 def test_killed_while_answering_it_has_the_adapters_of_an_undisturbed_sweep(
