@@ -74,6 +74,10 @@ def run_tasks(
         leases = _leases(left, 1 if fail_fast else TRIES, fail_fast, again=lost > 0)
         try:
             return _do_tasks(left, leases, heard, fail_fast=fail_fast, **where)
+        except OSError as error:
+            if error.strerror and not error.filename:  # pyarrow's, of Tune's books
+                error.filename = where["books"]
+            raise
         except GONE:
             if lost + 1 == QUEUES or _is_there(leases):
                 raise

@@ -44,3 +44,24 @@ def test_nothing_is_left_but_results_and_logs(end: str, tmp_path: Path) -> None:
         assert "Traceback" not in ended.err, ended
         assert ended.err.splitlines()[-1] == "all results are kept: run the same command again"
     assert not_meant_to_stay(left) == []
+
+
+ODD = """
+hostname nowhere-at-all
+ulimit -n 256
+umask 077
+mount -o remount,size=1m /dev/shm
+mount -t tmpfs -o ro none /mnt
+export HOME=/mnt LANG=C
+"""
+"""A name that leads nowhere, few files, hardly any shared memory, no home to write to."""
+
+
+def test_an_odd_machine_is_no_news(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a room of one's own needs root")
+    with room(tmp_path / "a b#c%d", *SMALL, ODD=ODD) as there:
+        ended = there.wait()
+        left = there.left(seconds=90)
+    assert (ended.code, ended.err) == (0, ""), ended
+    assert not_meant_to_stay(left) == []

@@ -4,6 +4,7 @@ themselves or run again."""
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,6 +160,22 @@ def test_an_mlflow_that_hangs_from_the_middle_of_training_on_costs_a_line(
             ended = running.wait()
         assert ended.code == 0 and "(not reached)" not in ended.out, ended
     compare(out, undisturbed_on_ray)
+
+
+def test_a_disk_that_is_full_as_training_begins_is_named_in_a_line(
+    cluster: Cluster, small_disk: Path, tmp_path: Path
+) -> None:
+    """Tune writes there first. What is printed goes elsewhere."""
+    out = tmp_path / "out"
+    out.symlink_to(small_disk / "out")
+    (small_disk / "out").mkdir()
+    with driver(cluster, out) as running:
+        running.until(lambda: begins(out, running.said))
+        with suppress(OSError):
+            (small_disk / "filler").write_bytes(bytes(32 * 2**20))
+        ended = running.wait()
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2 and str(out) in line and "No space left on device" in line, ended
 
 
 PHASES: dict[str, Callable[[Path, str], object]] = {

@@ -28,6 +28,7 @@ for place in "$ROOT" "$BESIDE"; do
 done
 mkdir -p "$RAY_TMPDIR"
 cd "$ROOT"
+eval "$ODD"
 set +e
 "$@" >"$BESIDE/said.out" 2>"$BESIDE/said.err" &
 echo $! >"$BESIDE/pid"
@@ -109,11 +110,23 @@ def _children(pid: int) -> list[int]:
 
 @contextmanager
 def room(out: Path, *arguments: str, **environ: str) -> Iterator[Room]:
-    """Begin a sweep into `out` in a room; all of it is gone afterwards. Needs root."""
+    """Begin a sweep into `out` in a room, where the shell does what the variable ODD says before;
+    all of it is gone afterwards. Needs root."""
     beside = out.parent
-    enter = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-c", ENTER, "room"]
+    enter = [
+        "unshare",
+        "--uts",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "bash",
+        "-c",
+        ENTER,
+        "room",
+    ]
     command = [*enter, sys.executable, str(SWEEP), "--out", str(out), *arguments]
-    places = {"ROOT": str(ROOT), "BESIDE": str(beside)}
+    places = {"ROOT": str(ROOT), "BESIDE": str(beside), "ODD": ""}
     running = Running(command, Path("/tmp/ray-room"), beside / "room", **places | environ)
     try:
         yield Room(running, beside)
