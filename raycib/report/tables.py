@@ -1,10 +1,10 @@
 """Tables in files and on the terminal: no cell's text can break them, or act on their reader."""
 
 import math
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from raycib.report.latex import to_latex
@@ -67,7 +67,8 @@ def write_table(table: Table, folder: Path, caption: str = "") -> list[Path]:
 
 
 def _csv_cell(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's are no int
+    number = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool) or not number:
         return "" if value is None else spreadsheet_cell(value)
     if math.isfinite(value):
         return str(value)
