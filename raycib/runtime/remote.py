@@ -270,9 +270,8 @@ class RayRuntime:
     def close(self) -> None:
         """Stop what was started, and leave nothing that nobody reads again."""
         self._watch.check()
-        with redirect_stdout(
-            io.StringIO()
-        ):  # Ray would say of what is asked that it is asked again
+        # Ray would say of each call which ends with it that it is asked again.
+        with redirect_stdout(io.StringIO()):
             self._stop_judge()
             self._end_processes()
             self._books.close()
