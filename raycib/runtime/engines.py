@@ -4,20 +4,23 @@ vLLM's, but for a base in 4 bits.
 Imported by the driver too: what is heavy is imported where an engine starts.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from raycib.config import EvalSpec, JudgeSpec, ModelSpec
+from raycib.errors import UserError
 from raycib.evals.alone import Pick
 from raycib.evals.engine import Engine
 from raycib.evals.judges import GuardJudge, Verdict
 from raycib.evals.verdicts import Pair
 from raycib.importing import no_collections
 from raycib.runtime.judge import guard_with_vllm
-from raycib.store import Store
+from raycib.store import Store, StoreError
 
 if TYPE_CHECKING:
     from raycib.runtime.answering import Answering
@@ -41,7 +44,7 @@ class Engines:
     ) -> None:
         """All of it is what `answering.with_its_engine` wants."""
         self._base = model, rank, max_model_len, gpus, batch_invariant, targets
-        self._working = Lock()
+        self._working, self._broken = Lock(), False
         self._engine: tuple[Any, Engine] | None = None
         self._answering: dict[str, Answering] = {}
         """By the store that answers go to."""
@@ -49,33 +52,48 @@ class Engines:
 
     def load(self) -> None:
         """Have the base model's engine ready."""
-        with self._working:
+        with self._alone():
             self._loaded()
 
     # What a lost process had is asked of another (`engine_pool`), not of it again.
     @ray.method(max_task_retries=0)
     def answer(self, store: Store, evals: Mapping[str, Sequence[EvalSpec]]) -> int:
         """How many answers to a store were new (`answering.Answering`)."""
-        with self._working:
+        with self._alone():
             return self._answers(store).answer(evals)
 
     @ray.method(max_task_retries=0)
     def ask_alone(self, store: Store, picks: Sequence[Pick]) -> None:
         """Some answers again, each alone."""
-        with self._working:
+        with self._alone():
             self._answers(store).ask_alone(picks)
 
     @ray.method(concurrency_group=JUDGING)
     def load_guard(self, spec: JudgeSpec) -> None:
         """Have a guard's engine ready, and no other guard's."""
-        with self._working:
+        with self._alone():
             self._judges(spec)
 
     @ray.method(concurrency_group=JUDGING)
     def judge(self, spec: JudgeSpec, pairs: Sequence[Pair]) -> list[Verdict]:
         """A guard's verdict on each pair."""
-        with self._working:
+        with self._alone():
             return self._judges(spec).judge(pairs)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """An engine that raised keeps what it had begun, and whoever asks it next waits for that
+        without end. So this process ends then, and Ray starts another."""
+        with self._working:
+            if self._broken:
+                os._exit(1)
+            try:
+                yield
+            except (UserError, StoreError):
+                raise
+            except Exception:
+                self._broken = True
+                raise
 
     def _loaded(self) -> "tuple[Any, Engine]":
         if self._engine is None:

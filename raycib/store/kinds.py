@@ -44,6 +44,6 @@ ADAPTER_FILE, HISTORY_FILE = "adapter_model.safetensors", "history.json"
 """Files of a stage: its weights, and its losses step by step."""
 OF_SWEEPS = (
     STAGES, POINTS, CHECKPOINTS, FAILURES, REFERENCES, FORWARDS, FISHERS, SUBSPACES, GENERATIONS,
-    ALONE, VERDICTS, MEASURES, LENGTHS, BENCHMARKS,
+    ALONE, ENGINE_LOSSES, VERDICTS, MEASURES, LENGTHS, BENCHMARKS,
 )  # fmt: skip
 """Those that any sweep may write, beside what its study measures."""
