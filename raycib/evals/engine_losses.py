@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from raycib.config import EngineName, EvalSpec, ModelSpec, digest
+from raycib.config import EngineName, EvalSpec, ModelSpec, RowsSpec, digest
 from raycib.data.chat import Encoded, encode
 from raycib.errors import UserError
 from raycib.evals.answers import Answers
@@ -50,14 +50,18 @@ def compare(
 ) -> None:
     """Have an engine read held-out answers under every model that training measured, and store both
     losses. `UserError` where they differ by more than is allowed."""
-    store, new = known.store, []
-    subjects = [one for one in subjects if not one.evals.harmful_only]
+    store, subjects = known.store, [one for one in subjects if not one.evals.harmful_only]
+    new: list[tuple[Subject, float, Encoded]] = []
+    read: dict[str, list[tuple[int, Encoded]]] = {}
     for one in subjects:
         if store.get(ENGINE_LOSSES, _key(one, engine.name), only=()) is None:
             measures = store.get(MEASURES, one.evals.measures_key(one.model_id))
-            trained = measures.value(MEASURES_FILE)["row_losses"] if measures else []
-            rows = _rows(known, engine, tokenizer, one) if trained else ()
-            new += [(one, trained[place], row) for place, row in rows]
+            if measures is None:
+                continue
+            trained, rows = measures.value(MEASURES_FILE)["row_losses"], one.evals.held_out
+            if rows.key not in read:
+                read[rows.key] = list(_rows(known, engine, tokenizer, rows))
+            new += [(one, trained[place], row) for place, row in read[rows.key]]
     found = engine.losses([(row, one.folder) for one, _, row in new]) if new else []
     pairs: dict[str, list[tuple[float, float]]] = {}
     for (one, trained, _), loss in zip(new, found, strict=True):
@@ -112,18 +116,18 @@ def _apart(store: Store, one: Subject, engine: EngineName, model: ModelSpec) -> 
 
 
 def _rows(
-    known: Answers, engine: Engine, tokenizer: object, one: Subject
+    known: Answers, engine: Engine, tokenizer: object, rows: RowsSpec
 ) -> Iterator[tuple[int, Encoded]]:
-    """The rows that are read, with their places."""
-    tokens = rows = 0
+    """Those that are read, with their places."""
+    tokens = count = 0
     room = min(LONGEST, engine.max_model_len - 1)  # it has to say a token
-    for place, row in enumerate(known.rows(one.evals.held_out)):
-        encoded = encode(tokenizer, row, one.evals.held_out.max_length)
+    for place, row in enumerate(known.rows(rows)):
+        encoded = encode(tokenizer, row, rows.max_length)
         if len(encoded) > room:
             continue
         yield place, encoded
-        tokens, rows = tokens + len(encoded.response), rows + 1
-        if tokens >= ENOUGH_TOKENS or rows == MOST_ROWS:
+        tokens, count = tokens + len(encoded.response), count + 1
+        if tokens >= ENOUGH_TOKENS or count == MOST_ROWS:
             return
 
 
