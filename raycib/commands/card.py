@@ -59,7 +59,7 @@ class Score(NamedTuple):
 
     def shown(self, value: float | None) -> str:
         """A number in that unit; "" for none."""
-        return "" if value is None else f"{100 * value:.1f}" if self.share else f"{value:.3f}"
+        return "" if value is None else f"{100 * value:z.1f}" if self.share else f"{value:z.3f}"
 
     @property
     def cells(self) -> tuple[str, str, str, str, str]:

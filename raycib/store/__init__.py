@@ -134,7 +134,7 @@ class Store:
         """The result of ``kind/key`` that is one file of text. Raises as ``put`` does."""
 
         def write(folder: Path) -> None:
-            (folder / file).write_text(text)
+            (folder / file).write_text(text, encoding="utf-8")
 
         return self.put(kind, key, write, about)
 
