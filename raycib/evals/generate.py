@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,15 +222,19 @@ class Generator:
 
     def losses(self, rows: Sequence[tuple[Encoded, Path | None]]) -> list[float]:
         """As `Engine` says. Nothing is kept of them for prompts that begin alike."""
+        import torch
         from vllm import SamplingParams
 
         texts = [[*row.prompt, *row.response] for row, _ in rows]
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": ids} for ids in texts],
-            SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
-            lora_request=[self._lora(adapter) for _, adapter in rows],
-            use_tqdm=False,
-        )
+        # On a CPU it would start a C++ compiler for the ranks of tokens, which nobody asks for.
+        on_cpu = not torch.cuda.is_available()
+        with torch.compiler.set_stance("force_eager") if on_cpu else nullcontext():
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": ids} for ids in texts],
+                SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0),
+                lora_request=[self._lora(adapter) for _, adapter in rows],
+                use_tqdm=False,
+            )
         self._llm.reset_prefix_cache()
         found = []
         for (row, _), ids, output in zip(rows, texts, outputs, strict=True):
