@@ -21,7 +21,6 @@ from transformers import AutoTokenizer
 
 import raycib
 from raycib.commands.browse import links, serve
-from raycib.commands.card import Score
 from raycib.commands.difference import SAME, diff
 from raycib.commands.listing import results_of, sweeps, table_of_cells, table_of_sweeps
 from raycib.commands.showing import show
@@ -313,11 +312,3 @@ def test_a_port_that_another_has_is_refused(tmp_path: Path) -> None:
 def test_every_option_is_in_one_group_of_the_help() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(field.name for field in fields(Options))
-
-
-@pytest.mark.parametrize(("share", "shown"), [(True, "0.0"), (False, "0.000")])
-def test_a_change_that_rounds_to_nothing_has_no_sign(share: bool, shown: str) -> None:
-    """It was "-0.0"."""
-    score = Score("hrr", "HRR", share, {"value": 0.1}, {})
-    assert score.shown(-1e-5) == shown
-    assert score.shown(-0.5) == ("-50.0" if share else "-0.500")

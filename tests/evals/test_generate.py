@@ -1,12 +1,11 @@
 """Greedy answers of both engines equal those of transformers and PEFT alone, token for token."""
 
 import json
-import os
 import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import psutil
 import pytest
@@ -21,37 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from raycib.data.chat import Encoded
 from raycib.errors import UserError
 from raycib.evals.engine import GenerationRequest
-from raycib.evals.generate import LORA_RANKS, Generator, round_rank, set_vllm_environment, share_of
+from raycib.evals.generate import Generator, set_vllm_environment, share_of
 from raycib.evals.in_process import InProcessGenerator, continuation, targets_of
-
-
-@pytest.mark.parametrize(
-    ("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (33, 64), (300, 320), (512, 512)]
-)
-def test_a_rank_is_served_by_the_next_one_vllm_has(rank: int, served: int) -> None:
-    assert round_rank(rank) == served
-
-
-@pytest.mark.parametrize("rank", [0, -1, 513])
-def test_an_impossible_rank_is_refused(rank: int) -> None:
-    with pytest.raises(ValueError, match=str(rank)):
-        round_rank(rank)
-
-
-def test_our_list_of_ranks_is_vllms() -> None:
-    set_vllm_environment()
-    from vllm.config.lora import MaxLoRARanks
-
-    assert get_args(MaxLoRARanks) == LORA_RANKS
-
-
-def test_what_is_set_in_the_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
-    set_vllm_environment()
-    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
-    assert os.environ["DO_NOT_TRACK"] == "1"
-
 
 LENGTH = 64
 

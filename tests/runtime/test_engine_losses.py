@@ -33,7 +33,7 @@ from raycib.store.kinds import GENERATIONS, MEASURES, STAGES
 from raycib.training.group import load
 
 
-class World:
+class Trained:
     """A stage on the tiny model, trained, and measured as the base is."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,32 +57,32 @@ class World:
         """Both models."""
         return {self.model.key: [self.evals], self.stage.key: [self.evals]}
 
-    def engine(self, room: int = 64) -> tuple[Any, Engine]:
+    def engine(self) -> tuple[Any, Engine]:
         """The one that trained it."""
-        return with_transformers(self.model, torch.device("cpu"), room, self.targets)
+        return with_transformers(self.model, torch.device("cpu"), 64, self.targets)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
-def store(trained: World, tmp_path: Path) -> Store:
+def store(trained: Trained, tmp_path: Path) -> Store:
     return Store(shutil.copytree(trained.root, tmp_path / "store"))
 
 
-def told(store: Store, trained: World) -> EngineLosses | None:
+def told(store: Store, trained: Trained) -> EngineLosses | None:
     models = trained.model.key, trained.stage.key
     return engine_losses(store, trained.model, [(one, trained.evals) for one in models])
 
 
-def answered(store: Store, trained: World) -> list[bool]:
+def answered(store: Store, trained: Trained) -> list[bool]:
     keys = [answers_key(one, trained.evals.harmful, "transformers") for one in trained.asked]
     return [store.get(GENERATIONS, key) is not None for key in keys]
 
 
-def test_what_was_trained_answers(store: Store, trained: World) -> None:
+def test_what_was_trained_answers(store: Store, trained: Trained) -> None:
     """Losses differ by rounding, which is far below one ten thousandth in float32; the adapter's
     are others than the base's, or the claim would be about nothing."""
     assert told(store, trained) is None
@@ -111,7 +111,7 @@ class WithoutAdapters:
 
 
 def test_an_engine_that_leaves_an_adapter_out_is_refused_before_it_answers(
-    store: Store, trained: World
+    store: Store, trained: Trained
 ) -> None:
     tokenizer, engine = trained.engine()
     answering = Answering(store, trained.model, tokenizer, WithoutAdapters(engine))  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def test_an_engine_that_leaves_an_adapter_out_is_refused_before_it_answers(
 
 
 def test_an_engine_that_computes_the_base_otherwise_is_refused(
-    store: Store, trained: World
+    store: Store, trained: Trained
 ) -> None:
     """The same weights, and another constant in the norms than config.json has. An untrained
     base says much the same; the adapter on it does not."""
@@ -138,7 +138,7 @@ def test_an_engine_that_computes_the_base_otherwise_is_refused(
         Answering(store, trained.model, tokenizer, engine).answer(trained.asked)
 
 
-def put(store: Store, trained: World, losses: dict[int, float]) -> None:
+def put(store: Store, trained: Trained, losses: dict[int, float]) -> None:
     """As if an engine had found these, by row, of the trained model."""
 
     class Says(WithoutAdapters):
@@ -155,13 +155,13 @@ def put(store: Store, trained: World, losses: dict[int, float]) -> None:
     Answering(store, trained.model, tokenizer, says).answer({trained.stage.key: [trained.evals]})
 
 
-def rows_of_stage(store: Store, trained: World) -> list[float]:
+def rows_of_stage(store: Store, trained: Trained) -> list[float]:
     record = store.get(MEASURES, trained.evals.measures_key(trained.stage.key))
     assert record
     return record.value("measures.json")["row_losses"]
 
 
-def test_the_difference_is_a_mean_over_rows_without_signs(store: Store, trained: World) -> None:
+def test_the_difference_is_a_mean_over_rows_without_signs(store: Store, trained: Trained) -> None:
     """.004 in turn up and down: .004. A loss of x nats may differ by a hundredth: one row that is
     .16 x apart is .02 x of eight."""
     rows = rows_of_stage(store, trained)[:MOST_ROWS]
@@ -179,7 +179,7 @@ def test_the_difference_is_a_mean_over_rows_without_signs(store: Store, trained:
         put(again, trained, dict(enumerate(rows)) | {0: rows[0] + 0.16 * x})
 
 
-def test_losses_that_are_no_numbers_are_refused(store: Store, trained: World) -> None:
+def test_losses_that_are_no_numbers_are_refused(store: Store, trained: Trained) -> None:
     rows = rows_of_stage(store, trained)
     with pytest.raises(UserError, match="are inf nats a token"):
         put(store, trained, dict(enumerate(rows)) | {3: math.nan})
@@ -187,7 +187,7 @@ def test_losses_that_are_no_numbers_are_refused(store: Store, trained: World) ->
 
 @pytest.mark.parametrize(("apart", "refused"), [(0.15, False), (0.25, True)])
 def test_a_large_loss_may_differ_by_its_share(
-    store: Store, trained: World, tmp_path: Path, apart: float, refused: bool
+    store: Store, trained: Trained, tmp_path: Path, apart: float, refused: bool
 ) -> None:
     """Of losses of 20 nats a hundredth is .2."""
     key, other = trained.evals.measures_key(trained.stage.key), Store(tmp_path / "other")
@@ -197,7 +197,7 @@ def test_a_large_loss_may_differ_by_its_share(
         put(other, trained, dict.fromkeys(range(24), 20 + apart))
 
 
-def test_few_rows_are_read_and_none_that_is_too_long(trained: World, store: Store) -> None:
+def test_few_rows_are_read_and_none_that_is_too_long(trained: Trained, store: Store) -> None:
     """The first eight, which have fewer than 200 tokens of answers together; in an engine with
     room for 12 tokens the first eight of 11 at most, and in one for 2 nothing is compared."""
     seen: list[list[Encoded]] = []
@@ -224,7 +224,7 @@ def test_few_rows_are_read_and_none_that_is_too_long(trained: World, store: Stor
 
 
 def test_models_that_answer_together_answer_each_its_own(
-    store: Store, trained: World, tmp_path: Path
+    store: Store, trained: Trained, tmp_path: Path
 ) -> None:
     """Models of two tasks in one lot: 24 rows and 6. What is asked in the middle of a training is
     harmful prompts alone, which are among them."""
@@ -242,7 +242,7 @@ def test_models_that_answer_together_answer_each_its_own(
         assert [store.get(GENERATIONS, key) is not None for key in keys] == [True, False]
 
 
-def test_what_training_did_not_measure_is_not_compared(store: Store, trained: World) -> None:
+def test_what_training_did_not_measure_is_not_compared(store: Store, trained: Trained) -> None:
     shutil.rmtree(Path(str(store.root)) / MEASURES)
     assert Answering(store, trained.model, *trained.engine()).answer(trained.asked) == 2 * 24
     assert told(store, trained) is None
